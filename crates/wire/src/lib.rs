@@ -1,1 +1,17 @@
-//! Placeholder.
+//! What travels: commands and replies between a protocol and the engine, mutations between replicas, and the versions
+//! and slots that both speak of. Bytes in, bytes out; this crate knows no socket, clock, lock or engine.
+
+mod command;
+mod mutation;
+mod slot;
+mod value;
+mod version;
+
+pub use command::{Command, Expiry, Item, Match, Operation, Precondition, Refusal, Reply};
+pub use mutation::{Effect, Mutation};
+pub use slot::{PARTITIONS, Partition, SLOTS, Slot};
+pub use value::{Data, Encoding, Value};
+pub use version::{ParseVersionError, Version};
+
+/// The longest key, in bytes. A key's length fits 16 bits on every wire, and a key costs no more than a small value.
+pub const MAX_KEY_BYTES: usize = 64 * 1024;
