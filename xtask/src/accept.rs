@@ -169,7 +169,9 @@ fn accept(lines: &[&Line]) -> io::Result<bool> {
             kept.insert(line.figure.to_string(), entry);
         }
     }
-    fs::write(&path, serde_json::to_string_pretty(&kept)? + "\n")?;
+    if !found.is_empty() {
+        fs::write(&path, serde_json::to_string_pretty(&kept)? + "\n")?;
+    }
     Ok(all_pass)
 }
 
