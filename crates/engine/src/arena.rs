@@ -118,7 +118,10 @@ impl Arena {
             self.segments[index as usize] = memory;
             index as usize
         } else {
-            assert!(self.segments.len() < MAX_SEGMENTS, "the handles are used up");
+            assert!(
+                self.segments.len() < MAX_SEGMENTS,
+                "the handles are used up"
+            );
             self.segments.push(memory);
             self.hole_granules.push(0);
             self.segments.len() - 1
@@ -133,7 +136,10 @@ impl Arena {
     /// # Panics
     /// If `granules` is less than a hole needs, or more than `MAX_BLOCK_GRANULES` less the three.
     pub(crate) fn allocate(&mut self, granules: u32) -> Option<Handle> {
-        assert!((MIN_HOLE_GRANULES..=MAX_BLOCK_GRANULES - 3).contains(&granules), "block size out of range");
+        assert!(
+            (MIN_HOLE_GRANULES..=MAX_BLOCK_GRANULES - 3).contains(&granules),
+            "block size out of range"
+        );
         let hole = self.find_hole(granules)?;
         let size = self.hole_size(hole);
         self.unlink_hole(hole);
@@ -191,7 +197,10 @@ impl Arena {
         if rest < MIN_HOLE_GRANULES || self.is_detached(block.segment()) {
             return false;
         }
-        self.set_word(block, (word & !(((1 << 11) - 1) << SIZE_SHIFT)) | (granules << SIZE_SHIFT));
+        self.set_word(
+            block,
+            (word & !(((1 << 11) - 1) << SIZE_SHIFT)) | (granules << SIZE_SHIFT),
+        );
         let tail = Handle(block.0 + granules);
         let mut tail_size = rest;
         if let Some(next) = self.next_after(tail, rest) {
@@ -255,27 +264,31 @@ impl Arena {
         self.segments[block.segment()][at..at + 4].copy_from_slice(&value.to_le_bytes());
     }
 
-    /// Copies a used block's bytes, but not the sizes in its word, into another block that is at least as large.
-    pub(crate) fn copy(&mut self, from: Handle, to: Handle) {
-        let size = self.granules(from) as usize * GRANULE;
-        debug_assert!(self.granules(to) as usize * GRANULE >= size);
-        let owner = self.word(from) >> OWNER_SHIFT;
+    /// Copies the first `len` bytes of a used block, all but its word, into another.
+    pub(crate) fn copy(&mut self, from: Handle, to: Handle, len: usize) {
+        let (source, target) = (
+            from.byte() + 4..from.byte() + len,
+            to.byte() + 4..to.byte() + len,
+        );
+        debug_assert!(self.granules(to) as usize * GRANULE >= len);
         if from.segment() == to.segment() {
-            let segment = &mut self.segments[from.segment()];
-            segment.copy_within(from.byte() + 4..from.byte() + size, to.byte() + 4);
+            self.segments[from.segment()].copy_within(source, target.start);
         } else {
-            let [source, target] = self
+            let [from, to] = self
                 .segments
                 .get_disjoint_mut([from.segment(), to.segment()])
                 .expect("both segments are live and differ");
-            target[to.byte() + 4..to.byte() + size].copy_from_slice(&source[from.byte() + 4..from.byte() + size]);
+            to[target].copy_from_slice(&from[source]);
         }
-        self.set_owner_bits(to, owner);
     }
 
     /// The segment with the most in holes, and how many bytes that is.
     pub(crate) fn emptiest(&self) -> Option<(usize, usize)> {
-        let (index, &granules) = self.hole_granules.iter().enumerate().max_by_key(|&(_, &granules)| granules)?;
+        let (index, &granules) = self
+            .hole_granules
+            .iter()
+            .enumerate()
+            .max_by_key(|&(_, &granules)| granules)?;
         (granules > 0).then_some((index, usize::from(granules) * GRANULE))
     }
 
@@ -330,7 +343,11 @@ impl Arena {
     fn mark_next(&mut self, block: Handle, size: u32, after_hole: bool) {
         if let Some(next) = self.next_after(block, size) {
             let word = self.word(next);
-            let marked = if after_hole { word | AFTER_HOLE } else { word & !AFTER_HOLE };
+            let marked = if after_hole {
+                word | AFTER_HOLE
+            } else {
+                word & !AFTER_HOLE
+            };
             self.set_word(next, marked);
         }
     }
@@ -393,7 +410,9 @@ impl Arena {
         if head != Handle::NONE.0 && self.fits(Handle(head), granules) {
             return Some(Handle(head));
         }
-        self.holes.first_from(class + 1).filter(|&hole| self.fits(hole, granules))
+        self.holes
+            .first_from(class + 1)
+            .filter(|&hole| self.fits(hole, granules))
     }
 
     fn fits(&self, hole: Handle, granules: u32) -> bool {
@@ -498,7 +517,9 @@ impl Holes {
         let mut bits = *self.occupied.get(word)? & (u64::MAX << (class % 64));
         loop {
             if bits != 0 {
-                return Some(Handle(self.heads[word * 64 + bits.trailing_zeros() as usize]));
+                return Some(Handle(
+                    self.heads[word * 64 + bits.trailing_zeros() as usize],
+                ));
             }
             word += 1;
             bits = *self.occupied.get(word)?;
@@ -518,7 +539,11 @@ mod tests {
         arena.add_segment();
         let blocks: Vec<Handle> = (4..100).map(|n| arena.allocate(n).expect("room")).collect();
         arena.check();
-        for block in blocks.iter().step_by(2).chain(blocks.iter().skip(1).step_by(2)) {
+        for block in blocks
+            .iter()
+            .step_by(2)
+            .chain(blocks.iter().skip(1).step_by(2))
+        {
             arena.free(*block);
             arena.check();
         }
@@ -530,7 +555,9 @@ mod tests {
         let mut arena = Arena::new();
         arena.add_segment();
         arena.add_segment();
-        let blocks: Vec<Handle> = (0..40).map(|_| arena.allocate(800).expect("room")).collect();
+        let blocks: Vec<Handle> = (0..40)
+            .map(|_| arena.allocate(800).expect("room"))
+            .collect();
         for block in blocks {
             arena.free(block);
         }
@@ -545,7 +572,9 @@ mod tests {
         for release in [false, true] {
             let mut arena = Arena::new();
             arena.add_segment();
-            let first: Vec<Handle> = (0..8).map(|_| arena.allocate(2000).expect("room")).collect();
+            let first: Vec<Handle> = (0..8)
+                .map(|_| arena.allocate(2000).expect("room"))
+                .collect();
             arena.block_mut(first[3])[4..].fill(7);
             arena.free(first[1]);
             arena.add_segment();
@@ -554,7 +583,7 @@ mod tests {
             assert_eq!(blocks.len(), 7);
             for &block in &blocks {
                 let target = arena.allocate(arena.granules(block)).expect("room");
-                arena.copy(block, target);
+                arena.copy(block, target, 8000);
                 arena.free(block);
                 if block == first[3] {
                     assert!(arena.block(target)[4..8000].iter().all(|&b| b == 7));
@@ -562,7 +591,14 @@ mod tests {
             }
             arena.finish_evacuation(0, release);
             arena.check();
-            assert_eq!(arena.segment_bytes(), if release { SEGMENT_BYTES } else { 2 * SEGMENT_BYTES });
+            assert_eq!(
+                arena.segment_bytes(),
+                if release {
+                    SEGMENT_BYTES
+                } else {
+                    2 * SEGMENT_BYTES
+                }
+            );
         }
     }
 

@@ -82,7 +82,12 @@ impl Wheel {
 
     /// Takes out a record whose deadline has passed, if there is one. Looks at no more than `steps` records that are not
     /// due, and counts them down; once it is 0, more may be due.
-    pub(crate) fn pop(&mut self, links: &mut impl DeadlineLinks, now_ms: u64, steps: &mut usize) -> Option<Handle> {
+    pub(crate) fn pop(
+        &mut self,
+        links: &mut impl DeadlineLinks,
+        now_ms: u64,
+        steps: &mut usize,
+    ) -> Option<Handle> {
         let now = now_ms / TICK_MS;
         loop {
             let Some((level, slot, start)) = self.next_slot() else {
@@ -131,7 +136,11 @@ impl Wheel {
             if ahead != 0 {
                 let slot = u64::from(ahead.trailing_zeros());
                 let round = self.tick >> (shift + SLOT_BITS) << (shift + SLOT_BITS);
-                return Some((level, slot as usize, (round | (slot << shift)).max(self.tick)));
+                return Some((
+                    level,
+                    slot as usize,
+                    (round | (slot << shift)).max(self.tick),
+                ));
             }
         }
         None
@@ -261,7 +270,10 @@ mod tests {
         assert_eq!(wheel.pop(&mut links, 2000, &mut steps), Some(handle));
         wheel.postpone(&mut links, handle, 2000);
         assert_eq!(wheel.pop(&mut links, 2000, &mut steps), None);
-        assert_eq!(wheel.pop(&mut links, 2000 + 2 * TICK_MS, &mut steps), Some(handle));
+        assert_eq!(
+            wheel.pop(&mut links, 2000 + 2 * TICK_MS, &mut steps),
+            Some(handle)
+        );
         assert_eq!(wheel.pop(&mut links, 1 << 41, &mut steps), None);
     }
 
@@ -279,6 +291,10 @@ mod tests {
         let mut steps = 10_000;
         assert_eq!(wheel.pop(&mut links, now, &mut steps), None);
         assert_eq!(steps, 10_000 - 700);
-        assert!(wheel.pop(&mut links, now + 2 * TICK_MS, &mut steps).is_some());
+        assert!(
+            wheel
+                .pop(&mut links, now + 2 * TICK_MS, &mut steps)
+                .is_some()
+        );
     }
 }

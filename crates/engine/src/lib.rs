@@ -2,9 +2,22 @@
 //! it knows no clock, file, socket, thread or lock; time, seeds and the room to grow come in as arguments.
 
 mod arena;
+mod budget;
+mod decide;
 mod expiry;
+mod hasher;
 mod links;
+mod partition;
 mod policy;
+mod record;
+mod shard;
 mod table;
 
+pub use budget::{Lender, NoLender, Room, Turn};
+pub use hasher::KeyHasher;
+pub use partition::Progress;
 pub use policy::{PolicyKind, UnknownPolicy};
+pub use record::Body;
+pub use shard::{
+    Cause, Commit, Forgotten, RecordView, Replace, Shard, ShardConfig, ShardStats, Short,
+};

@@ -85,7 +85,11 @@ impl Table {
     fn place(&self, hash: u64) -> u32 {
         let base = self.base();
         let wide = hash as u32 & (2 * base - 1);
-        if wide < self.buckets { wide } else { wide - base }
+        if wide < self.buckets {
+            wide
+        } else {
+            wide - base
+        }
     }
 
     /// The index in the pool of the table's bucket.
@@ -123,12 +127,19 @@ impl Buckets {
 
     /// Bytes in chunks and directories.
     pub(crate) fn charged_bytes(&self) -> usize {
-        self.chunks.len() * CHUNK_BYTES + self.chunks.capacity() * size_of::<Box<[Bucket]>>() + self.directory_bytes
+        self.chunks.len() * CHUNK_BYTES
+            + self.chunks.capacity() * size_of::<Box<[Bucket]>>()
+            + self.directory_bytes
     }
 
     /// The entry with this hash that `is_it` accepts. `is_it` may be asked about entries of other hashes.
     #[inline]
-    pub(crate) fn find(&self, table: &Table, hash: u64, mut is_it: impl FnMut(Handle) -> bool) -> Option<Handle> {
+    pub(crate) fn find(
+        &self,
+        table: &Table,
+        hash: u64,
+        mut is_it: impl FnMut(Handle) -> bool,
+    ) -> Option<Handle> {
         if table.buckets == 0 {
             return None;
         }
@@ -152,7 +163,13 @@ impl Buckets {
     }
 
     /// Adds an entry that is not there. `hash_of` gives the hash of any entry of the table.
-    pub(crate) fn insert(&mut self, table: &mut Table, hash: u64, handle: Handle, hash_of: impl Fn(Handle) -> u64) {
+    pub(crate) fn insert(
+        &mut self,
+        table: &mut Table,
+        hash: u64,
+        handle: Handle,
+        hash_of: impl Fn(Handle) -> u64,
+    ) {
         if table.buckets == 0 {
             self.push_bucket(table);
         }
@@ -221,7 +238,10 @@ impl Buckets {
             self.each_in_chain(table.bucket(low + base), &mut each);
         }
         // Add one to the reversed place: set the bits above the mask, so that the carry runs into those below.
-        (place | !mask).reverse_bits().wrapping_add(1).reverse_bits()
+        (place | !mask)
+            .reverse_bits()
+            .wrapping_add(1)
+            .reverse_bits()
     }
 
     /// Shows every entry.
@@ -348,7 +368,10 @@ impl Buckets {
     fn pop_bucket(&mut self, table: &mut Table) {
         table.buckets -= 1;
         if table.buckets.is_multiple_of(GROUP) {
-            let group = table.groups.pop().expect("a bucket's group is in the directory");
+            let group = table
+                .groups
+                .pop()
+                .expect("a bucket's group is in the directory");
             self.at_mut(group).overflow = self.free_group;
             self.free_group = group;
         }
@@ -357,7 +380,8 @@ impl Buckets {
     fn take_group(&mut self) -> u32 {
         if self.free_group == NONE {
             let first = self.chunks.len() as u32 * CHUNK;
-            self.chunks.push(vec![Bucket::EMPTY; CHUNK as usize].into_boxed_slice());
+            self.chunks
+                .push(vec![Bucket::EMPTY; CHUNK as usize].into_boxed_slice());
             for group in (first..first + CHUNK).step_by(GROUP as usize).rev() {
                 self.at_mut(group).overflow = self.free_group;
                 self.free_group = group;
@@ -414,7 +438,9 @@ mod tests {
         if handle.0 % 10 == 3 {
             return 0x0100_0000_0000_0003;
         }
-        u64::from(handle.0).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
+        u64::from(handle.0)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            .rotate_left(29)
     }
 
     #[derive(Default)]
@@ -426,7 +452,10 @@ mod tests {
         assert_eq!(table.len() as usize, model.inside.len());
         for &n in &model.inside {
             let handle = Handle(n);
-            assert_eq!(buckets.find(table, hash(handle), |h| h == handle), Some(handle));
+            assert_eq!(
+                buckets.find(table, hash(handle), |h| h == handle),
+                Some(handle)
+            );
         }
         let mut all = Vec::new();
         buckets.each(table, |h| all.push(h.0));
@@ -492,14 +521,18 @@ mod tests {
     fn costs_at_most_nine_bytes_an_entry() {
         let (mut buckets, mut tables) = (Buckets::new(), Vec::new());
         tables.resize_with(64, Table::default);
-        let good_hash = |h: Handle| u64::from(h.0).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (u64::from(h.0) << 40);
+        let good_hash =
+            |h: Handle| u64::from(h.0).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (u64::from(h.0) << 40);
         let mut sum = 0.0;
         let mut samples = 0.0;
         for n in 0..200_000u32 {
             let hash = good_hash(Handle(n));
-            buckets.insert(&mut tables[(n % 64) as usize], hash.rotate_left(20), Handle(n), |h| {
-                good_hash(h).rotate_left(20)
-            });
+            buckets.insert(
+                &mut tables[(n % 64) as usize],
+                hash.rotate_left(20),
+                Handle(n),
+                |h| good_hash(h).rotate_left(20),
+            );
             if n >= 50_000 && n % 10_000 == 0 {
                 sum += buckets.charged_bytes() as f64 / f64::from(n);
                 samples += 1.0;

@@ -46,7 +46,11 @@ impl Policy for Lfu {
         self.by_count.moved(links, new, count.into());
     }
 
-    fn victim<L: Links>(&mut self, links: &L, may_drop: impl FnMut(&L, Handle) -> bool) -> Option<Handle> {
+    fn victim<L: Links>(
+        &mut self,
+        links: &L,
+        may_drop: impl FnMut(&L, Handle) -> bool,
+    ) -> Option<Handle> {
         self.by_count.first(links, may_drop)
     }
 

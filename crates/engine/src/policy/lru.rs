@@ -32,7 +32,14 @@ impl Policy for Lru {
         self.list.moved(links, new);
     }
 
-    fn victim<L: Links>(&mut self, links: &L, mut may_drop: impl FnMut(&L, Handle) -> bool) -> Option<Handle> {
-        self.list.iter(links).take(MAX_CANDIDATES).find(|&handle| may_drop(links, handle))
+    fn victim<L: Links>(
+        &mut self,
+        links: &L,
+        mut may_drop: impl FnMut(&L, Handle) -> bool,
+    ) -> Option<Handle> {
+        self.list
+            .iter(links)
+            .take(MAX_CANDIDATES)
+            .find(|&handle| may_drop(links, handle))
     }
 }

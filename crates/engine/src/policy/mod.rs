@@ -30,9 +30,20 @@ trait Policy {
     /// A record was copied, links and word included, to a new handle.
     fn moved(&mut self, links: &mut impl Links, old: Handle, new: Handle, deadline: Option<u64>);
     /// A record's deadline has changed.
-    fn retimed(&mut self, _links: &mut impl Links, _handle: Handle, _old: Option<u64>, _new: Option<u64>) {}
+    fn retimed(
+        &mut self,
+        _links: &mut impl Links,
+        _handle: Handle,
+        _old: Option<u64>,
+        _new: Option<u64>,
+    ) {
+    }
     /// The first record in the order that may be dropped.
-    fn victim<L: Links>(&mut self, links: &L, may_drop: impl FnMut(&L, Handle) -> bool) -> Option<Handle>;
+    fn victim<L: Links>(
+        &mut self,
+        links: &L,
+        may_drop: impl FnMut(&L, Handle) -> bool,
+    ) -> Option<Handle>;
     /// Memory beside the records, in bytes.
     fn charged_bytes(&self) -> usize {
         0
@@ -144,15 +155,31 @@ impl Order {
         each_order!(self, order => order.remove(links, handle, deadline));
     }
 
-    pub(crate) fn moved(&mut self, links: &mut impl Links, old: Handle, new: Handle, deadline: Option<u64>) {
+    pub(crate) fn moved(
+        &mut self,
+        links: &mut impl Links,
+        old: Handle,
+        new: Handle,
+        deadline: Option<u64>,
+    ) {
         each_order!(self, order => order.moved(links, old, new, deadline));
     }
 
-    pub(crate) fn retimed(&mut self, links: &mut impl Links, handle: Handle, old: Option<u64>, new: Option<u64>) {
+    pub(crate) fn retimed(
+        &mut self,
+        links: &mut impl Links,
+        handle: Handle,
+        old: Option<u64>,
+        new: Option<u64>,
+    ) {
         each_order!(self, order => order.retimed(links, handle, old, new));
     }
 
-    pub(crate) fn victim<L: Links>(&mut self, links: &L, may_drop: impl FnMut(&L, Handle) -> bool) -> Option<Handle> {
+    pub(crate) fn victim<L: Links>(
+        &mut self,
+        links: &L,
+        may_drop: impl FnMut(&L, Handle) -> bool,
+    ) -> Option<Handle> {
         each_order!(self, order => order.victim(links, may_drop))
     }
 

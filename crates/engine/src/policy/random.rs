@@ -76,7 +76,11 @@ impl Policy for Random {
         self.set(place, new);
     }
 
-    fn victim<L: Links>(&mut self, links: &L, mut may_drop: impl FnMut(&L, Handle) -> bool) -> Option<Handle> {
+    fn victim<L: Links>(
+        &mut self,
+        links: &L,
+        mut may_drop: impl FnMut(&L, Handle) -> bool,
+    ) -> Option<Handle> {
         if self.len == 0 {
             return None;
         }
@@ -89,6 +93,7 @@ impl Policy for Random {
     }
 
     fn charged_bytes(&self) -> usize {
-        self.pieces.len() * size_of::<[Handle; PIECE]>() + self.pieces.capacity() * size_of::<usize>()
+        self.pieces.len() * size_of::<[Handle; PIECE]>()
+            + self.pieces.capacity() * size_of::<usize>()
     }
 }

@@ -16,7 +16,10 @@ pub(super) struct Ranked {
 
 impl Ranked {
     pub(super) fn push(&mut self, links: &mut impl Links, handle: Handle, rank: u64) {
-        self.lists.entry(rank).or_insert(List::EMPTY).push(links, handle);
+        self.lists
+            .entry(rank)
+            .or_insert(List::EMPTY)
+            .push(links, handle);
     }
 
     pub(super) fn remove(&mut self, links: &mut impl Links, handle: Handle, rank: u64) {
@@ -35,7 +38,11 @@ impl Ranked {
         self.list(rank).moved(links, new);
     }
 
-    pub(super) fn first<L: Links>(&self, links: &L, mut may_drop: impl FnMut(&L, Handle) -> bool) -> Option<Handle> {
+    pub(super) fn first<L: Links>(
+        &self,
+        links: &L,
+        mut may_drop: impl FnMut(&L, Handle) -> bool,
+    ) -> Option<Handle> {
         self.lists
             .values()
             .flat_map(|list| list.iter(links))
@@ -48,6 +55,8 @@ impl Ranked {
     }
 
     fn list(&mut self, rank: u64) -> &mut List {
-        self.lists.get_mut(&rank).expect("a handle is in the list of its rank")
+        self.lists
+            .get_mut(&rank)
+            .expect("a handle is in the list of its rank")
     }
 }

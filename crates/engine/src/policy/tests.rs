@@ -107,13 +107,27 @@ fn run(kind: PolicyKind, steps: Vec<Step>) -> Result<(), TestCaseError> {
             Step::Insert(deadline) => {
                 let handle = fresh_handle();
                 order.insert(&mut links, handle, deadline);
-                model.push(Entry { handle, used_at: now, uses: 1, deadline });
+                model.push(Entry {
+                    handle,
+                    used_at: now,
+                    uses: 1,
+                    deadline,
+                });
             }
             Step::Evict(remainder) => {
                 let may_drop = |handle: Handle| handle.0 % 3 != remainder;
                 let victim = order.victim(&links, |_, handle| may_drop(handle));
-                let least = model.iter().filter(|e| may_drop(e.handle)).map(|e| e.rank(kind)).min();
-                let chosen = victim.map(|v| model.iter().position(|e| e.handle == v).expect("the victim is in the order"));
+                let least = model
+                    .iter()
+                    .filter(|e| may_drop(e.handle))
+                    .map(|e| e.rank(kind))
+                    .min();
+                let chosen = victim.map(|v| {
+                    model
+                        .iter()
+                        .position(|e| e.handle == v)
+                        .expect("the victim is in the order")
+                });
                 prop_assert_eq!(chosen.map(|i| model[i].rank(kind)), least);
                 if let Some(index) = chosen {
                     prop_assert!(may_drop(model[index].handle));
@@ -152,8 +166,15 @@ fn run(kind: PolicyKind, steps: Vec<Step>) -> Result<(), TestCaseError> {
     }
     // Whatever is left comes out in the model's order.
     while let Some(victim) = order.victim(&links, |_, _| true) {
-        let index = model.iter().position(|e| e.handle == victim).expect("the victim is in the order");
-        let least = model.iter().map(|e| e.rank(kind)).min().expect("the model holds the victim");
+        let index = model
+            .iter()
+            .position(|e| e.handle == victim)
+            .expect("the victim is in the order");
+        let least = model
+            .iter()
+            .map(|e| e.rank(kind))
+            .min()
+            .expect("the model holds the victim");
         prop_assert_eq!(model[index].rank(kind), least);
         let entry = model.swap_remove(index);
         order.remove(&mut links, victim, entry.deadline);
@@ -197,7 +218,10 @@ fn random_chooses_each_with_the_same_chance() {
         chosen[victim.0 as usize] += 1;
     }
     // Ten standard deviations of a binomial around 1,000.
-    assert!(chosen.iter().all(|&count| (700..1300).contains(&count)), "{chosen:?}");
+    assert!(
+        chosen.iter().all(|&count| (700..1300).contains(&count)),
+        "{chosen:?}"
+    );
 }
 
 #[test]

@@ -40,12 +40,22 @@ impl Policy for Ttl {
         self.by_deadline.moved(links, new, rank(deadline));
     }
 
-    fn retimed(&mut self, links: &mut impl Links, handle: Handle, old: Option<u64>, new: Option<u64>) {
+    fn retimed(
+        &mut self,
+        links: &mut impl Links,
+        handle: Handle,
+        old: Option<u64>,
+        new: Option<u64>,
+    ) {
         self.by_deadline.remove(links, handle, rank(old));
         self.by_deadline.push(links, handle, rank(new));
     }
 
-    fn victim<L: Links>(&mut self, links: &L, may_drop: impl FnMut(&L, Handle) -> bool) -> Option<Handle> {
+    fn victim<L: Links>(
+        &mut self,
+        links: &L,
+        may_drop: impl FnMut(&L, Handle) -> bool,
+    ) -> Option<Handle> {
         self.by_deadline.first(links, may_drop)
     }
 
