@@ -37,7 +37,7 @@ pub struct Turn<'a> {
     /// Now, in milliseconds since the Unix epoch.
     pub now_ms: u64,
     /// Where room may be drawn from.
-    pub lender: &'a dyn Lender,
+    pub lender: &'a (dyn Lender + Sync),
     /// A shard's fair share. With less than half of it granted, and nothing lent, a shard says what it is short of before
     /// it evicts its own; 0 makes it evict at once.
     pub fair: Room,

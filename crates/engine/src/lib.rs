@@ -3,6 +3,7 @@
 
 mod arena;
 mod budget;
+pub mod compress;
 mod decide;
 mod expiry;
 mod hasher;

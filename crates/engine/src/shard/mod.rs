@@ -115,6 +115,29 @@ pub struct ShardStats {
     pub evacuations: u64,
 }
 
+impl std::ops::AddAssign for ShardStats {
+    fn add_assign(&mut self, other: Self) {
+        self.items += other.items;
+        self.tombstones += other.tombstones;
+        self.charged_bytes += other.charged_bytes;
+        self.arena_bytes += other.arena_bytes;
+        self.hole_bytes += other.hole_bytes;
+        self.table_bytes += other.table_bytes;
+        self.granted.bytes += other.granted.bytes;
+        self.granted.items = self.granted.items.saturating_add(other.granted.items);
+        self.hits += other.hits;
+        self.misses += other.misses;
+        self.sets += other.sets;
+        self.deletes += other.deletes;
+        self.expirations += other.expirations;
+        for (sum, one) in self.evictions.iter_mut().zip(other.evictions) {
+            *sum += one;
+        }
+        self.purges += other.purges;
+        self.evacuations += other.evacuations;
+    }
+}
+
 /// A record as replication sees it.
 #[derive(Clone, Debug)]
 pub struct RecordView<'a> {
@@ -550,16 +573,20 @@ impl Shard {
         given
     }
 
-    /// Evicts until `surrender` could give this room, in no more than `steps` evictions.
-    pub fn vacate(&mut self, room: Room, steps: usize) {
+    /// Drops records until `surrender` could give this room, in no more than `steps` steps; true once it could, or
+    /// nothing more may be dropped.
+    pub fn vacate(&mut self, room: Room, cause: Cause, steps: usize) -> bool {
         let bytes = self.granted.bytes.saturating_sub(room.bytes);
-        self.shed(bytes, Cause::Size, steps);
         let items = self.granted.items.saturating_sub(room.items);
+        if !self.shed(bytes, cause, steps) {
+            return false;
+        }
         for _ in 0..steps {
-            if self.stats.items <= items || !self.evict(Cause::Items) {
-                return;
+            if self.stats.items <= items || !self.evict(cause) {
+                return true;
             }
         }
+        self.stats.items <= items
     }
 
     /// What was granted.
