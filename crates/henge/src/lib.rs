@@ -1,1 +1,3 @@
-//! Placeholder.
+//! A node of Henge, a distributed cache that may forget a key and never lies about one.
+
+pub mod config;
