@@ -11,6 +11,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::CliError;
+use crate::config::layers::shown;
 use crate::config::{FlagSetting, SETTINGS, Setting};
 
 /// A flag that is short for `--set`: its name, the setting, the name of its value in the help, and what the help says.
@@ -138,7 +139,9 @@ fn file(levels: &[&ArgMatches]) -> Result<Option<PathBuf>, CliError> {
         [] => Ok(None),
         [file] => Ok(Some(file.clone())),
         [first, second, ..] => Err(CliError::Usage(format!(
-            "--config is given twice: {first:?} and {second:?}; a node has one file"
+            "--config is given twice: {} and {}; a node has one file",
+            shown(first),
+            shown(second)
         ))),
     }
 }
@@ -353,18 +356,35 @@ mod tests {
         parse(line.split(' ').map(OsString::from)).map_err(|error| error.to_string())
     }
 
+    /// A command line, its task, its file, and what its flags set.
+    type Case<'a> = (
+        &'a str,
+        Task,
+        Option<&'a str>,
+        &'a [(&'a str, &'a str, &'a str)],
+    );
+
+    fn assert_understood(cases: &[Case<'_>]) {
+        for (line, task, file, flags) in cases {
+            let flags = flags.iter().map(|(flag, name, value)| FlagSetting {
+                flag: (*flag).to_owned(),
+                name: (*name).to_owned(),
+                value: (*value).to_owned(),
+            });
+            let expected = Invocation::Run {
+                task: *task,
+                file: file.map(PathBuf::from),
+                flags: flags.collect(),
+            };
+            assert_eq!(understood(line), Ok(expected), "{line}");
+        }
+    }
+
     #[test]
     fn commands_and_flags_in_any_order() {
         let check = Task::ConfigCheck;
         let print = Task::ConfigPrint { json: false };
         let json = Task::ConfigPrint { json: true };
-        // A command line, its task, its file, and what its flags set.
-        type Case<'a> = (
-            &'a str,
-            Task,
-            Option<&'a str>,
-            &'a [(&'a str, &'a str, &'a str)],
-        );
         let cases: &[Case<'_>] = &[
             ("henge", Task::Serve, None, &[]),
             ("henge serve", Task::Serve, None, &[]),
@@ -461,19 +481,7 @@ mod tests {
                 &[("--port", "server.listen", "1")],
             ),
         ];
-        for (line, task, file, flags) in cases {
-            let flags = flags.iter().map(|(flag, name, value)| FlagSetting {
-                flag: (*flag).to_owned(),
-                name: (*name).to_owned(),
-                value: (*value).to_owned(),
-            });
-            let expected = Invocation::Run {
-                task: *task,
-                file: file.map(PathBuf::from),
-                flags: flags.collect(),
-            };
-            assert_eq!(understood(line), Ok(expected), "{line}");
-        }
+        assert_understood(cases);
     }
 
     #[test]
@@ -498,7 +506,7 @@ mod tests {
             ("henge --port 1 serve --port 2", "server.listen is given twice: --port=1 and --port=2".to_owned()),
             ("henge --set server.listen=1 -port=2", "server.listen is given twice: --port=2 and --set server.listen=1".to_owned()),
             ("henge --set a.b=1 --set a.b=1", "a.b is given twice: --set a.b=1 and --set a.b=1".to_owned()),
-            ("henge --config a serve --config b", "--config is given twice: \"a\" and \"b\"; a node has one file".to_owned()),
+            ("henge --config a serve --config b", "--config is given twice: a and b; a node has one file".to_owned()),
             ("henge --peers a:1", NOT_YET[0].1.to_owned()),
             ("henge config check -peers=a:1", NOT_YET[0].1.to_owned()),
             ("henge -data-dir /var/lib/henge serve", NOT_YET[1].1.to_owned()),

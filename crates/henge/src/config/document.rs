@@ -28,17 +28,15 @@ pub(super) struct Position {
 
 impl Position {
     /// The place of a byte of the text.
-    fn of(text: &str, offset: usize) -> Self {
-        let before = &text.as_bytes()[..offset.min(text.len())];
-        let line_start = before
-            .iter()
-            .rposition(|byte| *byte == b'\n')
-            .map_or(0, |newline| newline + 1);
+    pub(super) fn of(text: &[u8], offset: usize) -> Self {
+        let before = &text[..offset.min(text.len())];
+        let (mut line, mut line_text) = (0, before);
+        for part in before.split(|byte| *byte == b'\n') {
+            (line, line_text) = (line + 1, part);
+        }
         Self {
-            line: 1 + before.iter().filter(|byte| **byte == b'\n').count(),
-            column: 1 + String::from_utf8_lossy(&before[line_start..])
-                .chars()
-                .count(),
+            line,
+            column: 1 + String::from_utf8_lossy(line_text).chars().count(),
         }
     }
 }
@@ -75,10 +73,10 @@ pub(super) fn parse(text: &str, format: Format) -> Result<Vec<Entry>, Fault> {
 
 fn parse_toml(text: &str) -> Result<Vec<Entry>, Fault> {
     let document = DeTable::parse(text).map_err(|error| Fault {
-        at: Position::of(text, error.span().map_or(0, |span| span.start)),
+        at: Position::of(text.as_bytes(), error.span().map_or(0, |span| span.start)),
         message: one_line(error.message()),
     })?;
-    let at = |span: Range<usize>| Position::of(text, span.start);
+    let at = |span: Range<usize>| Position::of(text.as_bytes(), span.start);
     let mut entries = Vec::new();
     for (section, body) in document.get_ref() {
         let DeValue::Table(table) = body.get_ref() else {
@@ -158,7 +156,7 @@ fn parse_json(text: &str) -> Result<Vec<Entry>, Fault> {
                 key: None,
                 literal: json_literal(text, body.raw)?,
                 name_at: body.name_at,
-                value_at: Position::of(text, offset_in(text, body.raw)),
+                value_at: Position::of(text.as_bytes(), offset_in(text, body.raw)),
             });
             continue;
         }
@@ -168,7 +166,7 @@ fn parse_json(text: &str) -> Result<Vec<Entry>, Fault> {
                 key: Some(key),
                 literal: json_literal(text, value.raw)?,
                 name_at: value.name_at,
-                value_at: Position::of(text, offset_in(text, value.raw)),
+                value_at: Position::of(text.as_bytes(), offset_in(text, value.raw)),
             });
         }
     }
@@ -191,7 +189,7 @@ fn json_pairs<'de>(text: &'de str, part: &'de str) -> Result<Vec<(String, JsonVa
     let mut name_from = offset_in(text, part);
     for (name, raw) in pairs {
         let name_offset = name_from + text[name_from..].find('"').unwrap_or(0);
-        let name_at = Position::of(text, name_offset);
+        let name_at = Position::of(text.as_bytes(), name_offset);
         name_from = offset_in(text, raw.get()) + raw.get().len();
         if found.iter().any(|(other, _)| *other == name) {
             return Err(Fault {
@@ -234,7 +232,7 @@ fn json_literal(text: &str, raw: &str) -> Result<Literal, Fault> {
 
 /// An error of `serde_json` about `part` of the text, placed in the whole text.
 fn json_fault(text: &str, part: &str, error: &serde_json::Error) -> Fault {
-    let start = Position::of(text, offset_in(text, part));
+    let start = Position::of(text.as_bytes(), offset_in(text, part));
     // serde_json counts a column of 0 where it has read nothing of the line.
     let column = error.column().max(1);
     let at = match error.line() {

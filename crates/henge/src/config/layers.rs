@@ -12,7 +12,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::document::{self, Entry, Format};
+use super::document::{self, Entry, Format, Position};
 use super::literal::quoted;
 use super::settings::{Config, SETTINGS, Setting, SettingError};
 use super::{ConfigError, Literal, suggest};
@@ -158,28 +158,32 @@ fn index_of(setting: &Setting) -> usize {
         .expect("every Setting is one of SETTINGS")
 }
 
-/// The text of a file and the format that its ending says, or why there is none.
-fn read_file(path: &Path) -> Result<(String, Format), String> {
+/// The format that a file's ending says.
+fn format_of(path: &Path) -> Result<Format, String> {
     let name = shown(path);
-    let format = match path
+    match path
         .extension()
         .map(|ending| ending.to_string_lossy().to_ascii_lowercase())
         .as_deref()
     {
-        Some("toml") => Format::Toml,
-        Some("json") => Format::Json,
+        Some("toml") => Ok(Format::Toml),
+        Some("json") => Ok(Format::Json),
         Some(other) => {
-            return Err(format!(
-                "{name}: the file's ending is {}, expected .toml or .json",
-                quoted(&format!(".{other}"))
-            ));
+            let ending = quoted(&format!(".{other}"));
+            Err(format!(
+                "{name}: the file's ending is {ending}, expected .toml or .json"
+            ))
         }
-        None => {
-            return Err(format!(
-                "{name}: the file has no ending, expected .toml or .json"
-            ));
-        }
-    };
+        None => Err(format!(
+            "{name}: the file has no ending, expected .toml or .json"
+        )),
+    }
+}
+
+/// The text of a file and its format, or why there is none.
+fn read_file(path: &Path) -> Result<(String, Format), String> {
+    let name = shown(path);
+    let format = format_of(path)?;
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
@@ -190,9 +194,8 @@ fn read_file(path: &Path) -> Result<(String, Format), String> {
         ));
     }
     let text = String::from_utf8(bytes).map_err(|error| {
-        let sound = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = 1 + sound.iter().filter(|byte| **byte == b'\n').count();
-        format!("{name}:{line}: the file is not UTF-8")
+        let at = Position::of(error.as_bytes(), error.utf8_error().valid_up_to());
+        format!("{name}:{}:{}: the file is not UTF-8", at.line, at.column)
     })?;
     Ok((text, format))
 }
@@ -421,12 +424,11 @@ mod tests {
     ) -> Result<Loaded, Vec<String>> {
         let mut stack = Stack::default();
         if let Some((name, text)) = file {
-            let format = if name.ends_with(".json") {
-                Format::Json
-            } else {
-                Format::Toml
-            };
-            stack.file(Path::new(name), text, format);
+            stack.file(
+                Path::new(name),
+                text,
+                format_of(Path::new(name)).expect("a known ending"),
+            );
         }
         let environment = environment
             .iter()
@@ -702,7 +704,7 @@ mod tests {
             (
                 "layers-latin1.toml",
                 b"[log]\n# \xe9\n",
-                ":2: the file is not UTF-8",
+                ":2:3: the file is not UTF-8",
             ),
         ];
         for (name, bytes, problem) in cases {

@@ -166,6 +166,9 @@ mod tests {
         );
     }
 
+    /// What is set, and the two settings that the conflict names; none where all is well.
+    type Case<'a> = (&'a [(&'a str, &'a str)], Option<[&'a str; 2]>);
+
     #[test]
     fn a_program_s_configuration_is_checked() {
         assert_eq!(Config::default().validate(), Ok(()));
@@ -182,8 +185,7 @@ mod tests {
             ["cache.cleanup_interval_ms: found 0, expected an integer from 1 to 60000"]
         );
 
-        // What is set, and the two settings that the conflict names; none where all is well.
-        let cases: &[(&[(&str, &str)], Option<[&str; 2]>)] = &[
+        let cases: &[Case<'_>] = &[
             (&[("limits.max_inflight_bytes", "128MiB")], None),
             (
                 &[("limits.max_value_bytes", "600MiB")],

@@ -9,24 +9,26 @@ use super::settings::SETTINGS;
 impl Loaded {
     /// Every setting as `name = value  # where it came from`, under its section.
     pub fn to_toml(&self) -> String {
-        let mut text = String::new();
+        let mut lines = Vec::new();
         let mut section = "";
         for setting in SETTINGS {
             if setting.section() != section {
-                let gap = if section.is_empty() { "" } else { "\n" };
-                section = setting.section();
-                text += &format!("{gap}[{section}]\n");
-            }
-            // What does nothing would be refused if it were read back.
-            text += &match setting.idle_reason(&self.config) {
-                Some(reason) => format!("# {}: {reason}\n", setting.key()),
-                None => {
-                    let value = setting.value(&self.config).render();
-                    format!("{} = {value}  # {}\n", setting.key(), self.origin(setting))
+                if !section.is_empty() {
+                    lines.push(String::new());
                 }
-            };
+                section = setting.section();
+                lines.push(format!("[{section}]"));
+            }
+            let key = setting.key();
+            // What does nothing would be refused if it were read back.
+            if let Some(reason) = setting.idle_reason(&self.config) {
+                lines.push(format!("# {key}: {reason}"));
+            } else {
+                let value = setting.value(&self.config).render();
+                lines.push(format!("{key} = {value}  # {}", self.origin(setting)));
+            }
         }
-        text
+        lines.join("\n") + "\n"
     }
 
     /// One object, by full name: `{"cache.max_items":{"value":3,"origin":"flag --max-items","reloadable":true},…}`.

@@ -94,7 +94,7 @@ settings! {
 
     /// How the node is reached, and how it stops.
     server: ServerConfig {
-        /// Where to listen: ":8080" or "8080" on all interfaces, "127.0.0.1:8080", "[::1]:8080" or "localhost:8080" on
+        /// Where to listen: `:8080` or `8080` on all interfaces, `127.0.0.1:8080`, `[::1]:8080` or `localhost:8080` on
         /// one. Port 0 takes any that is free.
         restart listen: ListenAddress = ListenAddress::all_interfaces(8080);
         /// How long a node that was told to stop waits for requests in flight. 0 waits for none; an hour at most, as
@@ -330,7 +330,8 @@ mod tests {
 
     /// For each setting, texts that the command line and the environment may give: how the good ones are shown again,
     /// and the bad ones.
-    const TEXTS: &[(&str, &[(&str, &str)], &[&str])] = &[
+    type Texts<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [&'a str]);
+    const TEXTS: &[Texts<'_>] = &[
         (
             "server.listen",
             &[

@@ -31,12 +31,11 @@ pub(super) fn setting(name: &str) -> Option<&'static Setting> {
         return Some(only);
     }
     // Without a section, the keys are compared alone; with one, sections weigh in.
-    match name.contains('.') {
-        true => Setting::find(nearest(name, SETTINGS.iter().map(Setting::name))?),
-        false => {
-            let key = nearest(name, SETTINGS.iter().map(Setting::key))?;
-            SETTINGS.iter().find(|setting| setting.key() == key)
-        }
+    if name.contains('.') {
+        Setting::find(nearest(name, SETTINGS.iter().map(Setting::name))?)
+    } else {
+        let key = nearest(name, SETTINGS.iter().map(Setting::key))?;
+        SETTINGS.iter().find(|setting| setting.key() == key)
     }
 }
 
