@@ -11,8 +11,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::CliError;
-use crate::config::layers::shown;
-use crate::config::{FlagSetting, SETTINGS, Setting};
+use crate::config::{FlagSetting, SETTINGS, Setting, shown};
 
 /// A flag that is short for `--set`: its name, the setting, the name of its value in the help, and what the help says.
 const SHORTHANDS: [(&str, &str, &str, &str); 6] = [
@@ -279,7 +278,7 @@ fn after_help() -> String {
   HENGE_CACHE__MAX_ITEMS=1000 henge            the same from the environment
   henge config print --config henge.toml       what a node would start with
 
-Flags come before the environment, the environment before the file, the file before the defaults.
+A flag wins over the environment, the environment over the file, the file over the defaults.
 Flags may be given with one dash as well: -port=:8080.
 
 Settings and their defaults:

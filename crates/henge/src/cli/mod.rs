@@ -1,6 +1,6 @@
 //! The command line: from arguments and environment to an [`Action`], and the actions that need no node.
 //!
-//! [`arguments`] has the grammar. Starting a node is not done here: [`run`] hands a valid configuration to a function of
+//! `arguments` has the grammar. Starting a node is not done here: [`run`] hands a valid configuration to a function of
 //! `main`, so that this module needs no sockets and no runtime.
 
 mod arguments;
@@ -13,8 +13,7 @@ use std::process::ExitCode;
 
 use arguments::{Invocation, Task};
 
-use crate::config::layers::shown;
-use crate::config::{Config, ConfigError, Loaded, Sources};
+use crate::config::{Config, ConfigError, Loaded, Sources, shown};
 
 /// The exit code for a command line or a configuration that cannot be used, as shells and most tools have it.
 const EXIT_USAGE: u8 = 2;

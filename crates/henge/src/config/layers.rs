@@ -161,22 +161,20 @@ fn index_of(setting: &Setting) -> usize {
 /// The format that a file's ending says.
 fn format_of(path: &Path) -> Result<Format, String> {
     let name = shown(path);
-    match path
-        .extension()
-        .map(|ending| ending.to_string_lossy().to_ascii_lowercase())
-        .as_deref()
-    {
-        Some("toml") => Ok(Format::Toml),
-        Some("json") => Ok(Format::Json),
-        Some(other) => {
-            let ending = quoted(&format!(".{other}"));
+    let Some(ending) = path.extension().map(|ending| ending.to_string_lossy()) else {
+        return Err(format!(
+            "{name}: the file has no ending, expected .toml or .json"
+        ));
+    };
+    match ending.to_ascii_lowercase().as_str() {
+        "toml" => Ok(Format::Toml),
+        "json" => Ok(Format::Json),
+        _ => {
+            let ending = quoted(&format!(".{ending}"));
             Err(format!(
                 "{name}: the file's ending is {ending}, expected .toml or .json"
             ))
         }
-        None => Err(format!(
-            "{name}: the file has no ending, expected .toml or .json"
-        )),
     }
 }
 
@@ -687,9 +685,9 @@ mod tests {
         let large = vec![b'#'; usize::try_from(FILE_BYTES_MAX).expect("a megabyte") + 1];
         let cases: &[(&str, &[u8], &str)] = &[
             (
-                "layers.yaml",
+                "layers.Yaml",
                 b"",
-                ": the file's ending is \".yaml\", expected .toml or .json",
+                ": the file's ending is \".Yaml\", expected .toml or .json",
             ),
             (
                 "layers",

@@ -1,21 +1,22 @@
 //! What a node is told: every setting, from defaults, a file, the environment and the command line.
 //!
-//! [`settings`] defines each setting once; [`types`] says what their values are; [`layers`] stacks the sources and
-//! remembers which one each value came from; [`reload`] tells what changed and what a running node may take over;
-//! [`print`] shows it all. Nothing here starts, measures or resolves anything: `cache.max_size_bytes = "auto"` and a
-//! host's name stay what they are until the node starts.
+//! `settings` defines each setting once; `types` says what their values are; `layers` stacks the sources and remembers
+//! which one each value came from; `reload` tells what changed and what a running node may take over; `print` shows it
+//! all. Nothing here starts, measures or resolves anything: `cache.max_size_bytes = "auto"` and a host's name stay what
+//! they are until the node starts.
 
 mod document;
-pub mod layers;
-pub mod literal;
-pub mod print;
-pub mod reload;
-pub mod settings;
+mod layers;
+mod literal;
+mod print;
+mod reload;
+mod settings;
 mod suggest;
-pub mod types;
+mod types;
 
 use std::fmt;
 
+pub(crate) use layers::shown;
 pub use layers::{FlagSetting, Loaded, Origin, Sources};
 pub use literal::Literal;
 pub use reload::{Change, Reload};

@@ -208,24 +208,24 @@ impl ByteSize {
         Self(count)
     }
 
-    /// That many KiB (1024 bytes).
+    /// That many KiB (1024 bytes). Here and below, what passes a `u64` is the largest there is, which every bound refuses.
     pub const fn kib(count: u64) -> Self {
-        Self(count << 10)
+        Self(count.saturating_mul(1 << 10))
     }
 
     /// That many MiB.
     pub const fn mib(count: u64) -> Self {
-        Self(count << 20)
+        Self(count.saturating_mul(1 << 20))
     }
 
     /// That many GiB.
     pub const fn gib(count: u64) -> Self {
-        Self(count << 30)
+        Self(count.saturating_mul(1 << 30))
     }
 
     /// That many TiB.
     pub const fn tib(count: u64) -> Self {
-        Self(count << 40)
+        Self(count.saturating_mul(1 << 40))
     }
 
     /// The number of bytes.
