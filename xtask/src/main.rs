@@ -4,6 +4,7 @@
 
 mod accept;
 mod bench;
+mod tidy;
 
 use std::env;
 use std::process::ExitCode;
@@ -25,6 +26,11 @@ const CHORES: &[Chore] = &[
         name: "bench",
         help: "drive a henge process and print figures: http, churn, memory",
         run: bench::main,
+    },
+    Chore {
+        name: "tidy",
+        help: "check what the compiler and clippy cannot: the rules of the house",
+        run: tidy::main,
     },
 ];
 

@@ -1,5 +1,8 @@
 //! The node: what Henge is once engine and wire meet sockets, clocks and memory.
 
 pub mod allocator;
+pub mod cache;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod memory;

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::timeout;
 
 pub(super) const OPTIONS: &[(&str, &str)] = &[
     ("rounds", "turns of each server (5)"),
@@ -178,18 +178,20 @@ fn measure(
                 Ok::<_, Box<dyn Error>>(())
             });
         }
-        sleep(WARM_UP).await;
+        // A client ends only by an error, and then there is no point in going on.
+        if let Ok(Some(ended)) = timeout(WARM_UP, clients.join_next()).await {
+            ended??;
+        }
         let (before, cpu_before, started) =
             (count.get(), cpu_seconds(server.pid())?, Instant::now());
-        sleep(length).await;
+        if let Ok(Some(ended)) = timeout(length, clients.join_next()).await {
+            ended??;
+        }
         let (after, cpu_after, seconds) = (
             count.get(),
             cpu_seconds(server.pid())?,
             started.elapsed().as_secs_f64(),
         );
-        if let Some(ended) = clients.try_join_next() {
-            ended??;
-        }
         clients.shutdown().await;
 
         let (done, cpu) = ((after - before) as f64, cpu_after - cpu_before);
