@@ -5,4 +5,5 @@ pub mod cache;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod housekeeping;
 pub mod memory;

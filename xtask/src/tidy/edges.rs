@@ -50,7 +50,7 @@ const IMPURE: &[(&str, &[&str])] = &[
     ("a clock", &["chrono", "time", "jiff", "quanta"]),
     (
         "a global",
-        &["tracing", "log", "prometheus-client", "mimalloc"],
+        &["tracing", "log", "prometheus-client", "tikv-jemallocator"],
     ),
     ("a format of the surface", &["serde_json", "toml", "utoipa"]),
 ];

@@ -5,6 +5,8 @@ mod room;
 #[cfg(test)]
 mod tests;
 
+use room::Effort;
+
 use crate::arena::{Handle, SEGMENT_BYTES};
 use crate::budget::{Room, Turn};
 use crate::decide::{Decision, decide, live};
@@ -520,12 +522,12 @@ impl Shard {
     /// Brings the charge down to `target` bytes by evacuating segments and evicting, in no more than `steps` steps; true
     /// once it is there, or nothing more may be dropped.
     pub fn shed(&mut self, target: u64, cause: Cause, steps: usize) -> bool {
-        let mut evicted = 0;
+        let mut effort = Effort::default();
         for _ in 0..steps {
             if self.charged_bytes() <= target {
                 return true;
             }
-            if !self.reclaim(SEGMENT_BYTES, true, cause, &mut evicted) {
+            if !self.reclaim(SEGMENT_BYTES, true, cause, &mut effort) {
                 return true;
             }
         }
@@ -533,7 +535,7 @@ impl Shard {
     }
 
     /// Gives memory back that deletes and expiry have left in holes: evacuates a segment if a quarter of the arena is
-    /// holes. True if it did.
+    /// holes. True if that gave it back, and another may follow.
     pub fn compact(&mut self) -> bool {
         let (holes, total) = (
             self.records.arena.hole_bytes(),
@@ -548,8 +550,7 @@ impl Shard {
         if !Self::fits_elsewhere(holes, free) {
             return false;
         }
-        self.evacuate(segment, true);
-        true
+        self.evacuate(segment, true)
     }
 
     /// Grants room.

@@ -18,6 +18,26 @@ const EVICTIONS_BEFORE_EVACUATION: u32 = 64;
 /// Evacuating pays when a sixteenth of the arena, or of the segment, is holes: it bounds what holes can waste to that.
 const HOLE_SHARE: usize = 16;
 
+/// What a search for room has done so far.
+#[derive(Default)]
+pub(super) struct Effort {
+    /// Records dropped since the last evacuation.
+    evicted: u32,
+    /// The last evacuation gave nothing back, so another one would go in a circle until something was dropped.
+    spent: bool,
+}
+
+impl Effort {
+    fn evacuation_is_due(&self, many_holes: bool) -> bool {
+        self.evicted >= EVICTIONS_BEFORE_EVACUATION || (many_holes && !self.spent)
+    }
+
+    fn evacuated(&mut self, gained: bool) {
+        self.evicted = 0;
+        self.spent = !gained;
+    }
+}
+
 impl Shard {
     /// Makes the room of one more item.
     pub(super) fn make_room_for_item(&mut self, turn: &Turn<'_>) -> Result<(), NoRoom> {
@@ -43,10 +63,10 @@ impl Shard {
         if need as u64 + self.fixed_bytes() > turn.limit.bytes {
             return Err(NoRoom::Refused(Refusal::TooLarge));
         }
-        let mut evicted = 0;
+        let mut effort = Effort::default();
         // Large allocations are charged when the record is written, so their room has to be there first.
         while shape.large_bytes > 0 && !self.may_grow(turn, shape.large_bytes) {
-            self.give_way(turn, shape.large_bytes, true, &mut evicted)?;
+            self.give_way(turn, shape.large_bytes, true, &mut effort)?;
         }
         let block_bytes = shape.granules() as usize * GRANULE;
         loop {
@@ -66,7 +86,7 @@ impl Shard {
                 turn,
                 block_bytes,
                 self.charged_bytes() > self.granted.bytes,
-                &mut evicted,
+                &mut effort,
             )?;
         }
     }
@@ -93,7 +113,7 @@ impl Shard {
         turn: &Turn<'_>,
         need: usize,
         release: bool,
-        evicted: &mut u32,
+        effort: &mut Effort,
     ) -> Result<(), NoRoom> {
         let all = self.fixed_bytes() + (need + SEGMENT_BYTES) as u64;
         let short = Room {
@@ -106,7 +126,7 @@ impl Shard {
         if self.granted.bytes < fair / 2 || (fair > 0 && self.granted.bytes < all) {
             return Err(NoRoom::Short(Short(short)));
         }
-        if self.reclaim(need, release, Cause::Size, evicted) {
+        if self.reclaim(need, release, Cause::Size, effort) {
             return Ok(());
         }
         Err(Self::exhausted(turn, short))
@@ -118,25 +138,25 @@ impl Shard {
         need: usize,
         release: bool,
         cause: Cause,
-        evicted: &mut u32,
+        effort: &mut Effort,
     ) -> bool {
         let (holes, total) = (
             self.records.arena.hole_bytes(),
             self.records.arena.segment_bytes(),
         );
-        if (holes * HOLE_SHARE > total || *evicted >= EVICTIONS_BEFORE_EVACUATION)
+        if effort.evacuation_is_due(holes * HOLE_SHARE > total)
             && let Some((segment, free)) = self.records.arena.emptiest()
         {
             let enough = free >= need.max(SEGMENT_BYTES / HOLE_SHARE);
             if (!release && enough && free < SEGMENT_BYTES)
                 || (release && Self::fits_elsewhere(holes, free))
             {
-                self.evacuate(segment, release);
-                *evicted = 0;
+                let gained = self.evacuate(segment, release);
+                effort.evacuated(gained);
                 return true;
             }
         }
-        *evicted += 1;
+        effort.evicted += 1;
         self.purge_tombstone() || self.evict(cause)
     }
 
@@ -155,8 +175,9 @@ impl Shard {
         }
     }
 
-    /// Moves a segment's records elsewhere; the segment becomes a hole, or is given back.
-    pub(super) fn evacuate(&mut self, segment: usize, release: bool) {
+    /// Moves a segment's records elsewhere; the segment becomes a hole, or is given back. True if there is a segment less
+    /// than before.
+    pub(super) fn evacuate(&mut self, segment: usize, release: bool) -> bool {
         let mut blocks = std::mem::take(&mut self.evacuated);
         self.records.arena.begin_evacuation(segment, &mut blocks);
         let mut added = false;
@@ -179,6 +200,7 @@ impl Shard {
             .finish_evacuation(segment, release || added);
         self.evacuated = blocks;
         self.stats.evacuations += 1;
+        release && !added
     }
 
     fn relocated(&mut self, old: Handle, new: Handle) {

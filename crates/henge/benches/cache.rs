@@ -1,0 +1,151 @@
+//! What a GET and a SET cost in the cache itself, on one thread and on two: no socket, no protocol. `cargo bench --bench
+//! cache`; with `--test` a tiny run, so that it does not rot.
+
+use henge::allocator::{self, Allocator};
+use henge::cache::{Cache, CacheConfig};
+use henge_engine::PolicyKind;
+use henge_wire::{Command, Expiry, Operation, Precondition, Reply, Value, Version};
+use std::hint::black_box;
+use std::sync::Barrier;
+use std::time::Instant;
+
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
+
+struct Size {
+    keys: u64,
+    operations: u64,
+    rounds: usize,
+}
+
+fn main() {
+    let tiny = std::env::args().any(|argument| argument == "--test");
+    let size = if tiny {
+        Size {
+            keys: 1_000,
+            operations: 1_000,
+            rounds: 1,
+        }
+    } else {
+        Size {
+            keys: 1_000_000,
+            operations: 2_000_000,
+            rounds: 7,
+        }
+    };
+    let cache = Cache::new(&CacheConfig {
+        max_size_bytes: 1 << 30,
+        max_items: None,
+        policy: PolicyKind::Lru,
+        seed: 42,
+        first: Version::new(1, 0),
+        threads: 2,
+        allocation_size: allocator::rounded_size,
+    });
+    let value = [b'x'; 64];
+    for n in 0..size.keys {
+        set(&cache, n, &value);
+    }
+    let get = |n: u64| get(&cache, n);
+    let set = |n: u64| set(&cache, n, &value);
+    report("get", &size, &get);
+    report("set", &size, &set);
+}
+
+/// Prints what an operation costs on one thread and on two, and how much more two do. The rounds alternate, and medians are
+/// taken, so that what disturbs one disturbs both.
+fn report(name: &str, size: &Size, operation: &(impl Fn(u64) + Sync)) {
+    let (mut one, mut two) = (Vec::new(), Vec::new());
+    for _ in 0..size.rounds {
+        one.push(run(1, size, operation));
+        two.push(run(2, size, operation));
+    }
+    let (one, two) = (median(one), median(two));
+    println!(
+        "{name}: {one:.0} ns on one thread, {two:.0} ns on each of two, together {:.2} times one",
+        2.0 * one / two
+    );
+    println!("figure cache_{name}_ns {one:.1}");
+    println!(
+        "figure cache_{name}_two_thread_speedup {:.3}",
+        2.0 * one / two
+    );
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Nanoseconds for an operation on each of so many threads.
+fn run(threads: u64, size: &Size, operation: &(impl Fn(u64) + Sync)) -> f64 {
+    let barrier = Barrier::new(threads as usize);
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads)
+            .map(|thread| {
+                let barrier = &barrier;
+                scope.spawn(move || {
+                    let mut state = 0x9e37_79b9_7f4a_7c15 ^ (thread + 1);
+                    barrier.wait();
+                    let start = Instant::now();
+                    for _ in 0..size.operations {
+                        state = next(state);
+                        operation(((u128::from(state) * u128::from(size.keys)) >> 64) as u64);
+                    }
+                    start.elapsed().as_nanos() as f64 / size.operations as f64
+                })
+            })
+            .collect();
+        let times: Vec<f64> = workers
+            .into_iter()
+            .map(|w| w.join().expect("no operation panics"))
+            .collect();
+        times.iter().sum::<f64>() / threads as f64
+    })
+}
+
+fn next(state: u64) -> u64 {
+    let state = state ^ (state << 13);
+    let state = state ^ (state >> 7);
+    state ^ (state << 17)
+}
+
+fn key(n: u64) -> [u8; 16] {
+    let mut key = *b"key:000000000000";
+    let (mut n, mut at) = (n, 15);
+    while n > 0 {
+        key[at] = b'0' + (n % 10) as u8;
+        n /= 10;
+        at -= 1;
+    }
+    key
+}
+
+fn get(cache: &Cache, n: u64) {
+    let command = Command {
+        key: &key(n),
+        operation: Operation::Get,
+    };
+    let mut buffer = [0u8; 64];
+    cache.execute(&command, 1, |reply| {
+        let Reply::Found(item) = reply else {
+            panic!("every key is there")
+        };
+        buffer.copy_from_slice(&item.value.data);
+    });
+    black_box(buffer);
+}
+
+fn set(cache: &Cache, n: u64, value: &[u8]) {
+    let command = Command {
+        key: &key(n),
+        operation: Operation::Set {
+            value: Value::from_slice(value),
+            expiry: Expiry::Never,
+            precondition: Precondition::NONE,
+        },
+    };
+    cache.execute(&command, 1, |reply| {
+        assert!(matches!(reply, Reply::Stored { .. }))
+    });
+}

@@ -1,0 +1,87 @@
+//! What a cache needs done while nobody asks: expired items are swept, idle room goes back to the pool, and when the
+//! machine or its cgroup runs short of memory a part of the limit is withheld until it no longer does. It does one round
+//! when it is told to; when that is, and on which thread, is the node's business.
+
+use crate::cache::Cache;
+use crate::memory::MemoryState;
+
+/// A withheld part is given back at half the distance to the trigger each time, once use is this far below it: so that the
+/// two do not chase each other.
+const CALM_BELOW_TRIGGER: f64 = 0.02;
+
+/// Sweeps and rebalances.
+pub fn tidy_up(cache: &Cache, now_ms: u64) {
+    cache.sweep(now_ms);
+    cache.rebalance();
+}
+
+/// Compares the memory in use with the trigger, a fraction of all there is, and withholds a part of the limit or gives it
+/// back. What is evicted goes back to the system as the allocator frees it.
+pub fn relieve(cache: &Cache, memory: MemoryState, trigger: f64) {
+    let withheld = cache.withheld();
+    let stats = cache.stats();
+    let wanted = to_withhold(
+        memory,
+        trigger,
+        stats.limit_bytes,
+        stats.shards.charged_bytes,
+        withheld,
+    );
+    if wanted != withheld {
+        cache.withhold(wanted);
+    }
+}
+
+/// How many bytes of the limit to withhold.
+fn to_withhold(memory: MemoryState, trigger: f64, limit: u64, charged: u64, withheld: u64) -> u64 {
+    if trigger >= 1.0 {
+        return 0;
+    }
+    let bytes = |fraction: f64| (fraction * memory.total_bytes as f64) as u64;
+    let allowed = bytes(trigger);
+    if memory.used_bytes > allowed {
+        // Only what is charged can be given up, so the part of the limit that is not in use goes first.
+        let unused = limit.saturating_sub(charged);
+        let over = memory.used_bytes - allowed;
+        return withheld.max(unused.saturating_add(over)).min(limit);
+    }
+    let calm = bytes((trigger - CALM_BELOW_TRIGGER).max(0.0));
+    if memory.used_bytes < calm {
+        return withheld.saturating_sub(((allowed - memory.used_bytes) / 2).max(1));
+    }
+    withheld
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::LimitSource;
+
+    #[test]
+    fn what_is_withheld_follows_the_memory_in_use() {
+        let state = |used_bytes| MemoryState {
+            total_bytes: 1000,
+            used_bytes,
+            limit_source: LimitSource::Machine,
+        };
+        // used, trigger, limit, charged, withheld before -> after
+        for (used, trigger, limit, charged, before, after) in [
+            (500, 0.9, 400, 400, 0, 0),
+            (900, 0.9, 400, 400, 0, 0),
+            (950, 0.9, 400, 400, 0, 50),
+            (950, 0.9, 400, 300, 0, 150),
+            (950, 0.9, 400, 350, 80, 100),
+            (1000, 0.9, 40, 40, 0, 40),
+            (890, 0.9, 400, 300, 100, 100),
+            (800, 0.9, 400, 300, 100, 50),
+            (879, 0.9, 400, 300, 5, 0),
+            (1000, 1.0, 400, 400, 100, 0),
+        ] {
+            assert_eq!(
+                to_withhold(state(used), trigger, limit, charged, before),
+                after,
+                "{used} of 1000, {charged} of {limit} charged, {before} withheld"
+            );
+        }
+    }
+}
