@@ -1,40 +1,94 @@
-//! The node's clock: the wall time at the start plus the monotonic time since, so that a step of the machine's clock
-//! neither expires items early nor gives them another life. It is read by whoever needs the time, and passed on.
+//! The node's clock: the wall time at its start plus the monotonic time since. It never jumps, so a correction of the
+//! wall clock neither expires an item early nor keeps one for ever. The price is that it does not follow a correction
+//! either: the deadlines of a node are right by its own clock at its start.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// A clock that never goes back.
+/// Milliseconds since 1970 that only ever grow. Cheap to copy; copies agree for ever.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
-    started: Instant,
-    started_ms: u64,
+    start: Instant,
+    start_ms: u64,
 }
 
 impl Clock {
-    /// Starts now, at the machine's wall time.
+    /// Reads the wall clock for the last time.
     pub fn start() -> Self {
-        let since_epoch = SystemTime::now()
+        // Before 1970 the machine has no idea of the time; 0 is as good as any, and deadlines still work.
+        let wall = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
+        Self::starting_at(Instant::now(), wall)
+    }
+
+    fn starting_at(start: Instant, wall: Duration) -> Self {
         Self {
-            started: Instant::now(),
-            started_ms: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX),
+            start,
+            start_ms: millis(wall),
         }
     }
 
-    /// Milliseconds since the Unix epoch.
+    /// Milliseconds since 1970, now.
     pub fn now_ms(&self) -> u64 {
-        self.at_ms(Instant::now())
+        self.at(Instant::now())
     }
 
-    /// What this clock said, or will say, at an instant, in milliseconds since the Unix epoch.
-    pub fn at_ms(&self, instant: Instant) -> u64 {
-        let since = instant.saturating_duration_since(self.started);
-        self.started_ms + u64::try_from(since.as_millis()).unwrap_or(u64::MAX / 2)
+    /// Milliseconds since 1970 at an instant, so that one reading of the machine's clock can serve expiry and latency. What
+    /// was before the clock's start counts as its start.
+    pub fn at(&self, instant: Instant) -> u64 {
+        let since = instant.saturating_duration_since(self.start);
+        self.start_ms.saturating_add(millis(since))
     }
 
-    /// When it was started.
-    pub fn started(&self) -> Instant {
-        self.started
+    /// The time since the start.
+    pub fn uptime(&self) -> Duration {
+        self.start.elapsed()
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_the_wall_time_at_the_start_plus_what_has_passed() {
+        let start = Instant::now();
+        let clock = Clock::starting_at(start, Duration::from_micros(1_700_000_000_000_900));
+        for (since_us, expected_ms) in [
+            (0, 1_700_000_000_000),
+            (999, 1_700_000_000_000),
+            (1_000, 1_700_000_000_001),
+            (86_400_000_000, 1_700_086_400_000),
+        ] {
+            assert_eq!(
+                clock.at(start + Duration::from_micros(since_us)),
+                expected_ms
+            );
+        }
+        if let Some(before) = start.checked_sub(Duration::from_millis(5)) {
+            assert_eq!(clock.at(before), 1_700_000_000_000);
+        }
+    }
+
+    #[test]
+    fn it_starts_at_the_wall_time_and_never_goes_back() {
+        let wall = || millis(UNIX_EPOCH.elapsed().expect("this machine is past 1970"));
+        let before = wall();
+        let clock = Clock::start();
+        let copy = clock;
+        let after = wall();
+        assert!((before..=after).contains(&clock.start_ms));
+        let instant = Instant::now();
+        assert_eq!(clock.at(instant), copy.at(instant));
+        let mut last = clock.at(instant);
+        for _ in 0..1000 {
+            let now = clock.now_ms();
+            assert!(now >= last);
+            last = now;
+        }
     }
 }

@@ -1,1 +1,5 @@
-//! Placeholder.
+//! The node: what Henge is once engine and wire meet sockets, clocks and memory.
+
+pub mod allocator;
+pub mod clock;
+pub mod memory;
