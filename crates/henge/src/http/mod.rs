@@ -1,0 +1,24 @@
+//! The HTTP interface: one table of routes, the data routes answered inline on the data threads, the rest by axum on the
+//! control runtime. It knows commands and replies, and nothing of shards, sockets or threads.
+
+mod batch;
+mod body;
+mod conditions;
+mod control;
+mod json;
+mod keys;
+mod level;
+mod lifetime;
+mod openapi;
+mod problem;
+mod query;
+mod raw;
+mod requests;
+mod single;
+mod values;
+
+pub(crate) mod routes;
+pub(crate) mod service;
+
+pub(crate) use control::{Call, Control, serve as serve_control};
+pub(crate) use level::Level;
