@@ -1,0 +1,560 @@
+//! The command line's grammar: commands, flags, and what each flag sets.
+//!
+//! It turns arguments into an [`Invocation`] and knows no configuration but the names of settings. Flags are accepted
+//! before and after the command, and with one dash as well as two, as Go programs have them.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::builder::ValueParser;
+use clap::error::ErrorKind;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use super::CliError;
+use crate::config::{FlagSetting, SETTINGS, Setting, shown};
+
+/// A flag that is short for `--set`: its name, the setting, the name of its value in the help, and what the help says.
+const SHORTHANDS: [(&str, &str, &str, &str); 6] = [
+    (
+        "port",
+        "server.listen",
+        "ADDRESS",
+        "Where to listen: :8080, 8080, 127.0.0.1:8080 [default: :8080]",
+    ),
+    (
+        "node-id",
+        "cluster.node_id",
+        "NAME",
+        "The name of this node",
+    ),
+    (
+        "max-size",
+        "cache.max_size_bytes",
+        "SIZE",
+        "Memory for the cache, such as 512MiB [default: a quarter of all]",
+    ),
+    (
+        "max-items",
+        "cache.max_items",
+        "COUNT",
+        "The most items to keep [default: none]",
+    ),
+    (
+        "policy",
+        "cache.policy",
+        "POLICY",
+        "What a full cache evicts: lru, lfu, ttl, random [default: lru]",
+    ),
+    (
+        "log-level",
+        "log.level",
+        "LEVEL",
+        "error, warn, info, debug or trace [default: info]",
+    ),
+];
+
+/// Flags that later versions will have. Silently ignored they would promise what this version does not keep.
+const NOT_YET: [(&str, &str); 2] = [
+    (
+        "peers",
+        "--peers is not available yet in this version: a node is a cluster of its own",
+    ),
+    (
+        "data-dir",
+        "--data-dir is not available yet in this version: a node keeps everything in memory",
+    ),
+];
+
+/// What to do, by the words of the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Task {
+    Serve,
+    ConfigCheck,
+    ConfigPrint { json: bool },
+}
+
+/// A command line, understood.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Invocation {
+    Run {
+        task: Task,
+        file: Option<PathBuf>,
+        flags: Vec<FlagSetting>,
+    },
+    Help(String),
+    Version,
+}
+
+/// Understands the arguments, the first of which is the program's name.
+pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, CliError> {
+    let command = command();
+    let arguments = double_the_dash(arguments, &command);
+    let matches = match command.try_get_matches_from(arguments) {
+        Ok(matches) => matches,
+        Err(error) => {
+            return match error.kind() {
+                ErrorKind::DisplayHelp => Ok(Invocation::Help(error.render().to_string())),
+                ErrorKind::DisplayVersion => Ok(Invocation::Version),
+                _ => Err(CliError::Usage(one_line(&error.render().to_string()))),
+            };
+        }
+    };
+
+    let mut words = Vec::new();
+    let mut levels = vec![&matches];
+    while let Some((word, deeper)) = levels.last().and_then(|level| level.subcommand()) {
+        words.push(word);
+        levels.push(deeper);
+    }
+    let task = match words[..] {
+        ["config", "check"] => Task::ConfigCheck,
+        ["config", "print"] => Task::ConfigPrint {
+            json: levels.last().is_some_and(|level| level.get_flag("json")),
+        },
+        _ => Task::Serve,
+    };
+
+    if let Some((_, refusal)) = NOT_YET
+        .iter()
+        .find(|(flag, _)| levels.iter().any(|level| level.contains_id(flag)))
+    {
+        return Err(CliError::Usage((*refusal).to_owned()));
+    }
+    Ok(Invocation::Run {
+        task,
+        file: file(&levels)?,
+        flags: flags(&levels)?,
+    })
+}
+
+/// The file of `--config`, which may be given once.
+fn file(levels: &[&ArgMatches]) -> Result<Option<PathBuf>, CliError> {
+    let files: Vec<&PathBuf> = levels
+        .iter()
+        .filter_map(|level| level.get_many("config"))
+        .flatten()
+        .collect();
+    match files[..] {
+        [] => Ok(None),
+        [file] => Ok(Some(file.clone())),
+        [first, second, ..] => Err(CliError::Usage(format!(
+            "--config is given twice: {} and {}; a node has one file",
+            shown(first),
+            shown(second)
+        ))),
+    }
+}
+
+/// What the flags set, each setting at most once: whichever of two were taken, somebody would wonder about the other.
+fn flags(levels: &[&ArgMatches]) -> Result<Vec<FlagSetting>, CliError> {
+    let given = |id| {
+        levels
+            .iter()
+            .filter_map(move |level| level.get_many::<String>(id))
+            .flatten()
+    };
+    let mut flags: Vec<FlagSetting> = Vec::new();
+    for (flag, name, ..) in SHORTHANDS {
+        flags.extend(given(flag).map(|value| FlagSetting {
+            flag: format!("--{flag}"),
+            name: name.to_owned(),
+            value: value.clone(),
+        }));
+    }
+    for assignment in given("set") {
+        let Some((name, value)) = assignment.split_once('=') else {
+            return Err(CliError::Usage(format!(
+                "flag --set: found {assignment:?}, expected section.key=value, such as cache.max_items=3"
+            )));
+        };
+        flags.push(FlagSetting {
+            flag: "--set".to_owned(),
+            name: name.to_owned(),
+            value: value.to_owned(),
+        });
+    }
+    for (index, second) in flags.iter().enumerate() {
+        if let Some(first) = flags[..index]
+            .iter()
+            .find(|first| first.name == second.name)
+        {
+            let typed = |given: &FlagSetting| match given.flag.as_str() {
+                "--set" => format!("--set {}={}", given.name, given.value),
+                flag => format!("{flag}={}", given.value),
+            };
+            return Err(CliError::Usage(format!(
+                "{} is given twice: {} and {}",
+                second.name,
+                typed(first).escape_debug(),
+                typed(second).escape_debug()
+            )));
+        }
+    }
+    Ok(flags)
+}
+
+/// The whole grammar. Every command has the flags of its own, and not clap's global ones: of a global flag given both
+/// before and after a command, clap keeps one and drops the other without a word.
+fn command() -> Command {
+    let with_flags = |command: Command| command.args(setting_flags());
+    let serve =
+        Command::new("serve").about("Start a node; what henge does when no command is given");
+    let check = Command::new("check")
+        .about("Say whether the configuration is valid, and what is wrong if not");
+    let print = Command::new("print")
+        .about("Show every setting in force, and where its value came from")
+        .arg(
+            Arg::new("json")
+                .long("json")
+                .action(ArgAction::SetTrue)
+                .help("As JSON, for programs"),
+        );
+    let config = Command::new("config")
+        .about("Check or show the configuration that a node would start with")
+        .subcommand_required(true)
+        .subcommands([check, print].map(with_flags));
+    let root = Command::new("henge")
+        .about("A distributed cache that may forget a key, and never lies about one.")
+        .version(env!("CARGO_PKG_VERSION"))
+        .subcommands([serve, config].map(with_flags))
+        .after_help(after_help());
+    with_flags(root)
+}
+
+fn setting_flags() -> Vec<Arg> {
+    // A value that looks like a flag is refused by its setting, which says what it expected; clap could not.
+    let flag = |name: &'static str, value: &'static str, help: &'static str| {
+        Arg::new(name)
+            .long(name)
+            .value_name(value)
+            .help(help)
+            .action(ArgAction::Append)
+            .allow_hyphen_values(true)
+            .value_parser(ValueParser::string())
+    };
+    let mut flags = vec![
+        flag(
+            "config",
+            "FILE",
+            "A configuration file, TOML or JSON by its ending",
+        )
+        .value_parser(ValueParser::path_buf()),
+    ];
+    flags.extend(SHORTHANDS.map(|(name, _, value, help)| flag(name, value, help)));
+    flags.push(flag(
+        "set",
+        "SECTION.KEY=VALUE",
+        "Any setting of the list below; may be repeated",
+    ));
+    flags.extend(NOT_YET.map(|(name, _)| flag(name, "VALUE", "Not available yet").hide(true)));
+    flags
+}
+
+fn after_help() -> String {
+    let width = SETTINGS
+        .iter()
+        .map(|setting| setting.name().len())
+        .max()
+        .unwrap_or(0);
+    let defaults = crate::config::Config::default();
+    let line = |setting: &Setting| {
+        let restart = if setting.is_reloadable() {
+            ""
+        } else {
+            "  (fixed at the start)"
+        };
+        format!(
+            "  {:width$}  {}{restart}\n",
+            setting.name(),
+            setting.value(&defaults).render()
+        )
+    };
+    let settings: String = SETTINGS.iter().map(line).collect();
+    format!(
+        "Examples:
+  henge                                        a node on port 8080
+  henge --port 127.0.0.1:9000 --max-size 1GiB  on one interface, with a gibibyte
+  henge --set limits.max_value_bytes=1MiB      any setting by its name
+  HENGE_CACHE__MAX_ITEMS=1000 henge            the same from the environment
+  henge config print --config henge.toml       what a node would start with
+
+A flag wins over the environment, the environment over the file, the file over the defaults.
+Flags may be given with one dash as well: -port=:8080.
+
+Settings and their defaults:
+{settings}"
+    )
+}
+
+/// Gives long flags that were typed with one dash their second. Untouched are values (what follows a flag that takes
+/// one), all after `--`, and what cannot be a long flag: `-h`, `-5`, `-`. A misspelt flag gets its dash too, or clap
+/// would complain about its first letter.
+fn double_the_dash(
+    arguments: impl IntoIterator<Item = OsString>,
+    command: &Command,
+) -> Vec<OsString> {
+    let mut arguments = arguments.into_iter();
+    // The program's name.
+    let mut doubled: Vec<OsString> = arguments.next().into_iter().collect();
+    let mut is_value = false;
+    let mut flags_ended = false;
+    for argument in arguments {
+        let text = argument.to_string_lossy();
+        flags_ended |= text == "--" && !is_value;
+        let Some(flag) = text.strip_prefix('-').filter(|_| !is_value && !flags_ended) else {
+            is_value = false;
+            doubled.push(argument);
+            continue;
+        };
+        let (name, dash) = match flag.strip_prefix('-') {
+            Some(name) => (name, ""),
+            None if flag.len() > 1 && flag.starts_with(|c: char| c.is_ascii_alphabetic()) => {
+                (flag, "-")
+            }
+            None => (flag, ""),
+        };
+        is_value = takes_value(command, name);
+        let mut whole = OsString::from(dash);
+        whole.push(&argument);
+        doubled.push(whole);
+    }
+    doubled
+}
+
+/// Whether the next argument is the value of the long flag of that name, of this command or of one below. With `=` and a
+/// value behind it, a name is none of these.
+fn takes_value(command: &Command, name: &str) -> bool {
+    let is_it = |arg: &Arg| arg.get_long() == Some(name) && arg.get_action().takes_values();
+    command.get_arguments().any(is_it)
+        || command
+            .get_subcommands()
+            .any(|command| takes_value(command, name))
+}
+
+/// clap's message, which is a few paragraphs, as one line: what is wrong and its tip, without the usage.
+fn one_line(message: &str) -> String {
+    let until_usage = message
+        .lines()
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+    let parts: Vec<&str> = until_usage
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    let line = parts.join("; ");
+    format!(
+        "{} (henge --help shows what there is)",
+        line.strip_prefix("error: ").unwrap_or(&line)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn understood(line: &str) -> Result<Invocation, String> {
+        parse(line.split(' ').map(OsString::from)).map_err(|error| error.to_string())
+    }
+
+    /// A command line, its task, its file, and what its flags set.
+    type Case<'a> = (
+        &'a str,
+        Task,
+        Option<&'a str>,
+        &'a [(&'a str, &'a str, &'a str)],
+    );
+
+    fn assert_understood(cases: &[Case<'_>]) {
+        for (line, task, file, flags) in cases {
+            let flags = flags.iter().map(|(flag, name, value)| FlagSetting {
+                flag: (*flag).to_owned(),
+                name: (*name).to_owned(),
+                value: (*value).to_owned(),
+            });
+            let expected = Invocation::Run {
+                task: *task,
+                file: file.map(PathBuf::from),
+                flags: flags.collect(),
+            };
+            assert_eq!(understood(line), Ok(expected), "{line}");
+        }
+    }
+
+    #[test]
+    fn commands_and_flags_in_any_order() {
+        let check = Task::ConfigCheck;
+        let print = Task::ConfigPrint { json: false };
+        let json = Task::ConfigPrint { json: true };
+        let cases: &[Case<'_>] = &[
+            ("henge", Task::Serve, None, &[]),
+            ("henge serve", Task::Serve, None, &[]),
+            (
+                "henge --port=:9000",
+                Task::Serve,
+                None,
+                &[("--port", "server.listen", ":9000")],
+            ),
+            (
+                "henge --port 9000 serve",
+                Task::Serve,
+                None,
+                &[("--port", "server.listen", "9000")],
+            ),
+            (
+                "henge serve --port 9000",
+                Task::Serve,
+                None,
+                &[("--port", "server.listen", "9000")],
+            ),
+            (
+                "henge -port=:9000",
+                Task::Serve,
+                None,
+                &[("--port", "server.listen", ":9000")],
+            ),
+            (
+                "henge -max-items 3",
+                Task::Serve,
+                None,
+                &[("--max-items", "cache.max_items", "3")],
+            ),
+            (
+                "henge --max-items -3",
+                Task::Serve,
+                None,
+                &[("--max-items", "cache.max_items", "-3")],
+            ),
+            (
+                "henge -node-id -port",
+                Task::Serve,
+                None,
+                &[("--node-id", "cluster.node_id", "-port")],
+            ),
+            ("henge --config -port", Task::Serve, Some("-port"), &[]),
+            (
+                "henge -set=a.b=-policy=c",
+                Task::Serve,
+                None,
+                &[("--set", "a.b", "-policy=c")],
+            ),
+            (
+                "henge --set log.level=",
+                Task::Serve,
+                None,
+                &[("--set", "log.level", "")],
+            ),
+            (
+                "henge -max-size 1GiB --policy lfu -log-level=warn --node-id n -set x.y=1 --set x.z=2",
+                Task::Serve,
+                None,
+                &[
+                    ("--node-id", "cluster.node_id", "n"),
+                    ("--max-size", "cache.max_size_bytes", "1GiB"),
+                    ("--policy", "cache.policy", "lfu"),
+                    ("--log-level", "log.level", "warn"),
+                    ("--set", "x.y", "1"),
+                    ("--set", "x.z", "2"),
+                ],
+            ),
+            ("henge config check", check, None, &[]),
+            (
+                "henge config check -config a.toml",
+                check,
+                Some("a.toml"),
+                &[],
+            ),
+            (
+                "henge --set a.b=1 config --policy lru print --set a.c=2 -config=a.json",
+                print,
+                Some("a.json"),
+                &[
+                    ("--policy", "cache.policy", "lru"),
+                    ("--set", "a.b", "1"),
+                    ("--set", "a.c", "2"),
+                ],
+            ),
+            ("henge config print --json", json, None, &[]),
+            (
+                "henge config print -json -port 1",
+                json,
+                None,
+                &[("--port", "server.listen", "1")],
+            ),
+        ];
+        assert_understood(cases);
+    }
+
+    #[test]
+    fn what_is_refused() {
+        let hint = " (henge --help shows what there is)";
+        let cases = [
+            ("henge --prot=1", format!("unexpected argument '--prot' found; tip: a similar argument exists: '--port'{hint}")),
+            ("henge -port", format!("a value is required for '--port <ADDRESS>' but none was supplied{hint}")),
+            (
+                "henge -prot=1",
+                format!(
+                    "unexpected argument '--prot' found; tip: a similar argument exists: '--port'{hint}"
+                ),
+            ),
+            ("henge -x", format!("unexpected argument '-x' found{hint}")),
+            ("henge srve", format!("unrecognized subcommand 'srve'; tip: a similar subcommand exists: 'serve'{hint}")),
+            ("henge config", format!("'henge config' requires a subcommand but one was not provided; [subcommands: check, print, help]{hint}")),
+            ("henge config check --json", format!("unexpected argument '--json' found{hint}")),
+            ("henge -- -port=1", format!("unrecognized subcommand '-port=1'{hint}")),
+            ("henge -5", format!("unexpected argument '-5' found{hint}")),
+            ("henge --set cache.max_items", "flag --set: found \"cache.max_items\", expected section.key=value, such as cache.max_items=3".to_owned()),
+            ("henge --port 1 serve --port 2", "server.listen is given twice: --port=1 and --port=2".to_owned()),
+            ("henge --set server.listen=1 -port=2", "server.listen is given twice: --port=2 and --set server.listen=1".to_owned()),
+            ("henge --set a.b=1 --set a.b=1", "a.b is given twice: --set a.b=1 and --set a.b=1".to_owned()),
+            ("henge --config a serve --config b", "--config is given twice: a and b; a node has one file".to_owned()),
+            ("henge --peers a:1", NOT_YET[0].1.to_owned()),
+            ("henge config check -peers=a:1", NOT_YET[0].1.to_owned()),
+            ("henge -data-dir /var/lib/henge serve", NOT_YET[1].1.to_owned()),
+        ];
+        for (line, message) in cases {
+            assert_eq!(understood(line), Err(message), "{line}");
+        }
+    }
+
+    #[test]
+    fn help_and_version() {
+        for line in ["henge --version", "henge -V", "henge -version"] {
+            assert_eq!(understood(line), Ok(Invocation::Version), "{line}");
+        }
+        for line in [
+            "henge --help",
+            "henge -h",
+            "henge -help",
+            "henge help",
+            "henge --port 1 --help",
+        ] {
+            let Ok(Invocation::Help(text)) = understood(line) else {
+                panic!("{line} shows the help");
+            };
+            for setting in SETTINGS {
+                assert!(
+                    text.contains(&format!("\n  {} ", setting.name())),
+                    "{}",
+                    setting.name()
+                );
+            }
+            for (flag, ..) in SHORTHANDS {
+                assert!(text.contains(&format!("--{flag} <")), "{flag}");
+            }
+            for (flag, _) in NOT_YET {
+                assert!(!text.contains(flag), "{flag} is not offered");
+            }
+        }
+        assert!(matches!(
+            understood("henge config print --help"),
+            Ok(Invocation::Help(_))
+        ));
+    }
+
+    #[test]
+    fn shorthands_name_settings() {
+        for (flag, name, ..) in SHORTHANDS {
+            assert!(Setting::find(name).is_some(), "--{flag}");
+        }
+        command().debug_assert();
+    }
+}

@@ -1,0 +1,251 @@
+//! The command line: from arguments and environment to an [`Action`], and the actions that need no node.
+//!
+//! `arguments` has the grammar. Starting a node is not done here: [`run`] hands a valid configuration to a function of
+//! `main`, so that this module needs no sockets and no runtime.
+
+mod arguments;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use arguments::{Invocation, Task};
+
+use crate::config::{Config, ConfigError, Loaded, Sources, shown};
+
+/// The exit code for a command line or a configuration that cannot be used, as shells and most tools have it.
+const EXIT_USAGE: u8 = 2;
+
+/// What the command line asks for, ready to be done.
+#[derive(Debug, PartialEq)]
+pub enum Action {
+    /// Start a node. The sources are for its reloads.
+    Serve(Sources, Box<Config>),
+    /// Say that the configuration is valid; that it is was found out on the way here.
+    ConfigCheck {
+        /// The file that was checked, if one was named.
+        file: Option<PathBuf>,
+    },
+    /// Show the configuration and where its values came from.
+    ConfigPrint {
+        /// What to show.
+        loaded: Box<Loaded>,
+        /// Whether as JSON.
+        json: bool,
+    },
+    /// Show this help.
+    Help(String),
+    /// Show the version.
+    Version,
+}
+
+/// A command line that cannot be followed. Nothing was done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CliError {
+    /// The arguments themselves; a line that says what is wrong with them.
+    Usage(String),
+    /// What they, the environment and the file configure.
+    Config(ConfigError),
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(line) => f.write_str(line),
+            Self::Config(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for CliError {}
+
+/// Understands a command line, whose first argument is the program's name, and loads the configuration it asks for.
+pub fn parse(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Action, CliError> {
+    let (task, file, flags) = match arguments::parse(arguments)? {
+        Invocation::Help(text) => return Ok(Action::Help(text)),
+        Invocation::Version => return Ok(Action::Version),
+        Invocation::Run { task, file, flags } => (task, file, flags),
+    };
+    let sources = Sources::new(file, environment, flags);
+    let loaded = sources.load().map_err(CliError::Config)?;
+    Ok(match task {
+        Task::Serve => Action::Serve(sources, Box::new(loaded.config)),
+        Task::ConfigCheck => Action::ConfigCheck {
+            file: sources.file().map(PathBuf::from),
+        },
+        Task::ConfigPrint { json } => Action::ConfigPrint {
+            loaded: Box::new(loaded),
+            json,
+        },
+    })
+}
+
+/// Does what the process's own arguments and environment ask for; `serve` starts the node.
+pub fn run(serve: impl FnOnce(Config, Sources) -> ExitCode) -> ExitCode {
+    match parse(std::env::args_os(), std::env::vars_os()) {
+        Ok(Action::Serve(sources, config)) => serve(*config, sources),
+        Ok(shown) => print(&shown.text()),
+        Err(error) => {
+            // With standard error closed there is nobody to tell, and the exit code still tells.
+            let _ = writeln!(io::stderr(), "henge: {error}");
+            ExitCode::from(EXIT_USAGE)
+        }
+    }
+}
+
+impl Action {
+    /// What the action shows on standard output.
+    fn text(&self) -> String {
+        match self {
+            Self::Serve(..) => String::new(),
+            Self::ConfigCheck { file: Some(file) } => {
+                format!("configuration is valid: {}\n", shown(file))
+            }
+            Self::ConfigCheck { file: None } => {
+                "configuration is valid: no file, only defaults, environment and flags\n".to_owned()
+            }
+            Self::ConfigPrint { loaded, json: true } => loaded.to_json(),
+            Self::ConfigPrint {
+                loaded,
+                json: false,
+            } => loaded.to_toml(),
+            Self::Help(text) => text.clone(),
+            Self::Version => format!("henge {}\n", env!("CARGO_PKG_VERSION")),
+        }
+    }
+}
+
+/// Prints, and fails quietly where `println!` would panic: in `henge config print | head -1` the reader leaves early.
+fn print(text: &str) -> ExitCode {
+    let mut stdout = io::stdout().lock();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(
+                io::stderr(),
+                "henge: standard output cannot be written: {error}"
+            );
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn done(line: &str, environment: &[(&str, &str)]) -> Result<Action, String> {
+        let environment = environment
+            .iter()
+            .map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        parse(line.split(' ').map(OsString::from), environment).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn serve_has_the_configuration_of_all_sources() {
+        let environment = [
+            ("HENGE_CACHE__MAX_ITEMS", "2"),
+            ("HENGE_CACHE__POLICY", "lfu"),
+        ];
+        let Ok(Action::Serve(sources, config)) = done("henge -max-items 3 --port 0", &environment)
+        else {
+            panic!("the line serves");
+        };
+        let mut expected = Config::default();
+        for (name, value) in [
+            ("cache.max_items", "3"),
+            ("cache.policy", "lfu"),
+            ("server.listen", ":0"),
+        ] {
+            assert_eq!(expected.set(name, value), Ok(()));
+        }
+        assert_eq!(*config, expected);
+        assert_eq!(
+            sources.load().map(|loaded| loaded.config),
+            Ok(expected),
+            "a reload finds the same"
+        );
+    }
+
+    #[test]
+    fn what_is_shown() {
+        let check = done("henge config check", &[]).map(|action| action.text());
+        assert_eq!(
+            check,
+            Ok(
+                "configuration is valid: no file, only defaults, environment and flags\n"
+                    .to_owned()
+            )
+        );
+        let version = done("henge --version", &[]).map(|action| action.text());
+        assert_eq!(
+            version,
+            Ok(format!("henge {}\n", env!("CARGO_PKG_VERSION")))
+        );
+        let print = done("henge config print -policy ttl", &[]).map(|action| action.text());
+        assert!(print.is_ok_and(|text| text.contains("\npolicy = \"ttl\"  # flag --policy\n")));
+        let json = done("henge config print --json", &[("HENGE_LOG__LEVEL", "warn")])
+            .map(|action| action.text());
+        let origin =
+            "\"log.level\": {\"value\": \"warn\", \"origin\": \"environment HENGE_LOG__LEVEL\"";
+        assert!(json.is_ok_and(|text| text.contains(origin)));
+    }
+
+    #[test]
+    fn every_error_is_a_line_that_can_be_acted_on() {
+        let cases = [
+            (
+                "henge --policy lruu",
+                "flag --policy: cache.policy: found \"lruu\", expected one of lru, lfu, ttl, random; did you mean \"lru\"?",
+            ),
+            (
+                "henge --set cache.max_item=3",
+                "flag --set: unknown setting \"cache.max_item\"; did you mean \"cache.max_items\"?",
+            ),
+            ("henge --set =3", "flag --set: unknown setting \"\""),
+            (
+                "henge config check --config henge.yml",
+                "henge.yml: the file's ending is \".yml\", expected .toml or .json",
+            ),
+            (
+                "henge --port --policy lru",
+                "unrecognized subcommand 'lru' (henge --help shows what there is)",
+            ),
+            (
+                "henge --max-items -3",
+                "flag --max-items: cache.max_items: found \"-3\", expected an integer from 1 to 9223372036854775807, or \"none\"",
+            ),
+        ];
+        for (line, message) in cases {
+            assert_eq!(done(line, &[]), Err(message.to_owned()), "{line}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn arguments_that_are_no_text() {
+        use std::os::unix::ffi::OsStringExt;
+        let odd = OsString::from_vec(b"--policy=\xff".to_vec());
+        let error = parse(["henge".into(), odd], []).expect_err("no setting is spelt so");
+        assert!(
+            matches!(&error, CliError::Usage(line) if !line.contains('\n')),
+            "{error}"
+        );
+        let odd = OsString::from_vec(b"\xff".to_vec());
+        let error = parse(["henge".into()], [("HENGE_CACHE__POLICY".into(), odd)])
+            .expect_err("no policy is spelt so");
+        assert_eq!(
+            error.to_string(),
+            "environment HENGE_CACHE__POLICY: the value is not UTF-8"
+        );
+    }
+}

@@ -1,0 +1,255 @@
+//! What a node is told: every setting, from defaults, a file, the environment and the command line.
+//!
+//! `settings` defines each setting once; `types` says what their values are; `layers` stacks the sources and remembers
+//! which one each value came from; `reload` tells what changed and what a running node may take over; `print` shows it
+//! all. Nothing here starts, measures or resolves anything: `cache.max_size_bytes = "auto"` and a host's name stay what
+//! they are until the node starts.
+
+mod document;
+mod layers;
+mod literal;
+mod print;
+mod reload;
+mod settings;
+mod suggest;
+mod types;
+
+use std::fmt;
+
+pub(crate) use layers::shown;
+pub use layers::{FlagSetting, Loaded, Origin, Sources};
+pub use literal::Literal;
+pub use reload::{Change, Reload};
+pub use settings::{
+    CacheConfig, ClusterConfig, CompressionConfig, Config, LimitsConfig, LogConfig, SETTINGS,
+    ServerConfig, Setting, SettingError,
+};
+pub use types::{
+    ByteSize, CacheSize, CompressionAlgorithm, ConsistencyLevel, InvalidValue, ListenAddress,
+    LogFormat, LogLevel, NodeId, PolicyKind,
+};
+
+/// A configuration that cannot be used: all that is wrong with it, one line each.
+///
+/// Nothing was changed: a node that reloads keeps what it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    problems: Vec<String>,
+}
+
+impl ConfigError {
+    /// At least one problem, in the order in which they were found.
+    pub fn problems(&self) -> &[String] {
+        &self.problems
+    }
+
+    fn of(problems: Vec<String>) -> Result<(), Self> {
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(Self { problems })
+        }
+    }
+}
+
+/// One line for one problem; a count and a list for several.
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let [only] = &self.problems[..] {
+            return f.write_str(only);
+        }
+        write!(f, "{} errors in the configuration:", self.problems.len())?;
+        self.problems
+            .iter()
+            .try_for_each(|problem| write!(f, "\n  {problem}"))
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Two settings whose values do not go together.
+pub(crate) struct Conflict {
+    settings: [&'static str; 2],
+    /// Each names both settings, says what the rule is, and ends with what it is for.
+    rule: &'static str,
+}
+
+impl Conflict {
+    /// The conflict in one line; `source` tells of a setting where its value came from.
+    fn describe(&self, config: &Config, source: impl Fn(&Setting) -> Option<String>) -> String {
+        let values: Vec<String> = self
+            .settings
+            .iter()
+            .filter_map(|name| Setting::find(name))
+            .map(|setting| {
+                let value = setting.value(config).render();
+                match source(setting) {
+                    Some(source) => format!("{} = {value} ({source})", setting.name()),
+                    None => format!("{} = {value}", setting.name()),
+                }
+            })
+            .collect();
+        format!("{} do not go together: {}", values.join(" and "), self.rule)
+    }
+}
+
+impl Config {
+    /// Sets a setting by its name, as a flag would: `config.set("cache.max_items", "3")`.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), SettingError> {
+        let setting = Setting::find(name).ok_or_else(|| SettingError::unknown(name))?;
+        setting.assign(self, &Literal::Untyped(value.to_owned()))
+    }
+
+    /// Checks every bound, and every rule about two settings: for configurations that a program built itself.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let mut scratch = Self::default();
+        let mut problems: Vec<String> = SETTINGS
+            .iter()
+            .filter_map(|setting| setting.assign(&mut scratch, &setting.value(self)).err())
+            .map(|error| error.to_string())
+            .collect();
+        problems.extend(
+            self.conflicts()
+                .iter()
+                .map(|conflict| conflict.describe(self, |_| None)),
+        );
+        ConfigError::of(problems)
+    }
+
+    /// The settings that are sound by themselves but not together. Both of a pair are reloadable or neither is, so that
+    /// a reload cannot bring about a conflict that the file does not have.
+    pub(crate) fn conflicts(&self) -> Vec<Conflict> {
+        let rules = [
+            (
+                self.limits.max_value_bytes > self.limits.max_inflight_bytes,
+                ["limits.max_value_bytes", "limits.max_inflight_bytes"],
+                "the first must be at most the second, or the largest value could never be received",
+            ),
+            (
+                self.limits.max_body_bytes > self.limits.max_inflight_bytes,
+                ["limits.max_body_bytes", "limits.max_inflight_bytes"],
+                "the first must be at most the second, or the largest body could never be received",
+            ),
+            (
+                // libdeflater's levels end at 12.
+                self.compression.algorithm == CompressionAlgorithm::Gzip
+                    && self.compression.level > 12,
+                ["compression.level", "compression.algorithm"],
+                "gzip has levels 1 to 12",
+            ),
+        ];
+        rules
+            .into_iter()
+            .filter(|(broken, ..)| *broken)
+            .map(|(_, settings, rule)| Conflict { settings, rule })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_by_name() {
+        let mut config = Config::default();
+        assert_eq!(config.set("cache.max_items", "3"), Ok(()));
+        assert_eq!(config.cache.max_items, Some(3));
+        assert_eq!(
+            config
+                .set("cache.max_item", "3")
+                .map_err(|error| error.to_string()),
+            Err("unknown setting \"cache.max_item\"; did you mean \"cache.max_items\"?".to_owned())
+        );
+        assert_eq!(
+            config.set("cache.max_items", "0").map_err(|error| error.to_string()),
+            Err("cache.max_items: found \"0\", expected an integer from 1 to 9223372036854775807, or \"none\"".to_owned())
+        );
+    }
+
+    /// What is set, and the two settings that the conflict names; none where all is well.
+    type Case<'a> = (&'a [(&'a str, &'a str)], Option<[&'a str; 2]>);
+
+    #[test]
+    fn a_program_s_configuration_is_checked() {
+        assert_eq!(Config::default().validate(), Ok(()));
+
+        let mut config = Config::default();
+        config.cache.cleanup_interval_ms = 0;
+        let problems = config
+            .validate()
+            .expect_err("0 is out of bounds")
+            .problems()
+            .to_vec();
+        assert_eq!(
+            problems,
+            ["cache.cleanup_interval_ms: found 0, expected an integer from 1 to 60000"]
+        );
+
+        let cases: &[Case<'_>] = &[
+            (&[("limits.max_inflight_bytes", "128MiB")], None),
+            (
+                &[("limits.max_value_bytes", "600MiB")],
+                Some([
+                    "limits.max_value_bytes = \"600MiB\"",
+                    "limits.max_inflight_bytes = \"512MiB\"",
+                ]),
+            ),
+            (
+                &[("limits.max_inflight_bytes", "100MiB")],
+                Some([
+                    "limits.max_body_bytes = \"128MiB\"",
+                    "limits.max_inflight_bytes = \"100MiB\"",
+                ]),
+            ),
+            (&[("compression.level", "12")], None),
+            (
+                &[("compression.level", "13")],
+                Some(["compression.level = 13", "compression.algorithm = \"gzip\""]),
+            ),
+            (
+                &[
+                    ("compression.level", "19"),
+                    ("compression.algorithm", "zstd"),
+                ],
+                None,
+            ),
+        ];
+        for (values, named) in cases {
+            let mut config = Config::default();
+            for (name, value) in *values {
+                assert_eq!(config.set(name, value), Ok(()));
+            }
+            let problems = config
+                .validate()
+                .err()
+                .map_or_else(Vec::new, |error| error.problems().to_vec());
+            match named {
+                None => assert_eq!(problems, Vec::<String>::new(), "{values:?}"),
+                Some([first, second]) => {
+                    assert_eq!(problems.len(), 1, "{problems:?}");
+                    assert!(
+                        problems[0]
+                            .starts_with(&format!("{first} and {second} do not go together: ")),
+                        "{problems:?}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_reload_cannot_split_a_pair() {
+        let mut config = Config::default();
+        config.limits.max_inflight_bytes = ByteSize::bytes(1);
+        config.compression.level = 13;
+        let conflicts = config.conflicts();
+        assert_eq!(conflicts.len(), 3, "all the rules there are");
+        for conflict in conflicts {
+            let [first, second] = conflict
+                .settings
+                .map(|name| Setting::find(name).expect("rules name settings"));
+            assert_eq!(first.is_reloadable(), second.is_reloadable());
+        }
+    }
+}

@@ -1,0 +1,557 @@
+//! Every setting, defined once: its name, type, default, bounds, whether it can change while the node runs, and its
+//! meaning with the reason for its bounds.
+//!
+//! From the one table below follow the [`Config`] struct, its defaults, parsing from every source, `config print`, the
+//! help, and the names that errors suggest. It refuses to know where a value comes from; that is
+//! [`layers`](super::layers).
+
+use std::fmt;
+
+use super::literal::{Literal, SettingValue};
+use super::suggest;
+use super::types::{
+    ByteSize, CacheSize, CompressionAlgorithm, ConsistencyLevel, ListenAddress, LogFormat,
+    LogLevel, NodeId, PolicyKind,
+};
+
+/// The form of the table below: for each setting `reload` or `restart` (when a changed value takes effect), name, type,
+/// default, and where the type does not bound the value, its bounds. Doc lines are kept as text too.
+macro_rules! settings {
+    (
+        $(#[doc = $config_doc:literal])+
+        config;
+        $(
+            $(#[doc = $section_doc:literal])+
+            $section:ident: $section_type:ident {
+                $(
+                    $(#[doc = $doc:literal])+
+                    $change:ident $key:ident: $type:ty = $default:expr $(, within $bounds:expr)?;
+                )+
+            }
+        )+
+    ) => {
+        $(#[doc = $config_doc])+
+        #[derive(Clone, Debug, Default, PartialEq)]
+        pub struct Config { $( $(#[doc = $section_doc])+ pub $section: $section_type, )+ }
+
+        $(
+            $(#[doc = $section_doc])+
+            #[derive(Clone, Debug, PartialEq)]
+            pub struct $section_type { $( $(#[doc = $doc])+ pub $key: $type, )+ }
+
+            impl Default for $section_type {
+                fn default() -> Self {
+                    Self { $($key: $default),+ }
+                }
+            }
+        )+
+
+        /// Every setting, in the order in which they are shown.
+        pub static SETTINGS: &[Setting] = &[ $($(
+            Setting {
+                name: concat!(stringify!($section), ".", stringify!($key)),
+                section: stringify!($section),
+                key: stringify!($key),
+                doc: concat!($($doc),+),
+                reloadable: settings!(@reloadable $change),
+                words: <$type as SettingValue>::words,
+                expected: || <$type as SettingValue>::expected(&settings!(@bounds $($bounds)?)),
+                assign: |config, literal| {
+                    let value = <$type as SettingValue>::read(literal, &settings!(@bounds $($bounds)?));
+                    value.map(|value| config.$section.$key = value).is_some()
+                },
+                literal: |config| config.$section.$key.literal(),
+                copy: |from, to| to.$section.$key.clone_from(&from.$section.$key),
+            },
+        )+)+ ];
+    };
+    (@reloadable reload) => { true };
+    (@reloadable restart) => { false };
+    (@bounds) => { () };
+    (@bounds $bounds:expr) => { $bounds };
+}
+
+/// An hour: whoever waits longer for one request or for one stop has forgotten it, and a bound is no bound any more.
+const HOUR_MS: u64 = 3_600_000;
+
+/// The largest value that `limits.max_value_bytes` can allow: a record's length field, and one body in memory.
+const VALUE_BYTES_MAX: ByteSize = ByteSize::gib(1);
+
+settings! {
+    /// What a node is told: one field for each section, and in it one for each setting.
+    ///
+    /// A program builds one from [`Config::default`] by setting fields, or by name with [`Config::set`]; values set as
+    /// fields are checked by [`Config::validate`].
+    ///
+    /// ```
+    /// let mut config = henge::config::Config::default();
+    /// config.cache.max_items = Some(3);
+    /// config.set("cache.policy", "lfu")?;
+    /// config.validate()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    config;
+
+    /// How the node is reached, and how it stops.
+    server: ServerConfig {
+        /// Where to listen: `:8080` or `8080` on all interfaces, `127.0.0.1:8080`, `[::1]:8080` or `localhost:8080` on
+        /// one. Port 0 takes any that is free.
+        restart listen: ListenAddress = ListenAddress::all_interfaces(8080);
+        /// How long a node that was told to stop waits for requests in flight. 0 waits for none; an hour at most, as
+        /// every supervisor has killed it by then.
+        reload shutdown_timeout_ms: u64 = 10_000, within 0..=HOUR_MS;
+    }
+
+    /// The node's place in a cluster.
+    cluster: ClusterConfig {
+        /// The name of this node: letters, digits, "-", "_" and ".", up to 64 so that it fits a line. One is made up
+        /// when there is none.
+        restart node_id: Option<NodeId> = None;
+        /// The consistency of a request that asks for none.
+        reload default_consistency: ConsistencyLevel = ConsistencyLevel::Quorum;
+    }
+
+    /// What is kept, and what is thrown away.
+    cache: CacheConfig {
+        /// The memory that the cache may take, all included; "auto" is a quarter of what the machine or the cgroup
+        /// has. At least 1MiB, below which tables leave no room for items; at most 1024TiB, more than any machine has.
+        reload max_size_bytes: CacheSize = CacheSize::Auto, within ByteSize::mib(1)..=ByteSize::tib(1024);
+        /// The number of items that the cache may hold; "none" leaves it to the memory. At least 1, as a cache of
+        /// none could take no write; at most what a TOML integer can say.
+        reload max_items: Option<u64> = None, within 1..=i64::MAX.unsigned_abs();
+        /// Which item a full cache evicts.
+        restart policy: PolicyKind = PolicyKind::Lru;
+        /// How often expired items are swept away. At most a minute, so that their memory is not held for long; at
+        /// least 1, as 0 would sweep without a pause.
+        reload cleanup_interval_ms: u64 = 250, within 1..=60_000;
+        /// The share of the machine's or the cgroup's memory in use above which the cache evicts and gives memory
+        /// back. 1.0 is never. At least 0.1, as the system itself uses some of it, and the cache would stay empty.
+        reload memory_trigger: f64 = 0.9, within 0.1..=1.0;
+    }
+
+    /// How large values are made smaller.
+    compression: CompressionConfig {
+        /// The algorithm; "none" keeps values as they come.
+        reload algorithm: CompressionAlgorithm = CompressionAlgorithm::Gzip;
+        /// Values below this are not compressed: little is to be had there, and it costs time. At most the largest
+        /// value there can be.
+        reload threshold_bytes: ByteSize = ByteSize::kib(1), within ByteSize::bytes(0)..=VALUE_BYTES_MAX;
+        /// How hard to try: 1 is fast, higher is smaller. gzip has levels 1 to 12 and zstd 1 to 19; lz4 has none.
+        reload level: u64 = 6, within 1..=19;
+    }
+
+    /// What one client can make the node spend.
+    limits: LimitsConfig {
+        /// The largest value. At most 1GiB: a value is one piece in memory, and is copied when it is replicated.
+        reload max_value_bytes: ByteSize = ByteSize::mib(64), within ByteSize::bytes(1)..=VALUE_BYTES_MAX;
+        /// The largest body of a JSON request, batches included. At most 2GiB: room for the largest value in base64.
+        reload max_body_bytes: ByteSize = ByteSize::mib(128), within ByteSize::kib(1)..=ByteSize::gib(2);
+        /// The request bodies that the node holds at one time, over all connections. At least 1KiB, as the largest
+        /// body must fit; at most 1TiB, more than there is to lose.
+        reload max_inflight_bytes: ByteSize = ByteSize::mib(512), within ByteSize::kib(1)..=ByteSize::tib(1);
+        /// The most keys in one batch. At most a million, as a batch and its answer are held in memory as a whole.
+        reload max_batch_items: u64 = 10_000, within 1..=1_000_000;
+        /// The most connections open at one time. At most a million: Linux gives a process no more files (`fs.nr_open`).
+        reload max_connections: u64 = 50_000, within 1..=1_000_000;
+        /// How long a client may take to send the head of a request. At least 1 and at most an hour, as for all time-outs:
+        /// 0 would refuse everyone, and beyond an hour it protects nothing.
+        reload header_timeout_ms: u64 = 5_000, within 1..=HOUR_MS;
+        /// How long a client may send nothing in the midst of a body.
+        reload body_timeout_ms: u64 = 10_000, within 1..=HOUR_MS;
+        /// How long a client may read nothing of an answer.
+        reload write_timeout_ms: u64 = 30_000, within 1..=HOUR_MS;
+        /// How long a connection may stay open between two requests. At most a day: a pool of clients may sleep at night.
+        reload idle_timeout_ms: u64 = 300_000, within 1..=24 * HOUR_MS;
+    }
+
+    /// What the node says about itself.
+    log: LogConfig {
+        /// The least severe events to log.
+        reload level: LogLevel = LogLevel::Info;
+        /// How log lines are written: text for people, json for machines.
+        restart format: LogFormat = LogFormat::Text;
+    }
+}
+
+/// One setting: what there is to know about it, and how to read and write it in a [`Config`].
+#[derive(Debug)]
+pub struct Setting {
+    name: &'static str,
+    section: &'static str,
+    key: &'static str,
+    doc: &'static str,
+    reloadable: bool,
+    words: fn() -> &'static [&'static str],
+    expected: fn() -> String,
+    assign: fn(&mut Config, &Literal) -> bool,
+    literal: fn(&Config) -> Literal,
+    copy: fn(&Config, &mut Config),
+}
+
+impl Setting {
+    /// The setting of that name.
+    pub fn find(name: &str) -> Option<&'static Self> {
+        SETTINGS.iter().find(|setting| setting.name == name)
+    }
+
+    /// The full name, `section.key`.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The section alone.
+    pub fn section(&self) -> &'static str {
+        self.section
+    }
+
+    /// The key inside the section.
+    pub fn key(&self) -> &'static str {
+        self.key
+    }
+
+    /// What it means, and why its bounds are where they are.
+    pub fn doc(&self) -> &'static str {
+        self.doc.trim_start()
+    }
+
+    /// What its values are, in words.
+    pub fn expected(&self) -> String {
+        (self.expected)()
+    }
+
+    /// Whether a running node takes a new value over; the others wait for a restart.
+    pub fn is_reloadable(&self) -> bool {
+        self.reloadable
+    }
+
+    /// The environment variable that sets it.
+    pub fn environment_variable(&self) -> String {
+        format!("HENGE_{}__{}", self.section, self.key).to_ascii_uppercase()
+    }
+
+    /// Its value in a configuration.
+    pub fn value(&self, config: &Config) -> Literal {
+        (self.literal)(config)
+    }
+
+    /// Gives it a value in a configuration, which is unchanged on an error.
+    pub fn assign(&self, config: &mut Config, literal: &Literal) -> Result<(), SettingError> {
+        if (self.assign)(config, literal) {
+            return Ok(());
+        }
+        Err(SettingError::Invalid {
+            name: self.name,
+            found: literal.found(),
+            expected: self.expected(),
+            suggestion: literal
+                .text()
+                .and_then(|text| suggest::nearest(text, (self.words)().iter().copied())),
+        })
+    }
+
+    /// Copies its value from one configuration to another.
+    pub(super) fn copy(&self, from: &Config, to: &mut Config) {
+        (self.copy)(from, to);
+    }
+
+    /// Why the setting does nothing in this configuration; none when it does something.
+    ///
+    /// Only what can never do anything together counts. `compression.algorithm = "none"` switches compression off and
+    /// keeps its threshold and level for the time it is on again, so those are no error.
+    pub(super) fn idle_reason(&self, config: &Config) -> Option<&'static str> {
+        (self.name == "compression.level"
+            && config.compression.algorithm == CompressionAlgorithm::Lz4)
+            .then_some("lz4 has no levels")
+    }
+}
+
+/// A setting that could not be set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SettingError {
+    /// There is no setting of that name.
+    Unknown {
+        /// The name as given.
+        name: String,
+        /// The nearest name there is, if one is near.
+        suggestion: Option<&'static str>,
+    },
+    /// The value is of the wrong type or out of bounds. The setting keeps the value that it had.
+    Invalid {
+        /// The name of the setting.
+        name: &'static str,
+        /// What was given.
+        found: String,
+        /// What would have been right.
+        expected: String,
+        /// The nearest word that is right, if one is near.
+        suggestion: Option<&'static str>,
+    },
+}
+
+impl SettingError {
+    /// There is no setting `name`; the error suggests the nearest.
+    pub(super) fn unknown(name: &str) -> Self {
+        Self::Unknown {
+            name: name.to_owned(),
+            suggestion: suggest::setting(name).map(Setting::name),
+        }
+    }
+}
+
+impl fmt::Display for SettingError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let suggestion = match self {
+            Self::Unknown { name, suggestion } => {
+                write!(f, "unknown setting {}", super::literal::quoted(name))?;
+                suggestion
+            }
+            Self::Invalid {
+                name,
+                found,
+                expected,
+                suggestion,
+            } => {
+                write!(f, "{name}: found {found}, expected {expected}")?;
+                suggestion
+            }
+        };
+        match suggestion {
+            Some(suggestion) => write!(f, "; did you mean \"{suggestion}\"?"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for SettingError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// For each setting, texts that the command line and the environment may give: how the good ones are shown again,
+    /// and the bad ones.
+    type Texts<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [&'a str]);
+    const TEXTS: &[Texts<'_>] = &[
+        (
+            "server.listen",
+            &[
+                ("9000", "\":9000\""),
+                (":0", "\":0\""),
+                ("[::1]:80", "\"[::1]:80\""),
+            ],
+            &["", "70000", "localhost", "::1:80"],
+        ),
+        (
+            "server.shutdown_timeout_ms",
+            &[("0", "0"), ("3600000", "3600000")],
+            &["-1", "3600001", "10s", "1.5", ""],
+        ),
+        (
+            "cluster.node_id",
+            &[("node-1", "\"node-1\""), ("none", "\"none\"")],
+            &["", "a b", "-x"],
+        ),
+        (
+            "cluster.default_consistency",
+            &[("ONE", "\"one\""), ("All", "\"all\"")],
+            &["two", ""],
+        ),
+        (
+            "cache.max_size_bytes",
+            &[
+                ("1MiB", "\"1MiB\""),
+                ("1048577", "1048577"),
+                ("1GB", "1000000000"),
+                ("AUTO", "\"auto\""),
+            ],
+            &["1048575", "1023k", "1025TiB", "none", "-1", "512 MegaBytes"],
+        ),
+        (
+            "cache.max_items",
+            &[("1", "1"), ("None", "\"none\"")],
+            &["0", "-1", "9223372036854775808", "auto", "3k"],
+        ),
+        (
+            "cache.policy",
+            &[
+                ("LFU", "\"lfu\""),
+                ("ttl", "\"ttl\""),
+                ("random", "\"random\""),
+            ],
+            &["fifo", ""],
+        ),
+        (
+            "cache.cleanup_interval_ms",
+            &[("1", "1"), ("60000", "60000")],
+            &["0", "60001"],
+        ),
+        (
+            "cache.memory_trigger",
+            &[("0.1", "0.1"), ("1", "1.0"), ("0.95", "0.95")],
+            &["0", "0.09", "1.01", "NaN", "inf", "90%"],
+        ),
+        (
+            "compression.algorithm",
+            &[("ZSTD", "\"zstd\""), ("none", "\"none\"")],
+            &["brotli", "gz"],
+        ),
+        (
+            "compression.threshold_bytes",
+            &[("0", "0"), ("4k", "\"4KiB\"")],
+            &["1025MiB", "-1"],
+        ),
+        (
+            "compression.level",
+            &[("1", "1"), ("19", "19")],
+            &["0", "20", "fast"],
+        ),
+        (
+            "limits.max_value_bytes",
+            &[("1", "1"), ("1GiB", "\"1GiB\"")],
+            &["0", "1073741825"],
+        ),
+        (
+            "limits.max_body_bytes",
+            &[("1k", "\"1KiB\""), ("2GiB", "\"2GiB\"")],
+            &["1023", "3GiB"],
+        ),
+        (
+            "limits.max_inflight_bytes",
+            &[("1k", "\"1KiB\""), ("1TiB", "\"1TiB\"")],
+            &["1023", "2TiB"],
+        ),
+        (
+            "limits.max_batch_items",
+            &[("1", "1"), ("1000000", "1000000")],
+            &["0", "1000001"],
+        ),
+        (
+            "limits.max_connections",
+            &[("1", "1"), ("1000000", "1000000")],
+            &["0", "1000001"],
+        ),
+        (
+            "limits.header_timeout_ms",
+            &[("1", "1"), ("3600000", "3600000")],
+            &["0", "3600001"],
+        ),
+        (
+            "limits.body_timeout_ms",
+            &[("1", "1"), ("3600000", "3600000")],
+            &["0", "3600001"],
+        ),
+        (
+            "limits.write_timeout_ms",
+            &[("1", "1"), ("3600000", "3600000")],
+            &["0", "3600001"],
+        ),
+        (
+            "limits.idle_timeout_ms",
+            &[("1", "1"), ("86400000", "86400000")],
+            &["0", "86400001"],
+        ),
+        (
+            "log.level",
+            &[("Warn", "\"warn\""), ("trace", "\"trace\"")],
+            &["warning", "off"],
+        ),
+        ("log.format", &[("JSON", "\"json\"")], &["logfmt"]),
+    ];
+
+    #[test]
+    fn every_setting_takes_the_good_and_refuses_the_bad() {
+        let names: Vec<_> = TEXTS.iter().map(|(name, ..)| *name).collect();
+        assert_eq!(
+            names,
+            SETTINGS.iter().map(Setting::name).collect::<Vec<_>>(),
+            "the table covers every setting"
+        );
+
+        for (name, good, bad) in TEXTS {
+            let setting = Setting::find(name).expect("the table names settings");
+            let mut config = Config::default();
+            for (text, shown) in *good {
+                let assigned = setting.assign(&mut config, &Literal::Untyped((*text).to_owned()));
+                assert_eq!(assigned, Ok(()), "{name} = {text}");
+                assert_eq!(setting.value(&config).render(), *shown);
+            }
+            for text in *bad {
+                let before = config.clone();
+                let error = setting
+                    .assign(&mut config, &Literal::Untyped((*text).to_owned()))
+                    .expect_err("the table says that this is refused");
+                assert!(
+                    error
+                        .to_string()
+                        .starts_with(&format!("{name}: found {text:?}, expected ")),
+                    "{error}"
+                );
+                assert_eq!(config, before, "a refused value changes nothing");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_must_give_the_right_type() {
+        // Setting, what a file says, and whether that is taken.
+        let cases = [
+            ("server.listen", Literal::Integer(8080), true),
+            ("server.listen", Literal::Integer(65536), false),
+            ("cache.max_items", Literal::Integer(3), true),
+            ("cache.max_items", Literal::Text("3".to_owned()), false),
+            ("cache.max_items", Literal::Float(3.0), false),
+            ("cache.max_items", Literal::Integer(-1), false),
+            ("cache.max_size_bytes", Literal::Integer(1 << 30), true),
+            (
+                "cache.max_size_bytes",
+                Literal::Text("1GiB".to_owned()),
+                true,
+            ),
+            ("cache.max_size_bytes", Literal::Boolean(true), false),
+            ("cache.memory_trigger", Literal::Float(0.5), true),
+            ("cache.memory_trigger", Literal::Integer(1), true),
+            (
+                "cache.memory_trigger",
+                Literal::Text("0.5".to_owned()),
+                false,
+            ),
+            ("cache.policy", Literal::Other("an array"), false),
+            ("cluster.node_id", Literal::Integer(1), false),
+        ];
+        for (name, literal, taken) in cases {
+            let setting = Setting::find(name).expect("the table names settings");
+            assert_eq!(
+                setting.assign(&mut Config::default(), &literal).is_ok(),
+                taken,
+                "{name} = {literal:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn defaults_are_valid_and_read_back() {
+        let config = Config::default();
+        for setting in SETTINGS {
+            let mut copy = Config::default();
+            assert_eq!(setting.assign(&mut copy, &setting.value(&config)), Ok(()));
+            assert_eq!(copy, config, "{}", setting.name());
+        }
+        assert_eq!(config.compression.threshold_bytes.as_u64(), 1024);
+        assert_eq!(config.compression.level, 6);
+        assert_eq!(config.limits.max_value_bytes.as_usize(), 64 * 1024 * 1024);
+        assert_eq!(config.server.listen.to_string(), ":8080");
+    }
+
+    #[test]
+    fn errors_suggest_a_near_word() {
+        let mut config = Config::default();
+        let policy = Setting::find("cache.policy").expect("it is defined above");
+        let error = policy
+            .assign(&mut config, &Literal::Text("lruu".to_owned()))
+            .expect_err("no such policy");
+        assert_eq!(
+            error.to_string(),
+            "cache.policy: found the text \"lruu\", expected one of lru, lfu, ttl, random; did you mean \"lru\"?"
+        );
+    }
+}

@@ -1,0 +1,95 @@
+//! The binary's exit codes, and on which stream it says what: what shells and supervisors rely on.
+
+use std::process::{Command, Output};
+
+fn henge(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_henge"))
+        .args(arguments)
+        .env_clear()
+        .envs(environment.iter().copied())
+        .output()
+        .expect("the binary of this build runs")
+}
+
+#[test]
+fn what_is_asked_for_goes_to_standard_output() {
+    let cases: &[(&[&str], &str)] = &[
+        (&["--version"], "henge "),
+        (&["--help"], "A distributed cache"),
+        (
+            &["config", "check", "-policy=lfu"],
+            "configuration is valid: ",
+        ),
+        (
+            &["config", "print"],
+            "[server]\nlisten = \":8080\"  # default\n",
+        ),
+        (&["config", "print", "--json"], "{\n  \"server.listen\": "),
+    ];
+    for (arguments, start) in cases {
+        let output = henge(arguments, &[]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.starts_with(start), "{arguments:?}: {text}");
+        assert_eq!(output.stderr, b"", "{arguments:?}");
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+    }
+}
+
+#[test]
+fn errors_are_one_line_on_standard_error_and_exit_2() {
+    // Arguments, an environment, and the start of the line.
+    type Case<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a str);
+    let cases: &[Case<'_>] = &[
+        (
+            &["--prot=1"],
+            &[],
+            "henge: unexpected argument '--prot' found",
+        ),
+        (
+            &["--peers", "a:1"],
+            &[],
+            "henge: --peers is not available yet",
+        ),
+        (
+            &["--data-dir=d"],
+            &[],
+            "henge: --data-dir is not available yet",
+        ),
+        (
+            &["-max-items", "0"],
+            &[],
+            "henge: flag --max-items: cache.max_items: found \"0\"",
+        ),
+        (
+            &["config", "check"],
+            &[("HENGE_A__B", "1")],
+            "henge: environment HENGE_A__B: unknown",
+        ),
+        (
+            &["config"],
+            &[],
+            "henge: 'henge config' requires a subcommand",
+        ),
+    ];
+    for (arguments, environment, start) in cases {
+        let output = henge(arguments, environment);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(text.starts_with(start), "{arguments:?}: {text}");
+        assert_eq!(text.lines().count(), 1, "{arguments:?}: {text}");
+        assert_eq!(output.stdout, b"", "{arguments:?}");
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+    }
+}
+
+#[test]
+fn several_errors_are_a_list() {
+    let environment = [("HENGE_LOG__LEVEL", "loud")];
+    let output = henge(&["config", "check", "--policy", "x"], &environment);
+    let text = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 3, "{text}");
+    assert_eq!(lines[0], "henge: 2 errors in the configuration:");
+    assert!(lines[1].starts_with("  environment HENGE_LOG__LEVEL: log.level: found \"loud\""));
+    assert!(lines[2].starts_with("  flag --policy: cache.policy: found \"x\""));
+    assert_eq!(output.status.code(), Some(2));
+}
