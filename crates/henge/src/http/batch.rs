@@ -86,7 +86,7 @@ impl<'a> Results<'a> {
 
     /// Whether a value of this length may still be answered.
     fn has_room(&self, len: usize) -> bool {
-        self.out.len() + len <= self.local.shared.limits.max_body_bytes
+        self.out.len() + len <= self.local.shared.limits().max_body_bytes
     }
 
     fn finish(mut self) -> Outcome {
@@ -203,7 +203,7 @@ async fn keys_in(local: &Local, body: Incoming) -> Result<Vec<NamedKey>, Problem
 }
 
 fn check_count(local: &Local, count: usize) -> Result<(), Problem> {
-    let most = local.shared.limits.max_batch_items;
+    let most = local.shared.limits().max_batch_items;
     if count <= most {
         return Ok(());
     }

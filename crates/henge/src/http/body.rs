@@ -37,12 +37,12 @@ pub(crate) async fn read(
     let mut gathered: Vec<u8> = Vec::new();
     loop {
         let received = Duration::from_secs(gathered.len() as u64 / SLOWEST_BYTES_PER_SECOND);
-        let deadline = start + shared.limits.body_timeout + received;
+        let deadline = start + shared.limits().body_timeout + received;
         let frame = match tokio::time::timeout_at(deadline.into(), body.frame()).await {
             Err(_) => {
                 let detail = format!(
                     "a body has {} ms and one second more for each KiB; {} bytes came",
-                    shared.limits.body_timeout.as_millis(),
+                    shared.limits().body_timeout.as_millis(),
                     gathered.len()
                 );
                 return Err(Problem::new(Code::RequestTimeout, detail).closing());

@@ -100,7 +100,7 @@ fn tags(
             };
             let version = std::str::from_utf8(&tag[..end])
                 .ok()
-                .and_then(|text| text.parse().ok())
+                .and_then(|text| text.parse::<Version>().ok())
                 .filter(|_| weak_matches || !weak);
             match found.get_or_insert_with(|| Tags::Versions(Vec::new())) {
                 Tags::Any => {}

@@ -4,6 +4,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::problem::{Code, Problem};
+use crate::config::ConsistencyLevel;
 
 /// The header.
 pub(crate) const X_CONSISTENCY_LEVEL: HeaderName = HeaderName::from_static("x-consistency-level");
@@ -14,6 +15,16 @@ pub(crate) enum Level {
     One,
     Quorum,
     All,
+}
+
+impl From<ConsistencyLevel> for Level {
+    fn from(level: ConsistencyLevel) -> Self {
+        match level {
+            ConsistencyLevel::One => Self::One,
+            ConsistencyLevel::Quorum => Self::Quorum,
+            ConsistencyLevel::All => Self::All,
+        }
+    }
 }
 
 impl Level {

@@ -20,5 +20,5 @@ mod values;
 pub(crate) mod routes;
 pub(crate) mod service;
 
-pub(crate) use control::{Call, Control, serve as serve_control};
-pub(crate) use level::Level;
+pub(crate) use control::{CALLS, Call, Control, serve as serve_control};
+

@@ -69,6 +69,7 @@ codes! {
     ValueTooLarge "value_too_large" 413 "The value is too large";
     AnswerTooLarge "answer_too_large" 413 "The answer to the batch is too large";
     UnsupportedEncoding "unsupported_encoding" 415 "The body is encoded in a way that is not taken";
+    InvalidConfiguration "invalid_configuration" 422 "The configuration cannot be used, and nothing was changed";
     Internal "internal" 500 "The node failed";
     Overloaded "overloaded" 503 "The node has too much in flight";
     ShuttingDown "shutting_down" 503 "The node is shutting down";

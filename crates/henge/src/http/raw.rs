@@ -86,7 +86,7 @@ pub(crate) async fn put(local: Rc<Local>, request: Request<Incoming>) -> Outcome
     let conditions = Conditions::of(headers)?;
     lifetime::expiry(ttl, local.shared.clock.now_ms())?;
 
-    let limit = local.shared.limits.max_value_bytes;
+    let limit = local.shared.limits().max_value_bytes;
     let whole = body::read(body, &local.shared, limit, || {
         let detail = format!("the most is limits.max_value_bytes, {limit}");
         Problem::new(Code::ValueTooLarge, detail)

@@ -11,11 +11,10 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use henge_engine::compress::Settings;
+use henge_engine::compress::{Algorithm, Settings};
 use http::{HeaderValue, Request, Response, header};
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
-use tokio::sync::mpsc;
 
 use super::level::{Level, X_CONSISTENCY_LEVEL};
 use super::problem::{Code, Problem};
@@ -23,9 +22,10 @@ use super::routes::{self, Lookup, Place, Route, RouteId};
 use super::{batch, control, keys, raw, single};
 use crate::cache::Cache;
 use crate::clock::Clock;
+use crate::config::{CompressionAlgorithm, Config};
 use crate::net::data_thread::Local;
 use crate::net::inflight::InFlight;
-use crate::net::pace::Pace;
+use crate::net::pace::{Pace, Patience};
 
 /// What requests are measured against.
 #[derive(Clone, Copy, Debug)]
@@ -37,17 +37,65 @@ pub(crate) struct Limits {
     pub(crate) body_timeout: Duration,
 }
 
+/// What a reload may change under the requests.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Live {
+    pub(crate) limits: Limits,
+    pub(crate) patience: Patience,
+    pub(crate) max_connections: usize,
+    pub(crate) default_level: Level,
+    pub(crate) compression: Settings,
+    pub(crate) shutdown_timeout: Duration,
+}
+
+impl Live {
+    /// The part of a configuration that is of use here. It must be valid.
+    pub(crate) fn of(config: &Config) -> Self {
+        let limits = &config.limits;
+        let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        Self {
+            limits: Limits {
+                max_value_bytes: limits.max_value_bytes.as_usize(),
+                max_body_bytes: limits.max_body_bytes.as_usize(),
+                max_batch_items: count(limits.max_batch_items),
+                body_timeout: Duration::from_millis(limits.body_timeout_ms),
+            },
+            patience: Patience {
+                header: Duration::from_millis(limits.header_timeout_ms),
+                idle: Duration::from_millis(limits.idle_timeout_ms),
+                write: Duration::from_millis(limits.write_timeout_ms),
+            },
+            max_connections: count(limits.max_connections),
+            default_level: config.cluster.default_consistency.into(),
+            compression: Settings {
+                algorithm: match config.compression.algorithm {
+                    CompressionAlgorithm::Gzip => Some(Algorithm::Gzip),
+                    CompressionAlgorithm::Zstd => Some(Algorithm::Zstd),
+                    CompressionAlgorithm::Lz4 => Some(Algorithm::Lz4),
+                    CompressionAlgorithm::None => None,
+                },
+                threshold_bytes: config.compression.threshold_bytes.as_usize(),
+                level: u8::try_from(config.compression.level).unwrap_or(u8::MAX),
+            },
+            shutdown_timeout: Duration::from_millis(config.server.shutdown_timeout_ms),
+        }
+    }
+}
+
 /// What all data threads share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) cache: Arc<Cache>,
     pub(crate) clock: Clock,
-    pub(crate) limits: Limits,
-    pub(crate) default_level: Level,
     pub(crate) in_flight: Arc<InFlight>,
-    pub(crate) compression: Arc<ArcSwap<Settings>>,
-    /// To the control runtime.
-    pub(crate) control: mpsc::Sender<control::Call>,
+    pub(crate) live: ArcSwap<Live>,
+}
+
+impl Shared {
+    /// The limits that hold now.
+    pub(crate) fn limits(&self) -> Limits {
+        self.live.load().limits
+    }
 }
 
 /// A response, whole.
@@ -140,7 +188,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         let begun = self.pace.begin();
         let (route, level, answer) = match routes::find(request.method(), request.uri().path()) {
             Lookup::Found(route) if route.place == Place::Data => {
-                match Level::of(request.headers(), self.local.shared.default_level) {
+                match Level::of(request.headers(), self.local.shared.live.load().default_level) {
                     Ok(level) => {
                         let now_ms = self.local.shared.clock.at(begun);
                         let answer = answer(&self.local, route.id, request, now_ms);

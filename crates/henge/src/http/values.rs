@@ -120,7 +120,7 @@ impl Encoded {
 /// Compresses a value if the settings say so and it is worth it. `raw` must be an allocation of its own where it is large,
 /// since the cache may keep it.
 pub(crate) async fn encode(local: &Local, raw: Bytes, json: bool) -> Result<Encoded, Problem> {
-    let limit = local.shared.limits.max_value_bytes;
+    let limit = local.shared.limits().max_value_bytes;
     if raw.len() > limit {
         let detail = format!(
             "the value has {} bytes; the most is limits.max_value_bytes, {limit}",
@@ -129,7 +129,7 @@ pub(crate) async fn encode(local: &Local, raw: Bytes, json: bool) -> Result<Enco
         return Err(Problem::new(Code::ValueTooLarge, detail));
     }
     let raw_len = u32::try_from(raw.len()).expect("limits keep values below 4 GiB");
-    let settings = **local.shared.compression.load();
+    let settings = local.shared.live.load().compression;
     let packed = match settings.algorithm {
         Some(_) if raw.len() >= settings.threshold_bytes => {
             if raw.len() <= COMPRESSED_INLINE_BYTES {

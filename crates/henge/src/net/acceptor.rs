@@ -12,6 +12,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 
+use crate::http::service::Shared;
 use crate::metrics::counters::{Counters, add};
 
 /// A connection on its way to a data thread.
@@ -41,14 +42,14 @@ pub(crate) async fn accept_all(
     listener: TcpListener,
     threads: Vec<mpsc::Sender<Accepted>>,
     counters: Arc<Counters>,
-    max_connections: usize,
+    shared: Arc<Shared>,
     mut stop: oneshot::Receiver<()>,
 ) -> io::Result<()> {
     let listener = AsyncFd::new(listener)?;
     let mut acceptor = Acceptor {
         threads,
         counters,
-        max_connections,
+        shared,
         turn: 0,
         logged: None,
     };
@@ -78,7 +79,7 @@ pub(crate) async fn accept_all(
 struct Acceptor {
     threads: Vec<mpsc::Sender<Accepted>>,
     counters: Arc<Counters>,
-    max_connections: usize,
+    shared: Arc<Shared>,
     /// Picks the pair of threads to compare, in turn. No randomness is needed where no two acceptors compete.
     turn: usize,
     logged: Option<Instant>,
@@ -87,7 +88,7 @@ struct Acceptor {
 impl Acceptor {
     async fn place(&mut self, connection: Accepted) {
         add(&self.counters.acceptor.accepted, 1);
-        if self.counters.open_connections() >= self.max_connections {
+        if self.counters.open_connections() >= self.shared.live.load().max_connections {
             add(&self.counters.acceptor.refused, 1);
             // Best effort: it fits the empty send buffer of a new connection, or the client is gone.
             let _ = io::Write::write(&mut &connection, TOO_MANY);

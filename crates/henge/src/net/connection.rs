@@ -36,7 +36,7 @@ const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
 
 /// Serves a connection until either side closes it.
 pub(crate) async fn serve(socket: TcpStream, local: &Rc<Local>) {
-    let pace = Rc::new(Pace::new(local.patience, Instant::now()));
+    let pace = Rc::new(Pace::new(local.shared.live.load().patience, Instant::now()));
     let stream = Stream::new(socket, Rc::clone(&pace), local.counters.clone());
     serve_http(stream, &pace, local).await;
 }

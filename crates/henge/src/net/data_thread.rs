@@ -14,7 +14,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::acceptor::Accepted;
 use super::connection;
-use super::pace::Patience;
+use crate::http::Call;
 use crate::http::service::Shared;
 use crate::metrics::counters::ThreadCounters;
 
@@ -23,7 +23,8 @@ use crate::metrics::counters::ThreadCounters;
 pub(crate) struct Local {
     pub(crate) shared: Arc<Shared>,
     pub(crate) counters: Arc<ThreadCounters>,
-    pub(crate) patience: Patience,
+    /// To the control runtime.
+    pub(crate) control: mpsc::Sender<Call>,
     /// Scratch for answers, so that they grow once and are then of a known size.
     pub(crate) scratch: RefCell<Vec<u8>>,
     drain: Notify,
@@ -57,14 +58,13 @@ pub(crate) fn runtime() -> io::Result<LocalRuntime> {
 pub(crate) async fn serve(
     shared: Arc<Shared>,
     counters: Arc<ThreadCounters>,
-    patience: Patience,
+    control: mpsc::Sender<Call>,
     mut connections: mpsc::Receiver<Accepted>,
-    shutdown_timeout: Duration,
 ) -> bool {
     let local = Rc::new(Local {
         shared,
         counters,
-        patience,
+        control,
         scratch: RefCell::new(Vec::new()),
         drain: Notify::new(),
         draining: Cell::new(false),
@@ -85,7 +85,7 @@ pub(crate) async fn serve(
     }
     local.draining.set(true);
     local.drain.notify_waiters();
-    let deadline = Instant::now() + shutdown_timeout;
+    let deadline = Instant::now() + local.shared.live.load().shutdown_timeout;
     while local.counters.open.load(Ordering::Relaxed) > 0 {
         if tokio::time::timeout_at(deadline.into(), local.empty.notified())
             .await

@@ -14,15 +14,20 @@ pub(crate) const UNCOUNTED_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub(crate) struct InFlight {
     held: AtomicUsize,
-    limit: usize,
+    limit: AtomicUsize,
 }
 
 impl InFlight {
     pub(crate) fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self {
             held: AtomicUsize::new(0),
-            limit,
+            limit: AtomicUsize::new(limit),
         })
+    }
+
+    /// Changes the bound; what is held already stays.
+    pub(crate) fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
     }
 
     /// The bytes that are held now.
@@ -53,10 +58,8 @@ impl Hold {
         let bytes = if bytes <= UNCOUNTED_BYTES { 0 } else { bytes };
         if bytes > self.bytes {
             let more = bytes - self.bytes;
-            let within = |held: usize| {
-                held.checked_add(more)
-                    .filter(|&held| held <= self.in_flight.limit)
-            };
+            let limit = self.in_flight.limit.load(Ordering::Relaxed);
+            let within = |held: usize| held.checked_add(more).filter(|&held| held <= limit);
             let counter = &self.in_flight.held;
             if counter
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, within)
