@@ -12,4 +12,5 @@ mod metrics;
 mod net;
 mod node;
 
+pub use net::ListenError;
 pub use node::{Node, StartError};

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use crate::cache::Cache;
 use crate::clock::Clock;
@@ -20,9 +20,9 @@ use crate::http::{CALLS, Control, serve_control};
 use crate::metrics::Metrics;
 use crate::metrics::counters::Counters;
 use crate::net::inflight::InFlight;
+use crate::net::listen::ListenError;
 use crate::net::{acceptor, data_thread, listen};
 
-pub use crate::net::listen::ListenError;
 
 /// How long a stopped runtime waits for work on its blocking pool: compressing one value takes less.
 const BLOCKING_GRACE: Duration = Duration::from_secs(1);
@@ -32,8 +32,8 @@ const BLOCKING_GRACE: Duration = Duration::from_secs(1);
 pub struct Node {
     inner: Arc<Inner>,
     address: SocketAddr,
-    stop: Option<oneshot::Sender<()>>,
-    acceptor: Option<JoinHandle<Option<()>>>,
+    stop: Option<acceptor::Stop>,
+    acceptor: Option<JoinHandle<()>>,
     data_threads: Vec<JoinHandle<Option<bool>>>,
     control: Option<JoinHandle<Option<()>>>,
 }
@@ -123,7 +123,7 @@ impl Node {
             loader: OnceLock::new(),
         });
 
-        let (stop, stopped) = oneshot::channel();
+        let (stop, stopped) = acceptor::stop().map_err(StartError::System)?;
         // From here on a failure drops the node, which stops what has been started.
         let mut node = Self {
             inner: Arc::clone(&inner),
@@ -156,13 +156,11 @@ impl Node {
                     data_thread::serve(shared, own, calls, receiver).await
                 })?);
         }
-        node.acceptor = Some(spawn("henge-accept", async move || {
-            counters.watch_this_runtime();
-            let accepted = acceptor::accept_all(listener, senders, counters, shared, stopped);
-            if let Err(error) = accepted.await {
-                tracing::error!(%error, "the acceptor cannot poll its port");
-            }
-        })?);
+        let acceptor = thread::Builder::new()
+            .name("henge-accept".to_owned())
+            .spawn(move || acceptor::accept_all(&listener, senders, counters, shared, &stopped))
+            .map_err(StartError::System)?;
+        node.acceptor = Some(acceptor);
         Ok(node)
     }
 
@@ -202,7 +200,6 @@ impl Node {
     }
 
     fn stop(&mut self) -> bool {
-        // The acceptor may be gone already; then there is nobody to tell.
         drop(self.stop.take());
         let mut drained = true;
         if let Some(acceptor) = self.acceptor.take() {

@@ -18,7 +18,7 @@ const SLOWEST_BYTES_PER_SECOND: u64 = 1024;
 pub(crate) struct Whole {
     pub(crate) bytes: Bytes,
     /// The part of the node's memory that it takes, until this is dropped.
-    pub(crate) hold: Hold,
+    _hold: Hold,
 }
 
 /// Reads a body of at most `limit` bytes. `too_large` names the limit for the client.
@@ -60,7 +60,10 @@ pub(crate) async fn read(
         // Most bodies come in one piece. A large one is copied all the same: the piece is a view of the connection's
         // buffer, and a value that is kept must not keep that.
         if gathered.is_empty() && body.is_end_stream() && data.len() <= UNCOUNTED_BYTES.min(limit) {
-            return Ok(Whole { bytes: data, hold });
+            return Ok(Whole {
+                bytes: data,
+                _hold: hold,
+            });
         }
         let len = gathered.len() + data.len();
         if len > limit {
@@ -82,6 +85,6 @@ pub(crate) async fn read(
     gathered.shrink_to_fit();
     Ok(Whole {
         bytes: Bytes::from(gathered),
-        hold,
+        _hold: hold,
     })
 }

@@ -121,7 +121,6 @@ async fn version() -> Response {
         "name": "henge",
         "version": env!("CARGO_PKG_VERSION"),
         "commit": crate::metrics::COMMIT,
-        "target": concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")),
     }))
     .into_response()
 }

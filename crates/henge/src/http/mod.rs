@@ -10,13 +10,13 @@ mod keys;
 mod level;
 mod lifetime;
 mod openapi;
-mod problem;
 mod query;
 mod raw;
 mod requests;
 mod single;
 mod values;
 
+pub(crate) mod problem;
 pub(crate) mod routes;
 pub(crate) mod service;
 

@@ -72,7 +72,6 @@ codes! {
     InvalidConfiguration "invalid_configuration" 422 "The configuration cannot be used, and nothing was changed";
     Internal "internal" 500 "The node failed";
     Overloaded "overloaded" 503 "The node has too much in flight";
-    ShuttingDown "shutting_down" 503 "The node is shutting down";
     TooManyConnections "too_many_connections" 503 "The node has no room for another connection";
     MemoryFull "memory_full" 507 "There is no room, and nothing that may be dropped";
 }
@@ -169,9 +168,7 @@ impl Problem {
         out.push(b'}');
     }
 
-    /// As an answer of its own.
-    #[cold]
-    pub(crate) fn into_response(self) -> Response<Full<Bytes>> {
+    fn body(&self) -> Vec<u8> {
         let mut body = Vec::with_capacity(192);
         body.extend_from_slice(b"{\"type\":\"urn:henge:problem:");
         body.extend_from_slice(self.code.name().as_bytes());
@@ -180,6 +177,28 @@ impl Problem {
         body.push(b',');
         self.write_members(&mut body);
         body.extend_from_slice(b"}\n");
+        body
+    }
+
+    /// As what is said before a connection is closed outside the protocol.
+    pub(crate) fn into_last_words(self) -> Vec<u8> {
+        let body = self.body();
+        let status = self.code.status();
+        let mut words = format!(
+            "HTTP/1.1 {} {}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+            status.as_str(),
+            status.canonical_reason().unwrap_or_default(),
+            body.len(),
+        )
+        .into_bytes();
+        words.extend_from_slice(&body);
+        words
+    }
+
+    /// As an answer of its own.
+    #[cold]
+    pub(crate) fn into_response(self) -> Response<Full<Bytes>> {
+        let body = self.body();
         let mut response = Response::new(Full::new(Bytes::from(body)));
         *response.status_mut() = self.code.status();
         let headers = response.headers_mut();

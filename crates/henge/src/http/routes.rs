@@ -197,6 +197,7 @@ fn find_slowly(verb: Option<Verb>, path: &str) -> Lookup {
         .map(|route| route.path)
         .filter(|known| is_near(path, known))
         .collect();
+    near.sort_unstable();
     near.dedup();
     Lookup::Unknown(near)
 }

@@ -123,7 +123,7 @@ impl Distribution {
                 held = 0;
             }
         }
-        coarse.push((f64::MAX, held));
+        coarse.push((f64::INFINITY, held));
         coarse
     }
 }

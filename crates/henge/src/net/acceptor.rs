@@ -3,15 +3,17 @@
 
 use std::io;
 use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
-use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
-use tokio::sync::oneshot;
 
+use crate::http::problem::{Code, Problem};
 use crate::http::service::Shared;
 use crate::metrics::counters::{Counters, add};
 
@@ -23,29 +25,37 @@ pub(crate) const HANDOFF: usize = 1024;
 
 /// How long to wait when there are no file handles: clients close connections at this pace or not at all, and ten tries
 /// a second cost nothing.
-const OUT_OF_HANDLES_PAUSE: Duration = Duration::from_millis(100);
+const OUT_OF_HANDLES_PAUSE: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 100_000_000,
+};
 
 /// At most one line this often on failures to accept.
 const LOG_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What a connection past `limits.max_connections` is told.
-const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
-    content-type: application/problem+json\r\n\
-    content-length: 150\r\n\
-    retry-after: 1\r\n\
-    connection: close\r\n\r\n\
-    {\"type\":\"urn:henge:problem:too_many_connections\",\"title\":\"The node has no room for another connection\",\"status\":503,\"code\":\"too_many_connections\"}\r\n";
+/// Ends the acceptor when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Stop(#[expect(dead_code, reason = "its end is seen at the other end")] UnixStream);
 
-/// Accepts until `stop` resolves, then closes the port; the data threads learn from their closed channels that they are
-/// to drain.
-pub(crate) async fn accept_all(
-    listener: TcpListener,
+/// The other end of a [`Stop`].
+#[derive(Debug)]
+pub(crate) struct Stopped(UnixStream);
+
+/// A way to end the acceptor while it waits.
+pub(crate) fn stop() -> io::Result<(Stop, Stopped)> {
+    let (stop, stopped) = UnixStream::pair()?;
+    Ok((Stop(stop), Stopped(stopped)))
+}
+
+/// Accepts until it is stopped, then closes the port; the data threads learn from their closed channels that they are to
+/// drain. It waits in `poll` and not in a runtime, where each connection would be registered twice.
+pub(crate) fn accept_all(
+    listener: &TcpListener,
     threads: Vec<mpsc::Sender<Accepted>>,
     counters: Arc<Counters>,
     shared: Arc<Shared>,
-    mut stop: oneshot::Receiver<()>,
-) -> io::Result<()> {
-    let listener = AsyncFd::new(listener)?;
+    stopped: &Stopped,
+) {
     let mut acceptor = Acceptor {
         threads,
         counters,
@@ -53,22 +63,27 @@ pub(crate) async fn accept_all(
         turn: 0,
         logged: None,
     };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     loop {
-        let mut ready = tokio::select! {
-            _ = &mut stop => return Ok(()),
-            ready = listener.readable() => ready?,
-        };
-        match accept_with(
-            listener.get_ref(),
-            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        ) {
-            Ok(socket) => acceptor.place(Accepted::from(socket)).await,
-            Err(rustix::io::Errno::WOULDBLOCK) => ready.clear_ready(),
-            Err(error) => {
-                if let Some(pause) = acceptor.failed(error) {
-                    tokio::select! {
-                        _ = &mut stop => return Ok(()),
-                        () = tokio::time::sleep(pause) => {}
+        let mut ready = [
+            PollFd::new(&stopped.0, PollFlags::IN),
+            PollFd::new(listener, PollFlags::IN),
+        ];
+        // A failure leaves both empty, and is tried again; EINTR is the only one that can come.
+        let _ = poll(&mut ready, None);
+        if !ready[0].revents().is_empty() {
+            return;
+        }
+        // A burst is taken whole; the bound is for the look at `stopped`.
+        for _ in 0..HANDOFF {
+            match accept_with(listener, flags) {
+                Ok(socket) => acceptor.place(Accepted::from(socket)),
+                Err(Errno::WOULDBLOCK) => break,
+                Err(error) => {
+                    if acceptor.must_pause(error) {
+                        let mut stop = [PollFd::new(&stopped.0, PollFlags::IN)];
+                        let _ = poll(&mut stop, Some(&OUT_OF_HANDLES_PAUSE));
+                        break;
                     }
                 }
             }
@@ -86,12 +101,14 @@ struct Acceptor {
 }
 
 impl Acceptor {
-    async fn place(&mut self, connection: Accepted) {
+    fn place(&mut self, connection: Accepted) {
         add(&self.counters.acceptor.accepted, 1);
         if self.counters.open_connections() >= self.shared.live.load().max_connections {
             add(&self.counters.acceptor.refused, 1);
-            // Best effort: it fits the empty send buffer of a new connection, or the client is gone.
-            let _ = io::Write::write(&mut &connection, TOO_MANY);
+            let detail = "raise limits.max_connections, or close some";
+            let words = Problem::new(Code::TooManyConnections, detail).into_last_words();
+            // It fits the empty send buffer of a new connection, or the client is gone.
+            let _ = io::Write::write(&mut &connection, &words);
             return;
         }
         let count = self.threads.len();
@@ -106,7 +123,8 @@ impl Acceptor {
             .thread(chosen)
             .open
             .fetch_add(1, Ordering::Relaxed);
-        if self.threads[chosen].send(connection).await.is_err() {
+        // It waits only while a thousand connections wait already.
+        if self.threads[chosen].blocking_send(connection).is_err() {
             self.counters
                 .thread(chosen)
                 .open
@@ -114,15 +132,14 @@ impl Acceptor {
         }
     }
 
-    /// How long to pause after a failure: not at all after one that concerned a single connection.
-    fn failed(&mut self, error: rustix::io::Errno) -> Option<Duration> {
-        use rustix::io::Errno;
+    /// Whether to pause after a failure: not after one that concerned a single connection.
+    fn must_pause(&mut self, error: Errno) -> bool {
         add(&self.counters.acceptor.errors, 1);
         if matches!(
             error,
             Errno::CONNABORTED | Errno::INTR | Errno::PROTO | Errno::PERM
         ) {
-            return None;
+            return false;
         }
         let now = Instant::now();
         if self
@@ -139,18 +156,6 @@ impl Acceptor {
                 tracing::error!(%error, "cannot accept connections");
             }
         }
-        Some(OUT_OF_HANDLES_PAUSE)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_refusal_is_framed_right() {
-        let text = std::str::from_utf8(TOO_MANY).expect("ASCII");
-        let (head, body) = text.split_once("\r\n\r\n").expect("a blank line");
-        assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{}", body.len());
+        true
     }
 }

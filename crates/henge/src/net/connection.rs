@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 
 use super::data_thread::Local;
 use super::pace::{Late, Pace, Stream};
+use crate::http::problem::{Code, Problem};
 use crate::http::service::Service;
 use crate::metrics::counters::add;
 
@@ -27,12 +28,6 @@ const MAX_READ_BYTES: usize = 256 * 1024;
 const LINGER: Duration = Duration::from_secs(2);
 /// See above: what a client may have had in its buffers and ours.
 const LINGER_BYTES: usize = 8 * 1024 * 1024;
-
-const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
-    content-type: application/problem+json\r\n\
-    content-length: 170\r\n\
-    connection: close\r\n\r\n\
-    {\"type\":\"urn:henge:problem:request_timeout\",\"title\":\"The request came too slowly\",\"status\":408,\"detail\":\"the head of the request did not come in time\",\"code\":\"request_timeout\"}\r\n";
 
 /// Serves a connection until either side closes it.
 pub(crate) async fn serve(socket: TcpStream, local: &Rc<Local>) {
@@ -88,7 +83,9 @@ async fn serve_http(stream: Stream, pace: &Rc<Pace>, local: &Rc<Local>) {
             return;
         }
         // It fits the send buffer, since nothing else waits there; if it does not, the client is beyond reach.
-        let _ = socket.try_write(REQUEST_TIMEOUT);
+        let detail = "the head of the request did not come within limits.header_timeout_ms";
+        let words = Problem::new(Code::RequestTimeout, detail).into_last_words();
+        let _ = socket.try_write(&words);
         let _ = socket.shutdown().await;
     } else if !pace.left_unread() {
         return;
@@ -115,16 +112,4 @@ async fn linger(socket: &mut TcpStream) {
     };
     // Late or done, the socket is closed next.
     let _ = tokio::time::timeout(LINGER, drained).await;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_time_out_is_framed_right() {
-        let text = std::str::from_utf8(REQUEST_TIMEOUT).expect("ASCII");
-        let (head, body) = text.split_once("\r\n\r\n").expect("a blank line");
-        assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{}", body.len());
-    }
 }

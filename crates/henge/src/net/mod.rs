@@ -7,3 +7,5 @@ pub(crate) mod data_thread;
 pub(crate) mod inflight;
 pub(crate) mod listen;
 pub(crate) mod pace;
+
+pub use listen::ListenError;
