@@ -23,7 +23,6 @@ use crate::net::inflight::InFlight;
 use crate::net::listen::ListenError;
 use crate::net::{acceptor, data_thread, listen};
 
-
 /// How long a stopped runtime waits for work on its blocking pool: compressing one value takes less.
 const BLOCKING_GRACE: Duration = Duration::from_secs(1);
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use henge_wire::{Command, Operation, Precondition, Reply};
 use hyper::body::Incoming;
 
+use super::json;
 use super::problem::{Code, Problem};
 use super::requests::{KeysRequest, MsetRequest, NamedKey, parse};
 use super::service::{Outcome, json_response};
@@ -14,7 +15,6 @@ use super::single::{
     json_body, missing, overloaded, parsed_body, remove, store, write_item, write_stored,
 };
 use super::values::Found;
-use super::json;
 use crate::net::data_thread::Local;
 use crate::net::inflight::Hold;
 

@@ -70,7 +70,10 @@ pub(crate) async fn serve(control: Control, mut calls: mpsc::Receiver<Call>) {
             let Ok(response) = router.oneshot(request).await;
             let (parts, body) = response.into_parts();
             // The bodies are whole already; nothing can go wrong in gathering them.
-            let body = body.collect().await.map(http_body_util::Collected::to_bytes);
+            let body = body
+                .collect()
+                .await
+                .map(http_body_util::Collected::to_bytes);
             let response = http::Response::from_parts(parts, Full::new(body.unwrap_or_default()));
             // The client may be gone; then so is its need for an answer.
             let _ = call.answer.send(response);

@@ -131,7 +131,13 @@ mod tests {
     #[test]
     fn strings_read_back() {
         let all: String = (0..0x250).filter_map(char::from_u32).collect();
-        for text in ["", "plain", "a\"b\\c\n\r\t\u{0}\u{1f}\u{7f}", "käse 🧀", &all] {
+        for text in [
+            "",
+            "plain",
+            "a\"b\\c\n\r\t\u{0}\u{1f}\u{7f}",
+            "käse 🧀",
+            &all,
+        ] {
             let json = written(|out| write_string(out, text));
             let read = serde_json::from_str::<String>(&json).ok();
             assert_eq!(read.as_deref(), Some(text), "{json}");

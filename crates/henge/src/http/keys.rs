@@ -39,7 +39,13 @@ pub(crate) async fn get(local: Rc<Local>, request: Request<Incoming>) -> Outcome
             Some(limit)
         }
     };
-    page(&local, &prefix.unwrap_or_default(), cursor.as_deref(), limit).await
+    page(
+        &local,
+        &prefix.unwrap_or_default(),
+        cursor.as_deref(),
+        limit,
+    )
+    .await
 }
 
 /// `POST /keys`.
@@ -60,7 +66,8 @@ async fn page(local: &Local, prefix: &[u8], cursor: Option<&str>, limit: Option<
     let mut cursor: ScanCursor = match cursor {
         None => ScanCursor::default(),
         Some(text) => text.parse().map_err(|_| {
-            let detail = format!("cursor is {text:?}; expected \"0\" or what the page before answered");
+            let detail =
+                format!("cursor is {text:?}; expected \"0\" or what the page before answered");
             Problem::new(Code::InvalidCursor, detail)
         })?,
     };

@@ -37,7 +37,10 @@ pub(crate) fn expiry(ttl_seconds: Option<f64>, now_ms: u64) -> Result<Expiry, Pr
 pub(crate) fn parse(name: &str, text: &str) -> Result<f64, Problem> {
     let text = text.trim();
     // f64 also reads "inf", "NaN" and "1e3"; only digits and a dot are a lifetime here.
-    let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let plain = !text.is_empty()
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || byte == b'.');
     match text.parse() {
         Ok(seconds) if plain => Ok(seconds),
         _ => Err(invalid(format!(

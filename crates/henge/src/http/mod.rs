@@ -21,4 +21,3 @@ pub(crate) mod routes;
 pub(crate) mod service;
 
 pub(crate) use control::{CALLS, Call, Control, serve as serve_control};
-

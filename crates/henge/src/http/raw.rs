@@ -77,8 +77,12 @@ pub(crate) async fn put(local: Rc<Local>, request: Request<Incoming>) -> Outcome
     let (parts, body) = request.into_parts();
     let headers = &parts.headers;
     let encoding = headers.get(CONTENT_ENCODING);
-    if let Some(encoding) = encoding.filter(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity")) {
-        let detail = format!("Content-Encoding is {encoding:?}; send the value as it is, the node compresses it");
+    if let Some(encoding) =
+        encoding.filter(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
+    {
+        let detail = format!(
+            "Content-Encoding is {encoding:?}; send the value as it is, the node compresses it"
+        );
         return Err(Problem::new(Code::UnsupportedEncoding, detail).closing());
     }
     let content_type = content_type(headers)?;
@@ -167,11 +171,15 @@ fn key_of(request: &Request<Incoming>) -> Result<std::borrow::Cow<'_, [u8]>, Pro
         .unwrap_or_default();
     // The empty key exists, but `/cache/` is far more often a variable that was empty in somebody's script.
     if rest.is_empty() {
-        let detail = "the key is the rest of the path after /cache/; the empty key is for the JSON routes";
+        let detail =
+            "the key is the rest of the path after /cache/; the empty key is for the JSON routes";
         return Err(Problem::new(Code::KeyMissing, detail));
     }
     if let Some(query) = request.uri().query() {
-        let detail = format!("/cache/ takes no query, but ?{:.80} came; a ? in a key is written %3F", query);
+        let detail = format!(
+            "/cache/ takes no query, but ?{:.80} came; a ? in a key is written %3F",
+            query
+        );
         return Err(Problem::new(Code::InvalidQuery, detail));
     }
     let key = query::path_decoded(rest)?;
@@ -322,7 +330,11 @@ mod tests {
             ("", false),
             ("gzip;q=x", false),
         ] {
-            assert_eq!(accepts_gzip(&headers(ACCEPT_ENCODING, value)), expected, "{value}");
+            assert_eq!(
+                accepts_gzip(&headers(ACCEPT_ENCODING, value)),
+                expected,
+                "{value}"
+            );
         }
         assert!(!accepts_gzip(&HeaderMap::new()));
     }

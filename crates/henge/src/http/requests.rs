@@ -290,7 +290,10 @@ fn json_value(raw: &RawValue) -> Result<GivenValue<'_>, Problem> {
     // Without a backslash nothing in it is escaped, and it need not be copied.
     let bytes = if inner.contains('\\') {
         let string: String = serde_json::from_str(text).map_err(|error| {
-            Problem::new(Code::InvalidValue, format!("in the string of value: {error}"))
+            Problem::new(
+                Code::InvalidValue,
+                format!("in the string of value: {error}"),
+            )
         })?;
         Cow::Owned(string.into_bytes())
     } else {

@@ -243,9 +243,9 @@ mod tests {
     fn the_table_is_sound() {
         for (index, route) in ROUTES.iter().enumerate() {
             assert_eq!(route.id as usize, index);
-            let twins = ROUTES
-                .iter()
-                .filter(|other| other.name == route.name || (other.path, other.verb) == (route.path, route.verb));
+            let twins = ROUTES.iter().filter(|other| {
+                other.name == route.name || (other.path, other.verb) == (route.path, route.verb)
+            });
             assert_eq!(twins.count(), 1, "{}", route.name);
         }
     }

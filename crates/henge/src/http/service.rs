@@ -172,9 +172,11 @@ impl Service {
         }
         let now = Instant::now();
         self.pace.answered(now);
-        self.local
-            .counters
-            .request(route, response.status(), now.saturating_duration_since(begun));
+        self.local.counters.request(
+            route,
+            response.status(),
+            now.saturating_duration_since(begun),
+        );
         response
     }
 }
@@ -188,7 +190,10 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         let begun = self.pace.begin();
         let (route, level, answer) = match routes::find(request.method(), request.uri().path()) {
             Lookup::Found(route) if route.place == Place::Data => {
-                match Level::of(request.headers(), self.local.shared.live.load().default_level) {
+                match Level::of(
+                    request.headers(),
+                    self.local.shared.live.load().default_level,
+                ) {
                     Ok(level) => {
                         let now_ms = self.local.shared.clock.at(begun);
                         let answer = answer(&self.local, route.id, request, now_ms);
@@ -212,9 +217,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         };
         let route = route.map(|route: &Route| route.id);
         match answer {
-            Answer::Now(outcome) => {
-                Answering::Now(Some(self.finish(route, level, begun, outcome)))
-            }
+            Answer::Now(outcome) => Answering::Now(Some(self.finish(route, level, begun, outcome))),
             Answer::Later(future) => Answering::Later {
                 future,
                 service: self.clone(),

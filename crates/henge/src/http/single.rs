@@ -3,7 +3,9 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use henge_wire::{Command, Encoding, Expiry, Match, Operation, Precondition, Refusal, Reply, Version};
+use henge_wire::{
+    Command, Encoding, Expiry, Match, Operation, Precondition, Refusal, Reply, Version,
+};
 use hyper::body::Incoming;
 use serde::Deserialize;
 
@@ -104,7 +106,14 @@ fn large_item(local: &Local, key: &[u8], found: &Found, raw: &[u8], now_ms: u64)
     }
     out.reserve(raw.len() + raw.len() / 16 + key.len() + 96);
     let value = (raw, found.json);
-    write_item(&mut out, key, value, found.version, found.expires_at_ms, now_ms);
+    write_item(
+        &mut out,
+        key,
+        value,
+        found.version,
+        found.expires_at_ms,
+        now_ms,
+    );
     // Escapes may have made it up to six times as long.
     if !hold.set(out.capacity()) {
         return Err(overloaded());

@@ -80,9 +80,7 @@ impl Found {
 fn decompressed(encoding: Encoding, data: &[u8], raw_len: u32) -> Result<Bytes, Problem> {
     let mut out = Vec::new();
     DECOMPRESSOR
-        .with_borrow_mut(|decompressor| {
-            decompressor.decompress(encoding, data, raw_len, &mut out)
-        })
+        .with_borrow_mut(|decompressor| decompressor.decompress(encoding, data, raw_len, &mut out))
         .map_err(|corrupt| {
             tracing::error!(%corrupt, "a value cannot be read back");
             Problem::new(Code::Internal, corrupt.to_string())
@@ -152,7 +150,10 @@ pub(crate) async fn encode(local: &Local, raw: Bytes, json: bool) -> Result<Enco
             (Bytes::from(packed), encoding)
         }
         Err(skipped) => {
-            if matches!(skipped, Skipped::LooksIncompressible | Skipped::DidNotShrink) {
+            if matches!(
+                skipped,
+                Skipped::LooksIncompressible | Skipped::DidNotShrink
+            ) {
                 add(&counters.compression_refused, 1);
             }
             (raw, Encoding::Raw)

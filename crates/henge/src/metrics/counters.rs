@@ -168,9 +168,7 @@ impl Counters {
                     .collect();
                 (!by_status.is_empty()).then(|| RouteFigures {
                     name: ROUTES.get(route).map_or("unrouted", |route| route.name),
-                    class: ROUTES
-                        .get(route)
-                        .map_or("none", |route| route.class.name()),
+                    class: ROUTES.get(route).map_or("none", |route| route.class.name()),
                     by_status,
                     latency,
                 })

@@ -14,8 +14,7 @@ use super::{COMMIT, Metrics};
 use crate::{allocator, memory};
 
 /// The media type of the format.
-pub(crate) const CONTENT_TYPE: &str =
-    "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// All metrics as text.
 pub(crate) fn text(metrics: &Arc<Metrics>) -> String {
@@ -94,7 +93,11 @@ impl Scrape {
         let labels: Vec<[(&str, &str); 3]> = statuses
             .iter()
             .map(|(status, route, class, _)| {
-                [("route", *route), ("class", *class), ("status", status.as_str())]
+                [
+                    ("route", *route),
+                    ("class", *class),
+                    ("status", status.as_str()),
+                ]
             })
             .collect();
         let values: Vec<(&Label<'_>, u64)> = labels
@@ -137,7 +140,12 @@ impl Scrape {
             cache.limit_bytes as f64,
         )?;
         out.counter("hits", "Reads that found their key", none, cache.hits)?;
-        out.counter("misses", "Reads that did not find their key", none, cache.misses)?;
+        out.counter(
+            "misses",
+            "Reads that did not find their key",
+            none,
+            cache.misses,
+        )?;
         out.counter("sets", "Values stored", none, cache.sets)?;
         out.counter("deletes", "Keys deleted", none, cache.deletes)?;
         out.counter("expirations", "Items that expired", none, cache.expirations)?;
@@ -187,13 +195,21 @@ impl Scrape {
         )?;
         let acceptor = &counters.acceptor;
         for (name, help, counter) in [
-            ("accepted_connections", "Connections taken", &acceptor.accepted),
+            (
+                "accepted_connections",
+                "Connections taken",
+                &acceptor.accepted,
+            ),
             (
                 "refused_connections",
                 "Connections turned away at limits.max_connections",
                 &acceptor.refused,
             ),
-            ("accept_errors", "Connections that could not be taken", &acceptor.errors),
+            (
+                "accept_errors",
+                "Connections that could not be taken",
+                &acceptor.errors,
+            ),
         ] {
             out.counter(name, help, none, counter.load(Ordering::Relaxed))?;
         }
@@ -234,7 +250,12 @@ impl Scrape {
         if let Ok(process) = memory::process() {
             out.gauge("rss", "Resident memory", bytes, process.rss_bytes as f64)?;
             out.gauge("threads", "Threads", none, process.threads as f64)?;
-            out.gauge("open_files", "Open file handles", none, process.open_files as f64)?;
+            out.gauge(
+                "open_files",
+                "Open file handles",
+                none,
+                process.open_files as f64,
+            )?;
             let mut metric = out.0.encode_descriptor(
                 "henge_cpu",
                 "CPU time",
@@ -257,13 +278,15 @@ impl Scrape {
         let tasks = self.0.counters.live_tasks() as f64;
         out.gauge("live_tasks", "Tasks of the runtimes", none, tasks)?;
         let uptime = self.0.uptime_seconds();
-        out.gauge("uptime", "Time since the start", Some(&Unit::Seconds), uptime)?;
-        let mut metric = out.0.encode_descriptor(
-            "henge_build",
-            "What is running",
-            None,
-            MetricType::Info,
+        out.gauge(
+            "uptime",
+            "Time since the start",
+            Some(&Unit::Seconds),
+            uptime,
         )?;
+        let mut metric =
+            out.0
+                .encode_descriptor("henge_build", "What is running", None, MetricType::Info)?;
         metric.encode_info(&[
             ("version", env!("CARGO_PKG_VERSION")),
             ("commit", COMMIT.unwrap_or("unknown")),

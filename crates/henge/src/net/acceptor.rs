@@ -35,7 +35,9 @@ const LOG_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Ends the acceptor when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Stop(#[expect(dead_code, reason = "its end is seen at the other end")] UnixStream);
+pub(crate) struct Stop(
+    #[expect(dead_code, reason = "its end is seen at the other end")] UnixStream,
+);
 
 /// The other end of a [`Stop`].
 #[derive(Debug)]

@@ -255,7 +255,11 @@ mod tests {
         pace.read(at(10));
         assert_eq!(pace.deadline(), Some((at(15), Late::Header)));
         pace.read(at(14));
-        assert_eq!(pace.deadline(), Some((at(15), Late::Header)), "dripping buys no time");
+        assert_eq!(
+            pace.deadline(),
+            Some((at(15), Late::Header)),
+            "dripping buys no time"
+        );
         assert_eq!(pace.begin(), at(14));
         assert_eq!(pace.deadline(), None);
         pace.read(at(15));
@@ -265,7 +269,11 @@ mod tests {
         pace.blocked.set(Some(at(17)));
         assert_eq!(pace.deadline(), Some((at(47), Late::Write)));
         pace.blocked.set(None);
-        assert_eq!(pace.begin(), at(15), "pipelined: it came with the bytes before");
+        assert_eq!(
+            pace.begin(),
+            at(15),
+            "pipelined: it came with the bytes before"
+        );
         pace.answered(at(18));
         assert_eq!(pace.check(at(317)), Ok(at(318)));
         assert_eq!(pace.check(at(318)), Err(Late::Idle));

@@ -10,48 +10,48 @@ use henge::Node;
 use henge::config::Config;
 
 /// How long to wait for what must come. Generous: it is only ever reached when a test fails.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A response, read whole.
 #[derive(Debug)]
-pub struct Response {
-    pub status: u16,
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Response {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().find(|(known, _)| known == name);
         found.map(|(_, value)| value.as_str())
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 
     /// The code of a problem.
-    pub fn code(&self) -> String {
+    pub(crate) fn code(&self) -> String {
         self.json()["code"].as_str().unwrap_or_default().to_owned()
     }
 }
 
 /// A connection.
-pub struct Client {
+pub(crate) struct Client {
     stream: BufReader<TcpStream>,
 }
 
 impl Client {
-    pub fn connect(address: SocketAddr) -> Self {
+    pub(crate) fn connect(address: SocketAddr) -> Self {
         Self::try_connect(address).expect("the node listens")
     }
 
-    pub fn try_connect(address: SocketAddr) -> io::Result<Self> {
+    pub(crate) fn try_connect(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(DEADLINE))?;
         stream.set_write_timeout(Some(DEADLINE))?;
@@ -62,12 +62,18 @@ impl Client {
     }
 
     /// Sends bytes as they are. What the node does not want to read any more may fail to be sent.
-    pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.get_mut().write_all(bytes)
     }
 
     /// Sends a request, with a Content-Length if there is a body, and reads its response.
-    pub fn request(&mut self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
+    pub(crate) fn request(
+        &mut self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Response {
         let mut head = format!("{method} {target} HTTP/1.1\r\nhost: test\r\n");
         for (name, value) in headers {
             head += &format!("{name}: {value}\r\n");
@@ -82,20 +88,20 @@ impl Client {
         self.response(method != "HEAD")
     }
 
-    pub fn get(&mut self, target: &str) -> Response {
+    pub(crate) fn get(&mut self, target: &str) -> Response {
         self.request("GET", target, &[], b"")
     }
 
-    pub fn post(&mut self, target: &str, body: &str) -> Response {
+    pub(crate) fn post(&mut self, target: &str, body: &str) -> Response {
         self.request("POST", target, &[], body.as_bytes())
     }
 
     /// Reads a response.
-    pub fn response(&mut self, with_body: bool) -> Response {
+    pub(crate) fn response(&mut self, with_body: bool) -> Response {
         self.try_response(with_body).expect("a response comes")
     }
 
-    pub fn try_response(&mut self, with_body: bool) -> io::Result<Response> {
+    pub(crate) fn try_response(&mut self, with_body: bool) -> io::Result<Response> {
         let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
         let status_line = self.line()?;
         let status = status_line
@@ -136,8 +142,13 @@ impl Client {
         Ok(line.trim_end().to_owned())
     }
 
+    /// Reads exactly as many bytes.
+    pub(crate) fn read_exact(&mut self, bytes: &mut [u8]) {
+        self.stream.read_exact(bytes).expect("they come");
+    }
+
     /// Waits until the node closes the connection; answers what it said before.
-    pub fn until_closed(&mut self) -> Vec<u8> {
+    pub(crate) fn until_closed(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
         match self.stream.read_to_end(&mut rest) {
             Ok(_) => rest,
@@ -149,14 +160,18 @@ impl Client {
 }
 
 /// A node in this process, on a port of its own.
-pub fn node(settings: &[(&str, &str)]) -> Node {
+pub(crate) fn node(settings: &[(&str, &str)]) -> Node {
     Node::start(config(settings)).expect("the node starts")
 }
 
-pub fn config(settings: &[(&str, &str)]) -> Config {
+pub(crate) fn config(settings: &[(&str, &str)]) -> Config {
     let mut config = Config::default();
-    config.set("server.listen", "127.0.0.1:0").expect("a setting");
-    config.set("cache.max_size_bytes", "256MiB").expect("a setting");
+    config
+        .set("server.listen", "127.0.0.1:0")
+        .expect("a setting");
+    config
+        .set("cache.max_size_bytes", "256MiB")
+        .expect("a setting");
     for (name, value) in settings {
         config.set(name, value).expect("a setting");
     }
@@ -164,16 +179,16 @@ pub fn config(settings: &[(&str, &str)]) -> Config {
 }
 
 /// A node in a process of its own, killed when this is dropped.
-pub struct Process {
-    pub child: Child,
-    pub address: SocketAddr,
+pub(crate) struct Process {
+    pub(crate) child: Child,
+    pub(crate) address: SocketAddr,
     /// Keeps the pipe open: a node whose standard output is closed says nothing more, which is fine, but not the same.
     _stdout: BufReader<ChildStdout>,
 }
 
 impl Process {
     /// Starts it with a command that ends in the program and its arguments, and waits until it listens.
-    pub fn start(mut command: Command) -> Self {
+    pub(crate) fn start(mut command: Command) -> Self {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -200,7 +215,7 @@ impl Process {
     }
 
     /// The binary, listening on a port of its own.
-    pub fn command(arguments: &[&str]) -> Command {
+    pub(crate) fn command(arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_henge"));
         command
             .args(["--port=127.0.0.1:0", "--max-size=256MiB"])
@@ -208,13 +223,13 @@ impl Process {
         command
     }
 
-    pub fn signal(&self, signal: rustix::process::Signal) {
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).expect("it runs");
     }
 
     /// Waits for its end; the exit code and what it logged.
-    pub fn wait(mut self) -> (Option<i32>, String) {
+    pub(crate) fn wait(mut self) -> (Option<i32>, String) {
         let status = self.child.wait().expect("it ends");
         let mut log = String::new();
         if let Some(stderr) = &mut self.child.stderr {

@@ -15,13 +15,14 @@ fn matches(expected: &Value, found: &Value) -> bool {
                     .all(|(name, value)| found.get(name).is_some_and(|found| matches(value, found)))
         }
         (Value::Array(expected), Value::Array(found)) => {
-            expected.len() == found.len()
-                && expected.iter().zip(found).all(|(e, f)| matches(e, f))
+            expected.len() == found.len() && expected.iter().zip(found).all(|(e, f)| matches(e, f))
         }
         (Value::Number(expected), Value::Number(found)) if expected.is_f64() => {
             // What remains of a lifetime: a slow machine may take its time, so only the order of size counts.
             let (expected, found) = (expected.as_f64(), found.as_f64());
-            expected.zip(found).is_some_and(|(e, f)| f <= e && f > e - 60.0)
+            expected
+                .zip(found)
+                .is_some_and(|(e, f)| f <= e && f > e - 60.0)
         }
         _ => expected == found,
     }
@@ -48,7 +49,10 @@ fn check(response: &Response, expected: &Value, shown: &str) {
         let problem = response.json();
         assert_eq!(&problem["code"], expected, "{shown}");
         assert_eq!(problem["status"], response.status, "{shown}");
-        let urn = format!("urn:henge:problem:{}", problem["code"].as_str().expect("text"));
+        let urn = format!(
+            "urn:henge:problem:{}",
+            problem["code"].as_str().expect("text")
+        );
         assert_eq!(problem["type"], urn, "{shown}");
         assert!(problem["title"].is_string(), "{shown}");
     }
@@ -59,67 +63,312 @@ fn values_come_back_as_they_were_given() {
     let node = node(&[]);
     let mut client = Client::connect(node.local_addr());
     let stored = |key: &str| json!({"key": key, "ttl": null, "version": "*"});
-    let item = |key: &str, value: Value| json!({"key": key, "value": value, "ttl": null, "version": "*"});
-    run(&mut client, &[
-        ("POST", "/set", r#"{"key":"s","value":"text"}"#, 200, stored("s")),
-        ("GET", "/get?key=s", "", 200, item("s", json!("text"))),
-        ("POST", "/get", r#"{"key":"s"}"#, 200, item("s", json!("text"))),
-        ("POST", "/set", r#"{"key":"e","value":"a\n\"\u00e9\ud83e\uddc0\u0000"}"#, 200, stored("e")),
-        ("GET", "/get?key=e", "", 200, item("e", json!("a\n\"é🧀\0"))),
-        ("POST", "/set", r#"{"key":"o","value":{"a": [1, 2.50, null]}}"#, 200, stored("o")),
-        ("GET", "/get?key=o", "", 200, item("o", json!({"a": [1, 2.5, null]}))),
-        ("POST", "/set", r#"{"key":"n","value":null}"#, 200, stored("n")),
-        ("GET", "/get?key=n", "", 200, item("n", json!(null))),
-        ("POST", "/set", r#"{"key":"big","value":123456789012345678901234567890}"#, 200, stored("big")),
-        ("POST", "/set", r#"{"key":"","value":"the empty key"}"#, 200, stored("")),
-        ("GET", "/get?key=", "", 200, item("", json!("the empty key"))),
-        ("POST", "/set", r#"{"key":"b","value_base64":"/wA="}"#, 200, stored("b")),
-        ("GET", "/get?key=b", "", 200, json!({"key": "b", "value_base64": "/wA=", "ttl": null, "version": "*"})),
-        ("POST", "/set", r#"{"key":"t","value_base64":"aGk"}"#, 200, stored("t")),
-        ("GET", "/get?key=t", "", 200, item("t", json!("hi"))),
-        ("POST", "/set", r#"{"key_base64":"_wA","value":1}"#, 200, json!({"key_base64": "/wA=", "ttl": null, "version": "*"})),
-        ("GET", "/get?key=%FF%00", "", 200, json!({"key_base64": "/wA=", "value": 1, "ttl": null, "version": "*"})),
-        ("GET", "/get?key_base64=_wA%3D", "", 200, json!({"key_base64": "/wA=", "value": 1, "ttl": null, "version": "*"})),
-        ("POST", "/set", r#"{"key":"a b+c&d","value":1}"#, 200, stored("a b+c&d")),
-        ("GET", "/get?key=a+b%2Bc%26d", "", 200, item("a b+c&d", json!(1))),
-        ("POST", "/set", "\n {\"key\" : \"s\",\t\"value\":\"spaced\"} \n", 200, stored("s")),
-    ]);
+    let item =
+        |key: &str, value: Value| json!({"key": key, "value": value, "ttl": null, "version": "*"});
+    run(
+        &mut client,
+        &[
+            (
+                "POST",
+                "/set",
+                r#"{"key":"s","value":"text"}"#,
+                200,
+                stored("s"),
+            ),
+            ("GET", "/get?key=s", "", 200, item("s", json!("text"))),
+            (
+                "POST",
+                "/get",
+                r#"{"key":"s"}"#,
+                200,
+                item("s", json!("text")),
+            ),
+            (
+                "POST",
+                "/set",
+                r#"{"key":"e","value":"a\n\"\u00e9\ud83e\uddc0\u0000"}"#,
+                200,
+                stored("e"),
+            ),
+            ("GET", "/get?key=e", "", 200, item("e", json!("a\n\"é🧀\0"))),
+            (
+                "POST",
+                "/set",
+                r#"{"key":"o","value":{"a": [1, 2.50, null]}}"#,
+                200,
+                stored("o"),
+            ),
+            (
+                "GET",
+                "/get?key=o",
+                "",
+                200,
+                item("o", json!({"a": [1, 2.5, null]})),
+            ),
+            (
+                "POST",
+                "/set",
+                r#"{"key":"n","value":null}"#,
+                200,
+                stored("n"),
+            ),
+            ("GET", "/get?key=n", "", 200, item("n", json!(null))),
+            (
+                "POST",
+                "/set",
+                r#"{"key":"big","value":123456789012345678901234567890}"#,
+                200,
+                stored("big"),
+            ),
+            (
+                "POST",
+                "/set",
+                r#"{"key":"","value":"the empty key"}"#,
+                200,
+                stored(""),
+            ),
+            (
+                "GET",
+                "/get?key=",
+                "",
+                200,
+                item("", json!("the empty key")),
+            ),
+            (
+                "POST",
+                "/set",
+                r#"{"key":"b","value_base64":"/wA="}"#,
+                200,
+                stored("b"),
+            ),
+            (
+                "GET",
+                "/get?key=b",
+                "",
+                200,
+                json!({"key": "b", "value_base64": "/wA=", "ttl": null, "version": "*"}),
+            ),
+            (
+                "POST",
+                "/set",
+                r#"{"key":"t","value_base64":"aGk"}"#,
+                200,
+                stored("t"),
+            ),
+            ("GET", "/get?key=t", "", 200, item("t", json!("hi"))),
+            (
+                "POST",
+                "/set",
+                r#"{"key_base64":"_wA","value":1}"#,
+                200,
+                json!({"key_base64": "/wA=", "ttl": null, "version": "*"}),
+            ),
+            (
+                "GET",
+                "/get?key=%FF%00",
+                "",
+                200,
+                json!({"key_base64": "/wA=", "value": 1, "ttl": null, "version": "*"}),
+            ),
+            (
+                "GET",
+                "/get?key_base64=_wA%3D",
+                "",
+                200,
+                json!({"key_base64": "/wA=", "value": 1, "ttl": null, "version": "*"}),
+            ),
+            (
+                "POST",
+                "/set",
+                r#"{"key":"a b+c&d","value":1}"#,
+                200,
+                stored("a b+c&d"),
+            ),
+            (
+                "GET",
+                "/get?key=a+b%2Bc%26d",
+                "",
+                200,
+                item("a b+c&d", json!(1)),
+            ),
+            (
+                "POST",
+                "/set",
+                "\n {\"key\" : \"s\",\t\"value\":\"spaced\"} \n",
+                200,
+                stored("s"),
+            ),
+        ],
+    );
     let response = client.get("/get?key=big");
-    assert!(response.text().contains(r#""value":123456789012345678901234567890,"#));
+    assert!(
+        response
+            .text()
+            .contains(r#""value":123456789012345678901234567890,"#)
+    );
 }
 
 #[test]
 fn each_route_of_one_key() {
     let node = node(&[]);
     let mut client = Client::connect(node.local_addr());
-    run(&mut client, &[
-        ("GET", "/get?key=a", "", 404, json!("key_not_found")),
-        ("POST", "/get", r#"{"key":"a"}"#, 404, json!("key_not_found")),
-        ("GET", "/ttl?key=a", "", 404, json!("key_not_found")),
-        ("POST", "/expire", r#"{"key":"a","ttl":1}"#, 404, json!("key_not_found")),
-        ("POST", "/persist", r#"{"key":"a"}"#, 404, json!("key_not_found")),
-        ("GET", "/exists?key=a", "", 200, json!({"key": "a", "exists": false})),
-        ("POST", "/set", r#"{"key":"a","value":"1","ttl":100.5}"#, 200, json!({"key": "a", "ttl": 100.5, "version": "*"})),
-        ("GET", "/exists?key=a", "", 200, json!({"key": "a", "exists": true})),
-        ("POST", "/exists", r#"{"key_base64":"YQ"}"#, 200, json!({"key": "a", "exists": true})),
-        ("GET", "/ttl?key=a", "", 200, json!({"key": "a", "ttl": 100.5, "version": "*"})),
-        ("POST", "/ttl", r#"{"key":"a"}"#, 200, json!({"key": "a", "ttl": 100.5, "version": "*"})),
-        ("POST", "/set", r#"{"key":"a","value":"2","keep_ttl":true}"#, 200, json!({"key": "a", "ttl": 100.5, "version": "*"})),
-        ("POST", "/persist", r#"{"key":"a"}"#, 200, json!({"key": "a", "ttl": null, "version": "*"})),
-        ("POST", "/expire", r#"{"key":"a","ttl":1000}"#, 200, json!({"key": "a", "ttl": 1000.0, "version": "*"})),
-        ("POST", "/expire", r#"{"key":"a","ttl":0}"#, 200, json!({"key": "a", "ttl": null, "version": "*"})),
-        ("POST", "/incr", r#"{"key":"a","by":-3}"#, 200, json!({"key": "a", "value": -1, "ttl": null, "version": "*"})),
-        ("POST", "/incr", r#"{"key":"c"}"#, 200, json!({"key": "c", "value": 1, "ttl": null, "version": "*"})),
-        ("POST", "/incr", r#"{"key":"c2","by":5,"initial":10,"ttl":100}"#, 200, json!({"key": "c2", "value": 15, "ttl": 100.0, "version": "*"})),
-        ("POST", "/incr", r#"{"key":"c","by":9223372036854775807}"#, 409, json!("overflow")),
-        ("POST", "/set", r#"{"key":"w","value":"word"}"#, 200, json!({"key": "w", "ttl": null, "version": "*"})),
-        ("POST", "/incr", r#"{"key":"w"}"#, 409, json!("not_an_integer")),
-        ("DELETE", "/delete?key=w", "", 200, json!({"deleted": true})),
-        ("DELETE", "/delete?key=w", "", 200, json!({"deleted": false})),
-        ("POST", "/delete", r#"{"key":"a"}"#, 200, json!({"deleted": true})),
-        ("POST", "/flush", "", 200, json!({"flushed": true})),
-        ("GET", "/keys", "", 200, json!({"keys": [], "cursor": "0"})),
-    ]);
+    run(
+        &mut client,
+        &[
+            ("GET", "/get?key=a", "", 404, json!("key_not_found")),
+            (
+                "POST",
+                "/get",
+                r#"{"key":"a"}"#,
+                404,
+                json!("key_not_found"),
+            ),
+            ("GET", "/ttl?key=a", "", 404, json!("key_not_found")),
+            (
+                "POST",
+                "/expire",
+                r#"{"key":"a","ttl":1}"#,
+                404,
+                json!("key_not_found"),
+            ),
+            (
+                "POST",
+                "/persist",
+                r#"{"key":"a"}"#,
+                404,
+                json!("key_not_found"),
+            ),
+            (
+                "GET",
+                "/exists?key=a",
+                "",
+                200,
+                json!({"key": "a", "exists": false}),
+            ),
+            (
+                "POST",
+                "/set",
+                r#"{"key":"a","value":"1","ttl":100.5}"#,
+                200,
+                json!({"key": "a", "ttl": 100.5, "version": "*"}),
+            ),
+            (
+                "GET",
+                "/exists?key=a",
+                "",
+                200,
+                json!({"key": "a", "exists": true}),
+            ),
+            (
+                "POST",
+                "/exists",
+                r#"{"key_base64":"YQ"}"#,
+                200,
+                json!({"key": "a", "exists": true}),
+            ),
+            (
+                "GET",
+                "/ttl?key=a",
+                "",
+                200,
+                json!({"key": "a", "ttl": 100.5, "version": "*"}),
+            ),
+            (
+                "POST",
+                "/ttl",
+                r#"{"key":"a"}"#,
+                200,
+                json!({"key": "a", "ttl": 100.5, "version": "*"}),
+            ),
+            (
+                "POST",
+                "/set",
+                r#"{"key":"a","value":"2","keep_ttl":true}"#,
+                200,
+                json!({"key": "a", "ttl": 100.5, "version": "*"}),
+            ),
+            (
+                "POST",
+                "/persist",
+                r#"{"key":"a"}"#,
+                200,
+                json!({"key": "a", "ttl": null, "version": "*"}),
+            ),
+            (
+                "POST",
+                "/expire",
+                r#"{"key":"a","ttl":1000}"#,
+                200,
+                json!({"key": "a", "ttl": 1000.0, "version": "*"}),
+            ),
+            (
+                "POST",
+                "/expire",
+                r#"{"key":"a","ttl":0}"#,
+                200,
+                json!({"key": "a", "ttl": null, "version": "*"}),
+            ),
+            (
+                "POST",
+                "/incr",
+                r#"{"key":"a","by":-3}"#,
+                200,
+                json!({"key": "a", "value": -1, "ttl": null, "version": "*"}),
+            ),
+            (
+                "POST",
+                "/incr",
+                r#"{"key":"c"}"#,
+                200,
+                json!({"key": "c", "value": 1, "ttl": null, "version": "*"}),
+            ),
+            (
+                "POST",
+                "/incr",
+                r#"{"key":"c2","by":5,"initial":10,"ttl":100}"#,
+                200,
+                json!({"key": "c2", "value": 15, "ttl": 100.0, "version": "*"}),
+            ),
+            (
+                "POST",
+                "/incr",
+                r#"{"key":"c","by":9223372036854775807}"#,
+                409,
+                json!("overflow"),
+            ),
+            (
+                "POST",
+                "/set",
+                r#"{"key":"w","value":"word"}"#,
+                200,
+                json!({"key": "w", "ttl": null, "version": "*"}),
+            ),
+            (
+                "POST",
+                "/incr",
+                r#"{"key":"w"}"#,
+                409,
+                json!("not_an_integer"),
+            ),
+            ("DELETE", "/delete?key=w", "", 200, json!({"deleted": true})),
+            (
+                "DELETE",
+                "/delete?key=w",
+                "",
+                200,
+                json!({"deleted": false}),
+            ),
+            (
+                "POST",
+                "/delete",
+                r#"{"key":"a"}"#,
+                200,
+                json!({"deleted": true}),
+            ),
+            ("POST", "/flush", "", 200, json!({"flushed": true})),
+            ("GET", "/keys", "", 200, json!({"keys": [], "cursor": "0"})),
+        ],
+    );
 }
 
 #[test]
@@ -127,13 +376,46 @@ fn conditions_of_a_set() {
     let node = node(&[]);
     let mut client = Client::connect(node.local_addr());
     let refused = json!("precondition_failed");
-    run(&mut client, &[
-        ("POST", "/set", r#"{"key":"a","value":1,"xx":true}"#, 412, refused.clone()),
-        ("POST", "/set", r#"{"key":"a","value":1,"if_version":"1-1"}"#, 412, refused.clone()),
-        ("POST", "/set", r#"{"key":"a","value":1,"nx":true}"#, 200, json!({"key": "a", "ttl": null, "version": "*"})),
-        ("POST", "/set", r#"{"key":"a","value":2,"nx":true}"#, 412, refused),
-        ("POST", "/set", r#"{"key":"a","value":2,"xx":true}"#, 200, json!({"key": "a", "ttl": null, "version": "*"})),
-    ]);
+    run(
+        &mut client,
+        &[
+            (
+                "POST",
+                "/set",
+                r#"{"key":"a","value":1,"xx":true}"#,
+                412,
+                refused.clone(),
+            ),
+            (
+                "POST",
+                "/set",
+                r#"{"key":"a","value":1,"if_version":"1-1"}"#,
+                412,
+                refused.clone(),
+            ),
+            (
+                "POST",
+                "/set",
+                r#"{"key":"a","value":1,"nx":true}"#,
+                200,
+                json!({"key": "a", "ttl": null, "version": "*"}),
+            ),
+            (
+                "POST",
+                "/set",
+                r#"{"key":"a","value":2,"nx":true}"#,
+                412,
+                refused,
+            ),
+            (
+                "POST",
+                "/set",
+                r#"{"key":"a","value":2,"xx":true}"#,
+                200,
+                json!({"key": "a", "ttl": null, "version": "*"}),
+            ),
+        ],
+    );
     let version = client.get("/ttl?key=a").json()["version"].clone();
     let set = |value: u8| json!({"key": "a", "value": value, "if_version": version}).to_string();
     assert_eq!(client.post("/set", &set(3)).status, 200);
@@ -146,7 +428,11 @@ fn conditions_of_a_set() {
 
 #[test]
 fn what_cannot_be_meant_is_refused_and_says_why() {
-    let node = node(&[("limits.max_value_bytes", "1000"), ("limits.max_body_bytes", "100KiB"), ("limits.max_batch_items", "3")]);
+    let node = node(&[
+        ("limits.max_value_bytes", "1000"),
+        ("limits.max_body_bytes", "100KiB"),
+        ("limits.max_batch_items", "3"),
+    ]);
     let mut client = Client::connect(node.local_addr());
     let long_key = format!(r#"{{"key":"{}","value":1}}"#, "k".repeat(65_537));
     let long_value = format!(r#"{{"key":"a","value":"{}"}}"#, "v".repeat(1001));
@@ -154,52 +440,300 @@ fn what_cannot_be_meant_is_refused_and_says_why() {
     let cases: &[(&str, &str, &str, u16, &str, &str)] = &[
         ("POST", "/set", "", 400, "invalid_json", "empty"),
         ("POST", "/set", "{", 400, "invalid_json", "line 1 column 1"),
-        ("POST", "/set", "{\"key\":\"a\",\n\"value\":1,}", 400, "invalid_json", "line 2 column"),
-        ("POST", "/set", r#"{"key":"a","value":1}x"#, 400, "invalid_json", "trailing characters"),
+        (
+            "POST",
+            "/set",
+            "{\"key\":\"a\",\n\"value\":1,}",
+            400,
+            "invalid_json",
+            "line 2 column",
+        ),
+        (
+            "POST",
+            "/set",
+            r#"{"key":"a","value":1}x"#,
+            400,
+            "invalid_json",
+            "trailing characters",
+        ),
         ("POST", "/set", r#"["a",1]"#, 400, "invalid_json", ""),
-        ("POST", "/set", r#"{"key":"a","value":1,"tll":5}"#, 400, "invalid_json", "unknown field `tll`, expected one of `key`"),
-        ("POST", "/set", r#"{"key":"a","key":"b","value":1}"#, 400, "invalid_json", "duplicate field `key` at line 1"),
-        ("POST", "/set", r#"{"key":5,"value":1}"#, 400, "invalid_json", "expected a string at line 1"),
-        ("POST", "/set", r#"{"key":"a","value":1,"ttl":"5"}"#, 400, "invalid_json", "expected f64"),
-        ("POST", "/set", r#"{"key":"a","value":1,"nx":1}"#, 400, "invalid_json", "expected a boolean"),
-        ("POST", "/set", "{\"key\":\"\u{1}\",\"value\":1}", 400, "invalid_json", "control character"),
-        ("POST", "/set", r#"{"value":1}"#, 400, "key_missing", "expected key or key_base64"),
-        ("POST", "/set", r#"{"key":"a","key_base64":"YQ==","value":1}"#, 400, "key_conflict", "not both"),
-        ("POST", "/set", r#"{"key_base64":"!","value":1}"#, 400, "invalid_base64", "key_base64"),
-        ("POST", "/set", &long_key, 400, "key_too_long", "65537 bytes; the most is 65536"),
-        ("POST", "/set", r#"{"key":"a"}"#, 400, "value_missing", "expected value"),
-        ("POST", "/set", r#"{"key":"a","value":1,"value_base64":"YQ=="}"#, 400, "value_conflict", "not both"),
-        ("POST", "/set", r#"{"key":"a","value":"\ud800"}"#, 400, "invalid_value", "in the string of value"),
-        ("POST", "/set", &long_value, 413, "value_too_large", "1001 bytes; the most is limits.max_value_bytes, 1000"),
-        ("POST", "/set", r#"{"key":"a","value":1,"ttl":-1}"#, 400, "invalid_ttl", "from 0 up"),
-        ("POST", "/set", r#"{"key":"a","value":1,"ttl":1e12}"#, 400, "invalid_ttl", "9999"),
-        ("POST", "/set", r#"{"key":"a","value":1,"ttl":1,"keep_ttl":true}"#, 400, "invalid_ttl", "not both"),
-        ("POST", "/set", r#"{"key":"a","value":1,"nx":true,"xx":true}"#, 400, "invalid_precondition", "nx and xx"),
-        ("POST", "/set", r#"{"key":"a","value":1,"nx":true,"if_version":"1-1"}"#, 400, "invalid_precondition", "nx and if_version"),
-        ("POST", "/set", r#"{"key":"a","value":1,"if_version":"1"}"#, 400, "invalid_version", "looks like"),
-        ("POST", "/expire", r#"{"key":"a"}"#, 400, "invalid_ttl", "expected ttl"),
-        ("POST", "/incr", r#"{"key":"a","by":1.5}"#, 400, "invalid_json", "expected i64"),
-        ("POST", "/mget", r#"{"keys":["a","b","c","d"]}"#, 400, "batch_too_large", "limits.max_batch_items, 3"),
-        ("POST", "/mget", r#"{"keys":[1]}"#, 400, "invalid_json", "a key, or an object"),
-        ("POST", "/mget", r#"{"keys":[{"kay":"a"}]}"#, 400, "invalid_json", "unknown field `kay`"),
+        (
+            "POST",
+            "/set",
+            r#"{"key":"a","value":1,"tll":5}"#,
+            400,
+            "invalid_json",
+            "unknown field `tll`, expected one of `key`",
+        ),
+        (
+            "POST",
+            "/set",
+            r#"{"key":"a","key":"b","value":1}"#,
+            400,
+            "invalid_json",
+            "duplicate field `key` at line 1",
+        ),
+        (
+            "POST",
+            "/set",
+            r#"{"key":5,"value":1}"#,
+            400,
+            "invalid_json",
+            "expected a string at line 1",
+        ),
+        (
+            "POST",
+            "/set",
+            r#"{"key":"a","value":1,"ttl":"5"}"#,
+            400,
+            "invalid_json",
+            "expected f64",
+        ),
+        (
+            "POST",
+            "/set",
+            r#"{"key":"a","value":1,"nx":1}"#,
+            400,
+            "invalid_json",
+            "expected a boolean",
+        ),
+        (
+            "POST",
+            "/set",
+            "{\"key\":\"\u{1}\",\"value\":1}",
+            400,
+            "invalid_json",
+            "control character",
+        ),
+        (
+            "POST",
+            "/set",
+            r#"{"value":1}"#,
+            400,
+            "key_missing",
+            "expected key or key_base64",
+        ),
+        (
+            "POST",
+            "/set",
+            r#"{"key":"a","key_base64":"YQ==","value":1}"#,
+            400,
+            "key_conflict",
+            "not both",
+        ),
+        (
+            "POST",
+            "/set",
+            r#"{"key_base64":"!","value":1}"#,
+            400,
+            "invalid_base64",
+            "key_base64",
+        ),
+        (
+            "POST",
+            "/set",
+            &long_key,
+            400,
+            "key_too_long",
+            "65537 bytes; the most is 65536",
+        ),
+        (
+            "POST",
+            "/set",
+            r#"{"key":"a"}"#,
+            400,
+            "value_missing",
+            "expected value",
+        ),
+        (
+            "POST",
+            "/set",
+            r#"{"key":"a","value":1,"value_base64":"YQ=="}"#,
+            400,
+            "value_conflict",
+            "not both",
+        ),
+        (
+            "POST",
+            "/set",
+            r#"{"key":"a","value":"\ud800"}"#,
+            400,
+            "invalid_value",
+            "in the string of value",
+        ),
+        (
+            "POST",
+            "/set",
+            &long_value,
+            413,
+            "value_too_large",
+            "1001 bytes; the most is limits.max_value_bytes, 1000",
+        ),
+        (
+            "POST",
+            "/set",
+            r#"{"key":"a","value":1,"ttl":-1}"#,
+            400,
+            "invalid_ttl",
+            "from 0 up",
+        ),
+        (
+            "POST",
+            "/set",
+            r#"{"key":"a","value":1,"ttl":1e12}"#,
+            400,
+            "invalid_ttl",
+            "9999",
+        ),
+        (
+            "POST",
+            "/set",
+            r#"{"key":"a","value":1,"ttl":1,"keep_ttl":true}"#,
+            400,
+            "invalid_ttl",
+            "not both",
+        ),
+        (
+            "POST",
+            "/set",
+            r#"{"key":"a","value":1,"nx":true,"xx":true}"#,
+            400,
+            "invalid_precondition",
+            "nx and xx",
+        ),
+        (
+            "POST",
+            "/set",
+            r#"{"key":"a","value":1,"nx":true,"if_version":"1-1"}"#,
+            400,
+            "invalid_precondition",
+            "nx and if_version",
+        ),
+        (
+            "POST",
+            "/set",
+            r#"{"key":"a","value":1,"if_version":"1"}"#,
+            400,
+            "invalid_version",
+            "looks like",
+        ),
+        (
+            "POST",
+            "/expire",
+            r#"{"key":"a"}"#,
+            400,
+            "invalid_ttl",
+            "expected ttl",
+        ),
+        (
+            "POST",
+            "/incr",
+            r#"{"key":"a","by":1.5}"#,
+            400,
+            "invalid_json",
+            "expected i64",
+        ),
+        (
+            "POST",
+            "/mget",
+            r#"{"keys":["a","b","c","d"]}"#,
+            400,
+            "batch_too_large",
+            "limits.max_batch_items, 3",
+        ),
+        (
+            "POST",
+            "/mget",
+            r#"{"keys":[1]}"#,
+            400,
+            "invalid_json",
+            "a key, or an object",
+        ),
+        (
+            "POST",
+            "/mget",
+            r#"{"keys":[{"kay":"a"}]}"#,
+            400,
+            "invalid_json",
+            "unknown field `kay`",
+        ),
         ("GET", "/get", "", 400, "key_missing", "expected key"),
         ("GET", "/get?key=a&key=b", "", 400, "invalid_query", "twice"),
-        ("GET", "/get?kye=a", "", 400, "invalid_query", "unknown parameter \"kye\""),
+        (
+            "GET",
+            "/get?kye=a",
+            "",
+            400,
+            "invalid_query",
+            "unknown parameter \"kye\"",
+        ),
         ("GET", "/get?key=%zz", "", 400, "invalid_query", "%25"),
-        ("GET", "/get?key=a&key_base64=YQ", "", 400, "key_conflict", "not both"),
-        ("GET", "/get?key_base64=!", "", 400, "invalid_base64", "key_base64"),
-        ("GET", "/keys?limit=0", "", 400, "invalid_limit", "from 1 to"),
-        ("GET", "/keys?limit=x", "", 400, "invalid_limit", "limit is x"),
-        ("GET", "/keys?cursor=x", "", 400, "invalid_cursor", "expected \"0\""),
-        ("GET", "/gett?key=a", "", 404, "route_not_found", "did you mean"),
-        ("PATCH", "/set", "", 405, "method_not_allowed", "it takes POST"),
+        (
+            "GET",
+            "/get?key=a&key_base64=YQ",
+            "",
+            400,
+            "key_conflict",
+            "not both",
+        ),
+        (
+            "GET",
+            "/get?key_base64=!",
+            "",
+            400,
+            "invalid_base64",
+            "key_base64",
+        ),
+        (
+            "GET",
+            "/keys?limit=0",
+            "",
+            400,
+            "invalid_limit",
+            "from 1 to",
+        ),
+        (
+            "GET",
+            "/keys?limit=x",
+            "",
+            400,
+            "invalid_limit",
+            "limit is x",
+        ),
+        (
+            "GET",
+            "/keys?cursor=x",
+            "",
+            400,
+            "invalid_cursor",
+            "expected \"0\"",
+        ),
+        (
+            "GET",
+            "/gett?key=a",
+            "",
+            404,
+            "route_not_found",
+            "did you mean",
+        ),
+        (
+            "PATCH",
+            "/set",
+            "",
+            405,
+            "method_not_allowed",
+            "it takes POST",
+        ),
     ];
     for (method, target, body, status, code, detail) in cases {
         let response = client.request(method, target, &[], body.as_bytes());
         let shown = format!("{method} {target} {body:.80}: {}", response.text());
         assert_eq!(response.status, *status, "{shown}");
         check(&response, &json!(code), &shown);
-        let found = response.json()["detail"].as_str().unwrap_or_default().to_owned();
+        let found = response.json()["detail"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
         assert!(found.contains(detail), "{shown}: expected {detail:?}");
     }
     let allowed = client.request("PUT", "/get", &[], b"");
@@ -210,32 +744,62 @@ fn what_cannot_be_meant_is_refused_and_says_why() {
 fn batches_answer_in_order() {
     let node = node(&[]);
     let mut client = Client::connect(node.local_addr());
-    run(&mut client, &[
-        ("POST", "/mset", r#"{"items":[{"key":"a","value":1,"ttl":50},{"key":"b"},{"value":1},{"key":"c","value":"x"},{"key":"c","value":"y","nx":true}]}"#, 200, json!({"results": [
-            {"key": "a", "ttl": 50.0, "version": "*"},
-            {"key": "b", "error": {"status": 400, "code": "value_missing", "detail": "*"}},
-            {"error": {"status": 400, "code": "key_missing", "detail": "*"}},
-            {"key": "c", "ttl": null, "version": "*"},
-            {"key": "c", "error": {"status": 412, "code": "precondition_failed", "detail": "*", "current_version": "*"}},
-        ]})),
-        ("POST", "/mget", r#"{"keys":["c","none",{"key_base64":"YQ=="},{},"c"]}"#, 200, json!({"results": [
-            {"key": "c", "value": "x", "ttl": null, "version": "*"},
-            {"key": "none", "error": {"status": 404, "code": "key_not_found"}},
-            {"key": "a", "value": 1, "ttl": 50.0, "version": "*"},
-            {"error": {"status": 400, "code": "key_missing", "detail": "*"}},
-            {"key": "c", "value": "x", "ttl": null, "version": "*"},
-        ]})),
-        ("POST", "/mdelete", r#"{"keys":["c","c"]}"#, 200, json!({"results": [
-            {"key": "c", "deleted": true},
-            {"key": "c", "deleted": false},
-        ]})),
-        ("POST", "/mget", r#"{"keys":[]}"#, 200, json!({"results": []})),
-    ]);
+    run(
+        &mut client,
+        &[
+            (
+                "POST",
+                "/mset",
+                r#"{"items":[{"key":"a","value":1,"ttl":50},{"key":"b"},{"value":1},{"key":"c","value":"x"},{"key":"c","value":"y","nx":true}]}"#,
+                200,
+                json!({"results": [
+                    {"key": "a", "ttl": 50.0, "version": "*"},
+                    {"key": "b", "error": {"status": 400, "code": "value_missing", "detail": "*"}},
+                    {"error": {"status": 400, "code": "key_missing", "detail": "*"}},
+                    {"key": "c", "ttl": null, "version": "*"},
+                    {"key": "c", "error": {"status": 412, "code": "precondition_failed", "detail": "*", "current_version": "*"}},
+                ]}),
+            ),
+            (
+                "POST",
+                "/mget",
+                r#"{"keys":["c","none",{"key_base64":"YQ=="},{},"c"]}"#,
+                200,
+                json!({"results": [
+                    {"key": "c", "value": "x", "ttl": null, "version": "*"},
+                    {"key": "none", "error": {"status": 404, "code": "key_not_found"}},
+                    {"key": "a", "value": 1, "ttl": 50.0, "version": "*"},
+                    {"error": {"status": 400, "code": "key_missing", "detail": "*"}},
+                    {"key": "c", "value": "x", "ttl": null, "version": "*"},
+                ]}),
+            ),
+            (
+                "POST",
+                "/mdelete",
+                r#"{"keys":["c","c"]}"#,
+                200,
+                json!({"results": [
+                    {"key": "c", "deleted": true},
+                    {"key": "c", "deleted": false},
+                ]}),
+            ),
+            (
+                "POST",
+                "/mget",
+                r#"{"keys":[]}"#,
+                200,
+                json!({"results": []}),
+            ),
+        ],
+    );
 }
 
 #[test]
 fn an_answer_to_a_batch_is_bounded() {
-    let node = node(&[("limits.max_body_bytes", "64KiB"), ("limits.max_value_bytes", "40000")]);
+    let node = node(&[
+        ("limits.max_body_bytes", "64KiB"),
+        ("limits.max_value_bytes", "40000"),
+    ]);
     let mut client = Client::connect(node.local_addr());
     let value = "v".repeat(40_000);
     client.post("/set", &json!({"key": "a", "value": value}).to_string());
@@ -263,7 +827,10 @@ fn a_scan_returns_every_key() {
                 let keys = page[name].as_array().into_iter().flatten();
                 found.extend(keys.map(|key| key.as_str().expect("text").to_owned()));
             }
-            page["cursor"].as_str().expect("text").clone_into(&mut cursor);
+            page["cursor"]
+                .as_str()
+                .expect("text")
+                .clone_into(&mut cursor);
             if cursor == "0" {
                 found.sort_unstable();
                 found.dedup();
@@ -298,11 +865,19 @@ fn consistency_levels() {
             .map(|level| ("x-consistency-level", level))
             .into_iter()
             .collect();
-        for (target, found) in [("/get?key=a", 200), ("/get?key=none", 404), ("/cache/a", 200)] {
+        for (target, found) in [
+            ("/get?key=a", 200),
+            ("/get?key=none", 404),
+            ("/cache/a", 200),
+        ] {
             let response = client.request("GET", target, &headers, b"");
             let expected = if status == 200 { found } else { status };
             assert_eq!(response.status, expected, "{given:?}: {}", response.text());
-            assert_eq!(response.header("x-consistency-level"), answered, "{given:?}");
+            assert_eq!(
+                response.header("x-consistency-level"),
+                answered,
+                "{given:?}"
+            );
         }
     }
 }
@@ -317,6 +892,9 @@ fn large_values_through_json() {
         let response = client.post("/set", &json!({"key": "k", "value": value}).to_string());
         assert_eq!(response.status, 200, "{}", response.text());
         assert_eq!(client.get("/get?key=k").json()["value"], value, "{len}");
-        assert_eq!(client.post("/mget", r#"{"keys":["k"]}"#).json()["results"][0]["value"], value);
+        assert_eq!(
+            client.post("/mget", r#"{"keys":["k"]}"#).json()["results"][0]["value"],
+            value
+        );
     }
 }

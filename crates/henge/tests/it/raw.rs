@@ -25,7 +25,11 @@ fn bodies_and_their_types() {
             assert_eq!(found.status, 200);
             assert_eq!(found.header("content-type"), Some(expected));
             assert_eq!(found.header("etag"), Some(&*etag));
-            assert_eq!(found.header("content-length"), Some(&*body.len().to_string()), "{method} {key}");
+            assert_eq!(
+                found.header("content-length"),
+                Some(&*body.len().to_string()),
+                "{method} {key}"
+            );
             assert_eq!(found.body, if method == "GET" { body } else { b"" });
         }
     }
@@ -52,7 +56,11 @@ fn keys_are_the_rest_of_the_path_decoded_once() {
         ("//", "//"),
         ("..", ".."),
     ] {
-        assert_eq!(put(&mut client, path, &[], path.as_bytes()).status, 204, "{path}");
+        assert_eq!(
+            put(&mut client, path, &[], path.as_bytes()).status,
+            204,
+            "{path}"
+        );
         let body = serde_json::json!({"key": key}).to_string();
         assert_eq!(client.post("/get", &body).json()["value"], path);
     }
@@ -62,7 +70,11 @@ fn keys_are_the_rest_of_the_path_decoded_once() {
         ("a?b", 400, "invalid_query"),
     ] {
         let response = client.get(&format!("/cache/{path}"));
-        assert_eq!((response.status, &*response.code()), (status, code), "{path}");
+        assert_eq!(
+            (response.status, &*response.code()),
+            (status, code),
+            "{path}"
+        );
     }
 }
 
@@ -73,24 +85,39 @@ fn lifetimes() {
     for (headers, ttl) in [
         (&[("cache-control", "public, max-age=600")][..], Some(600)),
         (&[("x-ttl", "599.5")], Some(599)),
-        (&[("x-ttl", "100"), ("cache-control", "max-age=7")], Some(100)),
+        (
+            &[("x-ttl", "100"), ("cache-control", "max-age=7")],
+            Some(100),
+        ),
         (&[("cache-control", "no-cache")], None),
         (&[("x-ttl", "0")], None),
     ] {
         assert_eq!(put(&mut client, "k", headers, b"v").status, 204);
         let found = client.get("/cache/k");
-        let left = found.header("x-ttl").map(|ttl| ttl.parse::<f64>().expect("seconds"));
+        let left = found
+            .header("x-ttl")
+            .map(|ttl| ttl.parse::<f64>().expect("seconds"));
         assert_eq!(left.is_some(), ttl.is_some(), "{headers:?}");
         if let (Some(left), Some(ttl)) = (left, ttl) {
-            assert!(left <= f64::from(ttl) + 0.5 && left > f64::from(ttl) - 60.0, "{left}");
+            assert!(
+                left <= f64::from(ttl) + 0.5 && left > f64::from(ttl) - 60.0,
+                "{left}"
+            );
             let max_age = found.header("cache-control").expect("a lifetime");
-            let seconds: f64 = max_age.strip_prefix("max-age=").and_then(|s| s.parse().ok()).expect("seconds");
+            let seconds: f64 = max_age
+                .strip_prefix("max-age=")
+                .and_then(|s| s.parse().ok())
+                .expect("seconds");
             assert!(seconds <= left && seconds > left - 1.0);
         }
     }
     for value in ["-1", "soon", "1e3", "99999999999999"] {
         let response = put(&mut client, "k", &[("x-ttl", value)], b"v");
-        assert_eq!((response.status, &*response.code()), (400, "invalid_ttl"), "{value}");
+        assert_eq!(
+            (response.status, &*response.code()),
+            (400, "invalid_ttl"),
+            "{value}"
+        );
     }
 }
 
@@ -98,10 +125,16 @@ fn lifetimes() {
 fn conditional_requests() {
     let node = node(&[]);
     let mut client = Client::connect(node.local_addr());
-    assert_eq!(put(&mut client, "k", &[("if-match", "*")], b"0").code(), "precondition_failed");
+    assert_eq!(
+        put(&mut client, "k", &[("if-match", "*")], b"0").code(),
+        "precondition_failed"
+    );
     let first = put(&mut client, "k", &[("if-none-match", "*")], b"1");
     let old = first.header("etag").expect("an ETag").to_owned();
-    assert_eq!(put(&mut client, "k", &[("if-none-match", "*")], b"2").status, 412);
+    assert_eq!(
+        put(&mut client, "k", &[("if-none-match", "*")], b"2").status,
+        412
+    );
     let second = put(&mut client, "k", &[("if-match", &old)], b"2");
     let new = second.header("etag").expect("an ETag").to_owned();
     assert_ne!(old, new);
@@ -142,7 +175,12 @@ fn gzip_is_answered_as_stored() {
     let mut client = Client::connect(node.local_addr());
     for len in [2_000, 300_000] {
         let value = "compress me ".repeat(len / 12);
-        put(&mut client, "k", &[("content-type", "text/plain")], value.as_bytes());
+        put(
+            &mut client,
+            "k",
+            &[("content-type", "text/plain")],
+            value.as_bytes(),
+        );
         let packed = client.request("GET", "/cache/k", &[("accept-encoding", "br, gzip")], b"");
         assert_eq!(packed.header("content-encoding"), Some("gzip"));
         assert_eq!(packed.header("vary"), Some("accept-encoding"));
@@ -154,7 +192,10 @@ fn gzip_is_answered_as_stored() {
             assert_eq!(plain.header("vary"), Some("accept-encoding"));
             assert_eq!(plain.text(), value);
             let head = client.request("HEAD", "/cache/k", accepted, b"");
-            assert_eq!(head.header("content-length"), Some(&*value.len().to_string()));
+            assert_eq!(
+                head.header("content-length"),
+                Some(&*value.len().to_string())
+            );
         }
         assert_eq!(client.get("/get?key=k").json()["value"], value);
     }
@@ -168,11 +209,23 @@ fn what_is_not_taken() {
     let node = node(&[("limits.max_value_bytes", "100KB")]);
     let mut client = Client::connect(node.local_addr());
     let long = format!("text/{}", "x".repeat(251));
-    assert_eq!(put(&mut client, "k", &[("content-type", &long)], b"v").code(), "invalid_content_type");
-    assert_eq!(put(&mut client, "k", &[("content-type", &long[..255])], b"v").status, 204);
-    assert_eq!(put(&mut client, "k", &[("content-encoding", "identity")], b"v").status, 204);
+    assert_eq!(
+        put(&mut client, "k", &[("content-type", &long)], b"v").code(),
+        "invalid_content_type"
+    );
+    assert_eq!(
+        put(&mut client, "k", &[("content-type", &long[..255])], b"v").status,
+        204
+    );
+    assert_eq!(
+        put(&mut client, "k", &[("content-encoding", "identity")], b"v").status,
+        204
+    );
     let mut client = Client::connect(node.local_addr());
-    assert_eq!(put(&mut client, "k", &[("content-encoding", "gzip")], b"v").code(), "unsupported_encoding");
+    assert_eq!(
+        put(&mut client, "k", &[("content-encoding", "gzip")], b"v").code(),
+        "unsupported_encoding"
+    );
     // It is refused by its announced length, before it is sent.
     let mut client = Client::connect(node.local_addr());
     client
@@ -183,7 +236,8 @@ fn what_is_not_taken() {
     client.until_closed();
     // Without an announced length, while it comes.
     let mut client = Client::connect(node.local_addr());
-    let mut chunked = b"PUT /cache/k HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
+    let mut chunked =
+        b"PUT /cache/k HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
     for _ in 0..200 {
         chunked.extend_from_slice(b"400\r\n");
         chunked.extend_from_slice(&[b'x'; 1024]);
