@@ -11,11 +11,12 @@ use henge_wire::{MAX_KEY_BYTES, Version};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use super::problem::{Code, Problem};
 
 /// Names one key: by its text, or by its bytes in base64.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct KeyRequest {
     key: Option<String>,
@@ -23,12 +24,13 @@ pub(crate) struct KeyRequest {
 }
 
 /// A value to store.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SetRequest<'a> {
     key: Option<String>,
     key_base64: Option<String>,
     #[serde(borrow, default, deserialize_with = "present")]
+    #[schema(value_type = Value)]
     value: Option<&'a RawValue>,
     value_base64: Option<String>,
     pub(crate) ttl: Option<f64>,
@@ -42,22 +44,24 @@ pub(crate) struct SetRequest<'a> {
 }
 
 /// Values to store.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct MsetRequest<'a> {
     #[serde(borrow)]
+    #[schema(value_type = Vec<SetRequest>)]
     pub(crate) items: Vec<SetRequest<'a>>,
 }
 
 /// Names many keys.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct KeysRequest {
+    #[schema(value_type = Vec<Value>)]
     pub(crate) keys: Vec<NamedKey>,
 }
 
 /// What to add to a counter.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct IncrRequest {
     key: Option<String>,
@@ -68,7 +72,7 @@ pub(crate) struct IncrRequest {
 }
 
 /// A new lifetime.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ExpireRequest {
     key: Option<String>,
@@ -77,7 +81,7 @@ pub(crate) struct ExpireRequest {
 }
 
 /// A page of a scan.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ScanRequest {
     pub(crate) prefix: Option<String>,
