@@ -130,16 +130,16 @@ impl Cache {
         }
         let current = inner.items.get(command.key).map(|kept| kept.version);
         match &command.operation {
-            Operation::Get | Operation::Peek => match inner.items.get(command.key) {
-                Some(kept) => {
-                    inner.stats.hits += 1;
+            Operation::Get | Operation::Peek => {
+                let counts = matches!(command.operation, Operation::Get);
+                if let Some(kept) = inner.items.get(command.key) {
+                    inner.stats.hits += u64::from(counts);
                     answer(Reply::Found(kept.item()))
-                }
-                None => {
-                    inner.stats.misses += 1;
+                } else {
+                    inner.stats.misses += u64::from(counts);
                     answer(Reply::Missing)
                 }
-            },
+            }
             Operation::Set {
                 value,
                 expiry,

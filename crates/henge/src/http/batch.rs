@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use super::json;
 use super::problem::{Code, Problem};
 use super::requests::{KeysRequest, MsetRequest, NamedKey, parse};
-use super::service::{Outcome, json_response};
+use super::service::{Outcome, Whole, json_response};
 use super::single::{
     json_body, missing, overloaded, parsed_body, remove, store, write_item, write_stored,
 };
@@ -89,9 +89,9 @@ impl<'a> Results<'a> {
         self.out.len() + len <= self.local.shared.limits().max_body_bytes
     }
 
-    fn finish(mut self) -> Outcome {
+    fn finish(mut self) -> Whole {
         self.out.extend_from_slice(b"]}");
-        Ok(json_response(self.hold.attach(Bytes::from(self.out))))
+        json_response(self.hold.attach(Bytes::from(self.out)))
     }
 }
 
@@ -114,7 +114,7 @@ pub(crate) async fn mset(local: Rc<Local>, body: Incoming) -> Outcome {
             },
         }
     }
-    results.finish()
+    Ok(results.finish())
 }
 
 /// `POST /mget`.
@@ -162,7 +162,7 @@ pub(crate) async fn mget(local: Rc<Local>, body: Incoming) -> Outcome {
             }
         }
     }
-    results.finish()
+    Ok(results.finish())
 }
 
 /// `POST /mdelete`.
@@ -193,7 +193,7 @@ pub(crate) async fn mdelete(local: Rc<Local>, body: Incoming) -> Outcome {
             }
         }
     }
-    results.finish()
+    Ok(results.finish())
 }
 
 async fn keys_in(local: &Local, body: Incoming) -> Result<Vec<NamedKey>, Problem> {

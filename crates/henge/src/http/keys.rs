@@ -89,15 +89,12 @@ async fn page(local: &Local, prefix: &[u8], cursor: Option<&str>, limit: Option<
                 return;
             }
             count += 1;
-            match std::str::from_utf8(key) {
-                Ok(text) => {
-                    json::write_string(&mut texts, text);
-                    texts.push(b',');
-                }
-                Err(_) => {
-                    json::write_base64(&mut blobs, key);
-                    blobs.push(b',');
-                }
+            if let Ok(text) = std::str::from_utf8(key) {
+                json::write_string(&mut texts, text);
+                texts.push(b',');
+            } else {
+                json::write_base64(&mut blobs, key);
+                blobs.push(b',');
             }
         });
         if cursor == start || count >= limit {

@@ -15,7 +15,7 @@ macro_rules! codes {
     ($($code:ident $name:literal $status:literal $title:literal;)*) => {
         /// A stable name of what went wrong.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-        pub(crate) enum Code { $(#[doc = $title] $code,)* }
+        pub(crate) enum Code { $(#[doc = concat!("`", $name, "`")] $code,)* }
 
         impl Code {
             /// All of them.
@@ -87,12 +87,19 @@ impl Code {
 pub(crate) struct Problem {
     pub(crate) code: Code,
     pub(crate) detail: Cow<'static, str>,
-    /// For a failed precondition: the version that the key has, none if it is absent.
-    current: Option<Option<Version>>,
+    current: Current,
     /// For a wrong method: what the route takes.
     allow: Vec<Verb>,
     /// What comes after on this connection cannot be understood.
     close: bool,
+}
+
+/// What a problem says of the key's present version: only a failed precondition says something.
+#[derive(Clone, Copy, Debug)]
+enum Current {
+    Unsaid,
+    Absent,
+    At(Version),
 }
 
 /// How long a client should wait before it tries an overloaded node again, in seconds: the least that the header can say.
@@ -106,7 +113,7 @@ impl Problem {
         Self {
             code,
             detail: detail.into(),
-            current: None,
+            current: Current::Unsaid,
             allow: Vec::new(),
             close: false,
         }
@@ -119,7 +126,7 @@ impl Problem {
             Some(version) => format!("the key is at version {version}").into(),
         };
         Self {
-            current: Some(current),
+            current: current.map_or(Current::Absent, Current::At),
             ..Self::new(Code::PreconditionFailed, detail)
         }
     }
@@ -152,11 +159,12 @@ impl Problem {
             out.extend_from_slice(b",\"detail\":");
             json::write_string(out, &self.detail);
         }
-        if let Some(current) = self.current {
-            out.extend_from_slice(b",\"current_version\":");
-            match current {
-                None => out.extend_from_slice(b"null"),
-                Some(version) => json::write_version(out, version),
+        match self.current {
+            Current::Unsaid => {}
+            Current::Absent => out.extend_from_slice(b",\"current_version\":null"),
+            Current::At(version) => {
+                out.extend_from_slice(b",\"current_version\":");
+                json::write_version(out, version);
             }
         }
     }

@@ -176,10 +176,8 @@ fn key_of(request: &Request<Incoming>) -> Result<std::borrow::Cow<'_, [u8]>, Pro
         return Err(Problem::new(Code::KeyMissing, detail));
     }
     if let Some(query) = request.uri().query() {
-        let detail = format!(
-            "/cache/ takes no query, but ?{:.80} came; a ? in a key is written %3F",
-            query
-        );
+        let detail =
+            format!("/cache/ takes no query, but ?{query:.80} came; a ? in a key is written %3F");
         return Err(Problem::new(Code::InvalidQuery, detail));
     }
     let key = query::path_decoded(rest)?;

@@ -1,5 +1,5 @@
 //! The one table of routes. Dispatch, 404 with what comes near, 405 with Allow, the labels of metrics, permission classes
-//! and the OpenAPI document all follow from it; a route that is not here does not exist.
+//! and the `OpenAPI` document all follow from it; a route that is not here does not exist.
 
 use http::Method;
 
@@ -80,7 +80,7 @@ pub(crate) struct Route {
     pub(crate) verb: Verb,
     /// The path, whole; or with `{key}` at its end, which stands for the rest of it.
     pub(crate) path: &'static str,
-    /// The label in metrics, and the operation's name in OpenAPI.
+    /// The label in metrics, and the operation's name in `OpenAPI`.
     pub(crate) name: &'static str,
     pub(crate) class: Class,
     pub(crate) place: Place,

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 
 use bytes::Bytes;
-use henge_engine::compress::{Compressor, Decompressor, Settings, Skipped};
+use henge_engine::compress::{Algorithm, Compressor, Decompressor, Settings, Skipped};
 use henge_wire::{Data, Encoding, Item, Value, Version};
 
 use super::problem::{Code, Problem};
@@ -146,7 +146,9 @@ pub(crate) async fn encode(local: &Local, raw: Bytes, json: bool) -> Result<Enco
         Ok(packed) => {
             add(&counters.compression_in_bytes, u64::from(raw_len));
             add(&counters.compression_out_bytes, packed.len() as u64);
-            let encoding = settings.algorithm.map_or(Encoding::Raw, |a| a.encoding());
+            let encoding = settings
+                .algorithm
+                .map_or(Encoding::Raw, Algorithm::encoding);
             (Bytes::from(packed), encoding)
         }
         Err(skipped) => {

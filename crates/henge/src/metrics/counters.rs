@@ -42,7 +42,7 @@ const UNROUTED: usize = ROUTES.len();
 #[repr(align(128))]
 pub(crate) struct ThreadCounters {
     requests: [[AtomicU64; STATUSES.len()]; UNROUTED + 1],
-    latency: [Histogram; UNROUTED + 1],
+    latency: Box<[Histogram]>,
     /// Bytes read from clients.
     pub(crate) received_bytes: AtomicU64,
     /// Bytes written to clients.
@@ -65,7 +65,7 @@ impl ThreadCounters {
     fn new() -> Self {
         Self {
             requests: [const { [const { AtomicU64::new(0) }; STATUSES.len()] }; UNROUTED + 1],
-            latency: [const { Histogram::new() }; UNROUTED + 1],
+            latency: (0..=UNROUTED).map(|_| Histogram::new()).collect(),
             received_bytes: AtomicU64::new(0),
             sent_bytes: AtomicU64::new(0),
             compression_in_bytes: AtomicU64::new(0),

@@ -1,4 +1,4 @@
-//! The metrics as Prometheus reads them, in the OpenMetrics text format. Each metric is named once, here; the figures are
+//! The metrics as Prometheus reads them, in the `OpenMetrics` text format. Each metric is named once, here; the figures are
 //! gathered at the moment of the scrape.
 
 use std::fmt;

@@ -100,7 +100,9 @@ impl Distribution {
         if count == 0 {
             return 0.0;
         }
-        let mut left = count - ((count as f64 * (1.0 - quantile)) as u64).min(count - 1);
+        #[expect(clippy::cast_sign_loss, reason = "quantiles lie between 0 and 1")]
+        let above = (count as f64 * (1.0 - quantile)) as u64;
+        let mut left = count - above.min(count - 1);
         for (bucket, &held) in self.buckets.iter().enumerate() {
             if held >= left {
                 return upper_bound_ns(bucket) as f64 / 1e9;

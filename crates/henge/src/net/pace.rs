@@ -241,7 +241,7 @@ mod tests {
 
     const PATIENCE: Patience = Patience {
         header: Duration::from_secs(5),
-        idle: Duration::from_secs(300),
+        idle: Duration::from_mins(5),
         write: Duration::from_secs(30),
     };
 

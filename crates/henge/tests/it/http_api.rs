@@ -1,5 +1,10 @@
 //! The JSON routes: tables of requests and what they answer.
 
+#![expect(
+    clippy::too_many_lines,
+    reason = "tables of cases are as long as there are cases"
+)]
+
 use serde_json::{Value, json};
 
 use crate::client::{Client, Response, node};
