@@ -3,6 +3,8 @@
 
 use http::Method;
 
+use crate::config::nearest;
+
 /// Who may call a route, once there are permissions; until then a label.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Class {
@@ -192,47 +194,30 @@ fn find_slowly(verb: Option<Verb>, path: &str) -> Lookup {
         }
         return Lookup::WrongMethod(allowed);
     }
-    let mut near: Vec<&'static str> = ROUTES
-        .iter()
-        .map(|route| route.path)
-        .filter(|known| is_near(path, known))
-        .collect();
-    near.sort_unstable();
-    near.dedup();
-    Lookup::Unknown(near)
+    Lookup::Unknown(near(path))
 }
 
-/// Whether one path may be meant by the other: at most two letters differ, or it lacks or has too many segments. A
-/// path longer than any of ours is not looked at.
-fn is_near(path: &str, known: &str) -> bool {
+/// The routes that may be meant: the one that is spelt nearest, those that the path only adds a prefix to, and those that
+/// it begins. A path longer than any of ours is not looked at.
+fn near(path: &str) -> Vec<&'static str> {
     const LONGEST: usize = 24;
-    if path.len() > LONGEST {
-        return false;
+    let path = path.trim_matches('/');
+    if path.is_empty() || path.len() > LONGEST {
+        return Vec::new();
     }
-    let bare = |path: &str| path.trim_matches('/').to_ascii_lowercase();
-    let (path, known) = (bare(path), bare(known));
-    if path.is_empty() {
-        return false;
-    }
-    let bounded = usize::min(2, path.len() / 2);
-    distance(path.as_bytes(), known.as_bytes()) <= bounded
-        || path.split('/').next_back() == Some(&known)
-        || known.split('/').next() == Some(&path)
-}
-
-/// How many letters must be added, removed or changed to make one text of the other (Levenshtein).
-fn distance(a: &[u8], b: &[u8]) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, &from) in a.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, &to) in b.iter().enumerate() {
-            let change = diagonal + usize::from(from != to);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
+    let bare = |known: &'static str| known.trim_matches('/');
+    let spelt = nearest(path, ROUTES.iter().map(|route| bare(route.path)));
+    let mut near: Vec<&str> = Vec::new();
+    for known in ROUTES.iter().map(|route| route.path) {
+        let bare = bare(known);
+        let related = spelt == Some(bare)
+            || path.rsplit('/').next() == Some(bare)
+            || bare.split('/').next() == Some(path);
+        if related && !near.contains(&known) {
+            near.push(known);
         }
     }
-    row[b.len()]
+    near
 }
 
 #[cfg(test)]
@@ -265,9 +250,9 @@ mod tests {
             (Method::PUT, "/cache/", "raw_put"),
             (Method::PUT, "/get", "[Get, Post, Head]"),
             (Method::OPTIONS, "/set", "[Post]"),
-            (Method::GET, "/gets", "/get /set"),
+            (Method::GET, "/gets", "/get"),
             (Method::GET, "/api/health", "/health"),
-            (Method::GET, "/Metrics/", "/metrics /metrics/json"),
+            (Method::GET, "/Metrics/", "/metrics"),
             (Method::GET, "/cluster", "/cluster/status"),
             (Method::GET, "/", ""),
             (Method::GET, "/cache", "/cache/{key}"),
