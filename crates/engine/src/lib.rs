@@ -1,3 +1,24 @@
-//! What Henge keeps: pure, with time, seeds and memory figures as arguments, and `&mut self` where others have locks.
+//! What is kept: the items of a node's partitions, in memory, with their eviction order, expiry and compression. Pure:
+//! it knows no clock, file, socket, thread or lock; time, seeds and the room to grow come in as arguments.
 
+mod arena;
+mod budget;
 pub mod compress;
+mod decide;
+mod expiry;
+mod hasher;
+mod links;
+mod partition;
+mod policy;
+mod record;
+mod shard;
+mod table;
+
+pub use budget::{Lender, NoLender, Room, Turn};
+pub use hasher::KeyHasher;
+pub use partition::Progress;
+pub use policy::{PolicyKind, UnknownPolicy};
+pub use record::Body;
+pub use shard::{
+    Cause, Commit, Forgotten, RecordView, Replace, Shard, ShardConfig, ShardStats, Short,
+};

@@ -1,220 +1,185 @@
-//! A stand-in for the cache, over one map behind one lock, with the interface of the real one. It evicts nothing.
+//! The shards behind their locks: from a key to its shard, lending of room between shards, and what is done to all of them.
+//! A thread holds at most one shard's lock, and briefly; the pool of room is two counters, not a lock. It knows no protocol.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
-use std::fmt;
-use std::str::FromStr;
-
-use bytes::Bytes;
-use henge_wire::{
-    Command, Data, Encoding, Expiry, Item, Operation, Partition, Precondition, Refusal, Reply,
-    Value, Version,
+use crate::cache::cursor::Position;
+use henge_engine::{
+    Cause, Commit, KeyHasher, Lender, PolicyKind, Room, Shard, ShardConfig, ShardStats, Short, Turn,
 };
+use henge_wire::{Command, PARTITIONS, Partition, Refusal, Reply, Version};
 use parking_lot::Mutex;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
-/// The cache.
-#[derive(Debug, Default)]
-pub struct Cache {
-    inner: Mutex<Inner>,
+mod cursor;
+mod pool;
+#[cfg(test)]
+mod tests;
+
+pub use cursor::{ParseCursorError, ScanCursor};
+use pool::Pool;
+
+/// Up to this many items, or bytes, the eviction order is exact over the whole cache: there is one shard.
+const EXACT_ITEMS: u64 = 65_536;
+const EXACT_BYTES: u64 = 64 << 20;
+/// A shard is worth its lock from here on: with less, what it draws at a time would be a large part of it.
+const LEAST_SHARD_BYTES: u64 = 16 << 20;
+const LEAST_SHARD_ITEMS: u64 = 4_096;
+/// More than a shard's handles should have to reach: half of what they can.
+const MOST_SHARD_BYTES: u64 = 4 << 30;
+/// Shards for each thread: two threads then meet at a lock in one of sixteen commands at the most, and briefly.
+const SHARDS_PER_THREAD: usize = 16;
+/// Records dropped, or segments evacuated, under one hold of a lock by whoever does not need them at once.
+const STEPS: usize = 64;
+/// Places of a scan visited under one hold of a lock: some ten records each.
+const SCAN_PLACES: usize = 16;
+/// Times that a command is tried again after others have lent room, before its shard evicts whatever it has.
+const LENDING_ROUNDS: usize = 4;
+/// What a shard may keep beyond its use when room is collected, so that it need not draw again at once.
+const IDLE_BYTES: u64 = 512 << 10;
+const IDLE_ITEMS: u64 = 64;
+
+/// What a cache is made from.
+#[derive(Clone, Debug)]
+pub struct CacheConfig {
+    /// The bytes that may be charged.
+    pub max_size_bytes: u64,
+    /// The items that may be kept; none for any number.
+    pub max_items: Option<u64>,
+    /// The eviction order.
+    pub policy: PolicyKind,
+    /// Seeds the hash of keys and the random order.
+    pub seed: u64,
+    /// The version before each partition's first.
+    pub first: Version,
+    /// How many threads will use it.
+    pub threads: usize,
+    /// Rounds the size of an allocation as the allocator does.
+    pub allocation_size: fn(usize) -> usize,
 }
 
-#[derive(Debug, Default)]
-struct Inner {
-    items: BTreeMap<Vec<u8>, Kept>,
-    seq: u64,
-    stats: CacheStats,
-}
-
-#[derive(Debug)]
-struct Kept {
-    data: Bytes,
-    encoding: Encoding,
-    raw_len: u32,
-    json: bool,
-    content_type: Option<String>,
-    version: Version,
-    expires_at_ms: Option<u64>,
-}
-
-impl Kept {
-    fn item(&self) -> Item<'_> {
-        Item {
-            value: Value {
-                data: Data::Shared(self.data.clone()),
-                encoding: self.encoding,
-                raw_len: self.raw_len,
-                json: self.json,
-                content_type: self.content_type.as_deref(),
-            },
-            version: self.version,
-            expires_at_ms: self.expires_at_ms,
-        }
-    }
-}
-
-/// Figures of the cache, summed over its shards.
-#[derive(Clone, Debug, Default)]
+/// The figures of a cache: sums over its shards.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CacheStats {
-    /// Items that live.
-    pub items: u64,
-    /// Bytes charged.
-    pub charged_bytes: u64,
-    /// Bytes that may be charged.
+    /// What the shards count.
+    pub shards: ShardStats,
+    /// How many shards there are.
+    pub shard_count: usize,
+    /// The bytes that may be charged.
     pub limit_bytes: u64,
-    /// Reads that found their key.
-    pub hits: u64,
-    /// Reads that did not.
-    pub misses: u64,
-    /// Writes of a value.
-    pub sets: u64,
-    /// Deletes of a key that was there.
-    pub deletes: u64,
-    /// Items that expired.
-    pub expirations: u64,
-    /// Evictions, by policy and cause.
-    pub evictions: Vec<Evictions>,
+    /// Of these, withheld because the machine is short of memory.
+    pub withheld_bytes: u64,
+    /// The items that may be kept; none for any number.
+    pub limit_items: Option<u64>,
+    /// The eviction order.
+    pub policy: PolicyKind,
     /// Sweeps for what has expired.
     pub sweeps: u64,
-    /// Tombstones purged.
-    pub purges: u64,
 }
 
-/// How many items were evicted by a policy for a cause.
-#[derive(Clone, Debug)]
-pub struct Evictions {
-    /// The policy's name.
-    pub policy: &'static str,
-    /// The cause's name.
-    pub cause: &'static str,
-    /// How many.
-    pub count: u64,
+/// See the head of the file.
+pub struct Cache {
+    shards: Box<[Slot]>,
+    hasher: KeyHasher,
+    pool: Pool,
+    policy: PolicyKind,
+    /// Tells the cursors of this process from those of another.
+    mark: u32,
+    sweeps: AtomicU64,
 }
 
-/// Where a scan goes on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ScanCursor(u64);
-
-impl fmt::Display for ScanCursor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
-    }
-}
-
-/// The text is no cursor.
-#[derive(Clone, Copy, Debug)]
-pub struct ParseCursorError;
-
-impl FromStr for ScanCursor {
-    type Err = ParseCursorError;
-
-    fn from_str(text: &str) -> Result<Self, ParseCursorError> {
-        text.parse().map(Self).map_err(|_| ParseCursorError)
-    }
-}
+/// A shard on cache lines of its own, prefetched pairs included.
+#[repr(align(128))]
+struct Slot(Mutex<Shard>);
 
 impl Cache {
-    /// Runs a command; `answer` sees the reply while the lock is held.
+    /// An empty cache.
+    pub fn new(config: &CacheConfig) -> Self {
+        let count = shard_count(config);
+        let pool = Pool::new(config.max_size_bytes, config.max_items, count as u64);
+        let shards: Box<[Slot]> = (0..count)
+            .map(|index| {
+                let mut shard = Shard::new(ShardConfig {
+                    index: index as u16,
+                    shards: count as u16,
+                    policy: config.policy,
+                    seed: config.seed,
+                    first: config.first,
+                    commit: Commit::AtOnce,
+                    tombstone_bytes: 0,
+                    allocation_size: config.allocation_size,
+                });
+                if config.max_items.is_none() {
+                    shard.grant(Room {
+                        bytes: 0,
+                        items: u64::MAX,
+                    });
+                }
+                Slot(Mutex::new(shard))
+            })
+            .collect();
+        Self {
+            shards,
+            hasher: KeyHasher::new(config.seed),
+            pool,
+            policy: config.policy,
+            mark: (config.seed >> 32) as u32,
+            sweeps: AtomicU64::new(0),
+        }
+    }
+
+    /// Runs a command. `answer` sees the reply while the key's shard is locked: it copies out what it needs and does
+    /// nothing else.
+    #[inline]
     pub fn execute<R>(
         &self,
         command: &Command<'_>,
         now_ms: u64,
         answer: impl FnOnce(Reply<'_>) -> R,
     ) -> R {
-        let mut inner = self.inner.lock();
-        let inner = &mut *inner;
-        if let Entry::Occupied(entry) = inner.items.entry(command.key.to_vec())
-            && entry.get().expires_at_ms.is_some_and(|at| at <= now_ms)
+        let partition = Partition::of(command.key);
+        let hash = self.hasher.hash(command.key);
+        let index = usize::from(partition.number()) & (self.shards.len() - 1);
+        let turn = self.turn(now_ms);
+        let short = match self.shards[index]
+            .0
+            .lock()
+            .execute(&turn, partition, hash, command)
         {
-            entry.remove();
-            inner.stats.expirations += 1;
-        }
-        let current = inner.items.get(command.key).map(|kept| kept.version);
-        match &command.operation {
-            Operation::Get | Operation::Peek => {
-                let counts = matches!(command.operation, Operation::Get);
-                if let Some(kept) = inner.items.get(command.key) {
-                    inner.stats.hits += u64::from(counts);
-                    answer(Reply::Found(kept.item()))
-                } else {
-                    inner.stats.misses += u64::from(counts);
-                    answer(Reply::Missing)
-                }
-            }
-            Operation::Set {
-                value,
-                expiry,
-                precondition,
-            } => {
-                if !precondition.holds(current) {
-                    return answer(Reply::Refused(Refusal::PreconditionFailed(current)));
-                }
-                let (version, expires_at_ms) = inner.put(command.key, value, *expiry);
-                answer(Reply::Stored {
-                    version,
-                    expires_at_ms,
-                })
-            }
-            Operation::Delete { precondition } => {
-                if !precondition.holds(current) {
-                    return answer(Reply::Refused(Refusal::PreconditionFailed(current)));
-                }
-                match inner.items.remove(command.key) {
-                    Some(_) => {
-                        inner.stats.deletes += 1;
-                        answer(Reply::Deleted)
-                    }
-                    None => answer(Reply::Missing),
-                }
-            }
-            Operation::Increment {
-                by,
-                initial,
-                expiry,
-            } => {
-                let (old, expiry) = match inner.items.get(command.key) {
-                    None => (*initial, *expiry),
-                    Some(kept) => {
-                        let text = std::str::from_utf8(&kept.data).ok();
-                        match text.and_then(|text| text.parse::<i64>().ok()) {
-                            Some(number) => (number, Expiry::Keep),
-                            None => return answer(Reply::Refused(Refusal::NotAnInteger)),
-                        }
-                    }
-                };
-                let Some(value) = old.checked_add(*by) else {
-                    return answer(Reply::Refused(Refusal::Overflow));
-                };
-                let text = value.to_string();
-                let (version, expires_at_ms) =
-                    inner.put(command.key, &Value::from_slice(text.as_bytes()), expiry);
-                answer(Reply::Counted {
-                    value,
-                    version,
-                    expires_at_ms,
-                })
-            }
-            Operation::Expire { expiry } => {
-                let version = inner.next_version(command.key);
-                match inner.items.get_mut(command.key) {
-                    None => answer(Reply::Missing),
-                    Some(kept) => {
-                        match expiry {
-                            Expiry::Keep => {}
-                            Expiry::Never => kept.expires_at_ms = None,
-                            Expiry::At(at) => kept.expires_at_ms = Some(*at),
-                        }
-                        kept.version = version;
-                        answer(Reply::Stored {
-                            version,
-                            expires_at_ms: kept.expires_at_ms,
-                        })
-                    }
-                }
-            }
-        }
+            Ok(reply) => return answer(reply),
+            Err(short) => short,
+        };
+        self.execute_with_help(command, index, hash, turn, short, answer)
     }
 
-    /// A page of keys.
+    #[cold]
+    fn execute_with_help<R>(
+        &self,
+        command: &Command<'_>,
+        index: usize,
+        hash: u64,
+        mut turn: Turn<'_>,
+        mut short: Short,
+        answer: impl FnOnce(Reply<'_>) -> R,
+    ) -> R {
+        let partition = Partition::of(command.key);
+        for round in 0..=LENDING_ROUNDS {
+            if !self.lend_to(index, short.0) || round == LENDING_ROUNDS {
+                turn.fair = Room::default();
+            }
+            match self.shards[index]
+                .0
+                .lock()
+                .execute(&turn, partition, hash, command)
+            {
+                Ok(reply) => return answer(reply),
+                Err(again) => short = again,
+            }
+        }
+        // Without a fair share a shard does not say that it is short.
+        answer(Reply::Refused(Refusal::MemoryFull))
+    }
+
+    /// Shows live keys from a cursor on, until about `limit` were shown or as many were looked at, and gives the cursor to go
+    /// on from. `ScanCursor::default()` begins and ends. Every key that stays throughout is shown at least once.
     pub fn scan(
         &self,
         cursor: ScanCursor,
@@ -222,72 +187,245 @@ impl Cache {
         now_ms: u64,
         each: &mut dyn FnMut(&[u8]),
     ) -> ScanCursor {
-        let inner = self.inner.lock();
-        let from = usize::try_from(cursor.0).unwrap_or(usize::MAX);
-        for (key, kept) in inner.items.iter().skip(from).take(limit) {
-            if kept.expires_at_ms.is_none_or(|at| at > now_ms) {
-                each(key);
+        let mut at = cursor.position(self.mark);
+        let mut shown = 0;
+        // Empty partitions cost a place each, so a page may end before its limit.
+        let mut places = usize::from(PARTITIONS).max(limit);
+        while let Some(partition) = Partition::new(at.partition) {
+            let shard = self.shard(partition).lock();
+            for _ in 0..SCAN_PLACES.min(places) {
+                at.place = shard.scan(partition, at.place, now_ms, |key| {
+                    shown += 1;
+                    each(key);
+                });
+                places -= 1;
+                if at.place == 0 || shown >= limit {
+                    break;
+                }
+            }
+            drop(shard);
+            if at.place == 0 {
+                at = Position {
+                    partition: at.partition + 1,
+                    place: 0,
+                };
+            }
+            if shown >= limit || places == 0 {
+                break;
             }
         }
-        let next = from.saturating_add(limit);
-        if next >= inner.items.len() {
-            ScanCursor(0)
-        } else {
-            ScanCursor(next as u64)
+        ScanCursor::at(self.mark, at)
+    }
+
+    /// Forgets everything. The memory is freed after each shard's lock is released.
+    pub fn flush(&self) {
+        for shard in &self.shards {
+            let forgotten = shard.0.lock().clear();
+            drop(forgotten);
         }
     }
 
-    /// Forgets everything.
-    pub fn flush(&self) {
-        let items = std::mem::take(&mut self.inner.lock().items);
-        drop(items);
+    /// Drops what has expired, a few records under each hold of a lock.
+    pub fn sweep(&self, now_ms: u64) {
+        for shard in &self.shards {
+            while shard.0.lock().sweep(now_ms, STEPS) {}
+        }
+        self.sweeps.fetch_add(1, Relaxed);
+    }
+
+    /// Takes back room that shards do not use, pays the pool's debts after a limit was lowered, and gives back segments that
+    /// deletes and expiry have emptied.
+    pub fn rebalance(&self) {
+        for shard in &self.shards {
+            while shard.0.lock().compact() {}
+            let mut shard = shard.0.lock();
+            let (granted, stats) = (shard.granted(), shard.stats());
+            let room = shard.surrender(Room {
+                bytes: granted
+                    .bytes
+                    .saturating_sub(stats.charged_bytes + IDLE_BYTES),
+                items: if self.pool.limit_items().is_some() {
+                    granted.items.saturating_sub(stats.items + IDLE_ITEMS)
+                } else {
+                    0
+                },
+            });
+            drop(shard);
+            self.pool.give(room);
+        }
+        self.pay_debts(Cause::Size);
+    }
+
+    /// Changes the limits. What is above them is evicted before this returns.
+    pub fn set_limits(&self, max_size_bytes: u64, max_items: Option<u64>) {
+        let had_items = self.pool.limit_items().is_some();
+        self.pool.set_limits(max_size_bytes, max_items);
+        for shard in &self.shards {
+            let mut shard = shard.0.lock();
+            match (had_items, max_items) {
+                (true, None) => shard.grant(Room {
+                    bytes: 0,
+                    items: u64::MAX,
+                }),
+                (false, Some(_)) => {
+                    // What was unlimited counts from what is there.
+                    let items = shard.stats().items;
+                    shard.surrender(Room {
+                        bytes: 0,
+                        items: u64::MAX,
+                    });
+                    self.pool.charge_items(items);
+                }
+                _ => {}
+            }
+        }
+        self.pay_debts(Cause::Size);
+    }
+
+    /// Withholds this many bytes of the limit, as the machine is short of memory, and evicts what is above the rest.
+    pub fn withhold(&self, bytes: u64) {
+        self.pool.withhold(bytes);
+        self.pay_debts(Cause::Pressure);
+    }
+
+    /// The bytes withheld now.
+    pub fn withheld(&self) -> u64 {
+        self.pool.withheld()
+    }
+
+    /// The bytes charged now.
+    pub fn charged_bytes(&self) -> u64 {
+        self.shards.iter().map(|s| s.0.lock().charged_bytes()).sum()
     }
 
     /// The figures.
     pub fn stats(&self) -> CacheStats {
-        let inner = self.inner.lock();
+        let mut sum = ShardStats::default();
+        for shard in &self.shards {
+            let one = shard.0.lock().stats();
+            sum += one;
+        }
         CacheStats {
-            items: inner.items.len() as u64,
-            charged_bytes: inner
-                .items
+            shards: sum,
+            shard_count: self.shards.len(),
+            limit_bytes: self.pool.limit_bytes(),
+            withheld_bytes: self.pool.withheld(),
+            limit_items: self.pool.limit_items(),
+            policy: self.policy,
+            sweeps: self.sweeps.load(Relaxed),
+        }
+    }
+
+    fn shard(&self, partition: Partition) -> &Mutex<Shard> {
+        &self.shards[usize::from(partition.number()) & (self.shards.len() - 1)].0
+    }
+
+    fn turn(&self, now_ms: u64) -> Turn<'_> {
+        Turn {
+            now_ms,
+            lender: &self.pool,
+            fair: self.pool.fair(),
+            limit: self.pool.limit(),
+        }
+    }
+
+    /// Collects room for a shard from the others, the richest first; false if they have none.
+    fn lend_to(&self, index: usize, wanted: Room) -> bool {
+        let mut rich: Vec<(Room, usize)> = (0..self.shards.len())
+            .filter(|&other| other != index)
+            .map(|other| (self.shards[other].0.lock().granted(), other))
+            .collect();
+        rich.sort_unstable_by_key(|(room, _)| {
+            std::cmp::Reverse(if wanted.bytes > 0 {
+                room.bytes
+            } else {
+                room.items
+            })
+        });
+        let mut got = Room {
+            bytes: self.pool.lend_bytes(0, wanted.bytes),
+            items: self.pool.lend_items(0, wanted.items),
+        };
+        for (granted, other) in rich {
+            let ask = Room {
+                bytes: (wanted.bytes - got.bytes).min(granted.bytes / 2),
+                items: (wanted.items - got.items).min(granted.items / 2),
+            };
+            if ask == Room::default() {
+                continue;
+            }
+            let room = self.collect(&self.shards[other].0, ask, Cause::Size);
+            got.bytes += room.bytes;
+            got.items += room.items;
+            if got.bytes >= wanted.bytes && got.items >= wanted.items {
+                break;
+            }
+        }
+        self.shards[index].0.lock().grant(got);
+        got.bytes >= wanted.bytes && got.items >= wanted.items
+    }
+
+    /// Has a shard give up room, evicting if it must, a few records under each hold of its lock.
+    fn collect(&self, shard: &Mutex<Shard>, ask: Room, cause: Cause) -> Room {
+        let mut got = Room::default();
+        loop {
+            let mut shard = shard.lock();
+            let left = Room {
+                bytes: ask.bytes - got.bytes,
+                items: ask.items - got.items,
+            };
+            let done = shard.vacate(left, cause, STEPS);
+            let room = shard.surrender(left);
+            got.bytes += room.bytes;
+            got.items += room.items;
+            if done || got == ask {
+                return got;
+            }
+        }
+    }
+
+    /// Collects from all shards, in proportion to what they have, until the pool owes nothing.
+    fn pay_debts(&self, cause: Cause) {
+        let debt = self.pool.debt();
+        if debt == Room::default() {
+            return;
+        }
+        let granted: Vec<Room> = self.shards.iter().map(|s| s.0.lock().granted()).collect();
+        let sum = |part: fn(&Room) -> u64| {
+            granted
                 .iter()
-                .map(|(key, kept)| (key.len() + kept.data.len()) as u64)
-                .sum(),
-            ..inner.stats.clone()
+                .map(|room| u128::from(part(room)))
+                .sum::<u128>()
+                .max(1)
+        };
+        let (bytes, items) = (sum(|room| room.bytes), sum(|room| room.items));
+        for (shard, granted) in self.shards.iter().zip(&granted) {
+            // Rounded up, so that the shares make up the whole.
+            let share = |debt: u64, part: u64, whole: u128| {
+                (u128::from(debt) * u128::from(part))
+                    .div_ceil(whole)
+                    .min(u128::from(part)) as u64
+            };
+            let ask = Room {
+                bytes: share(debt.bytes, granted.bytes, bytes),
+                items: share(debt.items, granted.items, items),
+            };
+            self.pool.give(self.collect(&shard.0, ask, cause));
         }
     }
 }
 
-impl Inner {
-    fn next_version(&mut self, key: &[u8]) -> Version {
-        debug_assert!(Partition::of(key).number() < henge_wire::PARTITIONS);
-        self.seq += 1;
-        Version::new(1, self.seq)
+/// How many shards a cache of these limits has: a power of two.
+fn shard_count(config: &CacheConfig) -> usize {
+    let items = config.max_items.unwrap_or(u64::MAX);
+    if items <= EXACT_ITEMS || config.max_size_bytes <= EXACT_BYTES {
+        return 1;
     }
-
-    fn put(&mut self, key: &[u8], value: &Value<'_>, expiry: Expiry) -> (Version, Option<u64>) {
-        let version = self.next_version(key);
-        let expires_at_ms = match expiry {
-            Expiry::Never => None,
-            Expiry::At(at) => Some(at),
-            Expiry::Keep => self.items.get(key).and_then(|kept| kept.expires_at_ms),
-        };
-        self.stats.sets += 1;
-        self.items.insert(
-            key.to_vec(),
-            Kept {
-                data: value.data.to_bytes(),
-                encoding: value.encoding,
-                raw_len: value.raw_len,
-                json: value.json,
-                content_type: value.content_type.map(str::to_owned),
-                version,
-                expires_at_ms,
-            },
-        );
-        (version, expires_at_ms)
-    }
+    let worth = (config.max_size_bytes / LEAST_SHARD_BYTES).min(items / LEAST_SHARD_ITEMS);
+    let wanted = (config.threads.max(1) * SHARDS_PER_THREAD) as u64;
+    let needed = config.max_size_bytes.div_ceil(MOST_SHARD_BYTES);
+    let count = worth.min(wanted).max(needed).max(1);
+    let power = 1 << (63 - count.leading_zeros());
+    let power = if power < needed { power * 2 } else { power };
+    power.min(u64::from(PARTITIONS)) as usize
 }
-
-/// The stand-in has no use for it, but the interface carries it.
-const _: Precondition<'static> = Precondition::NONE;

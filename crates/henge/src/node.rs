@@ -2,6 +2,7 @@
 //! prints nothing and sets up no log: those belong to the program that it runs in.
 
 use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -9,12 +10,14 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use henge_engine::PolicyKind;
+use henge_wire::Version;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, CacheConfig};
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError, Reload};
+use crate::config::{self, CacheSize, Config, ConfigError, Reload};
 use crate::http::service::{Live, Shared};
 use crate::http::{CALLS, Control, serve_control};
 use crate::metrics::Metrics;
@@ -22,6 +25,7 @@ use crate::metrics::counters::Counters;
 use crate::net::inflight::InFlight;
 use crate::net::listen::ListenError;
 use crate::net::{acceptor, data_thread, listen};
+use crate::{allocator, memory};
 
 /// How long a stopped runtime waits for work on its blocking pool: compressing one value takes less.
 const BLOCKING_GRACE: Duration = Duration::from_secs(1);
@@ -97,10 +101,20 @@ impl Node {
         tracing::debug!(%address, open_files_limit = files, "listening");
 
         let clock = Clock::start();
+        let max_size_bytes = size_of(config.cache.max_size_bytes).map_err(StartError::System)?;
         let threads = thread::available_parallelism().map_or(1, usize::from);
         let counters = Arc::new(Counters::new(threads));
+        let cache = Cache::new(&CacheConfig {
+            max_size_bytes,
+            max_items: config.cache.max_items,
+            policy: policy_of(config.cache.policy),
+            seed: RandomState::new().build_hasher().finish(),
+            first: first_version(clock.now_ms()),
+            threads,
+            allocation_size: allocator::rounded_size,
+        });
         let shared = Arc::new(Shared {
-            cache: Arc::new(Cache::default()),
+            cache: Arc::new(cache),
             clock,
             in_flight: InFlight::new(config.limits.max_inflight_bytes.as_usize()),
             live: ArcSwap::from_pointee(Live::of(&config)),
@@ -112,7 +126,6 @@ impl Node {
         let metrics = Arc::new(Metrics {
             node_id,
             address: address.to_string(),
-            policy: config.cache.policy,
             shared: Arc::clone(&shared),
             counters: Arc::clone(&counters),
         });
@@ -237,6 +250,14 @@ impl Inner {
         self.shared.live.store(Arc::new(Live::of(&reload.config)));
         let in_flight = reload.config.limits.max_inflight_bytes.as_usize();
         self.shared.in_flight.set_limit(in_flight);
+        let limits = |config: &Config| (config.cache.max_size_bytes, config.cache.max_items);
+        if limits(&config) != limits(&reload.config) {
+            // A machine that cannot say how much memory it has said so at the start.
+            if let Ok(bytes) = size_of(reload.config.cache.max_size_bytes) {
+                let items = reload.config.cache.max_items;
+                self.shared.cache.set_limits(bytes, items);
+            }
+        }
         *config = reload.config.clone();
         for change in &reload.changed {
             tracing::info!(%change, "reloaded");
@@ -246,6 +267,33 @@ impl Inner {
         }
         Ok(reload)
     }
+}
+
+/// The memory that the cache may take: what was said, or a quarter of what there is.
+fn size_of(size: CacheSize) -> io::Result<u64> {
+    match size {
+        CacheSize::Bytes(bytes) => Ok(bytes.as_u64()),
+        CacheSize::Auto => Ok(memory::machine()?.smallest.total_bytes / 4),
+    }
+}
+
+fn policy_of(policy: config::PolicyKind) -> PolicyKind {
+    match policy {
+        config::PolicyKind::Lru => PolicyKind::Lru,
+        config::PolicyKind::Lfu => PolicyKind::Lfu,
+        config::PolicyKind::Ttl => PolicyKind::Ttl,
+        config::PolicyKind::Random => PolicyKind::Random,
+    }
+}
+
+/// The version before the first: the time, so that a node without persistence does not stamp a version twice. See
+/// "Versions without persistence" in docs/ARCHITECTURE.md.
+fn first_version(now_ms: u64) -> Version {
+    const YEAR_2025_MS: u64 = 1_735_689_600_000;
+    /// Writes that one partition may stamp in a millisecond before a restart could meet them.
+    const WRITES_PER_MS: u64 = 16;
+    let seq = now_ms.saturating_sub(YEAR_2025_MS) * WRITES_PER_MS;
+    Version::new(1, seq.min(Version::MAX_SEQ / 2))
 }
 
 /// Runs a future on a thread of its own, in a runtime that must be built there; a failure of that is reported here.

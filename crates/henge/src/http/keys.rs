@@ -78,7 +78,6 @@ async fn page(local: &Local, prefix: &[u8], cursor: Option<&str>, limit: Option<
             .filter(|limit| (1..=MAX_LIMIT).contains(limit))
             .ok_or_else(|| invalid_limit(&limit.to_string()))?,
     };
-    let start = ScanCursor::default();
     let (mut texts, mut blobs) = (Vec::new(), Vec::new());
     let mut count = 0;
     for step in 0..STEPS {
@@ -97,7 +96,7 @@ async fn page(local: &Local, prefix: &[u8], cursor: Option<&str>, limit: Option<
                 blobs.push(b',');
             }
         });
-        if cursor == start || count >= limit {
+        if cursor.is_end() || count >= limit {
             break;
         }
         if step % 4 == 3 {

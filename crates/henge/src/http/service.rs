@@ -2,6 +2,7 @@
 //! `call`, with no future made; the others are one boxed future.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -83,12 +84,21 @@ impl Live {
 }
 
 /// What all data threads share.
-#[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) cache: Arc<Cache>,
     pub(crate) clock: Clock,
     pub(crate) in_flight: Arc<InFlight>,
     pub(crate) live: ArcSwap<Live>,
+}
+
+/// Without the cache, which is not for showing.
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("in_flight", &self.in_flight)
+            .field("live", &self.live)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Shared {

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use henge_engine::Cause;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::metrics::MetricType;
@@ -126,12 +127,12 @@ impl Scrape {
     fn cache(&self, out: &mut Out<'_>) -> fmt::Result {
         let cache = self.0.shared.cache.stats();
         let (bytes, none) = (Some(&Unit::Bytes), None);
-        out.gauge("items", "Items that live", none, cache.items as f64)?;
+        out.gauge("items", "Items that live", none, cache.shards.items as f64)?;
         out.gauge(
             "charged",
             "Memory that the cache is charged",
             bytes,
-            cache.charged_bytes as f64,
+            cache.shards.charged_bytes as f64,
         )?;
         out.gauge(
             "limit",
@@ -139,29 +140,36 @@ impl Scrape {
             bytes,
             cache.limit_bytes as f64,
         )?;
-        out.counter("hits", "Reads that found their key", none, cache.hits)?;
+        out.counter(
+            "hits",
+            "Reads that found their key",
+            none,
+            cache.shards.hits,
+        )?;
         out.counter(
             "misses",
             "Reads that did not find their key",
             none,
-            cache.misses,
+            cache.shards.misses,
         )?;
-        out.counter("sets", "Values stored", none, cache.sets)?;
-        out.counter("deletes", "Keys deleted", none, cache.deletes)?;
-        out.counter("expirations", "Items that expired", none, cache.expirations)?;
-        let labels: Vec<[(&str, &str); 2]> = cache
-            .evictions
-            .iter()
-            .map(|eviction| [("policy", eviction.policy), ("cause", eviction.cause)])
-            .collect();
+        out.counter("sets", "Values stored", none, cache.shards.sets)?;
+        out.counter("deletes", "Keys deleted", none, cache.shards.deletes)?;
+        out.counter(
+            "expirations",
+            "Items that expired",
+            none,
+            cache.shards.expirations,
+        )?;
+        let policy = cache.policy.name();
+        let labels = Cause::ALL.map(|cause| [("policy", policy), ("cause", cause.name())]);
         let values: Vec<(&Label<'_>, u64)> = labels
             .iter()
-            .zip(&cache.evictions)
-            .map(|(labels, eviction)| (&labels[..], eviction.count))
+            .zip(cache.shards.evictions)
+            .map(|(labels, count)| (&labels[..], count))
             .collect();
         out.counters("evictions", "Items evicted", none, &values)?;
         out.counter("sweeps", "Sweeps for expired items", none, cache.sweeps)?;
-        out.counter("purges", "Tombstones purged", none, cache.purges)?;
+        out.counter("purges", "Tombstones purged", none, cache.shards.purges)?;
         let counters = &self.0.counters;
         let (input, output) = (
             counters.sum(|thread| &thread.compression_in_bytes),

@@ -8,10 +8,10 @@ pub(crate) mod histogram;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use henge_engine::Cause;
 use serde_json::{Value, json};
 
 use crate::cache::CacheStats;
-use crate::config::PolicyKind;
 use crate::http::service::Shared;
 use crate::{allocator, memory};
 use counters::Counters;
@@ -24,7 +24,6 @@ pub(crate) const COMMIT: Option<&str> = option_env!("HENGE_COMMIT");
 pub(crate) struct Metrics {
     pub(crate) node_id: String,
     pub(crate) address: String,
-    pub(crate) policy: PolicyKind,
     pub(crate) shared: Arc<Shared>,
     pub(crate) counters: Arc<Counters>,
 }
@@ -49,24 +48,30 @@ impl Metrics {
             "node_id": self.node_id,
             "version": env!("CARGO_PKG_VERSION"),
             "uptime_seconds": self.uptime_seconds(),
-            "policy": self.policy.as_str(),
-            "items": cache.items,
+            "policy": cache.policy.name(),
+            "items": cache.shards.items,
+            "limit_items": cache.limit_items,
+            "shards": cache.shard_count,
             "memory": {
-                "charged_bytes": cache.charged_bytes,
+                "charged_bytes": cache.shards.charged_bytes,
                 "limit_bytes": cache.limit_bytes,
+                "withheld_bytes": cache.withheld_bytes,
+                "arena_bytes": cache.shards.arena_bytes,
+                "hole_bytes": cache.shards.hole_bytes,
+                "table_bytes": cache.shards.table_bytes,
                 "rss_bytes": process.map(|process| process.rss_bytes),
                 "allocator_bytes": allocator::committed_bytes(),
                 "in_flight_bytes": self.shared.in_flight.held(),
             },
-            "hits": cache.hits,
-            "misses": cache.misses,
-            "hit_ratio": ratio(cache.hits, cache.hits + cache.misses),
-            "sets": cache.sets,
-            "deletes": cache.deletes,
-            "expirations": cache.expirations,
+            "hits": cache.shards.hits,
+            "misses": cache.shards.misses,
+            "hit_ratio": ratio(cache.shards.hits, cache.shards.hits + cache.shards.misses),
+            "sets": cache.shards.sets,
+            "deletes": cache.shards.deletes,
+            "expirations": cache.shards.expirations,
             "evictions": evictions(&cache),
             "sweeps": cache.sweeps,
-            "purges": cache.purges,
+            "purges": cache.shards.purges,
             "compression": self.compression(),
             "connections": {
                 "open": counters.open_connections(),
@@ -166,11 +171,11 @@ impl Metrics {
 }
 
 fn evictions(cache: &CacheStats) -> Value {
-    let mut by_cause = serde_json::Map::new();
-    for eviction in &cache.evictions {
-        by_cause.insert(eviction.cause.to_owned(), json!(eviction.count));
-    }
-    Value::Object(by_cause)
+    Cause::ALL
+        .iter()
+        .zip(cache.shards.evictions)
+        .map(|(cause, count)| (cause.name().to_owned(), json!(count)))
+        .collect()
 }
 
 /// A part of a whole; null while there is no whole.

@@ -1,0 +1,211 @@
+//! The promises of a whole cache that no shard can keep alone: exact when small, room lent when large, scans and limits
+//! over many shards.
+
+use super::*;
+use henge_wire::{Expiry, Operation, Precondition, Value};
+use std::collections::BTreeSet;
+
+fn cache(max_size_bytes: u64, max_items: Option<u64>, policy: PolicyKind) -> Cache {
+    Cache::new(&CacheConfig {
+        max_size_bytes,
+        max_items,
+        policy,
+        seed: 0x1234_5678_9abc_def0,
+        first: Version::new(1, 0),
+        threads: 2,
+        allocation_size: |bytes| bytes,
+    })
+}
+
+fn set(cache: &Cache, key: &str, value: &[u8]) -> Result<(), Refusal> {
+    let operation = Operation::Set {
+        value: Value::from_slice(value),
+        expiry: Expiry::Never,
+        precondition: Precondition::NONE,
+    };
+    let command = Command {
+        key: key.as_bytes(),
+        operation,
+    };
+    cache.execute(&command, 1, |reply| match reply {
+        Reply::Stored { .. } => Ok(()),
+        Reply::Refused(refusal) => Err(refusal),
+        other => panic!("a set is answered by {other:?}"),
+    })
+}
+
+fn has(cache: &Cache, key: &str) -> bool {
+    let command = Command {
+        key: key.as_bytes(),
+        operation: Operation::Get,
+    };
+    cache.execute(&command, 1, |reply| matches!(reply, Reply::Found(_)))
+}
+
+#[test]
+fn shards_follow_the_limits() {
+    for (bytes, items, threads, count) in [
+        (1 << 20, None, 8, 1),
+        (64 << 20, None, 8, 1),
+        (65 << 20, None, 8, 4),
+        (256 << 20, None, 2, 16),
+        (6 << 30, None, 2, 32),
+        (6 << 30, Some(65_536), 2, 1),
+        (6 << 30, Some(65_537), 2, 16),
+        (6 << 30, Some(1_000_000), 1, 16),
+        (512 << 30, None, 1, 128),
+        (1 << 50, None, 1, 1024),
+    ] {
+        let config = CacheConfig {
+            max_size_bytes: bytes,
+            max_items: items,
+            policy: PolicyKind::Lru,
+            seed: 0,
+            first: Version::ZERO,
+            threads,
+            allocation_size: |bytes| bytes,
+        };
+        assert_eq!(shard_count(&config), count, "{bytes} {items:?} {threads}");
+    }
+}
+
+#[test]
+fn a_small_cache_evicts_exactly_the_least_recently_used() {
+    let cache = cache(1 << 30, Some(3), PolicyKind::Lru);
+    for key in ["a", "b", "c"] {
+        set(&cache, key, b"1").expect("room");
+    }
+    assert!(has(&cache, "a"));
+    set(&cache, "d", b"1").expect("room");
+    assert_eq!(
+        ["a", "b", "c", "d"].map(|key| has(&cache, key)),
+        [true, false, true, true]
+    );
+}
+
+#[test]
+fn a_limit_of_items_is_met_over_many_shards() {
+    let cache = cache(1 << 30, Some(100_000), PolicyKind::Lru);
+    for n in 0..150_000 {
+        set(&cache, &format!("key{n}"), b"1").expect("room");
+    }
+    let items = cache.stats().shards.items;
+    assert!((99_000..=100_000).contains(&items), "{items} items");
+}
+
+#[test]
+fn a_value_larger_than_a_shards_share_finds_room() {
+    let cache = cache(256 << 20, None, PolicyKind::Lru);
+    let large = vec![7; 60 << 20];
+    set(&cache, "before", &large).expect("the pool has room");
+    for n in 0..40_000 {
+        set(&cache, &format!("key{n}"), &[0; 8000]).expect("room");
+    }
+    assert!(cache.charged_bytes() <= 256 << 20);
+    // Now the pool is empty, and no shard holds as much.
+    set(&cache, "after", &large).expect("others lend");
+    assert!(has(&cache, "after"));
+    assert!(cache.charged_bytes() <= 256 << 20);
+    assert_eq!(
+        set(&cache, "never", &vec![0; 256 << 20]),
+        Err(Refusal::TooLarge)
+    );
+}
+
+#[test]
+fn a_scan_over_shards_shows_every_key() {
+    let cache = cache(256 << 20, None, PolicyKind::Lru);
+    let keys: BTreeSet<String> = (0..20_000).map(|n| format!("key{n}")).collect();
+    for key in &keys {
+        set(&cache, key, b"1").expect("room");
+    }
+    for limit in [1, 100, 100_000] {
+        let mut seen = BTreeSet::new();
+        let mut cursor = ScanCursor::default();
+        let mut pages = 0;
+        loop {
+            cursor = cache.scan(cursor, limit, 1, &mut |key| {
+                seen.insert(String::from_utf8(key.to_vec()).expect("text"));
+            });
+            cursor = cursor
+                .to_string()
+                .parse()
+                .expect("a cursor reads its own text");
+            pages += 1;
+            if cursor.is_end() {
+                break;
+            }
+        }
+        assert_eq!(seen, keys);
+        assert!(pages <= 20_000 / limit + 1025, "{pages} pages of {limit}");
+    }
+    cache.flush();
+    assert_eq!(cache.stats().shards.items, 0);
+    assert!(
+        cache
+            .scan(ScanCursor::default(), 10, 1, &mut |_| panic!("it is empty"))
+            .is_end()
+    );
+}
+
+#[test]
+fn lowering_a_limit_evicts_and_raising_it_gives_room() {
+    let cache = cache(256 << 20, None, PolicyKind::Lru);
+    let fill = |bytes: usize| {
+        for n in 0..bytes / 1000 {
+            set(&cache, &format!("key{n}"), &[0; 900]).expect("room");
+        }
+    };
+    fill(250_000_000);
+    let full = cache.charged_bytes();
+    assert!(full > 200 << 20);
+    cache.set_limits(100 << 20, None);
+    assert!(
+        cache.charged_bytes() <= 100 << 20,
+        "{}",
+        cache.charged_bytes()
+    );
+    cache.set_limits(100 << 20, Some(10_000));
+    assert!(cache.stats().shards.items <= 10_000);
+    fill(250_000_000);
+    assert!(cache.stats().shards.items <= 10_000);
+    cache.set_limits(256 << 20, None);
+    fill(250_000_000);
+    assert!(cache.charged_bytes() > 200 << 20);
+}
+
+#[test]
+fn pressure_withholds_and_calm_gives_back() {
+    let cache = cache(256 << 20, None, PolicyKind::Lru);
+    for n in 0..300_000 {
+        set(&cache, &format!("key{n}"), &[0; 900]).expect("room");
+    }
+    let before = cache.stats();
+    cache.withhold(200 << 20);
+    let during = cache.stats();
+    assert!(
+        during.shards.charged_bytes <= 56 << 20,
+        "{}",
+        during.shards.charged_bytes
+    );
+    assert!(during.shards.evictions[Cause::Pressure as usize] > 100_000);
+    cache.withhold(0);
+    for n in 0..300_000 {
+        set(&cache, &format!("key{n}"), &[0; 900]).expect("room");
+    }
+    assert!(cache.charged_bytes() > before.shards.charged_bytes * 9 / 10);
+}
+
+#[test]
+fn idle_room_goes_back_to_the_pool() {
+    let cache = cache(256 << 20, None, PolicyKind::Lru);
+    for n in 0..200_000 {
+        set(&cache, &format!("key{n}"), &[0; 900]).expect("room");
+    }
+    let before = cache.stats().shards;
+    cache.flush();
+    cache.rebalance();
+    let after = cache.stats().shards;
+    assert!(after.granted.bytes < before.granted.bytes / 10);
+    assert!(after.charged_bytes < 4 << 20, "{}", after.charged_bytes);
+}

@@ -1,0 +1,283 @@
+//! `cargo xtask accept [ISSUE]`: runs what the issues measure, prints each figure beside its bound and the figure
+//! before, and fails if a bound is missed. It measures nothing itself: each line names a command whose output has the figure as a
+//! line `figure NAME NUMBER`.
+//!
+//! The figures are kept in `docs/figures.json`, which is rewritten with every figure that was found, passed or not: what is
+//! committed there is what the next run is compared with.
+
+use serde_json::{Map, Value, json};
+use std::env;
+use std::fs;
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+/// Which way a figure is good.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Better {
+    Higher,
+    Lower,
+}
+
+/// A line of an issue that can be measured.
+struct Line {
+    issue: u32,
+    /// The figure's name in the command's output and in `docs/figures.json`.
+    figure: &'static str,
+    what: &'static str,
+    better: Better,
+    /// What it must reach, or stay below; the bound itself passes.
+    bound: f64,
+    /// The arguments for cargo. Lines with the same command share one run.
+    command: &'static [&'static str],
+}
+
+/// In the order of the issues, and within one in the order of its text.
+const LINES: &[Line] = &[
+    Line {
+        issue: 2,
+        figure: "churn_rss_ratio",
+        what: "peak RSS over 1.15 x 256 MiB + 64 MiB, while 4 GiB of all sizes pass through",
+        better: Better::Lower,
+        bound: 1.0,
+        command: &["xtask", "bench", "churn"],
+    },
+    Line {
+        issue: 2,
+        figure: "stats_vs_allocator",
+        what: "how far the memory figure of /stats is off the allocator's, as a part of it",
+        better: Better::Lower,
+        bound: 0.10,
+        command: &["xtask", "bench", "churn"],
+    },
+    Line {
+        issue: 2,
+        figure: "item_overhead_bytes",
+        what: "bytes for an item beside 16 B of key and 64 B of value, as RSS growth",
+        better: Better::Lower,
+        bound: 32.0,
+        command: &["xtask", "bench", "memory"],
+    },
+    Line {
+        issue: 2,
+        figure: "http_get_ratio",
+        what: "GET /get in requests per CPU-second, over a bare hyper server's",
+        better: Better::Higher,
+        bound: 0.85,
+        command: &["xtask", "bench", "http"],
+    },
+    Line {
+        issue: 2,
+        figure: "two_thread_speedup",
+        what: "the engine's operations a second on two threads, over those on one",
+        better: Better::Higher,
+        bound: 1.8,
+        command: &["bench", "--package=henge", "--bench=cache"],
+    },
+];
+
+const FIGURES: &str = "docs/figures.json";
+
+impl Line {
+    fn passes(&self, figure: f64) -> bool {
+        match self.better {
+            Better::Higher => figure >= self.bound,
+            Better::Lower => figure <= self.bound,
+        }
+    }
+
+    /// The bound for people.
+    fn bound_text(&self) -> String {
+        let sign = match self.better {
+            Better::Higher => ">=",
+            Better::Lower => "<=",
+        };
+        format!("{sign} {}", self.bound)
+    }
+
+    /// One line of the report. Without a figure it fails.
+    fn report(&self, figure: Option<f64>, before: Option<f64>) -> String {
+        let verdict = if figure.is_some_and(|figure| self.passes(figure)) {
+            "pass"
+        } else {
+            "FAIL"
+        };
+        let text = |figure: Option<f64>| figure.map_or("none".to_string(), |n| format!("{n:.3}"));
+        format!(
+            "{verdict}  {:<20} {:>9}  bound {:<8} before {:>9}  {}",
+            self.figure,
+            text(figure),
+            self.bound_text(),
+            text(before),
+            self.what
+        )
+    }
+}
+
+pub(crate) fn main(arguments: &[String]) -> ExitCode {
+    let issue: Option<u32> = match arguments {
+        [] => None,
+        [number] => match number.parse() {
+            Ok(issue) if LINES.iter().any(|line| line.issue == issue) => Some(issue),
+            _ => return usage(&format!("issue {number} has no measurable lines")),
+        },
+        _ => return usage("one issue or none"),
+    };
+    let lines: Vec<&Line> = LINES
+        .iter()
+        .filter(|line| issue.is_none_or(|issue| line.issue == issue))
+        .collect();
+    match accept(&lines) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("accept: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn usage(wrong: &str) -> ExitCode {
+    eprintln!("xtask accept: {wrong}\n\nusage: cargo xtask accept [ISSUE]");
+    ExitCode::from(crate::EXIT_USAGE)
+}
+
+/// Runs the lines' commands; whether all passed.
+fn accept(lines: &[&Line]) -> io::Result<bool> {
+    let path = workspace().join(FIGURES);
+    let mut kept = read_figures(&path)?;
+    let mut found: Vec<(String, f64)> = Vec::new();
+    let mut ran: Vec<&[&str]> = Vec::new();
+    for line in lines {
+        if !ran.contains(&line.command) {
+            ran.push(line.command);
+            found.extend(run(line.command)?);
+        }
+    }
+
+    println!();
+    let mut all_pass = true;
+    for line in lines {
+        let figure = found
+            .iter()
+            .find(|(name, _)| name == line.figure)
+            .map(|(_, figure)| *figure);
+        println!("{}", line.report(figure, before(&kept, line.figure)));
+        all_pass &= figure.is_some_and(|figure| line.passes(figure));
+        if let Some(figure) = figure {
+            let entry = json!({ "figure": figure, "bound": line.bound_text() });
+            kept.insert(line.figure.to_string(), entry);
+        }
+    }
+    if !found.is_empty() {
+        fs::write(&path, serde_json::to_string_pretty(&kept)? + "\n")?;
+    }
+    Ok(all_pass)
+}
+
+/// Runs cargo, passing its output on as it comes; the figures in it. A command that fails has what figures it printed
+/// before; the lines without one fail.
+fn run(command: &[&str]) -> io::Result<Vec<(String, f64)>> {
+    println!("\n== cargo {}", command.join(" "));
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut child = Command::new(cargo)
+        .args(command)
+        .current_dir(workspace())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut figures = Vec::new();
+    if let Some(output) = child.stdout.take() {
+        // What cannot be read ends the reading, not the waiting for the command.
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            println!("{line}");
+            figures.extend(parse_figure(&line));
+        }
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        println!("it failed: {status}");
+    }
+    Ok(figures)
+}
+
+/// A line `figure NAME NUMBER`.
+fn parse_figure(line: &str) -> Option<(String, f64)> {
+    let mut words = line.split_ascii_whitespace();
+    if words.next()? != "figure" {
+        return None;
+    }
+    let (name, number) = (words.next()?, words.next()?.parse().ok()?);
+    (words.next().is_none() && f64::is_finite(number)).then(|| (name.to_string(), number))
+}
+
+/// The figures of the run before: name to figure and bound. No file, no figures.
+fn read_figures(path: &Path) -> io::Result<Map<String, Value>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(serde_json::from_slice(&bytes)?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Map::new()),
+        Err(error) => Err(error),
+    }
+}
+
+fn before(kept: &Map<String, Value>, name: &str) -> Option<f64> {
+    kept.get(name)?.get("figure")?.as_f64()
+}
+
+fn workspace() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest).to_path_buf()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_found_in_output() {
+        for (line, expected) in [
+            ("figure a_b 0.91", Some(("a_b", 0.91))),
+            ("  figure a 3", Some(("a", 3.0))),
+            ("figure a", None),
+            ("figure a b", None),
+            ("figure a NaN", None),
+            ("figure a 1 2", None),
+            ("figures a 1", None),
+            ("", None),
+        ] {
+            let expected = expected.map(|(name, number): (&str, f64)| (name.to_string(), number));
+            assert_eq!(parse_figure(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn bounds_pass_themselves_and_what_is_better() {
+        for (better, figure, passes) in [
+            (Better::Higher, 0.86, true),
+            (Better::Higher, 0.85, true),
+            (Better::Higher, 0.84, false),
+            (Better::Lower, 0.84, true),
+            (Better::Lower, 0.85, true),
+            (Better::Lower, 0.86, false),
+        ] {
+            let line = Line {
+                issue: 2,
+                figure: "x",
+                what: "",
+                better,
+                bound: 0.85,
+                command: &[],
+            };
+            assert_eq!(line.passes(figure), passes, "{better:?} {figure}");
+            assert_eq!(line.report(Some(figure), None).starts_with("pass"), passes);
+            assert!(line.report(None, Some(1.0)).starts_with("FAIL"));
+        }
+    }
+
+    #[test]
+    fn every_line_has_a_name_of_its_own() {
+        for (i, line) in LINES.iter().enumerate() {
+            assert!(LINES[..i].iter().all(|other| other.figure != line.figure));
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! `cargo xtask bench <name>`: benches that drive a whole `henge` process from outside. Each prints a table for people
+//! and, last, lines `figure NAME NUMBER` for `cargo xtask accept`. They judge nothing; the bounds are in `accept.rs`.
+
+mod arguments;
+mod bare;
+mod churn;
+mod client;
+mod http;
+mod memory;
+mod proc;
+mod random;
+mod server;
+
+use self::arguments::Arguments;
+use std::error::Error;
+use std::process::ExitCode;
+
+/// A bench fails with a line for its user, who is one of us.
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// One bench: its name, the options that it takes with their help, and what runs it.
+struct Bench {
+    name: &'static str,
+    help: &'static str,
+    options: &'static [(&'static str, &'static str)],
+    run: fn(&Arguments) -> Result<()>,
+}
+
+const BENCHES: &[Bench] = &[
+    Bench {
+        name: "http",
+        help: "GET /get beside a bare hyper server with the same response, by requests per CPU-second",
+        options: http::OPTIONS,
+        run: http::run,
+    },
+    Bench {
+        name: "churn",
+        help: "resident size while gigabytes of all sizes pass through a small cache",
+        options: churn::OPTIONS,
+        run: churn::run,
+    },
+    Bench {
+        name: "memory",
+        help: "resident bytes for each small item, beside its key and value",
+        options: memory::OPTIONS,
+        run: memory::run,
+    },
+];
+
+/// The bare server is a process of its own, started by `bench http`, so it is a name here and not in the help.
+const BARE: &str = "bare-http";
+
+pub(crate) fn main(arguments: &[String]) -> ExitCode {
+    let Some((name, rest)) = arguments.split_first() else {
+        return usage("which bench?");
+    };
+    let result = if name == BARE {
+        bare::serve()
+    } else {
+        let Some(bench) = BENCHES.iter().find(|bench| bench.name == name) else {
+            return usage(&format!("there is no bench {name:?}"));
+        };
+        match Arguments::parse(rest, bench.options) {
+            Ok(arguments) => (bench.run)(&arguments),
+            Err(wrong) => return usage(&wrong),
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench {name}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn usage(wrong: &str) -> ExitCode {
+    eprintln!("xtask bench: {wrong}\n\nusage: cargo xtask bench <name> [--option value]\n");
+    for bench in BENCHES {
+        eprintln!("  {:<8} {}", bench.name, bench.help);
+        for (option, help) in bench.options {
+            eprintln!("           --{option:<12} {help}");
+        }
+    }
+    ExitCode::from(crate::EXIT_USAGE)
+}
+
+/// Prints the line that `cargo xtask accept` looks for.
+fn print_figure(name: &str, figure: f64) {
+    println!("figure {name} {figure:.4}");
+}
