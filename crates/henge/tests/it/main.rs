@@ -6,3 +6,4 @@ mod http_api;
 mod life;
 mod observe;
 mod raw;
+mod refusals;
