@@ -11,7 +11,7 @@ use super::json;
 use super::problem::{Code, Problem};
 use super::query;
 use super::requests::ScanRequest;
-use super::service::{Outcome, has_body, json_response};
+use super::service::{Outcome, json_response};
 use super::single::parsed_body;
 use crate::cache::ScanCursor;
 use crate::net::data_thread::Local;
@@ -25,7 +25,6 @@ const STEPS: usize = 64;
 
 /// `GET /keys`.
 pub(crate) async fn get(local: Rc<Local>, request: Request<Incoming>) -> Outcome {
-    debug_assert!(!has_body(&request) || request.method() == http::Method::GET);
     let [prefix, cursor, limit] =
         query::parse(request.uri().query(), ["prefix", "cursor", "limit"])?;
     let cursor = cursor

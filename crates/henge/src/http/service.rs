@@ -198,6 +198,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
 
     fn call(&self, request: Request<Incoming>) -> Answering {
         let begun = self.pace.begin();
+        let has_body = !request.body().is_end_stream();
         let (route, level, answer) = match routes::find(request.method(), request.uri().path()) {
             Lookup::Found(route) if route.place == Place::Data => {
                 match Level::of(
@@ -323,9 +324,4 @@ impl Future for Answering {
                 .map(|outcome| Ok(service.finish(*route, *level, *begun, outcome))),
         }
     }
-}
-
-/// Whether the client sends a body.
-pub(crate) fn has_body(request: &Request<Incoming>) -> bool {
-    !request.body().is_end_stream()
 }

@@ -113,11 +113,7 @@ impl Acceptor {
             let _ = io::Write::write(&mut &connection, &words);
             return;
         }
-        let count = self.threads.len();
-        let (one, other) = (
-            self.turn % count,
-            (self.turn + 1 + self.turn / count) % count,
-        );
+        let (one, other) = pair(self.turn, self.threads.len());
         self.turn = self.turn.wrapping_add(1);
         let open = |thread: usize| self.counters.thread(thread).open.load(Ordering::Relaxed);
         let chosen = if open(other) < open(one) { other } else { one };
@@ -159,5 +155,31 @@ impl Acceptor {
             }
         }
         true
+    }
+}
+
+/// Two threads to compare, different ones where there are two; over the turns, every pair comes up.
+fn pair(turn: usize, threads: usize) -> (usize, usize) {
+    let one = turn % threads;
+    let apart = 1 + turn / threads % usize::max(threads - 1, 1);
+    (one, (one + apart) % threads)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_pair_of_threads_is_compared() {
+        assert_eq!(pair(7, 1), (0, 0));
+        for threads in 2..9 {
+            let mut seen = std::collections::BTreeSet::new();
+            for turn in 0..threads * (threads - 1) {
+                let (one, other) = pair(turn, threads);
+                assert!(one != other && other < threads);
+                seen.insert((one, other));
+            }
+            assert_eq!(seen.len(), threads * (threads - 1));
+        }
     }
 }
