@@ -7,7 +7,7 @@ use henge_engine::{
 };
 use henge_wire::{Command, PARTITIONS, Partition, Refusal, Reply, Version};
 use parking_lot::Mutex;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 mod cursor;
 mod pool;
@@ -225,35 +225,34 @@ impl Cache {
         }
     }
 
-    /// Drops what has expired, a few records under each hold of a lock.
-    pub fn sweep(&self, now_ms: u64) {
-        for shard in &self.shards {
-            while shard.0.lock().sweep(now_ms, STEPS) {}
-        }
+    /// How many shards there are.
+    pub fn shard_count(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// Drops what has expired in one shard, a few records under each hold of its lock.
+    pub fn sweep(&self, shard: usize, now_ms: u64) {
+        while self.shards[shard].0.lock().sweep(now_ms, STEPS) {}
         self.sweeps.fetch_add(1, Relaxed);
     }
 
-    /// Takes back room that shards do not use, pays the pool's debts after a limit was lowered, and gives back segments that
-    /// deletes and expiry have emptied.
-    pub fn rebalance(&self) {
-        for shard in &self.shards {
-            while shard.0.lock().compact() {}
-            let mut shard = shard.0.lock();
-            let (granted, stats) = (shard.granted(), shard.stats());
-            let room = shard.surrender(Room {
-                bytes: granted
-                    .bytes
-                    .saturating_sub(stats.charged_bytes + IDLE_BYTES),
-                items: if self.pool.limit_items().is_some() {
-                    granted.items.saturating_sub(stats.items + IDLE_ITEMS)
-                } else {
-                    0
-                },
-            });
-            drop(shard);
-            self.pool.give(room);
-        }
-        self.pay_debts(Cause::Size);
+    /// Gives back the segments of one shard that deletes and expiry have emptied, and the room that it does not use.
+    pub fn collect_idle(&self, shard: usize) {
+        while self.shards[shard].0.lock().compact() {}
+        let mut shard = self.shards[shard].0.lock();
+        let (granted, stats) = (shard.granted(), shard.stats());
+        let room = shard.surrender(Room {
+            bytes: granted
+                .bytes
+                .saturating_sub(stats.charged_bytes + IDLE_BYTES),
+            items: if self.pool.limit_items().is_some() {
+                granted.items.saturating_sub(stats.items + IDLE_ITEMS)
+            } else {
+                0
+            },
+        });
+        drop(shard);
+        self.pool.give(room);
     }
 
     /// Changes the limits. What is above them is evicted before this returns.

@@ -1,23 +1,48 @@
 //! What a cache needs done while nobody asks: expired items are swept, idle room goes back to the pool, and when the
-//! machine or its cgroup runs short of memory a part of the limit is withheld until it no longer does. It does one round
-//! when it is told to; when that is, and on which thread, is the node's business.
+//! machine or its cgroup runs short of memory a part of the limit is withheld until it no longer does.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::cache::Cache;
-use crate::memory::MemoryState;
+use crate::http::service::Shared;
+use crate::memory::{self, MemoryState};
 
 /// A withheld part is given back at half the distance to the trigger each time, once use is this far below it: so that the
 /// two do not chase each other.
 const CALM_BELOW_TRIGGER: f64 = 0.02;
+/// How often the memory in use is read, and idle room collected. Reading costs some 100 microseconds, and a machine
+/// rarely fills a tenth of its memory in a second.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Sweeps and rebalances.
-pub fn tidy_up(cache: &Cache, now_ms: u64) {
-    cache.sweep(now_ms);
-    cache.rebalance();
+/// Keeps house until it is dropped. It gives way after each shard, so that others on its runtime are answered.
+pub(crate) async fn keep_house(shared: Arc<Shared>) {
+    let cache = &shared.cache;
+    let mut watched = Instant::now();
+    loop {
+        tokio::time::sleep(shared.live.load().cleanup_interval).await;
+        for shard in 0..cache.shard_count() {
+            cache.sweep(shard, shared.clock.now_ms());
+            tokio::task::yield_now().await;
+        }
+        if watched.elapsed() < WATCH_INTERVAL {
+            continue;
+        }
+        watched = Instant::now();
+        for shard in 0..cache.shard_count() {
+            cache.collect_idle(shard);
+            tokio::task::yield_now().await;
+        }
+        // Where nobody knows how full the machine is there is nothing to compare; the start has said so.
+        if let Ok(memory) = memory::machine() {
+            relieve(cache, memory.fullest, shared.live.load().memory_trigger);
+        }
+    }
 }
 
 /// Compares the memory in use with the trigger, a fraction of all there is, and withholds a part of the limit or gives it
 /// back. What is evicted goes back to the system as the allocator frees it.
-pub fn relieve(cache: &Cache, memory: MemoryState, trigger: f64) {
+fn relieve(cache: &Cache, memory: MemoryState, trigger: f64) {
     let withheld = cache.withheld();
     let stats = cache.stats();
     let wanted = to_withhold(

@@ -1,9 +1,37 @@
-//! The node: what Henge is once engine and wire meet sockets, clocks and memory.
+//! A node of Henge, a distributed cache that may forget a key and never lies about one.
+//!
+//! The `henge` binary is thin over [`Node`], which also starts inside a program or a test:
+//!
+//! ```
+//! use std::io::{Read, Write};
+//! use std::net::TcpStream;
+//!
+//! let mut config = henge::config::Config::default();
+//! config.set("server.listen", "127.0.0.1:0")?;
+//! let node = henge::Node::start(config)?;
+//!
+//! let mut stream = TcpStream::connect(node.local_addr())?;
+//! stream.write_all(b"PUT /cache/k HTTP/1.1\r\nhost: h\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello")?;
+//! let mut answer = String::new();
+//! stream.read_to_string(&mut answer)?;
+//! assert!(answer.starts_with("HTTP/1.1 204 No Content\r\n"));
+//!
+//! assert!(node.shutdown());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub mod allocator;
 pub mod cache;
 pub mod cli;
 pub mod clock;
 pub mod config;
-pub mod housekeeping;
+mod housekeeping;
+mod http;
+mod log;
 pub mod memory;
+mod metrics;
+mod net;
+mod node;
+
+pub use net::ListenError;
+pub use node::{Node, StartError};

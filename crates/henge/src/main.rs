@@ -1,7 +1,12 @@
-//! The one binary: hands the command line to the library.
+//! The one binary: hands the command line to the library, and says which allocator there is.
 
 use std::process::ExitCode;
 
+use henge::allocator::Allocator;
+
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator;
+
 fn main() -> ExitCode {
-    henge::cli::run(|_config, _sources| ExitCode::SUCCESS)
+    henge::cli::run(henge::cli::serve)
 }

@@ -4,6 +4,7 @@
 //! `main`, so that this module needs no sockets and no runtime.
 
 mod arguments;
+mod serve;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -14,6 +15,8 @@ use std::process::ExitCode;
 use arguments::{Invocation, Task};
 
 use crate::config::{Config, ConfigError, Loaded, Sources, shown};
+
+pub use serve::serve;
 
 /// The exit code for a command line or a configuration that cannot be used, as shells and most tools have it.
 const EXIT_USAGE: u8 = 2;

@@ -24,6 +24,7 @@ pub use settings::{
     CacheConfig, ClusterConfig, CompressionConfig, Config, LimitsConfig, LogConfig, SETTINGS,
     ServerConfig, Setting, SettingError,
 };
+pub(crate) use suggest::nearest;
 pub use types::{
     ByteSize, CacheSize, CompressionAlgorithm, ConsistencyLevel, InvalidValue, ListenAddress,
     LogFormat, LogLevel, NodeId, PolicyKind,

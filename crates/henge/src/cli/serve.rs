@@ -1,0 +1,149 @@
+//! `henge serve`: a node in a process of its own. Signals, the banner, the log and the exit code are here; what a node is
+//! and does is not.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::allocator;
+use crate::config::{Config, Sources};
+use crate::log;
+use crate::node::Node;
+
+/// The exit code of a node that could not start, or could not drain.
+const EXIT_FAILURE: u8 = 1;
+
+/// Starts a node and waits for the signal to stop it.
+pub fn serve(config: Config, sources: Sources) -> ExitCode {
+    let log = log::start(&config.log);
+    if let Err(error) = allocator::forbid_huge_pages() {
+        tracing::warn!(%error, "huge pages stay on, so more memory may be resident than cache.max_size_bytes");
+    }
+    let failed = |line: &dyn std::fmt::Display| {
+        // With standard error closed there is nobody to tell, and the exit code still tells.
+        let _ = writeln!(io::stderr(), "henge: {line}");
+        ExitCode::from(EXIT_FAILURE)
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error),
+    };
+    // Before the port is open, so that no signal finds the default action in place.
+    let signals = {
+        let _entered = runtime.enter();
+        Signals::new()
+    };
+    let mut signals = match signals {
+        Ok(signals) => signals,
+        Err(error) => return failed(&error),
+    };
+    let node = match Node::start(config) {
+        Ok(node) => node,
+        Err(error) => return failed(&error),
+    };
+    let sources = Arc::new(sources);
+    node.reload_with(move || {
+        let loaded = sources.load()?;
+        log.set_level(loaded.config.log.level);
+        Ok(loaded.config)
+    });
+    banner(&node);
+    tracing::info!(address = %node.local_addr(), "ready");
+    runtime.block_on(async {
+        loop {
+            match signals.next().await {
+                Signal::Stop(name) => {
+                    tracing::info!(signal = name, "draining");
+                    break;
+                }
+                Signal::Reload => {
+                    if let Err(error) = node.reload() {
+                        tracing::error!(%error, "the configuration was not reloaded");
+                    }
+                }
+            }
+        }
+    });
+    let drained = std::thread::spawn(move || node.shutdown());
+    runtime.block_on(async {
+        // A second signal means now.
+        let stopped = tokio::task::spawn_blocking(move || drained.join().unwrap_or(false));
+        tokio::pin!(stopped);
+        loop {
+            tokio::select! {
+                drained = &mut stopped => {
+                    if !drained.unwrap_or(false) {
+                        tracing::warn!("some requests were cut off at server.shutdown_timeout_ms");
+                    }
+                    tracing::info!("stopped");
+                    return ExitCode::SUCCESS;
+                }
+                signal = signals.next() => if let Signal::Stop(name) = signal {
+                    tracing::warn!(signal = name, "stopping at once");
+                    // Returning would wait for the drain; the process owns nothing that must be put in order.
+                    std::process::exit(i32::from(EXIT_FAILURE));
+                }
+            }
+        }
+    })
+}
+
+enum Signal {
+    Stop(&'static str),
+    Reload,
+}
+
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.terminate.recv() => Signal::Stop("SIGTERM"),
+            _ = self.interrupt.recv() => Signal::Stop("SIGINT"),
+            _ = self.hangup.recv() => Signal::Reload,
+        }
+    }
+}
+
+/// Says where the node is and what to try next, once, on standard output.
+fn banner(node: &Node) {
+    let address = node.local_addr();
+    let (version, port) = (env!("CARGO_PKG_VERSION"), address.port());
+    let host = if address.ip().is_unspecified() {
+        format!("localhost:{port}")
+    } else {
+        address.to_string()
+    };
+    let text = format!(
+        "henge {version} listens on http://{address}\n\
+         \n\
+         Try:\n\
+         \x20 curl -d '{{\"key\":\"greeting\",\"value\":\"hello\",\"ttl\":60}}' http://{host}/set\n\
+         \x20 curl 'http://{host}/get?key=greeting'\n\
+         \x20 curl http://{host}/stats\n\
+         \n\
+         Ctrl-C stops it.\n"
+    );
+    // Whoever closed standard output does not want to read it.
+    let mut stdout = io::stdout().lock();
+    let _ = stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush());
+}

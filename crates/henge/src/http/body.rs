@@ -1,0 +1,90 @@
+//! Reading the body of a request, within bounds: of its size, of its speed, and of what the whole node holds at once.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+
+use super::problem::{Code, Problem};
+use super::service::Shared;
+use crate::net::inflight::{Hold, UNCOUNTED_BYTES};
+
+/// The slowest that a body may come, in bytes a second, once `limits.body_timeout_ms` has passed. A modem is faster.
+const SLOWEST_BYTES_PER_SECOND: u64 = 1024;
+
+/// A body that was read whole.
+#[derive(Debug)]
+pub(crate) struct Whole {
+    pub(crate) bytes: Bytes,
+    /// The part of the node's memory that it takes, until this is dropped.
+    _hold: Hold,
+}
+
+/// Reads a body of at most `limit` bytes. `too_large` names the limit for the client.
+pub(crate) async fn read(
+    mut body: Incoming,
+    shared: &Shared,
+    limit: usize,
+    too_large: impl Fn() -> Problem,
+) -> Result<Whole, Problem> {
+    let announced = body.size_hint().exact();
+    if announced.is_some_and(|len| len > limit as u64) {
+        return Err(too_large().closing());
+    }
+    let mut hold = shared.in_flight.hold();
+    let start = Instant::now();
+    let mut gathered: Vec<u8> = Vec::new();
+    loop {
+        let received = Duration::from_secs(gathered.len() as u64 / SLOWEST_BYTES_PER_SECOND);
+        let deadline = start + shared.limits().body_timeout + received;
+        let frame = match tokio::time::timeout_at(deadline.into(), body.frame()).await {
+            Err(_) => {
+                let detail = format!(
+                    "a body has {} ms and one second more for each KiB; {} bytes came",
+                    shared.limits().body_timeout.as_millis(),
+                    gathered.len()
+                );
+                return Err(Problem::new(Code::RequestTimeout, detail).closing());
+            }
+            Ok(None) => break,
+            Ok(Some(Err(error))) => {
+                return Err(Problem::new(Code::InvalidBody, error.to_string()).closing());
+            }
+            Ok(Some(Ok(frame))) => frame,
+        };
+        // Trailers mean nothing here.
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        // Most bodies come in one piece. A large one is copied all the same: the piece is a view of the connection's
+        // buffer, and a value that is kept must not keep that.
+        if gathered.is_empty() && body.is_end_stream() && data.len() <= UNCOUNTED_BYTES.min(limit) {
+            return Ok(Whole {
+                bytes: data,
+                _hold: hold,
+            });
+        }
+        let len = gathered.len() + data.len();
+        if len > limit {
+            return Err(too_large().closing());
+        }
+        if len > gathered.capacity() {
+            // Twice what came, but no more than was announced: a client cannot make the node allocate what it does
+            // not send.
+            let announced = announced.map_or(limit, |len| usize::try_from(len).unwrap_or(limit));
+            let capacity = (2 * len).max(8 * 1024).min(announced).max(len);
+            if !hold.set(capacity) {
+                let detail = "bodies and answers in flight hold limits.max_inflight_bytes already";
+                return Err(Problem::new(Code::Overloaded, detail).closing());
+            }
+            gathered.reserve_exact(capacity - gathered.len());
+        }
+        gathered.extend_from_slice(&data);
+    }
+    gathered.shrink_to_fit();
+    Ok(Whole {
+        bytes: Bytes::from(gathered),
+        _hold: hold,
+    })
+}

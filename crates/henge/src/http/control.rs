@@ -1,0 +1,168 @@
+//! The routes that are not data, answered by axum on a runtime of their own: a data thread sends the request over a
+//! bounded channel and awaits the answer, so that a slow page of figures never stalls a GET.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::{get, post};
+use bytes::Bytes;
+use http::{Request, header};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use serde_json::json;
+use tokio::sync::{mpsc, oneshot};
+use tower::ServiceExt;
+
+use super::openapi;
+use super::problem::{Code, Problem};
+use super::routes::{Place, ROUTES, RouteId};
+use super::service::Outcome;
+use crate::config::{ConfigError, Reload};
+use crate::metrics::Metrics;
+use crate::metrics::exposition;
+use crate::net::data_thread::Local;
+
+/// A request on its way to the control runtime.
+pub(crate) struct Call {
+    request: Request<()>,
+    answer: oneshot::Sender<http::Response<Full<Bytes>>>,
+}
+
+/// Requests that may wait. They are asked by monitors and people; more at once is a mistake.
+pub(crate) const CALLS: usize = 256;
+
+/// What the routes show, and what they may do.
+pub(crate) struct Control {
+    pub(crate) metrics: Arc<Metrics>,
+    /// Reads the configuration again and takes over what can change.
+    pub(crate) reload: Box<dyn Fn() -> Result<Reload, ConfigError> + Send + Sync>,
+}
+
+/// Asks the control runtime.
+pub(crate) async fn ask(local: Rc<Local>, request: Request<Incoming>) -> Outcome {
+    // The bodies of these requests mean nothing; hyper reads past a short one.
+    let (parts, _) = request.into_parts();
+    let (sender, receiver) = oneshot::channel();
+    let call = Call {
+        request: Request::from_parts(parts, ()),
+        answer: sender,
+    };
+    local
+        .control
+        .try_send(call)
+        .map_err(|_| Problem::new(Code::Overloaded, "too many requests for figures at once"))?;
+    receiver
+        .await
+        .map_err(|_| Problem::new(Code::Internal, "the request was cut off"))
+}
+
+/// Answers calls until no data thread is left.
+pub(crate) async fn serve(control: Control, mut calls: mpsc::Receiver<Call>) {
+    let router = router(Arc::new(control));
+    while let Some(call) = calls.recv().await {
+        let router = router.clone();
+        tokio::spawn(async move {
+            let request = call.request.map(|()| Body::empty());
+            let Ok(response) = router.oneshot(request).await;
+            let (parts, body) = response.into_parts();
+            // The bodies are whole already; nothing can go wrong in gathering them.
+            let body = body
+                .collect()
+                .await
+                .map(http_body_util::Collected::to_bytes);
+            let response = http::Response::from_parts(parts, Full::new(body.unwrap_or_default()));
+            // The client may be gone; then so is its need for an answer.
+            let _ = call.answer.send(response);
+        });
+    }
+}
+
+type Controlled = State<Arc<Control>>;
+
+/// The handlers of the table's control routes.
+fn router(control: Arc<Control>) -> Router {
+    let mut router = Router::new();
+    for route in ROUTES.iter().filter(|route| route.place == Place::Control) {
+        let handler = match route.id {
+            RouteId::Health => get(health),
+            RouteId::Ready => get(ready),
+            RouteId::Version => get(version),
+            RouteId::Stats => get(stats),
+            RouteId::Metrics => get(prometheus),
+            RouteId::MetricsJson => get(metrics_json),
+            RouteId::Cluster => get(cluster),
+            RouteId::OpenApi => get(async || Json(openapi::document())),
+            RouteId::Reload => post(reload),
+            other => unreachable!("{other:?} is answered on the data threads"),
+        };
+        router = router.route(route.path, handler);
+    }
+    router.with_state(control)
+}
+
+async fn health(State(control): Controlled) -> Response {
+    Json(json!({
+        "status": "ok",
+        "node_id": control.metrics.node_id,
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_seconds": control.metrics.uptime_seconds(),
+    }))
+    .into_response()
+}
+
+async fn ready(State(control): Controlled) -> Response {
+    // A node that does not take requests has closed its port, so whoever can ask is answered.
+    Json(json!({"status": "ready", "node_id": control.metrics.node_id})).into_response()
+}
+
+async fn version() -> Response {
+    Json(json!({
+        "name": "henge",
+        "version": env!("CARGO_PKG_VERSION"),
+        "commit": crate::metrics::COMMIT,
+    }))
+    .into_response()
+}
+
+async fn stats(State(control): Controlled) -> Response {
+    Json(control.metrics.stats()).into_response()
+}
+
+async fn metrics_json(State(control): Controlled) -> Response {
+    Json(control.metrics.everything()).into_response()
+}
+
+async fn prometheus(State(control): Controlled) -> Response {
+    let text = exposition::text(&control.metrics);
+    ([(header::CONTENT_TYPE, exposition::CONTENT_TYPE)], text).into_response()
+}
+
+async fn cluster(State(control): Controlled) -> Response {
+    Json(control.metrics.cluster()).into_response()
+}
+
+async fn reload(State(control): Controlled) -> Response {
+    let reloaded = tokio::task::spawn_blocking(move || (control.reload)()).await;
+    match reloaded {
+        Ok(Ok(reload)) => {
+            let lines = |changes: &[crate::config::Change]| {
+                changes.iter().map(ToString::to_string).collect::<Vec<_>>()
+            };
+            Json(json!({
+                "changed": lines(&reload.changed),
+                "needs_restart": lines(&reload.needs_restart),
+            }))
+            .into_response()
+        }
+        Ok(Err(error)) => Problem::new(Code::InvalidConfiguration, error.to_string())
+            .into_response()
+            .map(Body::new),
+        Err(_) => Problem::new(Code::Internal, "the reload was cut off")
+            .into_response()
+            .map(Body::new),
+    }
+}

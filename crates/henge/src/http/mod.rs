@@ -1,0 +1,23 @@
+//! The HTTP interface: one table of routes, the data routes answered inline on the data threads, the rest by axum on the
+//! control runtime. It knows commands and replies, and nothing of shards, sockets or threads.
+
+mod batch;
+mod body;
+mod conditions;
+mod control;
+mod json;
+mod keys;
+mod level;
+mod lifetime;
+mod openapi;
+mod query;
+mod raw;
+mod requests;
+mod single;
+mod values;
+
+pub(crate) mod problem;
+pub(crate) mod routes;
+pub(crate) mod service;
+
+pub(crate) use control::{CALLS, Call, Control, serve as serve_control};

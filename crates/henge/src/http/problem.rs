@@ -1,0 +1,246 @@
+//! Problems: every error that HTTP clients see, as RFC 9457 has it. The table of codes is the one definition of each code,
+//! its status and its title; a code never changes its meaning.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use henge_wire::Version;
+use http::{HeaderValue, Response, StatusCode, header};
+use http_body_util::Full;
+
+use super::json;
+use super::routes::Verb;
+
+macro_rules! codes {
+    ($($code:ident $name:literal $status:literal $title:literal;)*) => {
+        /// A stable name of what went wrong.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub(crate) enum Code { $(#[doc = concat!("`", $name, "`")] $code,)* }
+
+        impl Code {
+            /// All of them.
+            pub(crate) const ALL: [Self; [$($name),*].len()] = [$(Self::$code,)*];
+
+            /// The name that clients see.
+            pub(crate) const fn name(self) -> &'static str {
+                match self { $(Self::$code => $name,)* }
+            }
+
+            pub(crate) const fn status_number(self) -> u16 {
+                match self { $(Self::$code => $status,)* }
+            }
+
+            /// What it means, in a line that never varies.
+            pub(crate) const fn title(self) -> &'static str {
+                match self { $(Self::$code => $title,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    InvalidJson "invalid_json" 400 "The body is not the JSON that was expected";
+    InvalidBody "invalid_body" 400 "The body did not come as it was announced";
+    InvalidQuery "invalid_query" 400 "The query string is not the one that was expected";
+    InvalidPath "invalid_path" 400 "The path is not percent-encoded text";
+    KeyMissing "key_missing" 400 "No key was given";
+    KeyConflict "key_conflict" 400 "Both key and key_base64 were given";
+    KeyTooLong "key_too_long" 400 "The key is longer than 65536 bytes";
+    InvalidBase64 "invalid_base64" 400 "The text is not base64";
+    ValueMissing "value_missing" 400 "No value was given";
+    ValueConflict "value_conflict" 400 "Both value and value_base64 were given";
+    InvalidValue "invalid_value" 400 "The value is not one that can be kept";
+    InvalidTtl "invalid_ttl" 400 "The lifetime is not one";
+    InvalidVersion "invalid_version" 400 "The version is not one";
+    InvalidPrecondition "invalid_precondition" 400 "The conditions are not ones, or contradict each other";
+    InvalidConsistencyLevel "invalid_consistency_level" 400 "The consistency level is not one";
+    InvalidCursor "invalid_cursor" 400 "The cursor is not one that a scan answered";
+    InvalidLimit "invalid_limit" 400 "The limit is not one";
+    InvalidContentType "invalid_content_type" 400 "The media type cannot be kept";
+    BatchTooLarge "batch_too_large" 400 "The batch holds too many keys";
+    KeyNotFound "key_not_found" 404 "The key does not exist";
+    RouteNotFound "route_not_found" 404 "There is no such route";
+    MethodNotAllowed "method_not_allowed" 405 "The route does not take this method";
+    RequestTimeout "request_timeout" 408 "The request came too slowly";
+    NotAnInteger "not_an_integer" 409 "The value is not an integer of 64 bits";
+    Overflow "overflow" 409 "The sum does not fit 64 bits";
+    PreconditionFailed "precondition_failed" 412 "A condition of the request does not hold";
+    BodyTooLarge "body_too_large" 413 "The body is too large";
+    ValueTooLarge "value_too_large" 413 "The value is too large";
+    AnswerTooLarge "answer_too_large" 413 "The answer to the batch is too large";
+    UnsupportedEncoding "unsupported_encoding" 415 "The body is encoded in a way that is not taken";
+    InvalidConfiguration "invalid_configuration" 422 "The configuration cannot be used, and nothing was changed";
+    Internal "internal" 500 "The node failed";
+    Overloaded "overloaded" 503 "The node has too much in flight";
+    TooManyConnections "too_many_connections" 503 "The node has no room for another connection";
+    MemoryFull "memory_full" 507 "There is no room, and nothing that may be dropped";
+}
+
+impl Code {
+    pub(crate) fn status(self) -> StatusCode {
+        StatusCode::from_u16(self.status_number()).expect("the table holds statuses")
+    }
+}
+
+/// An error as a client sees it. Boxed where it travels: the way that leads here is not the hot one.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    pub(crate) code: Code,
+    pub(crate) detail: Cow<'static, str>,
+    current: Current,
+    /// For a wrong method: what the route takes.
+    allow: Vec<Verb>,
+    /// What comes after on this connection cannot be understood.
+    close: bool,
+}
+
+/// What a problem says of the key's present version: only a failed precondition says something.
+#[derive(Clone, Copy, Debug)]
+enum Current {
+    Unsaid,
+    Absent,
+    At(Version),
+}
+
+/// How long a client should wait before it tries an overloaded node again, in seconds: the least that the header can say.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
+/// The media type of problems.
+const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+impl Problem {
+    pub(crate) fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            code,
+            detail: detail.into(),
+            current: Current::Unsaid,
+            allow: Vec::new(),
+            close: false,
+        }
+    }
+
+    /// A condition does not hold; this is the version that the key has.
+    pub(crate) fn precondition_failed(current: Option<Version>) -> Self {
+        let detail = match current {
+            None => Cow::Borrowed("the key does not exist"),
+            Some(version) => format!("the key is at version {version}").into(),
+        };
+        Self {
+            current: current.map_or(Current::Absent, Current::At),
+            ..Self::new(Code::PreconditionFailed, detail)
+        }
+    }
+
+    pub(crate) fn method_not_allowed(allow: Vec<Verb>) -> Self {
+        let detail = format!("it takes {}", names(&allow));
+        Self {
+            allow,
+            ..Self::new(Code::MethodNotAllowed, detail)
+        }
+    }
+
+    /// The same, and the connection is closed after it.
+    #[must_use]
+    pub(crate) fn closing(self) -> Self {
+        Self {
+            close: true,
+            ..self
+        }
+    }
+
+    /// The members that also stand in the answer to a batch.
+    fn write_members(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"\"status\":");
+        json::write_u64(out, u64::from(self.code.status_number()));
+        out.extend_from_slice(b",\"code\":\"");
+        out.extend_from_slice(self.code.name().as_bytes());
+        out.push(b'"');
+        if !self.detail.is_empty() {
+            out.extend_from_slice(b",\"detail\":");
+            json::write_string(out, &self.detail);
+        }
+        match self.current {
+            Current::Unsaid => {}
+            Current::Absent => out.extend_from_slice(b",\"current_version\":null"),
+            Current::At(version) => {
+                out.extend_from_slice(b",\"current_version\":");
+                json::write_version(out, version);
+            }
+        }
+    }
+
+    /// As one result of a batch.
+    pub(crate) fn write_error(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"\"error\":{");
+        self.write_members(out);
+        out.push(b'}');
+    }
+
+    fn body(&self) -> Vec<u8> {
+        let mut body = Vec::with_capacity(192);
+        body.extend_from_slice(b"{\"type\":\"urn:henge:problem:");
+        body.extend_from_slice(self.code.name().as_bytes());
+        body.extend_from_slice(b"\",\"title\":");
+        json::write_string(&mut body, self.code.title());
+        body.push(b',');
+        self.write_members(&mut body);
+        body.extend_from_slice(b"}\n");
+        body
+    }
+
+    /// As what is said before a connection is closed outside the protocol.
+    pub(crate) fn into_last_words(self) -> Vec<u8> {
+        let body = self.body();
+        let status = self.code.status();
+        let mut words = format!(
+            "HTTP/1.1 {} {}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+            status.as_str(),
+            status.canonical_reason().unwrap_or_default(),
+            body.len(),
+        )
+        .into_bytes();
+        words.extend_from_slice(&body);
+        words
+    }
+
+    /// As an answer of its own.
+    #[cold]
+    pub(crate) fn into_response(self) -> Response<Full<Bytes>> {
+        let body = self.body();
+        let mut response = Response::new(Full::new(Bytes::from(body)));
+        *response.status_mut() = self.code.status();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
+        if self.code.status() == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
+        if !self.allow.is_empty() {
+            let allow = HeaderValue::try_from(names(&self.allow));
+            headers.insert(header::ALLOW, allow.expect("methods are letters"));
+        }
+        if self.close {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+fn names(verbs: &[Verb]) -> String {
+    let names: Vec<&str> = verbs.iter().map(|verb| verb.name()).collect();
+    names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::counters::STATUSES;
+
+    #[test]
+    fn every_code_is_named_once_and_its_status_is_counted() {
+        for code in Code::ALL {
+            assert!(STATUSES.contains(&code.status_number()), "{code:?}");
+            let same = Code::ALL.iter().filter(|other| other.name() == code.name());
+            assert_eq!(same.count(), 1, "{code:?}");
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! The one table of routes. Dispatch, 404 with what comes near, 405 with Allow, the labels of metrics, permission classes
+//! and the `OpenAPI` document all follow from it; a route that is not here does not exist.
+
+use http::Method;
+
+use crate::config::nearest;
+
+/// Who may call a route, once there are permissions; until then a label.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Class {
+    /// Reads keys.
+    Read,
+    /// Changes keys.
+    Write,
+    /// Changes the node, or all of its data.
+    Admin,
+    /// Shows the cluster.
+    Cluster,
+    /// Shows the node.
+    Observe,
+}
+
+impl Class {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Admin => "admin",
+            Self::Cluster => "cluster",
+            Self::Observe => "observe",
+        }
+    }
+}
+
+/// Where a route is answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Place {
+    /// Inline, on the data thread of the connection.
+    Data,
+    /// By axum, on the control runtime.
+    Control,
+}
+
+/// A method of ours.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Verb {
+    Get,
+    Head,
+    Post,
+    Put,
+    Delete,
+}
+
+impl Verb {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Delete => "DELETE",
+        }
+    }
+
+    #[inline]
+    fn of(method: &Method) -> Option<Self> {
+        match *method {
+            Method::GET => Some(Self::Get),
+            Method::POST => Some(Self::Post),
+            Method::PUT => Some(Self::Put),
+            Method::DELETE => Some(Self::Delete),
+            Method::HEAD => Some(Self::Head),
+            _ => None,
+        }
+    }
+}
+
+/// A row of the table.
+#[derive(Debug)]
+pub(crate) struct Route {
+    pub(crate) id: RouteId,
+    pub(crate) verb: Verb,
+    /// The path, whole; or with `{key}` at its end, which stands for the rest of it.
+    pub(crate) path: &'static str,
+    /// The label in metrics, and the operation's name in `OpenAPI`.
+    pub(crate) name: &'static str,
+    pub(crate) class: Class,
+    pub(crate) place: Place,
+    /// What it does, in a line.
+    pub(crate) summary: &'static str,
+}
+
+macro_rules! routes {
+    ($($id:ident $verb:ident $path:literal $name:literal $class:ident $place:ident $summary:literal;)*) => {
+        /// The name of a route; as a number, its row in [`ROUTES`].
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub(crate) enum RouteId { $($id,)* }
+
+        /// All routes, those that must be found fastest first.
+        pub(crate) static ROUTES: [Route; [$($name),*].len()] = [$(Route {
+            id: RouteId::$id,
+            verb: Verb::$verb,
+            path: $path,
+            name: $name,
+            class: Class::$class,
+            place: Place::$place,
+            summary: $summary,
+        },)*];
+    };
+}
+
+routes! {
+    Get          Get    "/get"            "get"           Read    Data    "The item of a key";
+    Set          Post   "/set"            "set"           Write   Data    "Stores a value under a key";
+    RawGet       Get    "/cache/{key}"    "raw_get"       Read    Data    "The value of a key, as it is";
+    RawPut       Put    "/cache/{key}"    "raw_put"       Write   Data    "Stores the body as the value of a key";
+    RawHead      Head   "/cache/{key}"    "raw_head"      Read    Data    "The headers of the value of a key";
+    RawDelete    Delete "/cache/{key}"    "raw_delete"    Write   Data    "Removes a key";
+    Mget         Post   "/mget"           "mget"          Read    Data    "The items of many keys";
+    Mset         Post   "/mset"           "mset"          Write   Data    "Stores values under many keys";
+    Mdelete      Post   "/mdelete"        "mdelete"       Write   Data    "Removes many keys";
+    Delete       Delete "/delete"         "delete"        Write   Data    "Removes a key";
+    DeletePost   Post   "/delete"         "delete_post"   Write   Data    "Removes a key given in the body";
+    GetPost      Post   "/get"            "get_post"      Read    Data    "The item of a key given in the body";
+    Incr         Post   "/incr"           "incr"          Write   Data    "Adds to an integer counter";
+    Expire       Post   "/expire"         "expire"        Write   Data    "Gives a key a new lifetime";
+    Persist      Post   "/persist"        "persist"       Write   Data    "Takes the lifetime from a key";
+    Ttl          Get    "/ttl"            "ttl"           Read    Data    "What remains of a key's lifetime";
+    TtlPost      Post   "/ttl"            "ttl_post"      Read    Data    "What remains of the lifetime of a key given in the body";
+    Exists       Get    "/exists"         "exists"        Read    Data    "Whether a key exists";
+    ExistsPost   Post   "/exists"         "exists_post"   Read    Data    "Whether a key given in the body exists";
+    Keys         Get    "/keys"           "keys"          Read    Data    "A page of a scan over the keys";
+    KeysPost     Post   "/keys"           "keys_post"     Read    Data    "A page of a scan over the keys, asked for in the body";
+    Flush        Post   "/flush"          "flush"         Admin   Data    "Forgets everything";
+    Health       Get    "/health"         "health"        Observe Control "Whether the process lives";
+    Ready        Get    "/ready"          "ready"         Observe Control "Whether the node takes requests";
+    Version      Get    "/version"        "version"       Observe Control "What is running";
+    Stats        Get    "/stats"          "stats"         Observe Control "The cache in one page";
+    Metrics      Get    "/metrics"        "metrics"       Observe Control "Metrics as Prometheus reads them";
+    MetricsJson  Get    "/metrics/json"   "metrics_json"  Observe Control "All metrics, with quantiles, as JSON";
+    Cluster      Get    "/cluster/status" "cluster_status" Cluster Control "The cluster as this node sees it";
+    OpenApi      Get    "/openapi.json"   "openapi"       Observe Control "This interface as an OpenAPI 3.1 document";
+    Reload       Post   "/admin/reload"   "reload"        Admin   Control "Reads again the settings that may change while running";
+}
+
+/// Where the raw form lives; its key is the rest of the path.
+pub(crate) const RAW_PREFIX: &str = "/cache/";
+
+impl Route {
+    /// Whether the path is one of this route's.
+    #[inline]
+    fn takes(&self, path: &str) -> bool {
+        match self.path.strip_suffix("{key}") {
+            None => self.path == path,
+            Some(prefix) => path.starts_with(prefix),
+        }
+    }
+}
+
+/// What the table says of a request.
+#[derive(Debug)]
+pub(crate) enum Lookup {
+    Found(&'static Route),
+    /// The path is known, with these methods.
+    WrongMethod(Vec<Verb>),
+    /// The path is not known; these are near it.
+    Unknown(Vec<&'static str>),
+}
+
+/// Finds the route of a request. HEAD is answered wherever GET is.
+#[inline]
+pub(crate) fn find(method: &Method, path: &str) -> Lookup {
+    let verb = Verb::of(method);
+    for route in &ROUTES {
+        if Some(route.verb) == verb && route.takes(path) {
+            return Lookup::Found(route);
+        }
+    }
+    find_slowly(verb, path)
+}
+
+#[cold]
+fn find_slowly(verb: Option<Verb>, path: &str) -> Lookup {
+    let here = || ROUTES.iter().filter(|route| route.takes(path));
+    if verb == Some(Verb::Head)
+        && let Some(route) = here().find(|route| route.verb == Verb::Get)
+    {
+        return Lookup::Found(route);
+    }
+    let mut allowed: Vec<Verb> = here().map(|route| route.verb).collect();
+    if !allowed.is_empty() {
+        if allowed.contains(&Verb::Get) && !allowed.contains(&Verb::Head) {
+            allowed.push(Verb::Head);
+        }
+        return Lookup::WrongMethod(allowed);
+    }
+    Lookup::Unknown(near(path))
+}
+
+/// The routes that may be meant: the one that is spelt nearest, those that the path only adds a prefix to, and those that
+/// it begins. A path longer than any of ours is not looked at.
+fn near(path: &str) -> Vec<&'static str> {
+    const LONGEST: usize = 24;
+    let path = path.trim_matches('/');
+    if path.is_empty() || path.len() > LONGEST {
+        return Vec::new();
+    }
+    let bare = |known: &'static str| known.trim_matches('/');
+    let spelt = nearest(path, ROUTES.iter().map(|route| bare(route.path)));
+    let mut near: Vec<&str> = Vec::new();
+    for known in ROUTES.iter().map(|route| route.path) {
+        let bare = bare(known);
+        let related = spelt == Some(bare)
+            || path.rsplit('/').next() == Some(bare)
+            || bare.split('/').next() == Some(path);
+        if related && !near.contains(&known) {
+            near.push(known);
+        }
+    }
+    near
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_sound() {
+        for (index, route) in ROUTES.iter().enumerate() {
+            assert_eq!(route.id as usize, index);
+            let twins = ROUTES.iter().filter(|other| {
+                other.name == route.name || (other.path, other.verb) == (route.path, route.verb)
+            });
+            assert_eq!(twins.count(), 1, "{}", route.name);
+        }
+    }
+
+    #[test]
+    fn requests_find_their_routes() {
+        let found = |method: Method, path: &str| match find(&method, path) {
+            Lookup::Found(route) => route.name.to_owned(),
+            Lookup::WrongMethod(verbs) => format!("{verbs:?}"),
+            Lookup::Unknown(near) => near.join(" "),
+        };
+        for (method, path, expected) in [
+            (Method::GET, "/get", "get"),
+            (Method::POST, "/get", "get_post"),
+            (Method::HEAD, "/health", "health"),
+            (Method::HEAD, "/cache/a/b", "raw_head"),
+            (Method::PUT, "/cache/", "raw_put"),
+            (Method::PUT, "/get", "[Get, Post, Head]"),
+            (Method::OPTIONS, "/set", "[Post]"),
+            (Method::GET, "/gets", "/get"),
+            (Method::GET, "/api/health", "/health"),
+            (Method::GET, "/Metrics/", "/metrics"),
+            (Method::GET, "/cluster", "/cluster/status"),
+            (Method::GET, "/", ""),
+            (Method::GET, "/cache", "/cache/{key}"),
+            (Method::GET, "/something/else", ""),
+        ] {
+            assert_eq!(found(method, path), expected, "{path}");
+        }
+    }
+}

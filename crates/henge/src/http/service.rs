@@ -1,0 +1,331 @@
+//! From a request to its answer: finds the route, runs the handler, counts. Routes without a body are answered within
+//! `call`, with no future made; the others are one boxed future.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use henge_engine::compress::{Algorithm, Settings};
+use http::{HeaderValue, Request, Response, header};
+use http_body_util::Full;
+use hyper::body::{Body, Incoming};
+
+use super::level::{Level, X_CONSISTENCY_LEVEL};
+use super::problem::{Code, Problem};
+use super::routes::{self, Lookup, Place, Route, RouteId};
+use super::{batch, control, keys, raw, single};
+use crate::cache::Cache;
+use crate::clock::Clock;
+use crate::config::{CompressionAlgorithm, Config};
+use crate::net::data_thread::Local;
+use crate::net::inflight::InFlight;
+use crate::net::pace::{Pace, Patience};
+
+/// What requests are measured against.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) max_value_bytes: usize,
+    pub(crate) max_body_bytes: usize,
+    pub(crate) max_batch_items: usize,
+    /// A body has this long, and a second more for each KiB.
+    pub(crate) body_timeout: Duration,
+}
+
+/// What a reload may change under the requests.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Live {
+    pub(crate) limits: Limits,
+    pub(crate) patience: Patience,
+    pub(crate) max_connections: usize,
+    pub(crate) default_level: Level,
+    pub(crate) compression: Settings,
+    pub(crate) shutdown_timeout: Duration,
+    pub(crate) cleanup_interval: Duration,
+    pub(crate) memory_trigger: f64,
+}
+
+impl Live {
+    /// The part of a configuration that is of use here. It must be valid.
+    pub(crate) fn of(config: &Config) -> Self {
+        let limits = &config.limits;
+        let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        Self {
+            limits: Limits {
+                max_value_bytes: limits.max_value_bytes.as_usize(),
+                max_body_bytes: limits.max_body_bytes.as_usize(),
+                max_batch_items: count(limits.max_batch_items),
+                body_timeout: Duration::from_millis(limits.body_timeout_ms),
+            },
+            patience: Patience {
+                header: Duration::from_millis(limits.header_timeout_ms),
+                idle: Duration::from_millis(limits.idle_timeout_ms),
+                write: Duration::from_millis(limits.write_timeout_ms),
+            },
+            max_connections: count(limits.max_connections),
+            default_level: config.cluster.default_consistency.into(),
+            compression: Settings {
+                algorithm: match config.compression.algorithm {
+                    CompressionAlgorithm::Gzip => Some(Algorithm::Gzip),
+                    CompressionAlgorithm::Zstd => Some(Algorithm::Zstd),
+                    CompressionAlgorithm::Lz4 => Some(Algorithm::Lz4),
+                    CompressionAlgorithm::None => None,
+                },
+                threshold_bytes: config.compression.threshold_bytes.as_usize(),
+                level: u8::try_from(config.compression.level).unwrap_or(u8::MAX),
+            },
+            shutdown_timeout: Duration::from_millis(config.server.shutdown_timeout_ms),
+            cleanup_interval: Duration::from_millis(config.cache.cleanup_interval_ms),
+            memory_trigger: config.cache.memory_trigger,
+        }
+    }
+}
+
+/// What all data threads share.
+pub(crate) struct Shared {
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) clock: Clock,
+    pub(crate) in_flight: Arc<InFlight>,
+    pub(crate) live: ArcSwap<Live>,
+}
+
+/// Without the cache, which is not for showing.
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("in_flight", &self.in_flight)
+            .field("live", &self.live)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// The limits that hold now.
+    pub(crate) fn limits(&self) -> Limits {
+        self.live.load().limits
+    }
+}
+
+/// A response, whole.
+pub(crate) type Whole = Response<Full<Bytes>>;
+/// What a handler makes of a request.
+pub(crate) type Outcome = Result<Whole, Problem>;
+
+/// An answer that is there, or will be.
+pub(crate) enum Answer {
+    Now(Outcome),
+    Later(Pin<Box<dyn Future<Output = Outcome>>>),
+}
+
+impl Answer {
+    pub(crate) fn later(future: impl Future<Output = Outcome> + 'static) -> Self {
+        Self::Later(Box::pin(future))
+    }
+}
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// An answer of JSON.
+#[inline]
+pub(crate) fn json_response(body: Bytes) -> Whole {
+    let mut response = Response::new(Full::new(body));
+    response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+    response
+}
+
+/// What the scratch keeps between answers: enough for nearly all of them.
+const KEPT_SCRATCH_BYTES: usize = 64 * 1024;
+
+impl Local {
+    /// Writes an answer of JSON in the thread's scratch, and copies it once its size is known.
+    #[inline]
+    pub(crate) fn write_json(&self, write: impl FnOnce(&mut Vec<u8>)) -> Whole {
+        let mut scratch = self.scratch.take();
+        scratch.clear();
+        write(&mut scratch);
+        let response = json_response(Bytes::copy_from_slice(&scratch));
+        if scratch.capacity() <= KEPT_SCRATCH_BYTES {
+            self.scratch.replace(scratch);
+        }
+        response
+    }
+}
+
+/// The service of one connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Service {
+    local: Rc<Local>,
+    pace: Rc<Pace>,
+}
+
+impl Service {
+    pub(crate) fn new(local: Rc<Local>, pace: Rc<Pace>) -> Self {
+        Self { local, pace }
+    }
+
+    fn finish(
+        &self,
+        route: Option<RouteId>,
+        level: Option<Level>,
+        begun: Instant,
+        outcome: Outcome,
+    ) -> Whole {
+        let mut response = outcome.unwrap_or_else(Problem::into_response);
+        let headers = response.headers_mut();
+        if let Some(level) = level {
+            headers.insert(X_CONSISTENCY_LEVEL, level.header());
+        }
+        if headers.contains_key(header::CONNECTION) {
+            self.pace.leave_unread();
+        }
+        let now = Instant::now();
+        self.pace.answered(now);
+        self.local.counters.request(
+            route,
+            response.status(),
+            now.saturating_duration_since(begun),
+        );
+        response
+    }
+}
+
+impl hyper::service::Service<Request<Incoming>> for Service {
+    type Response = Whole;
+    type Error = Infallible;
+    type Future = Answering;
+
+    fn call(&self, request: Request<Incoming>) -> Answering {
+        let begun = self.pace.begin();
+        let has_body = !request.body().is_end_stream();
+        let (route, level, answer) = match routes::find(request.method(), request.uri().path()) {
+            Lookup::Found(route) if route.place == Place::Data => {
+                match Level::of(
+                    request.headers(),
+                    self.local.shared.live.load().default_level,
+                ) {
+                    Ok(level) => {
+                        let now_ms = self.local.shared.clock.at(begun);
+                        let answer = answer(&self.local, route.id, request, now_ms);
+                        (Some(route), Some(level), answer)
+                    }
+                    Err(problem) => (Some(route), None, Answer::Now(Err(problem))),
+                }
+            }
+            Lookup::Found(route) => {
+                let answer = control::ask(Rc::clone(&self.local), request);
+                (Some(route), None, Answer::later(answer))
+            }
+            Lookup::WrongMethod(allow) => {
+                let problem = Problem::method_not_allowed(allow);
+                (None, None, Answer::Now(Err(problem)))
+            }
+            Lookup::Unknown(near) => {
+                let problem = unknown_route(request.uri().path(), &near);
+                (None, None, Answer::Now(Err(problem)))
+            }
+        };
+        let route = route.map(|route: &Route| route.id);
+        match answer {
+            Answer::Now(outcome) => Answering::Now(Some(self.finish(route, level, begun, outcome))),
+            Answer::Later(future) => Answering::Later {
+                future,
+                service: self.clone(),
+                route,
+                level,
+                begun,
+            },
+        }
+    }
+}
+
+fn unknown_route(path: &str, near: &[&str]) -> Problem {
+    // What came is shown, but not all of a URL of 64 KiB.
+    let shown: String = path.chars().take(80).collect();
+    let detail = if near.is_empty() {
+        format!("no route {shown}; GET /openapi.json lists all")
+    } else {
+        format!("no route {shown}; did you mean {}?", near.join(" or "))
+    };
+    Problem::new(Code::RouteNotFound, detail)
+}
+
+/// Runs the handler of a data route.
+fn answer(local: &Rc<Local>, route: RouteId, request: Request<Incoming>, now_ms: u64) -> Answer {
+    if matches!(route, RouteId::Get) {
+        return single::get(local, request.uri().query(), now_ms);
+    }
+    let local = Rc::clone(local);
+    match route {
+        RouteId::RawGet => raw::get(&local, &request, now_ms),
+        RouteId::RawHead => Answer::Now(raw::head(&local, &request, now_ms)),
+        RouteId::RawDelete => Answer::Now(raw::delete(&local, &request, now_ms)),
+        RouteId::RawPut => Answer::later(raw::put(local, request)),
+        RouteId::Delete => Answer::Now(single::delete(&local, request.uri().query(), now_ms)),
+        RouteId::Ttl => Answer::Now(single::ttl(&local, request.uri().query(), now_ms)),
+        RouteId::Exists => Answer::Now(single::exists(&local, request.uri().query(), now_ms)),
+        RouteId::Set => Answer::later(single::set(local, request.into_body())),
+        RouteId::GetPost => Answer::later(single::get_post(local, request.into_body())),
+        RouteId::DeletePost => Answer::later(single::delete_post(local, request.into_body())),
+        RouteId::TtlPost => Answer::later(single::ttl_post(local, request.into_body())),
+        RouteId::ExistsPost => Answer::later(single::exists_post(local, request.into_body())),
+        RouteId::Incr => Answer::later(single::incr(local, request.into_body())),
+        RouteId::Expire => Answer::later(single::expire(local, request.into_body())),
+        RouteId::Persist => Answer::later(single::persist(local, request.into_body())),
+        RouteId::Mget => Answer::later(batch::mget(local, request.into_body())),
+        RouteId::Mset => Answer::later(batch::mset(local, request.into_body())),
+        RouteId::Mdelete => Answer::later(batch::mdelete(local, request.into_body())),
+        RouteId::Keys => Answer::later(keys::get(local, request)),
+        RouteId::KeysPost => Answer::later(keys::post(local, request.into_body())),
+        RouteId::Flush => Answer::later(keys::flush(local)),
+        RouteId::Get
+        | RouteId::Health
+        | RouteId::Ready
+        | RouteId::Version
+        | RouteId::Stats
+        | RouteId::Metrics
+        | RouteId::MetricsJson
+        | RouteId::Cluster
+        | RouteId::OpenApi
+        | RouteId::Reload => unreachable!("{route:?} is not answered here"),
+    }
+}
+
+/// The future of an answer.
+pub(crate) enum Answering {
+    Now(Option<Whole>),
+    Later {
+        future: Pin<Box<dyn Future<Output = Outcome>>>,
+        service: Service,
+        route: Option<RouteId>,
+        level: Option<Level>,
+        begun: Instant,
+    },
+}
+
+impl Future for Answering {
+    type Output = Result<Whole, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut *self {
+            Self::Now(response) => {
+                Poll::Ready(Ok(response.take().expect("polled once after it was ready")))
+            }
+            Self::Later {
+                future,
+                service,
+                route,
+                level,
+                begun,
+            } => future
+                .as_mut()
+                .poll(cx)
+                .map(|outcome| Ok(service.finish(*route, *level, *begun, outcome))),
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Values between the wire and the cache: copied out of a shard, compressed before they go in and decompressed after they
+//! came out, never under a lock. Large ones are worked on by the blocking pool, so that they delay no other connection.
+
+use std::cell::RefCell;
+
+use bytes::Bytes;
+use henge_engine::compress::{Algorithm, Compressor, Decompressor, Settings, Skipped};
+use henge_wire::{Data, Encoding, Item, Value, Version};
+
+use super::problem::{Code, Problem};
+use crate::metrics::counters::add;
+use crate::net::data_thread::Local;
+
+/// What is compressed inline, in bytes: gzip at level 6 takes some 160 us for this much.
+const COMPRESSED_INLINE_BYTES: usize = 16 * 1024;
+
+/// What is decompressed inline, in bytes: some 60 us.
+const DECOMPRESSED_INLINE_BYTES: usize = 64 * 1024;
+
+/// What goes into the cache by reference rather than by copy: about what the engine keeps in an allocation of its own.
+const SHARED_BYTES: usize = 32 * 1024;
+
+thread_local! {
+    /// A compressor for each thread that ever compresses, with the settings it was made with.
+    static COMPRESSOR: RefCell<Option<Compressor>> = const { RefCell::new(None) };
+    static DECOMPRESSOR: RefCell<Decompressor> = RefCell::new(Decompressor::new());
+}
+
+/// An item, copied out of the cache.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) data: Bytes,
+    pub(crate) encoding: Encoding,
+    pub(crate) raw_len: u32,
+    pub(crate) json: bool,
+    pub(crate) content_type: Option<Box<str>>,
+    pub(crate) version: Version,
+    pub(crate) expires_at_ms: Option<u64>,
+}
+
+impl Found {
+    /// Copies; what is shared, by reference count.
+    pub(crate) fn copy(item: &Item<'_>) -> Self {
+        Self {
+            data: item.value.data.to_bytes(),
+            encoding: item.value.encoding,
+            raw_len: item.value.raw_len,
+            json: item.value.json,
+            content_type: item.value.content_type.map(Box::from),
+            version: item.version,
+            expires_at_ms: item.expires_at_ms,
+        }
+    }
+
+    /// Whether its value can be had without delaying others.
+    pub(crate) fn is_quick(&self) -> bool {
+        self.encoding == Encoding::Raw || self.raw_len as usize <= DECOMPRESSED_INLINE_BYTES
+    }
+
+    /// The value as the client gave it, at once.
+    pub(crate) fn raw(&self) -> Result<Bytes, Problem> {
+        if self.encoding == Encoding::Raw {
+            return Ok(self.data.clone());
+        }
+        decompressed(self.encoding, &self.data, self.raw_len)
+    }
+
+    /// The same, on the blocking pool if it is large.
+    pub(crate) async fn raw_in_time(&self) -> Result<Bytes, Problem> {
+        if self.is_quick() {
+            return self.raw();
+        }
+        let (encoding, data, raw_len) = (self.encoding, self.data.clone(), self.raw_len);
+        tokio::task::spawn_blocking(move || decompressed(encoding, &data, raw_len))
+            .await
+            .unwrap_or_else(|_| Err(Problem::new(Code::Internal, "decompression was cut off")))
+    }
+}
+
+fn decompressed(encoding: Encoding, data: &[u8], raw_len: u32) -> Result<Bytes, Problem> {
+    let mut out = Vec::new();
+    DECOMPRESSOR
+        .with_borrow_mut(|decompressor| decompressor.decompress(encoding, data, raw_len, &mut out))
+        .map_err(|corrupt| {
+            tracing::error!(%corrupt, "a value cannot be read back");
+            Problem::new(Code::Internal, corrupt.to_string())
+        })?;
+    Ok(Bytes::from(out))
+}
+
+/// A value as it goes into the cache.
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    data: Bytes,
+    encoding: Encoding,
+    raw_len: u32,
+    pub(crate) json: bool,
+}
+
+impl Encoded {
+    /// As the engine takes it.
+    pub(crate) fn value<'a>(&'a self, content_type: Option<&'a str>) -> Value<'a> {
+        let data = if self.data.len() >= SHARED_BYTES {
+            Data::Shared(self.data.clone())
+        } else {
+            Data::Slice(&self.data)
+        };
+        Value {
+            data,
+            encoding: self.encoding,
+            raw_len: self.raw_len,
+            json: self.json,
+            content_type,
+        }
+    }
+}
+
+/// Compresses a value if the settings say so and it is worth it. `raw` must be an allocation of its own where it is large,
+/// since the cache may keep it.
+pub(crate) async fn encode(local: &Local, raw: Bytes, json: bool) -> Result<Encoded, Problem> {
+    let limit = local.shared.limits().max_value_bytes;
+    if raw.len() > limit {
+        let detail = format!(
+            "the value has {} bytes; the most is limits.max_value_bytes, {limit}",
+            raw.len()
+        );
+        return Err(Problem::new(Code::ValueTooLarge, detail));
+    }
+    let raw_len = u32::try_from(raw.len()).expect("limits keep values below 4 GiB");
+    let settings = local.shared.live.load().compression;
+    let packed = match settings.algorithm {
+        Some(_) if raw.len() >= settings.threshold_bytes => {
+            if raw.len() <= COMPRESSED_INLINE_BYTES {
+                compressed(settings, &raw)
+            } else {
+                let raw = raw.clone();
+                tokio::task::spawn_blocking(move || compressed(settings, &raw))
+                    .await
+                    .unwrap_or(Err(Skipped::DidNotShrink))
+            }
+        }
+        _ => Err(Skipped::Off),
+    };
+    let counters = &local.counters;
+    let (data, encoding) = match packed {
+        Ok(packed) => {
+            add(&counters.compression_in_bytes, u64::from(raw_len));
+            add(&counters.compression_out_bytes, packed.len() as u64);
+            let encoding = settings
+                .algorithm
+                .map_or(Encoding::Raw, Algorithm::encoding);
+            (Bytes::from(packed), encoding)
+        }
+        Err(skipped) => {
+            if matches!(
+                skipped,
+                Skipped::LooksIncompressible | Skipped::DidNotShrink
+            ) {
+                add(&counters.compression_refused, 1);
+            }
+            (raw, Encoding::Raw)
+        }
+    };
+    Ok(Encoded {
+        data,
+        encoding,
+        raw_len,
+        json,
+    })
+}
+
+fn compressed(settings: Settings, raw: &[u8]) -> Result<Vec<u8>, Skipped> {
+    COMPRESSOR.with_borrow_mut(|slot| {
+        // The settings may have been reloaded since this thread's compressor was made.
+        if slot
+            .as_ref()
+            .is_none_or(|compressor| compressor.settings() != settings)
+        {
+            *slot = Some(Compressor::new(settings).expect("settings were checked at the start"));
+        }
+        let compressor = slot.as_mut().expect("it was just made");
+        compressor.compress(raw)
+    })
+}

@@ -1,0 +1,194 @@
+//! The counters that requests write. Each data thread has its own and is their only writer, so a count is a load and a
+//! store without a lock prefix, and no two threads write one cache line. Readers sum over the threads.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http::StatusCode;
+use parking_lot::Mutex;
+
+use super::histogram::{Distribution, Histogram};
+use crate::http::routes::{ROUTES, RouteId};
+
+/// Adds to a counter that only this thread writes.
+#[inline]
+pub(crate) fn add(counter: &AtomicU64, n: u64) {
+    counter.store(
+        counter.load(Ordering::Relaxed).wrapping_add(n),
+        Ordering::Relaxed,
+    );
+}
+
+/// The statuses that the node answers. One that is missing here is counted as 500, which a test of the problems'
+/// table rules out.
+pub(crate) const STATUSES: [u16; 19] = [
+    200, 304, 404, 201, 204, 400, 405, 408, 409, 412, 413, 414, 415, 422, 429, 431, 500, 503, 507,
+];
+
+fn status_index(status: StatusCode) -> usize {
+    let status = status.as_u16();
+    STATUSES
+        .iter()
+        .position(|&known| known == status)
+        .unwrap_or(16)
+}
+
+/// Requests of no route of ours are counted together.
+const UNROUTED: usize = ROUTES.len();
+
+/// What one data thread counts.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(crate) struct ThreadCounters {
+    requests: [[AtomicU64; STATUSES.len()]; UNROUTED + 1],
+    latency: Box<[Histogram]>,
+    /// Bytes read from clients.
+    pub(crate) received_bytes: AtomicU64,
+    /// Bytes written to clients.
+    pub(crate) sent_bytes: AtomicU64,
+    /// Bytes of values before they were compressed, and after.
+    pub(crate) compression_in_bytes: AtomicU64,
+    /// See above.
+    pub(crate) compression_out_bytes: AtomicU64,
+    /// Values that were tried and kept raw, because they did not shrink.
+    pub(crate) compression_refused: AtomicU64,
+    /// Connections closed because the client was too slow.
+    pub(crate) timed_out: AtomicU64,
+    /// Connections closed because what came was no HTTP.
+    pub(crate) protocol_errors: AtomicU64,
+    /// Connections on this thread. Also written by the acceptor, as it hands one over; not on the way of a request.
+    pub(crate) open: AtomicUsize,
+}
+
+impl ThreadCounters {
+    fn new() -> Self {
+        Self {
+            requests: [const { [const { AtomicU64::new(0) }; STATUSES.len()] }; UNROUTED + 1],
+            latency: (0..=UNROUTED).map(|_| Histogram::new()).collect(),
+            received_bytes: AtomicU64::new(0),
+            sent_bytes: AtomicU64::new(0),
+            compression_in_bytes: AtomicU64::new(0),
+            compression_out_bytes: AtomicU64::new(0),
+            compression_refused: AtomicU64::new(0),
+            timed_out: AtomicU64::new(0),
+            protocol_errors: AtomicU64::new(0),
+            open: AtomicUsize::new(0),
+        }
+    }
+
+    /// Counts an answered request. Only the thread that owns the counters may call this.
+    #[inline]
+    pub(crate) fn request(&self, route: Option<RouteId>, status: StatusCode, took: Duration) {
+        let route = route.map_or(UNROUTED, |route| route as usize);
+        add(&self.requests[route][status_index(status)], 1);
+        self.latency[route].record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+    }
+}
+
+/// What the acceptor counts; it is the only writer.
+#[derive(Debug, Default)]
+pub(crate) struct AcceptorCounters {
+    /// Connections taken.
+    pub(crate) accepted: AtomicU64,
+    /// Connections turned away at `limits.max_connections`.
+    pub(crate) refused: AtomicU64,
+    /// Calls of `accept` that failed, for want of file handles or memory.
+    pub(crate) errors: AtomicU64,
+}
+
+/// All counters of a node.
+#[derive(Debug)]
+pub(crate) struct Counters {
+    threads: Vec<Arc<ThreadCounters>>,
+    pub(crate) acceptor: AcceptorCounters,
+    /// Task counts of the runtimes, added as the threads start.
+    runtimes: Mutex<Vec<tokio::runtime::Handle>>,
+}
+
+impl Counters {
+    pub(crate) fn new(threads: usize) -> Self {
+        Self {
+            threads: (0..threads)
+                .map(|_| Arc::new(ThreadCounters::new()))
+                .collect(),
+            acceptor: AcceptorCounters::default(),
+            runtimes: Mutex::new(Vec::new()),
+        }
+    }
+
+    pub(crate) fn thread(&self, index: usize) -> &Arc<ThreadCounters> {
+        &self.threads[index]
+    }
+
+    pub(crate) fn threads(&self) -> usize {
+        self.threads.len()
+    }
+
+    /// Lets the tasks of the runtime that the caller runs in be counted.
+    pub(crate) fn watch_this_runtime(&self) {
+        self.runtimes.lock().push(tokio::runtime::Handle::current());
+    }
+
+    pub(crate) fn live_tasks(&self) -> usize {
+        let runtimes = self.runtimes.lock();
+        runtimes
+            .iter()
+            .map(|runtime| runtime.metrics().num_alive_tasks())
+            .sum()
+    }
+
+    pub(crate) fn open_connections(&self) -> usize {
+        let open = |thread: &Arc<ThreadCounters>| thread.open.load(Ordering::Relaxed);
+        self.threads.iter().map(open).sum()
+    }
+
+    /// The sum of one counter over the threads.
+    pub(crate) fn sum(&self, counter: impl Fn(&ThreadCounters) -> &AtomicU64) -> u64 {
+        let read = |thread: &Arc<ThreadCounters>| counter(thread).load(Ordering::Relaxed);
+        self.threads.iter().map(read).sum()
+    }
+
+    /// Every route that was asked for, and last what was none.
+    pub(crate) fn routes(&self) -> Vec<RouteFigures> {
+        (0..=UNROUTED)
+            .filter_map(|route| {
+                let mut statuses = [0; STATUSES.len()];
+                let mut latency = Distribution::default();
+                for thread in &self.threads {
+                    for (sum, count) in statuses.iter_mut().zip(&thread.requests[route]) {
+                        *sum += count.load(Ordering::Relaxed);
+                    }
+                    latency.add(&thread.latency[route]);
+                }
+                let by_status: Vec<(u16, u64)> = STATUSES
+                    .into_iter()
+                    .zip(statuses)
+                    .filter(|&(_, count)| count > 0)
+                    .collect();
+                (!by_status.is_empty()).then(|| RouteFigures {
+                    name: ROUTES.get(route).map_or("unrouted", |route| route.name),
+                    class: ROUTES.get(route).map_or("none", |route| route.class.name()),
+                    by_status,
+                    latency,
+                })
+            })
+            .collect()
+    }
+}
+
+/// The requests of one route.
+#[derive(Debug)]
+pub(crate) struct RouteFigures {
+    pub(crate) name: &'static str,
+    pub(crate) class: &'static str,
+    /// Statuses that were answered, with how often.
+    pub(crate) by_status: Vec<(u16, u64)>,
+    pub(crate) latency: Distribution,
+}
+
+impl RouteFigures {
+    pub(crate) fn requests(&self) -> u64 {
+        self.by_status.iter().map(|&(_, count)| count).sum()
+    }
+}

@@ -1,0 +1,303 @@
+//! The metrics as Prometheus reads them, in the `OpenMetrics` text format. Each metric is named once, here; the figures are
+//! gathered at the moment of the scrape.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use henge_engine::Cause;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::{COMMIT, Metrics};
+use crate::{allocator, memory};
+
+/// The media type of the format.
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// All metrics as text.
+pub(crate) fn text(metrics: &Arc<Metrics>) -> String {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Scrape(Arc::clone(metrics))));
+    let mut out = String::with_capacity(16 * 1024);
+    text::encode(&mut out, &registry).expect("writing to a string cannot fail");
+    out
+}
+
+#[derive(Debug)]
+struct Scrape(Arc<Metrics>);
+
+impl Collector for Scrape {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut out = Out(encoder);
+        self.requests(&mut out)?;
+        self.cache(&mut out)?;
+        self.network(&mut out)?;
+        self.process(&mut out)
+    }
+}
+
+/// One label and its value.
+type Label<'a> = [(&'static str, &'a str)];
+
+/// Writes metrics under our prefix.
+struct Out<'a>(DescriptorEncoder<'a>);
+
+impl Out<'_> {
+    fn counters(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        values: &[(&Label<'_>, u64)],
+    ) -> fmt::Result {
+        let name = format!("henge_{name}");
+        let mut metric = self
+            .0
+            .encode_descriptor(&name, help, unit, MetricType::Counter)?;
+        for (labels, value) in values {
+            let mut metric = metric.encode_family(labels)?;
+            metric.encode_counter::<[(&str, &str); 0], _, f64>(value, None)?;
+        }
+        Ok(())
+    }
+
+    fn counter(&mut self, name: &str, help: &str, unit: Option<&Unit>, value: u64) -> fmt::Result {
+        let name = format!("henge_{name}");
+        self.0
+            .encode_descriptor(&name, help, unit, MetricType::Counter)?
+            .encode_counter::<[(&str, &str); 0], _, f64>(&value, None)
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, unit: Option<&Unit>, value: f64) -> fmt::Result {
+        let name = format!("henge_{name}");
+        self.0
+            .encode_descriptor(&name, help, unit, MetricType::Gauge)?
+            .encode_gauge(&value)
+    }
+}
+
+impl Scrape {
+    fn requests(&self, out: &mut Out<'_>) -> fmt::Result {
+        let routes = self.0.counters.routes();
+        let statuses: Vec<(String, &str, &str, u64)> = routes
+            .iter()
+            .flat_map(|route| {
+                let named = move |&(status, count): &(u16, u64)| {
+                    (status.to_string(), route.name, route.class, count)
+                };
+                route.by_status.iter().map(named)
+            })
+            .collect();
+        let labels: Vec<[(&str, &str); 3]> = statuses
+            .iter()
+            .map(|(status, route, class, _)| {
+                [
+                    ("route", *route),
+                    ("class", *class),
+                    ("status", status.as_str()),
+                ]
+            })
+            .collect();
+        let values: Vec<(&Label<'_>, u64)> = labels
+            .iter()
+            .zip(&statuses)
+            .map(|(labels, status)| (&labels[..], status.3))
+            .collect();
+        out.counters("requests", "Requests answered", None, &values)?;
+
+        let mut metric = out.0.encode_descriptor(
+            "henge_request_duration",
+            "From the last byte of a request's head to its answer",
+            Some(&Unit::Seconds),
+            MetricType::Histogram,
+        )?;
+        for route in &routes {
+            let labels = [("route", route.name)];
+            let (sum, count) = (route.latency.sum_seconds(), route.latency.count());
+            metric
+                .encode_family(&labels)?
+                .encode_histogram::<[(&str, &str); 0]>(sum, count, &route.latency.coarse(), None)?;
+        }
+        Ok(())
+    }
+
+    fn cache(&self, out: &mut Out<'_>) -> fmt::Result {
+        let cache = self.0.shared.cache.stats();
+        let (bytes, none) = (Some(&Unit::Bytes), None);
+        out.gauge("items", "Items that live", none, cache.shards.items as f64)?;
+        out.gauge(
+            "charged",
+            "Memory that the cache is charged",
+            bytes,
+            cache.shards.charged_bytes as f64,
+        )?;
+        out.gauge(
+            "limit",
+            "Memory that the cache may be charged",
+            bytes,
+            cache.limit_bytes as f64,
+        )?;
+        out.counter(
+            "hits",
+            "Reads that found their key",
+            none,
+            cache.shards.hits,
+        )?;
+        out.counter(
+            "misses",
+            "Reads that did not find their key",
+            none,
+            cache.shards.misses,
+        )?;
+        out.counter("sets", "Values stored", none, cache.shards.sets)?;
+        out.counter("deletes", "Keys deleted", none, cache.shards.deletes)?;
+        out.counter(
+            "expirations",
+            "Items that expired",
+            none,
+            cache.shards.expirations,
+        )?;
+        let policy = cache.policy.name();
+        let labels = Cause::ALL.map(|cause| [("policy", policy), ("cause", cause.name())]);
+        let values: Vec<(&Label<'_>, u64)> = labels
+            .iter()
+            .zip(cache.shards.evictions)
+            .map(|(labels, count)| (&labels[..], count))
+            .collect();
+        out.counters("evictions", "Items evicted", none, &values)?;
+        out.counter("sweeps", "Sweeps for expired items", none, cache.sweeps)?;
+        out.counter("purges", "Tombstones purged", none, cache.shards.purges)?;
+        let counters = &self.0.counters;
+        let (input, output) = (
+            counters.sum(|thread| &thread.compression_in_bytes),
+            counters.sum(|thread| &thread.compression_out_bytes),
+        );
+        out.counter("compression_in", "Values before compression", bytes, input)?;
+        out.counter("compression_out", "Values after compression", bytes, output)?;
+        out.counter(
+            "compression_refused",
+            "Values kept raw because they would not shrink",
+            none,
+            counters.sum(|thread| &thread.compression_refused),
+        )?;
+        let ratio = super::ratio(output, input).unwrap_or(1.0);
+        out.gauge(
+            "compression_ratio",
+            "Compressed bytes by raw bytes, of what was compressed",
+            none,
+            ratio,
+        )
+    }
+
+    fn network(&self, out: &mut Out<'_>) -> fmt::Result {
+        let counters = &self.0.counters;
+        let (bytes, none) = (Some(&Unit::Bytes), None);
+        out.gauge(
+            "open_connections",
+            "Connections that are open",
+            none,
+            counters.open_connections() as f64,
+        )?;
+        let acceptor = &counters.acceptor;
+        for (name, help, counter) in [
+            (
+                "accepted_connections",
+                "Connections taken",
+                &acceptor.accepted,
+            ),
+            (
+                "refused_connections",
+                "Connections turned away at limits.max_connections",
+                &acceptor.refused,
+            ),
+            (
+                "accept_errors",
+                "Connections that could not be taken",
+                &acceptor.errors,
+            ),
+        ] {
+            out.counter(name, help, none, counter.load(Ordering::Relaxed))?;
+        }
+        out.counter(
+            "received",
+            "Bytes from clients",
+            bytes,
+            counters.sum(|thread| &thread.received_bytes),
+        )?;
+        out.counter(
+            "sent",
+            "Bytes to clients",
+            bytes,
+            counters.sum(|thread| &thread.sent_bytes),
+        )?;
+        out.counter(
+            "timed_out_connections",
+            "Connections closed because the client was too slow",
+            none,
+            counters.sum(|thread| &thread.timed_out),
+        )?;
+        out.counter(
+            "protocol_errors",
+            "Connections closed because what came was no HTTP",
+            none,
+            counters.sum(|thread| &thread.protocol_errors),
+        )?;
+        out.gauge(
+            "in_flight",
+            "Large bodies and answers in memory",
+            bytes,
+            self.0.shared.in_flight.held() as f64,
+        )
+    }
+
+    fn process(&self, out: &mut Out<'_>) -> fmt::Result {
+        let (bytes, none) = (Some(&Unit::Bytes), None);
+        if let Ok(process) = memory::process() {
+            out.gauge("rss", "Resident memory", bytes, process.rss_bytes as f64)?;
+            out.gauge("threads", "Threads", none, process.threads as f64)?;
+            out.gauge(
+                "open_files",
+                "Open file handles",
+                none,
+                process.open_files as f64,
+            )?;
+            let mut metric = out.0.encode_descriptor(
+                "henge_cpu",
+                "CPU time",
+                Some(&Unit::Seconds),
+                MetricType::Counter,
+            )?;
+            for (mode, seconds) in [
+                ("user", process.cpu_user_seconds),
+                ("system", process.cpu_system_seconds),
+            ] {
+                metric
+                    .encode_family(&[("mode", mode)])?
+                    .encode_counter::<[(&str, &str); 0], _, f64>(&seconds, None)?;
+            }
+        }
+        if let Some(allocated) = allocator::allocated_bytes() {
+            let help = "Memory in live allocations, as the allocator rounds them";
+            out.gauge("allocator", help, bytes, allocated as f64)?;
+        }
+        let tasks = self.0.counters.live_tasks() as f64;
+        out.gauge("live_tasks", "Tasks of the runtimes", none, tasks)?;
+        let uptime = self.0.uptime_seconds();
+        out.gauge(
+            "uptime",
+            "Time since the start",
+            Some(&Unit::Seconds),
+            uptime,
+        )?;
+        let mut metric =
+            out.0
+                .encode_descriptor("henge_build", "What is running", None, MetricType::Info)?;
+        metric.encode_info(&[
+            ("version", env!("CARGO_PKG_VERSION")),
+            ("commit", COMMIT.unwrap_or("unknown")),
+        ])
+    }
+}

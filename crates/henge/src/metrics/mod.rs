@@ -1,0 +1,184 @@
+//! What the node knows of itself: counters of one writer each, summed when they are read, and shown as one page, as JSON
+//! with quantiles, and as Prometheus reads it. Nothing here is on the way of a request but the counting itself.
+
+pub(crate) mod counters;
+pub(crate) mod exposition;
+pub(crate) mod histogram;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use henge_engine::Cause;
+use serde_json::{Value, json};
+
+use crate::cache::CacheStats;
+use crate::http::service::Shared;
+use crate::{allocator, memory};
+use counters::Counters;
+
+/// The commit that was built, if the build was told (`HENGE_COMMIT`).
+pub(crate) const COMMIT: Option<&str> = option_env!("HENGE_COMMIT");
+
+/// Everything that there is to show.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    pub(crate) node_id: String,
+    pub(crate) address: String,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) counters: Arc<Counters>,
+}
+
+impl Metrics {
+    pub(crate) fn uptime_seconds(&self) -> f64 {
+        // Milliseconds are as much as anyone reads.
+        (self.shared.clock.uptime().as_millis() as f64) / 1e3
+    }
+
+    /// The cache in one page.
+    pub(crate) fn stats(&self) -> Value {
+        let cache = self.shared.cache.stats();
+        let process = memory::process().ok();
+        let counters = &self.counters;
+        let requests: serde_json::Map<String, Value> = counters
+            .routes()
+            .iter()
+            .map(|route| (route.name.to_owned(), json!(route.requests())))
+            .collect();
+        json!({
+            "node_id": self.node_id,
+            "version": env!("CARGO_PKG_VERSION"),
+            "uptime_seconds": self.uptime_seconds(),
+            "policy": cache.policy.name(),
+            "items": cache.shards.items,
+            "limit_items": cache.limit_items,
+            "shards": cache.shard_count,
+            "memory": {
+                "charged_bytes": cache.shards.charged_bytes,
+                "limit_bytes": cache.limit_bytes,
+                "withheld_bytes": cache.withheld_bytes,
+                "arena_bytes": cache.shards.arena_bytes,
+                "hole_bytes": cache.shards.hole_bytes,
+                "table_bytes": cache.shards.table_bytes,
+                "rss_bytes": process.map(|process| process.rss_bytes),
+                "allocator_bytes": allocator::allocated_bytes(),
+                "in_flight_bytes": self.shared.in_flight.held(),
+            },
+            "hits": cache.shards.hits,
+            "misses": cache.shards.misses,
+            "hit_ratio": ratio(cache.shards.hits, cache.shards.hits + cache.shards.misses),
+            "sets": cache.shards.sets,
+            "deletes": cache.shards.deletes,
+            "expirations": cache.shards.expirations,
+            "evictions": evictions(&cache),
+            "sweeps": cache.sweeps,
+            "purges": cache.shards.purges,
+            "compression": self.compression(),
+            "connections": {
+                "open": counters.open_connections(),
+                "accepted": counters.acceptor.accepted.load(Ordering::Relaxed),
+                "refused": counters.acceptor.refused.load(Ordering::Relaxed),
+            },
+            "requests": requests,
+        })
+    }
+
+    /// Everything that is counted, with quantiles.
+    pub(crate) fn everything(&self) -> Value {
+        let counters = &self.counters;
+        let routes: serde_json::Map<String, Value> = counters
+            .routes()
+            .iter()
+            .map(|route| {
+                let by_status: serde_json::Map<String, Value> = route
+                    .by_status
+                    .iter()
+                    .map(|&(status, count)| (status.to_string(), json!(count)))
+                    .collect();
+                let quantile = |q| route.latency.quantile_seconds(q);
+                let figures = json!({
+                    "class": route.class,
+                    "requests": route.requests(),
+                    "by_status": by_status,
+                    "latency_seconds": {
+                        "p50": quantile(0.5),
+                        "p95": quantile(0.95),
+                        "p99": quantile(0.99),
+                        "p999": quantile(0.999),
+                        "sum": route.latency.sum_seconds(),
+                    },
+                });
+                (route.name.to_owned(), figures)
+            })
+            .collect();
+        let process = memory::process().ok();
+        let mut page = self.stats();
+        if let Value::Object(page) = &mut page {
+            page.insert("routes".to_owned(), Value::Object(routes));
+            page.insert(
+                "network".to_owned(),
+                json!({
+                    "received_bytes": counters.sum(|thread| &thread.received_bytes),
+                    "sent_bytes": counters.sum(|thread| &thread.sent_bytes),
+                    "timed_out": counters.sum(|thread| &thread.timed_out),
+                    "protocol_errors": counters.sum(|thread| &thread.protocol_errors),
+                    "accept_errors": counters.acceptor.errors.load(Ordering::Relaxed),
+                }),
+            );
+            page.insert(
+                "process".to_owned(),
+                json!({
+                    "cpu_user_seconds": process.map(|process| process.cpu_user_seconds),
+                    "cpu_system_seconds": process.map(|process| process.cpu_system_seconds),
+                    "threads": process.map(|process| process.threads),
+                    "open_files": process.map(|process| process.open_files),
+                    "data_threads": counters.threads(),
+                    "live_tasks": counters.live_tasks(),
+                }),
+            );
+        }
+        page
+    }
+
+    fn compression(&self) -> Value {
+        let input = self.counters.sum(|thread| &thread.compression_in_bytes);
+        let output = self.counters.sum(|thread| &thread.compression_out_bytes);
+        json!({
+            "in_bytes": input,
+            "out_bytes": output,
+            "ratio": ratio(output, input),
+            "kept_raw": self.counters.sum(|thread| &thread.compression_refused),
+        })
+    }
+
+    /// A cluster of one.
+    pub(crate) fn cluster(&self) -> Value {
+        json!({
+            "epoch": 1,
+            "partitions": henge_wire::PARTITIONS,
+            "slots": henge_wire::SLOTS,
+            "replication_factor": 1,
+            "default_consistency": self.shared.live.load().default_level.name(),
+            "control_leader": self.node_id,
+            "nodes": [{
+                "id": self.node_id,
+                "address": self.address,
+                "state": "Up",
+                "leads_partitions": henge_wire::PARTITIONS,
+                "holds_partitions": henge_wire::PARTITIONS,
+            }],
+        })
+    }
+}
+
+fn evictions(cache: &CacheStats) -> Value {
+    Cause::ALL
+        .iter()
+        .zip(cache.shards.evictions)
+        .map(|(cause, count)| (cause.name().to_owned(), json!(count)))
+        .collect()
+}
+
+/// A part of a whole; null while there is no whole.
+fn ratio(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}

@@ -1,0 +1,115 @@
+//! One connection, from its first byte to its last: which protocol it speaks, its time-outs, and how it is closed. Today
+//! all of the port is HTTP; the next protocol is told apart here, by the first line, before hyper sees the stream.
+
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::data_thread::Local;
+use super::pace::{Late, Pace, Stream};
+use crate::http::problem::{Code, Problem};
+use crate::http::service::Service;
+use crate::metrics::counters::add;
+
+/// The longest head of a request. A URL holds at most 65,534 bytes (the `http` crate's bound; 414 past it), and this
+/// leaves it as much again for headers; past it is a 431.
+const MAX_HEAD_BYTES: usize = 128 * 1024;
+
+/// What is read ahead of a body at once. At least a head must fit.
+const MAX_READ_BYTES: usize = 256 * 1024;
+
+/// After an answer that left a body unread, the rest is read for this long and no further than this, or the client would
+/// see its connection reset before it saw the answer (RFC 9112, 9.6).
+const LINGER: Duration = Duration::from_secs(2);
+/// See above: what a client may have had in its buffers and ours.
+const LINGER_BYTES: usize = 8 * 1024 * 1024;
+
+/// Serves a connection until either side closes it.
+pub(crate) async fn serve(socket: TcpStream, local: &Rc<Local>) {
+    let pace = Rc::new(Pace::new(local.shared.live.load().patience, Instant::now()));
+    let stream = Stream::new(socket, Rc::clone(&pace), local.counters.clone());
+    serve_http(stream, &pace, local).await;
+}
+
+async fn serve_http(stream: Stream, pace: &Rc<Pace>, local: &Rc<Local>) {
+    // `pipeline_flush` stays off: with it hyper gathers answers without bound for as long as requests are buffered, so
+    // 8 KiB of pipelined requests for a large value would hold hundreds of copies of it.
+    let mut connection = http1::Builder::new()
+        .max_header_size(MAX_HEAD_BYTES)
+        .max_buf_size(MAX_READ_BYTES)
+        .header_read_timeout(None)
+        .serve_connection(
+            TokioIo::new(stream),
+            Service::new(Rc::clone(local), Rc::clone(pace)),
+        );
+    let mut timer = pin!(tokio::time::sleep_until(next_look(pace)));
+    let mut drain = pin!(local.drain());
+    let mut draining = local.is_draining();
+    if draining {
+        Pin::new(&mut connection).graceful_shutdown();
+    }
+    let late = loop {
+        tokio::select! {
+            biased;
+            outcome = Pin::new(&mut connection) => {
+                if let Err(error) = outcome
+                    && (error.is_parse() || error.is_parse_too_large())
+                {
+                    add(&local.counters.protocol_errors, 1);
+                    tracing::debug!(%error, "a connection spoke no HTTP");
+                }
+                break None;
+            }
+            () = drain.as_mut(), if !draining => {
+                draining = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+            () = timer.as_mut() => match pace.check(Instant::now()) {
+                Ok(next) => timer.as_mut().reset(next.into()),
+                Err(late) => break Some(late),
+            },
+        }
+    };
+    let mut socket = connection.into_parts().io.into_inner().into_socket();
+    if let Some(late) = late {
+        add(&local.counters.timed_out, 1);
+        tracing::debug!(?late, "closing the connection of a slow client");
+        if late != Late::Header {
+            return;
+        }
+        // It fits the send buffer, since nothing else waits there; if it does not, the client is beyond reach.
+        let detail = "the head of the request did not come within limits.header_timeout_ms";
+        let words = Problem::new(Code::RequestTimeout, detail).into_last_words();
+        let _ = socket.try_write(&words);
+        let _ = socket.shutdown().await;
+    } else if !pace.left_unread() {
+        return;
+    }
+    linger(&mut socket).await;
+}
+
+fn next_look(pace: &Pace) -> tokio::time::Instant {
+    let now = Instant::now();
+    pace.check(now).unwrap_or(now).into()
+}
+
+/// Reads what the client still sends and throws it away, so that it reads our answer before it learns of the close.
+async fn linger(socket: &mut TcpStream) {
+    let mut left = LINGER_BYTES;
+    let mut sink = vec![0; 16 * 1024];
+    let drained = async {
+        while let Ok(read) = socket.read(&mut sink).await {
+            left = left.saturating_sub(read);
+            if read == 0 || left == 0 {
+                break;
+            }
+        }
+    };
+    // Late or done, the socket is closed next.
+    let _ = tokio::time::timeout(LINGER, drained).await;
+}

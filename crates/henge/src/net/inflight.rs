@@ -1,0 +1,131 @@
+//! The bound on the bytes that requests and answers hold in memory over the whole node. Only what is large is counted, so
+//! that small requests never touch the one counter that all data threads share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+
+/// What is up to this size is not counted: with 50,000 connections that is 3 GiB at the very worst, and a request that
+/// small comes and goes within one turn of its thread.
+pub(crate) const UNCOUNTED_BYTES: usize = 64 * 1024;
+
+/// The counter, and its bound.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    held: AtomicUsize,
+    limit: AtomicUsize,
+}
+
+impl InFlight {
+    pub(crate) fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self {
+            held: AtomicUsize::new(0),
+            limit: AtomicUsize::new(limit),
+        })
+    }
+
+    /// Changes the bound; what is held already stays.
+    pub(crate) fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// The bytes that are held now.
+    pub(crate) fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// A hold on nothing yet.
+    pub(crate) fn hold(self: &Arc<Self>) -> Hold {
+        Hold {
+            in_flight: Arc::clone(self),
+            bytes: 0,
+        }
+    }
+}
+
+/// Bytes held until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    in_flight: Arc<InFlight>,
+    bytes: usize,
+}
+
+impl Hold {
+    /// Holds this many bytes instead of those before; false, and nothing changes, if that is past the bound.
+    #[must_use]
+    pub(crate) fn set(&mut self, bytes: usize) -> bool {
+        let bytes = if bytes <= UNCOUNTED_BYTES { 0 } else { bytes };
+        if bytes > self.bytes {
+            let more = bytes - self.bytes;
+            let limit = self.in_flight.limit.load(Ordering::Relaxed);
+            let within = |held: usize| held.checked_add(more).filter(|&held| held <= limit);
+            let counter = &self.in_flight.held;
+            if counter
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, within)
+                .is_err()
+            {
+                return false;
+            }
+        } else if bytes < self.bytes {
+            self.in_flight
+                .held
+                .fetch_sub(self.bytes - bytes, Ordering::Relaxed);
+        }
+        self.bytes = bytes;
+        true
+    }
+
+    /// The same bytes, which now carry the hold with them until the last reference is gone.
+    pub(crate) fn attach(self, bytes: Bytes) -> Bytes {
+        if self.bytes == 0 {
+            return bytes;
+        }
+        Bytes::from_owner(Held { bytes, _hold: self })
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.in_flight.held.fetch_sub(self.bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+struct Held {
+    bytes: Bytes,
+    _hold: Hold,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holds_end_with_what_holds_them() {
+        let in_flight = InFlight::new(300_000);
+        let mut small = in_flight.hold();
+        assert!(small.set(UNCOUNTED_BYTES));
+        assert_eq!(in_flight.held(), 0);
+        let mut large = in_flight.hold();
+        assert!(large.set(200_000));
+        let mut other = in_flight.hold();
+        assert!(!other.set(100_001));
+        assert!(other.set(100_000));
+        assert!(large.set(150_000));
+        assert_eq!(in_flight.held(), 250_000);
+        let bytes = large.attach(Bytes::from(vec![1; 150_000]));
+        let slice = bytes.slice(5..6);
+        drop((other, bytes));
+        assert_eq!(in_flight.held(), 150_000);
+        drop(slice);
+        assert_eq!(in_flight.held(), 0);
+    }
+}

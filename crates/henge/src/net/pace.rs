@@ -1,0 +1,282 @@
+//! How a connection keeps pace: when its client last sent or took something, and by when it must do so again. The stream
+//! notes what passes; the connection looks when its timer fires. There is no timer operation on the way of a request,
+//! which is why hyper's own header time-out is not used: that makes one for every request.
+
+use std::cell::Cell;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::metrics::counters::{ThreadCounters, add};
+
+/// How slow a client may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// From the first byte of a request's head to its last.
+    pub(crate) header: Duration,
+    /// Between requests, and before the first.
+    pub(crate) idle: Duration,
+    /// While what it was sent is not taken.
+    pub(crate) write: Duration,
+}
+
+/// What a client was too slow for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Late {
+    /// Sending the head of a request.
+    Header,
+    /// Sending another request.
+    Idle,
+    /// Taking its answers.
+    Write,
+}
+
+/// Where the conversation stands.
+///
+/// ```text
+///          bytes            a request is whole
+///   Idle ---------> Head -----------------------> Busy
+///    ^   <-------------------------------------    |
+///    |         a request came whole, at once       |
+///    +---------------------------------------------+
+///                        answered
+/// ```
+///
+/// A client that pipelines can have the head of its next request half read while the state is Idle. It then has the
+/// idle time until its next byte: no more than had it sent nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    /// No request has begun.
+    Idle,
+    /// A head has begun.
+    Head,
+    /// A request is being answered; reading its body has its own deadline.
+    Busy,
+}
+
+/// The pace of one connection.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    patience: Patience,
+    phase: Cell<Phase>,
+    /// When the phase began.
+    since: Cell<Instant>,
+    /// When bytes last came: where the time of a request is counted from, without another look at the clock.
+    received: Cell<Instant>,
+    /// Since when the client takes nothing of what waits for it.
+    blocked: Cell<Option<Instant>>,
+    /// A request's body was left unread.
+    unread: Cell<bool>,
+}
+
+impl Pace {
+    pub(crate) fn new(patience: Patience, now: Instant) -> Self {
+        Self {
+            patience,
+            phase: Cell::new(Phase::Idle),
+            since: Cell::new(now),
+            received: Cell::new(now),
+            blocked: Cell::new(None),
+            unread: Cell::new(false),
+        }
+    }
+
+    /// A request's head is whole: it is being answered. Says when its last bytes came.
+    #[inline]
+    pub(crate) fn begin(&self) -> Instant {
+        self.phase.set(Phase::Busy);
+        self.received.get()
+    }
+
+    /// It is answered, though perhaps not yet sent.
+    #[inline]
+    pub(crate) fn answered(&self, now: Instant) {
+        self.phase.set(Phase::Idle);
+        self.since.set(now);
+    }
+
+    /// A body will not be read to its end.
+    pub(crate) fn leave_unread(&self) {
+        self.unread.set(true);
+    }
+
+    pub(crate) fn left_unread(&self) -> bool {
+        self.unread.get()
+    }
+
+    #[inline]
+    fn read(&self, now: Instant) {
+        self.received.set(now);
+        if self.phase.get() == Phase::Idle {
+            self.phase.set(Phase::Head);
+            self.since.set(now);
+        }
+    }
+
+    fn deadline(&self) -> Option<(Instant, Late)> {
+        if let Some(since) = self.blocked.get() {
+            return Some((since + self.patience.write, Late::Write));
+        }
+        match self.phase.get() {
+            Phase::Idle => Some((self.since.get() + self.patience.idle, Late::Idle)),
+            Phase::Head => Some((self.since.get() + self.patience.header, Late::Header)),
+            Phase::Busy => None,
+        }
+    }
+
+    /// What the client is late with, or when to look again. No state that begins later can have an earlier deadline
+    /// than the shortest patience from now, so looking then misses none.
+    pub(crate) fn check(&self, now: Instant) -> Result<Instant, Late> {
+        let Patience {
+            header,
+            idle,
+            write,
+        } = self.patience;
+        let soonest = now + header.min(idle).min(write);
+        match self.deadline() {
+            Some((deadline, late)) if deadline <= now => Err(late),
+            Some((deadline, _)) => Ok(deadline.min(soonest)),
+            None => Ok(soonest),
+        }
+    }
+}
+
+/// A socket that notes what passes.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    socket: TcpStream,
+    pace: Rc<Pace>,
+    counters: Arc<ThreadCounters>,
+}
+
+impl Stream {
+    pub(crate) fn new(socket: TcpStream, pace: Rc<Pace>, counters: Arc<ThreadCounters>) -> Self {
+        Self {
+            socket,
+            pace,
+            counters,
+        }
+    }
+
+    /// The socket, for what is said outside the protocol.
+    pub(crate) fn into_socket(self) -> TcpStream {
+        self.socket
+    }
+
+    fn wrote(&self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match outcome {
+            Poll::Pending if self.pace.blocked.get().is_none() => {
+                self.pace.blocked.set(Some(Instant::now()));
+            }
+            Poll::Pending => {}
+            Poll::Ready(ref sent) => {
+                self.pace.blocked.set(None);
+                if let Ok(sent) = sent {
+                    add(&self.counters.sent_bytes, *sent as u64);
+                }
+            }
+        }
+        outcome
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let outcome = Pin::new(&mut self.socket).poll_read(cx, buffer);
+        let read = buffer.filled().len() - before;
+        if read > 0 {
+            self.pace.read(Instant::now());
+            add(&self.counters.received_bytes, read as u64);
+        }
+        outcome
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.socket).poll_write(cx, bytes);
+        self.wrote(outcome)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.socket).poll_write_vectored(cx, slices);
+        self.wrote(outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Patience = Patience {
+        header: Duration::from_secs(5),
+        idle: Duration::from_mins(5),
+        write: Duration::from_secs(30),
+    };
+
+    /// Every (state, event), and by when the client must move after it.
+    #[test]
+    fn each_state_has_its_deadline() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let pace = Pace::new(PATIENCE, start);
+        assert_eq!(pace.deadline(), Some((at(300), Late::Idle)));
+        pace.read(at(10));
+        assert_eq!(pace.deadline(), Some((at(15), Late::Header)));
+        pace.read(at(14));
+        assert_eq!(
+            pace.deadline(),
+            Some((at(15), Late::Header)),
+            "dripping buys no time"
+        );
+        assert_eq!(pace.begin(), at(14));
+        assert_eq!(pace.deadline(), None);
+        pace.read(at(15));
+        assert_eq!(pace.deadline(), None, "a body");
+        pace.answered(at(16));
+        assert_eq!(pace.deadline(), Some((at(316), Late::Idle)));
+        pace.blocked.set(Some(at(17)));
+        assert_eq!(pace.deadline(), Some((at(47), Late::Write)));
+        pace.blocked.set(None);
+        assert_eq!(
+            pace.begin(),
+            at(15),
+            "pipelined: it came with the bytes before"
+        );
+        pace.answered(at(18));
+        assert_eq!(pace.check(at(317)), Ok(at(318)));
+        assert_eq!(pace.check(at(318)), Err(Late::Idle));
+        assert_eq!(pace.check(at(20)), Ok(at(25)), "a head may begin meanwhile");
+    }
+}

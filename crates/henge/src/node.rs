@@ -1,0 +1,333 @@
+//! A node: starts its threads, knows its address, takes over a new configuration, drains and stops. It handles no signals,
+//! prints nothing and sets up no log: those belong to the program that it runs in.
+
+use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use henge_engine::PolicyKind;
+use henge_wire::Version;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+use crate::cache::{Cache, CacheConfig};
+use crate::clock::Clock;
+use crate::config::{self, CacheSize, Config, ConfigError, Reload};
+use crate::housekeeping::keep_house;
+use crate::http::service::{Live, Shared};
+use crate::http::{CALLS, Control, serve_control};
+use crate::metrics::Metrics;
+use crate::metrics::counters::Counters;
+use crate::net::inflight::InFlight;
+use crate::net::listen::ListenError;
+use crate::net::{acceptor, data_thread, listen};
+use crate::{allocator, memory};
+
+/// How long a stopped runtime waits for work on its blocking pool: compressing one value takes less.
+const BLOCKING_GRACE: Duration = Duration::from_secs(1);
+
+/// A running node. Dropping it drains and stops it, as [`Node::shutdown`] does.
+#[derive(Debug)]
+pub struct Node {
+    inner: Arc<Inner>,
+    address: SocketAddr,
+    stop: Option<acceptor::Stop>,
+    acceptor: Option<JoinHandle<()>>,
+    data_threads: Vec<JoinHandle<Option<bool>>>,
+    control: Option<JoinHandle<Option<()>>>,
+}
+
+/// What the node's threads and its handle share.
+#[derive(Debug)]
+struct Inner {
+    shared: Arc<Shared>,
+    config: Mutex<Config>,
+    loader: OnceLock<Loader>,
+}
+
+/// Reads the configuration again.
+struct Loader(Box<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>);
+
+impl fmt::Debug for Loader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Loader")
+    }
+}
+
+/// Why a node did not start. Nothing of it is left running.
+#[derive(Debug)]
+pub enum StartError {
+    /// The configuration cannot be used.
+    Config(ConfigError),
+    /// The port could not be opened.
+    Listen(ListenError),
+    /// The system refused a thread, or what a runtime needs.
+    System(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(error) => error.fmt(f),
+            Self::Listen(error) => error.fmt(f),
+            Self::System(error) => write!(f, "the system refused what the node needs: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Config(error) => Some(error),
+            Self::Listen(error) => Some(error),
+            Self::System(error) => Some(error),
+        }
+    }
+}
+
+impl Node {
+    /// Starts a node: opens its port, starts a data thread for each core that the process may use, and returns.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        config.validate().map_err(StartError::Config)?;
+        let files = listen::raise_open_files();
+        let listen_on = &config.server.listen;
+        let listener = listen::listen(listen_on.host.as_deref(), listen_on.port)
+            .map_err(StartError::Listen)?;
+        let address = listener.local_addr().map_err(StartError::System)?;
+        tracing::debug!(%address, open_files_limit = files, "listening");
+
+        let clock = Clock::start();
+        let max_size_bytes = size_of(config.cache.max_size_bytes).map_err(StartError::System)?;
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        let counters = Arc::new(Counters::new(threads));
+        let cache = Cache::new(&CacheConfig {
+            max_size_bytes,
+            max_items: config.cache.max_items,
+            policy: policy_of(config.cache.policy),
+            seed: RandomState::new().build_hasher().finish(),
+            first: first_version(clock.now_ms()),
+            threads,
+            allocation_size: allocator::rounded_size,
+        });
+        let shared = Arc::new(Shared {
+            cache: Arc::new(cache),
+            clock,
+            in_flight: InFlight::new(config.limits.max_inflight_bytes.as_usize()),
+            live: ArcSwap::from_pointee(Live::of(&config)),
+        });
+        let node_id = match &config.cluster.node_id {
+            Some(id) => id.to_string(),
+            None => format!("henge-{}", address.port()),
+        };
+        let metrics = Arc::new(Metrics {
+            node_id,
+            address: address.to_string(),
+            shared: Arc::clone(&shared),
+            counters: Arc::clone(&counters),
+        });
+        let inner = Arc::new(Inner {
+            shared: Arc::clone(&shared),
+            config: Mutex::new(config),
+            loader: OnceLock::new(),
+        });
+
+        let (stop, stopped) = acceptor::stop().map_err(StartError::System)?;
+        // From here on a failure drops the node, which stops what has been started.
+        let mut node = Self {
+            inner: Arc::clone(&inner),
+            address,
+            stop: Some(stop),
+            acceptor: None,
+            data_threads: Vec::with_capacity(threads),
+            control: None,
+        };
+        let (calls, called) = mpsc::channel(CALLS);
+        let control = Control {
+            metrics,
+            reload: Box::new(move || inner.reload_from_loader()),
+        };
+        let control_counters = Arc::clone(&counters);
+        let house = Arc::clone(&shared);
+        node.control = Some(spawn("henge-control", async move || {
+            control_counters.watch_this_runtime();
+            tokio::select! {
+                () = keep_house(house) => {}
+                () = serve_control(control, called) => {}
+            }
+        })?);
+        let mut senders = Vec::with_capacity(threads);
+        for index in 0..threads {
+            let (sender, receiver) = mpsc::channel(acceptor::HANDOFF);
+            senders.push(sender);
+            let (shared, calls) = (Arc::clone(&shared), calls.clone());
+            let counters = Arc::clone(&counters);
+            node.data_threads
+                .push(spawn(&format!("henge-data-{index}"), async move || {
+                    counters.watch_this_runtime();
+                    let own = Arc::clone(counters.thread(index));
+                    data_thread::serve(shared, own, calls, receiver).await
+                })?);
+        }
+        let acceptor = thread::Builder::new()
+            .name("henge-accept".to_owned())
+            .spawn(move || acceptor::accept_all(&listener, senders, counters, shared, &stopped))
+            .map_err(StartError::System)?;
+        node.acceptor = Some(acceptor);
+        Ok(node)
+    }
+
+    /// The address that it listens on, with the port that was chosen if the configuration left that open.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its cache, for a program that runs the node inside itself.
+    pub fn cache(&self) -> &Arc<Cache> {
+        &self.inner.shared.cache
+    }
+
+    /// Says how the configuration is read again at `POST /admin/reload` and by [`Node::reload`]. Without this they find
+    /// nothing changed. Only the first call counts.
+    pub fn reload_with(
+        &self,
+        load: impl Fn() -> Result<Config, ConfigError> + Send + Sync + 'static,
+    ) {
+        let _ = self.inner.loader.set(Loader(Box::new(load)));
+    }
+
+    /// Reads the configuration again and takes over what can change while running. On an error nothing changes.
+    pub fn reload(&self) -> Result<Reload, ConfigError> {
+        self.inner.reload_from_loader()
+    }
+
+    /// Takes over what can change while running from a configuration. On an error nothing changes.
+    pub fn apply(&self, config: &Config) -> Result<Reload, ConfigError> {
+        self.inner.apply(config)
+    }
+
+    /// Drains and stops: no new connections, idle ones close, what is in flight is answered within
+    /// `server.shutdown_timeout_ms`. Answers whether all of it was.
+    pub fn shutdown(mut self) -> bool {
+        self.stop()
+    }
+
+    fn stop(&mut self) -> bool {
+        drop(self.stop.take());
+        let mut drained = true;
+        if let Some(acceptor) = self.acceptor.take() {
+            drained &= acceptor.join().is_ok();
+        }
+        for thread in self.data_threads.drain(..) {
+            drained &= thread.join().ok().flatten().unwrap_or(false);
+        }
+        if let Some(control) = self.control.take() {
+            drained &= control.join().is_ok();
+        }
+        drained
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Inner {
+    fn reload_from_loader(&self) -> Result<Reload, ConfigError> {
+        let config = match self.loader.get() {
+            Some(loader) => (loader.0)()?,
+            None => self.config.lock().clone(),
+        };
+        self.apply(&config)
+    }
+
+    fn apply(&self, loaded: &Config) -> Result<Reload, ConfigError> {
+        let mut config = self.config.lock();
+        let reload = config.reload(loaded);
+        // What waits for a restart and what is taken over now must also go together.
+        reload.config.validate()?;
+        self.shared.live.store(Arc::new(Live::of(&reload.config)));
+        let in_flight = reload.config.limits.max_inflight_bytes.as_usize();
+        self.shared.in_flight.set_limit(in_flight);
+        let limits = |config: &Config| (config.cache.max_size_bytes, config.cache.max_items);
+        if limits(&config) != limits(&reload.config) {
+            // A machine that cannot say how much memory it has said so at the start.
+            if let Ok(bytes) = size_of(reload.config.cache.max_size_bytes) {
+                let items = reload.config.cache.max_items;
+                self.shared.cache.set_limits(bytes, items);
+            }
+        }
+        *config = reload.config.clone();
+        for change in &reload.changed {
+            tracing::info!(%change, "reloaded");
+        }
+        for change in &reload.needs_restart {
+            tracing::warn!(%change, "this waits for a restart");
+        }
+        Ok(reload)
+    }
+}
+
+/// The memory that the cache may take: what was said, or a quarter of what there is.
+fn size_of(size: CacheSize) -> io::Result<u64> {
+    match size {
+        CacheSize::Bytes(bytes) => Ok(bytes.as_u64()),
+        CacheSize::Auto => Ok(memory::machine()?.smallest.total_bytes / 4),
+    }
+}
+
+fn policy_of(policy: config::PolicyKind) -> PolicyKind {
+    match policy {
+        config::PolicyKind::Lru => PolicyKind::Lru,
+        config::PolicyKind::Lfu => PolicyKind::Lfu,
+        config::PolicyKind::Ttl => PolicyKind::Ttl,
+        config::PolicyKind::Random => PolicyKind::Random,
+    }
+}
+
+/// The version before the first: the time, so that a node without persistence does not stamp a version twice. See
+/// "Versions without persistence" in docs/ARCHITECTURE.md.
+fn first_version(now_ms: u64) -> Version {
+    const YEAR_2025_MS: u64 = 1_735_689_600_000;
+    /// Writes that one partition may stamp in a millisecond before a restart could meet them.
+    const WRITES_PER_MS: u64 = 16;
+    let seq = now_ms.saturating_sub(YEAR_2025_MS) * WRITES_PER_MS;
+    Version::new(1, seq.min(Version::MAX_SEQ / 2))
+}
+
+/// Runs a future on a thread of its own, in a runtime that must be built there; a failure of that is reported here.
+fn spawn<T: Send + 'static>(
+    name: &str,
+    run: impl AsyncFnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<Option<T>>, StartError> {
+    let (built, outcome) = std::sync::mpsc::sync_channel(1);
+    let thread = thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || {
+            let (runtime, report) = match data_thread::runtime() {
+                Ok(runtime) => (Some(runtime), Ok(())),
+                Err(error) => (None, Err(error)),
+            };
+            // The caller waits for it.
+            let _ = built.send(report);
+            let runtime = runtime?;
+            let result = runtime.block_on(run());
+            runtime.shutdown_timeout(BLOCKING_GRACE);
+            Some(result)
+        })
+        .map_err(StartError::System)?;
+    match outcome.recv() {
+        Ok(Ok(())) => Ok(thread),
+        Ok(Err(error)) => Err(StartError::System(error)),
+        Err(_) => {
+            let gone = io::Error::other("a thread ended before it began");
+            Err(StartError::System(gone))
+        }
+    }
+}

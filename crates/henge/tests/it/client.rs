@@ -1,0 +1,248 @@
+//! A small HTTP client over a plain socket, so that tests say exactly what goes over the wire, and helpers to start a node
+//! in this process or in one of its own.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use henge::Node;
+use henge::config::Config;
+
+/// How long to wait for what must come. Generous: it is only ever reached when a test fails.
+pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
+
+/// A response, read whole.
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Response {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+    }
+
+    /// The code of a problem.
+    pub(crate) fn code(&self) -> String {
+        self.json()["code"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+/// A connection.
+pub(crate) struct Client {
+    stream: BufReader<TcpStream>,
+}
+
+impl Client {
+    pub(crate) fn connect(address: SocketAddr) -> Self {
+        Self::try_connect(address).expect("the node listens")
+    }
+
+    pub(crate) fn try_connect(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(DEADLINE))?;
+        stream.set_write_timeout(Some(DEADLINE))?;
+        stream.set_nodelay(true)?;
+        Ok(Self {
+            stream: BufReader::new(stream),
+        })
+    }
+
+    /// Sends bytes as they are. What the node does not want to read any more may fail to be sent.
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.get_mut().write_all(bytes)
+    }
+
+    /// Sends a request, with a Content-Length if there is a body, and reads its response.
+    pub(crate) fn request(
+        &mut self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Response {
+        let mut head = format!("{method} {target} HTTP/1.1\r\nhost: test\r\n");
+        for (name, value) in headers {
+            head.extend([name, ": ", value, "\r\n"]);
+        }
+        if !body.is_empty() {
+            head.extend(["content-length: ", &body.len().to_string(), "\r\n"]);
+        }
+        head += "\r\n";
+        let mut bytes = head.into_bytes();
+        bytes.extend_from_slice(body);
+        self.send(&bytes).expect("the request is sent");
+        self.response(method != "HEAD")
+    }
+
+    pub(crate) fn get(&mut self, target: &str) -> Response {
+        self.request("GET", target, &[], b"")
+    }
+
+    pub(crate) fn post(&mut self, target: &str, body: &str) -> Response {
+        self.request("POST", target, &[], body.as_bytes())
+    }
+
+    /// Reads a response.
+    pub(crate) fn response(&mut self, with_body: bool) -> Response {
+        self.try_response(with_body).expect("a response comes")
+    }
+
+    pub(crate) fn try_response(&mut self, with_body: bool) -> io::Result<Response> {
+        let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+        let status_line = self.line()?;
+        let status = status_line
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok())
+            .ok_or_else(|| bad(&status_line))?;
+        let mut headers = Vec::new();
+        loop {
+            let line = self.line()?;
+            if line.is_empty() {
+                break;
+            }
+            let (name, value) = line.split_once(':').ok_or_else(|| bad(&line))?;
+            headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+        }
+        let mut response = Response {
+            status,
+            headers,
+            body: Vec::new(),
+        };
+        if status == 100 {
+            return self.try_response(with_body);
+        }
+        if with_body {
+            let len = response.header("content-length").unwrap_or("0");
+            response.body = vec![0; len.parse().map_err(|_| bad(len))?];
+            self.stream.read_exact(&mut response.body)?;
+        }
+        Ok(response)
+    }
+
+    fn line(&mut self) -> io::Result<String> {
+        let mut line = String::new();
+        if self.stream.read_line(&mut line)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(line.trim_end().to_owned())
+    }
+
+    /// Reads exactly as many bytes.
+    pub(crate) fn read_exact(&mut self, bytes: &mut [u8]) {
+        self.stream.read_exact(bytes).expect("they come");
+    }
+
+    /// Waits until the node closes the connection; answers what it said before.
+    pub(crate) fn until_closed(&mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        match self.stream.read_to_end(&mut rest) {
+            Ok(_) => rest,
+            // A reset is a close too; anything else is the deadline.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => rest,
+            Err(error) => panic!("the node did not close the connection: {error}"),
+        }
+    }
+}
+
+/// A node in this process, on a port of its own.
+pub(crate) fn node(settings: &[(&str, &str)]) -> Node {
+    Node::start(config(settings)).expect("the node starts")
+}
+
+pub(crate) fn config(settings: &[(&str, &str)]) -> Config {
+    let mut config = Config::default();
+    config
+        .set("server.listen", "127.0.0.1:0")
+        .expect("a setting");
+    config
+        .set("cache.max_size_bytes", "256MiB")
+        .expect("a setting");
+    for (name, value) in settings {
+        config.set(name, value).expect("a setting");
+    }
+    config
+}
+
+/// A node in a process of its own, killed when this is dropped.
+pub(crate) struct Process {
+    pub(crate) child: Child,
+    pub(crate) address: SocketAddr,
+    /// Keeps the pipe open: a node whose standard output is closed says nothing more, which is fine, but not the same.
+    _stdout: BufReader<ChildStdout>,
+}
+
+impl Process {
+    /// Starts it with a command that ends in the program and its arguments, and waits until it listens.
+    pub(crate) fn start(mut command: Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the process starts");
+        let stdout = child.stdout.take().expect("it is piped");
+        let mut stdout = BufReader::new(stdout);
+        let mut line = String::new();
+        stdout.read_line(&mut line).expect("the banner comes");
+        let address = line
+            .trim_end()
+            .rsplit_once("http://")
+            .and_then(|(_, address)| address.parse().ok());
+        let Some(address) = address else {
+            let output = child.wait_with_output().expect("it ends");
+            panic!("{line:?}: {}", String::from_utf8_lossy(&output.stderr));
+        };
+        Self {
+            child,
+            address,
+            _stdout: stdout,
+        }
+    }
+
+    /// The binary, listening on a port of its own.
+    pub(crate) fn command(arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_henge"));
+        command
+            .args(["--port=127.0.0.1:0", "--max-size=256MiB"])
+            .args(arguments);
+        command
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).expect("it runs");
+    }
+
+    /// Waits for its end; the exit code and what it logged.
+    pub(crate) fn wait(mut self) -> (Option<i32>, String) {
+        let status = self.child.wait().expect("it ends");
+        let mut log = String::new();
+        if let Some(stderr) = &mut self.child.stderr {
+            stderr.read_to_string(&mut log).expect("the log is text");
+        }
+        (status.code(), log)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,342 @@
+//! Clients that mean no good, or know no better. Each gets an answer or a time-out, and the node serves the next request.
+
+use std::net::SocketAddr;
+
+use crate::client::{Client, Process, node};
+
+/// The node still serves, over a new connection.
+fn still_serves(address: SocketAddr) {
+    let mut client = Client::connect(address);
+    assert_eq!(
+        client.post("/set", r#"{"key":"alive","value":1}"#).status,
+        200
+    );
+    assert_eq!(client.get("/get?key=alive").json()["value"], 1);
+}
+
+#[test]
+fn what_is_no_http() {
+    let node = node(&[]);
+    // Bytes, and the status of the answer.
+    let cases: &[(&[u8], u16)] = &[
+        (
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 hello\r\n\r\n",
+            400,
+        ),
+        (b"GET /get?key=a HTTP/9.9\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nno colon\r\n\r\n", 400),
+        (b"GET /get?key=a b HTTP/1.1\r\n\r\n", 400),
+        (b"POST /set HTTP/1.1\r\ncontent-length: -1\r\n\r\n", 400),
+        (
+            b"POST /set HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
+            400,
+        ),
+        (b"GET\0/ HTTP/1.1\r\n\r\n", 400),
+    ];
+    for (bytes, status) in cases {
+        let mut client = Client::connect(node.local_addr());
+        client.send(bytes).expect("sent");
+        let response = client.response(true);
+        assert_eq!(response.status, *status, "{}", bytes.escape_ascii());
+        client.until_closed();
+        still_serves(node.local_addr());
+    }
+}
+
+#[test]
+fn heads_that_are_too_large() {
+    let node = node(&[]);
+    let cookies = "x: y\r\n".repeat(200);
+    for (request, status) in [
+        (
+            format!("GET /get?key={} HTTP/1.1\r\n\r\n", "k".repeat(65_000)),
+            404,
+        ),
+        (
+            format!("GET /get?key={} HTTP/1.1\r\n\r\n", "k".repeat(70_000)),
+            414,
+        ),
+        (
+            format!("GET /get?key={} HTTP/1.1\r\n\r\n", "k".repeat(300_000)),
+            431,
+        ),
+        (
+            format!("GET /health HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(100_000)),
+            200,
+        ),
+        (
+            format!("GET /health HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(300_000)),
+            431,
+        ),
+        (format!("GET /health HTTP/1.1\r\n{cookies}\r\n"), 431),
+    ] {
+        let mut client = Client::connect(node.local_addr());
+        // The node may answer and close before all of it is sent.
+        let _ = client.send(request.as_bytes());
+        match client.try_response(true) {
+            Ok(response) => assert_eq!(response.status, status, "{request:.60}"),
+            // A head that never ends can be cut off by a reset that overtakes the answer.
+            Err(error) => assert!(
+                status == 431 && error.kind() == std::io::ErrorKind::ConnectionReset,
+                "{error}"
+            ),
+        }
+        still_serves(node.local_addr());
+    }
+}
+
+#[test]
+fn keys_of_every_length() {
+    let node = node(&[]);
+    let mut client = Client::connect(node.local_addr());
+    for (len, status) in [(65_535, 200), (65_536, 200), (65_537, 400)] {
+        let key = "k".repeat(len);
+        let body = format!(r#"{{"key":"{key}","value":1}}"#);
+        assert_eq!(client.post("/set", &body).status, status, "{len}");
+        let body = format!(r#"{{"key":"{key}"}}"#);
+        assert_eq!(client.post("/get", &body).status, status, "{len}");
+    }
+}
+
+#[test]
+fn deep_json_is_kept_and_not_followed() {
+    let node = node(&[]);
+    let mut client = Client::connect(node.local_addr());
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    assert_eq!(
+        client
+            .post("/set", &format!(r#"{{"key":"d","value":{deep}}}"#))
+            .status,
+        200
+    );
+    assert_eq!(client.get("/cache/d").text(), deep);
+    assert_eq!(
+        client.post("/set", &"[".repeat(100_000)).code(),
+        "invalid_json"
+    );
+    still_serves(node.local_addr());
+}
+
+#[test]
+fn a_body_cut_off() {
+    let node = node(&[]);
+    for body in ["", "{\"key\":"] {
+        let mut client = Client::connect(node.local_addr());
+        let head = "POST /set HTTP/1.1\r\nhost: t\r\ncontent-length: 100\r\n\r\n";
+        client
+            .send(format!("{head}{body}").as_bytes())
+            .expect("sent");
+        drop(client);
+        still_serves(node.local_addr());
+    }
+    // Half closed: the answer says what was wrong, or the connection just ends.
+    let mut client = Client::connect(node.local_addr());
+    client
+        .send(b"POST /set HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n")
+        .expect("sent");
+    let response = client.response(true);
+    assert_eq!((response.status, &*response.code()), (400, "invalid_body"));
+    client.until_closed();
+    still_serves(node.local_addr());
+}
+
+#[test]
+fn a_slow_head_is_timed_out() {
+    let node = node(&[
+        ("limits.header_timeout_ms", "50"),
+        ("limits.idle_timeout_ms", "3600000"),
+    ]);
+    let mut client = Client::connect(node.local_addr());
+    client.send(b"GET /health HT").expect("sent");
+    let response = client.response(true);
+    assert_eq!(
+        (response.status, &*response.code()),
+        (408, "request_timeout")
+    );
+    client.until_closed();
+    // The time for a head is not the time between requests.
+    let mut client = Client::connect(node.local_addr());
+    assert_eq!(client.get("/get?key=a").status, 404);
+    let mut other = Client::connect(node.local_addr());
+    other.send(b"G").expect("sent");
+    assert_eq!(other.response(true).status, 408);
+    assert_eq!(
+        client.get("/get?key=a").status,
+        404,
+        "it was idle for longer than a head may take"
+    );
+    still_serves(node.local_addr());
+}
+
+#[test]
+fn an_idle_connection_is_closed() {
+    let node = node(&[
+        ("limits.idle_timeout_ms", "50"),
+        ("limits.header_timeout_ms", "3600000"),
+    ]);
+    let mut fresh = Client::connect(node.local_addr());
+    assert_eq!(fresh.until_closed(), b"");
+    let mut used = Client::connect(node.local_addr());
+    assert_eq!(used.get("/get?key=a").status, 404);
+    assert_eq!(used.until_closed(), b"");
+    let mut client = Client::connect(node.local_addr());
+    let stats = client.get("/metrics/json").json();
+    assert!(stats["network"]["timed_out"].as_u64() >= Some(2), "{stats}");
+}
+
+#[test]
+fn a_slow_body_is_timed_out() {
+    let node = node(&[("limits.body_timeout_ms", "50")]);
+    let mut client = Client::connect(node.local_addr());
+    client
+        .send(b"POST /set HTTP/1.1\r\nhost: t\r\ncontent-length: 100\r\n\r\n{\"key\"")
+        .expect("sent");
+    let response = client.response(true);
+    assert_eq!(
+        (response.status, &*response.code()),
+        (408, "request_timeout")
+    );
+    assert_eq!(response.header("connection"), Some("close"));
+    client.until_closed();
+    still_serves(node.local_addr());
+}
+
+#[test]
+fn a_client_that_takes_no_answer_is_cut_off() {
+    let node = node(&[("limits.write_timeout_ms", "50")]);
+    let mut client = Client::connect(node.local_addr());
+    let value = "v".repeat(16 << 20);
+    assert_eq!(
+        client
+            .request(
+                "PUT",
+                "/cache/big",
+                &[("content-type", "a/b")],
+                value.as_bytes()
+            )
+            .status,
+        204
+    );
+    let mut slow = Client::connect(node.local_addr());
+    slow.send(
+        b"GET /cache/big HTTP/1.1\r\nhost: t\r\n\r\n"
+            .repeat(8)
+            .as_slice(),
+    )
+    .expect("sent");
+    // Nothing is read until the node has given up on it.
+    loop {
+        let stats = client.get("/metrics/json").json();
+        if stats["network"]["timed_out"] == 1 {
+            assert_eq!(stats["connections"]["open"], 1);
+            assert_eq!(stats["memory"]["in_flight_bytes"], 0);
+            break;
+        }
+        std::thread::yield_now();
+    }
+    still_serves(node.local_addr());
+}
+
+#[test]
+fn bodies_in_flight_are_bounded() {
+    let node = node(&[
+        ("limits.max_value_bytes", "1MiB"),
+        ("limits.max_body_bytes", "2MiB"),
+        ("limits.max_inflight_bytes", "2MiB"),
+    ]);
+    let mut stalled = Vec::new();
+    let mut refused = None;
+    for _ in 0..8 {
+        let mut client = Client::connect(node.local_addr());
+        client
+            .send(b"PUT /cache/k HTTP/1.1\r\nhost: t\r\ncontent-length: 1048576\r\n\r\n")
+            .expect("sent");
+        let _ = client.send(&vec![b'x'; 1 << 19]);
+        stalled.push(client);
+    }
+    // Those that were refused say so; at least one must have been.
+    for mut client in stalled.drain(..).rev() {
+        let _ = client.send(&vec![b'x'; 1 << 19]);
+        let response = client.try_response(true);
+        if let Ok(response) = response {
+            if response.status == 503 {
+                assert_eq!(response.code(), "overloaded");
+                assert_eq!(response.header("retry-after"), Some("1"));
+                refused = Some(());
+            } else {
+                assert_eq!(response.status, 204);
+            }
+        }
+    }
+    assert_eq!(refused, Some(()));
+    still_serves(node.local_addr());
+}
+
+#[test]
+fn too_many_connections_are_turned_away() {
+    let node = node(&[("limits.max_connections", "2")]);
+    let mut one = Client::connect(node.local_addr());
+    let mut two = Client::connect(node.local_addr());
+    assert_eq!(one.get("/get?key=a").status, 404);
+    assert_eq!(two.get("/get?key=a").status, 404);
+    let mut three = Client::connect(node.local_addr());
+    let refused = three.response(true);
+    assert_eq!(
+        (refused.status, &*refused.code()),
+        (503, "too_many_connections")
+    );
+    three.until_closed();
+    assert_eq!(one.get("/stats").json()["connections"]["refused"], 1);
+    drop(two);
+    // Its place is free as soon as the node has seen it go.
+    loop {
+        let mut client = Client::connect(node.local_addr());
+        if client
+            .send(b"GET /get?key=a HTTP/1.1\r\nhost: t\r\n\r\n")
+            .is_ok()
+            && client
+                .try_response(true)
+                .is_ok_and(|response| response.status == 404)
+        {
+            break;
+        }
+    }
+}
+
+/// Ten thousand clients at once, each served. Both sides need a file for each connection, so the node is a process of its
+/// own.
+#[test]
+fn ten_thousand_connections() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    const WANTED: usize = 10_000;
+    // For the tests that run beside this one.
+    const SPARE: usize = 500;
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).expect("the soft limit may be raised to the hard one");
+    let allowed = limit.maximum.map_or(usize::MAX, |most| {
+        usize::try_from(most).unwrap_or(usize::MAX)
+    });
+    let count = WANTED.min(allowed.saturating_sub(SPARE));
+    if count < WANTED {
+        eprintln!("only {count} connections: the hard limit of open files is {allowed}");
+    }
+    let process = Process::start(Process::command(&[]));
+    let mut clients: Vec<Client> = (0..count)
+        .map(|_| Client::connect(process.address))
+        .collect();
+    let request = b"GET /get?key=a HTTP/1.1\r\nhost: t\r\n\r\n";
+    for client in &mut clients {
+        client.send(request).expect("sent");
+    }
+    for client in &mut clients {
+        assert_eq!(client.response(true).status, 404);
+    }
+    let stats = clients[0].get("/stats").json();
+    assert!(
+        stats["connections"]["open"].as_u64() >= Some(count as u64),
+        "{stats}"
+    );
+    drop(clients);
+    still_serves(process.address);
+}

@@ -1,0 +1,9 @@
+//! Tests of a whole node from outside, over its port. One binary, so that it is linked once.
+
+mod client;
+mod hostile;
+mod http_api;
+mod life;
+mod observe;
+mod raw;
+mod refusals;

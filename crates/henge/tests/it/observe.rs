@@ -1,0 +1,222 @@
+//! The routes that show the node: health, figures, metrics, and the description of the interface.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::client::{Client, node};
+
+#[test]
+fn pages_say_what_they_must() {
+    let node = node(&[("cluster.node_id", "n1")]);
+    let mut client = Client::connect(node.local_addr());
+    client.post("/set", r#"{"key":"a","value":1}"#);
+    client.get("/get?key=a");
+    client.get("/get?key=b");
+    // A page, and members of it.
+    for (target, members) in [
+        (
+            "/health",
+            &[
+                ("/status", serde_json::json!("ok")),
+                ("/node_id", "n1".into()),
+            ][..],
+        ),
+        ("/ready", &[("/status", "ready".into())]),
+        (
+            "/version",
+            &[
+                ("/name", "henge".into()),
+                ("/version", env!("CARGO_PKG_VERSION").into()),
+            ],
+        ),
+        (
+            "/cluster/status",
+            &[
+                ("/epoch", 1.into()),
+                ("/partitions", 1024.into()),
+                ("/replication_factor", 1.into()),
+                ("/nodes/0/id", "n1".into()),
+                ("/nodes/0/state", "Up".into()),
+            ],
+        ),
+        (
+            "/stats",
+            &[
+                ("/items", 1.into()),
+                ("/hits", 1.into()),
+                ("/misses", 1.into()),
+                ("/hit_ratio", 0.5.into()),
+                ("/requests/get", 2.into()),
+                ("/policy", "lru".into()),
+            ],
+        ),
+        (
+            "/metrics/json",
+            &[
+                ("/routes/get/by_status/404", 1.into()),
+                ("/routes/set/class", "write".into()),
+            ],
+        ),
+    ] {
+        let page = client.get(target);
+        assert_eq!(page.status, 200, "{target}");
+        assert_eq!(
+            client.request("HEAD", target, &[], b"").status,
+            200,
+            "{target}"
+        );
+        let page = page.json();
+        for (pointer, value) in members {
+            assert_eq!(page.pointer(pointer), Some(value), "{target}: {page}");
+        }
+    }
+    let page = client.get("/metrics/json").json();
+    let latency = &page["routes"]["get"]["latency_seconds"];
+    assert!(
+        latency["p50"].as_f64() > Some(0.0) && latency["p999"].as_f64() >= latency["p50"].as_f64()
+    );
+}
+
+/// One metric of the exposition.
+#[derive(Default)]
+struct Family {
+    kind: String,
+    help: bool,
+    samples: Vec<(String, String, f64)>,
+}
+
+/// A strict reader of the text format: every sample under its own header, no name or series twice.
+fn read(text: &str) -> BTreeMap<String, Family> {
+    let mut families: BTreeMap<String, Family> = BTreeMap::new();
+    let mut current = String::new();
+    let mut series = BTreeSet::new();
+    let mut ended = false;
+    for line in text.lines() {
+        assert!(!ended, "after the end: {line}");
+        if line == "# EOF" {
+            ended = true;
+        } else if let Some(comment) = line.strip_prefix("# ") {
+            let mut words = comment.splitn(3, ' ');
+            let mut word = || words.next().expect("three words").to_owned();
+            let (what, name, rest) = (word(), word(), word());
+            if name != current {
+                assert!(!families.contains_key(&name), "{name} comes twice");
+                current.clone_from(&name);
+            }
+            let family = families.entry(name).or_default();
+            match &*what {
+                "HELP" => family.help = !rest.is_empty(),
+                "TYPE" => family.kind = rest,
+                "UNIT" => assert!(current.ends_with(&format!("_{rest}")), "{line}"),
+                _ => panic!("{line}"),
+            }
+        } else {
+            let (name_and_labels, value) = line.rsplit_once(' ').expect("a value");
+            assert!(series.insert(name_and_labels.to_owned()), "twice: {line}");
+            let (name, labels) = name_and_labels
+                .split_once('{')
+                .unwrap_or((name_and_labels, "}"));
+            let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+            assert!(name.chars().all(legal), "{line}");
+            assert!(labels.ends_with('}'), "{line}");
+            let value: f64 = value.parse().unwrap_or_else(|_| panic!("{line}"));
+            let suffix = name
+                .strip_prefix(&*current)
+                .unwrap_or_else(|| panic!("{line} stands under {current}"));
+            let family = families.get_mut(&current).expect("a header came first");
+            family.samples.push((
+                suffix.to_owned(),
+                labels.trim_end_matches('}').to_owned(),
+                value,
+            ));
+        }
+    }
+    assert!(ended, "it does not end");
+    families
+}
+
+#[test]
+fn prometheus_can_read_the_metrics() {
+    let node = node(&[]);
+    let mut client = Client::connect(node.local_addr());
+    client.post("/set", r#"{"key":"a","value":1}"#);
+    for _ in 0..10 {
+        client.get("/get?key=a");
+    }
+    client.get("/nonsense");
+    let page = client.get("/metrics");
+    let content_type = page.header("content-type").expect("a type");
+    assert!(
+        content_type.starts_with("application/openmetrics-text; version=1.0.0"),
+        "{content_type}"
+    );
+    let families = read(&page.text());
+    for (name, family) in &families {
+        assert!(name.starts_with("henge_"), "{name}");
+        assert!(family.help, "{name}");
+        for (suffix, labels, value) in &family.samples {
+            let expected: &[&str] = match &*family.kind {
+                "counter" => &["_total"],
+                "gauge" => &[""],
+                "info" => &["_info"],
+                "histogram" => &["_sum", "_count", "_bucket"],
+                other => panic!("{name}: {other}"),
+            };
+            assert!(expected.contains(&&**suffix), "{name}{suffix}{{{labels}}}");
+            assert!(value.is_finite() && *value >= 0.0, "{name}: {value}");
+        }
+    }
+    let sample = |name: &str, label: &str| {
+        let samples = families.get(name).map_or(&[][..], |family| &family.samples);
+        samples
+            .iter()
+            .find(|sample| sample.1.contains(label))
+            .map(|sample| sample.2)
+    };
+    assert_eq!(
+        sample("henge_requests", r#"route="get",class="read",status="200""#),
+        Some(10.0)
+    );
+    assert_eq!(sample("henge_requests", r#"route="unrouted""#), Some(1.0));
+    assert_eq!(sample("henge_hits", ""), Some(10.0));
+    for name in [
+        "henge_misses",
+        "henge_sets",
+        "henge_deletes",
+        "henge_evictions",
+        "henge_expirations",
+        "henge_items",
+        "henge_charged_bytes",
+        "henge_limit_bytes",
+        "henge_compression_in_bytes",
+        "henge_compression_out_bytes",
+        "henge_compression_ratio",
+        "henge_rss_bytes",
+        "henge_uptime_seconds",
+        "henge_build",
+        "henge_open_connections",
+        "henge_cpu_seconds",
+        "henge_threads",
+        "henge_live_tasks",
+        "henge_open_files",
+        "henge_sweeps",
+        "henge_purges",
+    ] {
+        assert!(families.contains_key(name), "{name} is missing");
+    }
+    let buckets = &families["henge_request_duration_seconds"].samples;
+    let of_get: Vec<_> = buckets
+        .iter()
+        .filter(|sample| sample.1.contains(r#"route="get""#))
+        .collect();
+    let counts: Vec<f64> = of_get
+        .iter()
+        .filter(|s| s.0 == "_bucket")
+        .map(|s| s.2)
+        .collect();
+    assert!(counts.is_sorted() && counts.len() > 20, "{counts:?}");
+    let last = of_get.iter().rfind(|s| s.0 == "_bucket").expect("buckets");
+    assert!(last.1.contains(r#"le="+Inf""#), "{}", last.1);
+    let count = of_get.iter().find(|s| s.0 == "_count").map(|s| s.2);
+    assert_eq!(count, counts.last().copied());
+    assert_eq!(count, Some(10.0));
+}
