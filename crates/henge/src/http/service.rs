@@ -181,7 +181,7 @@ impl Service {
         if let Some(level) = level {
             headers.insert(X_CONSISTENCY_LEVEL, level.header());
         }
-        if headers.contains_key(header::CONNECTION) {
+        if !response.status().is_success() && response.headers().contains_key(header::CONNECTION) {
             self.pace.leave_unread();
         }
         let now = Instant::now();
@@ -232,7 +232,12 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         };
         let route = route.map(|route: &Route| route.id);
         match answer {
-            Answer::Now(outcome) => Answering::Now(Some(self.finish(route, level, begun, outcome))),
+            Answer::Now(outcome) => {
+                if has_body {
+                    self.pace.leave_unread();
+                }
+                Answering::Now(Some(self.finish(route, level, begun, outcome)))
+            }
             Answer::Later(future) => Answering::Later {
                 future,
                 service: self.clone(),

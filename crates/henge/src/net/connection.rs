@@ -1,14 +1,18 @@
 //! One connection, from its first byte to its last: which protocol it speaks, its time-outs, and how it is closed. Today
 //! all of the port is HTTP; the next protocol is told apart here, by the first line, before hyper sees the stream.
 
-use std::pin::{Pin, pin};
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::futures::Notified;
+use tokio::time::Sleep;
 
 use super::data_thread::Local;
 use super::pace::{Late, Pace, Stream};
@@ -47,33 +51,33 @@ async fn serve_http(stream: Stream, pace: &Rc<Pace>, local: &Rc<Local>) {
             TokioIo::new(stream),
             Service::new(Rc::clone(local), Rc::clone(pace)),
         );
-    let mut timer = pin!(tokio::time::sleep_until(next_look(pace)));
-    let mut drain = pin!(local.drain());
-    let mut draining = local.is_draining();
-    if draining {
+    if local.is_draining() {
         Pin::new(&mut connection).graceful_shutdown();
     }
-    let late = loop {
-        tokio::select! {
-            biased;
-            outcome = Pin::new(&mut connection) => {
+    let late = {
+        let mut watch = Watch::new(pace, local);
+        poll_fn(|cx| {
+            if let Poll::Ready(outcome) = Pin::new(&mut connection).poll(cx) {
                 if let Err(error) = outcome
                     && (error.is_parse() || error.is_parse_too_large())
                 {
                     add(&local.counters.protocol_errors, 1);
                     tracing::debug!(%error, "a connection spoke no HTTP");
                 }
-                break None;
+                return Poll::Ready(None);
             }
-            () = drain.as_mut(), if !draining => {
-                draining = true;
-                Pin::new(&mut connection).graceful_shutdown();
+            match watch.look(cx) {
+                Seen::Nothing => Poll::Pending,
+                Seen::Late(late) => Poll::Ready(Some(late)),
+                Seen::Drain => {
+                    Pin::new(&mut connection).graceful_shutdown();
+                    // So that hyper acts on it.
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
             }
-            () = timer.as_mut() => match pace.check(Instant::now()) {
-                Ok(next) => timer.as_mut().reset(next.into()),
-                Err(late) => break Some(late),
-            },
-        }
+        })
+        .await
     };
     let mut socket = connection.into_parts().io.into_inner().into_socket();
     if let Some(late) = late {
@@ -93,9 +97,69 @@ async fn serve_http(stream: Stream, pace: &Rc<Pace>, local: &Rc<Local>) {
     linger(&mut socket).await;
 }
 
-fn next_look(pace: &Pace) -> tokio::time::Instant {
-    let now = Instant::now();
-    pace.check(now).unwrap_or(now).into()
+/// What a look around found.
+enum Seen {
+    Nothing,
+    /// Draining has begun.
+    Drain,
+    Late(Late),
+}
+
+/// Looks at what a connection must notice beside its own traffic. The task is woken for that by futures that were polled
+/// once; every wake-up for a request then costs a look at two flags, where `select!` would poll both futures again.
+struct Watch<'a> {
+    pace: &'a Pace,
+    local: &'a Local,
+    timer: Pin<Box<Sleep>>,
+    drain: Pin<Box<Notified<'a>>>,
+    timer_is_set: bool,
+    is_draining: bool,
+}
+
+impl<'a> Watch<'a> {
+    fn new(pace: &'a Pace, local: &'a Local) -> Self {
+        let now = Instant::now();
+        let first = pace.check(now).unwrap_or(now);
+        Self {
+            pace,
+            local,
+            timer: Box::pin(tokio::time::sleep_until(first.into())),
+            drain: Box::pin(local.drain()),
+            timer_is_set: false,
+            is_draining: local.is_draining(),
+        }
+    }
+
+    /// Must be called each time that the task is woken and does not end.
+    #[inline]
+    fn look(&mut self, cx: &mut Context<'_>) -> Seen {
+        if self.timer_is_set
+            && !self.timer.is_elapsed()
+            && self.is_draining == self.local.is_draining()
+        {
+            return Seen::Nothing;
+        }
+        self.look_closely(cx)
+    }
+
+    #[cold]
+    fn look_closely(&mut self, cx: &mut Context<'_>) -> Seen {
+        if !self.is_draining {
+            let begun = self.drain.as_mut().poll(cx).is_ready() || self.local.is_draining();
+            if begun {
+                self.is_draining = true;
+                return Seen::Drain;
+            }
+        }
+        while self.timer.as_mut().poll(cx).is_ready() {
+            match self.pace.check(Instant::now()) {
+                Ok(next) => self.timer.as_mut().reset(next.into()),
+                Err(late) => return Seen::Late(late),
+            }
+        }
+        self.timer_is_set = true;
+        Seen::Nothing
+    }
 }
 
 /// Reads what the client still sends and throws it away, so that it reads our answer before it learns of the close.
