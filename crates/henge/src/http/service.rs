@@ -169,6 +169,7 @@ impl Service {
         Self { local, pace }
     }
 
+    #[inline]
     fn finish(
         &self,
         route: Option<RouteId>,
@@ -211,7 +212,12 @@ impl hyper::service::Service<Request<Incoming>> for Service {
                 ) {
                     Ok(level) => {
                         let now_ms = self.local.shared.clock.at(begun);
-                        let answer = answer(&self.local, route.id, request, now_ms);
+                        // Apart from the others, so that the request is not moved once more.
+                        let answer = if route.id == RouteId::Get {
+                            single::get(&self.local, request.uri().query(), now_ms)
+                        } else {
+                            answer(&self.local, route.id, request, now_ms)
+                        };
                         (Some(route), Some(level), answer)
                     }
                     Err(problem) => (Some(route), None, Answer::Now(Err(problem))),
@@ -262,9 +268,6 @@ fn unknown_route(path: &str, near: &[&str]) -> Problem {
 
 /// Runs the handler of a data route.
 fn answer(local: &Rc<Local>, route: RouteId, request: Request<Incoming>, now_ms: u64) -> Answer {
-    if matches!(route, RouteId::Get) {
-        return single::get(local, request.uri().query(), now_ms);
-    }
     let local = Rc::clone(local);
     match route {
         RouteId::RawGet => raw::get(&local, &request, now_ms),

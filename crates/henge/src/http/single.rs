@@ -23,6 +23,7 @@ use crate::net::data_thread::Local;
 const INLINE_BYTES: usize = 4 * 1024;
 
 /// `GET /get`, the hottest of all.
+#[inline]
 pub(crate) fn get(local: &Rc<Local>, query: Option<&str>, now_ms: u64) -> Answer {
     match key_of(query) {
         Ok(key) => look_up(local, &key, now_ms),
@@ -39,6 +40,7 @@ pub(crate) async fn get_post(local: Rc<Local>, body: Incoming) -> Outcome {
     }
 }
 
+#[inline]
 fn look_up(local: &Rc<Local>, key: &[u8], now_ms: u64) -> Answer {
     let mut scratch = local.scratch.take();
     scratch.clear();
