@@ -176,6 +176,7 @@ pub struct Shard {
     stats: ShardStats,
     /// Blocks of the segment that is being evacuated; kept for its memory.
     evacuated: Vec<Handle>,
+    vain: room::Vain,
 }
 
 impl Shard {
@@ -205,6 +206,7 @@ impl Shard {
             granted: Room::default(),
             stats: ShardStats::default(),
             evacuated: Vec::new(),
+            vain: room::Vain::default(),
             config,
         }
     }
@@ -520,12 +522,12 @@ impl Shard {
     /// Brings the charge down to `target` bytes by evacuating segments and evicting, in no more than `steps` steps; true
     /// once it is there, or nothing more may be dropped.
     pub fn shed(&mut self, target: u64, cause: Cause, steps: usize) -> bool {
-        let mut evicted = 0;
+        let mut effort = room::Effort::default();
         for _ in 0..steps {
             if self.charged_bytes() <= target {
                 return true;
             }
-            if !self.reclaim(SEGMENT_BYTES, true, cause, &mut evicted) {
+            if !self.reclaim(SEGMENT_BYTES, true, cause, &mut effort) {
                 return true;
             }
         }
@@ -533,7 +535,7 @@ impl Shard {
     }
 
     /// Gives memory back that deletes and expiry have left in holes: evacuates a segment if a quarter of the arena is
-    /// holes. True if it did.
+    /// holes. True if it gave one back.
     pub fn compact(&mut self) -> bool {
         let (holes, total) = (
             self.records.arena.hole_bytes(),
@@ -542,14 +544,8 @@ impl Shard {
         if holes < total / 4 || holes < 2 * SEGMENT_BYTES {
             return false;
         }
-        let Some((segment, free)) = self.records.arena.emptiest() else {
-            return false;
-        };
-        if !Self::fits_elsewhere(holes, free) {
-            return false;
-        }
-        self.evacuate(segment, true);
-        true
+        // What did not fit elsewhere got a segment of its own, into which the next one's records fit.
+        self.evacuate_and_release(holes) || self.evacuate_and_release(holes)
     }
 
     /// Grants room.

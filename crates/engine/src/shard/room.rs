@@ -17,6 +17,28 @@ const WISH_ITEMS: u64 = 32;
 const EVICTIONS_BEFORE_EVACUATION: u32 = 64;
 /// Evacuating pays when a sixteenth of the arena, or of the segment, is holes: it bounds what holes can waste to that.
 const HOLE_SHARE: usize = 16;
+/// After an evacuation that gave nothing back, this much more has to be in holes before another is tried: four bytes are
+/// copied in vain for each byte evicted, at the worst.
+const VAIN_BYTES: usize = SEGMENT_BYTES / 4;
+
+/// What one call has done for its room.
+#[derive(Default)]
+pub(super) struct Effort {
+    /// Evictions since the last evacuation.
+    evicted: u32,
+    /// The last step evacuated a segment and gave nothing back: a second such step gains nothing.
+    evacuated: bool,
+}
+
+/// The last evacuation that gave no segment back, as some records of its segment fitted nowhere else. Blocks of one size
+/// leave the same hole in every segment, so without this memory it would happen again and again.
+#[derive(Default)]
+pub(super) struct Vain {
+    /// Holes there were then, or at the least since.
+    holes: usize,
+    /// The segment that was added for what fitted nowhere. Its rest is one hole; moving it again gains nothing.
+    segment: Option<usize>,
+}
 
 impl Shard {
     /// Makes the room of one more item.
@@ -43,10 +65,10 @@ impl Shard {
         if need as u64 + self.fixed_bytes() > turn.limit.bytes {
             return Err(NoRoom::Refused(Refusal::TooLarge));
         }
-        let mut evicted = 0;
+        let mut effort = Effort::default();
         // Large allocations are charged when the record is written, so their room has to be there first.
         while shape.large_bytes > 0 && !self.may_grow(turn, shape.large_bytes) {
-            self.give_way(turn, shape.large_bytes, true, &mut evicted)?;
+            self.give_way(turn, shape.large_bytes, true, &mut effort)?;
         }
         let block_bytes = shape.granules() as usize * GRANULE;
         loop {
@@ -66,7 +88,7 @@ impl Shard {
                 turn,
                 block_bytes,
                 self.charged_bytes() > self.granted.bytes,
-                &mut evicted,
+                &mut effort,
             )?;
         }
     }
@@ -93,7 +115,7 @@ impl Shard {
         turn: &Turn<'_>,
         need: usize,
         release: bool,
-        evicted: &mut u32,
+        effort: &mut Effort,
     ) -> Result<(), NoRoom> {
         let all = self.fixed_bytes() + (need + SEGMENT_BYTES) as u64;
         let short = Room {
@@ -106,7 +128,7 @@ impl Shard {
         if self.granted.bytes < fair / 2 || (fair > 0 && self.granted.bytes < all) {
             return Err(NoRoom::Short(Short(short)));
         }
-        if self.reclaim(need, release, Cause::Size, evicted) {
+        if self.reclaim(need, release, Cause::Size, effort) {
             return Ok(());
         }
         Err(Self::exhausted(turn, short))
@@ -118,31 +140,64 @@ impl Shard {
         need: usize,
         release: bool,
         cause: Cause,
-        evicted: &mut u32,
+        effort: &mut Effort,
     ) -> bool {
         let (holes, total) = (
             self.records.arena.hole_bytes(),
             self.records.arena.segment_bytes(),
         );
-        if (holes * HOLE_SHARE > total || *evicted >= EVICTIONS_BEFORE_EVACUATION)
-            && let Some((segment, free)) = self.records.arena.emptiest()
-        {
-            let enough = free >= need.max(SEGMENT_BYTES / HOLE_SHARE);
-            if (!release && enough && free < SEGMENT_BYTES)
-                || (release && Self::fits_elsewhere(holes, free))
-            {
-                self.evacuate(segment, release);
-                *evicted = 0;
+        self.vain.holes = self.vain.holes.min(holes);
+        let pays = holes * HOLE_SHARE > total || effort.evicted >= EVICTIONS_BEFORE_EVACUATION;
+        if pays && release {
+            if holes >= self.vain.holes + VAIN_BYTES && self.evacuate_and_release(holes) {
+                effort.evicted = 0;
                 return true;
             }
+        } else if pays && !effort.evacuated && self.evacuate_for(need) {
+            *effort = Effort {
+                evicted: 0,
+                evacuated: true,
+            };
+            return true;
         }
-        *evicted += 1;
+        effort.evicted += 1;
+        effort.evacuated = false;
         self.purge_tombstone() || self.evict(cause)
+    }
+
+    /// Makes one hole of the emptiest segment's, if they are worth it.
+    fn evacuate_for(&mut self, need: usize) -> bool {
+        let Some((segment, free)) = self.records.arena.emptiest(None) else {
+            return false;
+        };
+        if free < need.max(SEGMENT_BYTES / HOLE_SHARE) || free == SEGMENT_BYTES {
+            return false;
+        }
+        self.evacuate(segment, false);
+        true
+    }
+
+    /// Gives a segment back, if its records fit into the holes of the others.
+    pub(super) fn evacuate_and_release(&mut self, holes: usize) -> bool {
+        let Some((segment, free)) = self.records.arena.emptiest(self.vain.segment) else {
+            return false;
+        };
+        if !Self::fits_elsewhere(holes, free) {
+            return false;
+        }
+        let added = self.evacuate(segment, true);
+        if added.is_some() {
+            self.vain = Vain {
+                holes: self.records.arena.hole_bytes(),
+                segment: added,
+            };
+        }
+        added.is_none()
     }
 
     /// Whether a segment's live records likely fit into the holes of the others, so that evacuating it frees it. Holes are
     /// of all sizes, so twice the room is asked for.
-    pub(super) fn fits_elsewhere(holes: usize, free: usize) -> bool {
+    fn fits_elsewhere(holes: usize, free: usize) -> bool {
         holes - free >= 2 * (SEGMENT_BYTES - free)
     }
 
@@ -155,17 +210,17 @@ impl Shard {
         }
     }
 
-    /// Moves a segment's records elsewhere; the segment becomes a hole, or is given back.
-    pub(super) fn evacuate(&mut self, segment: usize, release: bool) {
+    /// Moves a segment's records elsewhere; the segment becomes a hole, or is given back. Gives the segment that had to be
+    /// added, if one had to be.
+    fn evacuate(&mut self, segment: usize, release: bool) -> Option<usize> {
         let mut blocks = std::mem::take(&mut self.evacuated);
         self.records.arena.begin_evacuation(segment, &mut blocks);
-        let mut added = false;
+        let mut added = None;
         for &old in &blocks {
             let granules = self.records.used_granules(old);
             let new = self.records.arena.allocate(granules).unwrap_or_else(|| {
                 // No hole elsewhere is large enough. The segment that is being emptied is given back for this one.
-                added = true;
-                self.records.arena.add_segment();
+                added = Some(self.records.arena.add_segment());
                 self.records
                     .arena
                     .allocate(granules)
@@ -176,9 +231,10 @@ impl Shard {
         }
         self.records
             .arena
-            .finish_evacuation(segment, release || added);
+            .finish_evacuation(segment, release || added.is_some());
         self.evacuated = blocks;
         self.stats.evacuations += 1;
+        added
     }
 
     fn relocated(&mut self, old: Handle, new: Handle) {

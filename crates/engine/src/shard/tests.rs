@@ -1,5 +1,7 @@
 //! A shard against a naive model, and the promises that a model does not show: exact small caches, the horizon, room.
 
+mod room;
+
 use super::*;
 use crate::budget::NoLender;
 use henge_wire::{Expiry, Precondition};
