@@ -34,7 +34,7 @@ const TYPED: u32 = 1 << 1;
 const ENCODING_SHIFT: u32 = 2;
 const JSON: u32 = 1 << 4;
 const KIND_SHIFT: u32 = 5;
-const KIND_INLINE: u32 = 0;
+// Kind 0 lies inline.
 const KIND_LARGE: u32 = 1;
 const KIND_TOMBSTONE: u32 = 2;
 const KEY_SHIFT: u32 = 7;
@@ -305,8 +305,17 @@ impl Records {
         self.used_bytes(at).div_ceil(GRANULE) as u32
     }
 
+    /// What a record takes: its part of a block, and its own allocation. It stays the same when the record is moved.
+    pub(crate) fn kept_bytes(&self, at: Handle) -> usize {
+        let large = match self.parts(at).kind() {
+            KIND_LARGE => self.large(at).charged,
+            _ => 0,
+        };
+        self.used_granules(at) as usize * GRANULE + large
+    }
+
     /// The size of a record's block.
-    pub(crate) fn block_bytes(&self, at: Handle) -> usize {
+    fn block_bytes(&self, at: Handle) -> usize {
         self.arena.granules(at) as usize * GRANULE
     }
 
@@ -628,7 +637,7 @@ mod tests {
         let mut records = Records::new(true, |n| n);
         records.arena.add_segment();
         let version = Version::new(1, 1);
-        let mut write = |records: &mut Records, at: Option<Handle>, len: usize| {
+        let write = |records: &mut Records, at: Option<Handle>, len: usize| {
             let data = vec![len as u8; len];
             let body = Body::Value(Value::from_slice(&data));
             let content = Content {

@@ -70,6 +70,7 @@ pub(crate) struct Table {
 
 impl Table {
     /// How many entries there are.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> u32 {
         self.len
     }

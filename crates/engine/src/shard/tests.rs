@@ -1,6 +1,9 @@
 //! A shard against a naive model, and the promises that a model does not show: exact small caches, the horizon, room.
 
+mod install;
+mod protocol;
 mod room;
+mod small;
 
 use super::*;
 use crate::budget::NoLender;
@@ -57,6 +60,17 @@ fn shard(policy: PolicyKind, bytes: u64, items: u64) -> Shard {
     shard
 }
 
+/// A shard whose mutations are committed when it is told.
+fn told(policy: PolicyKind, bytes: u64, items: u64, tombstone_bytes: usize) -> Shard {
+    let mut shard = Shard::new(ShardConfig {
+        commit: Commit::Told,
+        tombstone_bytes,
+        ..config(policy)
+    });
+    shard.grant(Room { bytes, items });
+    shard
+}
+
 fn turn(now_ms: u64) -> Turn<'static> {
     Turn {
         now_ms,
@@ -89,6 +103,12 @@ fn set<'a>(data: &'a [u8], expiry: Expiry) -> Operation<'a> {
     }
 }
 
+fn delete() -> Operation<'static> {
+    Operation::Delete {
+        precondition: Precondition::NONE,
+    }
+}
+
 fn get(shard: &mut Shard, now_ms: u64, key: &[u8]) -> Option<Vec<u8>> {
     match run(shard, now_ms, key, Operation::Get) {
         Reply::Found(item) => Some(item.value.data.to_vec()),
@@ -110,6 +130,57 @@ fn keys(shard: &Shard, now_ms: u64) -> Vec<Vec<u8>> {
     }
     keys.sort();
     keys
+}
+
+/// A record with a life of its own.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Kept {
+    key: Vec<u8>,
+    version: Version,
+    deadline: Option<u64>,
+    /// None for a tombstone.
+    data: Option<Vec<u8>>,
+}
+
+impl Kept {
+    fn body(&self) -> Body<'_> {
+        let value = |data: &Vec<u8>| Body::Value(Value::raw(Data::Shared(data.clone().into())));
+        self.data.as_ref().map_or(Body::Tombstone, value)
+    }
+
+    fn view(&self) -> RecordView<'_> {
+        RecordView {
+            key: &self.key,
+            version: self.version,
+            expires_at_ms: self.deadline,
+            body: self.body(),
+        }
+    }
+}
+
+/// A partition's records above a seq, as a copy scans them, in the order of their keys.
+fn records(shard: &Shard, partition: Partition, above: u64) -> Vec<Kept> {
+    let mut records = Vec::new();
+    let mut place = 0;
+    loop {
+        place = shard.scan_records(partition, above, place, |record| {
+            records.push(Kept {
+                key: record.key.to_vec(),
+                version: record.version,
+                deadline: record.expires_at_ms,
+                data: match record.body {
+                    Body::Value(value) => Some(value.data.to_vec()),
+                    Body::Tombstone => None,
+                },
+            });
+        });
+        if place == 0 {
+            break;
+        }
+    }
+    // A place that was split while it was scanned may be shown twice; here nothing changed.
+    records.sort();
+    records
 }
 
 #[derive(Clone, Debug)]
