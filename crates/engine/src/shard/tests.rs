@@ -2,6 +2,7 @@
 
 mod install;
 mod protocol;
+mod replica;
 mod room;
 mod small;
 
