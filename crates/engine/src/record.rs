@@ -186,6 +186,21 @@ impl Records {
             + self.large_free.capacity() * size_of::<u32>()
     }
 
+    /// Bytes that writing a record of this shape may take beside what is charged for it.
+    pub(crate) fn growth_bytes(&self, shape: &Shape) -> usize {
+        let full = self.large_free.is_empty() && self.large.len() == self.large.capacity();
+        if shape.is_large() && full {
+            self.more_large() * size_of::<Option<Large>>()
+        } else {
+            0
+        }
+    }
+
+    /// How many more allocations to have room for: a quarter, as twice as many would be a leap.
+    fn more_large(&self) -> usize {
+        4.max(self.large.capacity() / 4)
+    }
+
     /// What a record with this content needs.
     pub(crate) fn shape(&self, key: &[u8], deadline: Option<u64>, body: &Body<'_>) -> Shape {
         let before = self.fixed + if deadline.is_some() { EXPIRY_BYTES } else { 0 };
@@ -473,6 +488,9 @@ impl Records {
         if let Some(index) = self.large_free.pop() {
             self.large[index as usize] = Some(large);
             return index;
+        }
+        if self.large.len() == self.large.capacity() {
+            self.large.reserve_exact(self.more_large());
         }
         self.large.push(Some(large));
         self.large.len() as u32 - 1

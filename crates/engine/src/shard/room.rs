@@ -21,6 +21,9 @@ const HOLE_SHARE: usize = 16;
 /// copied in vain for each byte evicted, at the worst.
 const VAIN_BYTES: usize = SEGMENT_BYTES / 4;
 
+/// Room kept for what grows by little with a record: a partition's directory, the order's own memory.
+const SLACK_BYTES: usize = 8 * 1024;
+
 /// What one call has done for its room.
 #[derive(Default)]
 pub(super) struct Effort {
@@ -65,32 +68,34 @@ impl Shard {
         if need as u64 + self.fixed_bytes() > turn.limit.bytes {
             return Err(NoRoom::Refused(Refusal::TooLarge));
         }
-        let mut effort = Effort::default();
-        // Large allocations are charged when the record is written, so their room has to be there first.
-        while shape.large_bytes > 0 && !self.may_grow(turn, shape.large_bytes) {
-            self.give_way(turn, shape.large_bytes, true, &mut effort)?;
-        }
         let block_bytes = shape.granules() as usize * GRANULE;
+        let mut effort = Effort::default();
         loop {
-            // A table that grew beyond the grant is made up for here.
-            if self.charged_bytes() <= self.granted.bytes || self.may_grow(turn, 0) {
+            // What is charged only once the record is written has to have its room before.
+            let more = shape.large_bytes + self.growth_bytes(shape);
+            let fits = self.may_grow(turn, more);
+            if fits {
                 if let Some(at) = self.records.arena.allocate(shape.granules()) {
                     return Ok(at);
                 }
-                if self.records.arena.can_add_segment()
-                    && self.may_grow(turn, shape.large_bytes + SEGMENT_BYTES)
+                if self.records.arena.can_add_segment() && self.may_grow(turn, more + SEGMENT_BYTES)
                 {
                     self.records.arena.add_segment();
                     continue;
                 }
             }
-            self.give_way(
-                turn,
-                block_bytes,
-                self.charged_bytes() > self.granted.bytes,
-                &mut effort,
-            )?;
+            let need = if fits {
+                block_bytes
+            } else {
+                block_bytes.max(shape.large_bytes)
+            };
+            self.give_way(turn, need, !fits, &mut effort)?;
         }
+    }
+
+    /// What a record of this shape may add to the tables about it.
+    fn growth_bytes(&self, shape: &Shape) -> usize {
+        SLACK_BYTES + self.buckets.growth_bytes() + self.records.growth_bytes(shape)
     }
 
     /// What is charged when there are no records: it is never available for one.

@@ -65,3 +65,100 @@ fn compaction_ends_where_one_record_fits_nowhere_else() {
     );
     shard.check();
 }
+
+/// Bytes in holes beyond an eighth of the arena: a few segments are always open.
+const MOST_HOLES: u64 = 4 * SEGMENT_BYTES as u64;
+/// What live records take at the least of the grant, in hundredths, once it was used up. The rest is the table, which does
+/// not give back what it once had, and what went before its segment could be given back.
+const LEAST_LIVE: u64 = 80;
+/// What one small record may evict: room for a chunk of the table, and for a segment given back to make it, of records of
+/// a hundred bytes.
+const MOST_EVICTED: u64 = 2 * SEGMENT_BYTES as u64 / 100;
+
+/// What live records take.
+fn live_bytes(shard: &Shard) -> u64 {
+    let mut sum = 0;
+    for state in &shard.partitions {
+        shard.buckets.each(&state.table, |at| {
+            sum += shard.records.kept_bytes(at) as u64;
+        });
+    }
+    sum
+}
+
+/// Sets keys drawn at random to values of sizes that `size` draws, and checks each step. `settled` is from where on the
+/// sizes before no longer show.
+fn churn(
+    shard: &mut Shard,
+    random: &mut u64,
+    (sets, keys): (u32, u64),
+    settled: u32,
+    size: impl Fn(u64) -> usize,
+) {
+    let buffer = vec![7; 200_000];
+    let granted = shard.granted().bytes;
+    let name = shard.config.policy;
+    for n in 0..sets {
+        // Knuth's generator for MMIX; the upper bits are good.
+        *random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        let key = (*random >> 20) % keys;
+        let len = size(*random >> 33);
+        let before = shard.stats().evictions[0];
+        assert!(store(shard, &key.to_le_bytes(), &buffer[..len]));
+        let stats = shard.stats();
+        assert!(
+            stats.charged_bytes <= granted,
+            "{name}, step {n}: {} charged",
+            stats.charged_bytes
+        );
+        if n < settled || before == 0 {
+            continue;
+        }
+        assert!(
+            stats.hole_bytes <= stats.arena_bytes / 8 + MOST_HOLES,
+            "{name}, step {n}: {} of {} in holes",
+            stats.hole_bytes,
+            stats.arena_bytes
+        );
+        if len < 200 {
+            let evicted = stats.evictions[0] - before;
+            assert!(evicted <= MOST_EVICTED, "{name}, step {n}: {evicted}");
+        }
+        if n % 997 == 0 {
+            let live = live_bytes(shard);
+            assert!(
+                live * 100 >= granted * LEAST_LIVE,
+                "{name}, step {n}: {live} live"
+            );
+        }
+    }
+    assert!(shard.stats().evictions[0] > 0, "it was never full");
+    shard.check();
+}
+
+#[test]
+fn changing_sizes_waste_little_and_stay_within_the_grant() {
+    let small = |r: u64| 10 + (r % 190) as usize;
+    let large = |r: u64| 2_000 + (r % 98_000) as usize;
+    let mixed = |r: u64| match r % 16 {
+        0 => 10_000 + (r / 16 % 90_000) as usize,
+        1..4 => 500 + (r / 16 % 7_000) as usize,
+        _ => 10 + (r / 16 % 190) as usize,
+    };
+    for policy in PolicyKind::ALL {
+        let mut shard = shard(policy, 16 << 20, u64::MAX);
+        let mut random = 42;
+        churn(&mut shard, &mut random, (300_000, 1_000_000), 0, small);
+        churn(&mut shard, &mut random, (2_000, 10_000), 1_500, large);
+        churn(&mut shard, &mut random, (20_000, 100_000), 10_000, mixed);
+        churn(
+            &mut shard,
+            &mut random,
+            (200_000, 1_000_000),
+            100_000,
+            small,
+        );
+    }
+}
