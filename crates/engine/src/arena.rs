@@ -204,7 +204,7 @@ impl Arena {
         );
         let tail = Handle(block.0 + granules);
         let mut tail_size = rest;
-        if let Some(next) = self.next_after(tail, rest) {
+        if let Some(next) = Self::next_after(tail, rest) {
             let next_word = self.word(next);
             if next_word & HOLE != 0 {
                 self.unlink_hole(next);
@@ -336,16 +336,16 @@ impl Arena {
     }
 
     fn next(&self, block: Handle) -> Option<Handle> {
-        self.next_after(block, self.granules(block))
+        Self::next_after(block, self.granules(block))
     }
 
-    fn next_after(&self, block: Handle, size: u32) -> Option<Handle> {
+    fn next_after(block: Handle, size: u32) -> Option<Handle> {
         let granule = block.granule() + size;
         (granule < SEGMENT_GRANULES).then(|| Handle(block.0 + size))
     }
 
     fn mark_next(&mut self, block: Handle, size: u32, after_hole: bool) {
-        if let Some(next) = self.next_after(block, size) {
+        if let Some(next) = Self::next_after(block, size) {
             let word = self.word(next);
             let marked = if after_hole {
                 word | AFTER_HOLE
@@ -496,7 +496,7 @@ impl Holes {
         if granules < EXACT {
             return granules as usize;
         }
-        let log = 31 - granules.leading_zeros();
+        let log = granules.ilog2();
         let sixteenth = (granules >> (log - 4)) & 15;
         (EXACT + (log - 6) * 16 + sixteenth) as usize
     }

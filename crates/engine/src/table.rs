@@ -78,7 +78,7 @@ impl Table {
     /// The greatest power of two up to the number of buckets.
     #[inline]
     fn base(&self) -> u32 {
-        1 << (31 - self.buckets.leading_zeros())
+        1 << self.buckets.ilog2()
     }
 
     /// Where a hash belongs now. There is a bucket.

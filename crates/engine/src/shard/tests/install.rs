@@ -57,7 +57,7 @@ fn a_delta_replaces_what_diverged_and_may_be_repeated() {
     let mut copy = [
         kept("a", 2, 5, None),
         kept("d", 2, 6, Some(b"new")),
-        kept("g", 2, 7, Some(&[7; 20_000])),
+        kept("g", 2, 7, Some(&vec![7; 20_000])),
         kept("f", 1, 2, Some(b"older")),
     ];
     copy[1].deadline = deadline;
@@ -131,8 +131,8 @@ fn without_room_what_is_committed_is_dropped() {
     assert!(others > 100);
     // a is here at 1, and must not outlive its newer version that finds no room.
     let copy = [
-        kept("a", 2, 7, Some(&[7; 60_000])),
-        kept("b", 2, 8, Some(&[8; 60_000])),
+        kept("a", 2, 7, Some(&vec![7; 60_000])),
+        kept("b", 2, 8, Some(&vec![8; 60_000])),
     ];
     install(&mut shard, Replace::Above(6), &copy, progress(2, 9, 8, 3))
         .expect("both may be dropped");
@@ -150,7 +150,7 @@ fn without_room_what_is_committed_is_dropped() {
 #[test]
 fn what_is_too_large_here_takes_its_older_version_with_it() {
     let mut shard = replica(ROOMY);
-    let copy = [kept("a", 2, 7, Some(&[7; 600_000]))];
+    let copy = [kept("a", 2, 7, Some(&vec![7; 600_000]))];
     let views: Vec<RecordView<'_>> = copy.iter().map(Kept::view).collect();
     let turn = Turn {
         limit: Room {
@@ -174,7 +174,7 @@ fn without_room_for_what_is_not_committed_the_partition_is_wiped() {
     let others = records(&shard, Partition::of(b"{q}"), 0);
     let copy = [
         kept("g", 2, 7, Some(b"v")),
-        kept("a", 2, 8, Some(&[7; 60_000])),
+        kept("a", 2, 8, Some(&vec![7; 60_000])),
     ];
     install(&mut shard, Replace::Above(6), &copy, progress(2, 8, 7, 0))
         .expect_err("8 is not committed and has no room");

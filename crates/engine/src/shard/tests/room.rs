@@ -18,7 +18,7 @@ fn a_large_value_finds_room_among_records_of_an_awkward_size() {
     for n in 0..1000u32 {
         assert!(store(&mut shard, &n.to_le_bytes(), &[1; 7300]));
     }
-    assert!(store(&mut shard, b"large", &[2; 300_000]));
+    assert!(store(&mut shard, b"large", &vec![2; 300_000]));
     assert_eq!(get(&mut shard, 1, b"large"), Some(vec![2; 300_000]));
     shard.check();
 }
