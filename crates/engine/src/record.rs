@@ -186,6 +186,11 @@ impl Records {
             + self.large_free.capacity() * size_of::<u32>()
     }
 
+    /// Of these, what does not go with the records.
+    pub(crate) fn overhead_bytes(&self) -> usize {
+        self.charged_bytes() - self.arena.segment_bytes() - self.large_bytes
+    }
+
     /// Bytes that writing a record of this shape may take beside what is charged for it.
     pub(crate) fn growth_bytes(&self, shape: &Shape) -> usize {
         let full = self.large_free.is_empty() && self.large.len() == self.large.capacity();

@@ -64,8 +64,8 @@ impl Shard {
 
     /// Finds a block, and the room for what the shape allocates beside it.
     pub(super) fn allocate(&mut self, turn: &Turn<'_>, shape: &Shape) -> Result<Handle, NoRoom> {
-        let need = shape.large_bytes + SEGMENT_BYTES;
-        if need as u64 + self.fixed_bytes() > turn.limit.bytes {
+        let alone = shape.large_bytes + SEGMENT_BYTES + self.growth_bytes(shape);
+        if alone as u64 + self.overhead_bytes() > turn.limit.bytes {
             return Err(NoRoom::Refused(Refusal::TooLarge));
         }
         let block_bytes = shape.granules() as usize * GRANULE;
@@ -101,6 +101,11 @@ impl Shard {
     /// What is charged when there are no records: it is never available for one.
     fn fixed_bytes(&self) -> u64 {
         (self.partitions.capacity() * size_of::<PartitionState>() + size_of::<Self>()) as u64
+    }
+
+    /// What stays charged when every record is dropped: tables do not give back what they once had.
+    fn overhead_bytes(&self) -> u64 {
+        self.fixed_bytes() + (self.buckets.charged_bytes() + self.records.overhead_bytes()) as u64
     }
 
     /// Whether `more` bytes may be charged, drawing them if need be.

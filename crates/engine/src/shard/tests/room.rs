@@ -162,3 +162,39 @@ fn changing_sizes_waste_little_and_stay_within_the_grant() {
         );
     }
 }
+
+/// Nothing is evicted for a record that would not fit if it were alone.
+#[test]
+fn what_could_never_fit_is_refused_before_anything_goes() {
+    let limit = Room {
+        bytes: 2 << 20,
+        items: u64::MAX,
+    };
+    let mut shard = shard(PolicyKind::Lru, limit.bytes, limit.items);
+    let turn = Turn { limit, ..turn(1) };
+    let mut n = 0u32;
+    while shard.stats().evictions[0] == 0 {
+        n += 1;
+        assert!(store(&mut shard, &n.to_le_bytes(), b"v"));
+    }
+    let items = shard.stats().items;
+    let mut stored = 0;
+    for len in (0..limit.bytes as usize).step_by(10_000).rev() {
+        let data = vec![1; len];
+        let (key, operation) = (&b"large"[..], set(&data, Expiry::Never));
+        let hash = shard.hasher.hash(key);
+        let reply = shard
+            .execute(&turn, Partition::of(key), hash, &Command { key, operation })
+            .expect("a shard without a fair share is never short");
+        match reply {
+            Reply::Refused(Refusal::TooLarge) => assert_eq!(shard.stats().items, items, "{len}"),
+            Reply::Stored { .. } => {
+                stored = len;
+                break;
+            }
+            other => panic!("{len} bytes are answered by {other:?}"),
+        }
+    }
+    assert!(stored > limit.bytes as usize / 2, "only {stored}");
+    shard.check();
+}
