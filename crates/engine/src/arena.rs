@@ -108,11 +108,11 @@ impl Arena {
         !self.released.is_empty() || self.segments.len() < MAX_SEGMENTS
     }
 
-    /// Adds an empty segment.
+    /// Adds an empty segment, and gives its number.
     ///
     /// # Panics
     /// If `can_add_segment` is false.
-    pub(crate) fn add_segment(&mut self) {
+    pub(crate) fn add_segment(&mut self) -> usize {
         let memory = vec![0u8; SEGMENT_BYTES].into_boxed_slice();
         let index = if let Some(index) = self.released.pop() {
             self.segments[index as usize] = memory;
@@ -128,6 +128,7 @@ impl Arena {
         };
         self.live += 1;
         self.make_hole(Handle::new(index, 0), SEGMENT_GRANULES);
+        index
     }
 
     /// Takes a block of at least this many granules; it may be up to three larger, because what would remain is too small
@@ -203,7 +204,7 @@ impl Arena {
         );
         let tail = Handle(block.0 + granules);
         let mut tail_size = rest;
-        if let Some(next) = self.next_after(tail, rest) {
+        if let Some(next) = Self::next_after(tail, rest) {
             let next_word = self.word(next);
             if next_word & HOLE != 0 {
                 self.unlink_hole(next);
@@ -282,12 +283,15 @@ impl Arena {
         }
     }
 
-    /// The segment with the most in holes, and how many bytes that is.
-    pub(crate) fn emptiest(&self) -> Option<(usize, usize)> {
+    /// The segment with the most in holes, and how many bytes that is. One that holds something may be left out.
+    pub(crate) fn emptiest(&self, but: Option<usize>) -> Option<(usize, usize)> {
         let (index, &granules) = self
             .hole_granules
             .iter()
             .enumerate()
+            .filter(|&(index, &granules)| {
+                but != Some(index) || u32::from(granules) == SEGMENT_GRANULES
+            })
             .max_by_key(|&(_, &granules)| granules)?;
         (granules > 0).then_some((index, usize::from(granules) * GRANULE))
     }
@@ -332,16 +336,16 @@ impl Arena {
     }
 
     fn next(&self, block: Handle) -> Option<Handle> {
-        self.next_after(block, self.granules(block))
+        Self::next_after(block, self.granules(block))
     }
 
-    fn next_after(&self, block: Handle, size: u32) -> Option<Handle> {
+    fn next_after(block: Handle, size: u32) -> Option<Handle> {
         let granule = block.granule() + size;
         (granule < SEGMENT_GRANULES).then(|| Handle(block.0 + size))
     }
 
     fn mark_next(&mut self, block: Handle, size: u32, after_hole: bool) {
-        if let Some(next) = self.next_after(block, size) {
+        if let Some(next) = Self::next_after(block, size) {
             let word = self.word(next);
             let marked = if after_hole {
                 word | AFTER_HOLE
@@ -492,7 +496,7 @@ impl Holes {
         if granules < EXACT {
             return granules as usize;
         }
-        let log = 31 - granules.leading_zeros();
+        let log = granules.ilog2();
         let sixteenth = (granules >> (log - 4)) & 15;
         (EXACT + (log - 6) * 16 + sixteenth) as usize
     }

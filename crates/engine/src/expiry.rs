@@ -149,7 +149,7 @@ impl Wheel {
     fn place(&mut self, links: &mut impl DeadlineLinks, handle: Handle, due: u64) {
         let due = due.clamp(self.tick, self.tick | MAX_AHEAD);
         let differ = due ^ self.tick;
-        let level = (63 - (differ | 1).leading_zeros()) / SLOT_BITS;
+        let level = (differ | 1).ilog2() / SLOT_BITS;
         let slot = (due >> (SLOT_BITS * level)) & (SLOTS as u64 - 1);
         let index = level * SLOTS as u32 + slot as u32;
         let head = Handle(self.heads[level as usize][slot as usize]);

@@ -32,11 +32,11 @@ impl List {
         tail: Handle::NONE,
     };
 
-    pub(crate) fn head(&self) -> Option<Handle> {
+    pub(crate) fn head(self) -> Option<Handle> {
         (self.head != Handle::NONE).then_some(self.head)
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(self) -> bool {
         self.head == Handle::NONE
     }
 

@@ -34,7 +34,7 @@ const TYPED: u32 = 1 << 1;
 const ENCODING_SHIFT: u32 = 2;
 const JSON: u32 = 1 << 4;
 const KIND_SHIFT: u32 = 5;
-const KIND_INLINE: u32 = 0;
+// Kind 0 lies inline.
 const KIND_LARGE: u32 = 1;
 const KIND_TOMBSTONE: u32 = 2;
 const KEY_SHIFT: u32 = 7;
@@ -186,6 +186,26 @@ impl Records {
             + self.large_free.capacity() * size_of::<u32>()
     }
 
+    /// Of these, what does not go with the records.
+    pub(crate) fn overhead_bytes(&self) -> usize {
+        self.charged_bytes() - self.arena.segment_bytes() - self.large_bytes
+    }
+
+    /// Bytes that writing a record of this shape may take beside what is charged for it.
+    pub(crate) fn growth_bytes(&self, shape: &Shape) -> usize {
+        let full = self.large_free.is_empty() && self.large.len() == self.large.capacity();
+        if shape.is_large() && full {
+            self.more_large() * size_of::<Option<Large>>()
+        } else {
+            0
+        }
+    }
+
+    /// How many more allocations to have room for: a quarter, as twice as many would be a leap.
+    fn more_large(&self) -> usize {
+        4.max(self.large.capacity() / 4)
+    }
+
     /// What a record with this content needs.
     pub(crate) fn shape(&self, key: &[u8], deadline: Option<u64>, body: &Body<'_>) -> Shape {
         let before = self.fixed + if deadline.is_some() { EXPIRY_BYTES } else { 0 };
@@ -305,8 +325,17 @@ impl Records {
         self.used_bytes(at).div_ceil(GRANULE) as u32
     }
 
+    /// What a record takes: its part of a block, and its own allocation. It stays the same when the record is moved.
+    pub(crate) fn kept_bytes(&self, at: Handle) -> usize {
+        let large = match self.parts(at).kind() {
+            KIND_LARGE => self.large(at).charged,
+            _ => 0,
+        };
+        self.used_granules(at) as usize * GRANULE + large
+    }
+
     /// The size of a record's block.
-    pub(crate) fn block_bytes(&self, at: Handle) -> usize {
+    fn block_bytes(&self, at: Handle) -> usize {
         self.arena.granules(at) as usize * GRANULE
     }
 
@@ -464,6 +493,9 @@ impl Records {
         if let Some(index) = self.large_free.pop() {
             self.large[index as usize] = Some(large);
             return index;
+        }
+        if self.large.len() == self.large.capacity() {
+            self.large.reserve_exact(self.more_large());
         }
         self.large.push(Some(large));
         self.large.len() as u32 - 1
@@ -628,7 +660,7 @@ mod tests {
         let mut records = Records::new(true, |n| n);
         records.arena.add_segment();
         let version = Version::new(1, 1);
-        let mut write = |records: &mut Records, at: Option<Handle>, len: usize| {
+        let write = |records: &mut Records, at: Option<Handle>, len: usize| {
             let data = vec![len as u8; len];
             let body = Body::Value(Value::from_slice(&data));
             let content = Content {

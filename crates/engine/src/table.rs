@@ -70,6 +70,7 @@ pub(crate) struct Table {
 
 impl Table {
     /// How many entries there are.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> u32 {
         self.len
     }
@@ -77,7 +78,7 @@ impl Table {
     /// The greatest power of two up to the number of buckets.
     #[inline]
     fn base(&self) -> u32 {
-        1 << (31 - self.buckets.leading_zeros())
+        1 << self.buckets.ilog2()
     }
 
     /// Where a hash belongs now. There is a bucket.
@@ -108,6 +109,7 @@ fn tag(hash: u64) -> u8 {
 pub(crate) struct Buckets {
     chunks: Vec<Box<[Bucket]>>,
     free_group: u32,
+    free_groups: u32,
     free_bucket: u32,
     /// Entries of the chain that is being split or merged; kept for its memory.
     chain: Vec<u32>,
@@ -119,6 +121,7 @@ impl Buckets {
         Self {
             chunks: Vec::new(),
             free_group: NONE,
+            free_groups: 0,
             free_bucket: NONE,
             chain: Vec::new(),
             directory_bytes: 0,
@@ -130,6 +133,12 @@ impl Buckets {
         self.chunks.len() * CHUNK_BYTES
             + self.chunks.capacity() * size_of::<Box<[Bucket]>>()
             + self.directory_bytes
+    }
+
+    /// Bytes that the next insertion may take: a chunk, if it could use up the groups that are free. It takes one for a
+    /// bucket, and one each for the overflow before and after the split.
+    pub(crate) fn growth_bytes(&self) -> usize {
+        if self.free_groups < 4 { CHUNK_BYTES } else { 0 }
     }
 
     /// The entry with this hash that `is_it` accepts. `is_it` may be asked about entries of other hashes.
@@ -374,6 +383,7 @@ impl Buckets {
                 .expect("a bucket's group is in the directory");
             self.at_mut(group).overflow = self.free_group;
             self.free_group = group;
+            self.free_groups += 1;
         }
     }
 
@@ -385,10 +395,12 @@ impl Buckets {
             for group in (first..first + CHUNK).step_by(GROUP as usize).rev() {
                 self.at_mut(group).overflow = self.free_group;
                 self.free_group = group;
+                self.free_groups += 1;
             }
         }
         let group = self.free_group;
         self.free_group = self.at(group).overflow;
+        self.free_groups -= 1;
         group
     }
 

@@ -5,8 +5,6 @@ mod room;
 #[cfg(test)]
 mod tests;
 
-use room::Effort;
-
 use crate::arena::{Handle, SEGMENT_BYTES};
 use crate::budget::{Room, Turn};
 use crate::decide::{Decision, decide, live};
@@ -21,6 +19,10 @@ use henge_wire::{
     Command, Data, Effect, Item, Mutation, Operation, PARTITIONS, Partition, Refusal, Reply, Value,
     Version,
 };
+
+/// How many tombstones that are not committed a purge looks past. A partition that cannot commit should hold up no other's;
+/// but every commit purges, so the walk is short.
+const MAX_WAITING_TOMBSTONES: usize = 64;
 
 /// When what a shard applies is committed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -178,6 +180,7 @@ pub struct Shard {
     stats: ShardStats,
     /// Blocks of the segment that is being evacuated; kept for its memory.
     evacuated: Vec<Handle>,
+    vain: room::Vain,
 }
 
 impl Shard {
@@ -207,6 +210,7 @@ impl Shard {
             granted: Room::default(),
             stats: ShardStats::default(),
             evacuated: Vec::new(),
+            vain: room::Vain::default(),
             config,
         }
     }
@@ -315,7 +319,8 @@ impl Shard {
         };
         match outcome {
             Ok(()) => {
-                self.advance(p, version);
+                let forgets = matches!(operation, Operation::Delete { .. });
+                self.advance(p, version, forgets);
                 if let Reply::Deleted = reply {
                     self.stats.deletes += 1;
                 }
@@ -360,7 +365,9 @@ impl Shard {
                 Err(NoRoom::Refused(_)) => return Err(Short(Room::default())),
             }
         }
-        self.advance(p, version);
+        let forgets = |effect: &Effect<'_>| !matches!(effect, Effect::Put { .. });
+        let forgets = mutation.effects.iter().any(|(_, effect)| forgets(effect));
+        self.advance(p, version, forgets);
         Ok(())
     }
 
@@ -443,6 +450,10 @@ impl Shard {
             "a copy's progress is in order"
         );
         let p = self.local(partition);
+        assert!(
+            self.partitions[p].commit <= progress.last.seq(),
+            "a copy's progress and what is committed here are in order"
+        );
         self.remove_records(p, replace);
         let state = &mut self.partitions[p];
         state.last = progress.last;
@@ -472,6 +483,10 @@ impl Shard {
                 });
             }
             self.partitions[p].dropped(record.version.seq());
+            // An older version of it must not be taken for it.
+            if let Some(older) = self.find(p, target.hash, target.key) {
+                self.remove(older);
+            }
         }
         Ok(())
     }
@@ -522,7 +537,7 @@ impl Shard {
     /// Brings the charge down to `target` bytes by evacuating segments and evicting, in no more than `steps` steps; true
     /// once it is there, or nothing more may be dropped.
     pub fn shed(&mut self, target: u64, cause: Cause, steps: usize) -> bool {
-        let mut effort = Effort::default();
+        let mut effort = room::Effort::default();
         for _ in 0..steps {
             if self.charged_bytes() <= target {
                 return true;
@@ -535,7 +550,7 @@ impl Shard {
     }
 
     /// Gives memory back that deletes and expiry have left in holes: evacuates a segment if a quarter of the arena is
-    /// holes. True if that gave it back, and another may follow.
+    /// holes. True if it gave one back.
     pub fn compact(&mut self) -> bool {
         let (holes, total) = (
             self.records.arena.hole_bytes(),
@@ -544,13 +559,8 @@ impl Shard {
         if holes < total / 4 || holes < 2 * SEGMENT_BYTES {
             return false;
         }
-        let Some((segment, free)) = self.records.arena.emptiest() else {
-            return false;
-        };
-        if !Self::fits_elsewhere(holes, free) {
-            return false;
-        }
-        self.evacuate(segment, true)
+        // What did not fit elsewhere got a segment of its own, into which the next one's records fit.
+        self.evacuate_and_release(holes) || self.evacuate_and_release(holes)
     }
 
     /// Grants room.
@@ -654,11 +664,15 @@ impl Shard {
         Some(at)
     }
 
-    fn advance(&mut self, p: usize, version: Version) {
+    /// A mutation is applied in whole. `forgets` says that it may have deleted something.
+    fn advance(&mut self, p: usize, version: Version, forgets: bool) {
         let state = &mut self.partitions[p];
         state.last = version;
         if self.config.commit == Commit::AtOnce {
             state.commit = version.seq();
+            if forgets && self.config.tombstone_bytes == 0 {
+                state.dropped(version.seq());
+            }
         }
     }
 
@@ -745,12 +759,12 @@ impl Shard {
         target: &Target<'_>,
         deadline: Option<u64>,
     ) -> Result<(), NoRoom> {
-        let Some(at) = self.find(target.p, target.hash, target.key) else {
-            return Ok(());
+        let found = self.find(target.p, target.hash, target.key);
+        let Some(at) = found.filter(|&at| !self.records.is_tombstone(at)) else {
+            // The value was dropped here, though the leader had it. What an older replica has of it is not this version and
+            // must not pass for it; to forget the key is always allowed.
+            return self.delete(turn, target);
         };
-        if self.records.is_tombstone(at) {
-            return Ok(());
-        }
         let old = self.records.expires_at(at);
         if let (Some(_), Some(new)) = (old, deadline) {
             self.wheel.remove(&mut self.records, at);
@@ -778,12 +792,14 @@ impl Shard {
 
     fn delete(&mut self, turn: &Turn<'_>, target: &Target<'_>) -> Result<(), NoRoom> {
         if self.config.commit == Commit::AtOnce && self.config.tombstone_bytes == 0 {
+            // The tombstone is dropped in the step that would write it, and `advance` raises the horizon to it.
             if let Some(at) = self.find(target.p, target.hash, target.key) {
+                // Not if this very mutation has put it.
+                if self.may_drop(at) {
+                    self.raise_horizon(at);
+                }
                 self.remove(at);
             }
-            // The tombstone is dropped in the same step in which it would be written.
-            let state = &mut self.partitions[target.p];
-            state.horizon = state.horizon.max(target.version.seq());
             return Ok(());
         }
         self.bury(turn, target)
@@ -809,7 +825,7 @@ impl Shard {
             self.index(target, new);
         }
         self.tombstones.push(&mut self.records, new);
-        self.tombstone_bytes += self.records.block_bytes(new);
+        self.tombstone_bytes += self.records.kept_bytes(new);
         self.stats.tombstones += 1;
         Ok(())
     }
@@ -850,7 +866,7 @@ impl Shard {
 
     fn unlink_tombstone(&mut self, at: Handle) {
         self.tombstones.remove(&mut self.records, at);
-        self.tombstone_bytes -= self.records.block_bytes(at);
+        self.tombstone_bytes -= self.records.kept_bytes(at);
         self.stats.tombstones -= 1;
     }
 
@@ -940,9 +956,14 @@ impl Shard {
         true
     }
 
-    /// Drops the oldest tombstone, if it is committed.
+    /// Drops the oldest tombstone that is committed.
     fn purge_tombstone(&mut self) -> bool {
-        let Some(oldest) = self.tombstones.head().filter(|&at| self.may_drop(at)) else {
+        let Some(oldest) = self
+            .tombstones
+            .iter(&self.records)
+            .take(MAX_WAITING_TOMBSTONES)
+            .find(|&at| self.may_drop(at))
+        else {
             return false;
         };
         self.raise_horizon(oldest);
@@ -980,9 +1001,7 @@ fn may_drop(
     records: &Records,
     at: Handle,
 ) -> bool {
-    if config.commit == Commit::AtOnce {
-        return true;
-    }
+    // Also where everything is committed at once, the first effects of a mutation are not before the last is applied.
     let partition = Partition::of(records.key(at)).number() / config.shards;
     records.version(at).seq() <= partitions[usize::from(partition)].commit
 }

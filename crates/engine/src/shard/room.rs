@@ -17,25 +17,30 @@ const WISH_ITEMS: u64 = 32;
 const EVICTIONS_BEFORE_EVACUATION: u32 = 64;
 /// Evacuating pays when a sixteenth of the arena, or of the segment, is holes: it bounds what holes can waste to that.
 const HOLE_SHARE: usize = 16;
+/// After an evacuation that gave nothing back, this much more has to be in holes before another is tried: four bytes are
+/// copied in vain for each byte evicted, at the worst.
+const VAIN_BYTES: usize = SEGMENT_BYTES / 4;
 
-/// What a search for room has done so far.
+/// Room kept for what grows by little with a record: a partition's directory, the order's own memory.
+const SLACK_BYTES: usize = 8 * 1024;
+
+/// What one call has done for its room.
 #[derive(Default)]
 pub(super) struct Effort {
-    /// Records dropped since the last evacuation.
+    /// Evictions since the last evacuation.
     evicted: u32,
-    /// The last evacuation gave nothing back, so another one would go in a circle until something was dropped.
-    spent: bool,
+    /// The last step evacuated a segment and gave nothing back: a second such step gains nothing.
+    evacuated: bool,
 }
 
-impl Effort {
-    fn evacuation_is_due(&self, many_holes: bool) -> bool {
-        self.evicted >= EVICTIONS_BEFORE_EVACUATION || (many_holes && !self.spent)
-    }
-
-    fn evacuated(&mut self, gained: bool) {
-        self.evicted = 0;
-        self.spent = !gained;
-    }
+/// The last evacuation that gave no segment back, as some records of its segment fitted nowhere else. Blocks of one size
+/// leave the same hole in every segment, so without this memory it would happen again and again.
+#[derive(Default)]
+pub(super) struct Vain {
+    /// Holes there were then, or at the least since.
+    holes: usize,
+    /// The segment that was added for what fitted nowhere. Its rest is one hole; moving it again gains nothing.
+    segment: Option<usize>,
 }
 
 impl Shard {
@@ -59,41 +64,48 @@ impl Shard {
 
     /// Finds a block, and the room for what the shape allocates beside it.
     pub(super) fn allocate(&mut self, turn: &Turn<'_>, shape: &Shape) -> Result<Handle, NoRoom> {
-        let need = shape.large_bytes + SEGMENT_BYTES;
-        if need as u64 + self.fixed_bytes() > turn.limit.bytes {
+        let alone = shape.large_bytes + SEGMENT_BYTES + self.growth_bytes(shape);
+        if alone as u64 + self.overhead_bytes() > turn.limit.bytes {
             return Err(NoRoom::Refused(Refusal::TooLarge));
         }
-        let mut effort = Effort::default();
-        // Large allocations are charged when the record is written, so their room has to be there first.
-        while shape.large_bytes > 0 && !self.may_grow(turn, shape.large_bytes) {
-            self.give_way(turn, shape.large_bytes, true, &mut effort)?;
-        }
         let block_bytes = shape.granules() as usize * GRANULE;
+        let mut effort = Effort::default();
         loop {
-            // A table that grew beyond the grant is made up for here.
-            if self.charged_bytes() <= self.granted.bytes || self.may_grow(turn, 0) {
+            // What is charged only once the record is written has to have its room before.
+            let more = shape.large_bytes + self.growth_bytes(shape);
+            let fits = self.may_grow(turn, more);
+            if fits {
                 if let Some(at) = self.records.arena.allocate(shape.granules()) {
                     return Ok(at);
                 }
-                if self.records.arena.can_add_segment()
-                    && self.may_grow(turn, shape.large_bytes + SEGMENT_BYTES)
+                if self.records.arena.can_add_segment() && self.may_grow(turn, more + SEGMENT_BYTES)
                 {
                     self.records.arena.add_segment();
                     continue;
                 }
             }
-            self.give_way(
-                turn,
-                block_bytes,
-                self.charged_bytes() > self.granted.bytes,
-                &mut effort,
-            )?;
+            let need = if fits {
+                block_bytes
+            } else {
+                block_bytes.max(shape.large_bytes)
+            };
+            self.give_way(turn, need, !fits, &mut effort)?;
         }
+    }
+
+    /// What a record of this shape may add to the tables about it.
+    fn growth_bytes(&self, shape: &Shape) -> usize {
+        SLACK_BYTES + self.buckets.growth_bytes() + self.records.growth_bytes(shape)
     }
 
     /// What is charged when there are no records: it is never available for one.
     fn fixed_bytes(&self) -> u64 {
         (self.partitions.capacity() * size_of::<PartitionState>() + size_of::<Self>()) as u64
+    }
+
+    /// What stays charged when every record is dropped: tables do not give back what they once had.
+    fn overhead_bytes(&self) -> u64 {
+        self.fixed_bytes() + (self.buckets.charged_bytes() + self.records.overhead_bytes()) as u64
     }
 
     /// Whether `more` bytes may be charged, drawing them if need be.
@@ -144,25 +156,58 @@ impl Shard {
             self.records.arena.hole_bytes(),
             self.records.arena.segment_bytes(),
         );
-        if effort.evacuation_is_due(holes * HOLE_SHARE > total)
-            && let Some((segment, free)) = self.records.arena.emptiest()
-        {
-            let enough = free >= need.max(SEGMENT_BYTES / HOLE_SHARE);
-            if (!release && enough && free < SEGMENT_BYTES)
-                || (release && Self::fits_elsewhere(holes, free))
-            {
-                let gained = self.evacuate(segment, release);
-                effort.evacuated(gained);
+        self.vain.holes = self.vain.holes.min(holes);
+        let pays = holes * HOLE_SHARE > total || effort.evicted >= EVICTIONS_BEFORE_EVACUATION;
+        if pays && release {
+            if holes >= self.vain.holes + VAIN_BYTES && self.evacuate_and_release(holes) {
+                effort.evicted = 0;
                 return true;
             }
+        } else if pays && !effort.evacuated && self.evacuate_for(need) {
+            *effort = Effort {
+                evicted: 0,
+                evacuated: true,
+            };
+            return true;
         }
         effort.evicted += 1;
+        effort.evacuated = false;
         self.purge_tombstone() || self.evict(cause)
+    }
+
+    /// Makes one hole of the emptiest segment's, if they are worth it.
+    fn evacuate_for(&mut self, need: usize) -> bool {
+        let Some((segment, free)) = self.records.arena.emptiest(None) else {
+            return false;
+        };
+        if free < need.max(SEGMENT_BYTES / HOLE_SHARE) || free == SEGMENT_BYTES {
+            return false;
+        }
+        self.evacuate(segment, false);
+        true
+    }
+
+    /// Gives a segment back, if its records fit into the holes of the others.
+    pub(super) fn evacuate_and_release(&mut self, holes: usize) -> bool {
+        let Some((segment, free)) = self.records.arena.emptiest(self.vain.segment) else {
+            return false;
+        };
+        if !Self::fits_elsewhere(holes, free) {
+            return false;
+        }
+        let added = self.evacuate(segment, true);
+        if added.is_some() {
+            self.vain = Vain {
+                holes: self.records.arena.hole_bytes(),
+                segment: added,
+            };
+        }
+        added.is_none()
     }
 
     /// Whether a segment's live records likely fit into the holes of the others, so that evacuating it frees it. Holes are
     /// of all sizes, so twice the room is asked for.
-    pub(super) fn fits_elsewhere(holes: usize, free: usize) -> bool {
+    fn fits_elsewhere(holes: usize, free: usize) -> bool {
         holes - free >= 2 * (SEGMENT_BYTES - free)
     }
 
@@ -175,18 +220,17 @@ impl Shard {
         }
     }
 
-    /// Moves a segment's records elsewhere; the segment becomes a hole, or is given back. True if there is a segment less
-    /// than before.
-    pub(super) fn evacuate(&mut self, segment: usize, release: bool) -> bool {
+    /// Moves a segment's records elsewhere; the segment becomes a hole, or is given back. Gives the segment that had to be
+    /// added, if one had to be.
+    fn evacuate(&mut self, segment: usize, release: bool) -> Option<usize> {
         let mut blocks = std::mem::take(&mut self.evacuated);
         self.records.arena.begin_evacuation(segment, &mut blocks);
-        let mut added = false;
+        let mut added = None;
         for &old in &blocks {
             let granules = self.records.used_granules(old);
             let new = self.records.arena.allocate(granules).unwrap_or_else(|| {
                 // No hole elsewhere is large enough. The segment that is being emptied is given back for this one.
-                added = true;
-                self.records.arena.add_segment();
+                added = Some(self.records.arena.add_segment());
                 self.records
                     .arena
                     .allocate(granules)
@@ -197,10 +241,10 @@ impl Shard {
         }
         self.records
             .arena
-            .finish_evacuation(segment, release || added);
+            .finish_evacuation(segment, release || added.is_some());
         self.evacuated = blocks;
         self.stats.evacuations += 1;
-        release && !added
+        added
     }
 
     fn relocated(&mut self, old: Handle, new: Handle) {
