@@ -8,7 +8,8 @@ use hyper::body::{Body, Incoming};
 
 use super::problem::{Code, Problem};
 use super::service::Shared;
-use crate::net::inflight::{Hold, UNCOUNTED_BYTES};
+use super::values::SHARED_BYTES;
+use crate::net::inflight::Hold;
 
 /// The slowest that a body may come, in bytes a second, once `limits.body_timeout_ms` has passed. A modem is faster.
 const SLOWEST_BYTES_PER_SECOND: u64 = 1024;
@@ -57,9 +58,10 @@ pub(crate) async fn read(
         let Ok(data) = frame.into_data() else {
             continue;
         };
-        // Most bodies come in one piece. A large one is copied all the same: the piece is a view of the connection's
-        // buffer, and a value that is kept must not keep that.
-        if gathered.is_empty() && body.is_end_stream() && data.len() <= UNCOUNTED_BYTES.min(limit) {
+        // Most bodies come in one piece, which is a view of the connection's buffer. One that the cache would keep by
+        // reference is copied all the same, as it would keep the whole buffer.
+        let small = data.len() < SHARED_BYTES && data.len() <= limit;
+        if gathered.is_empty() && body.is_end_stream() && small {
             return Ok(Whole {
                 bytes: data,
                 _hold: hold,

@@ -191,8 +191,10 @@ pub(crate) async fn store(
     // Checked before the value is worked on; the deadline counts from when it is stored.
     lifetime::expiry(request.ttl, local.shared.clock.now_ms())?;
     let given = request.take_value()?;
-    // Borrowed text is a part of the body, so it is copied; it may be kept.
-    let bytes = Bytes::from(given.bytes.into_owned());
+    // Borrowed text is a part of the body, so it is copied; what may be kept takes no more than its size.
+    let mut owned = given.bytes.into_owned();
+    owned.shrink_to_fit();
+    let bytes = Bytes::from(owned);
     let encoded = encode(local, bytes, given.json).await?;
     let now_ms = local.shared.clock.now_ms();
     let expiry = if request.keep_ttl {

@@ -17,8 +17,9 @@ const COMPRESSED_INLINE_BYTES: usize = 16 * 1024;
 /// What is decompressed inline, in bytes: some 60 us.
 const DECOMPRESSED_INLINE_BYTES: usize = 64 * 1024;
 
-/// What goes into the cache by reference rather than by copy: about what the engine keeps in an allocation of its own.
-const SHARED_BYTES: usize = 32 * 1024;
+/// What goes into the cache by reference rather than by copy, in bytes. Such a value must be an allocation of its own, of
+/// just its size: the cache charges its length.
+pub(super) const SHARED_BYTES: usize = 32 * 1024;
 
 thread_local! {
     /// A compressor for each thread that ever compresses, with the settings it was made with.
