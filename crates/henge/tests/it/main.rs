@@ -1,6 +1,7 @@
 //! Tests of a whole node from outside, over its port. One binary, so that it is linked once.
 
 mod client;
+mod eviction;
 mod hostile;
 mod http_api;
 mod life;
