@@ -39,7 +39,8 @@ impl Encoding {
 pub enum Data<'a> {
     /// Copied by whoever keeps them.
     Slice(&'a [u8]),
-    /// Kept as they are.
+    /// Kept as they are: so they are an allocation of their own of just their length, and not a view of something larger,
+    /// which would be kept with them and not be charged.
     Shared(Bytes),
 }
 
