@@ -1,7 +1,8 @@
-//! How a shard makes room: it draws on what it was granted and what others lend, evacuates segments that are mostly holes,
-//! and drops records in the eviction order. It takes nothing from another shard; it says what it is short of.
+//! A shard's room: what it is granted and gives back, and how it makes room for a record. It draws on what others lend,
+//! evacuates segments that are mostly holes, and drops records in the eviction order. It takes nothing from another shard;
+//! it says what it is short of.
 
-use super::{Cause, NoRoom, Shard, Short};
+use super::{Cause, Shard, Short, may_drop};
 use crate::arena::{GRANULE, Handle, SEGMENT_BYTES};
 use crate::budget::{Room, Turn};
 use crate::partition::PartitionState;
@@ -21,8 +22,18 @@ const HOLE_SHARE: usize = 16;
 /// copied in vain for each byte evicted, at the worst.
 const VAIN_BYTES: usize = SEGMENT_BYTES / 4;
 
+/// How many tombstones that are not committed a purge looks past. A partition that cannot commit should hold up no other's;
+/// but every commit purges, so the walk is short.
+const MAX_WAITING_TOMBSTONES: usize = 64;
+
 /// Room kept for what grows by little with a record: a partition's directory, the order's own memory.
 const SLACK_BYTES: usize = 8 * 1024;
+
+/// Why a record found no room.
+pub(super) enum NoRoom {
+    Short(Short),
+    Refused(Refusal),
+}
 
 /// What one call has done for its room.
 #[derive(Default)]
@@ -44,6 +55,112 @@ pub(super) struct Vain {
 }
 
 impl Shard {
+    /// Brings the charge down to `target` bytes by evacuating segments and evicting, in no more than `steps` steps; true
+    /// once it is there, or nothing more may be dropped.
+    pub fn shed(&mut self, target: u64, cause: Cause, steps: usize) -> bool {
+        let mut effort = Effort::default();
+        for _ in 0..steps {
+            if self.charged_bytes() <= target {
+                return true;
+            }
+            if !self.reclaim(SEGMENT_BYTES, true, cause, &mut effort) {
+                return true;
+            }
+        }
+        self.charged_bytes() <= target
+    }
+
+    /// Gives memory back that deletes and expiry have left in holes: evacuates a segment if a quarter of the arena is
+    /// holes. True if it gave one back.
+    pub fn compact(&mut self) -> bool {
+        let (holes, total) = (
+            self.records.arena.hole_bytes(),
+            self.records.arena.segment_bytes(),
+        );
+        if holes < total / 4 || holes < 2 * SEGMENT_BYTES {
+            return false;
+        }
+        // What did not fit elsewhere got a segment of its own, into which the next one's records fit.
+        self.evacuate_and_release(holes) || self.evacuate_and_release(holes)
+    }
+
+    /// Grants room.
+    pub fn grant(&mut self, room: Room) {
+        self.granted.bytes = self.granted.bytes.saturating_add(room.bytes);
+        self.granted.items = self.granted.items.saturating_add(room.items);
+    }
+
+    /// Takes back up to this much of the room granted, only as far as it is not in use.
+    pub fn surrender(&mut self, wish: Room) -> Room {
+        let spare = Room {
+            bytes: self.granted.bytes.saturating_sub(self.charged_bytes()),
+            items: self.granted.items.saturating_sub(self.stats.items),
+        };
+        let given = Room {
+            bytes: spare.bytes.min(wish.bytes),
+            items: spare.items.min(wish.items),
+        };
+        self.granted.bytes -= given.bytes;
+        self.granted.items -= given.items;
+        given
+    }
+
+    /// Drops records until `surrender` could give this room, in no more than `steps` steps; true once it could, or
+    /// nothing more may be dropped.
+    pub fn vacate(&mut self, room: Room, cause: Cause, steps: usize) -> bool {
+        let bytes = self.granted.bytes.saturating_sub(room.bytes);
+        let items = self.granted.items.saturating_sub(room.items);
+        if !self.shed(bytes, cause, steps) {
+            return false;
+        }
+        for _ in 0..steps {
+            if self.stats.items <= items || !self.evict(cause) {
+                return true;
+            }
+        }
+        self.stats.items <= items
+    }
+
+    pub(super) fn evict(&mut self, cause: Cause) -> bool {
+        let Self {
+            order,
+            records,
+            config,
+            partitions,
+            ..
+        } = self;
+        let Some(victim) = order.victim(records, |records, at| {
+            may_drop(config, partitions, records, at)
+        }) else {
+            return false;
+        };
+        self.raise_horizon(victim);
+        self.remove(victim);
+        self.stats.evictions[cause as usize] += 1;
+        true
+    }
+
+    /// Drops the oldest tombstone that is committed.
+    fn purge_tombstone(&mut self) -> bool {
+        let Some(oldest) = self
+            .tombstones
+            .iter(&self.records)
+            .take(MAX_WAITING_TOMBSTONES)
+            .find(|&at| self.may_drop(at))
+        else {
+            return false;
+        };
+        self.raise_horizon(oldest);
+        self.remove(oldest);
+        self.stats.purges += 1;
+        true
+    }
+
+    /// Brings the tombstones down to their allowance, as far as they are committed.
+    pub(super) fn purge_tombstones(&mut self) {
+        while self.tombstone_bytes > self.config.tombstone_bytes && self.purge_tombstone() {}
+    }
+
     /// Makes the room of one more item.
     pub(super) fn make_room_for_item(&mut self, turn: &Turn<'_>) -> Result<(), NoRoom> {
         while self.stats.items >= self.granted.items {

@@ -7,8 +7,11 @@ mod room;
 mod small;
 
 use super::*;
+use crate::arena::SEGMENT_BYTES;
 use crate::budget::NoLender;
-use henge_wire::{Expiry, Precondition};
+use crate::partition::Progress;
+use crate::record::Body;
+use henge_wire::{Data, Effect, Expiry, Mutation, Precondition, Refusal, Value};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 

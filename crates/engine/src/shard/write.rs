@@ -1,0 +1,276 @@
+//! How a shard writes: a leader's command becomes an effect, and an effect becomes a record in its block, in its table and
+//! in the lists of its kind. It stamps the leader's own writes; in which order others stamp, and what is kept, is not its.
+
+use super::room::NoRoom;
+use super::{Commit, Shard, Short};
+use crate::arena::Handle;
+use crate::budget::Turn;
+use crate::decide::{Decision, decide};
+use crate::record::{Body, Content};
+use henge_wire::{Data, Operation, Reply, Value, Version};
+
+impl Shard {
+    pub(super) fn write(
+        &mut self,
+        turn: &Turn<'_>,
+        p: usize,
+        hash: u64,
+        key: &[u8],
+        operation: &Operation<'_>,
+        found: Option<Handle>,
+    ) -> Result<Reply<'_>, Short> {
+        let current = found.map(|at| self.item(at));
+        let as_it_is = current
+            .as_ref()
+            .map_or(Reply::Missing, |item| Reply::Stored {
+                version: item.version,
+                expires_at_ms: item.expires_at_ms,
+            });
+        let decision = decide(current.as_ref(), operation);
+        let version = self.partitions[p].last.next();
+        let target = Target {
+            p,
+            hash,
+            key,
+            version,
+        };
+        let (reply, outcome) = match decision {
+            Decision::Missing => return Ok(Reply::Missing),
+            Decision::Refused(refusal) => return Ok(Reply::Refused(refusal)),
+            Decision::Unchanged => return Ok(as_it_is),
+            Decision::Delete { existed } => {
+                let reply = if existed {
+                    Reply::Deleted
+                } else {
+                    Reply::Missing
+                };
+                (reply, self.delete(turn, &target))
+            }
+            Decision::Expire { expires_at_ms } => {
+                let reply = Reply::Stored {
+                    version,
+                    expires_at_ms,
+                };
+                (reply, self.expire(turn, &target, expires_at_ms))
+            }
+            Decision::Count {
+                value,
+                expires_at_ms,
+            } => {
+                // Over HTTP a counter is a JSON number; the bytes are the same for everyone.
+                let text = value.to_string();
+                let mut stored = Value::from_slice(text.as_bytes());
+                stored.json = true;
+                let reply = Reply::Counted {
+                    value,
+                    version,
+                    expires_at_ms,
+                };
+                (
+                    reply,
+                    self.put(turn, &target, &Body::Value(stored), expires_at_ms),
+                )
+            }
+            Decision::Put { expires_at_ms } => {
+                let Operation::Set { value, .. } = operation else {
+                    unreachable!("only a Set is decided to be a Put")
+                };
+                let reply = Reply::Stored {
+                    version,
+                    expires_at_ms,
+                };
+                (
+                    reply,
+                    self.put(turn, &target, &Body::Value(value.clone()), expires_at_ms),
+                )
+            }
+        };
+        match outcome {
+            Ok(()) => {
+                let forgets = matches!(operation, Operation::Delete { .. });
+                self.advance(p, version, forgets);
+                if let Reply::Deleted = reply {
+                    self.stats.deletes += 1;
+                }
+                Ok(reply)
+            }
+            Err(NoRoom::Short(short)) => Err(short),
+            Err(NoRoom::Refused(refusal)) => Ok(Reply::Refused(refusal)),
+        }
+    }
+
+    pub(super) fn put(
+        &mut self,
+        turn: &Turn<'_>,
+        target: &Target<'_>,
+        body: &Body<'_>,
+        deadline: Option<u64>,
+    ) -> Result<(), NoRoom> {
+        let shape = self.records.shape(target.key, deadline, body);
+        let content = Content {
+            key: target.key,
+            version: target.version,
+            deadline,
+            body,
+        };
+        let existing = self.find(target.p, target.hash, target.key);
+        let alive = existing.filter(|&at| !self.records.is_tombstone(at));
+        if let Some(at) = alive {
+            let old = self.records.expires_at(at);
+            if self.records.fits(at, &shape) {
+                if old.is_some() {
+                    self.wheel.remove(&mut self.records, at);
+                }
+                self.records.rewrite(at, &shape, &content);
+                self.settle(at, old, deadline);
+                self.stats.sets += 1;
+                return Ok(());
+            }
+        } else {
+            self.make_room_for_item(turn)?;
+        }
+        let new = self.allocate(turn, &shape)?;
+        self.records.write(new, &shape, &content);
+        // Making room may have evicted or moved what was there.
+        match self.find(target.p, target.hash, target.key) {
+            Some(old) if !self.records.is_tombstone(old) => {
+                let old_deadline = self.records.expires_at(old);
+                if old_deadline.is_some() {
+                    self.wheel.remove(&mut self.records, old);
+                }
+                self.records.copy_links(old, new);
+                self.order.moved(&mut self.records, old, new, old_deadline);
+                self.reindex(target, old, new);
+                self.records.free(old);
+                self.settle(new, old_deadline, deadline);
+            }
+            found => {
+                if let Some(tombstone) = found {
+                    self.unlink_tombstone(tombstone);
+                    self.reindex(target, tombstone, new);
+                    self.records.free(tombstone);
+                } else {
+                    self.index(target, new);
+                }
+                self.order.insert(&mut self.records, new, deadline);
+                if deadline.is_some() {
+                    self.wheel.insert(&mut self.records, new);
+                }
+                self.stats.items += 1;
+            }
+        }
+        self.stats.sets += 1;
+        Ok(())
+    }
+
+    /// An item was written over: tells the order, and puts it into the wheel. It is not there.
+    fn settle(&mut self, at: Handle, old: Option<u64>, new: Option<u64>) {
+        if old == new {
+            self.order.touch(&mut self.records, at, new);
+        } else {
+            self.order.retimed(&mut self.records, at, old, new);
+            self.order.touch(&mut self.records, at, new);
+        }
+        if new.is_some() {
+            self.wheel.insert(&mut self.records, at);
+        }
+    }
+
+    pub(super) fn expire(
+        &mut self,
+        turn: &Turn<'_>,
+        target: &Target<'_>,
+        deadline: Option<u64>,
+    ) -> Result<(), NoRoom> {
+        let found = self.find(target.p, target.hash, target.key);
+        let Some(at) = found.filter(|&at| !self.records.is_tombstone(at)) else {
+            // The value was dropped here, though the leader had it. What an older replica has of it is not this version and
+            // must not pass for it; to forget the key is always allowed.
+            return self.delete(turn, target);
+        };
+        let old = self.records.expires_at(at);
+        if let (Some(_), Some(new)) = (old, deadline) {
+            self.wheel.remove(&mut self.records, at);
+            self.records.set_deadline(at, new);
+            self.records.set_version(at, target.version);
+            self.order.retimed(&mut self.records, at, old, deadline);
+            self.wheel.insert(&mut self.records, at);
+            return Ok(());
+        }
+        // The record changes its form: it is written again, from a copy, as making room may move or evict it.
+        let Body::Value(value) = self.records.body(at) else {
+            unreachable!("it is no tombstone");
+        };
+        let bytes = value.data.to_bytes();
+        let content_type = value.content_type.map(str::to_owned);
+        let copy = Value {
+            data: Data::Shared(bytes),
+            content_type: content_type.as_deref(),
+            ..value
+        };
+        self.put(turn, target, &Body::Value(copy), deadline)?;
+        self.stats.sets -= 1;
+        Ok(())
+    }
+
+    pub(super) fn delete(&mut self, turn: &Turn<'_>, target: &Target<'_>) -> Result<(), NoRoom> {
+        if self.config.commit == Commit::AtOnce && self.config.tombstone_bytes == 0 {
+            // The tombstone is dropped in the step that would write it, and `advance` raises the horizon to it.
+            if let Some(at) = self.find(target.p, target.hash, target.key) {
+                // Not if this very mutation has put it.
+                if self.may_drop(at) {
+                    self.raise_horizon(at);
+                }
+                self.remove(at);
+            }
+            return Ok(());
+        }
+        self.bury(turn, target)
+    }
+
+    /// Puts a tombstone in the key's place, whether or not it is there.
+    pub(super) fn bury(&mut self, turn: &Turn<'_>, target: &Target<'_>) -> Result<(), NoRoom> {
+        let body = Body::Tombstone;
+        let shape = self.records.shape(target.key, None, &body);
+        let new = self.allocate(turn, &shape)?;
+        let content = Content {
+            key: target.key,
+            version: target.version,
+            deadline: None,
+            body: &body,
+        };
+        self.records.write(new, &shape, &content);
+        if let Some(old) = self.find(target.p, target.hash, target.key) {
+            self.leave_lists(old);
+            self.reindex(target, old, new);
+            self.records.free(old);
+        } else {
+            self.index(target, new);
+        }
+        self.tombstones.push(&mut self.records, new);
+        self.tombstone_bytes += self.records.kept_bytes(new);
+        self.stats.tombstones += 1;
+        Ok(())
+    }
+
+    /// A mutation is applied in whole. `forgets` says that it may have deleted something.
+    pub(super) fn advance(&mut self, p: usize, version: Version, forgets: bool) {
+        let state = &mut self.partitions[p];
+        state.last = version;
+        if self.config.commit == Commit::AtOnce {
+            state.commit = version.seq();
+            if forgets && self.config.tombstone_bytes == 0 {
+                state.dropped(version.seq());
+            }
+        }
+    }
+}
+
+/// The key that a write is about, and what it is stamped with.
+pub(super) struct Target<'a> {
+    /// The partition's place in the shard.
+    pub(super) p: usize,
+    pub(super) hash: u64,
+    pub(super) key: &'a [u8],
+    pub(super) version: Version,
+}
