@@ -53,6 +53,11 @@ impl Algorithm {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Gzip, Self::Zstd, Self::Lz4];
 
+    /// The name in configuration and metrics.
+    pub const fn name(self) -> &'static str {
+        self.encoding().name()
+    }
+
     /// The encoding of what it makes.
     pub const fn encoding(self) -> Encoding {
         match self {
@@ -101,7 +106,7 @@ pub struct UnknownLevel {
 impl fmt::Display for UnknownLevel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (first, last) = (self.known.start(), self.known.end());
-        let name = self.algorithm.encoding().name();
+        let name = self.algorithm.name();
         write!(f, "{name} has levels {first} to {last}, not {}", self.level)
     }
 }

@@ -17,7 +17,7 @@ mod table;
 pub use budget::{Lender, NoLender, Room, Turn};
 pub use hasher::KeyHasher;
 pub use partition::Progress;
-pub use policy::{PolicyKind, UnknownPolicy};
+pub use policy::PolicyKind;
 pub use record::Body;
 pub use shard::{
     Cause, Commit, Forgotten, RecordView, Replace, Shard, ShardConfig, ShardStats, Short,

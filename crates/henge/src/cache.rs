@@ -353,7 +353,7 @@ impl Cache {
             if ask == Room::default() {
                 continue;
             }
-            let room = self.collect(&self.shards[other].0, ask, Cause::Size);
+            let room = Self::collect(&self.shards[other].0, ask, Cause::Size);
             got.bytes += room.bytes;
             got.items += room.items;
             if got.bytes >= wanted.bytes && got.items >= wanted.items {
@@ -365,7 +365,7 @@ impl Cache {
     }
 
     /// Has a shard give up room, evicting if it must, a few records under each hold of its lock.
-    fn collect(&self, shard: &Mutex<Shard>, ask: Room, cause: Cause) -> Room {
+    fn collect(shard: &Mutex<Shard>, ask: Room, cause: Cause) -> Room {
         let mut got = Room::default();
         loop {
             let mut shard = shard.lock();
@@ -409,7 +409,7 @@ impl Cache {
                 bytes: share(debt.bytes, granted.bytes, bytes),
                 items: share(debt.items, granted.items, items),
             };
-            self.pool.give(self.collect(&shard.0, ask, cause));
+            self.pool.give(Self::collect(&shard.0, ask, cause));
         }
     }
 }
@@ -424,7 +424,7 @@ fn shard_count(config: &CacheConfig) -> usize {
     let wanted = (config.threads.max(1) * SHARDS_PER_THREAD) as u64;
     let needed = config.max_size_bytes.div_ceil(MOST_SHARD_BYTES);
     let count = worth.min(wanted).max(needed).max(1);
-    let power = 1 << (63 - count.leading_zeros());
+    let power = 1 << count.ilog2();
     let power = if power < needed { power * 2 } else { power };
     power.min(u64::from(PARTITIONS)) as usize
 }

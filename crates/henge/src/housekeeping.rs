@@ -62,6 +62,8 @@ fn to_withhold(memory: MemoryState, trigger: f64, limit: u64, charged: u64, with
     if trigger >= 1.0 {
         return 0;
     }
+    // A cast takes what is below zero for zero, and no fraction here is.
+    #[expect(clippy::cast_sign_loss)]
     let bytes = |fraction: f64| (fraction * memory.total_bytes as f64) as u64;
     let allowed = bytes(trigger);
     if memory.used_bytes > allowed {

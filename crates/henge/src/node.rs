@@ -10,14 +10,13 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use henge_engine::PolicyKind;
 use henge_wire::Version;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::cache::{Cache, CacheConfig};
 use crate::clock::Clock;
-use crate::config::{self, CacheSize, Config, ConfigError, Reload};
+use crate::config::{CacheSize, Config, ConfigError, Reload};
 use crate::housekeeping::keep_house;
 use crate::http::service::{Live, Shared};
 use crate::http::{CALLS, Control, serve_control};
@@ -50,8 +49,11 @@ struct Inner {
     loader: OnceLock<Loader>,
 }
 
-/// Reads the configuration again.
-struct Loader(Box<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>);
+/// The program's part in a reload.
+struct Loader {
+    load: Box<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>,
+    taken_over: Box<dyn Fn(&Config) + Send + Sync>,
+}
 
 impl fmt::Debug for Loader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -108,7 +110,7 @@ impl Node {
         let cache = Cache::new(&CacheConfig {
             max_size_bytes,
             max_items: config.cache.max_items,
-            policy: policy_of(config.cache.policy),
+            policy: config.cache.policy,
             seed: RandomState::new().build_hasher().finish(),
             first: first_version(clock.now_ms()),
             threads,
@@ -192,12 +194,17 @@ impl Node {
     }
 
     /// Says how the configuration is read again at `POST /admin/reload` and by [`Node::reload`]. Without this they find
-    /// nothing changed. Only the first call counts.
+    /// nothing changed. `taken_over` is called with what is in force from then on, each time that a new configuration was
+    /// found valid: for what belongs to the program, as its log does; it must not reload. Only the first call counts.
     pub fn reload_with(
         &self,
         load: impl Fn() -> Result<Config, ConfigError> + Send + Sync + 'static,
+        taken_over: impl Fn(&Config) + Send + Sync + 'static,
     ) {
-        let _ = self.inner.loader.set(Loader(Box::new(load)));
+        let _ = self.inner.loader.set(Loader {
+            load: Box::new(load),
+            taken_over: Box::new(taken_over),
+        });
     }
 
     /// Reads the configuration again and takes over what can change while running. On an error nothing changes.
@@ -241,7 +248,7 @@ impl Drop for Node {
 impl Inner {
     fn reload_from_loader(&self) -> Result<Reload, ConfigError> {
         let config = match self.loader.get() {
-            Some(loader) => (loader.0)()?,
+            Some(loader) => (loader.load)()?,
             None => self.config.lock().clone(),
         };
         self.apply(&config)
@@ -264,6 +271,10 @@ impl Inner {
             }
         }
         *config = reload.config.clone();
+        // Still under the lock, so that of two reloads at once the same one is the last everywhere.
+        if let Some(loader) = self.loader.get() {
+            (loader.taken_over)(&config);
+        }
         for change in &reload.changed {
             tracing::info!(%change, "reloaded");
         }
@@ -279,15 +290,6 @@ fn size_of(size: CacheSize) -> io::Result<u64> {
     match size {
         CacheSize::Bytes(bytes) => Ok(bytes.as_u64()),
         CacheSize::Auto => Ok(memory::machine()?.smallest.total_bytes / 4),
-    }
-}
-
-fn policy_of(policy: config::PolicyKind) -> PolicyKind {
-    match policy {
-        config::PolicyKind::Lru => PolicyKind::Lru,
-        config::PolicyKind::Lfu => PolicyKind::Lfu,
-        config::PolicyKind::Ttl => PolicyKind::Ttl,
-        config::PolicyKind::Random => PolicyKind::Random,
     }
 }
 

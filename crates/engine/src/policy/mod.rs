@@ -13,7 +13,6 @@ mod tests;
 use crate::arena::Handle;
 use crate::links::Links;
 use std::fmt;
-use std::str::FromStr;
 
 /// How many candidates an order may look at for one that may be dropped. Records above the commit are few and new; a walk
 /// past them has to end.
@@ -87,29 +86,6 @@ impl PolicyKind {
 impl fmt::Display for PolicyKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
-    }
-}
-
-/// The text names no eviction order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UnknownPolicy;
-
-impl fmt::Display for UnknownPolicy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("one of lru, lfu, ttl, random")
-    }
-}
-
-impl std::error::Error for UnknownPolicy {}
-
-impl FromStr for PolicyKind {
-    type Err = UnknownPolicy;
-
-    fn from_str(text: &str) -> Result<Self, UnknownPolicy> {
-        Self::ALL
-            .into_iter()
-            .find(|kind| kind.name().eq_ignore_ascii_case(text))
-            .ok_or(UnknownPolicy)
     }
 }
 

@@ -3,7 +3,6 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -46,12 +45,10 @@ pub fn serve(config: Config, sources: Sources) -> ExitCode {
         Ok(node) => node,
         Err(error) => return failed(&error),
     };
-    let sources = Arc::new(sources);
-    node.reload_with(move || {
-        let loaded = sources.load()?;
-        log.set_level(loaded.config.log.level);
-        Ok(loaded.config)
-    });
+    node.reload_with(
+        move || Ok(sources.load()?.config),
+        move |config| log.set_level(config.log.level),
+    );
     banner(&node);
     tracing::info!(address = %node.local_addr(), "ready");
     runtime.block_on(async {

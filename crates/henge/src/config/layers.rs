@@ -491,10 +491,12 @@ mod tests {
                 "[cache]\nmax_item = 3",
                 "2:1: unknown setting \"cache.max_item\"; did you mean \"cache.max_items\"?",
             ),
+            // Misspelt on purpose:
             (
                 "\n[cahce]\na = 1\nb = 2",
                 "3:1: unknown section \"cahce\"; did you mean \"cache\"?",
             ),
+            // End of misspelt.
             (
                 "[kafka]\na = 1",
                 "2:1: unknown section \"kafka\", expected one of server, cluster, cache, compression, limits, log",

@@ -143,6 +143,10 @@ impl<T: SettingValue> SettingValue for Option<T> {
         format!("{}, or \"none\"", T::expected(bounds))
     }
 
+    fn words() -> &'static [&'static str] {
+        T::words()
+    }
+
     fn read(literal: &Literal, bounds: &Self::Bounds) -> Option<Self> {
         match literal.text() {
             Some(text) if text.eq_ignore_ascii_case("none") => Some(None),

@@ -16,6 +16,9 @@ mod types;
 
 use std::fmt;
 
+/// The types of two settings that are the engine's own.
+pub use henge_engine::{PolicyKind, compress::Algorithm};
+
 pub(crate) use layers::shown;
 pub use layers::{FlagSetting, Loaded, Origin, Sources};
 pub use literal::Literal;
@@ -26,8 +29,7 @@ pub use settings::{
 };
 pub(crate) use suggest::nearest;
 pub use types::{
-    ByteSize, CacheSize, CompressionAlgorithm, ConsistencyLevel, InvalidValue, ListenAddress,
-    LogFormat, LogLevel, NodeId, PolicyKind,
+    ByteSize, CacheSize, ConsistencyLevel, InvalidValue, ListenAddress, LogFormat, LogLevel, NodeId,
 };
 
 /// A configuration that cannot be used: all that is wrong with it, one line each.
@@ -133,8 +135,7 @@ impl Config {
             ),
             (
                 // libdeflater's levels end at 12.
-                self.compression.algorithm == CompressionAlgorithm::Gzip
-                    && self.compression.level > 12,
+                self.compression.algorithm == Some(Algorithm::Gzip) && self.compression.level > 12,
                 ["compression.level", "compression.algorithm"],
                 "gzip has levels 1 to 12",
             ),

@@ -7,11 +7,13 @@
 
 use std::fmt;
 
+use henge_engine::PolicyKind;
+use henge_engine::compress::Algorithm;
+
 use super::literal::{Literal, SettingValue};
 use super::suggest;
 use super::types::{
-    ByteSize, CacheSize, CompressionAlgorithm, ConsistencyLevel, ListenAddress, LogFormat,
-    LogLevel, NodeId, PolicyKind,
+    ByteSize, CacheSize, ConsistencyLevel, ListenAddress, LogFormat, LogLevel, NodeId,
 };
 
 /// The form of the table below: for each setting `reload` or `restart` (when a changed value takes effect), name, type,
@@ -119,7 +121,8 @@ settings! {
         /// The number of items that the cache may hold; "none" leaves it to the memory. At least 1, as a cache of
         /// none could take no write; at most what a TOML integer can say.
         reload max_items: Option<u64> = None, within 1..=i64::MAX.unsigned_abs();
-        /// Which item a full cache evicts.
+        /// Which item a full cache evicts: the least recently used, the least frequently used, the one that expires first,
+        /// or any.
         restart policy: PolicyKind = PolicyKind::Lru;
         /// How often expired items are swept away. At most a minute, so that their memory is not held for long; at
         /// least 1, as 0 would sweep without a pause.
@@ -132,7 +135,7 @@ settings! {
     /// How large values are made smaller.
     compression: CompressionConfig {
         /// The algorithm; "none" keeps values as they come.
-        reload algorithm: CompressionAlgorithm = CompressionAlgorithm::Gzip;
+        reload algorithm: Option<Algorithm> = Some(Algorithm::Gzip);
         /// Values below this are not compressed: little is to be had there, and it costs time. At most the largest
         /// value there can be.
         reload threshold_bytes: ByteSize = ByteSize::kib(1), within ByteSize::bytes(0)..=VALUE_BYTES_MAX;
@@ -156,7 +159,7 @@ settings! {
         /// How long a client may take to send the head of a request. At least 1 and at most an hour, as for all time-outs:
         /// 0 would refuse everyone, and beyond an hour it protects nothing.
         reload header_timeout_ms: u64 = 5_000, within 1..=HOUR_MS;
-        /// How long a client may send nothing in the midst of a body.
+        /// How long a body may take, beside one second for each KiB of it that has come.
         reload body_timeout_ms: u64 = 10_000, within 1..=HOUR_MS;
         /// How long a client may read nothing of an answer.
         reload write_timeout_ms: u64 = 30_000, within 1..=HOUR_MS;
@@ -259,8 +262,7 @@ impl Setting {
     /// Only what can never do anything together counts. `compression.algorithm = "none"` switches compression off and
     /// keeps its threshold and level for the time it is on again, so those are no error.
     pub(super) fn idle_reason(&self, config: &Config) -> Option<&'static str> {
-        (self.name == "compression.level"
-            && config.compression.algorithm == CompressionAlgorithm::Lz4)
+        (self.name == "compression.level" && config.compression.algorithm == Some(Algorithm::Lz4))
             .then_some("lz4 has no levels")
     }
 }

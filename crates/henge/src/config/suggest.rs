@@ -77,6 +77,7 @@ mod tests {
     #[test]
     fn suggests_what_is_near_and_nothing_else() {
         let cases = [
+            // Misspelt on purpose:
             ("cache.max_item", Some("cache.max_items")),
             ("cache.maxitems", Some("cache.max_items")),
             ("cahce.max_items", Some("cache.max_items")),
@@ -90,6 +91,7 @@ mod tests {
             ("compression.leve", Some("compression.level")),
             ("log.levle", Some("log.level")),
             ("polcy", Some("cache.policy")),
+            // End of misspelt.
             ("cache.x", None),
             ("", None),
             ("kubernetes.namespace", None),

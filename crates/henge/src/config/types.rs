@@ -7,6 +7,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
+use henge_engine::PolicyKind;
+use henge_engine::compress::Algorithm;
+
 use super::literal::{Literal, SettingValue, quoted};
 
 /// A text that is not a value of the type it was parsed as.
@@ -361,7 +364,44 @@ impl SettingValue for CacheSize {
     }
 }
 
-/// Enums whose values are words, matched in any case and shown in lower case.
+/// Types whose values are words: enums with `ALL` and `name`, matched in any case and shown in lower case.
+macro_rules! word_settings {
+    ($($type:ident)+) => { $(
+        impl SettingValue for $type {
+            type Bounds = ();
+
+            fn expected((): &()) -> String {
+                format!("one of {}", Self::words().join(", "))
+            }
+
+            fn words() -> &'static [&'static str] {
+                const WORDS: [&str; $type::ALL.len()] = {
+                    let mut words = [""; $type::ALL.len()];
+                    let mut at = 0;
+                    while at < words.len() {
+                        words[at] = $type::ALL[at].name();
+                        at += 1;
+                    }
+                    words
+                };
+                &WORDS
+            }
+
+            fn read(literal: &Literal, (): &()) -> Option<Self> {
+                let text = literal.text()?;
+                Self::ALL.iter().copied().find(|value| text.eq_ignore_ascii_case(value.name()))
+            }
+
+            fn literal(&self) -> Literal {
+                Literal::Text(self.name().to_owned())
+            }
+        }
+    )+ };
+}
+
+word_settings! { PolicyKind Algorithm ConsistencyLevel LogLevel LogFormat }
+
+/// The enums of words that only the configuration has.
 macro_rules! word_enums {
     ($(
         $(#[doc = $doc:literal])+
@@ -374,79 +414,16 @@ macro_rules! word_enums {
         impl $type {
             /// Every value, in the order of their definition.
             pub const ALL: &[Self] = &[$(Self::$variant),+];
-            const WORDS: &[&str] = &[$($word),+];
 
             /// The word for it, in lower case.
-            pub const fn as_str(self) -> &'static str {
+            pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $word),+ }
-            }
-
-            fn parse(text: &str) -> Option<Self> {
-                Self::ALL.iter().copied().find(|value| text.eq_ignore_ascii_case(value.as_str()))
-            }
-        }
-
-        impl FromStr for $type {
-            type Err = InvalidValue;
-
-            fn from_str(text: &str) -> Result<Self, InvalidValue> {
-                Self::parse(text).ok_or_else(|| InvalidValue::new(text, Self::expected(&())))
-            }
-        }
-
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(self.as_str())
-            }
-        }
-
-        impl SettingValue for $type {
-            type Bounds = ();
-
-            fn expected((): &()) -> String {
-                format!("one of {}", Self::WORDS.join(", "))
-            }
-
-            fn words() -> &'static [&'static str] {
-                Self::WORDS
-            }
-
-            fn read(literal: &Literal, (): &()) -> Option<Self> {
-                Self::parse(literal.text()?)
-            }
-
-            fn literal(&self) -> Literal {
-                Literal::Text(self.as_str().to_owned())
             }
         }
     )+ };
 }
 
 word_enums! {
-    /// Which item a full cache evicts.
-    PolicyKind {
-        /// The least recently used.
-        Lru = "lru",
-        /// The least frequently used; of equals, the one whose last access is oldest.
-        Lfu = "lfu",
-        /// The one that expires first; those that never expire go last, by LRU.
-        Ttl = "ttl",
-        /// Any.
-        Random = "random",
-    }
-
-    /// How large values are compressed.
-    CompressionAlgorithm {
-        /// What every HTTP client understands, so a stored value can be sent as it is.
-        Gzip = "gzip",
-        /// Smaller and faster than gzip, decompressed here for clients that do not know it.
-        Zstd = "zstd",
-        /// The fastest, and the least it saves.
-        Lz4 = "lz4",
-        /// Values are kept as they come.
-        None = "none",
-    }
-
     /// How many replicas must have a write, or agree on a read, before it is answered.
     ConsistencyLevel {
         /// One: asynchronous replication.
@@ -606,17 +583,16 @@ mod tests {
 
     #[test]
     fn words_in_any_case() {
-        assert_eq!("LRU".parse(), Ok(PolicyKind::Lru));
-        assert_eq!("Quorum".parse(), Ok(ConsistencyLevel::Quorum));
-        assert_eq!("none".parse(), Ok(CompressionAlgorithm::None));
-        for level in LogLevel::ALL {
-            assert_eq!(level.to_string().parse(), Ok(*level));
+        fn read<T: SettingValue<Bounds = ()>>(text: &str) -> Option<T> {
+            T::read(&Literal::Untyped(text.to_owned()), &())
         }
-        assert_eq!(
-            "clock"
-                .parse::<PolicyKind>()
-                .map_err(|error| error.to_string()),
-            Err("found \"clock\", expected one of lru, lfu, ttl, random".to_owned())
-        );
+        assert_eq!(read("LRU"), Some(PolicyKind::Lru));
+        assert_eq!(read("Quorum"), Some(ConsistencyLevel::Quorum));
+        assert_eq!(read("none"), Some(None::<Algorithm>));
+        for level in LogLevel::ALL {
+            assert_eq!(read(level.name()), Some(*level));
+        }
+        assert_eq!(read::<PolicyKind>("clock"), None);
+        assert_eq!(PolicyKind::expected(&()), "one of lru, lfu, ttl, random");
     }
 }

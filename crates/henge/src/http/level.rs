@@ -9,56 +9,39 @@ use crate::config::ConsistencyLevel;
 /// The header.
 pub(crate) const X_CONSISTENCY_LEVEL: HeaderName = HeaderName::from_static("x-consistency-level");
 
-/// How many replicas must have agreed before a request is answered.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Level {
-    One,
-    Quorum,
-    All,
-}
-
-impl From<ConsistencyLevel> for Level {
-    fn from(level: ConsistencyLevel) -> Self {
-        match level {
-            ConsistencyLevel::One => Self::One,
-            ConsistencyLevel::Quorum => Self::Quorum,
-            ConsistencyLevel::All => Self::All,
-        }
+/// As HTTP spells it.
+pub(crate) const fn name(level: ConsistencyLevel) -> &'static str {
+    match level {
+        ConsistencyLevel::One => "ONE",
+        ConsistencyLevel::Quorum => "QUORUM",
+        ConsistencyLevel::All => "ALL",
     }
 }
 
-impl Level {
-    const EVERY: [Self; 3] = [Self::One, Self::Quorum, Self::All];
+/// As the answer carries it.
+#[inline]
+pub(crate) const fn header(level: ConsistencyLevel) -> HeaderValue {
+    HeaderValue::from_static(name(level))
+}
 
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::One => "ONE",
-            Self::Quorum => "QUORUM",
-            Self::All => "ALL",
-        }
+/// What the request asks for, or the default.
+#[inline]
+pub(crate) fn of(
+    headers: &HeaderMap,
+    default: ConsistencyLevel,
+) -> Result<ConsistencyLevel, Problem> {
+    match headers.get(X_CONSISTENCY_LEVEL) {
+        None => Ok(default),
+        Some(value) => parse(value),
     }
+}
 
-    /// As the answer carries it.
-    #[inline]
-    pub(crate) const fn header(self) -> HeaderValue {
-        HeaderValue::from_static(self.name())
-    }
-
-    /// What the request asks for, or the default.
-    #[inline]
-    pub(crate) fn of(headers: &HeaderMap, default: Self) -> Result<Self, Problem> {
-        match headers.get(X_CONSISTENCY_LEVEL) {
-            None => Ok(default),
-            Some(value) => Self::parse(value),
-        }
-    }
-
-    fn parse(value: &HeaderValue) -> Result<Self, Problem> {
-        let text = value.as_bytes().trim_ascii();
-        let same = |level: &Self| text.eq_ignore_ascii_case(level.name().as_bytes());
-        Self::EVERY.into_iter().find(same).ok_or_else(|| {
-            let detail = format!("X-Consistency-Level is {value:?}; expected ONE, QUORUM or ALL");
-            Problem::new(Code::InvalidConsistencyLevel, detail)
-        })
-    }
+fn parse(value: &HeaderValue) -> Result<ConsistencyLevel, Problem> {
+    let text = value.as_bytes().trim_ascii();
+    let same = |level: &ConsistencyLevel| text.eq_ignore_ascii_case(name(*level).as_bytes());
+    let level = ConsistencyLevel::ALL.iter().copied().find(same);
+    level.ok_or_else(|| {
+        let detail = format!("X-Consistency-Level is {value:?}; expected ONE, QUORUM or ALL");
+        Problem::new(Code::InvalidConsistencyLevel, detail)
+    })
 }

@@ -7,7 +7,6 @@ mod conditions;
 mod control;
 mod json;
 mod keys;
-mod level;
 mod lifetime;
 mod openapi;
 mod query;
@@ -16,6 +15,7 @@ mod requests;
 mod single;
 mod values;
 
+pub(crate) mod level;
 pub(crate) mod problem;
 pub(crate) mod routes;
 pub(crate) mod service;

@@ -12,18 +12,18 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use henge_engine::compress::{Algorithm, Settings};
+use henge_engine::compress::Settings;
 use http::{HeaderValue, Request, Response, header};
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 
-use super::level::{Level, X_CONSISTENCY_LEVEL};
+use super::level::{self, X_CONSISTENCY_LEVEL};
 use super::problem::{Code, Problem};
 use super::routes::{self, Lookup, Place, Route, RouteId};
 use super::{batch, control, keys, raw, single};
 use crate::cache::Cache;
 use crate::clock::Clock;
-use crate::config::{CompressionAlgorithm, Config};
+use crate::config::{Config, ConsistencyLevel};
 use crate::net::data_thread::Local;
 use crate::net::inflight::InFlight;
 use crate::net::pace::{Pace, Patience};
@@ -44,7 +44,7 @@ pub(crate) struct Live {
     pub(crate) limits: Limits,
     pub(crate) patience: Patience,
     pub(crate) max_connections: usize,
-    pub(crate) default_level: Level,
+    pub(crate) default_level: ConsistencyLevel,
     pub(crate) compression: Settings,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) cleanup_interval: Duration,
@@ -69,14 +69,9 @@ impl Live {
                 write: Duration::from_millis(limits.write_timeout_ms),
             },
             max_connections: count(limits.max_connections),
-            default_level: config.cluster.default_consistency.into(),
+            default_level: config.cluster.default_consistency,
             compression: Settings {
-                algorithm: match config.compression.algorithm {
-                    CompressionAlgorithm::Gzip => Some(Algorithm::Gzip),
-                    CompressionAlgorithm::Zstd => Some(Algorithm::Zstd),
-                    CompressionAlgorithm::Lz4 => Some(Algorithm::Lz4),
-                    CompressionAlgorithm::None => None,
-                },
+                algorithm: config.compression.algorithm,
                 threshold_bytes: config.compression.threshold_bytes.as_usize(),
                 level: u8::try_from(config.compression.level).unwrap_or(u8::MAX),
             },
@@ -173,14 +168,14 @@ impl Service {
     fn finish(
         &self,
         route: Option<RouteId>,
-        level: Option<Level>,
+        level: Option<ConsistencyLevel>,
         begun: Instant,
         outcome: Outcome,
     ) -> Whole {
         let mut response = outcome.unwrap_or_else(Problem::into_response);
         let headers = response.headers_mut();
         if let Some(level) = level {
-            headers.insert(X_CONSISTENCY_LEVEL, level.header());
+            headers.insert(X_CONSISTENCY_LEVEL, level::header(level));
         }
         if !response.status().is_success() && response.headers().contains_key(header::CONNECTION) {
             self.pace.leave_unread();
@@ -206,7 +201,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         let has_body = !request.body().is_end_stream();
         let (route, level, answer) = match routes::find(request.method(), request.uri().path()) {
             Lookup::Found(route) if route.place == Place::Data => {
-                match Level::of(
+                match level::of(
                     request.headers(),
                     self.local.shared.live.load().default_level,
                 ) {
@@ -311,7 +306,7 @@ pub(crate) enum Answering {
         future: Pin<Box<dyn Future<Output = Outcome>>>,
         service: Service,
         route: Option<RouteId>,
-        level: Option<Level>,
+        level: Option<ConsistencyLevel>,
         begun: Instant,
     },
 }

@@ -12,6 +12,7 @@ use henge_engine::Cause;
 use serde_json::{Value, json};
 
 use crate::cache::CacheStats;
+use crate::http::level;
 use crate::http::service::Shared;
 use crate::{allocator, memory};
 use counters::Counters;
@@ -157,7 +158,7 @@ impl Metrics {
             "partitions": henge_wire::PARTITIONS,
             "slots": henge_wire::SLOTS,
             "replication_factor": 1,
-            "default_consistency": self.shared.live.load().default_level.name(),
+            "default_consistency": level::name(self.shared.live.load().default_level),
             "control_leader": self.node_id,
             "nodes": [{
                 "id": self.node_id,

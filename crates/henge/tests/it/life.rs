@@ -3,7 +3,9 @@
 use std::fs;
 use std::io::Read;
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 
+use henge::config::{LogLevel, PolicyKind};
 use rustix::process::Signal;
 
 use crate::client::{Client, Process, config, node};
@@ -158,13 +160,18 @@ fn a_reload_takes_over_what_it_can() {
         serde_json::json!({"changed": [], "needs_restart": []})
     );
     let address = node.local_addr().to_string();
-    node.reload_with(move || {
+    let taken_over = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&taken_over);
+    let load = || {
         let mut config = config(&[("limits.max_value_bytes", "10"), ("cache.policy", "lfu")]);
-        config
-            .set("server.listen", "127.0.0.1:0")
-            .expect("a setting");
         config.set("log.level", "warn").expect("a setting");
         Ok(config)
+    };
+    node.reload_with(load, move |config| {
+        let policy = config.cache.policy;
+        told.lock()
+            .expect("no panic")
+            .push((config.log.level, policy));
     });
     let reloaded = client.request("POST", "/admin/reload", &[], b"").json();
     let changed: Vec<_> = reloaded["changed"]
@@ -183,6 +190,11 @@ fn a_reload_takes_over_what_it_can() {
             .post("/set", r#"{"key":"a","value":"12345678901"}"#)
             .status,
         413
+    );
+    assert_eq!(
+        *taken_over.lock().expect("no panic"),
+        [(LogLevel::Warn, PolicyKind::Lru)],
+        "what is in force, not what was asked for"
     );
     assert_eq!(node.local_addr().to_string(), address);
 }
