@@ -1,5 +1,5 @@
 //! What a GET and a SET cost in the cache itself, on one thread and on two: no socket, no protocol. `cargo bench --bench
-//! cache`; with `--test` a tiny run, so that it does not rot.
+//! cache` measures; `cargo test`, which does not say `--bench`, has a tiny run of it, so that it does not rot.
 
 use henge::allocator::{self, Allocator};
 use henge::cache::{Cache, CacheConfig};
@@ -19,18 +19,18 @@ struct Size {
 }
 
 fn main() {
-    let tiny = std::env::args().any(|argument| argument == "--test");
-    let size = if tiny {
-        Size {
-            keys: 1_000,
-            operations: 1_000,
-            rounds: 1,
-        }
-    } else {
+    let measure = std::env::args().any(|argument| argument == "--bench");
+    let size = if measure {
         Size {
             keys: 1_000_000,
             operations: 2_000_000,
             rounds: 7,
+        }
+    } else {
+        Size {
+            keys: 1_000,
+            operations: 1_000,
+            rounds: 1,
         }
     };
     let cache = Cache::new(&CacheConfig {
@@ -146,6 +146,6 @@ fn set(cache: &Cache, n: u64, value: &[u8]) {
         },
     };
     cache.execute(&command, 1, |reply| {
-        assert!(matches!(reply, Reply::Stored { .. }))
+        assert!(matches!(reply, Reply::Stored { .. }));
     });
 }
