@@ -106,8 +106,7 @@ pub(crate) async fn mset(local: Rc<Local>, body: Incoming) -> Outcome {
             Err(problem) => results.push_unnamed(problem).await?,
             Ok(key) => match store(&local, &key, &mut item).await {
                 Err(problem) => results.push(&key, Err(problem), |_| ()).await?,
-                Ok(state) => {
-                    let now_ms = local.shared.clock.now_ms();
+                Ok((state, now_ms)) => {
                     let write = |out: &mut Vec<u8>| write_stored(out, &key, state, now_ms);
                     results.push(&key, Ok(()), write).await?;
                 }

@@ -170,17 +170,16 @@ pub(crate) async fn set(local: Rc<Local>, body: Incoming) -> Outcome {
     let body = json_body(&local, body).await?;
     let mut request: SetRequest<'_> = parse(&body.bytes)?;
     let key = request.take_key()?;
-    let stored = store(&local, &key, &mut request).await?;
-    let now_ms = local.shared.clock.now_ms();
+    let (stored, now_ms) = store(&local, &key, &mut request).await?;
     Ok(local.write_json(|out| write_stored(out, &key, stored, now_ms)))
 }
 
-/// Stores one value; answers the item's state after it.
+/// Stores one value; answers the item's state after it, and when that was, so that the lifetime is answered as given.
 pub(crate) async fn store(
     local: &Local,
     key: &[u8],
     request: &mut SetRequest<'_>,
-) -> Result<(Version, Option<u64>), Problem> {
+) -> Result<((Version, Option<u64>), u64), Problem> {
     if request.keep_ttl && request.ttl.is_some() {
         return Err(Problem::new(
             Code::InvalidTtl,
@@ -229,7 +228,7 @@ pub(crate) async fn store(
             precondition,
         },
     };
-    stored(local, &command, now_ms)
+    Ok((stored(local, &command, now_ms)?, now_ms))
 }
 
 /// Runs a command whose answer is the state of an item.

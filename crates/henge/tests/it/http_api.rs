@@ -589,3 +589,17 @@ fn large_values_through_json() {
         );
     }
 }
+
+/// The answer's lifetime counts from the moment of the write, not from when the answer was made: with two readings of the
+/// clock, one answer in a few dozen said 59.999.
+#[test]
+fn a_lifetime_is_answered_as_it_was_given() {
+    let node = node(&[]);
+    let mut client = Client::connect(node.local_addr());
+    for _ in 0..500 {
+        let set = client.post("/set", r#"{"key":"k","value":1,"ttl":60}"#);
+        assert!(set.text().contains(r#""ttl":60.000"#), "{}", set.text());
+        let mset = client.post("/mset", r#"{"items":[{"key":"k","value":1,"ttl":60}]}"#);
+        assert!(mset.text().contains(r#""ttl":60.000"#), "{}", mset.text());
+    }
+}
