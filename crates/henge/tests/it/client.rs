@@ -182,6 +182,8 @@ pub(crate) fn config(settings: &[(&str, &str)]) -> Config {
 pub(crate) struct Process {
     pub(crate) child: Child,
     pub(crate) address: SocketAddr,
+    /// The first line that it printed.
+    pub(crate) banner: String,
     /// Keeps the pipe open: a node whose standard output is closed says nothing more, which is fine, but not the same.
     _stdout: BufReader<ChildStdout>,
 }
@@ -210,6 +212,7 @@ impl Process {
         Self {
             child,
             address,
+            banner: line.trim_end().to_owned(),
             _stdout: stdout,
         }
     }

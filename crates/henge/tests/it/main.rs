@@ -7,4 +7,5 @@ mod http_api;
 mod life;
 mod observe;
 mod raw;
+mod readme;
 mod refusals;

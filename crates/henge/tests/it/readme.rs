@@ -1,0 +1,305 @@
+//! The commands of README.md and docs/http-api.md, pasted one by one, print what the pages say. Each page gets a node of its
+//! own, on a port of its own: that the commands name the default port is the only thing that is changed about them.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::client::{DEADLINE, Process};
+
+const README: &str = include_str!("../../../../README.md");
+const HTTP_API: &str = include_str!("../../../../docs/http-api.md");
+
+/// Stands for anything, on one line.
+const ANYTHING: char = '…';
+
+/// A command of a page, and the lines that it prints.
+struct Example<'a> {
+    /// Where the command stands.
+    line: usize,
+    command: &'a str,
+    expected: Vec<&'a str>,
+}
+
+/// The lines of each fenced block of a language, with their numbers.
+fn blocks<'a>(page: &'a str, language: &str) -> Vec<Vec<(usize, &'a str)>> {
+    let opening = format!("```{language}");
+    let mut blocks = Vec::new();
+    let mut lines = (1..).zip(page.lines());
+    while lines.any(|(_, line)| line == opening) {
+        blocks.push(
+            lines
+                .by_ref()
+                .take_while(|(_, line)| *line != "```")
+                .collect(),
+        );
+    }
+    blocks
+}
+
+/// The examples in blocks of a language. `sort` says of a line whether it is a command or expected, without its mark.
+fn examples<'a>(
+    page: &'a str,
+    language: &str,
+    sort: impl Fn(&'a str) -> Result<&'a str, &'a str>,
+) -> Vec<Example<'a>> {
+    let mut examples: Vec<Example<'a>> = Vec::new();
+    for (line, text) in blocks(page, language).concat() {
+        match sort(text) {
+            Ok(command) => examples.push(Example {
+                line,
+                command,
+                expected: Vec::new(),
+            }),
+            Err(expected) => examples
+                .last_mut()
+                .unwrap_or_else(|| panic!("line {line} comes before any command"))
+                .expected
+                .push(expected),
+        }
+    }
+    examples
+}
+
+/// Whether a line is what was expected.
+fn matches(expected: &str, found: &str) -> bool {
+    let mut parts = expected.split(ANYTHING);
+    let Some(mut rest) = found.strip_prefix(parts.next().unwrap_or_default()) else {
+        return false;
+    };
+    let Some(last) = parts.next_back() else {
+        return rest.is_empty();
+    };
+    for part in parts {
+        match rest.split_once(part) {
+            Some((_, after)) => rest = after,
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+/// A node whose output is on its way, and a folder to run commands in.
+struct Bench {
+    page: &'static str,
+    node: Process,
+    folder: PathBuf,
+}
+
+impl Bench {
+    /// None, and a line that says so, where there is no curl: README.md promises that a machine needs none for its tests.
+    /// `.ci/run` installs it.
+    fn new(page: &'static str) -> Option<Self> {
+        let curl = Command::new("curl").arg("--version").output();
+        if !curl.is_ok_and(|output| output.status.success()) {
+            // Not by a macro, whose output nobody sees when a test passes.
+            let _ = writeln!(
+                std::io::stderr(),
+                "skipped: no curl, so the commands of {page} were not run"
+            );
+            return None;
+        }
+        let name = format!(
+            "henge-{}-{}",
+            page.replace(['/', '.'], "-"),
+            std::process::id()
+        );
+        let folder = std::env::temp_dir().join(name);
+        fs::create_dir_all(&folder).expect("a directory");
+        fs::write(folder.join("logo.png"), [0x89, b'P', b'N', b'G', 0, 255]).expect("written");
+        // All interfaces, as without any flag.
+        let mut command = Command::new(env!("CARGO_BIN_EXE_henge"));
+        command.args(["--port=:0", "--max-size=256MiB"]);
+        Some(Self {
+            page,
+            node: Process::start(command),
+            folder,
+        })
+    }
+
+    /// What a shell prints for a command, the streams mingled as on a terminal.
+    fn run(&self, command: &str) -> String {
+        let here = format!("localhost:{}", self.node.address.port());
+        let command = command.replace("localhost:8080", &here);
+        let binary = Path::new(env!("CARGO_BIN_EXE_henge"));
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let path = binary
+            .parent()
+            .map(Path::to_path_buf)
+            .into_iter()
+            .chain(std::env::split_paths(&path));
+        let child = Command::new("bash")
+            // On a terminal curl shows no progress; on a pipe it would.
+            .args([
+                "-c",
+                "exec 2>&1; curl() { command curl --no-progress-meter \"$@\"; }; eval \"$1\"",
+                "bash",
+            ])
+            .arg(&command)
+            .current_dir(&self.folder)
+            // No settings, proxies or .curlrc of whoever runs the tests.
+            .env_clear()
+            .env("PATH", std::env::join_paths(path).expect("a path of paths"))
+            .env("HOME", &self.folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("bash starts");
+        let pid = Pid::from_child(&child);
+        let (done, output) = mpsc::channel();
+        thread::spawn(move || done.send(child.wait_with_output()));
+        let Ok(output) = output.recv_timeout(DEADLINE) else {
+            let _ = kill_process(pid, Signal::KILL);
+            panic!("{}: `{command}` does not end", self.page);
+        };
+        let output = output.expect("its output can be read");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Runs an example; what is wrong with it, for a person.
+    fn check(&self, example: &Example<'_>) -> Option<String> {
+        let printed = self.run(example.command);
+        let found: Vec<&str> = printed.trim_end().lines().map(str::trim_end).collect();
+        let same = found.len() == example.expected.len()
+            && found
+                .iter()
+                .zip(&example.expected)
+                .all(|(found, expected)| matches(expected, found));
+        (!same).then(|| {
+            format!(
+                "{}:{}: $ {}\n  the page says:\n{}\n  it prints:\n{}",
+                self.page,
+                example.line,
+                example.command,
+                example.expected.join("\n"),
+                found.join("\n")
+            )
+        })
+    }
+
+    /// Runs examples in their order.
+    fn check_all(self, examples: &[Example<'_>]) {
+        let wrong: Vec<String> = examples
+            .iter()
+            .filter_map(|example| self.check(example))
+            .collect();
+        fs::remove_dir_all(&self.folder).expect("removed");
+        assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+    }
+}
+
+#[test]
+fn the_commands_of_the_readme_print_what_it_says() {
+    let examples = examples(README, "console", |line| {
+        line.strip_prefix("$ ").ok_or(line)
+    });
+    assert!(examples.len() > 10, "they are found");
+    let Some(bench) = Bench::new("README.md") else {
+        return;
+    };
+    let [banner] = &blocks(README, "text")[..] else {
+        panic!("one banner is shown");
+    };
+    let found = [&bench.node.banner];
+    let port = bench.node.address.port().to_string();
+    for ((line, expected), found) in banner.iter().zip(found) {
+        let expected = expected.replace("8080", &port);
+        // A machine without IPv6 has no [::].
+        let other = expected.replace("[::]", "0.0.0.0");
+        assert!(
+            *found == expected || *found == other,
+            "README.md:{line}: {expected} is {found}"
+        );
+    }
+    bench.check_all(&examples);
+}
+
+#[test]
+fn the_examples_of_the_http_api_answer_what_it_says() {
+    let sort = |line: &'static str| line.strip_prefix("# ").map_or(Ok(line), Err);
+    let examples = examples(HTTP_API, "sh", sort);
+    assert!(examples.len() > 10, "they are found");
+    if let Some(bench) = Bench::new("docs/http-api.md") {
+        bench.check_all(&examples);
+    }
+}
+
+/// Rows as `GET /health`, the answer or a word about it, and the command.
+#[test]
+fn the_table_of_the_http_api_names_commands_that_succeed() {
+    let Some(bench) = Bench::new("docs/http-api.md, the table") else {
+        return;
+    };
+    let mut rows = 0;
+    for row in HTTP_API.lines().filter(|line| line.starts_with("| `")) {
+        let codes: Vec<&str> = row.split('`').skip(1).step_by(2).collect();
+        let Some(command) = codes.iter().find(|code| code.starts_with("curl ")) else {
+            continue;
+        };
+        rows += 1;
+        let printed = bench.run(&command.replacen("curl", "curl --fail --show-error", 1));
+        assert!(!printed.starts_with("curl: "), "{command}: {printed}");
+        if let Some(answer) = codes.iter().find(|code| code.starts_with('{')) {
+            assert!(matches(answer, printed.trim_end()), "{command}: {printed}");
+        }
+    }
+    assert!(rows > 5, "they are found");
+    bench.check_all(&[]);
+}
+
+/// Cargo is not run inside a test, but what the commands name is there.
+#[test]
+fn the_cargo_commands_of_the_readme_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let read = |path: &str| fs::read_to_string(root.join(path)).expect(path);
+    let manifest: toml::Table = read("Cargo.toml").parse().expect("a manifest");
+    let workspace = &manifest["workspace"];
+    let aliases: toml::Table = read(".cargo/config.toml").parse().expect("a configuration");
+    for (line, command) in blocks(README, "sh").concat() {
+        match command {
+            // The one default member has one binary, so that it needs no name.
+            "cargo run --release" => {
+                let default = workspace["default-members"].as_array().expect("a list");
+                assert_eq!(default[..], ["crates/henge".into()]);
+                assert!(root.join("crates/henge/src/main.rs").exists());
+                assert!(!root.join("crates/henge/src/bin").exists());
+            }
+            "cargo test --workspace" => {
+                for member in workspace["members"].as_array().expect("a list") {
+                    let folder = root.join(member.as_str().expect("a path"));
+                    assert!(folder.join("Cargo.toml").exists(), "{member:?}");
+                }
+            }
+            other => panic!("README.md:{line}: `{other}` is not checked; do so here"),
+        }
+    }
+    assert!(README.contains("`cargo xtask "));
+    assert!(aliases["alias"].get("xtask").is_some());
+}
+
+#[test]
+fn anything_is_anything_on_one_line() {
+    for (expected, found, same) in [
+        ("", "", true),
+        ("", "a", false),
+        ("abc", "abc", true),
+        ("abc", "abcd", false),
+        ("a…", "a", true),
+        ("a…", "ab", true),
+        ("a…", "ba", false),
+        ("…c", "abc", true),
+        ("…c", "abcd", false),
+        ("a…c", "abc", true),
+        ("ab…bc", "abc", false),
+        ("a…b…c", "axbxc", true),
+        ("a…b…c", "axc", false),
+        ("…b…", "abc", true),
+    ] {
+        assert_eq!(matches(expected, found), same, "{expected:?} {found:?}");
+    }
+}
