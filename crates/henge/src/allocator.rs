@@ -79,7 +79,8 @@ pub fn forbid_huge_pages() -> std::io::Result<()> {
 mod tests {
     use super::*;
 
-    // The tests of the library run on the system's allocator; `tests/it/allocator.rs` starts a node that runs on ours.
+    // The tests of the library run on the system's allocator. That ours counts what it should is seen in `/stats` of the
+    // binary, by `cargo xtask bench churn`.
 
     #[test]
     fn another_allocator_is_noticed_and_nothing_is_claimed_about_it() {
