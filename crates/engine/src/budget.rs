@@ -1,6 +1,8 @@
 //! What a shard may charge. A shard is granted bytes and items, draws more from whoever lends, and never charges more
 //! than it was granted; who lends, and how shards share, is not decided here.
 
+use crate::shard::Cause;
+
 /// Something that a shard can draw room from while it holds its own lock; it must not need another.
 pub trait Lender {
     /// Gives up to `wish` bytes, and 0 rather than less than `need`.
@@ -43,4 +45,6 @@ pub struct Turn<'a> {
     pub fair: Room,
     /// The whole cache's room, which no record may exceed.
     pub limit: Room,
+    /// Why bytes are short, if they are: for the count of evictions.
+    pub cause: Cause,
 }

@@ -156,6 +156,7 @@ fn hits(policy: PolicyKind, capacity: u64, accesses: &[u64]) -> u64 {
         now_ms: 1,
         lender: &NoLender,
         fair: Room::default(),
+        cause: henge_engine::Cause::Items,
         limit: room,
     };
     let hasher = KeyHasher::new(SEED);

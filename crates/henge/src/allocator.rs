@@ -3,8 +3,7 @@
 //! asking, once, and what is not known is `None`.
 //!
 //! It is jemalloc, because the limit has to be the limit: with 256 MiB allowed and 4 GiB of mixed sizes written, it held
-//! 250 MiB resident where mimalloc held 308 to 343, and it can say what it holds. How it is set is in `.cargo/config.toml`:
-//! freed pages go back at once, and large blocks are not offset by a page each for the sake of caches.
+//! 250 MiB resident where mimalloc held 308 to 343, and it can say what it holds. How it is set is in `main.rs`.
 
 use std::hint::black_box;
 use std::sync::OnceLock;
@@ -54,13 +53,32 @@ fn size_class(bytes: usize) -> usize {
     bytes.checked_next_multiple_of(step).unwrap_or(bytes)
 }
 
-/// The bytes in the allocations that are alive, as the allocator rounds them. None when another one is in use.
-pub fn allocated_bytes() -> Option<u64> {
+/// What the allocator says of this process, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Figures {
+    /// Live allocations, as it rounds them.
+    pub allocated_bytes: u64,
+    /// Pages that hold live allocations.
+    pub active_bytes: u64,
+    /// Pages that it holds in memory, its own records included.
+    pub resident_bytes: u64,
+    /// Address space that it keeps without memory behind it.
+    pub retained_bytes: u64,
+}
+
+/// Asks the allocator. None when another one is in use.
+pub fn figures() -> Option<Figures> {
     if !in_use() {
         return None;
     }
+    // The figures are those of the last epoch.
     epoch::advance().ok()?;
-    stats::allocated::read().ok().map(|bytes| bytes as u64)
+    Some(Figures {
+        allocated_bytes: stats::allocated::read().ok()? as u64,
+        active_bytes: stats::active::read().ok()? as u64,
+        resident_bytes: stats::resident::read().ok()? as u64,
+        retained_bytes: stats::retained::read().ok()? as u64,
+    })
 }
 
 /// Asks the system for small pages only, for this whole process and all that it starts. With huge pages, values of 70 to
@@ -85,7 +103,7 @@ mod tests {
     #[test]
     fn another_allocator_is_noticed_and_nothing_is_claimed_about_it() {
         assert!(!in_use());
-        assert_eq!(allocated_bytes(), None);
+        assert_eq!(figures(), None);
     }
 
     #[test]

@@ -230,15 +230,22 @@ impl Cache {
         self.shards.len()
     }
 
-    /// Drops what has expired in one shard, a few records under each hold of its lock.
-    pub fn sweep(&self, shard: usize, now_ms: u64) {
-        while self.shards[shard].0.lock().sweep(now_ms, STEPS) {}
-        self.sweeps.fetch_add(1, Relaxed);
+    /// Drops what has expired in one shard, a few records under one hold of its lock; true if there may be more.
+    pub fn sweep(&self, shard: usize, now_ms: u64) -> bool {
+        let more = self.shards[shard].0.lock().sweep(now_ms, STEPS);
+        if !more {
+            self.sweeps.fetch_add(1, Relaxed);
+        }
+        more
     }
 
-    /// Gives back the segments of one shard that deletes and expiry have emptied, and the room that it does not use.
+    /// Gives back a segment of one shard that deletes and expiry have mostly emptied; true if there may be more.
+    pub fn compact(&self, shard: usize) -> bool {
+        self.shards[shard].0.lock().compact()
+    }
+
+    /// Takes the room that one shard does not use back into the pool.
     pub fn collect_idle(&self, shard: usize) {
-        while self.shards[shard].0.lock().compact() {}
         let mut shard = self.shards[shard].0.lock();
         let (granted, stats) = (shard.granted(), shard.stats());
         let room = shard.surrender(Room {
@@ -325,6 +332,7 @@ impl Cache {
             lender: &self.pool,
             fair: self.pool.fair(),
             limit: self.pool.limit(),
+            cause: self.pool.cause(),
         }
     }
 
@@ -353,7 +361,7 @@ impl Cache {
             if ask == Room::default() {
                 continue;
             }
-            let room = Self::collect(&self.shards[other].0, ask, Cause::Size);
+            let room = Self::collect(&self.shards[other].0, ask, self.pool.cause());
             got.bytes += room.bytes;
             got.items += room.items;
             if got.bytes >= wanted.bytes && got.items >= wanted.items {

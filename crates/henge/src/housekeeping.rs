@@ -11,18 +11,22 @@ use crate::memory::{self, MemoryState};
 /// A withheld part is given back at half the distance to the trigger each time, once use is this far below it: so that the
 /// two do not chase each other.
 const CALM_BELOW_TRIGGER: f64 = 0.02;
+/// This part of the limit is never withheld: a neighbour that takes all the memory makes the cache small, not useless.
+const KEPT_SHARE: u64 = 16;
 /// How often the memory in use is read, and idle room collected. Reading costs some 100 microseconds, and a machine
 /// rarely fills a tenth of its memory in a second.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Keeps house until it is dropped. It gives way after each shard, so that others on its runtime are answered.
+/// Keeps house until it is dropped. It gives way after each few records, so that others on its runtime are answered.
 pub(crate) async fn keep_house(shared: Arc<Shared>) {
     let cache = &shared.cache;
     let mut watched = Instant::now();
     loop {
         tokio::time::sleep(shared.live.load().cleanup_interval).await;
         for shard in 0..cache.shard_count() {
-            cache.sweep(shard, shared.clock.now_ms());
+            while cache.sweep(shard, shared.clock.now_ms()) {
+                tokio::task::yield_now().await;
+            }
             tokio::task::yield_now().await;
         }
         if watched.elapsed() < WATCH_INTERVAL {
@@ -30,6 +34,9 @@ pub(crate) async fn keep_house(shared: Arc<Shared>) {
         }
         watched = Instant::now();
         for shard in 0..cache.shard_count() {
+            while cache.compact(shard) {
+                tokio::task::yield_now().await;
+            }
             cache.collect_idle(shard);
             tokio::task::yield_now().await;
         }
@@ -52,8 +59,29 @@ fn relieve(cache: &Cache, memory: MemoryState, trigger: f64) {
         stats.shards.charged_bytes,
         withheld,
     );
-    if wanted != withheld {
-        cache.withhold(wanted);
+    if wanted == withheld {
+        return;
+    }
+    cache.withhold(wanted);
+    let MemoryState {
+        total_bytes,
+        used_bytes,
+        limit_source,
+    } = memory;
+    if withheld == 0 {
+        tracing::warn!(
+            used_bytes,
+            total_bytes,
+            limit = limit_source.name(),
+            withheld_bytes = wanted,
+            "memory in use is above cache.memory_trigger: a part of cache.max_size_bytes is withheld"
+        );
+    } else if wanted == 0 {
+        tracing::info!(
+            used_bytes,
+            total_bytes,
+            "memory in use is below cache.memory_trigger again"
+        );
     }
 }
 
@@ -70,7 +98,9 @@ fn to_withhold(memory: MemoryState, trigger: f64, limit: u64, charged: u64, with
         // Only what is charged can be given up, so the part of the limit that is not in use goes first.
         let unused = limit.saturating_sub(charged);
         let over = memory.used_bytes - allowed;
-        return withheld.max(unused.saturating_add(over)).min(limit);
+        return withheld
+            .max(unused.saturating_add(over))
+            .min(limit - limit / KEPT_SHARE);
     }
     let calm = bytes((trigger - CALM_BELOW_TRIGGER).max(0.0));
     if memory.used_bytes < calm {
@@ -98,7 +128,7 @@ mod tests {
             (950, 0.9, 400, 400, 0, 50),
             (950, 0.9, 400, 300, 0, 150),
             (950, 0.9, 400, 350, 80, 100),
-            (1000, 0.9, 40, 40, 0, 40),
+            (1000, 0.9, 40, 40, 0, 38),
             (890, 0.9, 400, 300, 100, 100),
             (800, 0.9, 400, 300, 100, 50),
             (879, 0.9, 400, 300, 5, 0),

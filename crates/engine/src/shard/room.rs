@@ -255,7 +255,7 @@ impl Shard {
         if self.granted.bytes < fair / 2 || (fair > 0 && self.granted.bytes < all) {
             return Err(NoRoom::Short(Short(short)));
         }
-        if self.reclaim(need, release, Cause::Size, effort) {
+        if self.reclaim(need, release, turn.cause, effort) {
             return Ok(());
         }
         Err(Self::exhausted(turn, short))

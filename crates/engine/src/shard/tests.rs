@@ -80,6 +80,7 @@ fn turn(now_ms: u64) -> Turn<'static> {
         now_ms,
         lender: &NoLender,
         fair: Room::default(),
+        cause: Cause::Size,
         limit: Room {
             bytes: u64::MAX,
             items: u64::MAX,

@@ -1,7 +1,7 @@
 //! The room that no shard holds. Shards draw on it under their own locks, so it is two counters; below zero they are a debt
 //! that is collected later. The hot path only reads them.
 
-use henge_engine::{Lender, Room};
+use henge_engine::{Cause, Lender, Room};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
 /// In `limit_items`: any number.
@@ -9,19 +9,27 @@ const UNLIMITED: u64 = u64::MAX;
 
 /// See the head of the file.
 pub(super) struct Pool {
-    bytes: AtomicI64,
-    items: AtomicI64,
+    room: Apart,
     limit_bytes: AtomicU64,
     limit_items: AtomicU64,
     withheld: AtomicU64,
     shards: u64,
 }
 
+/// What shards draw on, on cache lines of its own: every command reads what stands beside it.
+#[repr(align(128))]
+struct Apart {
+    bytes: AtomicI64,
+    items: AtomicI64,
+}
+
 impl Pool {
     pub(super) fn new(limit_bytes: u64, limit_items: Option<u64>, shards: u64) -> Self {
         Self {
-            bytes: AtomicI64::new(signed(limit_bytes)),
-            items: AtomicI64::new(limit_items.map_or(0, signed)),
+            room: Apart {
+                bytes: AtomicI64::new(signed(limit_bytes)),
+                items: AtomicI64::new(limit_items.map_or(0, signed)),
+            },
             limit_bytes: AtomicU64::new(limit_bytes),
             limit_items: AtomicU64::new(limit_items.unwrap_or(UNLIMITED)),
             withheld: AtomicU64::new(0),
@@ -60,13 +68,22 @@ impl Pool {
         }
     }
 
+    /// Why bytes are short, if they are.
+    pub(super) fn cause(&self) -> Cause {
+        if self.withheld() > 0 {
+            Cause::Pressure
+        } else {
+            Cause::Size
+        }
+    }
+
     /// What was lent beyond what there is.
     pub(super) fn debt(&self) -> Room {
         let owed = |counter: &AtomicI64| counter.load(Relaxed).min(0).unsigned_abs();
         Room {
-            bytes: owed(&self.bytes),
+            bytes: owed(&self.room.bytes),
             items: if self.limit_items().is_some() {
-                owed(&self.items)
+                owed(&self.room.items)
             } else {
                 0
             },
@@ -74,24 +91,26 @@ impl Pool {
     }
 
     pub(super) fn give(&self, room: Room) {
-        self.bytes.fetch_add(signed(room.bytes), Relaxed);
-        self.items.fetch_add(signed(room.items), Relaxed);
+        self.room.bytes.fetch_add(signed(room.bytes), Relaxed);
+        self.room.items.fetch_add(signed(room.items), Relaxed);
     }
 
     /// Items that a shard holds without having drawn them.
     pub(super) fn charge_items(&self, items: u64) {
-        self.items.fetch_sub(signed(items), Relaxed);
+        self.room.items.fetch_sub(signed(items), Relaxed);
     }
 
     pub(super) fn set_limits(&self, bytes: u64, items: Option<u64>) {
         let before = self.limit_bytes.swap(bytes, Relaxed);
-        self.bytes
+        self.room
+            .bytes
             .fetch_add(signed(bytes) - signed(before), Relaxed);
         let before = self.limit_items.swap(items.unwrap_or(UNLIMITED), Relaxed);
         match (before, items) {
-            (UNLIMITED, Some(items)) => self.items.store(signed(items), Relaxed),
+            (UNLIMITED, Some(items)) => self.room.items.store(signed(items), Relaxed),
             (before, Some(items)) => {
-                self.items
+                self.room
+                    .items
                     .fetch_add(signed(items) - signed(before), Relaxed);
             }
             (_, None) => {}
@@ -101,18 +120,19 @@ impl Pool {
     pub(super) fn withhold(&self, bytes: u64) {
         let bytes = bytes.min(self.limit_bytes());
         let before = self.withheld.swap(bytes, Relaxed);
-        self.bytes
+        self.room
+            .bytes
             .fetch_add(signed(before) - signed(bytes), Relaxed);
     }
 }
 
 impl Lender for Pool {
     fn lend_bytes(&self, need: u64, wish: u64) -> u64 {
-        take(&self.bytes, need, wish)
+        take(&self.room.bytes, need, wish)
     }
 
     fn lend_items(&self, need: u64, wish: u64) -> u64 {
-        take(&self.items, need, wish)
+        take(&self.room.items, need, wish)
     }
 }
 

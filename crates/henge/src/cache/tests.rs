@@ -188,6 +188,14 @@ fn pressure_withholds_and_calm_gives_back() {
         during.shards.charged_bytes
     );
     assert!(during.shards.evictions[Cause::Pressure as usize] > 100_000);
+    // What has to go for the newcomers goes for the same reason.
+    for n in 300_000..301_000 {
+        set(&cache, &format!("key{n}"), &[0; 900]).expect("room");
+    }
+    assert_eq!(
+        cache.stats().shards.evictions[Cause::Size as usize],
+        before.shards.evictions[Cause::Size as usize]
+    );
     cache.withhold(0);
     for n in 0..300_000 {
         set(&cache, &format!("key{n}"), &[0; 900]).expect("room");
@@ -204,6 +212,7 @@ fn idle_room_goes_back_to_the_pool() {
     let before = cache.stats().shards;
     cache.flush();
     for shard in 0..cache.shard_count() {
+        while cache.compact(shard) {}
         cache.collect_idle(shard);
     }
     let after = cache.stats().shards;

@@ -140,6 +140,46 @@ impl Scrape {
             bytes,
             cache.limit_bytes as f64,
         )?;
+        let figures = [
+            (
+                "withheld",
+                "Of the limit, withheld because the machine is short of memory",
+                cache.withheld_bytes,
+            ),
+            (
+                "arena",
+                "Of the charge, segments of the arenas",
+                cache.shards.arena_bytes,
+            ),
+            (
+                "holes",
+                "Of the arenas, free between records",
+                cache.shards.hole_bytes,
+            ),
+            (
+                "table",
+                "Of the charge, buckets and directories",
+                cache.shards.table_bytes,
+            ),
+        ];
+        for (name, help, figure) in figures {
+            out.gauge(name, help, bytes, figure as f64)?;
+        }
+        out.gauge(
+            "shards",
+            "Shards, each with a lock and an order",
+            none,
+            cache.shard_count as f64,
+        )?;
+        if let Some(items) = cache.limit_items {
+            out.gauge("limit_items", "Items that may be kept", none, items as f64)?;
+        }
+        out.counter(
+            "evacuations",
+            "Segments whose records were moved together",
+            none,
+            cache.shards.evacuations,
+        )?;
         out.counter(
             "hits",
             "Reads that found their key",
@@ -279,9 +319,31 @@ impl Scrape {
                     .encode_counter::<[(&str, &str); 0], _, f64>(&seconds, None)?;
             }
         }
-        if let Some(allocated) = allocator::allocated_bytes() {
-            let help = "Memory in live allocations, as the allocator rounds them";
-            out.gauge("allocator", help, bytes, allocated as f64)?;
+        if let Some(figures) = allocator::figures() {
+            for (name, help, figure) in [
+                (
+                    "allocated",
+                    "Live allocations, as the allocator rounds them",
+                    figures.allocated_bytes,
+                ),
+                (
+                    "active",
+                    "Pages with live allocations",
+                    figures.active_bytes,
+                ),
+                (
+                    "resident",
+                    "Pages that the allocator holds in memory",
+                    figures.resident_bytes,
+                ),
+                (
+                    "retained",
+                    "Address space that it keeps without memory",
+                    figures.retained_bytes,
+                ),
+            ] {
+                out.gauge(&format!("allocator_{name}"), help, bytes, figure as f64)?;
+            }
         }
         let tasks = self.0.counters.live_tasks() as f64;
         out.gauge("live_tasks", "Tasks of the runtimes", none, tasks)?;

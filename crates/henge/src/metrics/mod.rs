@@ -39,6 +39,7 @@ impl Metrics {
     pub(crate) fn stats(&self) -> Value {
         let cache = self.shared.cache.stats();
         let process = memory::process().ok();
+        let allocator = allocator::figures();
         let counters = &self.counters;
         let requests: serde_json::Map<String, Value> = counters
             .routes()
@@ -61,7 +62,7 @@ impl Metrics {
                 "hole_bytes": cache.shards.hole_bytes,
                 "table_bytes": cache.shards.table_bytes,
                 "rss_bytes": process.map(|process| process.rss_bytes),
-                "allocator_bytes": allocator::allocated_bytes(),
+                "allocator_bytes": allocator.map(|figures| figures.allocated_bytes),
                 "in_flight_bytes": self.shared.in_flight.held(),
             },
             "hits": cache.shards.hits,
@@ -124,6 +125,19 @@ impl Metrics {
                     "protocol_errors": counters.sum(|thread| &thread.protocol_errors),
                     "accept_errors": counters.acceptor.errors.load(Ordering::Relaxed),
                 }),
+            );
+            page.insert(
+                "allocator".to_owned(),
+                json!(allocator::figures().map(|figures| json!({
+                    "allocated_bytes": figures.allocated_bytes,
+                    "active_bytes": figures.active_bytes,
+                    "resident_bytes": figures.resident_bytes,
+                    "retained_bytes": figures.retained_bytes,
+                }))),
+            );
+            page.insert(
+                "evacuations".to_owned(),
+                json!(self.shared.cache.stats().shards.evacuations),
             );
             page.insert(
                 "process".to_owned(),

@@ -153,6 +153,7 @@ fn what_is_too_large_here_takes_its_older_version_with_it() {
     let copy = [kept("a", 2, 7, Some(&vec![7; 600_000]))];
     let views: Vec<RecordView<'_>> = copy.iter().map(Kept::view).collect();
     let turn = Turn {
+        cause: Cause::Size,
         limit: Room {
             bytes: 500_000,
             items: ROOMY,
