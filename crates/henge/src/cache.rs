@@ -354,9 +354,15 @@ impl Cache {
             items: self.pool.lend_items(0, wanted.items),
         };
         for (granted, other) in rich {
+            // A shard that still counts without a limit, while one is being set, has nothing to lend.
+            let items = if granted.items <= self.pool.limit().items {
+                granted.items / 2
+            } else {
+                0
+            };
             let ask = Room {
                 bytes: (wanted.bytes - got.bytes).min(granted.bytes / 2),
-                items: (wanted.items - got.items).min(granted.items / 2),
+                items: (wanted.items - got.items).min(items),
             };
             if ask == Room::default() {
                 continue;
