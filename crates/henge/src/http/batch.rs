@@ -9,11 +9,9 @@ use hyper::body::Incoming;
 
 use super::json;
 use super::problem::{Code, Problem};
-use super::requests::{KeysRequest, MsetRequest, NamedKey, parse};
+use super::requests::{KeysRequest, MsetRequest};
 use super::service::{Outcome, Whole, json_response};
-use super::single::{
-    json_body, missing, overloaded, parsed_body, remove, store, write_item, write_stored,
-};
+use super::single::{json_body, missing, overloaded, remove, store, write_item, write_stored};
 use super::values::Found;
 use crate::net::data_thread::Local;
 use crate::net::inflight::Hold;
@@ -98,8 +96,7 @@ impl<'a> Results<'a> {
 /// `POST /mset`.
 pub(crate) async fn mset(local: Rc<Local>, body: Incoming) -> Outcome {
     let body = json_body(&local, body).await?;
-    let request: MsetRequest<'_> = parse(&body.bytes)?;
-    check_count(&local, request.items.len())?;
+    let request = MsetRequest::parse(&body.bytes, local.shared.limits().max_batch_items)?;
     let mut results = Results::new(&local);
     for mut item in request.items {
         match item.take_key() {
@@ -118,19 +115,10 @@ pub(crate) async fn mset(local: Rc<Local>, body: Incoming) -> Outcome {
 
 /// `POST /mget`.
 pub(crate) async fn mget(local: Rc<Local>, body: Incoming) -> Outcome {
-    let keys = keys_in(&local, body).await?;
-    let mut results = Results::new(&local);
-    for key in keys {
-        let key = match key.into_key() {
-            Ok(key) => key,
-            Err(problem) => {
-                results.push_unnamed(problem).await?;
-                continue;
-            }
-        };
+    each_key(&local, body, async |results, key| {
         let now_ms = local.shared.clock.now_ms();
         let command = Command {
-            key: &key,
+            key,
             operation: Operation::Get,
         };
         let cache = &local.shared.cache;
@@ -140,72 +128,66 @@ pub(crate) async fn mget(local: Rc<Local>, body: Incoming) -> Outcome {
             other => unreachable!("{other:?} to a get"),
         });
         let Some(found) = found else {
-            results.push(&key, Err(missing()), |_| ()).await?;
-            continue;
+            return results.push(key, Err(missing()), |_| ()).await;
         };
         if !results.has_room(found.raw_len as usize) {
             let detail = "answers end at limits.max_body_bytes; ask for this key again";
             let problem = Problem::new(Code::AnswerTooLarge, detail);
-            results.push(&key, Err(problem), |_| ()).await?;
-            continue;
+            return results.push(key, Err(problem), |_| ()).await;
         }
         match found.raw_in_time().await {
-            Err(problem) => results.push(&key, Err(problem), |_| ()).await?,
+            Err(problem) => results.push(key, Err(problem), |_| ()).await,
             Ok(raw) => {
                 let value = (&raw[..], found.json);
                 let write = |out: &mut Vec<u8>| {
                     let (version, expires_at_ms) = (found.version, found.expires_at_ms);
-                    write_item(out, &key, value, version, expires_at_ms, now_ms);
+                    write_item(out, key, value, version, expires_at_ms, now_ms);
                 };
-                results.push(&key, Ok(()), write).await?;
+                results.push(key, Ok(()), write).await
             }
         }
-    }
-    Ok(results.finish())
+    })
+    .await
 }
 
 /// `POST /mdelete`.
 pub(crate) async fn mdelete(local: Rc<Local>, body: Incoming) -> Outcome {
-    let keys = keys_in(&local, body).await?;
-    let mut results = Results::new(&local);
-    for key in keys {
-        let key = match key.into_key() {
-            Ok(key) => key,
-            Err(problem) => {
-                results.push_unnamed(problem).await?;
-                continue;
-            }
-        };
+    each_key(&local, body, async |results, key| {
         let now_ms = local.shared.clock.now_ms();
-        match remove(&local, &key, Precondition::NONE, now_ms) {
-            Err(problem) => results.push(&key, Err(problem), |_| ()).await?,
+        match remove(&local, key, Precondition::NONE, now_ms) {
+            Err(problem) => results.push(key, Err(problem), |_| ()).await,
             Ok(deleted) => {
                 let write = |out: &mut Vec<u8>| {
                     out.push(b'{');
-                    json::write_bytes(out, "key", &key);
+                    json::write_bytes(out, "key", key);
                     let deleted = if deleted { "true" } else { "false" };
                     out.extend_from_slice(b",\"deleted\":");
                     out.extend_from_slice(deleted.as_bytes());
                     out.push(b'}');
                 };
-                results.push(&key, Ok(()), write).await?;
+                results.push(key, Ok(()), write).await
             }
+        }
+    })
+    .await
+}
+
+/// Answers each key of a body with one result, which `answer` pushes.
+async fn each_key<'a>(
+    local: &'a Local,
+    body: Incoming,
+    answer: impl AsyncFn(&mut Results<'a>, &[u8]) -> Result<(), Problem>,
+) -> Outcome {
+    let body = json_body(local, body).await?;
+    let request = KeysRequest::parse(&body.bytes, local.shared.limits().max_batch_items)?;
+    // The keys are copies.
+    drop(body);
+    let mut results = Results::new(local);
+    for key in request.keys {
+        match key.into_key() {
+            Ok(key) => answer(&mut results, &key).await?,
+            Err(problem) => results.push_unnamed(problem).await?,
         }
     }
     Ok(results.finish())
-}
-
-async fn keys_in(local: &Local, body: Incoming) -> Result<Vec<NamedKey>, Problem> {
-    let request: KeysRequest = parsed_body(local, body).await?;
-    check_count(local, request.keys.len())?;
-    Ok(request.keys)
-}
-
-fn check_count(local: &Local, count: usize) -> Result<(), Problem> {
-    let most = local.shared.limits().max_batch_items;
-    if count <= most {
-        return Ok(());
-    }
-    let detail = format!("it holds {count}; the most is limits.max_batch_items, {most}");
-    Err(Problem::new(Code::BatchTooLarge, detail))
 }

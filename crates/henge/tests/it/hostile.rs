@@ -117,6 +117,24 @@ fn deep_json_is_kept_and_not_followed() {
     still_serves(node.local_addr());
 }
 
+/// They are counted while they are read: ninety megabytes of `{}` took gigabytes.
+#[test]
+fn a_batch_is_refused_at_the_first_item_too_many() {
+    let node = node(&[]);
+    let mut client = Client::connect(node.local_addr());
+    for (target, name, item) in [("/mset", "items", "{}"), ("/mget", "keys", "{}")] {
+        // What comes after that item is not even looked at, or this would be no JSON.
+        let items = vec![item; 1_000_000].join(",");
+        let body = format!(r#"{{"{name}":[{items},!"#);
+        let response = client.post(target, &body);
+        assert_eq!(response.code(), "batch_too_large", "{}", response.text());
+        let most = vec![item; 10_000].join(",");
+        let response = client.post(target, &format!(r#"{{"{name}":[{most}]}}"#));
+        assert_eq!(response.status, 200, "{target}");
+    }
+    still_serves(node.local_addr());
+}
+
 #[test]
 fn a_body_cut_off() {
     let node = node(&[]);
