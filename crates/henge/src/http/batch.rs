@@ -11,7 +11,9 @@ use super::json;
 use super::problem::{Code, Problem};
 use super::requests::{KeysRequest, MsetRequest};
 use super::service::{Outcome, Whole, json_response};
-use super::single::{json_body, missing, overloaded, remove, store, write_item, write_stored};
+use super::single::{
+    item_len, json_body, missing, overloaded, remove, store, write_item, write_stored,
+};
 use super::values::Found;
 use crate::net::data_thread::Local;
 use crate::net::inflight::Hold;
@@ -82,9 +84,24 @@ impl<'a> Results<'a> {
         Ok(())
     }
 
-    /// Whether a value of this length may still be answered.
+    /// Whether a result of this length may still be answered.
     fn has_room(&self, len: usize) -> bool {
         self.out.len() + len <= self.local.shared.limits().max_body_bytes
+    }
+
+    /// Makes room for a result before it is written, so that the buffer doubles no further than answers go.
+    fn reserve(&mut self, len: usize) -> Result<(), Problem> {
+        let needed = self.out.len() + len;
+        if needed <= self.out.capacity() {
+            return Ok(());
+        }
+        let most = self.local.shared.limits().max_body_bytes;
+        let capacity = (2 * self.out.capacity()).min(most).max(needed);
+        if !self.hold.set(capacity) {
+            return Err(overloaded());
+        }
+        self.out.reserve_exact(capacity - self.out.len());
+        Ok(())
     }
 
     fn finish(mut self) -> Whole {
@@ -130,15 +147,24 @@ pub(crate) async fn mget(local: Rc<Local>, body: Incoming) -> Outcome {
         let Some(found) = found else {
             return results.push(key, Err(missing()), |_| ()).await;
         };
+        let too_large = || {
+            let detail =
+                "answers to batches end at limits.max_body_bytes; ask for this key by /get";
+            Problem::new(Code::AnswerTooLarge, detail)
+        };
+        // What cannot fit even without escapes is not decompressed.
         if !results.has_room(found.raw_len as usize) {
-            let detail = "answers end at limits.max_body_bytes; ask for this key again";
-            let problem = Problem::new(Code::AnswerTooLarge, detail);
-            return results.push(key, Err(problem), |_| ()).await;
+            return results.push(key, Err(too_large()), |_| ()).await;
         }
         match found.raw_in_time().await {
             Err(problem) => results.push(key, Err(problem), |_| ()).await,
             Ok(raw) => {
                 let value = (&raw[..], found.json);
+                let len = item_len(key, value);
+                if !results.has_room(len) {
+                    return results.push(key, Err(too_large()), |_| ()).await;
+                }
+                results.reserve(len)?;
                 let write = |out: &mut Vec<u8>| {
                     let (version, expires_at_ms) = (found.version, found.expires_at_ms);
                     write_item(out, key, value, version, expires_at_ms, now_ms);

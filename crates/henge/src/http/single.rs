@@ -99,28 +99,32 @@ fn look_up(local: &Rc<Local>, key: &[u8], now_ms: u64) -> Answer {
     }
 }
 
-/// An item whose value is out of the shard. Its JSON is a buffer of its own, held against the node's bound.
+/// An item whose value is out of the shard. Its JSON is a buffer of its own, of just its size, held against the node's
+/// bound: escapes may make it six times as long as the value, and a buffer that doubles takes twice that.
 fn large_item(local: &Local, key: &[u8], found: &Found, raw: &[u8], now_ms: u64) -> Outcome {
     let mut hold = local.shared.in_flight.hold();
-    let mut out = Vec::new();
-    if !hold.set(raw.len() + raw.len() / 8) {
-        return Err(overloaded());
-    }
-    out.reserve(raw.len() + raw.len() / 16 + key.len() + 96);
     let value = (raw, found.json);
-    write_item(
-        &mut out,
-        key,
-        value,
-        found.version,
-        found.expires_at_ms,
-        now_ms,
-    );
-    // Escapes may have made it up to six times as long.
-    if !hold.set(out.capacity()) {
+    let len = item_len(key, value);
+    if !hold.set(len) {
         return Err(overloaded());
     }
+    let mut out = Vec::with_capacity(len);
+    let (version, expires_at_ms) = (found.version, found.expires_at_ms);
+    write_item(&mut out, key, value, version, expires_at_ms, now_ms);
     Ok(json_response(hold.attach(Bytes::from(out))))
+}
+
+/// The most that the braces, the names, the lifetime and the version of an item take.
+const ITEM_BYTES: usize = 128;
+
+/// At least the length of what `write_item` writes, and hardly more.
+pub(crate) fn item_len(key: &[u8], (value, is_json): (&[u8], bool)) -> usize {
+    let value = if is_json {
+        value.len()
+    } else {
+        json::bytes_len("value", value)
+    };
+    ITEM_BYTES + json::bytes_len("key", key) + value
 }
 
 /// `{"key","value","ttl","version"}`.

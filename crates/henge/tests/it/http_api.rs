@@ -499,6 +499,26 @@ fn an_answer_to_a_batch_is_bounded() {
     assert_eq!(results["results"][1]["error"]["code"], "answer_too_large");
 }
 
+/// Zeros are six times as long in JSON: what may be stored can be read. A buffer that doubled did not fit.
+#[test]
+fn a_value_that_escapes_make_long_can_be_read() {
+    let node = node(&[
+        ("limits.max_body_bytes", "2MiB"),
+        ("limits.max_value_bytes", "1MiB"),
+        ("limits.max_inflight_bytes", "7MiB"),
+    ]);
+    let mut client = Client::connect(node.local_addr());
+    let zeros = "A".repeat((1 << 20) / 3 * 4);
+    let body = json!({"key": "zeros", "value_base64": zeros}).to_string();
+    assert_eq!(client.post("/set", &body).status, 200);
+    let response = client.get("/get?key=zeros");
+    assert_eq!(response.status, 200, "{}", response.text());
+    let value = response.json()["value"].as_str().map(str::len);
+    assert_eq!(value, Some((1 << 20) / 3 * 3));
+    let result = client.post("/mget", r#"{"keys":["zeros"]}"#).json()["results"][0].clone();
+    assert_eq!(result["error"]["code"], "answer_too_large", "it is 6 MiB");
+}
+
 #[test]
 fn a_scan_returns_every_key() {
     let node = node(&[]);
