@@ -89,7 +89,8 @@ pub(crate) struct ExpireRequest {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ScanRequest {
-    pub(crate) prefix: Option<String>,
+    prefix: Option<String>,
+    prefix_base64: Option<String>,
     pub(crate) cursor: Option<String>,
     #[serde(default, deserialize_with = "count")]
     pub(crate) limit: Option<u64>,
@@ -419,6 +420,20 @@ impl IncrRequest {
 impl ExpireRequest {
     pub(crate) fn take_key(&mut self) -> Result<Vec<u8>, Problem> {
         key(self.key.take(), self.key_base64.take())
+    }
+}
+
+impl ScanRequest {
+    /// What the keys begin with; every key does with nothing.
+    pub(crate) fn take_prefix(&mut self) -> Result<Vec<u8>, Problem> {
+        match (self.prefix.take(), self.prefix_base64.take()) {
+            (Some(_), Some(_)) => Err(Problem::new(
+                Code::KeyConflict,
+                "give prefix or prefix_base64, not both",
+            )),
+            (None, Some(text)) => base64("prefix_base64", text.as_bytes()),
+            (prefix, None) => Ok(prefix.unwrap_or_default().into_bytes()),
+        }
     }
 }
 
