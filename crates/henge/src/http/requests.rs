@@ -504,6 +504,7 @@ fn json_value(raw: &RawValue) -> Result<GivenValue<'_>, Problem> {
         .strip_prefix('"')
         .and_then(|text| text.strip_suffix('"'))
     else {
+        check_nested(text.as_bytes())?;
         return Ok(GivenValue {
             bytes: Cow::Borrowed(text.as_bytes()),
             json: true,
@@ -522,4 +523,68 @@ fn json_value(raw: &RawValue) -> Result<GivenValue<'_>, Problem> {
         Cow::Borrowed(inner.as_bytes())
     };
     Ok(GivenValue { bytes, json: false })
+}
+
+/// How deep a JSON value may be nested. Many parsers, serde's too, stop at 128, and `/mget` puts three levels around it.
+const MAX_DEPTH: usize = 124;
+
+/// Refuses what is JSON by its grammar, which is all that was checked of a value kept as text, and which clients still could
+/// not read when it comes back.
+fn check_nested(json: &[u8]) -> Result<(), Problem> {
+    let mut depth = 0_usize;
+    let mut rest = json;
+    while let [byte, after @ ..] = rest {
+        rest = after;
+        match byte {
+            b'[' | b'{' => {
+                depth += 1;
+                if depth > MAX_DEPTH {
+                    let detail =
+                        format!("the value is nested deeper than {MAX_DEPTH}, which is the most");
+                    return Err(Problem::new(Code::InvalidValue, detail));
+                }
+            }
+            b']' | b'}' => depth -= 1,
+            b'"' => rest = after_string(after)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// What follows a string, of which this is the part after its first quote. It is complete, so no byte that is looked for is
+/// absent.
+fn after_string(mut rest: &[u8]) -> Result<&[u8], Problem> {
+    loop {
+        rest = match rest {
+            [b'"', after @ ..] => return Ok(after),
+            [b'\\', b'u', after @ ..] => match code_unit(after) {
+                0xd800..=0xdbff => match &after[4..] {
+                    [b'\\', b'u', low @ ..] if (0xdc00..=0xdfff).contains(&code_unit(low)) => {
+                        &low[4..]
+                    }
+                    _ => return Err(lone_surrogate()),
+                },
+                0xdc00..=0xdfff => return Err(lone_surrogate()),
+                _ => &after[4..],
+            },
+            [b'\\', _, after @ ..] | [_, after @ ..] => after,
+            [] => unreachable!("the string was read before, with its end"),
+        }
+    }
+}
+
+/// The four hexadecimal digits of a `\u`.
+fn code_unit(digits: &[u8]) -> u32 {
+    let digit = |&byte: &u8| char::from(byte).to_digit(16).expect("it was read before");
+    digits[..4]
+        .iter()
+        .fold(0, |unit, byte| unit * 16 + digit(byte))
+}
+
+fn lone_surrogate() -> Problem {
+    Problem::new(
+        Code::InvalidValue,
+        "a string within value has half of a surrogate pair",
+    )
 }

@@ -98,18 +98,26 @@ fn keys_of_every_length() {
     }
 }
 
+/// A value that was taken can be read by a client whose parser has the common bound of 128, from a batch too.
 #[test]
-fn deep_json_is_kept_and_not_followed() {
+fn deep_json_is_refused() {
     let node = node(&[]);
     let mut client = Client::connect(node.local_addr());
-    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-    assert_eq!(
-        client
-            .post("/set", &format!(r#"{{"key":"d","value":{deep}}}"#))
-            .status,
-        200
-    );
-    assert_eq!(client.get("/cache/d").text(), deep);
+    for (depth, status) in [(124, 200), (125, 400), (100_000, 400)] {
+        for (open, close) in [("[", "]"), ("{\"\":", "}"), ("[\"]\\\"\",", "]")] {
+            let deep = format!("{}1{}", open.repeat(depth), close.repeat(depth));
+            let response = client.post("/set", &format!(r#"{{"key":"d","value":{deep}}}"#));
+            assert_eq!(response.status, status, "{depth}: {}", response.text());
+            if status == 200 {
+                assert_eq!(client.get("/cache/d").text(), deep);
+                let results = client.post("/mget", r#"{"keys":["d"]}"#).json();
+                assert!(!results["results"][0]["value"].is_null());
+            } else {
+                assert_eq!(response.code(), "invalid_value");
+                assert!(response.text().contains("deeper than 124"));
+            }
+        }
+    }
     assert_eq!(
         client.post("/set", &"[".repeat(100_000)).code(),
         "invalid_json"

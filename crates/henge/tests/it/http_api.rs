@@ -199,6 +199,20 @@ fn values_come_back_as_they_were_given() {
             (
                 "POST",
                 "/set",
+                r#"{"key":"e","value":["\ud83e\uDDC0\u0041\\ud800"]}"#,
+                200,
+                stored("e"),
+            ),
+            (
+                "GET",
+                "/get?key=e",
+                "",
+                200,
+                item("e", json!(["🧀A\\ud800"])),
+            ),
+            (
+                "POST",
+                "/set",
                 "\n {\"key\" : \"s\",\t\"value\":\"spaced\"} \n",
                 200,
                 stored("s"),
