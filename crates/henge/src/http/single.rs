@@ -469,7 +469,7 @@ pub(crate) fn refused(refusal: Refusal) -> Problem {
         Refusal::PreconditionFailed(current) => Problem::precondition_failed(current),
         Refusal::NotAnInteger => Problem::new(
             Code::NotAnInteger,
-            "only a value of decimal digits, with a sign or without, can be added to",
+            "only decimal digits can be added to, with a minus or without; no plus sign, no leading zeros",
         ),
         Refusal::Overflow => Problem::new(
             Code::Overflow,
