@@ -9,10 +9,11 @@ use hyper::body::Incoming;
 
 use super::json;
 use super::problem::{Code, Problem};
-use super::requests::{KeysRequest, MsetRequest};
+use super::requests::{KeysRequest, MsetRequest, SetRequest};
 use super::service::{Outcome, Whole, json_response};
 use super::single::{
-    item_len, json_body, missing, overloaded, remove, store, write_item, write_stored,
+    Setting, in_time, item_len, json_body, missing, overloaded, remove, store, write_item,
+    write_stored,
 };
 use super::values::Found;
 use crate::net::data_thread::Local;
@@ -113,18 +114,43 @@ impl<'a> Results<'a> {
 /// `POST /mset`.
 pub(crate) async fn mset(local: Rc<Local>, body: Incoming) -> Outcome {
     let body = json_body(&local, body).await?;
-    let request = MsetRequest::parse(&body.bytes, local.shared.limits().max_batch_items)?;
+    let now_ms = local.shared.clock.now_ms();
+    let most = local.shared.limits().max_batch_items;
+    let mut hold = local.shared.in_flight.hold();
+    let bytes = body.bytes.clone();
+    let work = move || {
+        let request = MsetRequest::parse(&bytes, most)?;
+        let len = request.items.iter().map(SetRequest::value_len_bound).sum();
+        if !hold.set(len) {
+            return Err(overloaded());
+        }
+        let settings = request.items.into_iter().map(|mut item| {
+            let key = item.take_key()?;
+            let setting = Setting::of(&mut item, &bytes, now_ms);
+            Ok((key, setting))
+        });
+        Ok((settings.collect::<Vec<Result<_, Problem>>>(), hold))
+    };
+    let (settings, _hold) = in_time(body.bytes.len(), work).await?;
     let mut results = Results::new(&local);
-    for mut item in request.items {
-        match item.take_key() {
-            Err(problem) => results.push_unnamed(problem).await?,
-            Ok(key) => match store(&local, &key, &mut item).await {
-                Err(problem) => results.push(&key, Err(problem), |_| ()).await?,
-                Ok((state, now_ms)) => {
-                    let write = |out: &mut Vec<u8>| write_stored(out, &key, state, now_ms);
-                    results.push(&key, Ok(()), write).await?;
-                }
-            },
+    for item in settings {
+        let (key, setting) = match item {
+            Ok(item) => item,
+            Err(problem) => {
+                results.push_unnamed(problem).await?;
+                continue;
+            }
+        };
+        let stored = match setting {
+            Ok(setting) => store(&local, &key, setting).await,
+            Err(problem) => Err(problem),
+        };
+        match stored {
+            Err(problem) => results.push(&key, Err(problem), |_| ()).await?,
+            Ok((state, now_ms)) => {
+                let write = |out: &mut Vec<u8>| write_stored(out, &key, state, now_ms);
+                results.push(&key, Ok(()), write).await?;
+            }
         }
     }
     Ok(results.finish())

@@ -35,7 +35,9 @@ pub(crate) struct SetRequest<'a> {
     #[serde(borrow, default, deserialize_with = "present")]
     #[schema(value_type = Value)]
     value: Option<&'a RawValue>,
-    value_base64: Option<String>,
+    #[serde(borrow, default)]
+    #[schema(value_type = String)]
+    value_base64: Option<Text<'a>>,
     #[serde(default, deserialize_with = "seconds")]
     pub(crate) ttl: Option<f64>,
     #[serde(default)]
@@ -99,6 +101,32 @@ pub(crate) struct ScanRequest {
 /// A member that is there, be it null: that is a JSON value too.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+/// A string that is borrowed if nothing in it is escaped. Serde would copy a `Cow` within an `Option`.
+#[derive(Debug)]
+struct Text<'a>(Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Borrowing;
+        impl<'de> Visitor<'de> for Borrowing {
+            type Value = Text<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(Borrowing)
+    }
 }
 
 /// A number that may be null, told from the JSON as it stands: what serde reads numbers with names Rust's types to clients.
@@ -459,6 +487,13 @@ impl<'a> SetRequest<'a> {
         key(self.key.take(), self.key_base64.take())
     }
 
+    /// The most bytes that the value may have once it is decoded.
+    pub(crate) fn value_len_bound(&self) -> usize {
+        let plain = self.value.map_or(0, |raw| raw.get().len());
+        let base64 = self.value_base64.as_ref().map_or(0, |text| text.0.len());
+        plain + base64.div_ceil(4) * 3
+    }
+
     pub(crate) fn take_value(&mut self) -> Result<GivenValue<'a>, Problem> {
         match (self.value, self.value_base64.take()) {
             (Some(_), Some(_)) => Err(Problem::new(
@@ -470,7 +505,7 @@ impl<'a> SetRequest<'a> {
                 "expected value or value_base64",
             )),
             (None, Some(text)) => Ok(GivenValue {
-                bytes: Cow::Owned(base64("value_base64", text.as_bytes())?),
+                bytes: Cow::Owned(base64("value_base64", text.0.as_bytes())?),
                 json: false,
             }),
             (Some(raw), None) => json_value(raw),
