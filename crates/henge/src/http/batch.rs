@@ -47,9 +47,7 @@ impl<'a> Results<'a> {
         result: Result<(), Problem>,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Result<(), Problem> {
-        if self.count > 0 {
-            self.out.push(b',');
-        }
+        self.separate();
         match result {
             Ok(()) => write(&mut self.out),
             Err(problem) => {
@@ -63,11 +61,16 @@ impl<'a> Results<'a> {
         self.pushed().await
     }
 
-    /// Adds the error of a result whose key cannot be shown.
-    async fn push_unnamed(&mut self, problem: Problem) -> Result<(), Problem> {
+    /// Sets a result apart from the one before.
+    fn separate(&mut self) {
         if self.count > 0 {
             self.out.push(b',');
         }
+    }
+
+    /// Adds the error of a result whose key cannot be shown.
+    async fn push_unnamed(&mut self, problem: Problem) -> Result<(), Problem> {
+        self.separate();
         self.out.push(b'{');
         problem.write_error(&mut self.out);
         self.out.push(b'}');
@@ -185,17 +188,30 @@ pub(crate) async fn mget(local: Rc<Local>, body: Incoming) -> Outcome {
         match found.raw_in_time().await {
             Err(problem) => results.push(key, Err(problem), |_| ()).await,
             Ok(raw) => {
-                let value = (&raw[..], found.json);
-                let len = item_len(key, value);
+                let (key, raw) = (Bytes::copy_from_slice(key), (raw, found.json));
+                let (of_key, of_raw) = (key.clone(), raw.clone());
+                let work = move || Ok(item_len(&of_key, (&of_raw.0, of_raw.1)));
+                let len = in_time(raw.0.len(), work).await?;
                 if !results.has_room(len) {
-                    return results.push(key, Err(too_large()), |_| ()).await;
+                    return results.push(&key, Err(too_large()), |_| ()).await;
                 }
                 results.reserve(len)?;
-                let write = |out: &mut Vec<u8>| {
+                results.separate();
+                let mut out = std::mem::take(&mut results.out);
+                let work = move || {
                     let (version, expires_at_ms) = (found.version, found.expires_at_ms);
-                    write_item(out, key, value, version, expires_at_ms, now_ms);
+                    write_item(
+                        &mut out,
+                        &key,
+                        (&raw.0, raw.1),
+                        version,
+                        expires_at_ms,
+                        now_ms,
+                    );
+                    Ok(out)
                 };
-                results.push(key, Ok(()), write).await
+                results.out = in_time(len, work).await?;
+                results.pushed().await
             }
         }
     })
@@ -231,9 +247,10 @@ async fn each_key<'a>(
     answer: impl AsyncFn(&mut Results<'a>, &[u8]) -> Result<(), Problem>,
 ) -> Outcome {
     let body = json_body(local, body).await?;
-    let request = KeysRequest::parse(&body.bytes, local.shared.limits().max_batch_items)?;
-    // The keys are copies.
-    drop(body);
+    let len = body.bytes.len();
+    let most = local.shared.limits().max_batch_items;
+    let work = move || KeysRequest::parse(&body.bytes, most);
+    let request = in_time(len, work).await?;
     let mut results = Results::new(local);
     for key in request.keys {
         match key.into_key() {

@@ -371,8 +371,7 @@ pub(crate) fn remove(
 
 /// `POST /incr`.
 pub(crate) async fn incr(local: Rc<Local>, body: Incoming) -> Outcome {
-    let body = json_body(&local, body).await?;
-    let mut request: IncrRequest = parse(&body.bytes)?;
+    let mut request: IncrRequest = parsed_body(&local, body).await?;
     let key = request.take_key()?;
     let now_ms = local.shared.clock.now_ms();
     let command = Command {
@@ -405,8 +404,7 @@ pub(crate) async fn incr(local: Rc<Local>, body: Incoming) -> Outcome {
 
 /// `POST /expire`.
 pub(crate) async fn expire(local: Rc<Local>, body: Incoming) -> Outcome {
-    let body = json_body(&local, body).await?;
-    let mut request: ExpireRequest = parse(&body.bytes)?;
+    let mut request: ExpireRequest = parsed_body(&local, body).await?;
     let key = request.take_key()?;
     if request.ttl.is_none() {
         return Err(Problem::new(
@@ -499,8 +497,7 @@ fn key_of(query: Option<&str>) -> Result<Cow<'_, [u8]>, Problem> {
 
 /// The key of a body that holds nothing else.
 async fn key_in(local: &Local, body: Incoming) -> Result<Vec<u8>, Problem> {
-    let body = json_body(local, body).await?;
-    let request: KeyRequest = parse(&body.bytes)?;
+    let request: KeyRequest = parsed_body(local, body).await?;
     request.into_key()
 }
 
@@ -515,12 +512,12 @@ pub(crate) async fn json_body(local: &Local, body: Incoming) -> Result<Whole, Pr
 }
 
 /// The same, read as what is expected of it.
-pub(crate) async fn parsed_body<T: for<'de> Deserialize<'de>>(
+pub(crate) async fn parsed_body<T: for<'de> Deserialize<'de> + Send + 'static>(
     local: &Local,
     body: Incoming,
 ) -> Result<T, Problem> {
     let body = json_body(local, body).await?;
-    parse(&body.bytes)
+    in_time(body.bytes.len(), move || parse(&body.bytes)).await
 }
 
 pub(crate) fn missing() -> Problem {
