@@ -298,6 +298,46 @@ fn bodies_in_flight_are_bounded() {
     still_serves(node.local_addr());
 }
 
+/// A body of JSON and the value decoded from it are both there at once, and both count.
+#[test]
+fn decoded_values_in_flight_are_bounded() {
+    let node = node(&[
+        ("limits.max_value_bytes", "2MiB"),
+        ("limits.max_body_bytes", "3MiB"),
+        ("limits.max_inflight_bytes", "3MiB"),
+        ("compression.algorithm", "none"),
+    ]);
+    let mut client = Client::connect(node.local_addr());
+    for (len, status) in [(1_000_000, 200), (2_000_000, 503)] {
+        let value = "v".repeat(len);
+        let base64 = "dnZ2".repeat(len / 3);
+        for member in [
+            format!(r#""value":"{value}""#),
+            format!(r#""value":"\n{value}""#),
+            format!(r#""value":["{value}"]"#),
+            format!(r#""value_base64":"{base64}""#),
+        ] {
+            let set = client.post("/set", &format!(r#"{{"key":"k",{member}}}"#));
+            assert_eq!(set.status, status, "{member:.20} {}", set.text());
+            let mset = client.post("/mset", &format!(r#"{{"items":[{{"key":"k",{member}}}]}}"#));
+            assert_eq!(mset.status, status, "{member:.20} {}", mset.text());
+            if status == 503 {
+                assert_eq!(set.code(), "overloaded");
+            } else {
+                let got = client.get("/get?key=k").json()["value"].clone();
+                let mget = client.post("/mget", r#"{"keys":["none","k"]}"#).json();
+                assert_eq!(mget["results"][1]["value"], got, "{member:.20}");
+                let got = got.as_str().or(got[0].as_str()).expect("text").to_owned();
+                assert!(got.trim_start().bytes().all(|byte| byte == b'v'));
+                assert!(got.len() >= len / 3 * 3, "{member:.20}");
+            }
+            let stats = client.get("/metrics/json").json();
+            assert_eq!(stats["memory"]["in_flight_bytes"], 0);
+        }
+    }
+    still_serves(node.local_addr());
+}
+
 #[test]
 fn too_many_connections_are_turned_away() {
     let node = node(&[("limits.max_connections", "2")]);
