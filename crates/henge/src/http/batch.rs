@@ -9,10 +9,11 @@ use hyper::body::Incoming;
 
 use super::json;
 use super::problem::{Code, Problem};
-use super::requests::{KeysRequest, MsetRequest, NamedKey, parse};
+use super::requests::{KeysRequest, MsetRequest, SetRequest};
 use super::service::{Outcome, Whole, json_response};
 use super::single::{
-    json_body, missing, overloaded, parsed_body, remove, store, write_item, write_stored,
+    Setting, in_time, item_len, json_body, missing, overloaded, remove, store, write_item,
+    write_stored,
 };
 use super::values::Found;
 use crate::net::data_thread::Local;
@@ -46,9 +47,7 @@ impl<'a> Results<'a> {
         result: Result<(), Problem>,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> Result<(), Problem> {
-        if self.count > 0 {
-            self.out.push(b',');
-        }
+        self.separate();
         match result {
             Ok(()) => write(&mut self.out),
             Err(problem) => {
@@ -62,11 +61,16 @@ impl<'a> Results<'a> {
         self.pushed().await
     }
 
-    /// Adds the error of a result whose key cannot be shown.
-    async fn push_unnamed(&mut self, problem: Problem) -> Result<(), Problem> {
+    /// Sets a result apart from the one before.
+    fn separate(&mut self) {
         if self.count > 0 {
             self.out.push(b',');
         }
+    }
+
+    /// Adds the error of a result whose key cannot be shown.
+    async fn push_unnamed(&mut self, problem: Problem) -> Result<(), Problem> {
+        self.separate();
         self.out.push(b'{');
         problem.write_error(&mut self.out);
         self.out.push(b'}');
@@ -84,9 +88,24 @@ impl<'a> Results<'a> {
         Ok(())
     }
 
-    /// Whether a value of this length may still be answered.
+    /// Whether a result of this length may still be answered.
     fn has_room(&self, len: usize) -> bool {
         self.out.len() + len <= self.local.shared.limits().max_body_bytes
+    }
+
+    /// Makes room for a result before it is written, so that the buffer doubles no further than answers go.
+    fn reserve(&mut self, len: usize) -> Result<(), Problem> {
+        let needed = self.out.len() + len;
+        if needed <= self.out.capacity() {
+            return Ok(());
+        }
+        let most = self.local.shared.limits().max_body_bytes;
+        let capacity = (2 * self.out.capacity()).min(most).max(needed);
+        if !self.hold.set(capacity) {
+            return Err(overloaded());
+        }
+        self.out.reserve_exact(capacity - self.out.len());
+        Ok(())
     }
 
     fn finish(mut self) -> Whole {
@@ -98,19 +117,43 @@ impl<'a> Results<'a> {
 /// `POST /mset`.
 pub(crate) async fn mset(local: Rc<Local>, body: Incoming) -> Outcome {
     let body = json_body(&local, body).await?;
-    let request: MsetRequest<'_> = parse(&body.bytes)?;
-    check_count(&local, request.items.len())?;
+    let now_ms = local.shared.clock.now_ms();
+    let most = local.shared.limits().max_batch_items;
+    let mut hold = local.shared.in_flight.hold();
+    let bytes = body.bytes.clone();
+    let work = move || {
+        let request = MsetRequest::parse(&bytes, most)?;
+        let len = request.items.iter().map(SetRequest::value_len_bound).sum();
+        if !hold.set(len) {
+            return Err(overloaded());
+        }
+        let settings = request.items.into_iter().map(|mut item| {
+            let key = item.take_key()?;
+            let setting = Setting::of(&mut item, &bytes, now_ms);
+            Ok((key, setting))
+        });
+        Ok((settings.collect::<Vec<Result<_, Problem>>>(), hold))
+    };
+    let (settings, _hold) = in_time(body.bytes.len(), work).await?;
     let mut results = Results::new(&local);
-    for mut item in request.items {
-        match item.take_key() {
-            Err(problem) => results.push_unnamed(problem).await?,
-            Ok(key) => match store(&local, &key, &mut item).await {
-                Err(problem) => results.push(&key, Err(problem), |_| ()).await?,
-                Ok((state, now_ms)) => {
-                    let write = |out: &mut Vec<u8>| write_stored(out, &key, state, now_ms);
-                    results.push(&key, Ok(()), write).await?;
-                }
-            },
+    for item in settings {
+        let (key, setting) = match item {
+            Ok(item) => item,
+            Err(problem) => {
+                results.push_unnamed(problem).await?;
+                continue;
+            }
+        };
+        let stored = match setting {
+            Ok(setting) => store(&local, &key, setting).await,
+            Err(problem) => Err(problem),
+        };
+        match stored {
+            Err(problem) => results.push(&key, Err(problem), |_| ()).await?,
+            Ok((state, now_ms)) => {
+                let write = |out: &mut Vec<u8>| write_stored(out, &key, state, now_ms);
+                results.push(&key, Ok(()), write).await?;
+            }
         }
     }
     Ok(results.finish())
@@ -118,19 +161,10 @@ pub(crate) async fn mset(local: Rc<Local>, body: Incoming) -> Outcome {
 
 /// `POST /mget`.
 pub(crate) async fn mget(local: Rc<Local>, body: Incoming) -> Outcome {
-    let keys = keys_in(&local, body).await?;
-    let mut results = Results::new(&local);
-    for key in keys {
-        let key = match key.into_key() {
-            Ok(key) => key,
-            Err(problem) => {
-                results.push_unnamed(problem).await?;
-                continue;
-            }
-        };
+    each_key(&local, body, async |results, key| {
         let now_ms = local.shared.clock.now_ms();
         let command = Command {
-            key: &key,
+            key,
             operation: Operation::Get,
         };
         let cache = &local.shared.cache;
@@ -140,72 +174,89 @@ pub(crate) async fn mget(local: Rc<Local>, body: Incoming) -> Outcome {
             other => unreachable!("{other:?} to a get"),
         });
         let Some(found) = found else {
-            results.push(&key, Err(missing()), |_| ()).await?;
-            continue;
+            return results.push(key, Err(missing()), |_| ()).await;
         };
+        let too_large = || {
+            let detail =
+                "answers to batches end at limits.max_body_bytes; ask for this key by /get";
+            Problem::new(Code::AnswerTooLarge, detail)
+        };
+        // What cannot fit even without escapes is not decompressed.
         if !results.has_room(found.raw_len as usize) {
-            let detail = "answers end at limits.max_body_bytes; ask for this key again";
-            let problem = Problem::new(Code::AnswerTooLarge, detail);
-            results.push(&key, Err(problem), |_| ()).await?;
-            continue;
+            return results.push(key, Err(too_large()), |_| ()).await;
         }
         match found.raw_in_time().await {
-            Err(problem) => results.push(&key, Err(problem), |_| ()).await?,
+            Err(problem) => results.push(key, Err(problem), |_| ()).await,
             Ok(raw) => {
-                let value = (&raw[..], found.json);
-                let write = |out: &mut Vec<u8>| {
+                let (key, raw) = (Bytes::copy_from_slice(key), (raw, found.json));
+                let (of_key, of_raw) = (key.clone(), raw.clone());
+                let work = move || Ok(item_len(&of_key, (&of_raw.0, of_raw.1)));
+                let len = in_time(raw.0.len(), work).await?;
+                if !results.has_room(len) {
+                    return results.push(&key, Err(too_large()), |_| ()).await;
+                }
+                results.reserve(len)?;
+                results.separate();
+                let mut out = std::mem::take(&mut results.out);
+                let work = move || {
                     let (version, expires_at_ms) = (found.version, found.expires_at_ms);
-                    write_item(out, &key, value, version, expires_at_ms, now_ms);
+                    write_item(
+                        &mut out,
+                        &key,
+                        (&raw.0, raw.1),
+                        version,
+                        expires_at_ms,
+                        now_ms,
+                    );
+                    Ok(out)
                 };
-                results.push(&key, Ok(()), write).await?;
+                results.out = in_time(len, work).await?;
+                results.pushed().await
             }
         }
-    }
-    Ok(results.finish())
+    })
+    .await
 }
 
 /// `POST /mdelete`.
 pub(crate) async fn mdelete(local: Rc<Local>, body: Incoming) -> Outcome {
-    let keys = keys_in(&local, body).await?;
-    let mut results = Results::new(&local);
-    for key in keys {
-        let key = match key.into_key() {
-            Ok(key) => key,
-            Err(problem) => {
-                results.push_unnamed(problem).await?;
-                continue;
-            }
-        };
+    each_key(&local, body, async |results, key| {
         let now_ms = local.shared.clock.now_ms();
-        match remove(&local, &key, Precondition::NONE, now_ms) {
-            Err(problem) => results.push(&key, Err(problem), |_| ()).await?,
+        match remove(&local, key, Precondition::NONE, now_ms) {
+            Err(problem) => results.push(key, Err(problem), |_| ()).await,
             Ok(deleted) => {
                 let write = |out: &mut Vec<u8>| {
                     out.push(b'{');
-                    json::write_bytes(out, "key", &key);
+                    json::write_bytes(out, "key", key);
                     let deleted = if deleted { "true" } else { "false" };
                     out.extend_from_slice(b",\"deleted\":");
                     out.extend_from_slice(deleted.as_bytes());
                     out.push(b'}');
                 };
-                results.push(&key, Ok(()), write).await?;
+                results.push(key, Ok(()), write).await
             }
+        }
+    })
+    .await
+}
+
+/// Answers each key of a body with one result, which `answer` pushes.
+async fn each_key<'a>(
+    local: &'a Local,
+    body: Incoming,
+    answer: impl AsyncFn(&mut Results<'a>, &[u8]) -> Result<(), Problem>,
+) -> Outcome {
+    let body = json_body(local, body).await?;
+    let len = body.bytes.len();
+    let most = local.shared.limits().max_batch_items;
+    let work = move || KeysRequest::parse(&body.bytes, most);
+    let request = in_time(len, work).await?;
+    let mut results = Results::new(local);
+    for key in request.keys {
+        match key.into_key() {
+            Ok(key) => answer(&mut results, &key).await?,
+            Err(problem) => results.push_unnamed(problem).await?,
         }
     }
     Ok(results.finish())
-}
-
-async fn keys_in(local: &Local, body: Incoming) -> Result<Vec<NamedKey>, Problem> {
-    let request: KeysRequest = parsed_body(local, body).await?;
-    check_count(local, request.keys.len())?;
-    Ok(request.keys)
-}
-
-fn check_count(local: &Local, count: usize) -> Result<(), Problem> {
-    let most = local.shared.limits().max_batch_items;
-    if count <= most {
-        return Ok(());
-    }
-    let detail = format!("it holds {count}; the most is limits.max_batch_items, {most}");
-    Err(Problem::new(Code::BatchTooLarge, detail))
 }

@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::header::CONTENT_ENCODING;
+use http::{HeaderMap, HeaderValue};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 
@@ -20,6 +22,24 @@ pub(crate) struct Whole {
     pub(crate) bytes: Bytes,
     /// The part of the node's memory that it takes, until this is dropped.
     _hold: Hold,
+}
+
+/// Refuses a body that is encoded: the node would have to bound what comes out of it too.
+pub(crate) fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
+    let identity = |value: &&HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
+    match headers
+        .get_all(CONTENT_ENCODING)
+        .iter()
+        .find(|value| !identity(value))
+    {
+        None => Ok(()),
+        Some(encoding) => {
+            let detail = format!(
+                "Content-Encoding is {encoding:?}; send the body as it is, the node compresses values"
+            );
+            Err(Problem::new(Code::UnsupportedEncoding, detail).closing())
+        }
+    }
 }
 
 /// Reads a body of at most `limit` bytes. `too_large` names the limit for the client.

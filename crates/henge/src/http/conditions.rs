@@ -88,8 +88,16 @@ fn tags(
             found = Some(Tags::Any);
             continue;
         }
+        let mut listed = false;
         let mut rest = line.trim_ascii_start();
         loop {
+            // A list may have empty elements (RFC 9110, 5.6.1.2).
+            while let [b',', more @ ..] = rest {
+                rest = more.trim_ascii_start();
+            }
+            if rest.is_empty() && listed {
+                break;
+            }
             let (weak, tag) = match rest {
                 [b'W', b'/', b'"', tag @ ..] => (true, tag),
                 [b'"', tag @ ..] => (false, tag),
@@ -106,11 +114,10 @@ fn tags(
                 Tags::Any => {}
                 Tags::Versions(versions) => versions.extend(version),
             }
+            listed = true;
             rest = tag[end + 1..].trim_ascii_start();
-            match rest {
-                [] => break,
-                [b',', more @ ..] => rest = more.trim_ascii_start(),
-                _ => return Err(invalid(line)),
+            if !matches!(rest, [] | [b',', ..]) {
+                return Err(invalid(line));
             }
         }
     }
@@ -142,7 +149,13 @@ mod tests {
             ("if-match", "1-2", None),
             ("if-match", "", None),
             ("if-match", r#""1-2"#, None),
-            ("if-match", r#""1-2","#, None),
+            ("if-match", r#""1-2","#, Some("[1-2]")),
+            (
+                "if-none-match",
+                r#", "1-2" ,, "3-4" , ,"#,
+                Some("[1-2, 3-4]"),
+            ),
+            ("if-match", ",", None),
             ("if-match", r#""1-2" "3-4""#, None),
         ] {
             assert_eq!(parsed(name, value).as_deref(), expected, "{name}: {value}");

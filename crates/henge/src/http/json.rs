@@ -45,6 +45,26 @@ pub(crate) fn write_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
+/// How long `write_string` makes it. One pass, for what is too large to be written into a buffer that doubles.
+fn string_len(text: &str) -> usize {
+    // The tables' letters stand for two bytes, but for `\u00xx`.
+    let grown = |&byte: &u8| match ESCAPES[usize::from(byte)] {
+        0 => 1,
+        b'u' => 6,
+        _ => 2,
+    };
+    2 + text.as_bytes().iter().map(grown).sum::<usize>()
+}
+
+/// How long `write_bytes` makes it.
+pub(crate) fn bytes_len(name: &str, bytes: &[u8]) -> usize {
+    let value = match std::str::from_utf8(bytes) {
+        Ok(text) => string_len(text),
+        Err(_) => "_base64".len() + 2 + bytes.len().div_ceil(3) * 4,
+    };
+    name.len() + "\"\":".len() + value
+}
+
 /// A member of bytes: under `name` if they are UTF-8, else under `name_base64`.
 pub(crate) fn write_bytes(out: &mut Vec<u8>, name: &str, bytes: &[u8]) {
     out.push(b'"');
@@ -141,10 +161,17 @@ mod tests {
             let json = written(|out| write_string(out, text));
             let read = serde_json::from_str::<String>(&json).ok();
             assert_eq!(read.as_deref(), Some(text), "{json}");
+            let member = written(|out| write_bytes(out, "value", text.as_bytes()));
+            assert_eq!(member.len(), bytes_len("value", text.as_bytes()));
         }
         assert_eq!(written(|out| write_bytes(out, "key", b"a")), r#""key":"a""#);
         let bytes = written(|out| write_bytes(out, "key", b"\xff\0"));
         assert_eq!(bytes, r#""key_base64":"/wA=""#);
+        for len in 1..9 {
+            let binary = vec![0xff; len];
+            let member = written(|out| write_bytes(out, "key", &binary));
+            assert_eq!(member.len(), bytes_len("key", &binary));
+        }
     }
 
     #[test]

@@ -126,13 +126,19 @@ fn shape(id: RouteId) -> Shape {
             &["prefix", "cursor", "limit"],
             None,
             (200, "Page"),
-            &[Code::InvalidCursor, Code::InvalidLimit],
+            &[Code::InvalidCursor, Code::InvalidLimit, Code::Overloaded],
         ),
         RouteId::KeysPost => shape(
             &[],
             Some("ScanRequest"),
             (200, "Page"),
-            &[Code::InvalidCursor, Code::InvalidLimit],
+            &[
+                Code::InvalidCursor,
+                Code::InvalidLimit,
+                Code::KeyConflict,
+                Code::InvalidBase64,
+                Code::Overloaded,
+            ],
         ),
         RouteId::Flush => shape(&[], None, (200, "Flushed"), &[Code::Internal]),
         RouteId::RawGet => shape(

@@ -76,15 +76,7 @@ pub(crate) async fn put(local: Rc<Local>, request: Request<Incoming>) -> Outcome
     let key = key_of(&request)?.into_owned();
     let (parts, body) = request.into_parts();
     let headers = &parts.headers;
-    let encoding = headers.get(CONTENT_ENCODING);
-    if let Some(encoding) =
-        encoding.filter(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
-    {
-        let detail = format!(
-            "Content-Encoding is {encoding:?}; send the value as it is, the node compresses it"
-        );
-        return Err(Problem::new(Code::UnsupportedEncoding, detail).closing());
-    }
+    body::check_encoding(headers)?;
     let content_type = content_type(headers)?;
     let ttl = ttl(headers)?;
     let conditions = Conditions::of(headers)?;
@@ -268,7 +260,11 @@ fn content_type(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
 
 /// X-TTL, or else max-age.
 fn ttl(headers: &HeaderMap) -> Result<Option<f64>, Problem> {
-    if let Some(value) = headers.get(X_TTL) {
+    let mut given = headers.get_all(X_TTL).iter();
+    if let Some(value) = given.next() {
+        if given.next().is_some() {
+            return Err(Problem::new(Code::InvalidTtl, "X-TTL is given twice"));
+        }
         let text = value.to_str().unwrap_or_default();
         return lifetime::parse("X-TTL", text).map(Some);
     }

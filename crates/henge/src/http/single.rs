@@ -1,5 +1,6 @@
 //! The JSON routes of one key. Each reads its key from the query or the body, runs one command, and writes one object.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -15,12 +16,16 @@ use super::requests::{
     ExpireRequest, IncrRequest, KeyRequest, SetCondition, SetRequest, parse, query_key,
 };
 use super::service::{Answer, Outcome, json_response};
-use super::values::{Found, encode};
+use super::values::{Found, SHARED_BYTES, encode};
 use super::{json, lifetime, query};
 use crate::net::data_thread::Local;
+use crate::net::inflight::Hold;
 
 /// What is written as JSON while the shard is locked, in bytes; some 2 us. Larger values are copied out first.
 const INLINE_BYTES: usize = 4 * 1024;
+
+/// What is read or written as JSON on a data thread, in bytes: some 200 us where every byte is escaped.
+const JSON_INLINE_BYTES: usize = 256 * 1024;
 
 /// `GET /get`, the hottest of all.
 #[inline]
@@ -83,44 +88,70 @@ fn look_up(local: &Rc<Local>, key: &[u8], now_ms: u64) -> Answer {
     local.scratch.replace(scratch);
     match found {
         Err(problem) => Answer::Now(Err(problem)),
-        Ok(found) if found.is_quick() => {
+        Ok(found) if found.is_quick() && found.raw_len as usize <= JSON_INLINE_BYTES => {
+            let hold = local.shared.in_flight.hold();
             let answer = found
                 .raw()
-                .and_then(|raw| large_item(local, key, &found, &raw, now_ms));
-            Answer::Now(answer)
+                .and_then(|raw| large_item(hold, key, &found, &raw, now_ms));
+            Answer::Now(answer.map(json_response))
         }
         Ok(found) => {
             let (local, key) = (Rc::clone(local), key.to_vec());
+            let raw_len = found.raw_len as usize;
             Answer::later(async move {
                 let raw = found.raw_in_time().await?;
-                large_item(&local, &key, &found, &raw, now_ms)
+                let hold = local.shared.in_flight.hold();
+                let work = move || large_item(hold, &key, &found, &raw, now_ms);
+                in_time(raw_len, work).await.map(json_response)
             })
         }
     }
 }
 
-/// An item whose value is out of the shard. Its JSON is a buffer of its own, held against the node's bound.
-fn large_item(local: &Local, key: &[u8], found: &Found, raw: &[u8], now_ms: u64) -> Outcome {
-    let mut hold = local.shared.in_flight.hold();
-    let mut out = Vec::new();
-    if !hold.set(raw.len() + raw.len() / 8) {
-        return Err(overloaded());
-    }
-    out.reserve(raw.len() + raw.len() / 16 + key.len() + 96);
+/// An item whose value is out of the shard. Its JSON is a buffer of its own, of just its size, held against the node's
+/// bound: escapes may make it six times as long as the value, and a buffer that doubles takes twice that.
+fn large_item(
+    mut hold: Hold,
+    key: &[u8],
+    found: &Found,
+    raw: &[u8],
+    now_ms: u64,
+) -> Result<Bytes, Problem> {
     let value = (raw, found.json);
-    write_item(
-        &mut out,
-        key,
-        value,
-        found.version,
-        found.expires_at_ms,
-        now_ms,
-    );
-    // Escapes may have made it up to six times as long.
-    if !hold.set(out.capacity()) {
+    let len = item_len(key, value);
+    if !hold.set(len) {
         return Err(overloaded());
     }
-    Ok(json_response(hold.attach(Bytes::from(out))))
+    let mut out = Vec::with_capacity(len);
+    let (version, expires_at_ms) = (found.version, found.expires_at_ms);
+    write_item(&mut out, key, value, version, expires_at_ms, now_ms);
+    Ok(hold.attach(Bytes::from(out)))
+}
+
+/// Works on so many bytes of JSON or base64: at once, or on the blocking pool if others would wait for it.
+pub(crate) async fn in_time<T: Send + 'static>(
+    len: usize,
+    work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    if len <= JSON_INLINE_BYTES {
+        return work();
+    }
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|_| Err(Problem::new(Code::Internal, "the work was cut off")))
+}
+
+/// The most that the braces, the names, the lifetime and the version of an item take.
+const ITEM_BYTES: usize = 128;
+
+/// At least the length of what `write_item` writes, and hardly more.
+pub(crate) fn item_len(key: &[u8], (value, is_json): (&[u8], bool)) -> usize {
+    let value = if is_json {
+        value.len()
+    } else {
+        json::bytes_len("value", value)
+    };
+    ITEM_BYTES + json::bytes_len("key", key) + value
 }
 
 /// `{"key","value","ttl","version"}`.
@@ -168,38 +199,82 @@ pub(crate) fn write_stored(
 /// `POST /set`.
 pub(crate) async fn set(local: Rc<Local>, body: Incoming) -> Outcome {
     let body = json_body(&local, body).await?;
-    let mut request: SetRequest<'_> = parse(&body.bytes)?;
-    let key = request.take_key()?;
-    let (stored, now_ms) = store(&local, &key, &mut request).await?;
+    let now_ms = local.shared.clock.now_ms();
+    let mut hold = local.shared.in_flight.hold();
+    let bytes = body.bytes.clone();
+    let work = move || {
+        let mut request: SetRequest<'_> = parse(&bytes)?;
+        let key = request.take_key()?;
+        if !hold.set(request.value_len_bound()) {
+            return Err(overloaded());
+        }
+        Ok((key, Setting::of(&mut request, &bytes, now_ms)?, hold))
+    };
+    let (key, setting, _hold) = in_time(body.bytes.len(), work).await?;
+    let (stored, now_ms) = store(&local, &key, setting).await?;
     Ok(local.write_json(|out| write_stored(out, &key, stored, now_ms)))
+}
+
+/// One value to store, checked and decoded.
+pub(crate) struct Setting {
+    value: Bytes,
+    json: bool,
+    condition: SetCondition,
+    ttl: Option<f64>,
+    keep_ttl: bool,
+}
+
+impl Setting {
+    /// Reads it from a request that stands in `body`.
+    pub(crate) fn of(
+        request: &mut SetRequest<'_>,
+        body: &Bytes,
+        now_ms: u64,
+    ) -> Result<Self, Problem> {
+        let (ttl, keep_ttl) = (request.ttl, request.keep_ttl);
+        if keep_ttl && ttl.is_some() {
+            return Err(Problem::new(
+                Code::InvalidTtl,
+                "give ttl or keep_ttl, not both",
+            ));
+        }
+        let condition = request.condition()?;
+        // Checked before the value is worked on; the deadline counts from when it is stored.
+        lifetime::expiry(ttl, now_ms)?;
+        let given = request.take_value()?;
+        let value = match given.bytes {
+            // What the cache copies may stay a part of the body.
+            Cow::Borrowed(part) if part.len() < SHARED_BYTES => body.slice_ref(part),
+            // What it may keep takes no more than its size.
+            bytes => {
+                let mut owned = bytes.into_owned();
+                owned.shrink_to_fit();
+                Bytes::from(owned)
+            }
+        };
+        Ok(Self {
+            value,
+            json: given.json,
+            condition,
+            ttl,
+            keep_ttl,
+        })
+    }
 }
 
 /// Stores one value; answers the item's state after it, and when that was, so that the lifetime is answered as given.
 pub(crate) async fn store(
     local: &Local,
     key: &[u8],
-    request: &mut SetRequest<'_>,
+    setting: Setting,
 ) -> Result<((Version, Option<u64>), u64), Problem> {
-    if request.keep_ttl && request.ttl.is_some() {
-        return Err(Problem::new(
-            Code::InvalidTtl,
-            "give ttl or keep_ttl, not both",
-        ));
-    }
-    let condition = request.condition()?;
-    // Checked before the value is worked on; the deadline counts from when it is stored.
-    lifetime::expiry(request.ttl, local.shared.clock.now_ms())?;
-    let given = request.take_value()?;
-    // Borrowed text is a part of the body, so it is copied; what may be kept takes no more than its size.
-    let mut owned = given.bytes.into_owned();
-    owned.shrink_to_fit();
-    let bytes = Bytes::from(owned);
-    let encoded = encode(local, bytes, given.json).await?;
+    let condition = setting.condition;
+    let encoded = encode(local, setting.value, setting.json).await?;
     let now_ms = local.shared.clock.now_ms();
-    let expiry = if request.keep_ttl {
+    let expiry = if setting.keep_ttl {
         Expiry::Keep
     } else {
-        lifetime::expiry(request.ttl, now_ms)?
+        lifetime::expiry(setting.ttl, now_ms)?
     };
     let versions;
     let precondition = match condition {
@@ -296,8 +371,7 @@ pub(crate) fn remove(
 
 /// `POST /incr`.
 pub(crate) async fn incr(local: Rc<Local>, body: Incoming) -> Outcome {
-    let body = json_body(&local, body).await?;
-    let mut request: IncrRequest = parse(&body.bytes)?;
+    let mut request: IncrRequest = parsed_body(&local, body).await?;
     let key = request.take_key()?;
     let now_ms = local.shared.clock.now_ms();
     let command = Command {
@@ -330,8 +404,7 @@ pub(crate) async fn incr(local: Rc<Local>, body: Incoming) -> Outcome {
 
 /// `POST /expire`.
 pub(crate) async fn expire(local: Rc<Local>, body: Incoming) -> Outcome {
-    let body = json_body(&local, body).await?;
-    let mut request: ExpireRequest = parse(&body.bytes)?;
+    let mut request: ExpireRequest = parsed_body(&local, body).await?;
     let key = request.take_key()?;
     if request.ttl.is_none() {
         return Err(Problem::new(
@@ -417,15 +490,14 @@ fn peek(local: &Local, key: &[u8], now_ms: u64) -> Option<(Version, Option<u64>)
 }
 
 /// The key of a query.
-fn key_of(query: Option<&str>) -> Result<std::borrow::Cow<'_, [u8]>, Problem> {
+fn key_of(query: Option<&str>) -> Result<Cow<'_, [u8]>, Problem> {
     let [key, key_base64] = query::parse(query, ["key", "key_base64"])?;
     query_key(key, key_base64)
 }
 
 /// The key of a body that holds nothing else.
 async fn key_in(local: &Local, body: Incoming) -> Result<Vec<u8>, Problem> {
-    let body = json_body(local, body).await?;
-    let request: KeyRequest = parse(&body.bytes)?;
+    let request: KeyRequest = parsed_body(local, body).await?;
     request.into_key()
 }
 
@@ -440,12 +512,12 @@ pub(crate) async fn json_body(local: &Local, body: Incoming) -> Result<Whole, Pr
 }
 
 /// The same, read as what is expected of it.
-pub(crate) async fn parsed_body<T: for<'de> Deserialize<'de>>(
+pub(crate) async fn parsed_body<T: for<'de> Deserialize<'de> + Send + 'static>(
     local: &Local,
     body: Incoming,
 ) -> Result<T, Problem> {
     let body = json_body(local, body).await?;
-    parse(&body.bytes)
+    in_time(body.bytes.len(), move || parse(&body.bytes)).await
 }
 
 pub(crate) fn missing() -> Problem {
@@ -465,7 +537,7 @@ pub(crate) fn refused(refusal: Refusal) -> Problem {
         Refusal::PreconditionFailed(current) => Problem::precondition_failed(current),
         Refusal::NotAnInteger => Problem::new(
             Code::NotAnInteger,
-            "only a value of decimal digits, with a sign or without, can be added to",
+            "only decimal digits can be added to, with a minus or without; no plus sign, no leading zeros",
         ),
         Refusal::Overflow => Problem::new(
             Code::Overflow,

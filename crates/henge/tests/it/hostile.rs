@@ -98,22 +98,48 @@ fn keys_of_every_length() {
     }
 }
 
+/// A value that was taken can be read by a client whose parser has the common bound of 128, from a batch too.
 #[test]
-fn deep_json_is_kept_and_not_followed() {
+fn deep_json_is_refused() {
     let node = node(&[]);
     let mut client = Client::connect(node.local_addr());
-    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-    assert_eq!(
-        client
-            .post("/set", &format!(r#"{{"key":"d","value":{deep}}}"#))
-            .status,
-        200
-    );
-    assert_eq!(client.get("/cache/d").text(), deep);
+    for (depth, status) in [(124, 200), (125, 400), (100_000, 400)] {
+        for (open, close) in [("[", "]"), ("{\"\":", "}"), ("[\"]\\\"\",", "]")] {
+            let deep = format!("{}1{}", open.repeat(depth), close.repeat(depth));
+            let response = client.post("/set", &format!(r#"{{"key":"d","value":{deep}}}"#));
+            assert_eq!(response.status, status, "{depth}: {}", response.text());
+            if status == 200 {
+                assert_eq!(client.get("/cache/d").text(), deep);
+                let results = client.post("/mget", r#"{"keys":["d"]}"#).json();
+                assert!(!results["results"][0]["value"].is_null());
+            } else {
+                assert_eq!(response.code(), "invalid_value");
+                assert!(response.text().contains("deeper than 124"));
+            }
+        }
+    }
     assert_eq!(
         client.post("/set", &"[".repeat(100_000)).code(),
         "invalid_json"
     );
+    still_serves(node.local_addr());
+}
+
+/// They are counted while they are read: ninety megabytes of `{}` took gigabytes.
+#[test]
+fn a_batch_is_refused_at_the_first_item_too_many() {
+    let node = node(&[]);
+    let mut client = Client::connect(node.local_addr());
+    for (target, name, item) in [("/mset", "items", "{}"), ("/mget", "keys", "{}")] {
+        // What comes after that item is not even looked at, or this would be no JSON.
+        let items = vec![item; 1_000_000].join(",");
+        let body = format!(r#"{{"{name}":[{items},!"#);
+        let response = client.post(target, &body);
+        assert_eq!(response.code(), "batch_too_large", "{}", response.text());
+        let most = vec![item; 10_000].join(",");
+        let response = client.post(target, &format!(r#"{{"{name}":[{most}]}}"#));
+        assert_eq!(response.status, 200, "{target}");
+    }
     still_serves(node.local_addr());
 }
 
@@ -269,6 +295,46 @@ fn bodies_in_flight_are_bounded() {
         }
     }
     assert_eq!(refused, Some(()));
+    still_serves(node.local_addr());
+}
+
+/// A body of JSON and the value decoded from it are both there at once, and both count.
+#[test]
+fn decoded_values_in_flight_are_bounded() {
+    let node = node(&[
+        ("limits.max_value_bytes", "2MiB"),
+        ("limits.max_body_bytes", "3MiB"),
+        ("limits.max_inflight_bytes", "3MiB"),
+        ("compression.algorithm", "none"),
+    ]);
+    let mut client = Client::connect(node.local_addr());
+    for (len, status) in [(1_000_000, 200), (2_000_000, 503)] {
+        let value = "v".repeat(len);
+        let base64 = "dnZ2".repeat(len / 3);
+        for member in [
+            format!(r#""value":"{value}""#),
+            format!(r#""value":"\n{value}""#),
+            format!(r#""value":["{value}"]"#),
+            format!(r#""value_base64":"{base64}""#),
+        ] {
+            let set = client.post("/set", &format!(r#"{{"key":"k",{member}}}"#));
+            assert_eq!(set.status, status, "{member:.20} {}", set.text());
+            let mset = client.post("/mset", &format!(r#"{{"items":[{{"key":"k",{member}}}]}}"#));
+            assert_eq!(mset.status, status, "{member:.20} {}", mset.text());
+            if status == 503 {
+                assert_eq!(set.code(), "overloaded");
+            } else {
+                let got = client.get("/get?key=k").json()["value"].clone();
+                let mget = client.post("/mget", r#"{"keys":["none","k"]}"#).json();
+                assert_eq!(mget["results"][1]["value"], got, "{member:.20}");
+                let got = got.as_str().or(got[0].as_str()).expect("text").to_owned();
+                assert!(got.trim_start().bytes().all(|byte| byte == b'v'));
+                assert!(got.len() >= len / 3 * 3, "{member:.20}");
+            }
+            let stats = client.get("/metrics/json").json();
+            assert_eq!(stats["memory"]["in_flight_bytes"], 0);
+        }
+    }
     still_serves(node.local_addr());
 }
 

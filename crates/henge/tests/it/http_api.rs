@@ -199,6 +199,20 @@ fn values_come_back_as_they_were_given() {
             (
                 "POST",
                 "/set",
+                r#"{"key":"e","value":["\ud83e\uDDC0\u0041\\ud800"]}"#,
+                200,
+                stored("e"),
+            ),
+            (
+                "GET",
+                "/get?key=e",
+                "",
+                200,
+                item("e", json!(["🧀A\\ud800"])),
+            ),
+            (
+                "POST",
+                "/set",
                 "\n {\"key\" : \"s\",\t\"value\":\"spaced\"} \n",
                 200,
                 stored("s"),
@@ -499,6 +513,26 @@ fn an_answer_to_a_batch_is_bounded() {
     assert_eq!(results["results"][1]["error"]["code"], "answer_too_large");
 }
 
+/// Zeros are six times as long in JSON: what may be stored can be read. A buffer that doubled did not fit.
+#[test]
+fn a_value_that_escapes_make_long_can_be_read() {
+    let node = node(&[
+        ("limits.max_body_bytes", "2MiB"),
+        ("limits.max_value_bytes", "1MiB"),
+        ("limits.max_inflight_bytes", "7MiB"),
+    ]);
+    let mut client = Client::connect(node.local_addr());
+    let zeros = "A".repeat((1 << 20) / 3 * 4);
+    let body = json!({"key": "zeros", "value_base64": zeros}).to_string();
+    assert_eq!(client.post("/set", &body).status, 200);
+    let response = client.get("/get?key=zeros");
+    assert_eq!(response.status, 200, "{}", response.text());
+    let value = response.json()["value"].as_str().map(str::len);
+    assert_eq!(value, Some((1 << 20) / 3 * 3));
+    let result = client.post("/mget", r#"{"keys":["zeros"]}"#).json()["results"][0].clone();
+    assert_eq!(result["error"]["code"], "answer_too_large", "it is 6 MiB");
+}
+
 #[test]
 fn a_scan_returns_every_key() {
     let node = node(&[]);
@@ -537,6 +571,55 @@ fn a_scan_returns_every_key() {
     assert_eq!(scan("%FF"), ["/w=="]);
     let page = client.post("/keys", r#"{"prefix":"key:499"}"#);
     assert_eq!(page.status, 200);
+    let page = client.post("/keys", r#"{"prefix_base64":"/w","limit":1000}"#);
+    assert_eq!(page.json()["keys"], json!([]), "{}", page.text());
+    assert_eq!(
+        page.json()["keys_base64"],
+        json!(["/w=="]),
+        "{}",
+        page.text()
+    );
+    let page = client.post("/keys", r#"{"prefix_base64":"/w","prefix":"a"}"#);
+    assert_eq!(page.code(), "key_conflict");
+}
+
+/// A page ends at about a MiB, however long the keys are, and the scan still returns every key.
+#[test]
+fn a_page_of_long_keys_is_short() {
+    let node = node(&[]);
+    let mut client = Client::connect(node.local_addr());
+    for (filler, kind) in [("k", "keys"), ("\u{1}", "keys"), ("\u{ff}", "keys_base64")] {
+        client.post("/flush", "");
+        for number in 0..100 {
+            let text = format!("{number}:{}", filler.repeat(60_000));
+            if kind == "keys" {
+                let body = json!({"key": text, "value": 1}).to_string();
+                assert_eq!(client.post("/set", &body).status, 200);
+            } else {
+                let target = format!("/cache/{number}:{}", "%ff".repeat(20_000));
+                assert_eq!(client.request("PUT", &target, &[], b"v").status, 204);
+            }
+        }
+        let (mut found, mut cursor) = (Vec::new(), "0".to_owned());
+        loop {
+            let page = client.get(&format!("/keys?limit=1000&cursor={cursor}"));
+            assert_eq!(page.status, 200, "{}", page.text());
+            assert!(page.body.len() < 2 << 20, "{} bytes", page.body.len());
+            let page = page.json();
+            let keys = page[kind].as_array().into_iter().flatten();
+            found.extend(keys.map(|key| key.as_str().expect("text").to_owned()));
+            page["cursor"]
+                .as_str()
+                .expect("text")
+                .clone_into(&mut cursor);
+            if cursor == "0" {
+                break;
+            }
+        }
+        found.sort_unstable();
+        found.dedup();
+        assert_eq!(found.len(), 100, "{filler:?}");
+    }
 }
 
 #[test]

@@ -111,6 +111,8 @@ fn lifetimes() {
             assert!(seconds <= left && seconds > left - 1.0);
         }
     }
+    let twice = put(&mut client, "k", &[("x-ttl", "1"), ("x-ttl", "2")], b"v");
+    assert_eq!((twice.status, &*twice.code()), (400, "invalid_ttl"));
     for value in ["-1", "soon", "1e3", "99999999999999"] {
         let response = put(&mut client, "k", &[("x-ttl", value)], b"v");
         assert_eq!(
@@ -140,11 +142,13 @@ fn conditional_requests() {
     assert_ne!(old, new);
     let weak = format!("W/{new}");
     let list = format!("\"other\", {old} , {new}");
+    let gaps = format!(",{new},");
     for (method, header, value, status) in [
         ("GET", "if-none-match", &*new, 304),
         ("HEAD", "if-none-match", &new, 304),
         ("GET", "if-none-match", &weak, 304),
         ("GET", "if-none-match", &list, 304),
+        ("GET", "if-none-match", &gaps, 304),
         ("GET", "if-none-match", "*", 304),
         ("GET", "if-none-match", &old, 200),
         ("GET", "if-match", &new, 200),
