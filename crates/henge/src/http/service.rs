@@ -197,7 +197,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
     type Future = Answering;
 
     fn call(&self, request: Request<Incoming>) -> Answering {
-        let begun = self.pace.begin();
+        let begun = self.pace.begin(Instant::now);
         let has_body = !request.body().is_end_stream();
         let (route, level, answer) = match routes::find(request.method(), request.uri().path()) {
             Lookup::Found(route) if route.place == Place::Data => {

@@ -237,6 +237,32 @@ fn a_client_that_takes_no_answer_is_cut_off() {
     still_serves(node.local_addr());
 }
 
+/// The second of two pipelined requests is answered when the client has taken the first answer, by what is there then.
+#[test]
+fn a_request_that_waited_sees_no_expired_item() {
+    // The sweep must not find it first.
+    let node = node(&[("cache.cleanup_interval_ms", "60000")]);
+    let mut client = Client::connect(node.local_addr());
+    let value = vec![b'v'; 16 << 20];
+    let put = client.request("PUT", "/cache/big", &[("content-type", "a/b")], &value);
+    assert_eq!(put.status, 204);
+    for key in ["short", "witness"] {
+        let set = format!(r#"{{"key":"{key}","value":1,"ttl":0.3}}"#);
+        assert_eq!(client.post("/set", &set).status, 200);
+    }
+    let mut slow = Client::connect(node.local_addr());
+    slow.send(
+        b"GET /cache/big HTTP/1.1\r\nhost: t\r\n\r\nGET /get?key=short HTTP/1.1\r\nhost: t\r\n\r\n",
+    )
+    .expect("sent");
+    // Its own key is not looked at, since who finds an expired item takes it away.
+    while client.get("/get?key=witness").status == 200 {
+        std::thread::yield_now();
+    }
+    assert_eq!(slow.response(true).body.len(), value.len());
+    assert_eq!(slow.response(true).status, 404);
+}
+
 #[test]
 fn bodies_in_flight_are_bounded() {
     let node = node(&[
