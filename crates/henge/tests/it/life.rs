@@ -116,6 +116,23 @@ fn what_keeps_it_from_starting_is_one_line() {
     fs::remove_dir_all(&dir).expect("removed");
 }
 
+/// Found out before tokio would, which panics.
+#[test]
+fn too_few_file_handles_to_start_is_one_line() {
+    for limit in 6..=12 {
+        let mut command = Command::new("sh");
+        let script = format!("ulimit -n {limit} && exec \"$0\" --port=127.0.0.1:0");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_henge")]);
+        let (code, line) = fails(command);
+        assert_eq!(code, Some(1), "{limit}: {line}");
+        let part = format!("too few file handles: {limit} are allowed");
+        assert!(
+            line.contains(&part) && line.contains("ulimit -n"),
+            "{limit}: {line}"
+        );
+    }
+}
+
 /// With a limit so low that connections use it up, the node says so, keeps serving those that it has, and takes new ones
 /// when there are handles again.
 #[test]
