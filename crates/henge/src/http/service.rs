@@ -199,6 +199,9 @@ impl hyper::service::Service<Request<Incoming>> for Service {
     fn call(&self, request: Request<Incoming>) -> Answering {
         let begun = self.pace.begin(Instant::now);
         let has_body = !request.body().is_end_stream();
+        if has_body {
+            self.pace.announce_body(request.body().size_hint().exact());
+        }
         let (route, level, answer) = match routes::find(request.method(), request.uri().path()) {
             Lookup::Found(route) if route.place == Place::Data => {
                 match level::of(

@@ -84,6 +84,8 @@ pub(crate) struct Pace {
     fresh: Cell<bool>,
     /// Since when the client takes nothing of what waits for it.
     blocked: Cell<Option<Instant>>,
+    /// How long the last body is, by its Content-Length.
+    announced: Cell<Option<u64>>,
     /// A request's body was left unread.
     unread: Cell<bool>,
 }
@@ -97,6 +99,7 @@ impl Pace {
             received: Cell::new(now),
             fresh: Cell::new(false),
             blocked: Cell::new(None),
+            announced: Cell::new(None),
             unread: Cell::new(false),
         }
     }
@@ -120,6 +123,11 @@ impl Pace {
         self.since.set(now);
     }
 
+    /// The request has a body, which says that it is this long.
+    pub(crate) fn announce_body(&self, bytes: Option<u64>) {
+        self.announced.set(bytes);
+    }
+
     /// A body will not be read to its end.
     pub(crate) fn leave_unread(&self) {
         self.unread.set(true);
@@ -127,6 +135,11 @@ impl Pace {
 
     pub(crate) fn left_unread(&self) -> bool {
         self.unread.get()
+    }
+
+    /// What was announced of the last body.
+    pub(crate) fn announced_body(&self) -> Option<u64> {
+        self.announced.get()
     }
 
     #[inline]

@@ -263,6 +263,25 @@ fn a_request_that_waited_sees_no_expired_item() {
     assert_eq!(slow.response(true).status, 404);
 }
 
+/// A client that looks for the answer only after its whole body is sent, as most do.
+#[test]
+fn who_sends_all_of_too_large_a_body_reads_why_not() {
+    let node = node(&[
+        ("limits.max_value_bytes", "1MiB"),
+        ("limits.max_body_bytes", "2MiB"),
+    ]);
+    for (target, method, code) in [
+        ("/cache/k", "PUT", "value_too_large"),
+        ("/set", "POST", "body_too_large"),
+    ] {
+        let mut client = Client::connect(node.local_addr());
+        let response = client.request(method, target, &[], &vec![b'x'; 40 << 20]);
+        assert_eq!((response.status, &*response.code()), (413, code));
+        client.until_closed();
+    }
+    still_serves(node.local_addr());
+}
+
 #[test]
 fn bodies_in_flight_are_bounded() {
     let node = node(&[
