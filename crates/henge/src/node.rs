@@ -221,7 +221,7 @@ impl Node {
         self.inner.apply(config)
     }
 
-    /// Drains and stops: no new connections, idle ones close, what is in flight is answered within
+    /// Drains and stops: no new connections, idle ones close after a moment, what is in flight is answered within
     /// `server.shutdown_timeout_ms`. Answers whether all of it was.
     pub fn shutdown(mut self) -> bool {
         self.stop()

@@ -180,6 +180,10 @@ impl Service {
         if !response.status().is_success() && response.headers().contains_key(header::CONNECTION) {
             self.pace.leave_unread();
         }
+        if self.local.is_draining() {
+            let headers = response.headers_mut();
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         let now = Instant::now();
         self.pace.answered(now);
         self.local.counters.request(

@@ -39,6 +39,10 @@ const LINGER_ANNOUNCED_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 /// How much is read of what does not say, or says more: what a client may have had in its buffers and ours.
 const LINGER_BYTES: u64 = 8 * 1024 * 1024;
 
+/// How long an idle connection is kept once draining has begun, so that a request already on its way is answered, with
+/// `connection: close`. A round trip across a continent; a stop takes that much longer.
+const DRAIN_GRACE: Duration = Duration::from_millis(100);
+
 /// Serves a connection until either side closes it.
 pub(crate) async fn serve(socket: TcpStream, local: &Rc<Local>) {
     let pace = Rc::new(Pace::new(local.shared.live.load().patience, Instant::now()));
@@ -57,9 +61,6 @@ async fn serve_http(stream: Stream, pace: &Rc<Pace>, local: &Rc<Local>) {
             TokioIo::new(stream),
             Service::new(Rc::clone(local), Rc::clone(pace)),
         );
-    if local.is_draining() {
-        Pin::new(&mut connection).graceful_shutdown();
-    }
     let late = {
         let mut watch = Watch::new(pace, local);
         poll_fn(|cx| {
@@ -75,7 +76,7 @@ async fn serve_http(stream: Stream, pace: &Rc<Pace>, local: &Rc<Local>) {
             match watch.look(cx) {
                 Seen::Nothing => Poll::Pending,
                 Seen::Late(late) => Poll::Ready(Some(late)),
-                Seen::Drain => {
+                Seen::GraceOver => {
                     Pin::new(&mut connection).graceful_shutdown();
                     // So that hyper acts on it.
                     cx.waker().wake_by_ref();
@@ -107,8 +108,8 @@ async fn serve_http(stream: Stream, pace: &Rc<Pace>, local: &Rc<Local>) {
 /// What a look around found.
 enum Seen {
     Nothing,
-    /// Draining has begun.
-    Drain,
+    /// Draining has begun, and an idle connection need not be kept any longer.
+    GraceOver,
     Late(Late),
 }
 
@@ -120,7 +121,10 @@ struct Watch<'a> {
     timer: Pin<Box<Sleep>>,
     drain: Pin<Box<Notified<'a>>>,
     timer_is_set: bool,
+    /// Draining was seen to have begun.
     is_draining: bool,
+    /// Until when the connection is kept though idle; only while draining, and until that has passed.
+    grace: Option<Instant>,
 }
 
 impl<'a> Watch<'a> {
@@ -133,7 +137,8 @@ impl<'a> Watch<'a> {
             timer: Box::pin(tokio::time::sleep_until(first.into())),
             drain: Box::pin(local.drain()),
             timer_is_set: false,
-            is_draining: local.is_draining(),
+            is_draining: false,
+            grace: None,
         }
     }
 
@@ -155,12 +160,21 @@ impl<'a> Watch<'a> {
             let begun = self.drain.as_mut().poll(cx).is_ready() || self.local.is_draining();
             if begun {
                 self.is_draining = true;
-                return Seen::Drain;
+                let until = Instant::now() + DRAIN_GRACE;
+                self.grace = Some(until);
+                self.timer.as_mut().reset(until.into());
             }
         }
         while self.timer.as_mut().poll(cx).is_ready() {
-            match self.pace.check(Instant::now()) {
-                Ok(next) => self.timer.as_mut().reset(next.into()),
+            let now = Instant::now();
+            if self.grace.take_if(|until| *until <= now).is_some() {
+                return Seen::GraceOver;
+            }
+            match self.pace.check(now) {
+                Ok(next) => {
+                    let next = self.grace.map_or(next, |until| next.min(until));
+                    self.timer.as_mut().reset(next.into());
+                }
                 Err(late) => return Seen::Late(late),
             }
         }

@@ -1,5 +1,5 @@
 //! A data thread: one tokio `LocalRuntime` that keeps its connections for life. When the acceptor goes away it drains:
-//! idle connections close, requests in flight are answered, and after the shutdown time-out the rest is cut.
+//! idle connections close after a moment, requests in flight are answered, and after the shutdown time-out the rest is cut.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -33,7 +33,7 @@ pub(crate) struct Local {
 }
 
 impl Local {
-    /// Whether connections are to close as soon as they are idle.
+    /// Whether the next answer on each connection is its last.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.get()
     }
