@@ -43,32 +43,105 @@ fn what_is_no_http() {
     }
 }
 
+/// What is HTTP, and still cannot be answered by what it says.
+#[test]
+fn requests_that_contradict_themselves_or_lack_a_host() {
+    let node = node(&[]);
+    // Version, headers, and the status and code of the answer.
+    let cases: &[(&str, &str, u16, &str)] = &[
+        ("1.1", "", 400, "invalid_host"),
+        ("1.1", "host: a\r\nhost: b\r\n", 400, "invalid_host"),
+        ("1.0", "", 404, "key_not_found"),
+        ("1.1", "host: \r\n", 404, "key_not_found"),
+        (
+            "1.1",
+            "host: a\r\nexpect: 100-Continue\r\n",
+            404,
+            "key_not_found",
+        ),
+        (
+            "1.1",
+            "host: a\r\nexpect: a-miracle\r\n",
+            417,
+            "expectation_failed",
+        ),
+        (
+            "1.1",
+            "host: a\r\nexpect: 100-continue\r\nexpect: a-miracle\r\n",
+            417,
+            "expectation_failed",
+        ),
+        (
+            "1.1",
+            "host: a\r\nx-consistency-level: ONE\r\nx-consistency-level: ALL\r\n",
+            400,
+            "invalid_consistency_level",
+        ),
+        (
+            "1.1",
+            "host: a\r\nx-consistency-level: ALL\r\nx-consistency-level: all\r\n",
+            404,
+            "key_not_found",
+        ),
+    ];
+    for (version, headers, status, code) in cases {
+        let mut client = Client::connect(node.local_addr());
+        let request = format!("GET /get?key=a HTTP/{version}\r\n{headers}\r\n");
+        client.send(request.as_bytes()).expect("sent");
+        let response = client.response(true);
+        assert_eq!(
+            (response.status, &*response.code()),
+            (*status, *code),
+            "{headers:?}"
+        );
+        still_serves(node.local_addr());
+    }
+}
+
 #[test]
 fn heads_that_are_too_large() {
     let node = node(&[]);
     let cookies = "x: y\r\n".repeat(200);
     for (request, status) in [
         (
-            format!("GET /get?key={} HTTP/1.1\r\n\r\n", "k".repeat(65_000)),
+            format!(
+                "GET /get?key={} HTTP/1.1\r\nhost: t\r\n\r\n",
+                "k".repeat(65_000)
+            ),
             404,
         ),
         (
-            format!("GET /get?key={} HTTP/1.1\r\n\r\n", "k".repeat(70_000)),
+            format!(
+                "GET /get?key={} HTTP/1.1\r\nhost: t\r\n\r\n",
+                "k".repeat(70_000)
+            ),
             414,
         ),
         (
-            format!("GET /get?key={} HTTP/1.1\r\n\r\n", "k".repeat(300_000)),
+            format!(
+                "GET /get?key={} HTTP/1.1\r\nhost: t\r\n\r\n",
+                "k".repeat(300_000)
+            ),
             431,
         ),
         (
-            format!("GET /health HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(100_000)),
+            format!(
+                "GET /health HTTP/1.1\r\nhost: t\r\nx: {}\r\n\r\n",
+                "y".repeat(100_000)
+            ),
             200,
         ),
         (
-            format!("GET /health HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(300_000)),
+            format!(
+                "GET /health HTTP/1.1\r\nhost: t\r\nx: {}\r\n\r\n",
+                "y".repeat(300_000)
+            ),
             431,
         ),
-        (format!("GET /health HTTP/1.1\r\n{cookies}\r\n"), 431),
+        (
+            format!("GET /health HTTP/1.1\r\nhost: t\r\n{cookies}\r\n"),
+            431,
+        ),
     ] {
         let mut client = Client::connect(node.local_addr());
         // The node may answer and close before all of it is sent.
