@@ -24,7 +24,7 @@ use crate::metrics::Metrics;
 use crate::metrics::counters::Counters;
 use crate::net::inflight::InFlight;
 use crate::net::listen::ListenError;
-use crate::net::{acceptor, data_thread, listen};
+use crate::net::{acceptor, data_thread, handles, listen};
 use crate::{allocator, memory};
 
 /// How long a stopped runtime waits for work on its blocking pool: compressing one value takes less.
@@ -77,7 +77,10 @@ impl fmt::Display for StartError {
         match self {
             Self::Config(error) => error.fmt(f),
             Self::Listen(error) => error.fmt(f),
-            Self::System(error) => write!(f, "the system refused what the node needs: {error}"),
+            Self::System(error) => match handles::explained(error) {
+                Some(line) => f.write_str(&line),
+                None => write!(f, "the system refused what the node needs: {error}"),
+            },
         }
     }
 }
@@ -96,7 +99,8 @@ impl Node {
     /// Starts a node: opens its port, starts a data thread for each core that the process may use, and returns.
     pub fn start(config: Config) -> Result<Self, StartError> {
         config.validate().map_err(StartError::Config)?;
-        let files = listen::raise_open_files();
+        let files = handles::raise_limit();
+        handles::enough_to_start().map_err(StartError::System)?;
         let listen_on = &config.server.listen;
         let listener = listen::listen(listen_on.host.as_deref(), listen_on.port)
             .map_err(StartError::Listen)?;
@@ -217,7 +221,7 @@ impl Node {
         self.inner.apply(config)
     }
 
-    /// Drains and stops: no new connections, idle ones close, what is in flight is answered within
+    /// Drains and stops: no new connections, idle ones close after a moment, what is in flight is answered within
     /// `server.shutdown_timeout_ms`. Answers whether all of it was.
     pub fn shutdown(mut self) -> bool {
         self.stop()

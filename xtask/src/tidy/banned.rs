@@ -145,6 +145,10 @@ const PRINTERS: &[(&str, &str)] = &[
         "crates/henge/src/cli/",
         "its output is what the user asked for",
     ),
+    (
+        "crates/henge/build.rs",
+        "what a build script prints is how it tells cargo",
+    ),
     ("crates/engine/benches/", "a bench prints its figures"),
     ("crates/henge/benches/", "a bench prints its figures"),
 ];

@@ -9,9 +9,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::allocator;
 use crate::config::{Config, Sources};
 use crate::log;
-use crate::node::Node;
+use crate::net::handles;
+use crate::node::{Node, StartError};
 
-/// The exit code of a node that could not start, or could not drain.
+/// The exit code of a node that could not start, or was told to stop at once. One that cut requests off at the time-out of
+/// its drain did what it was told to, and ends with 0.
 const EXIT_FAILURE: u8 = 1;
 
 /// Starts a node and waits for the signal to stop it.
@@ -25,12 +27,17 @@ pub fn serve(config: Config, sources: Sources) -> ExitCode {
         let _ = writeln!(io::stderr(), "henge: {line}");
         ExitCode::from(EXIT_FAILURE)
     };
+    // Before tokio, which panics where it finds out by itself.
+    handles::raise_limit();
+    if let Err(error) = handles::enough_to_start() {
+        return failed(&StartError::System(error));
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
-        Err(error) => return failed(&error),
+        Err(error) => return failed(&StartError::System(error)),
     };
     // Before the port is open, so that no signal finds the default action in place.
     let signals = {
@@ -39,7 +46,7 @@ pub fn serve(config: Config, sources: Sources) -> ExitCode {
     };
     let mut signals = match signals {
         Ok(signals) => signals,
-        Err(error) => return failed(&error),
+        Err(error) => return failed(&StartError::System(error)),
     };
     let node = match Node::start(config) {
         Ok(node) => node,

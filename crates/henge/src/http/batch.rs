@@ -26,7 +26,7 @@ const TURN: usize = 64;
 struct Results<'a> {
     local: &'a Local,
     out: Vec<u8>,
-    hold: Hold,
+    hold: Hold<'a>,
     count: usize,
 }
 

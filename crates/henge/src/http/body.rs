@@ -18,10 +18,10 @@ const SLOWEST_BYTES_PER_SECOND: u64 = 1024;
 
 /// A body that was read whole.
 #[derive(Debug)]
-pub(crate) struct Whole {
+pub(crate) struct Whole<'a> {
     pub(crate) bytes: Bytes,
     /// The part of the node's memory that it takes, until this is dropped.
-    _hold: Hold,
+    _hold: Hold<'a>,
 }
 
 /// Refuses a body that is encoded: the node would have to bound what comes out of it too.
@@ -48,7 +48,7 @@ pub(crate) async fn read(
     shared: &Shared,
     limit: usize,
     too_large: impl Fn() -> Problem,
-) -> Result<Whole, Problem> {
+) -> Result<Whole<'_>, Problem> {
     let announced = body.size_hint().exact();
     if announced.is_some_and(|len| len > limit as u64) {
         return Err(too_large().closing());

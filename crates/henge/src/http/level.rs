@@ -30,10 +30,18 @@ pub(crate) fn of(
     headers: &HeaderMap,
     default: ConsistencyLevel,
 ) -> Result<ConsistencyLevel, Problem> {
-    match headers.get(X_CONSISTENCY_LEVEL) {
-        None => Ok(default),
-        Some(value) => parse(value),
+    let mut values = headers.get_all(X_CONSISTENCY_LEVEL).iter();
+    let Some(first) = values.next() else {
+        return Ok(default);
+    };
+    let level = parse(first)?;
+    for other in values {
+        if parse(other)? != level {
+            let detail = "X-Consistency-Level came twice, with two levels; expected one";
+            return Err(Problem::new(Code::InvalidConsistencyLevel, detail));
+        }
     }
+    Ok(level)
 }
 
 fn parse(value: &HeaderValue) -> Result<ConsistencyLevel, Problem> {

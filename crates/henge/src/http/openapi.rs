@@ -445,6 +445,8 @@ mod tests {
     fn every_code_belongs_to_a_route() {
         // These come before a route is found, or from batches.
         let elsewhere = [
+            Code::InvalidHost,
+            Code::ExpectationFailed,
             Code::RouteNotFound,
             Code::MethodNotAllowed,
             Code::TooManyConnections,

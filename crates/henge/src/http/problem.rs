@@ -43,6 +43,7 @@ codes! {
     InvalidBody "invalid_body" 400 "The body did not come as it was announced";
     InvalidQuery "invalid_query" 400 "The query string is not the one that was expected";
     InvalidPath "invalid_path" 400 "The path is not percent-encoded text";
+    InvalidHost "invalid_host" 400 "The request does not name one host";
     KeyMissing "key_missing" 400 "No key was given";
     KeyConflict "key_conflict" 400 "Both key and key_base64 were given";
     KeyTooLong "key_too_long" 400 "The key is longer than 65536 bytes";
@@ -69,6 +70,7 @@ codes! {
     ValueTooLarge "value_too_large" 413 "The value is too large";
     AnswerTooLarge "answer_too_large" 413 "The answer to the batch is too large";
     UnsupportedEncoding "unsupported_encoding" 415 "The body is encoded in a way that is not taken";
+    ExpectationFailed "expectation_failed" 417 "The request expects what is not known";
     InvalidConfiguration "invalid_configuration" 422 "The configuration cannot be used, and nothing was changed";
     Internal "internal" 500 "The node failed";
     Overloaded "overloaded" 503 "The node has too much in flight";

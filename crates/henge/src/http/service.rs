@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use henge_engine::compress::Settings;
-use http::{HeaderValue, Request, Response, header};
+use http::{HeaderValue, Request, Response, Version, header};
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 
@@ -180,6 +180,10 @@ impl Service {
         if !response.status().is_success() && response.headers().contains_key(header::CONNECTION) {
             self.pace.leave_unread();
         }
+        if self.local.is_draining() {
+            let headers = response.headers_mut();
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         let now = Instant::now();
         self.pace.answered(now);
         self.local.counters.request(
@@ -197,10 +201,15 @@ impl hyper::service::Service<Request<Incoming>> for Service {
     type Future = Answering;
 
     fn call(&self, request: Request<Incoming>) -> Answering {
-        let begun = self.pace.begin();
+        let begun = self.pace.begin(Instant::now);
         let has_body = !request.body().is_end_stream();
-        let (route, level, answer) = match routes::find(request.method(), request.uri().path()) {
-            Lookup::Found(route) if route.place == Place::Data => {
+        if has_body {
+            self.pace.announce_body(request.body().size_hint().exact());
+        }
+        let lookup =
+            check_head(&request).map(|()| routes::find(request.method(), request.uri().path()));
+        let (route, level, answer) = match lookup {
+            Ok(Lookup::Found(route)) if route.place == Place::Data => {
                 match level::of(
                     request.headers(),
                     self.local.shared.live.load().default_level,
@@ -218,15 +227,16 @@ impl hyper::service::Service<Request<Incoming>> for Service {
                     Err(problem) => (Some(route), None, Answer::Now(Err(problem))),
                 }
             }
-            Lookup::Found(route) => {
+            Ok(Lookup::Found(route)) => {
                 let answer = control::ask(Rc::clone(&self.local), request);
                 (Some(route), None, Answer::later(answer))
             }
-            Lookup::WrongMethod(allow) => {
+            Err(problem) => (None, None, Answer::Now(Err(problem))),
+            Ok(Lookup::WrongMethod(allow)) => {
                 let problem = Problem::method_not_allowed(allow);
                 (None, None, Answer::Now(Err(problem)))
             }
-            Lookup::Unknown(near) => {
+            Ok(Lookup::Unknown(near)) => {
                 let problem = unknown_route(request.uri().path(), &near);
                 (None, None, Answer::Now(Err(problem)))
             }
@@ -248,6 +258,26 @@ impl hyper::service::Service<Request<Incoming>> for Service {
             },
         }
     }
+}
+
+/// What RFC 9112 (3.2) and RFC 9110 (10.1.1) ask of every request, and hyper leaves to its user.
+#[inline]
+fn check_head<B>(request: &Request<B>) -> Result<(), Problem> {
+    let headers = request.headers();
+    if request.version() == Version::HTTP_11 {
+        let hosts = headers.get_all(header::HOST).iter().take(2).count();
+        if hosts != 1 {
+            let detail = "a request of HTTP/1.1 has one Host header, not none and not two";
+            return Err(Problem::new(Code::InvalidHost, detail));
+        }
+    }
+    for expected in headers.get_all(header::EXPECT) {
+        if !expected.as_bytes().eq_ignore_ascii_case(b"100-continue") {
+            let detail = format!("Expect is {expected:?}; only 100-continue is known");
+            return Err(Problem::new(Code::ExpectationFailed, detail));
+        }
+    }
+    Ok(())
 }
 
 fn unknown_route(path: &str, near: &[&str]) -> Problem {

@@ -502,7 +502,7 @@ async fn key_in(local: &Local, body: Incoming) -> Result<Vec<u8>, Problem> {
 }
 
 /// Reads a body of JSON.
-pub(crate) async fn json_body(local: &Local, body: Incoming) -> Result<Whole, Problem> {
+pub(crate) async fn json_body(local: &Local, body: Incoming) -> Result<Whole<'_>, Problem> {
     let limit = local.shared.limits().max_body_bytes;
     body::read(body, &local.shared, limit, || {
         let detail = format!("the most is limits.max_body_bytes, {limit}");

@@ -73,9 +73,7 @@ pub(crate) fn accept_all(
         ];
         // A failure leaves both empty, and is tried again; EINTR is the only one that can come.
         let _ = poll(&mut ready, None);
-        if !ready[0].revents().is_empty() {
-            return;
-        }
+        let stopping = !ready[0].revents().is_empty();
         // A burst is taken whole; the bound is for the look at `stopped`.
         for _ in 0..HANDOFF {
             match accept_with(listener, flags) {
@@ -89,6 +87,10 @@ pub(crate) fn accept_all(
                     }
                 }
             }
+        }
+        // Only now, as who waits to be accepted may have sent a request already.
+        if stopping {
+            return;
         }
     }
 }

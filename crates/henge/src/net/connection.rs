@@ -27,11 +27,21 @@ const MAX_HEAD_BYTES: usize = 128 * 1024;
 /// What is read ahead of a body at once. At least a head must fit.
 const MAX_READ_BYTES: usize = 256 * 1024;
 
-/// After an answer that left a body unread, the rest is read for this long and no further than this, or the client would
-/// see its connection reset before it saw the answer (RFC 9112, 9.6).
+/// After an answer that left a body unread, the rest is read and thrown away, or the client would see its connection reset
+/// before it saw the answer (RFC 9112, 9.6). Most clients look for an answer only when all of the body is sent. They have
+/// this long and one second more for each [`LINGER_BYTES_PER_SECOND`] that came, and no pause may be longer than this.
 const LINGER: Duration = Duration::from_secs(2);
-/// See above: what a client may have had in its buffers and ours.
-const LINGER_BYTES: usize = 8 * 1024 * 1024;
+/// Slower than any client that has megabytes to send; a body that is of use may come slower still.
+const LINGER_BYTES_PER_SECOND: u64 = 64 * 1024;
+/// A body that says how long it is has that read, if it would be taken with the largest `limits.max_body_bytes` that can
+/// be set: the rest of it costs the node a buffer and a pass of the processor, as would a body that it takes.
+const LINGER_ANNOUNCED_BYTES: u64 = 2 * 1024 * 1024 * 1024;
+/// How much is read of what does not say, or says more: what a client may have had in its buffers and ours.
+const LINGER_BYTES: u64 = 8 * 1024 * 1024;
+
+/// How long an idle connection is kept once draining has begun, so that a request already on its way is answered, with
+/// `connection: close`. A round trip across a continent; a stop takes that much longer.
+const DRAIN_GRACE: Duration = Duration::from_millis(100);
 
 /// Serves a connection until either side closes it.
 pub(crate) async fn serve(socket: TcpStream, local: &Rc<Local>) {
@@ -51,9 +61,6 @@ async fn serve_http(stream: Stream, pace: &Rc<Pace>, local: &Rc<Local>) {
             TokioIo::new(stream),
             Service::new(Rc::clone(local), Rc::clone(pace)),
         );
-    if local.is_draining() {
-        Pin::new(&mut connection).graceful_shutdown();
-    }
     let late = {
         let mut watch = Watch::new(pace, local);
         poll_fn(|cx| {
@@ -69,7 +76,7 @@ async fn serve_http(stream: Stream, pace: &Rc<Pace>, local: &Rc<Local>) {
             match watch.look(cx) {
                 Seen::Nothing => Poll::Pending,
                 Seen::Late(late) => Poll::Ready(Some(late)),
-                Seen::Drain => {
+                Seen::GraceOver => {
                     Pin::new(&mut connection).graceful_shutdown();
                     // So that hyper acts on it.
                     cx.waker().wake_by_ref();
@@ -94,14 +101,15 @@ async fn serve_http(stream: Stream, pace: &Rc<Pace>, local: &Rc<Local>) {
     } else if !pace.left_unread() {
         return;
     }
-    linger(&mut socket).await;
+    let announced = pace.announced_body().filter(|_| pace.left_unread());
+    linger(&mut socket, announced).await;
 }
 
 /// What a look around found.
 enum Seen {
     Nothing,
-    /// Draining has begun.
-    Drain,
+    /// Draining has begun, and an idle connection need not be kept any longer.
+    GraceOver,
     Late(Late),
 }
 
@@ -113,7 +121,10 @@ struct Watch<'a> {
     timer: Pin<Box<Sleep>>,
     drain: Pin<Box<Notified<'a>>>,
     timer_is_set: bool,
+    /// Draining was seen to have begun.
     is_draining: bool,
+    /// Until when the connection is kept though idle; only while draining, and until that has passed.
+    grace: Option<Instant>,
 }
 
 impl<'a> Watch<'a> {
@@ -126,7 +137,8 @@ impl<'a> Watch<'a> {
             timer: Box::pin(tokio::time::sleep_until(first.into())),
             drain: Box::pin(local.drain()),
             timer_is_set: false,
-            is_draining: local.is_draining(),
+            is_draining: false,
+            grace: None,
         }
     }
 
@@ -148,12 +160,21 @@ impl<'a> Watch<'a> {
             let begun = self.drain.as_mut().poll(cx).is_ready() || self.local.is_draining();
             if begun {
                 self.is_draining = true;
-                return Seen::Drain;
+                let until = Instant::now() + DRAIN_GRACE;
+                self.grace = Some(until);
+                self.timer.as_mut().reset(until.into());
             }
         }
         while self.timer.as_mut().poll(cx).is_ready() {
-            match self.pace.check(Instant::now()) {
-                Ok(next) => self.timer.as_mut().reset(next.into()),
+            let now = Instant::now();
+            if self.grace.take_if(|until| *until <= now).is_some() {
+                return Seen::GraceOver;
+            }
+            match self.pace.check(now) {
+                Ok(next) => {
+                    let next = self.grace.map_or(next, |until| next.min(until));
+                    self.timer.as_mut().reset(next.into());
+                }
                 Err(late) => return Seen::Late(late),
             }
         }
@@ -163,17 +184,21 @@ impl<'a> Watch<'a> {
 }
 
 /// Reads what the client still sends and throws it away, so that it reads our answer before it learns of the close.
-async fn linger(socket: &mut TcpStream) {
-    let mut left = LINGER_BYTES;
+async fn linger(socket: &mut TcpStream, announced: Option<u64>) {
+    let most = announced
+        .filter(|&bytes| bytes <= LINGER_ANNOUNCED_BYTES)
+        .map_or(LINGER_BYTES, |bytes| bytes.max(LINGER_BYTES));
+    let start = Instant::now();
     let mut sink = vec![0; 16 * 1024];
-    let drained = async {
-        while let Ok(read) = socket.read(&mut sink).await {
-            left = left.saturating_sub(read);
-            if read == 0 || left == 0 {
-                break;
-            }
+    let mut came = 0;
+    while came < most {
+        let earned = start + LINGER + Duration::from_secs(came / LINGER_BYTES_PER_SECOND);
+        // Who stops sending has no use for what was earned.
+        let deadline = earned.min(Instant::now() + LINGER);
+        match tokio::time::timeout_at(deadline.into(), socket.read(&mut sink)).await {
+            Ok(Ok(read)) if read > 0 => came += read as u64,
+            // Late or done, the socket is closed next.
+            _ => return,
         }
-    };
-    // Late or done, the socket is closed next.
-    let _ = tokio::time::timeout(LINGER, drained).await;
+    }
 }

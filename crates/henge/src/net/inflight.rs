@@ -35,10 +35,11 @@ impl InFlight {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// A hold on nothing yet.
-    pub(crate) fn hold(self: &Arc<Self>) -> Hold {
+    /// A hold on nothing yet. It borrows: another reference would write the count of references, which all data threads
+    /// share, for each request.
+    pub(crate) fn hold(self: &Arc<Self>) -> Hold<'_> {
         Hold {
-            in_flight: Arc::clone(self),
+            in_flight: self,
             bytes: 0,
         }
     }
@@ -46,12 +47,12 @@ impl InFlight {
 
 /// Bytes held until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Hold {
-    in_flight: Arc<InFlight>,
+pub(crate) struct Hold<'a> {
+    in_flight: &'a Arc<InFlight>,
     bytes: usize,
 }
 
-impl Hold {
+impl Hold<'_> {
     /// Holds this many bytes instead of those before; false, and nothing changes, if that is past the bound.
     #[must_use]
     pub(crate) fn set(&mut self, bytes: usize) -> bool {
@@ -77,15 +78,19 @@ impl Hold {
     }
 
     /// The same bytes, which now carry the hold with them until the last reference is gone.
-    pub(crate) fn attach(self, bytes: Bytes) -> Bytes {
+    pub(crate) fn attach(mut self, bytes: Bytes) -> Bytes {
         if self.bytes == 0 {
             return bytes;
         }
-        Bytes::from_owner(Held { bytes, _hold: self })
+        Bytes::from_owner(Held {
+            bytes,
+            in_flight: Arc::clone(self.in_flight),
+            counted: std::mem::take(&mut self.bytes),
+        })
     }
 }
 
-impl Drop for Hold {
+impl Drop for Hold<'_> {
     fn drop(&mut self) {
         if self.bytes > 0 {
             self.in_flight.held.fetch_sub(self.bytes, Ordering::Relaxed);
@@ -93,9 +98,19 @@ impl Drop for Hold {
     }
 }
 
+/// Bytes with the hold on them. Only what is large gets here, so it may cost a reference.
 struct Held {
     bytes: Bytes,
-    _hold: Hold,
+    in_flight: Arc<InFlight>,
+    counted: usize,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.in_flight
+            .held
+            .fetch_sub(self.counted, Ordering::Relaxed);
+    }
 }
 
 impl AsRef<[u8]> for Held {
@@ -114,6 +129,11 @@ mod tests {
         let mut small = in_flight.hold();
         assert!(small.set(UNCOUNTED_BYTES));
         assert_eq!(in_flight.held(), 0);
+        assert_eq!(
+            Arc::strong_count(&in_flight),
+            1,
+            "nothing shared was written"
+        );
         let mut large = in_flight.hold();
         assert!(large.set(200_000));
         let mut other = in_flight.hold();

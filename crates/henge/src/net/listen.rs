@@ -4,8 +4,9 @@ use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 
-use rustix::process::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
+
+use super::handles;
 
 /// Connections that wait to be accepted. The kernel cuts it to `net.core.somaxconn`, 4096 on Linux since 5.4.
 const BACKLOG: i32 = 4096;
@@ -33,7 +34,10 @@ impl fmt::Display for ListenError {
             io::ErrorKind::AddrNotAvailable => {
                 f.write_str("this machine has no such address; check `ip addr`")
             }
-            _ => write!(f, "{source}"),
+            _ => match handles::explained(source) {
+                Some(line) => f.write_str(&line),
+                None => write!(f, "{source}"),
+            },
         }
     }
 }
@@ -86,19 +90,4 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
-}
-
-/// Lets the process open as many files as it is allowed to: shells start it with a soft limit of 1024, which is there for
-/// programs that use `select`. Answers the limit that holds now, if there is one.
-pub(crate) fn raise_open_files() -> Option<u64> {
-    let mut limit = getrlimit(Resource::Nofile);
-    if limit.current != limit.maximum {
-        let soft = limit.current;
-        limit.current = limit.maximum;
-        // Refused only by a sandbox; then the soft limit stays, and the acceptor copes with running out.
-        if setrlimit(Resource::Nofile, limit).is_err() {
-            return soft;
-        }
-    }
-    limit.maximum
 }

@@ -4,6 +4,7 @@
 pub(crate) mod acceptor;
 pub(crate) mod connection;
 pub(crate) mod data_thread;
+pub(crate) mod handles;
 pub(crate) mod inflight;
 pub(crate) mod listen;
 pub(crate) mod pace;

@@ -76,10 +76,16 @@ pub(crate) struct Pace {
     phase: Cell<Phase>,
     /// When the phase began.
     since: Cell<Instant>,
-    /// When bytes last came: where the time of a request is counted from, without another look at the clock.
+    /// When bytes last came.
     received: Cell<Instant>,
+    /// Whether they came for the request that begins next, and only now: no request has begun since, and nothing was
+    /// sent. Then the time of that request is `received`, without another look at the clock. A pipelined request waits
+    /// for its client to take the answers before, and what was there when it came may have expired since.
+    fresh: Cell<bool>,
     /// Since when the client takes nothing of what waits for it.
     blocked: Cell<Option<Instant>>,
+    /// How long the last body is, by its Content-Length.
+    announced: Cell<Option<u64>>,
     /// A request's body was left unread.
     unread: Cell<bool>,
 }
@@ -91,16 +97,23 @@ impl Pace {
             phase: Cell::new(Phase::Idle),
             since: Cell::new(now),
             received: Cell::new(now),
+            fresh: Cell::new(false),
             blocked: Cell::new(None),
+            announced: Cell::new(None),
             unread: Cell::new(false),
         }
     }
 
-    /// A request's head is whole: it is being answered. Says when its last bytes came.
+    /// A request's head is whole: it is being answered. Says what time it is for that request: when its last bytes came,
+    /// if that was just now, or else what `clock` says.
     #[inline]
-    pub(crate) fn begin(&self) -> Instant {
+    pub(crate) fn begin(&self, clock: impl FnOnce() -> Instant) -> Instant {
         self.phase.set(Phase::Busy);
-        self.received.get()
+        if self.fresh.replace(false) {
+            self.received.get()
+        } else {
+            clock()
+        }
     }
 
     /// It is answered, though perhaps not yet sent.
@@ -108,6 +121,11 @@ impl Pace {
     pub(crate) fn answered(&self, now: Instant) {
         self.phase.set(Phase::Idle);
         self.since.set(now);
+    }
+
+    /// The request has a body, which says that it is this long.
+    pub(crate) fn announce_body(&self, bytes: Option<u64>) {
+        self.announced.set(bytes);
     }
 
     /// A body will not be read to its end.
@@ -119,13 +137,26 @@ impl Pace {
         self.unread.get()
     }
 
+    /// What was announced of the last body.
+    pub(crate) fn announced_body(&self) -> Option<u64> {
+        self.announced.get()
+    }
+
     #[inline]
     fn read(&self, now: Instant) {
         self.received.set(now);
-        if self.phase.get() == Phase::Idle {
+        let phase = self.phase.get();
+        self.fresh.set(phase != Phase::Busy);
+        if phase == Phase::Idle {
             self.phase.set(Phase::Head);
             self.since.set(now);
         }
+    }
+
+    /// Something was sent, or is waiting to be.
+    #[inline]
+    fn write(&self) {
+        self.fresh.set(false);
     }
 
     fn deadline(&self) -> Option<(Instant, Late)> {
@@ -179,6 +210,7 @@ impl Stream {
     }
 
     fn wrote(&self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.pace.write();
         match outcome {
             Poll::Pending if self.pace.blocked.get().is_none() => {
                 self.pace.blocked.set(Some(Instant::now()));
@@ -280,7 +312,7 @@ mod tests {
             Some((at(15), Late::Header)),
             "dripping buys no time"
         );
-        assert_eq!(pace.begin(), at(14));
+        assert_eq!(pace.begin(|| at(99)), at(14));
         assert_eq!(pace.deadline(), None);
         pace.read(at(15));
         assert_eq!(pace.deadline(), None, "a body");
@@ -289,14 +321,52 @@ mod tests {
         pace.blocked.set(Some(at(17)));
         assert_eq!(pace.deadline(), Some((at(47), Late::Write)));
         pace.blocked.set(None);
-        assert_eq!(
-            pace.begin(),
-            at(15),
-            "pipelined: it came with the bytes before"
-        );
+        pace.begin(|| at(18));
         pace.answered(at(18));
         assert_eq!(pace.check(at(317)), Ok(at(318)));
         assert_eq!(pace.check(at(318)), Err(Late::Idle));
         assert_eq!(pace.check(at(20)), Ok(at(25)), "a head may begin meanwhile");
+    }
+
+    /// The time of a request is that of its bytes only if nothing stood between them and it.
+    #[test]
+    fn a_request_that_waited_begins_now() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let now = || at(99);
+        let after = |events: &[&dyn Fn(&Pace)]| {
+            let pace = Pace::new(PATIENCE, start);
+            for event in events {
+                event(&pace);
+            }
+            pace.begin(now)
+        };
+        let read = |pace: &Pace| pace.read(at(1));
+        let read_more = |pace: &Pace| pace.read(at(2));
+        let begin = |pace: &Pace| {
+            pace.begin(now);
+        };
+        let answered = |pace: &Pace| pace.answered(at(3));
+        let write = |pace: &Pace| pace.write();
+        assert_eq!(after(&[]), at(99));
+        assert_eq!(after(&[&read]), at(1));
+        assert_eq!(after(&[&read, &read_more]), at(2), "a head in two pieces");
+        let first: [&dyn Fn(&Pace); 3] = [&read, &begin, &answered];
+        assert_eq!(after(&first), at(99), "it came with the one before");
+        assert_eq!(after(&[&read, &begin, &answered, &write]), at(99));
+        assert_eq!(
+            after(&[&read, &begin, &answered, &write, &read_more]),
+            at(2)
+        );
+        assert_eq!(
+            after(&[&read, &begin, &answered, &read_more, &write]),
+            at(99),
+            "it came before the last answer was taken"
+        );
+        assert_eq!(
+            after(&[&read, &begin, &read_more, &answered]),
+            at(99),
+            "it came before the last answer was made"
+        );
     }
 }

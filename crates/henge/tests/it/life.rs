@@ -47,6 +47,29 @@ fn a_signal_drains_what_is_in_flight() {
     }
 }
 
+/// A request over an idle connection that crosses the signal on its way is answered, and told that it was the last.
+#[test]
+fn an_idle_connection_is_kept_for_a_moment_as_draining_begins() {
+    // The moment is short, and a busy machine may let it pass; without it no try could succeed.
+    let answered = (0..20).any(|_| {
+        let process = Process::start(Process::command(&[]));
+        let mut client = Client::connect(process.address);
+        assert_eq!(client.get("/get?key=a").header("connection"), None);
+        process.signal(Signal::TERM);
+        until_port_closed(&process);
+        let sent = client.send(b"GET /get?key=a HTTP/1.1\r\nhost: t\r\n\r\n");
+        let response = sent.and_then(|()| client.try_response(true));
+        if let Ok(response) = &response {
+            assert_eq!(response.status, 404);
+            assert_eq!(response.header("connection"), Some("close"));
+        }
+        client.until_closed();
+        assert_eq!(process.wait().0, Some(0));
+        response.is_ok()
+    });
+    assert!(answered);
+}
+
 #[test]
 fn draining_ends_at_the_time_out_and_a_second_signal_ends_it_at_once() {
     for (timeout, signals, code) in [("50", 1, 0), ("3600000", 2, 1)] {
@@ -114,6 +137,23 @@ fn what_keeps_it_from_starting_is_one_line() {
         assert!(line.starts_with("henge: ") && line.contains(part), "{line}");
     }
     fs::remove_dir_all(&dir).expect("removed");
+}
+
+/// Found out before tokio would, which panics.
+#[test]
+fn too_few_file_handles_to_start_is_one_line() {
+    for limit in 6..=12 {
+        let mut command = Command::new("sh");
+        let script = format!("ulimit -n {limit} && exec \"$0\" --port=127.0.0.1:0");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_henge")]);
+        let (code, line) = fails(command);
+        assert_eq!(code, Some(1), "{limit}: {line}");
+        let part = format!("too few file handles: {limit} are allowed");
+        assert!(
+            line.contains(&part) && line.contains("ulimit -n"),
+            "{limit}: {line}"
+        );
+    }
 }
 
 /// With a limit so low that connections use it up, the node says so, keeps serving those that it has, and takes new ones

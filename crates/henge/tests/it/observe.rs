@@ -76,6 +76,31 @@ fn pages_say_what_they_must() {
     );
 }
 
+/// What is built in a checkout says of which commit.
+#[test]
+fn the_version_says_which_commit() {
+    let git = |arguments: &[&str]| {
+        let mut command = std::process::Command::new("git");
+        command.current_dir(env!("CARGO_MANIFEST_DIR"));
+        let output = command.args(arguments).output().ok()?;
+        let said = output.status.success().then_some(output.stdout)?;
+        Some(String::from_utf8_lossy(&said).into_owned())
+    };
+    let node = node(&[]);
+    let version = Client::connect(node.local_addr()).get("/version").json();
+    // Sources without git, or unpacked within something else's, say nothing of a commit.
+    if git(&["ls-files", "--error-unmatch", "Cargo.toml"]).is_some()
+        && let Some(head) = git(&["rev-parse", "HEAD"])
+    {
+        let commit = version["commit"].as_str().expect("a commit");
+        // A build may be told what to say.
+        assert!(
+            head.starts_with(commit) || std::env::var_os("HENGE_COMMIT").is_some(),
+            "{commit} is not {head}"
+        );
+    }
+}
+
 /// One metric of the exposition.
 #[derive(Default)]
 struct Family {
