@@ -119,12 +119,14 @@ pub(crate) async fn mset(local: Rc<Local>, body: Incoming) -> Outcome {
     let body = json_body(&local, body).await?;
     let now_ms = local.shared.clock.now_ms();
     let most = local.shared.limits().max_batch_items;
-    let mut hold = local.shared.in_flight.hold();
+    let mut hold = local.shared.in_flight.hold_for(body.bytes.len());
     let bytes = body.bytes.clone();
     let work = move || {
         let request = MsetRequest::parse(&bytes, most)?;
         let len = request.items.iter().map(SetRequest::value_len_bound).sum();
-        if !hold.set(len) {
+        if let Some(hold) = &mut hold
+            && !hold.set(len)
+        {
             return Err(overloaded());
         }
         let settings = request.items.into_iter().map(|mut item| {

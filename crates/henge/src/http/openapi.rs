@@ -38,6 +38,7 @@ const KEY_CODES: &[Code] = &[
 ];
 /// What can go wrong with a body of JSON.
 const BODY_CODES: &[Code] = &[
+    Code::UnsupportedEncoding,
     Code::InvalidJson,
     Code::InvalidBody,
     Code::RequestTimeout,

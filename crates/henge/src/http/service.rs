@@ -20,7 +20,7 @@ use hyper::body::{Body, Incoming};
 use super::level::{self, X_CONSISTENCY_LEVEL};
 use super::problem::{Code, Problem};
 use super::routes::{self, Lookup, Place, Route, RouteId};
-use super::{batch, control, keys, raw, single};
+use super::{batch, body, control, keys, raw, single};
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::config::{Config, ConsistencyLevel};
@@ -293,6 +293,11 @@ fn unknown_route(path: &str, near: &[&str]) -> Problem {
 
 /// Runs the handler of a data route.
 fn answer(local: &Rc<Local>, route: RouteId, request: Request<Incoming>, now_ms: u64) -> Answer {
+    if !request.body().is_end_stream()
+        && let Err(problem) = body::check_encoding(request.headers())
+    {
+        return Answer::Now(Err(problem));
+    }
     let local = Rc::clone(local);
     match route {
         RouteId::RawGet => raw::get(&local, &request, now_ms),

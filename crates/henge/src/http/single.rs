@@ -100,7 +100,10 @@ fn look_up(local: &Rc<Local>, key: &[u8], now_ms: u64) -> Answer {
             let raw_len = found.raw_len as usize;
             Answer::later(async move {
                 let raw = found.raw_in_time().await?;
-                let hold = local.shared.in_flight.hold();
+                let Some(hold) = local.shared.in_flight.hold_for(raw_len) else {
+                    let hold = local.shared.in_flight.hold();
+                    return large_item(hold, &key, &found, &raw, now_ms).map(json_response);
+                };
                 let work = move || large_item(hold, &key, &found, &raw, now_ms);
                 in_time(raw_len, work).await.map(json_response)
             })
@@ -200,12 +203,14 @@ pub(crate) fn write_stored(
 pub(crate) async fn set(local: Rc<Local>, body: Incoming) -> Outcome {
     let body = json_body(&local, body).await?;
     let now_ms = local.shared.clock.now_ms();
-    let mut hold = local.shared.in_flight.hold();
+    let mut hold = local.shared.in_flight.hold_for(body.bytes.len());
     let bytes = body.bytes.clone();
     let work = move || {
         let mut request: SetRequest<'_> = parse(&bytes)?;
         let key = request.take_key()?;
-        if !hold.set(request.value_len_bound()) {
+        if let Some(hold) = &mut hold
+            && !hold.set(request.value_len_bound())
+        {
             return Err(overloaded());
         }
         Ok((key, Setting::of(&mut request, &bytes, now_ms)?, hold))

@@ -1,6 +1,7 @@
 //! The bound on the bytes that requests and answers hold in memory over the whole node. Only what is large is counted, so
 //! that small requests never touch the one counter that all data threads share.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -39,17 +40,43 @@ impl InFlight {
     /// share, for each request.
     pub(crate) fn hold(self: &Arc<Self>) -> Hold<'_> {
         Hold {
-            in_flight: self,
+            in_flight: Counter::Borrowed(self),
             bytes: 0,
         }
+    }
+
+    /// A hold with a reference of its own, for work on `len` bytes that leaves its thread. None where that is too little
+    /// to be counted.
+    pub(crate) fn hold_for(self: &Arc<Self>, len: usize) -> Option<Hold<'static>> {
+        (len > UNCOUNTED_BYTES).then(|| Hold {
+            in_flight: Counter::Owned(Arc::clone(self)),
+            bytes: 0,
+        })
     }
 }
 
 /// Bytes held until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Hold<'a> {
-    in_flight: &'a Arc<InFlight>,
+    in_flight: Counter<'a>,
     bytes: usize,
+}
+
+#[derive(Debug)]
+enum Counter<'a> {
+    Borrowed(&'a Arc<InFlight>),
+    Owned(Arc<InFlight>),
+}
+
+impl Deref for Counter<'_> {
+    type Target = Arc<InFlight>;
+
+    fn deref(&self) -> &Arc<InFlight> {
+        match self {
+            Self::Borrowed(counter) => counter,
+            Self::Owned(counter) => counter,
+        }
+    }
 }
 
 impl Hold<'_> {
@@ -84,7 +111,7 @@ impl Hold<'_> {
         }
         Bytes::from_owner(Held {
             bytes,
-            in_flight: Arc::clone(self.in_flight),
+            in_flight: Arc::clone(&self.in_flight),
             counted: std::mem::take(&mut self.bytes),
         })
     }

@@ -623,6 +623,22 @@ fn a_page_of_long_keys_is_short() {
 }
 
 #[test]
+fn an_encoded_body_is_refused() {
+    let node = node(&[]);
+    let body = br#"{"key":"k","value":1}"#;
+    for (encoding, status) in [("gzip", 415), ("br", 415), ("Identity", 200)] {
+        let mut client = Client::connect(node.local_addr());
+        let headers = [("content-encoding", encoding)];
+        let response = client.request("POST", "/set", &headers, body);
+        assert_eq!(response.status, status, "{encoding}: {}", response.text());
+        if status == 415 {
+            assert_eq!(response.code(), "unsupported_encoding");
+            client.until_closed();
+        }
+    }
+}
+
+#[test]
 fn consistency_levels() {
     let node = node(&[("cluster.default_consistency", "all")]);
     let mut client = Client::connect(node.local_addr());
