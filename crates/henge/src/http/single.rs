@@ -550,7 +550,7 @@ pub(crate) fn refused(refusal: Refusal) -> Problem {
         ),
         Refusal::MemoryFull => Problem::new(
             Code::MemoryFull,
-            "raise cache.max_size_bytes, or delete something",
+            "raise cache.max_size_bytes, delete something, or, where /stats shows memory.withheld_bytes, free memory of the machine",
         ),
         Refusal::TooLarge => Problem::new(
             Code::ValueTooLarge,

@@ -12,6 +12,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::{COMMIT, Metrics};
+use crate::cache::CacheStats;
 use crate::{allocator, memory};
 
 /// The media type of the format.
@@ -180,6 +181,13 @@ impl Scrape {
             none,
             cache.shards.evacuations,
         )?;
+        Self::events(out, &cache)?;
+        self.compression(out)
+    }
+
+    /// What the shards have counted.
+    fn events(out: &mut Out<'_>, cache: &CacheStats) -> fmt::Result {
+        let none = None;
         out.counter(
             "hits",
             "Reads that found their key",
@@ -209,7 +217,11 @@ impl Scrape {
             .collect();
         out.counters("evictions", "Items evicted", none, &values)?;
         out.counter("sweeps", "Sweeps for expired items", none, cache.sweeps)?;
-        out.counter("purges", "Tombstones purged", none, cache.shards.purges)?;
+        out.counter("purges", "Tombstones purged", none, cache.shards.purges)
+    }
+
+    fn compression(&self, out: &mut Out<'_>) -> fmt::Result {
+        let (bytes, none) = (Some(&Unit::Bytes), None);
         let counters = &self.0.counters;
         let (input, output) = (
             counters.sum(|thread| &thread.compression_in_bytes),
