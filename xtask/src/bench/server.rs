@@ -4,14 +4,9 @@
 use super::{Arguments, BARE, Result};
 use std::env;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
-
-/// How long a node may take to listen.
-const START_LIMIT: Duration = Duration::from_secs(10);
 
 /// A running server.
 pub(super) struct Server {
@@ -20,54 +15,50 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Starts `henge` on a free port with these flags beside, and waits until it accepts connections.
+    /// Starts `henge` on a free port with these flags beside, and waits until it says that it listens.
     pub(super) fn henge(binary: &Path, flags: &[String]) -> Result<Self> {
-        // Free a moment ago. Somebody may take it in between, and then the node says so and exits.
-        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let child = Command::new(binary)
-            .arg(format!("--port={address}"))
-            .arg("--log-level=error")
+            .args(["--port=127.0.0.1:0", "--log-level=error"])
             .args(flags)
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .spawn()
             .map_err(|error| format!("{}: {error}", binary.display()))?;
-        let mut server = Self { child, address };
-        let started = Instant::now();
-        while TcpStream::connect(address).is_err() {
-            if let Some(status) = server.child.try_wait()? {
-                return Err(format!("{} ended: {status}", binary.display()).into());
-            }
-            if started.elapsed() > START_LIMIT {
-                return Err(format!("{} does not listen on {address}", binary.display()).into());
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-        Ok(server)
+        Self::listening(child)
     }
 
     /// Starts the bare server, which answers everything with this answer.
     pub(super) fn bare(answer: &[u8]) -> Result<Self> {
-        let child = Command::new(env::current_exe()?)
+        let mut child = Command::new(env::current_exe()?)
             .args(["bench", BARE])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
+        let stdin = child.stdin.take();
+        // Dropped at the end of the statement, which is how the server knows that it has all of the answer. If it
+        // cannot be written the server sees the end as well, and ends.
+        stdin
+            .ok_or("the bare server has no input")?
+            .write_all(answer)?;
+        Self::listening(child)
+    }
+
+    /// Waits for a server's first line, whose last word is its address.
+    fn listening(mut child: Child) -> Result<Self> {
+        let stdout = child.stdout.take();
+        // From here on it is killed on every way out; the address is not used before it is known.
         let mut server = Self {
             child,
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
         };
-        let (stdin, stdout) = (server.child.stdin.take(), server.child.stdout.take());
-        // Dropped at the end of the statement, which is how the server knows that it has all of the answer.
-        stdin
-            .ok_or("the bare server has no input")?
-            .write_all(answer)?;
         let mut line = String::new();
-        BufReader::new(stdout.ok_or("the bare server has no output")?).read_line(&mut line)?;
-        server.address = line
-            .trim()
+        BufReader::new(stdout.ok_or("the server has no output")?).read_line(&mut line)?;
+        let word = line.split_whitespace().next_back().unwrap_or_default();
+        server.address = word
+            .strip_prefix("http://")
+            .unwrap_or(word)
             .parse()
-            .map_err(|_| format!("the bare server said {line:?}, not its address"))?;
+            .map_err(|_| format!("the server said {line:?}, which ends in no address"))?;
         Ok(server)
     }
 

@@ -124,16 +124,10 @@ const BANS: &[Ban] = &[
 ];
 
 /// Who may sleep.
-const SLEEPERS: &[(&str, &str)] = &[
-    (
-        "xtask/src/bench/server.rs",
-        "a port that begins to listen is no event that another process can wait for; asked again until a deadline",
-    ),
-    (
-        "crates/henge/src/housekeeping.rs",
-        "the pace of a loop, not a wait for something; an interval could not follow a setting that a reload changes",
-    ),
-];
+const SLEEPERS: &[(&str, &str)] = &[(
+    "crates/henge/src/housekeeping.rs",
+    "the pace of a loop, not a wait for something; an interval could not follow a setting that a reload changes",
+)];
 
 /// Who may print.
 const PRINTERS: &[(&str, &str)] = &[

@@ -13,7 +13,8 @@ pub(super) struct Pool {
     limit_bytes: AtomicU64,
     limit_items: AtomicU64,
     withheld: AtomicU64,
-    shards: u64,
+    /// There is a power of two of them, and each command asks for its share: a shift costs less than a division.
+    shards_log2: u32,
 }
 
 /// What shards draw on, on cache lines of its own: every command reads what stands beside it.
@@ -33,7 +34,7 @@ impl Pool {
             limit_bytes: AtomicU64::new(limit_bytes),
             limit_items: AtomicU64::new(limit_items.unwrap_or(UNLIMITED)),
             withheld: AtomicU64::new(0),
-            shards,
+            shards_log2: shards.ilog2(),
         }
     }
 
@@ -59,12 +60,14 @@ impl Pool {
 
     /// What each of several shards may expect to have; nothing if there is only one, as nobody could lend to it.
     pub(super) fn fair(&self) -> Room {
-        if self.shards == 1 {
+        if self.shards_log2 == 0 {
             return Room::default();
         }
         Room {
-            bytes: self.limit_bytes().saturating_sub(self.withheld()) / self.shards,
-            items: self.limit_items().map_or(0, |items| items / self.shards),
+            bytes: self.limit_bytes().saturating_sub(self.withheld()) >> self.shards_log2,
+            items: self
+                .limit_items()
+                .map_or(0, |items| items >> self.shards_log2),
         }
     }
 

@@ -17,7 +17,7 @@ use crate::http::service::Shared;
 use crate::{allocator, memory};
 use counters::Counters;
 
-/// The commit that was built, if the build was told (`HENGE_COMMIT`).
+/// The commit that was built, if `build.rs` found one.
 pub(crate) const COMMIT: Option<&str> = option_env!("HENGE_COMMIT");
 
 /// Everything that there is to show.
