@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::cache::Cache;
-use crate::http::service::Shared;
 use crate::memory::{self, MemoryState};
+use crate::shared::Shared;
 
 /// A withheld part is given back at half the distance to the trigger each time, once use is this far below it: so that the
 /// two do not chase each other.

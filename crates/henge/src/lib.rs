@@ -32,6 +32,8 @@ pub mod memory;
 mod metrics;
 mod net;
 mod node;
+mod shared;
+mod values;
 
 pub use net::ListenError;
 pub use node::{Node, StartError};

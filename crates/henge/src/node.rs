@@ -18,13 +18,13 @@ use crate::cache::{Cache, CacheConfig};
 use crate::clock::Clock;
 use crate::config::{CacheSize, Config, ConfigError, Reload};
 use crate::housekeeping::keep_house;
-use crate::http::service::{Live, Shared};
 use crate::http::{CALLS, Control, serve_control};
 use crate::metrics::Metrics;
 use crate::metrics::counters::Counters;
 use crate::net::inflight::InFlight;
 use crate::net::listen::ListenError;
 use crate::net::{acceptor, data_thread, handles, listen};
+use crate::shared::{Live, Shared};
 use crate::{allocator, memory};
 
 /// How long a stopped runtime waits for work on its blocking pool: compressing one value takes less.

@@ -3,6 +3,7 @@
 
 mod command;
 mod mutation;
+pub mod resp;
 mod slot;
 mod value;
 mod version;

@@ -15,9 +15,9 @@ use super::single::{
     Setting, in_time, item_len, json_body, missing, overloaded, remove, store, write_item,
     write_stored,
 };
-use super::values::Found;
 use crate::net::data_thread::Local;
 use crate::net::inflight::Hold;
+use crate::values::Found;
 
 /// Keys that are worked on before other connections have a turn: some 50 us.
 const TURN: usize = 64;
@@ -188,7 +188,7 @@ pub(crate) async fn mget(local: Rc<Local>, body: Incoming) -> Outcome {
             return results.push(key, Err(too_large()), |_| ()).await;
         }
         match found.raw_in_time().await {
-            Err(problem) => results.push(key, Err(problem), |_| ()).await,
+            Err(error) => results.push(key, Err(error.into()), |_| ()).await,
             Ok(raw) => {
                 let (key, raw) = (Bytes::copy_from_slice(key), (raw, found.json));
                 let (of_key, of_raw) = (key.clone(), raw.clone());

@@ -9,9 +9,9 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 
 use super::problem::{Code, Problem};
-use super::service::Shared;
-use super::values::SHARED_BYTES;
 use crate::net::inflight::Hold;
+use crate::shared::Shared;
+use crate::values::SHARED_BYTES;
 
 /// The slowest that a body may come, in bytes a second, once `limits.body_timeout_ms` has passed. A modem is faster.
 const SLOWEST_BYTES_PER_SECOND: u64 = 1024;

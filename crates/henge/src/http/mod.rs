@@ -13,7 +13,6 @@ mod query;
 mod raw;
 mod requests;
 mod single;
-mod values;
 
 pub(crate) mod level;
 pub(crate) mod problem;

@@ -10,6 +10,7 @@ use http_body_util::Full;
 
 use super::json;
 use super::routes::Verb;
+use crate::values::ValueError;
 
 macro_rules! codes {
     ($($code:ident $name:literal $status:literal $title:literal;)*) => {
@@ -109,6 +110,16 @@ const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
 /// The media type of problems.
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+impl From<ValueError> for Problem {
+    fn from(error: ValueError) -> Self {
+        let code = match error {
+            ValueError::TooLarge { .. } => Code::ValueTooLarge,
+            ValueError::Corrupt(_) | ValueError::CutOff => Code::Internal,
+        };
+        Self::new(code, error.to_string())
+    }
+}
 
 impl Problem {
     pub(crate) fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {

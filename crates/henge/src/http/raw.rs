@@ -17,9 +17,9 @@ use super::requests::check_key;
 use super::routes::RAW_PREFIX;
 use super::service::{Answer, Outcome, Whole};
 use super::single::{missing, overloaded, remove, stored};
-use super::values::{Found, encode};
 use super::{body, json, lifetime, query};
 use crate::net::data_thread::Local;
+use crate::values::{Found, encode};
 
 /// The lifetime in seconds, fractions allowed; where both are given it beats max-age, which knows only whole seconds.
 const X_TTL: HeaderName = HeaderName::from_static("x-ttl");
@@ -42,6 +42,7 @@ pub(crate) fn get(local: &Rc<Local>, request: &Request<Incoming>, now_ms: u64) -
     if wanted.is_quick() {
         let answer = wanted
             .raw()
+            .map_err(Problem::from)
             .and_then(|raw| full(local, &wanted, raw, false, now_ms));
         return Answer::Now(answer);
     }

@@ -16,10 +16,10 @@ use super::requests::{
     ExpireRequest, IncrRequest, KeyRequest, SetCondition, SetRequest, parse, query_key,
 };
 use super::service::{Answer, Outcome, json_response};
-use super::values::{Found, SHARED_BYTES, encode};
 use super::{json, lifetime, query};
 use crate::net::data_thread::Local;
 use crate::net::inflight::Hold;
+use crate::values::{Found, SHARED_BYTES, encode};
 
 /// What is written as JSON while the shard is locked, in bytes; some 2 us. Larger values are copied out first.
 const INLINE_BYTES: usize = 4 * 1024;
@@ -92,6 +92,7 @@ fn look_up(local: &Rc<Local>, key: &[u8], now_ms: u64) -> Answer {
             let hold = local.shared.in_flight.hold();
             let answer = found
                 .raw()
+                .map_err(Problem::from)
                 .and_then(|raw| large_item(hold, key, &found, &raw, now_ms));
             Answer::Now(answer.map(json_response))
         }

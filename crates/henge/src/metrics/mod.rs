@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::cache::CacheStats;
 use crate::http::level;
-use crate::http::service::Shared;
+use crate::shared::Shared;
 use crate::{allocator, memory};
 use counters::Counters;
 

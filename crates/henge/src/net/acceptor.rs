@@ -14,8 +14,8 @@ use rustix::net::{SocketFlags, accept_with};
 use tokio::sync::mpsc;
 
 use crate::http::problem::{Code, Problem};
-use crate::http::service::Shared;
 use crate::metrics::counters::{Counters, add};
+use crate::shared::Shared;
 
 /// A connection on its way to a data thread.
 pub(crate) type Accepted = std::net::TcpStream;

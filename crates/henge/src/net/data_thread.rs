@@ -15,8 +15,8 @@ use tokio::sync::{Notify, mpsc};
 use super::acceptor::Accepted;
 use super::connection;
 use crate::http::Call;
-use crate::http::service::Shared;
 use crate::metrics::counters::ThreadCounters;
+use crate::shared::Shared;
 
 /// What the connections of a thread share; one reference each, and no lock.
 #[derive(Debug)]

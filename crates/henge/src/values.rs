@@ -2,12 +2,12 @@
 //! came out, never under a lock. Large ones are worked on by the blocking pool, so that they delay no other connection.
 
 use std::cell::RefCell;
+use std::fmt;
 
 use bytes::Bytes;
 use henge_engine::compress::{Algorithm, Compressor, Decompressor, Settings, Skipped};
 use henge_wire::{Data, Encoding, Item, Value, Version};
 
-use super::problem::{Code, Problem};
 use crate::metrics::counters::add;
 use crate::net::data_thread::Local;
 
@@ -19,12 +19,41 @@ const DECOMPRESSED_INLINE_BYTES: usize = 64 * 1024;
 
 /// What goes into the cache by reference rather than by copy, in bytes. Such a value must be an allocation of its own, of
 /// just its size: the cache charges its length.
-pub(super) const SHARED_BYTES: usize = 32 * 1024;
+pub(crate) const SHARED_BYTES: usize = 32 * 1024;
 
 thread_local! {
     /// A compressor for each thread that ever compresses, with the settings it was made with.
     static COMPRESSOR: RefCell<Option<Compressor>> = const { RefCell::new(None) };
     static DECOMPRESSOR: RefCell<Decompressor> = RefCell::new(Decompressor::new());
+}
+
+/// Why a value does not go in, or does not come out.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum ValueError {
+    /// It is longer than `limits.max_value_bytes`.
+    TooLarge {
+        /// Its length in bytes.
+        len: usize,
+        /// The most there may be.
+        limit: usize,
+    },
+    /// What is stored cannot be decompressed: a fault of ours or of the memory.
+    Corrupt(String),
+    /// The node is stopping.
+    CutOff,
+}
+
+impl fmt::Display for ValueError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge { len, limit } => write!(
+                f,
+                "the value has {len} bytes; the most is limits.max_value_bytes, {limit}"
+            ),
+            Self::Corrupt(detail) => f.write_str(detail),
+            Self::CutOff => f.write_str("decompression was cut off"),
+        }
+    }
 }
 
 /// An item, copied out of the cache.
@@ -59,7 +88,7 @@ impl Found {
     }
 
     /// The value as the client gave it, at once.
-    pub(crate) fn raw(&self) -> Result<Bytes, Problem> {
+    pub(crate) fn raw(&self) -> Result<Bytes, ValueError> {
         if self.encoding == Encoding::Raw {
             return Ok(self.data.clone());
         }
@@ -67,24 +96,24 @@ impl Found {
     }
 
     /// The same, on the blocking pool if it is large.
-    pub(crate) async fn raw_in_time(&self) -> Result<Bytes, Problem> {
+    pub(crate) async fn raw_in_time(&self) -> Result<Bytes, ValueError> {
         if self.is_quick() {
             return self.raw();
         }
         let (encoding, data, raw_len) = (self.encoding, self.data.clone(), self.raw_len);
         tokio::task::spawn_blocking(move || decompressed(encoding, &data, raw_len))
             .await
-            .unwrap_or_else(|_| Err(Problem::new(Code::Internal, "decompression was cut off")))
+            .unwrap_or(Err(ValueError::CutOff))
     }
 }
 
-fn decompressed(encoding: Encoding, data: &[u8], raw_len: u32) -> Result<Bytes, Problem> {
+fn decompressed(encoding: Encoding, data: &[u8], raw_len: u32) -> Result<Bytes, ValueError> {
     let mut out = Vec::new();
     DECOMPRESSOR
         .with_borrow_mut(|decompressor| decompressor.decompress(encoding, data, raw_len, &mut out))
         .map_err(|corrupt| {
             tracing::error!(%corrupt, "a value cannot be read back");
-            Problem::new(Code::Internal, corrupt.to_string())
+            ValueError::Corrupt(corrupt.to_string())
         })?;
     Ok(Bytes::from(out))
 }
@@ -118,14 +147,13 @@ impl Encoded {
 
 /// Compresses a value if the settings say so and it is worth it. `raw` must be an allocation of its own where it is large,
 /// since the cache may keep it.
-pub(crate) async fn encode(local: &Local, raw: Bytes, json: bool) -> Result<Encoded, Problem> {
+pub(crate) async fn encode(local: &Local, raw: Bytes, json: bool) -> Result<Encoded, ValueError> {
     let limit = local.shared.limits().max_value_bytes;
     if raw.len() > limit {
-        let detail = format!(
-            "the value has {} bytes; the most is limits.max_value_bytes, {limit}",
-            raw.len()
-        );
-        return Err(Problem::new(Code::ValueTooLarge, detail));
+        return Err(ValueError::TooLarge {
+            len: raw.len(),
+            limit,
+        });
     }
     let raw_len = u32::try_from(raw.len()).expect("limits keep values below 4 GiB");
     let settings = local.shared.live.load().compression;

@@ -1,0 +1,94 @@
+//! What all threads of a node share: the cache, the clock, the bytes in flight, and the part of the configuration that
+//! requests are measured against, which a reload replaces as a whole.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use henge_engine::compress::Settings;
+
+use crate::cache::Cache;
+use crate::clock::Clock;
+use crate::config::{Config, ConsistencyLevel};
+use crate::net::inflight::InFlight;
+use crate::net::pace::Patience;
+
+/// What requests are measured against.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) max_value_bytes: usize,
+    pub(crate) max_body_bytes: usize,
+    pub(crate) max_batch_items: usize,
+    /// A body has this long, and a second more for each KiB.
+    pub(crate) body_timeout: Duration,
+}
+
+/// What a reload may change under the requests.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Live {
+    pub(crate) limits: Limits,
+    pub(crate) patience: Patience,
+    pub(crate) max_connections: usize,
+    pub(crate) default_level: ConsistencyLevel,
+    pub(crate) compression: Settings,
+    pub(crate) shutdown_timeout: Duration,
+    pub(crate) cleanup_interval: Duration,
+    pub(crate) memory_trigger: f64,
+}
+
+impl Live {
+    /// The part of a configuration that is of use here. It must be valid.
+    pub(crate) fn of(config: &Config) -> Self {
+        let limits = &config.limits;
+        let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        Self {
+            limits: Limits {
+                max_value_bytes: limits.max_value_bytes.as_usize(),
+                max_body_bytes: limits.max_body_bytes.as_usize(),
+                max_batch_items: count(limits.max_batch_items),
+                body_timeout: Duration::from_millis(limits.body_timeout_ms),
+            },
+            patience: Patience {
+                header: Duration::from_millis(limits.header_timeout_ms),
+                idle: Duration::from_millis(limits.idle_timeout_ms),
+                write: Duration::from_millis(limits.write_timeout_ms),
+            },
+            max_connections: count(limits.max_connections),
+            default_level: config.cluster.default_consistency,
+            compression: Settings {
+                algorithm: config.compression.algorithm,
+                threshold_bytes: config.compression.threshold_bytes.as_usize(),
+                level: u8::try_from(config.compression.level).unwrap_or(u8::MAX),
+            },
+            shutdown_timeout: Duration::from_millis(config.server.shutdown_timeout_ms),
+            cleanup_interval: Duration::from_millis(config.cache.cleanup_interval_ms),
+            memory_trigger: config.cache.memory_trigger,
+        }
+    }
+}
+
+/// What all data threads share.
+pub(crate) struct Shared {
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) clock: Clock,
+    pub(crate) in_flight: Arc<InFlight>,
+    pub(crate) live: ArcSwap<Live>,
+}
+
+/// Without the cache, which is not for showing.
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("in_flight", &self.in_flight)
+            .field("live", &self.live)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// The limits that hold now.
+    pub(crate) fn limits(&self) -> Limits {
+        self.live.load().limits
+    }
+}

@@ -1,0 +1,379 @@
+//! Replies of the Redis protocol, as a server writes them: appended to an [`Output`], in RESP2 or in RESP3. Large values
+//! are kept by reference and not copied; what a reply may hold in all is bounded.
+
+use bytes::{Bytes, BytesMut};
+
+/// Values from this size on that are shared already are kept by reference: a copy costs more than a piece of its own.
+const SHARED_BYTES: usize = 16 * 1024;
+
+/// The version of the protocol that a connection speaks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Protocol {
+    /// What a connection begins with.
+    #[default]
+    Resp2,
+    /// After `HELLO 3`.
+    Resp3,
+}
+
+impl Protocol {
+    /// Its number in `HELLO`.
+    pub const fn number(self) -> i64 {
+        match self {
+            Self::Resp2 => 2,
+            Self::Resp3 => 3,
+        }
+    }
+}
+
+/// Replies that wait to be sent: bytes, and between them values that are kept by reference.
+#[derive(Debug, Default)]
+pub struct Output {
+    bytes: Vec<u8>,
+    /// Values, each with the place in `bytes` before which it stands, in that order.
+    shared: Vec<(usize, Bytes)>,
+    shared_bytes: usize,
+}
+
+/// A place in an output, to go back to.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    bytes: usize,
+    shared: usize,
+}
+
+impl Output {
+    /// All bytes, those kept by reference included.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.bytes.len() + self.shared_bytes
+    }
+
+    /// Whether nothing waits.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty() && self.shared.is_empty()
+    }
+
+    /// The bytes, if nothing is kept by reference.
+    #[inline]
+    pub fn as_bytes(&self) -> Option<&[u8]> {
+        self.shared.is_empty().then_some(&self.bytes)
+    }
+
+    /// Where it ends now.
+    #[inline]
+    pub fn mark(&self) -> Mark {
+        Mark {
+            bytes: self.bytes.len(),
+            shared: self.shared.len(),
+        }
+    }
+
+    /// Takes back what was written since the mark.
+    pub fn rewind(&mut self, mark: Mark) {
+        self.bytes.truncate(mark.bytes);
+        self.shared.truncate(mark.shared);
+        self.shared_bytes = self.shared.iter().map(|(_, value)| value.len()).sum();
+    }
+
+    /// The first byte written since the mark: it tells the kind of a reply.
+    pub fn first_since(&self, mark: Mark) -> Option<u8> {
+        self.bytes.get(mark.bytes).copied()
+    }
+
+    /// Forgets what waits, and keeps up to `keep` bytes of the memory for the next.
+    #[inline]
+    pub fn clear(&mut self, keep: usize) {
+        self.bytes.clear();
+        if self.bytes.capacity() > keep {
+            self.bytes.shrink_to(keep);
+        }
+        if !self.shared.is_empty() {
+            self.shared = Vec::new();
+            self.shared_bytes = 0;
+        }
+    }
+
+    /// Takes what waits out of it, from a place on, piece by piece in the order in which they are to be sent.
+    pub fn take_pieces(&mut self, mut from: usize) -> Vec<Bytes> {
+        let mut rest = BytesMut::from(&self.bytes[..]).freeze();
+        let mut pieces = Vec::with_capacity(2 * self.shared.len() + 1);
+        let mut taken = 0;
+        for (place, value) in self.shared.drain(..) {
+            pieces.push(rest.split_to(place - taken));
+            pieces.push(value);
+            taken = place;
+        }
+        pieces.push(rest);
+        self.bytes.clear();
+        self.shared_bytes = 0;
+        pieces.retain_mut(|piece| {
+            let skipped = from.min(piece.len());
+            from -= skipped;
+            let _ = piece.split_to(skipped);
+            !piece.is_empty()
+        });
+        pieces
+    }
+
+    /// Appends what waits in another.
+    pub fn append(&mut self, other: Self) {
+        let before = self.bytes.len();
+        self.bytes.extend_from_slice(&other.bytes);
+        self.shared_bytes += other.shared_bytes;
+        self.shared.extend(
+            other
+                .shared
+                .into_iter()
+                .map(|(place, value)| (before + place, value)),
+        );
+    }
+
+    /// Appends bytes that are protocol already.
+    #[inline]
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+}
+
+/// Writes one reply. Aggregates are announced with their size; their parts follow as replies of their own.
+#[derive(Debug)]
+pub struct Writer<'a> {
+    out: &'a mut Output,
+    protocol: Protocol,
+}
+
+impl<'a> Writer<'a> {
+    /// Appends to `out`.
+    #[inline]
+    pub fn new(out: &'a mut Output, protocol: Protocol) -> Self {
+        Self { out, protocol }
+    }
+
+    /// The protocol that it writes.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// What is written to.
+    #[inline]
+    pub fn output(&mut self) -> &mut Output {
+        self.out
+    }
+
+    /// `+OK`.
+    #[inline]
+    pub fn ok(&mut self) {
+        self.out.push(b"+OK\r\n");
+    }
+
+    /// A simple string: text without line ends.
+    pub fn simple(&mut self, text: &str) {
+        self.line(b'+', text.as_bytes());
+    }
+
+    /// An error: its code and its words, made into one line.
+    pub fn error(&mut self, text: &str) {
+        self.out.bytes.push(b'-');
+        self.out.bytes.extend(text.bytes().map(|byte| match byte {
+            b'\r' | b'\n' => b' ',
+            byte => byte,
+        }));
+        self.out.push(b"\r\n");
+    }
+
+    /// An integer.
+    #[inline]
+    pub fn integer(&mut self, value: i64) {
+        match value {
+            0 => self.out.push(b":0\r\n"),
+            1 => self.out.push(b":1\r\n"),
+            _ => self.number(b':', value),
+        }
+    }
+
+    /// A count or a size, as an integer.
+    #[inline]
+    pub fn count(&mut self, value: usize) {
+        self.integer(i64::try_from(value).unwrap_or(i64::MAX));
+    }
+
+    /// A bulk string.
+    #[inline]
+    pub fn bulk(&mut self, bytes: &[u8]) {
+        self.number(b'$', bytes.len() as i64);
+        self.out.push(bytes);
+        self.out.push(b"\r\n");
+    }
+
+    /// A bulk string, kept by reference where it is large.
+    pub fn bulk_shared(&mut self, bytes: Bytes) {
+        if bytes.len() < SHARED_BYTES {
+            return self.bulk(&bytes);
+        }
+        self.number(b'$', bytes.len() as i64);
+        self.out.shared_bytes += bytes.len();
+        self.out.shared.push((self.out.bytes.len(), bytes));
+        self.out.push(b"\r\n");
+    }
+
+    /// No value.
+    #[inline]
+    pub fn null(&mut self) {
+        match self.protocol {
+            Protocol::Resp2 => self.out.push(b"$-1\r\n"),
+            Protocol::Resp3 => self.out.push(b"_\r\n"),
+        }
+    }
+
+    /// No array.
+    pub fn null_array(&mut self) {
+        match self.protocol {
+            Protocol::Resp2 => self.out.push(b"*-1\r\n"),
+            Protocol::Resp3 => self.out.push(b"_\r\n"),
+        }
+    }
+
+    /// An array of so many replies.
+    #[inline]
+    pub fn array(&mut self, len: usize) {
+        self.number(b'*', len as i64);
+    }
+
+    /// A map of so many pairs; in RESP2 an array of twice as many.
+    pub fn map(&mut self, pairs: usize) {
+        match self.protocol {
+            Protocol::Resp2 => self.number(b'*', 2 * pairs as i64),
+            Protocol::Resp3 => self.number(b'%', pairs as i64),
+        }
+    }
+
+    /// A set of so many replies; in RESP2 an array.
+    pub fn set(&mut self, len: usize) {
+        match self.protocol {
+            Protocol::Resp2 => self.number(b'*', len as i64),
+            Protocol::Resp3 => self.number(b'~', len as i64),
+        }
+    }
+
+    /// A text for people to read; in RESP2 a bulk string.
+    pub fn verbatim(&mut self, text: &str) {
+        match self.protocol {
+            Protocol::Resp2 => self.bulk(text.as_bytes()),
+            Protocol::Resp3 => {
+                self.number(b'=', text.len() as i64 + 4);
+                self.out.push(b"txt:");
+                self.out.push(text.as_bytes());
+                self.out.push(b"\r\n");
+            }
+        }
+    }
+
+    fn line(&mut self, kind: u8, text: &[u8]) {
+        self.out.bytes.push(kind);
+        self.out.push(text);
+        self.out.push(b"\r\n");
+    }
+
+    #[inline]
+    fn number(&mut self, kind: u8, value: i64) {
+        let mut line = [0; 24];
+        line[22..].copy_from_slice(b"\r\n");
+        let mut at = 22;
+        let mut rest = value.unsigned_abs();
+        loop {
+            at -= 1;
+            line[at] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+            if rest == 0 {
+                break;
+            }
+        }
+        if value < 0 {
+            at -= 1;
+            line[at] = b'-';
+        }
+        at -= 1;
+        line[at] = kind;
+        self.out.push(&line[at..]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(protocol: Protocol, write: impl FnOnce(&mut Writer<'_>)) -> String {
+        let mut out = Output::default();
+        write(&mut Writer::new(&mut out, protocol));
+        let len = out.len();
+        let bytes = out.take_pieces(0).concat();
+        assert_eq!(bytes.len(), len);
+        assert!(out.is_empty());
+        bytes.escape_ascii().to_string()
+    }
+
+    #[test]
+    fn each_kind_in_both_protocols() {
+        type Case = (fn(&mut Writer<'_>), &'static str, &'static str);
+        let cases: &[Case] = &[
+            (|w| w.ok(), "+OK\\r\\n", "+OK\\r\\n"),
+            (|w| w.simple("PONG"), "+PONG\\r\\n", "+PONG\\r\\n"),
+            (
+                |w| w.error("ERR a\r\nb"),
+                "-ERR a  b\\r\\n",
+                "-ERR a  b\\r\\n",
+            ),
+            (|w| w.integer(-1), ":-1\\r\\n", ":-1\\r\\n"),
+            (
+                |w| w.integer(i64::MIN),
+                ":-9223372036854775808\\r\\n",
+                ":-9223372036854775808\\r\\n",
+            ),
+            (|w| w.count(10), ":10\\r\\n", ":10\\r\\n"),
+            (|w| w.bulk(b""), "$0\\r\\n\\r\\n", "$0\\r\\n\\r\\n"),
+            (|w| w.null(), "$-1\\r\\n", "_\\r\\n"),
+            (|w| w.null_array(), "*-1\\r\\n", "_\\r\\n"),
+            (|w| w.array(3), "*3\\r\\n", "*3\\r\\n"),
+            (|w| w.map(3), "*6\\r\\n", "%3\\r\\n"),
+            (|w| w.set(3), "*3\\r\\n", "~3\\r\\n"),
+            (
+                |w| w.verbatim("ab"),
+                "$2\\r\\nab\\r\\n",
+                "=6\\r\\ntxt:ab\\r\\n",
+            ),
+        ];
+        for (write, two, three) in cases {
+            assert_eq!(written(Protocol::Resp2, write), *two);
+            assert_eq!(written(Protocol::Resp3, write), *three);
+        }
+    }
+
+    #[test]
+    fn large_values_stay_where_they_are() {
+        let large = Bytes::from(vec![b'x'; SHARED_BYTES]);
+        let mut out = Output::default();
+        let mut writer = Writer::new(&mut out, Protocol::Resp2);
+        writer.ok();
+        writer.bulk_shared(large.clone());
+        writer.bulk_shared(Bytes::from_static(b"small"));
+        let mark = writer.output().mark();
+        writer.bulk_shared(large.clone());
+        writer.output().rewind(mark);
+        let mut other = Output::default();
+        Writer::new(&mut other, Protocol::Resp2).bulk_shared(large.clone());
+        out.append(other);
+        assert_eq!(out.as_bytes(), None);
+        let head = format!("+OK\r\n${SHARED_BYTES}\r\n");
+        let between = format!("\r\n$5\r\nsmall\r\n${SHARED_BYTES}\r\n");
+        assert_eq!(out.len(), head.len() + between.len() + 2 * SHARED_BYTES + 2);
+        let pieces = out.take_pieces(3);
+        assert_eq!(pieces.len(), 5);
+        assert_eq!(pieces[0], head[3..].as_bytes());
+        assert_eq!(pieces[1].as_ptr(), large.as_ptr());
+        assert_eq!(pieces[2], between.as_bytes());
+        assert_eq!(pieces[3].as_ptr(), large.as_ptr());
+        assert_eq!(pieces[4], b"\r\n"[..]);
+    }
+}
