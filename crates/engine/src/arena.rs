@@ -12,6 +12,8 @@
 //! A hole holds its free-list links in its second and third word and its size again in its last word, so that the block
 //! behind it can find its start.
 
+use crate::prefetch::prefetch;
+
 /// The unit of size and address. Four bytes let a handle reach 8 GiB and cost two bytes a record in rounding.
 pub(crate) const GRANULE: usize = 4;
 /// The size of a segment. Evacuating one is the longest step under a lock: 64 KiB is some hundred microseconds in the worst
@@ -25,6 +27,9 @@ pub(crate) const MAX_BLOCK_GRANULES: u32 = (1 << 11) - 1;
 const MIN_HOLE_GRANULES: u32 = 4;
 /// A handle's top bit is left to the lists that mark their heads with it.
 const MAX_SEGMENTS: usize = 1 << (31 - SEGMENT_SHIFT);
+
+/// Of the processors of today; on one with longer lines the second hint is for nothing.
+const CACHE_LINE_BYTES: usize = 64;
 
 const HOLE: u32 = 1;
 const AFTER_HOLE: u32 = 2;
@@ -263,6 +268,25 @@ impl Arena {
     pub(crate) fn write(&mut self, block: Handle, offset: usize, value: u32) {
         let at = block.byte() + offset;
         self.segments[block.segment()][at..at + 4].copy_from_slice(&value.to_le_bytes());
+    }
+
+    /// Asks memory for the cache line of a block's start. The handle may be any.
+    #[inline]
+    pub(crate) fn prefetch_start(&self, block: Handle) {
+        let segment = self.segments.get(block.segment());
+        if let Some(first) = segment.and_then(|bytes| bytes.get(block.byte())) {
+            prefetch(first);
+        }
+    }
+
+    /// The same, and for the line after it.
+    #[inline]
+    pub(crate) fn prefetch(&self, block: Handle) {
+        self.prefetch_start(block);
+        let segment = self.segments.get(block.segment());
+        if let Some(second) = segment.and_then(|bytes| bytes.get(block.byte() + CACHE_LINE_BYTES)) {
+            prefetch(second);
+        }
     }
 
     /// Copies the first `len` bytes of a used block, all but its word, into another.

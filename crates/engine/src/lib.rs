@@ -10,6 +10,7 @@ mod hasher;
 mod links;
 mod partition;
 mod policy;
+mod prefetch;
 mod record;
 mod shard;
 mod table;
@@ -20,5 +21,5 @@ pub use partition::Progress;
 pub use policy::PolicyKind;
 pub use record::Body;
 pub use shard::{
-    Cause, Commit, Forgotten, RecordView, Replace, Shard, ShardConfig, ShardStats, Short,
+    Ahead, Cause, Commit, Forgotten, RecordView, Replace, Shard, ShardConfig, ShardStats, Short,
 };

@@ -356,6 +356,19 @@ impl Records {
         self.arena.free(at);
     }
 
+    /// Asks memory for the first two cache lines of a record: most are no longer.
+    #[inline]
+    pub(crate) fn prefetch(&self, at: Handle) {
+        self.arena.prefetch(at);
+    }
+
+    /// Asks memory for the records that a record's links name.
+    #[inline]
+    pub(crate) fn prefetch_neighbours(&self, at: Handle) {
+        self.arena.prefetch_start(Links::previous(self, at));
+        self.arena.prefetch_start(Links::next(self, at));
+    }
+
     /// Gives the key's bytes.
     #[inline]
     pub(crate) fn key(&self, at: Handle) -> &[u8] {

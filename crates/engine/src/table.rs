@@ -4,6 +4,7 @@
 //! is split.
 
 use crate::arena::Handle;
+use crate::prefetch::prefetch;
 
 /// Entries in a bucket: twelve handles, twelve tags and the link to an overflow bucket fill 64 bytes.
 const ENTRIES: usize = 12;
@@ -168,6 +169,31 @@ impl Buckets {
                 return None;
             }
             index = bucket.overflow;
+        }
+    }
+
+    /// Asks memory for the first bucket of a hash.
+    #[inline]
+    pub(crate) fn prefetch(&self, table: &Table, hash: u64) {
+        if table.buckets > 0 {
+            prefetch(self.at(table.bucket(table.place(hash))));
+        }
+    }
+
+    /// Shows the entries of the first bucket of a hash that may have this hash: at most two, as more are chance.
+    #[inline]
+    pub(crate) fn candidates(&self, table: &Table, hash: u64, mut each: impl FnMut(Handle)) {
+        if table.buckets == 0 {
+            return;
+        }
+        let bucket = self.at(table.bucket(table.place(hash)));
+        let mut bits = bucket.matches(tag(hash));
+        for _ in 0..2 {
+            if bits == 0 {
+                return;
+            }
+            each(Handle(bucket.handles[bits.trailing_zeros() as usize]));
+            bits &= bits - 1;
         }
     }
 

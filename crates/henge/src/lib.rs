@@ -32,6 +32,7 @@ pub mod memory;
 mod metrics;
 mod net;
 mod node;
+mod resp;
 mod shared;
 mod values;
 

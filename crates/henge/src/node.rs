@@ -25,7 +25,7 @@ use crate::net::inflight::InFlight;
 use crate::net::listen::ListenError;
 use crate::net::{acceptor, data_thread, handles, listen};
 use crate::shared::{Live, Shared};
-use crate::{allocator, memory};
+use crate::{allocator, memory, resp};
 
 /// How long a stopped runtime waits for work on its blocking pool: compressing one value takes less.
 const BLOCKING_GRACE: Duration = Duration::from_secs(1);
@@ -125,6 +125,7 @@ impl Node {
             clock,
             in_flight: InFlight::new(config.limits.max_inflight_bytes.as_usize()),
             live: ArcSwap::from_pointee(Live::of(&config)),
+            resp: resp::Server::default(),
         });
         let node_id = match &config.cluster.node_id {
             Some(id) => id.to_string(),

@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::config::{Config, ConsistencyLevel};
 use crate::net::inflight::InFlight;
 use crate::net::pace::Patience;
+use crate::resp;
 
 /// What requests are measured against.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +54,7 @@ impl Live {
                 header: Duration::from_millis(limits.header_timeout_ms),
                 idle: Duration::from_millis(limits.idle_timeout_ms),
                 write: Duration::from_millis(limits.write_timeout_ms),
+                body: Duration::from_millis(limits.body_timeout_ms),
             },
             max_connections: count(limits.max_connections),
             default_level: config.cluster.default_consistency,
@@ -74,6 +76,8 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) in_flight: Arc<InFlight>,
     pub(crate) live: ArcSwap<Live>,
+    /// What the clients of the Redis protocol share.
+    pub(crate) resp: resp::Server,
 }
 
 /// Without the cache, which is not for showing.

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::histogram::{Distribution, Histogram};
 use crate::http::routes::{ROUTES, RouteId};
+use crate::resp::COMMANDS;
 
 /// Adds to a counter that only this thread writes.
 #[inline]
@@ -53,6 +54,8 @@ const UNROUTED: usize = ROUTES.len();
 pub(crate) struct ThreadCounters {
     requests: [[AtomicU64; STATUSES.len()]; UNROUTED + 1],
     latency: Box<[Histogram]>,
+    /// By the number of the command, for the Redis protocol.
+    commands: Box<[CommandCounters]>,
     /// Bytes read from clients.
     pub(crate) received_bytes: AtomicU64,
     /// Bytes written to clients.
@@ -76,6 +79,11 @@ impl ThreadCounters {
         Self {
             requests: [const { [const { AtomicU64::new(0) }; STATUSES.len()] }; UNROUTED + 1],
             latency: (0..=UNROUTED).map(|_| Histogram::new()).collect(),
+            commands: COMMANDS
+                .entries()
+                .iter()
+                .map(|_| CommandCounters::default())
+                .collect(),
             received_bytes: AtomicU64::new(0),
             sent_bytes: AtomicU64::new(0),
             compression_in_bytes: AtomicU64::new(0),
@@ -87,12 +95,48 @@ impl ThreadCounters {
         }
     }
 
+    /// The counters of the command of this number.
+    #[inline]
+    pub(crate) fn command(&self, number: u16) -> &CommandCounters {
+        &self.commands[usize::from(number)]
+    }
+
     /// Counts an answered request. Only the thread that owns the counters may call this.
     #[inline]
     pub(crate) fn request(&self, route: Option<RouteId>, status: StatusCode, took: Duration) {
         let route = route.map_or(UNROUTED, |route| route as usize);
         add(&self.requests[route][status_index(status)], 1);
         self.latency[route].record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+    }
+}
+
+/// What one data thread counts of one command of the Redis protocol.
+#[derive(Debug)]
+pub(crate) struct CommandCounters {
+    /// How long it took; its count is that of the calls.
+    latency: Histogram,
+    /// Calls that ran and answered an error.
+    pub(crate) failed: AtomicU64,
+    /// Calls that did not run.
+    pub(crate) rejected: AtomicU64,
+}
+
+impl Default for CommandCounters {
+    fn default() -> Self {
+        Self {
+            latency: Histogram::new(),
+            failed: AtomicU64::new(0),
+            rejected: AtomicU64::new(0),
+        }
+    }
+}
+
+impl CommandCounters {
+    /// Counts a call that ran. Only the thread that owns the counters may call this.
+    #[inline]
+    pub(crate) fn took(&self, took: Duration) {
+        self.latency
+            .record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
     }
 }
 

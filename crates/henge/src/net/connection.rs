@@ -1,24 +1,25 @@
-//! One connection, from its first byte to its last: which protocol it speaks, its time-outs, and how it is closed. Today
-//! all of the port is HTTP; the next protocol is told apart here, by the first line, before hyper sees the stream.
+//! One connection, from its first byte to its last: its first line tells which protocol it speaks. `*` begins a request of
+//! the Redis protocol, a line that ends in ` HTTP/1.1` or ` HTTP/1.0` is HTTP, any other is an inline command of the Redis
+//! protocol. HTTP is served here, by hyper; the rest goes to `resp`.
 
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::futures::Notified;
-use tokio::time::Sleep;
 
 use super::data_thread::Local;
 use super::pace::{Late, Pace, Stream};
+use super::watch::{Seen, Watch};
 use crate::http::problem::{Code, Problem};
 use crate::http::service::Service;
 use crate::metrics::counters::add;
+use crate::resp;
 
 /// The longest head of a request. A URL holds at most 65,534 bytes (the `http` crate's bound; 414 past it), and this
 /// leaves it as much again for headers; past it is a 431.
@@ -39,15 +40,113 @@ const LINGER_ANNOUNCED_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 /// How much is read of what does not say, or says more: what a client may have had in its buffers and ours.
 const LINGER_BYTES: u64 = 8 * 1024 * 1024;
 
-/// How long an idle connection is kept once draining has begun, so that a request already on its way is answered, with
-/// `connection: close`. A round trip across a continent; a stop takes that much longer.
-const DRAIN_GRACE: Duration = Duration::from_millis(100);
+/// The longest first line. A URL of HTTP holds at most 65,534 bytes; an inline command as much.
+const MAX_FIRST_LINE_BYTES: usize = 66_000;
+
+/// What is read at once while the protocol is not known; most first requests are whole in it.
+const FIRST_READ_BYTES: usize = 4 * 1024;
+
+/// The first byte of a TLS handshake.
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// What a connection speaks, by what came first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Speaks {
+    Http,
+    Resp,
+    /// TLS, which this node does not.
+    Tls,
+    /// The first line is not whole.
+    NotYet,
+}
+
+/// Tells the protocol. Empty lines before the first mean nothing in either.
+fn sniff(bytes: &[u8]) -> Speaks {
+    let begin = bytes
+        .iter()
+        .position(|byte| !matches!(byte, b'\r' | b'\n'))
+        .unwrap_or(bytes.len());
+    let line = &bytes[begin..];
+    match line.first() {
+        Some(b'*') => return Speaks::Resp,
+        Some(&TLS_HANDSHAKE) => return Speaks::Tls,
+        _ => {}
+    }
+    let Some(end) = line.iter().position(|&byte| byte == b'\n') else {
+        return if bytes.len() < MAX_FIRST_LINE_BYTES {
+            Speaks::NotYet
+        } else if looks_like_http(line) {
+            // hyper says what is wrong with it, as an HTTP client understands it.
+            Speaks::Http
+        } else {
+            Speaks::Resp
+        };
+    };
+    let line = line[..end].trim_ascii_end();
+    if line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0") {
+        Speaks::Http
+    } else {
+        Speaks::Resp
+    }
+}
+
+/// Whether a line without its end begins as a request of HTTP does: a method, and a path or a URL.
+fn looks_like_http(line: &[u8]) -> bool {
+    let mut words = line.splitn(2, |&byte| byte == b' ');
+    let is_method = |word: &[u8]| !word.is_empty() && word.iter().all(u8::is_ascii_uppercase);
+    words.next().is_some_and(is_method)
+        && words
+            .next()
+            .is_some_and(|target| target.starts_with(b"/") || target.starts_with(b"http"))
+}
 
 /// Serves a connection until either side closes it.
 pub(crate) async fn serve(socket: TcpStream, local: &Rc<Local>) {
     let pace = Rc::new(Pace::new(local.shared.live.load().patience, Instant::now()));
-    let stream = Stream::new(socket, Rc::clone(&pace), local.counters.clone());
-    serve_http(stream, &pace, local).await;
+    let mut stream = Stream::new(socket, Rc::clone(&pace), local.counters.clone());
+    let mut first = Vec::with_capacity(FIRST_READ_BYTES);
+    let speaks = {
+        let mut watch = Watch::new(&pace, local);
+        poll_fn(|cx| {
+            loop {
+                match pin!(stream.read_buf(&mut first)).poll(cx) {
+                    Poll::Ready(Ok(read)) if read > 0 => match sniff(&first) {
+                        Speaks::NotYet => {}
+                        speaks => return Poll::Ready(Ok(speaks)),
+                    },
+                    // Nothing whole was asked, so nothing is answered.
+                    Poll::Ready(_) => return Poll::Ready(Err(None)),
+                    Poll::Pending => break,
+                }
+            }
+            match watch.look(cx) {
+                Seen::Nothing => Poll::Pending,
+                Seen::GraceOver => Poll::Ready(Err(None)),
+                Seen::Late(late) => Poll::Ready(Err(Some(late))),
+            }
+        })
+        .await
+    };
+    match speaks {
+        Ok(Speaks::Resp) => resp::serve(stream.into_socket(), pace, local, first).await,
+        Ok(Speaks::Http) => {
+            stream.give_back(first);
+            serve_http(stream, &pace, local).await;
+        }
+        Ok(Speaks::Tls | Speaks::NotYet) => {
+            add(&local.counters.protocol_errors, 1);
+            tracing::debug!("a connection speaks TLS, which this node does not");
+        }
+        Err(None) => {}
+        Err(Some(late)) => {
+            let mut socket = stream.into_socket();
+            if looks_like_http(&first) {
+                close_late(&mut socket, late, local).await;
+            } else {
+                add(&local.counters.timed_out, 1);
+            }
+        }
+    }
 }
 
 async fn serve_http(stream: Stream, pace: &Rc<Pace>, local: &Rc<Local>) {
@@ -88,106 +187,35 @@ async fn serve_http(stream: Stream, pace: &Rc<Pace>, local: &Rc<Local>) {
     };
     let mut socket = connection.into_parts().io.into_inner().into_socket();
     if let Some(late) = late {
-        add(&local.counters.timed_out, 1);
-        tracing::debug!(?late, "closing the connection of a slow client");
-        if late != Late::Header {
-            return;
-        }
-        // It fits the send buffer, since nothing else waits there; if it does not, the client is beyond reach.
-        let detail = "the head of the request did not come within limits.header_timeout_ms";
-        let words = Problem::new(Code::RequestTimeout, detail).into_last_words();
-        let _ = socket.try_write(&words);
-        let _ = socket.shutdown().await;
-    } else if !pace.left_unread() {
+        return close_late(&mut socket, late, local).await;
+    }
+    if pace.left_unread() {
+        linger(&mut socket, pace.announced_body()).await;
+    }
+}
+
+/// Closes the connection of a client of HTTP that was too slow.
+async fn close_late(socket: &mut TcpStream, late: Late, local: &Local) {
+    add(&local.counters.timed_out, 1);
+    tracing::debug!(?late, "closing the connection of a slow client");
+    if late != Late::Header {
         return;
     }
-    let announced = pace.announced_body().filter(|_| pace.left_unread());
-    linger(&mut socket, announced).await;
-}
-
-/// What a look around found.
-enum Seen {
-    Nothing,
-    /// Draining has begun, and an idle connection need not be kept any longer.
-    GraceOver,
-    Late(Late),
-}
-
-/// Looks at what a connection must notice beside its own traffic. The task is woken for that by futures that were polled
-/// once; every wake-up for a request then costs a look at two flags, where `select!` would poll both futures again.
-struct Watch<'a> {
-    pace: &'a Pace,
-    local: &'a Local,
-    timer: Pin<Box<Sleep>>,
-    drain: Pin<Box<Notified<'a>>>,
-    timer_is_set: bool,
-    /// Draining was seen to have begun.
-    is_draining: bool,
-    /// Until when the connection is kept though idle; only while draining, and until that has passed.
-    grace: Option<Instant>,
-}
-
-impl<'a> Watch<'a> {
-    fn new(pace: &'a Pace, local: &'a Local) -> Self {
-        let now = Instant::now();
-        let first = pace.check(now).unwrap_or(now);
-        Self {
-            pace,
-            local,
-            timer: Box::pin(tokio::time::sleep_until(first.into())),
-            drain: Box::pin(local.drain()),
-            timer_is_set: false,
-            is_draining: false,
-            grace: None,
-        }
-    }
-
-    /// Must be called each time that the task is woken and does not end.
-    #[inline]
-    fn look(&mut self, cx: &mut Context<'_>) -> Seen {
-        if self.timer_is_set
-            && !self.timer.is_elapsed()
-            && self.is_draining == self.local.is_draining()
-        {
-            return Seen::Nothing;
-        }
-        self.look_closely(cx)
-    }
-
-    #[cold]
-    fn look_closely(&mut self, cx: &mut Context<'_>) -> Seen {
-        if !self.is_draining {
-            let begun = self.drain.as_mut().poll(cx).is_ready() || self.local.is_draining();
-            if begun {
-                self.is_draining = true;
-                let until = Instant::now() + DRAIN_GRACE;
-                self.grace = Some(until);
-                self.timer.as_mut().reset(until.into());
-            }
-        }
-        while self.timer.as_mut().poll(cx).is_ready() {
-            let now = Instant::now();
-            if self.grace.take_if(|until| *until <= now).is_some() {
-                return Seen::GraceOver;
-            }
-            match self.pace.check(now) {
-                Ok(next) => {
-                    let next = self.grace.map_or(next, |until| next.min(until));
-                    self.timer.as_mut().reset(next.into());
-                }
-                Err(late) => return Seen::Late(late),
-            }
-        }
-        self.timer_is_set = true;
-        Seen::Nothing
-    }
+    // It fits the send buffer, since nothing else waits there; if it does not, the client is beyond reach.
+    let detail = "the head of the request did not come within limits.header_timeout_ms";
+    let words = Problem::new(Code::RequestTimeout, detail).into_last_words();
+    let _ = socket.try_write(&words);
+    let _ = socket.shutdown().await;
+    linger(socket, None).await;
 }
 
 /// Reads what the client still sends and throws it away, so that it reads our answer before it learns of the close.
-async fn linger(socket: &mut TcpStream, announced: Option<u64>) {
+pub(crate) async fn linger(socket: &mut TcpStream, announced: Option<u64>) {
     let most = announced
         .filter(|&bytes| bytes <= LINGER_ANNOUNCED_BYTES)
         .map_or(LINGER_BYTES, |bytes| bytes.max(LINGER_BYTES));
+    // Fails when the client is gone, and then reading does as well.
+    let _ = socket.shutdown().await;
     let start = Instant::now();
     let mut sink = vec![0; 16 * 1024];
     let mut came = 0;
@@ -199,6 +227,36 @@ async fn linger(socket: &mut TcpStream, announced: Option<u64>) {
             Ok(Ok(read)) if read > 0 => came += read as u64,
             // Late or done, the socket is closed next.
             _ => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_line_tells_the_protocol() {
+        let long = |head: &str| [head.as_bytes(), &[b'x'; MAX_FIRST_LINE_BYTES]].concat();
+        let cases: &[(&[u8], Speaks)] = &[
+            (b"*1\r\n", Speaks::Resp),
+            (b"*", Speaks::Resp),
+            (b"GET /k HTTP/1.1\r\n", Speaks::Http),
+            (b"\r\n\r\nGET /k HTTP/1.0\n", Speaks::Http),
+            (b"GET /k HTTP/1.1", Speaks::NotYet),
+            (b"GET k\r\n", Speaks::Resp),
+            (b"GET /k\r\n", Speaks::Resp),
+            (b"GET /k HTTP/2.0\r\n", Speaks::Resp),
+            (b"PING\n", Speaks::Resp),
+            (b"PIN", Speaks::NotYet),
+            (b"\r\n", Speaks::NotYet),
+            (b"\x16\x03\x01", Speaks::Tls),
+            (&long("GET /"), Speaks::Http),
+            (&long("SET k "), Speaks::Resp),
+        ];
+        for (bytes, speaks) in cases {
+            let shown = bytes[..bytes.len().min(40)].escape_ascii();
+            assert_eq!(sniff(bytes), *speaks, "{shown}");
         }
     }
 }

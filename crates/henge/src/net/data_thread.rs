@@ -16,6 +16,7 @@ use super::acceptor::Accepted;
 use super::connection;
 use crate::http::Call;
 use crate::metrics::counters::ThreadCounters;
+use crate::resp;
 use crate::shared::Shared;
 
 /// What the connections of a thread share; one reference each, and no lock.
@@ -27,6 +28,8 @@ pub(crate) struct Local {
     pub(crate) control: mpsc::Sender<Call>,
     /// Scratch for answers, so that they grow once and are then of a known size.
     pub(crate) scratch: RefCell<Vec<u8>>,
+    /// The same for the Redis protocol, with what its connections read into.
+    pub(crate) resp: RefCell<resp::Scratch>,
     drain: Notify,
     draining: Cell<bool>,
     empty: Notify,
@@ -72,6 +75,7 @@ pub(crate) async fn serve(
         counters,
         control,
         scratch: RefCell::new(Vec::new()),
+        resp: RefCell::new(resp::Scratch::default()),
         drain: Notify::new(),
         draining: Cell::new(false),
         empty: Notify::new(),

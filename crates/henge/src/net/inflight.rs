@@ -36,6 +36,13 @@ impl InFlight {
         self.held.load(Ordering::Relaxed)
     }
 
+    /// The bytes that may yet be held; as much as is never counted if there are none.
+    #[inline]
+    pub(crate) fn left(&self) -> usize {
+        let limit = self.limit.load(Ordering::Relaxed);
+        limit.saturating_sub(self.held()).max(UNCOUNTED_BYTES)
+    }
+
     /// A hold on nothing yet. It borrows: another reference would write the count of references, which all data threads
     /// share, for each request.
     pub(crate) fn hold(self: &Arc<Self>) -> Hold<'_> {

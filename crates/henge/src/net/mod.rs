@@ -8,5 +8,6 @@ pub(crate) mod handles;
 pub(crate) mod inflight;
 pub(crate) mod listen;
 pub(crate) mod pace;
+pub(crate) mod watch;
 
 pub use listen::ListenError;

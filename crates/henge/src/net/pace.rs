@@ -33,6 +33,8 @@ pub(crate) struct Patience {
     pub(crate) idle: Duration,
     /// While what it was sent is not taken.
     pub(crate) write: Duration,
+    /// Sending what may be large, beside a second for each KiB that came: a request of the Redis protocol.
+    pub(crate) body: Duration,
 }
 
 /// What a client was too slow for.
@@ -40,6 +42,8 @@ pub(crate) struct Patience {
 pub(crate) enum Late {
     /// Sending the head of a request.
     Header,
+    /// Sending the rest of a request of the Redis protocol.
+    Request,
     /// Sending another request.
     Idle,
     /// Taking its answers.
@@ -67,6 +71,8 @@ enum Phase {
     Head,
     /// A request is being answered; reading its body has its own deadline.
     Busy,
+    /// A request of the Redis protocol has begun, which may be of any size: between Idle and itself.
+    Request,
 }
 
 /// The pace of one connection.
@@ -88,6 +94,10 @@ pub(crate) struct Pace {
     announced: Cell<Option<u64>>,
     /// A request's body was left unread.
     unread: Cell<bool>,
+    /// How much of a request of the Redis protocol is there.
+    came: Cell<usize>,
+    /// Between requests the client may be silent as long as it likes.
+    lasting: Cell<bool>,
 }
 
 impl Pace {
@@ -101,6 +111,38 @@ impl Pace {
             blocked: Cell::new(None),
             announced: Cell::new(None),
             unread: Cell::new(false),
+            came: Cell::new(0),
+            lasting: Cell::new(false),
+        }
+    }
+
+    /// From now on the connection speaks the Redis protocol, whose clients keep idle connections in pools and expect to find
+    /// them open: Redis closes none by itself. TCP's keep-alive finds those whose client is gone.
+    pub(crate) fn last(&self) {
+        self.lasting.set(true);
+    }
+
+    /// So many bytes of a request are there, and it is not whole; 0 if none has begun.
+    #[inline]
+    pub(crate) fn partial(&self, bytes: usize, now: Instant) {
+        let phase = if bytes == 0 {
+            Phase::Idle
+        } else {
+            Phase::Request
+        };
+        if self.phase.replace(phase) != phase {
+            self.since.set(now);
+        }
+        self.came.set(bytes);
+    }
+
+    /// The client takes nothing of what waits for it, or takes it again.
+    #[inline]
+    pub(crate) fn block(&self, is_blocked: bool) {
+        match (is_blocked, self.blocked.get()) {
+            (true, None) => self.blocked.set(Some(Instant::now())),
+            (false, Some(_)) => self.blocked.set(None),
+            _ => {}
         }
     }
 
@@ -164,8 +206,16 @@ impl Pace {
             return Some((since + self.patience.write, Late::Write));
         }
         match self.phase.get() {
+            Phase::Idle if self.lasting.get() => None,
             Phase::Idle => Some((self.since.get() + self.patience.idle, Late::Idle)),
             Phase::Head => Some((self.since.get() + self.patience.header, Late::Header)),
+            Phase::Request => {
+                let earned = Duration::from_secs(self.came.get() as u64 / 1024);
+                Some((
+                    self.since.get() + self.patience.body + earned,
+                    Late::Request,
+                ))
+            }
             Phase::Busy => None,
         }
     }
@@ -177,8 +227,9 @@ impl Pace {
             header,
             idle,
             write,
+            body,
         } = self.patience;
-        let soonest = now + header.min(idle).min(write);
+        let soonest = now + header.min(idle).min(write).min(body);
         match self.deadline() {
             Some((deadline, late)) if deadline <= now => Err(late),
             Some((deadline, _)) => Ok(deadline.min(soonest)),
@@ -193,6 +244,8 @@ pub(crate) struct Stream {
     socket: TcpStream,
     pace: Rc<Pace>,
     counters: Arc<ThreadCounters>,
+    /// What was read before it was known who reads it; from a place on.
+    given_back: Option<(Vec<u8>, usize)>,
 }
 
 impl Stream {
@@ -201,7 +254,13 @@ impl Stream {
             socket,
             pace,
             counters,
+            given_back: None,
         }
+    }
+
+    /// What was read is read again by whoever comes next.
+    pub(crate) fn give_back(&mut self, bytes: Vec<u8>) {
+        self.given_back = Some((bytes, 0));
     }
 
     /// The socket, for what is said outside the protocol.
@@ -233,6 +292,16 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if let Some((bytes, from)) = &mut self.given_back {
+            let rest = &bytes[*from..];
+            let len = rest.len().min(buffer.remaining());
+            buffer.put_slice(&rest[..len]);
+            *from += len;
+            if *from == bytes.len() {
+                self.given_back = None;
+            }
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         let outcome = Pin::new(&mut self.socket).poll_read(cx, buffer);
         let read = buffer.filled().len() - before;
@@ -295,6 +364,7 @@ mod tests {
         header: Duration::from_secs(5),
         idle: Duration::from_mins(5),
         write: Duration::from_secs(30),
+        body: Duration::from_secs(10),
     };
 
     /// Every (state, event), and by when the client must move after it.
@@ -326,6 +396,25 @@ mod tests {
         assert_eq!(pace.check(at(317)), Ok(at(318)));
         assert_eq!(pace.check(at(318)), Err(Late::Idle));
         assert_eq!(pace.check(at(20)), Ok(at(25)), "a head may begin meanwhile");
+    }
+
+    #[test]
+    fn a_request_of_any_size_earns_its_time() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let pace = Pace::new(PATIENCE, start);
+        pace.last();
+        assert_eq!(pace.deadline(), None, "idle for ever");
+        pace.partial(10, at(1));
+        assert_eq!(pace.deadline(), Some((at(11), Late::Request)));
+        pace.partial(4096, at(9));
+        assert_eq!(pace.deadline(), Some((at(15), Late::Request)));
+        pace.block(true);
+        assert!(matches!(pace.deadline(), Some((_, Late::Write))));
+        pace.block(false);
+        pace.partial(0, at(20));
+        assert_eq!(pace.deadline(), None);
+        assert_eq!(pace.check(at(30)), Ok(at(35)));
     }
 
     /// The time of a request is that of its bytes only if nothing stood between them and it.

@@ -265,9 +265,8 @@ pub fn integer(text: &[u8]) -> Option<i64> {
         digits => (false, digits),
     };
     match digits {
-        [] => return None,
         [b'0'] => return (!negative).then_some(0),
-        [b'0', ..] => return None,
+        [] | [b'0', ..] => return None,
         _ => {}
     }
     let mut magnitude = 0u64;
@@ -422,6 +421,7 @@ impl<'a> Arguments<'a> {
 
     /// The arguments from a place on, as arguments.
     #[inline]
+    #[must_use]
     pub fn after(&self, index: usize) -> Self {
         Self {
             input: self.input,

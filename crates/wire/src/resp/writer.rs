@@ -33,6 +33,9 @@ pub struct Output {
     /// Values, each with the place in `bytes` before which it stands, in that order.
     shared: Vec<(usize, Bytes)>,
     shared_bytes: usize,
+    /// What may wait in all; what is past it is not kept.
+    budget: Option<usize>,
+    is_over_budget: bool,
 }
 
 /// A place in an output, to go back to.
@@ -61,6 +64,26 @@ impl Output {
         self.shared.is_empty().then_some(&self.bytes)
     }
 
+    /// Bounds what may wait in all, in bytes. A bulk string past the bound is not kept; whoever wrote it has to look at
+    /// [`Output::is_over_budget`], take the broken reply back and say why.
+    pub fn set_budget(&mut self, bytes: usize) {
+        self.budget = Some(bytes);
+    }
+
+    /// Whether something was not kept. [`Output::rewind`] forgets it.
+    #[inline]
+    pub fn is_over_budget(&self) -> bool {
+        self.is_over_budget
+    }
+
+    #[inline]
+    fn has_room(&mut self, len: usize) -> bool {
+        if self.budget.is_some_and(|budget| self.len() + len > budget) {
+            self.is_over_budget = true;
+        }
+        !self.is_over_budget
+    }
+
     /// Where it ends now.
     #[inline]
     pub fn mark(&self) -> Mark {
@@ -75,6 +98,7 @@ impl Output {
         self.bytes.truncate(mark.bytes);
         self.shared.truncate(mark.shared);
         self.shared_bytes = self.shared.iter().map(|(_, value)| value.len()).sum();
+        self.is_over_budget = false;
     }
 
     /// The first byte written since the mark: it tells the kind of a reply.
@@ -202,7 +226,10 @@ impl<'a> Writer<'a> {
     /// A bulk string.
     #[inline]
     pub fn bulk(&mut self, bytes: &[u8]) {
-        self.number(b'$', bytes.len() as i64);
+        if !self.out.has_room(bytes.len()) {
+            return;
+        }
+        self.size(b'$', bytes.len());
         self.out.push(bytes);
         self.out.push(b"\r\n");
     }
@@ -212,7 +239,10 @@ impl<'a> Writer<'a> {
         if bytes.len() < SHARED_BYTES {
             return self.bulk(&bytes);
         }
-        self.number(b'$', bytes.len() as i64);
+        if !self.out.has_room(bytes.len()) {
+            return;
+        }
+        self.size(b'$', bytes.len());
         self.out.shared_bytes += bytes.len();
         self.out.shared.push((self.out.bytes.len(), bytes));
         self.out.push(b"\r\n");
@@ -238,22 +268,22 @@ impl<'a> Writer<'a> {
     /// An array of so many replies.
     #[inline]
     pub fn array(&mut self, len: usize) {
-        self.number(b'*', len as i64);
+        self.size(b'*', len);
     }
 
     /// A map of so many pairs; in RESP2 an array of twice as many.
     pub fn map(&mut self, pairs: usize) {
         match self.protocol {
-            Protocol::Resp2 => self.number(b'*', 2 * pairs as i64),
-            Protocol::Resp3 => self.number(b'%', pairs as i64),
+            Protocol::Resp2 => self.size(b'*', 2 * pairs),
+            Protocol::Resp3 => self.size(b'%', pairs),
         }
     }
 
     /// A set of so many replies; in RESP2 an array.
     pub fn set(&mut self, len: usize) {
         match self.protocol {
-            Protocol::Resp2 => self.number(b'*', len as i64),
-            Protocol::Resp3 => self.number(b'~', len as i64),
+            Protocol::Resp2 => self.size(b'*', len),
+            Protocol::Resp3 => self.size(b'~', len),
         }
     }
 
@@ -262,7 +292,7 @@ impl<'a> Writer<'a> {
         match self.protocol {
             Protocol::Resp2 => self.bulk(text.as_bytes()),
             Protocol::Resp3 => {
-                self.number(b'=', text.len() as i64 + 4);
+                self.size(b'=', text.len() + 4);
                 self.out.push(b"txt:");
                 self.out.push(text.as_bytes());
                 self.out.push(b"\r\n");
@@ -278,10 +308,19 @@ impl<'a> Writer<'a> {
 
     #[inline]
     fn number(&mut self, kind: u8, value: i64) {
+        self.digits(kind, value < 0, value.unsigned_abs());
+    }
+
+    #[inline]
+    fn size(&mut self, kind: u8, len: usize) {
+        self.digits(kind, false, len as u64);
+    }
+
+    #[inline]
+    fn digits(&mut self, kind: u8, is_negative: bool, mut rest: u64) {
         let mut line = [0; 24];
         line[22..].copy_from_slice(b"\r\n");
         let mut at = 22;
-        let mut rest = value.unsigned_abs();
         loop {
             at -= 1;
             line[at] = b'0' + (rest % 10) as u8;
@@ -290,7 +329,7 @@ impl<'a> Writer<'a> {
                 break;
             }
         }
-        if value < 0 {
+        if is_negative {
             at -= 1;
             line[at] = b'-';
         }
@@ -348,6 +387,20 @@ mod tests {
             assert_eq!(written(Protocol::Resp2, write), *two);
             assert_eq!(written(Protocol::Resp3, write), *three);
         }
+    }
+
+    #[test]
+    fn what_is_past_the_budget_is_not_kept() {
+        let mut out = Output::default();
+        out.set_budget(100);
+        let mark = out.mark();
+        for _ in 0..1000 {
+            Writer::new(&mut out, Protocol::Resp2).bulk(&[b'x'; 10]);
+        }
+        assert!(out.is_over_budget());
+        assert!(out.len() < 120);
+        out.rewind(mark);
+        assert!(out.is_empty() && !out.is_over_budget());
     }
 
     #[test]

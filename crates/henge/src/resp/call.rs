@@ -1,0 +1,218 @@
+//! One call of a command: what its handler sees and what it may answer, and how arguments are read. Each error that Redis
+//! has is Redis's own, word for word, as clients compare them.
+
+use std::borrow::Cow;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use henge_wire::resp::request::{Arguments, integer};
+use henge_wire::resp::writer::{Output, Writer};
+use henge_wire::{Command, Operation, Refusal, Reply};
+
+use super::session::Session;
+use super::table::Spec;
+use crate::cache::{Cache, Location};
+use crate::net::data_thread::Local;
+use crate::values::{Found, ValueError};
+
+/// A reply that is not there yet.
+pub(crate) type Later = Pin<Box<dyn Future<Output = Result<Output, ErrorReply>>>>;
+
+/// What follows a call that was not refused.
+pub(crate) enum Flow {
+    /// The reply is written.
+    Done,
+    /// The reply comes later; commands that follow on the connection wait for it.
+    Later(Later),
+    /// The reply is written, and is the connection's last.
+    Close,
+}
+
+/// A refusal: the line of an error, with its code in front.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct ErrorReply(pub(crate) Cow<'static, str>);
+
+impl ErrorReply {
+    pub(crate) const SYNTAX: Self = Self::fixed("ERR syntax error");
+    pub(crate) const NOT_AN_INTEGER: Self =
+        Self::fixed("ERR value is not an integer or out of range");
+    pub(crate) const NOT_A_FLOAT: Self = Self::fixed("ERR value is not a valid float");
+    pub(crate) const OVERFLOW: Self = Self::fixed("ERR increment or decrement would overflow");
+    pub(crate) const NO_SUCH_KEY: Self = Self::fixed("ERR no such key");
+    pub(crate) const CROSS_SLOT: Self =
+        Self::fixed("CROSSSLOT Keys in request don't hash to the same slot");
+    pub(crate) const OUT_OF_MEMORY: Self =
+        Self::fixed("OOM command not allowed when used memory > 'maxmemory'.");
+    /// Beside Redis's own: what could never fit is told from what does not fit now.
+    pub(crate) const TOO_LARGE: Self =
+        Self::fixed("OOM the item is larger than cache.max_size_bytes can hold");
+    pub(crate) const KEY_TOO_LONG: Self = Self::fixed("ERR a key has at most 65536 bytes");
+    pub(crate) const VALUE_TOO_LONG: Self =
+        Self::fixed("ERR string exceeds maximum allowed size (limits.max_value_bytes)");
+    pub(crate) const REPLY_TOO_LONG: Self = Self::fixed(
+        "ERR the reply would hold more than limits.max_inflight_bytes leaves; ask for less at a time",
+    );
+
+    pub(crate) const fn fixed(line: &'static str) -> Self {
+        Self(Cow::Borrowed(line))
+    }
+
+    pub(crate) fn new(line: impl Into<String>) -> Self {
+        Self(Cow::Owned(line.into()))
+    }
+
+    pub(crate) fn wrong_arity(name: &str) -> Self {
+        Self::new(format!(
+            "ERR wrong number of arguments for '{name}' command"
+        ))
+    }
+
+    pub(crate) fn invalid_expire(name: &str) -> Self {
+        Self::new(format!("ERR invalid expire time in '{name}' command"))
+    }
+
+    /// What the engine refused, where nothing else can be meant.
+    pub(crate) fn of(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NotAnInteger => Self::NOT_AN_INTEGER,
+            Refusal::Overflow => Self::OVERFLOW,
+            Refusal::MemoryFull => Self::OUT_OF_MEMORY,
+            Refusal::TooLarge => Self::TOO_LARGE,
+            Refusal::PreconditionFailed(_) => {
+                unreachable!("a precondition's failure is its command's to answer")
+            }
+        }
+    }
+
+    /// The code: its first word.
+    pub(crate) fn code(&self) -> &str {
+        self.0.split(' ').next().unwrap_or_default()
+    }
+}
+
+impl From<ValueError> for ErrorReply {
+    fn from(error: ValueError) -> Self {
+        match error {
+            ValueError::TooLarge { .. } => Self::VALUE_TOO_LONG,
+            other => Self::new(format!("ERR {other}")),
+        }
+    }
+}
+
+/// See the head of the file.
+pub(crate) struct Call<'a> {
+    pub(crate) spec: &'static Spec,
+    /// The words of the command, its name first.
+    pub(crate) words: Arguments<'a>,
+    pub(crate) out: Writer<'a>,
+    pub(crate) session: &'a mut Session,
+    pub(crate) local: &'a Rc<Local>,
+    /// The time of the call, in milliseconds since the Unix epoch.
+    pub(crate) now_ms: u64,
+    /// From how many bytes on values are compressed.
+    pub(crate) compress_from: usize,
+    /// Where its first key lies, if it was looked up ahead.
+    pub(crate) first_key: Option<Location>,
+}
+
+impl<'a> Call<'a> {
+    /// The argument at a place; the name is at 0. It must be there, by the arity.
+    #[inline]
+    pub(crate) fn word(&self, index: usize) -> &'a [u8] {
+        self.words
+            .get(index)
+            .expect("the arity of a command was checked")
+    }
+
+    #[inline]
+    pub(crate) fn cache(&self) -> &'a Cache {
+        &self.local.shared.cache
+    }
+
+    /// The integer at a place.
+    pub(crate) fn integer(&self, index: usize) -> Result<i64, ErrorReply> {
+        integer(self.word(index)).ok_or(ErrorReply::NOT_AN_INTEGER)
+    }
+
+    /// Whether the word at a place is this one, in any case.
+    pub(crate) fn is(&self, index: usize, word: &str) -> bool {
+        self.words
+            .get(index)
+            .is_some_and(|given| given.eq_ignore_ascii_case(word.as_bytes()))
+    }
+
+    /// Where a key lies.
+    #[inline]
+    pub(crate) fn locate(&self, index: usize, key: &[u8]) -> Location {
+        match self.first_key {
+            Some(at) if index == 1 => at,
+            _ => self.cache().locate(key),
+        }
+    }
+
+    /// Runs an operation on the key at a place.
+    #[inline]
+    pub(crate) fn on_key<R>(
+        &self,
+        index: usize,
+        operation: Operation<'_>,
+        answer: impl FnOnce(Reply<'_>) -> R,
+    ) -> R {
+        let key = self.word(index);
+        let at = self.locate(index, key);
+        self.cache()
+            .execute_at(at, &Command { key, operation }, self.now_ms, answer)
+    }
+
+    /// Answers a value that was copied out of the cache.
+    pub(crate) fn answer_value(&mut self, found: Found) -> Result<Flow, ErrorReply> {
+        if found.is_quick() {
+            self.out.bulk_shared(found.raw()?);
+            return Ok(Flow::Done);
+        }
+        self.eventually(async move |out| {
+            out.bulk_shared(found.raw_in_time().await?);
+            Ok(())
+        })
+    }
+
+    /// Answers by a future, at once if it need not wait.
+    pub(crate) fn eventually(
+        &mut self,
+        write: impl AsyncFnOnce(&mut Writer<'_>) -> Result<(), ErrorReply> + 'static,
+    ) -> Result<Flow, ErrorReply> {
+        let protocol = self.out.protocol();
+        let budget = self.local.shared.in_flight.left();
+        let mut future = Box::pin(async move {
+            let mut out = Output::default();
+            out.set_budget(budget);
+            let written = write(&mut Writer::new(&mut out, protocol)).await;
+            match written {
+                Ok(()) if out.is_over_budget() => Err(ErrorReply::REPLY_TOO_LONG),
+                Ok(()) => Ok(out),
+                Err(error) => Err(error),
+            }
+        });
+        match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(reply)) => {
+                self.out.output().append(reply);
+                Ok(Flow::Done)
+            }
+            Poll::Ready(Err(error)) => Err(error),
+            // It is polled again at once, with a waker that wakes.
+            Poll::Pending => Ok(Flow::Later(future)),
+        }
+    }
+
+    /// What a look at a key's item is for this client: one that said `CLIENT NO-TOUCH` leaves no trace.
+    #[inline]
+    pub(crate) fn look(&self) -> Operation<'static> {
+        if self.session.no_touch {
+            Operation::Peek
+        } else {
+            Operation::Get
+        }
+    }
+}

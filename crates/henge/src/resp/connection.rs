@@ -1,0 +1,441 @@
+//! A connection of the Redis protocol: bytes are read into the thread's buffer, every whole request in them is answered,
+//! and the replies are sent in one piece. A connection keeps memory of its own only for what is not whole: a request that
+//! has not all come, replies that its client does not take.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io::IoSlice;
+use std::os::fd::AsRawFd;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes};
+use henge_wire::resp::writer::{Output, Writer};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::pipeline::{Pipeline, Scratch, Stop, Waiting};
+use super::session::Session;
+use crate::metrics::counters::add;
+use crate::net::connection::linger;
+use crate::net::data_thread::Local;
+use crate::net::inflight::Hold;
+use crate::net::pace::Pace;
+use crate::net::watch::{Seen, Watch};
+
+/// How long a silent connection is before TCP asks whether its client is still there, as in Redis.
+const KEEPALIVE: Duration = Duration::from_mins(5);
+
+/// What a connection reads and answers before others on its thread have their turn: some thousand commands.
+const READS_PER_TURN: usize = 4;
+
+/// What the thread's output buffer keeps of its memory.
+const KEPT_OUTPUT_BYTES: usize = 256 * 1024;
+/// What a connection's own buffer keeps of its memory when it is empty.
+const KEPT_INPUT_BYTES: usize = 4 * 1024;
+/// By how much, at the least, a connection's own buffer grows.
+const INPUT_STEP_BYTES: usize = 16 * 1024;
+/// Pieces that one call of the system sends.
+const PIECES: usize = 16;
+
+/// Serves a connection whose first bytes were read.
+pub(crate) async fn serve(socket: TcpStream, pace: Rc<Pace>, local: &Rc<Local>, first: Vec<u8>) {
+    let (Ok(address), Ok(local_address)) = (socket.peer_addr(), socket.local_addr()) else {
+        // It is gone already.
+        return;
+    };
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
+    // Without it a dead client is found when something is sent to it.
+    let _ = SockRef::from(&socket).set_tcp_keepalive(&keepalive);
+    pace.last();
+    let server = &local.shared.resp;
+    let client = server.clients.connect(
+        address,
+        local_address,
+        socket.as_raw_fd(),
+        local.shared.clock.now_ms(),
+    );
+    let _connected = Connected {
+        id: client.id,
+        local,
+    };
+    add(&client.received_bytes, first.len() as u64);
+    let mut killed = pin!(client.killed());
+    // So that a kill from now on is noticed; one before is seen in the flag.
+    killed.as_mut().enable();
+    let mut connection = Connection {
+        socket,
+        pipeline: Pipeline::new(Session::new(Arc::clone(&client)), Rc::clone(local)),
+        pace: Rc::clone(&pace),
+        local,
+        pending: first,
+        needed: 1,
+        unsent: VecDeque::new(),
+        unsent_bytes: 0,
+        hold: None,
+        waiting: None,
+        paused: None,
+        is_closing: false,
+    };
+    let mut watch = Watch::new(&pace, local);
+    let mut is_killable = true;
+    poll_fn(|cx| {
+        if is_killable && killed.as_mut().poll(cx).is_ready() {
+            is_killable = false;
+        }
+        if connection.poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        if client.is_killed() && connection.unsent.is_empty() {
+            return Poll::Ready(());
+        }
+        match watch.look(cx) {
+            Seen::Nothing => Poll::Pending,
+            Seen::GraceOver => {
+                connection.is_closing = true;
+                connection.poll(cx)
+            }
+            Seen::Late(late) => {
+                add(&local.counters.timed_out, 1);
+                tracing::debug!(?late, %address, "closing the connection of a slow client");
+                Poll::Ready(())
+            }
+        }
+    })
+    .await;
+    if connection.is_closing {
+        // What it still sends is read, so that it reads why we end.
+        linger(&mut connection.socket, None).await;
+    }
+}
+
+/// A client is in the list until this is dropped.
+struct Connected<'a> {
+    id: u64,
+    local: &'a Local,
+}
+
+impl Drop for Connected<'_> {
+    fn drop(&mut self) {
+        self.local.shared.resp.clients.disconnect(self.id);
+    }
+}
+
+struct Connection<'a> {
+    socket: TcpStream,
+    pipeline: Pipeline,
+    pace: Rc<Pace>,
+    local: &'a Rc<Local>,
+    /// Requests that are not answered: the beginning of one, or whole ones that wait for a reply, for the client to take
+    /// replies, or for the end of a pause.
+    pending: Vec<u8>,
+    /// How many bytes must be in `pending` before it is worth a look.
+    needed: usize,
+    /// Replies that the client has not taken.
+    unsent: VecDeque<Bytes>,
+    unsent_bytes: usize,
+    /// What `pending` and `unsent` hold, where it is much.
+    hold: Option<Hold<'static>>,
+    waiting: Option<Waiting>,
+    /// Resolves at the end of a pause.
+    paused: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    /// Nothing more is read; it ends when all is sent.
+    is_closing: bool,
+}
+
+impl Connection<'_> {
+    /// Ready when the connection is done.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        for _ in 0..READS_PER_TURN {
+            if !self.unsent.is_empty() && ready!(self.poll_send(cx)).is_err() {
+                return Poll::Ready(());
+            }
+            if self.waiting.is_some() {
+                if ready!(self.poll_waiting(cx)).is_err() {
+                    return Poll::Ready(());
+                }
+                continue;
+            }
+            if self.paused.is_some() {
+                ready!(self.poll_pause(cx));
+            }
+            if self.is_closing {
+                return Poll::Ready(());
+            }
+            let outcome = if self.pending.len() >= self.needed {
+                self.answer_pending(cx)
+            } else if self.pending.is_empty() {
+                ready!(self.poll_read(cx))
+            } else {
+                ready!(self.poll_read_more(cx))
+            };
+            if outcome.is_err() {
+                return Poll::Ready(());
+            }
+        }
+        // Others have their turn.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Reads into the thread's buffer and answers from there: the way of nearly all requests.
+    #[inline]
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        let mut scratch = self.local.resp.borrow_mut();
+        let Scratch {
+            input,
+            out,
+            buffers,
+        } = &mut *scratch;
+        let mut buffer = ReadBuf::new(input);
+        match ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buffer)) {
+            Ok(()) if !buffer.filled().is_empty() => {}
+            _ => return Poll::Ready(Err(Gone)),
+        }
+        let input = buffer.filled();
+        let now = Instant::now();
+        self.received(input.len());
+        let (done, stop) = {
+            out.set_budget(self.local.shared.in_flight.left());
+            self.pipeline.run(input, now, buffers, out)
+        };
+        if done < input.len() && !matches!(stop, Stop::Close) {
+            self.pending.extend_from_slice(&input[done..]);
+        }
+        self.after(stop, now);
+        Poll::Ready(self.send(out, cx))
+    }
+
+    /// Reads the rest of a request into the connection's own buffer.
+    fn poll_read_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        let missing = self.needed - self.pending.len();
+        // As much again as there is, so that who announces much and sends little costs little.
+        let room = missing.min(self.pending.len().max(INPUT_STEP_BYTES));
+        if self.pending.capacity() - self.pending.len() < room {
+            self.pending.reserve_exact(room);
+            if !self.account() {
+                return Poll::Ready(self.refuse_for_memory(cx));
+            }
+        }
+        let read = ready!(
+            pin!(tokio::io::AsyncReadExt::read_buf(
+                &mut self.socket,
+                &mut self.pending
+            ))
+            .poll(cx)
+        );
+        match read {
+            Ok(read) if read > 0 => {
+                self.received(read);
+                self.pace.partial(self.pending.len(), Instant::now());
+                self.client()
+                    .pending_bytes
+                    .store(self.pending.len() as u64, Ordering::Relaxed);
+                Poll::Ready(Ok(()))
+            }
+            _ => Poll::Ready(Err(Gone)),
+        }
+    }
+
+    /// Answers what waits in the connection's own buffer.
+    fn answer_pending(&mut self, cx: &mut Context<'_>) -> Result<(), Gone> {
+        let mut scratch = self.local.resp.borrow_mut();
+        let Scratch { out, buffers, .. } = &mut *scratch;
+        let now = Instant::now();
+        out.set_budget(self.local.shared.in_flight.left());
+        let pending = std::mem::take(&mut self.pending);
+        let (done, stop) = self.pipeline.run(&pending, now, buffers, out);
+        self.pending = pending;
+        self.pending.drain(..done);
+        if self.pending.is_empty() && self.pending.capacity() > KEPT_INPUT_BYTES {
+            self.pending = Vec::new();
+        }
+        self.after(stop, now);
+        self.send(out, cx)
+    }
+
+    /// Takes notice of why a pipeline stopped.
+    #[inline]
+    fn after(&mut self, stop: Stop, now: Instant) {
+        self.needed = 1;
+        match stop {
+            Stop::Input { at_least } => {
+                self.needed = at_least;
+                self.pace.partial(self.pending.len(), now);
+                let client = self.client();
+                if client.pending_bytes.load(Ordering::Relaxed) != self.pending.len() as u64 {
+                    client
+                        .pending_bytes
+                        .store(self.pending.len() as u64, Ordering::Relaxed);
+                }
+                return;
+            }
+            Stop::Output => {}
+            Stop::Later(waiting) => self.waiting = Some(waiting),
+            Stop::Paused { until_ms } => {
+                let shared = Arc::clone(&self.local.shared);
+                self.paused = Some(Box::pin(async move {
+                    let mut ended = pin!(shared.resp.pause.ended());
+                    ended.as_mut().enable();
+                    let now_ms = shared.clock.now_ms();
+                    if shared.resp.pause.now(now_ms).is_some() {
+                        let left = Duration::from_millis(until_ms.saturating_sub(now_ms));
+                        // Whether it was ended or ran out is the same.
+                        let _ = tokio::time::timeout(left, ended).await;
+                    }
+                }));
+            }
+            Stop::Close => self.is_closing = true,
+        }
+        // Whatever waits does not wait for its client.
+        self.pace.partial(0, now);
+    }
+
+    /// Sends what was written; what the client does not take is kept.
+    #[inline]
+    fn send(&mut self, out: &mut Output, cx: &mut Context<'_>) -> Result<(), Gone> {
+        if out.is_empty() {
+            return Ok(());
+        }
+        let mut sent = 0;
+        if self.unsent.is_empty()
+            && let Some(bytes) = out.as_bytes()
+        {
+            match Pin::new(&mut self.socket).poll_write(cx, bytes) {
+                Poll::Ready(Ok(written)) => {
+                    sent = written;
+                    self.sent(written);
+                    if sent == bytes.len() {
+                        out.clear(KEPT_OUTPUT_BYTES);
+                        return Ok(());
+                    }
+                }
+                Poll::Ready(Err(_)) => {
+                    out.clear(KEPT_OUTPUT_BYTES);
+                    return Err(Gone);
+                }
+                Poll::Pending => {}
+            }
+        }
+        self.keep_unsent(out, sent)
+    }
+
+    #[cold]
+    fn keep_unsent(&mut self, out: &mut Output, sent: usize) -> Result<(), Gone> {
+        let pieces = out.take_pieces(sent);
+        out.clear(KEPT_OUTPUT_BYTES);
+        self.unsent_bytes += pieces.iter().map(Bytes::len).sum::<usize>();
+        self.unsent.extend(pieces);
+        // More than the node may hold: its replies are lost to this client, and not the node to all.
+        if self.account() { Ok(()) } else { Err(Gone) }
+    }
+
+    /// Sends what the client did not take.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        while !self.unsent.is_empty() {
+            let mut slices = [IoSlice::new(&[]); PIECES];
+            let mut count = 0;
+            for (slice, piece) in slices.iter_mut().zip(&self.unsent) {
+                *slice = IoSlice::new(piece);
+                count += 1;
+            }
+            let written = Pin::new(&mut self.socket).poll_write_vectored(cx, &slices[..count]);
+            let Poll::Ready(written) = written else {
+                self.pace.block(true);
+                self.client()
+                    .unsent_bytes
+                    .store(self.unsent_bytes as u64, Ordering::Relaxed);
+                return Poll::Pending;
+            };
+            self.pace.block(false);
+            let Ok(mut written) = written else {
+                return Poll::Ready(Err(Gone));
+            };
+            self.sent(written);
+            self.unsent_bytes -= written;
+            while let Some(piece) = self.unsent.front_mut() {
+                let taken = written.min(piece.len());
+                piece.advance(taken);
+                written -= taken;
+                if !piece.is_empty() {
+                    break;
+                }
+                self.unsent.pop_front();
+            }
+        }
+        self.client().unsent_bytes.store(0, Ordering::Relaxed);
+        self.account();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Waits for a reply that comes later.
+    fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        let Some(waiting) = &mut self.waiting else {
+            return Poll::Ready(Ok(()));
+        };
+        let reply = ready!(waiting.reply.as_mut().poll(cx));
+        let (entry, since, is_wanted) = (waiting.entry, waiting.since, waiting.is_wanted);
+        self.waiting = None;
+        self.local.counters.command(entry.number).took(since.elapsed());
+        let mut out = Output::default();
+        match reply {
+            Ok(reply) => out = reply,
+            Err(error) => self.pipeline.fail(entry, &error, &mut out),
+        }
+        Poll::Ready(if is_wanted { self.send(&mut out, cx) } else { Ok(()) })
+    }
+
+    fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(pause) = &mut self.paused {
+            ready!(pause.as_mut().poll(cx));
+            self.paused = None;
+        }
+        Poll::Ready(())
+    }
+
+    /// There is no memory for the request that has begun.
+    fn refuse_for_memory(&mut self, cx: &mut Context<'_>) -> Result<(), Gone> {
+        let mut out = Output::default();
+        Writer::new(&mut out, self.pipeline.session.protocol)
+            .error("OOM requests hold limits.max_inflight_bytes; the connection is closed");
+        self.is_closing = true;
+        self.pending = Vec::new();
+        self.send(&mut out, cx)
+    }
+
+    /// Holds what is kept against the node's bound; false past it.
+    fn account(&mut self) -> bool {
+        let bytes = self.pending.capacity() + self.unsent_bytes;
+        if self.hold.is_none() {
+            self.hold = self.local.shared.in_flight.hold_for(bytes);
+        }
+        match &mut self.hold {
+            None => true,
+            Some(hold) => hold.set(bytes),
+        }
+    }
+
+    fn client(&self) -> &super::clients::Client {
+        &self.pipeline.session.client
+    }
+
+    #[inline]
+    fn received(&self, bytes: usize) {
+        add(&self.local.counters.received_bytes, bytes as u64);
+        add(&self.client().received_bytes, bytes as u64);
+    }
+
+    #[inline]
+    fn sent(&self, bytes: usize) {
+        add(&self.local.counters.sent_bytes, bytes as u64);
+        add(&self.client().sent_bytes, bytes as u64);
+    }
+}
+
+/// The client is gone, or nobody can help it.
+struct Gone;

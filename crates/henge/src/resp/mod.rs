@@ -1,0 +1,18 @@
+//! The Redis protocol: connections, their sessions, and one table of commands. It knows commands and replies of `wire` and
+//! the cache behind its face, and nothing of shards or of HTTP.
+
+mod call;
+mod clients;
+mod commands;
+mod connection;
+mod pause;
+mod pipeline;
+mod server;
+mod session;
+mod slowlog;
+mod table;
+
+pub(crate) use connection::serve;
+pub(crate) use pipeline::Scratch;
+pub(crate) use server::Server;
+pub(crate) use table::COMMANDS;

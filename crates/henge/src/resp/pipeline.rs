@@ -1,0 +1,620 @@
+//! From the bytes of a connection to the replies of its commands: requests are decoded a batch at a time, the memory that
+//! they will read is asked for, and they run one after the other. It reads and writes no socket.
+
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use henge_wire::MAX_KEY_BYTES;
+use henge_wire::resp::request::{
+    self, Arguments, Decoded, Limits, RequestError, Span, inline_arguments,
+};
+use henge_wire::resp::writer::{Output, Writer};
+
+use super::call::{Call, ErrorReply, Flow, Later};
+use super::pause::Paused;
+use super::session::{Replies, Session};
+use super::table::{COMMANDS, Entry, Run, flag};
+use crate::cache::Location;
+use crate::metrics::counters::add;
+use crate::net::data_thread::Local;
+
+/// Requests that are decoded, and looked up ahead, together. As many cache misses as a core can have under way come from
+/// a few; with more, what was fetched first may be gone from the nearest cache before it is used.
+const BATCH: usize = 32;
+
+/// Replies are sent when they come to this much, before more are made. It bounds what a pipeline holds.
+const OUTPUT_BYTES: usize = 64 * 1024;
+
+/// Up to so many requests at once, each is timed by itself. In a longer pipeline quick commands share the time that they
+/// took together: reading the clock would be a tenth of each.
+const TIMED_REQUESTS: usize = 4;
+/// With a slow log that asks for less than this, every command is timed by itself.
+const TIMED_THRESHOLD_US: i64 = 1_000;
+
+/// Requests of no words in a row. Redis takes them without end; nobody sends more than one by accident, and who sends a
+/// million has us work for nothing.
+const MAX_EMPTY_REQUESTS: u32 = 1_024;
+
+/// The most words of a request, as in Redis.
+const MAX_WORDS: usize = 1024 * 1024;
+
+/// What a thread's connections use in turn.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    /// Where sockets are read into.
+    pub(super) input: Box<[u8]>,
+    pub(super) out: Output,
+    pub(super) buffers: Buffers,
+}
+
+/// What decoding and running needs beside input and output.
+#[derive(Debug, Default)]
+pub(super) struct Buffers {
+    spans: Vec<Span>,
+    batch: Vec<Prepared>,
+    /// The words of an inline command, without their quotes.
+    line: Vec<u8>,
+    /// Commands that ran since the clock was read.
+    untimed: Vec<u16>,
+}
+
+/// What is read from a socket at once: a pipeline of some hundred commands, and little enough to stay in the processor's
+/// second cache.
+const INPUT_BYTES: usize = 32 * 1024;
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self {
+            input: vec![0; INPUT_BYTES].into_boxed_slice(),
+            out: Output::default(),
+            buffers: Buffers::default(),
+        }
+    }
+}
+
+/// A request that was decoded.
+#[derive(Debug)]
+struct Prepared {
+    /// Its place in the input.
+    frame: Range<usize>,
+    /// Where its words are, from the start of its frame on.
+    spans: Range<usize>,
+    entry: Option<Entry>,
+    first_key: Option<Location>,
+}
+
+/// Why a pipeline stopped.
+pub(super) enum Stop {
+    /// All whole requests are answered. The next one has at least this many bytes.
+    Input { at_least: usize },
+    /// Replies have to be sent before more are made.
+    Output,
+    /// A reply comes later.
+    Later(Waiting),
+    /// Clients are paused until this time.
+    Paused { until_ms: u64 },
+    /// The connection ends once what was written is sent.
+    Close,
+}
+
+/// A reply that comes later, and what is counted then.
+pub(super) struct Waiting {
+    pub(super) reply: Later,
+    pub(super) entry: Entry,
+    pub(super) since: Instant,
+    pub(super) is_wanted: bool,
+}
+
+/// One connection's part in this.
+#[derive(Debug)]
+pub(super) struct Pipeline {
+    pub(super) session: Session,
+    local: Rc<Local>,
+    /// Requests of no words since the last that had some.
+    empty_requests: u32,
+}
+
+impl Pipeline {
+    pub(super) fn new(session: Session, local: Rc<Local>) -> Self {
+        Self {
+            session,
+            local,
+            empty_requests: 0,
+        }
+    }
+
+    /// Answers the requests in `input`. Says how many of its bytes are done with.
+    pub(super) fn run(
+        &mut self,
+        input: &[u8],
+        now: Instant,
+        buffers: &mut Buffers,
+        out: &mut Output,
+    ) -> (usize, Stop) {
+        let limits = limits(&self.local);
+        let mut at = 0;
+        let mut clock = Timing::begin(now, &self.local);
+        let mut commands = 0;
+        let stop = loop {
+            buffers.batch.clear();
+            buffers.spans.clear();
+            let end = self.prepare(input, at, &limits, buffers);
+            let step = self.run_batch(input, &mut at, &mut clock, buffers, out, &mut commands);
+            if let Some(stop) = step {
+                break stop;
+            }
+            match end {
+                End::Full(end) => at = end,
+                End::Input { at_least, end } => {
+                    at = end;
+                    break Stop::Input { at_least };
+                }
+                End::Inline { line } => {
+                    let bytes = &input[line.clone()];
+                    let step = self.run_inline(bytes, &mut clock, buffers, out, &mut commands);
+                    if let Some(Stop::Paused { .. }) = step {
+                        at = line.start;
+                    } else {
+                        at = line.end;
+                    }
+                    if let Some(stop) = step {
+                        break stop;
+                    }
+                }
+                End::Broken(error) => {
+                    at = input.len();
+                    break self.refuse(error, out);
+                }
+            }
+        };
+        clock.settle(&mut buffers.untimed, &self.local);
+        let client = &self.session.client;
+        add(&client.commands, commands);
+        client.active_ms.store(clock.now_ms, Ordering::Relaxed);
+        (at, stop)
+    }
+
+    /// Decodes a batch from `at` on.
+    fn prepare(
+        &mut self,
+        input: &[u8],
+        mut at: usize,
+        limits: &Limits,
+        buffers: &mut Buffers,
+    ) -> End {
+        let cache = &self.local.shared.cache;
+        while buffers.batch.len() < BATCH {
+            if at == input.len() {
+                return End::Input {
+                    at_least: 1,
+                    end: at,
+                };
+            }
+            let first = buffers.spans.len();
+            match request::decode(&input[at..], limits, &mut buffers.spans) {
+                Ok(Decoded::Request { len }) => {
+                    let frame = at..at + len;
+                    at += len;
+                    let spans = first..buffers.spans.len();
+                    if spans.is_empty() {
+                        self.empty_requests += 1;
+                        if self.empty_requests > MAX_EMPTY_REQUESTS {
+                            return End::Broken(Broken::TooManyEmpty);
+                        }
+                        continue;
+                    }
+                    self.empty_requests = 0;
+                    let words =
+                        Arguments::new(&input[frame.clone()], &buffers.spans[spans.clone()]);
+                    let entry = COMMANDS.find(&words[0]);
+                    let has_key = entry.is_some_and(|entry| entry.spec.keys.first == 1);
+                    let first_key = words
+                        .get(1)
+                        .filter(|_| has_key)
+                        .map(|key| cache.locate(key));
+                    buffers.batch.push(Prepared {
+                        frame,
+                        spans,
+                        entry,
+                        first_key,
+                    });
+                }
+                Ok(Decoded::Inline { len }) => {
+                    return End::Inline { line: at..at + len };
+                }
+                Ok(Decoded::Incomplete { at_least }) => {
+                    return End::Input { at_least, end: at };
+                }
+                Err(error) => return End::Broken(Broken::Request(error)),
+            }
+        }
+        End::Full(at)
+    }
+
+    /// Runs what was prepared; `at` is left behind the last that ran.
+    fn run_batch(
+        &mut self,
+        input: &[u8],
+        at: &mut usize,
+        clock: &mut Timing,
+        buffers: &mut Buffers,
+        out: &mut Output,
+        commands: &mut u64,
+    ) -> Option<Stop> {
+        let Buffers {
+            spans,
+            batch,
+            untimed,
+            ..
+        } = buffers;
+        if batch.len() > 1 {
+            let locations = batch.iter().filter_map(|prepared| prepared.first_key);
+            self.local.shared.cache.look_ahead(locations);
+        }
+        let time_each = clock.times_each || batch.len() <= TIMED_REQUESTS;
+        for prepared in batch {
+            let words = Arguments::new(
+                &input[prepared.frame.clone()],
+                &spans[prepared.spans.clone()],
+            );
+            let step = self.run_one(
+                words,
+                prepared.entry,
+                prepared.first_key,
+                clock,
+                time_each,
+                untimed,
+                out,
+            );
+            if let Some(Stop::Paused { .. }) = step {
+                *at = prepared.frame.start;
+                return step;
+            }
+            *at = prepared.frame.end;
+            *commands += 1;
+            if step.is_some() {
+                return step;
+            }
+            if out.len() >= OUTPUT_BYTES {
+                return Some(Stop::Output);
+            }
+        }
+        None
+    }
+
+    #[cold]
+    fn run_inline(
+        &mut self,
+        line: &[u8],
+        clock: &mut Timing,
+        buffers: &mut Buffers,
+        out: &mut Output,
+        commands: &mut u64,
+    ) -> Option<Stop> {
+        buffers.line.clear();
+        buffers.spans.clear();
+        if let Err(error) = inline_arguments(line, &mut buffers.line, &mut buffers.spans) {
+            return Some(self.refuse(Broken::Request(error), out));
+        }
+        if buffers.spans.is_empty() {
+            self.empty_requests += 1;
+            return (self.empty_requests > MAX_EMPTY_REQUESTS)
+                .then(|| self.refuse(Broken::TooManyEmpty, out));
+        }
+        self.empty_requests = 0;
+        let words = Arguments::new(&buffers.line, &buffers.spans);
+        let entry = COMMANDS.find(&words[0]);
+        let step = self.run_one(words, entry, None, clock, true, &mut buffers.untimed, out);
+        *commands += 1;
+        step
+    }
+
+    /// Runs one command.
+    #[expect(clippy::too_many_arguments, reason = "it is the inside of two loops")]
+    #[inline]
+    fn run_one(
+        &mut self,
+        words: Arguments<'_>,
+        entry: Option<Entry>,
+        first_key: Option<Location>,
+        clock: &mut Timing,
+        time_each: bool,
+        untimed: &mut Vec<u16>,
+        out: &mut Output,
+    ) -> Option<Stop> {
+        let entry = match check(words, entry) {
+            Ok(entry) => entry,
+            Err((entry, error)) => return self.reject(entry, &error, out),
+        };
+        let spec = entry.spec;
+        let server = &self.local.shared.resp;
+        if let Some((paused, until_ms)) = server.pause.now(clock.now_ms) {
+            let waits = match paused {
+                Paused::All => !spec.is(flag::UNPAUSED),
+                Paused::Writes => spec.is(flag::WRITE),
+            };
+            if waits {
+                return Some(Stop::Paused { until_ms });
+            }
+        }
+        let time_it = time_each || !spec.is(flag::FAST);
+        if time_it {
+            clock.settle(untimed, &self.local);
+        }
+        let Run::Handler(handler) = spec.run else {
+            unreachable!("a family alone was rejected");
+        };
+        let mark = out.mark();
+        let replies = self.session.replies;
+        let mut call = Call {
+            spec,
+            words,
+            out: Writer::new(out, self.session.protocol),
+            session: &mut self.session,
+            local: &self.local,
+            now_ms: clock.now_ms,
+            compress_from: clock.compress_from,
+            first_key,
+        };
+        let flow = handler(&mut call);
+        let stop = match flow {
+            Ok(Flow::Done) => None,
+            Ok(Flow::Close) => Some(Stop::Close),
+            Ok(Flow::Later(reply)) => {
+                let client = &self.session.client;
+                client.last_command.store(entry.number, Ordering::Relaxed);
+                let is_wanted = self.is_wanted(replies);
+                return Some(Stop::Later(Waiting {
+                    reply,
+                    entry,
+                    since: clock.mark,
+                    is_wanted,
+                }));
+            }
+            Err(error) => {
+                out.rewind(mark);
+                self.fail(entry, &error, out);
+                None
+            }
+        };
+        if out.is_over_budget() {
+            out.rewind(mark);
+            self.fail(entry, &ErrorReply::REPLY_TOO_LONG, out);
+        }
+        let all = replies == Replies::All && self.session.replies == Replies::All;
+        if !all && !self.is_wanted(replies) {
+            out.rewind(mark);
+        }
+        self.session
+            .client
+            .last_command
+            .store(entry.number, Ordering::Relaxed);
+        if time_it {
+            let took = clock.lap();
+            self.local.counters.command(entry.number).took(took);
+            self.note_slow(words, entry, took, clock.now_ms);
+        } else {
+            untimed.push(entry.number);
+        }
+        stop
+    }
+
+    /// Whether the client wants the reply of the command that just ran; `before` is what held when it began.
+    fn is_wanted(&mut self, before: Replies) -> bool {
+        match (before, self.session.replies) {
+            (Replies::SkipNext, Replies::SkipNext) => {
+                self.session.replies = Replies::All;
+                false
+            }
+            // `CLIENT REPLY SKIP` and `OFF` have no reply themselves, and `ON` has.
+            (_, Replies::SkipNext | Replies::None) => false,
+            (_, Replies::All) => true,
+        }
+    }
+
+    /// A command that was run and answers an error.
+    #[cold]
+    pub(super) fn fail(&self, entry: Entry, error: &ErrorReply, out: &mut Output) {
+        Writer::new(out, self.session.protocol).error(&error.0);
+        add(&self.local.counters.command(entry.number).failed, 1);
+        self.local.shared.resp.count_error(error.code());
+    }
+
+    /// A command that was not run.
+    #[cold]
+    fn reject(
+        &mut self,
+        entry: Option<Entry>,
+        error: &ErrorReply,
+        out: &mut Output,
+    ) -> Option<Stop> {
+        if let Some(entry) = entry {
+            add(&self.local.counters.command(entry.number).rejected, 1);
+        }
+        self.local.shared.resp.count_error(error.code());
+        let before = self.session.replies;
+        if self.is_wanted(before) {
+            Writer::new(out, self.session.protocol).error(&error.0);
+        }
+        None
+    }
+
+    /// What came is no request: it is said, and the connection ends.
+    #[cold]
+    fn refuse(&mut self, broken: Broken, out: &mut Output) -> Stop {
+        add(&self.local.counters.protocol_errors, 1);
+        let line = match broken {
+            Broken::Request(error) => format!("ERR {error}"),
+            Broken::TooManyEmpty => "ERR Protocol error: too many empty requests".to_owned(),
+        };
+        tracing::debug!(client = %self.session.client.address, error = line, "closing a connection");
+        self.local.shared.resp.count_error("ERR");
+        Writer::new(out, self.session.protocol).error(&line);
+        Stop::Close
+    }
+
+    /// Logs what was slow.
+    fn note_slow(
+        &self,
+        words: Arguments<'_>,
+        entry: Entry,
+        took: Duration,
+        now_ms: u64,
+    ) {
+        let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let log = &self.local.shared.resp.slow_log;
+        if log.is_slow(took_us) && !entry.spec.is(flag::SKIP_SLOWLOG) {
+            log.add(now_ms, took_us, words, &self.session.client);
+        }
+    }
+}
+
+/// How the input ended, or the batch.
+enum End {
+    /// The batch is full; it ends here.
+    Full(usize),
+    Input {
+        at_least: usize,
+        end: usize,
+    },
+    Inline {
+        line: Range<usize>,
+    },
+    Broken(Broken),
+}
+
+enum Broken {
+    Request(RequestError),
+    TooManyEmpty,
+}
+
+fn limits(local: &Local) -> Limits {
+    let limits = local.shared.limits();
+    Limits {
+        max_bulk_bytes: limits.max_value_bytes.max(MAX_KEY_BYTES),
+        max_arguments: MAX_WORDS,
+        max_request_bytes: limits
+            .max_body_bytes
+            .max(2 * limits.max_value_bytes)
+            .min(u32::MAX as usize),
+    }
+}
+
+/// Finds what runs, or why nothing does.
+#[inline]
+fn check(words: Arguments<'_>, entry: Option<Entry>) -> Result<Entry, (Option<Entry>, ErrorReply)> {
+    let Some(mut entry) = entry else {
+        return Err((None, unknown_command(words)));
+    };
+    if let Run::Family(_) = entry.spec.run {
+        entry = subcommand(words, entry)?;
+    }
+    let spec = entry.spec;
+    if !spec.takes(words.len()) {
+        return Err((Some(entry), ErrorReply::wrong_arity(spec.name)));
+    }
+    let keys = spec.keys;
+    if keys.first > 0 {
+        let last = match keys.last {
+            1 => 1,
+            last if last < 0 => words.len() - usize::from(last.unsigned_abs()),
+            last => last as usize,
+        };
+        for key in (keys.first as usize..=last).step_by(keys.step as usize) {
+            if words[key].len() > MAX_KEY_BYTES {
+                return Err((Some(entry), ErrorReply::KEY_TOO_LONG));
+            }
+        }
+    }
+    Ok(entry)
+}
+
+#[cold]
+fn subcommand(words: Arguments<'_>, family: Entry) -> Result<Entry, (Option<Entry>, ErrorReply)> {
+    let name = family.spec.name;
+    let Some(word) = words.get(1) else {
+        return Err((Some(family), ErrorReply::wrong_arity(name)));
+    };
+    COMMANDS.subcommand(family, word).ok_or_else(|| {
+        let error = format!(
+            "ERR unknown subcommand '{}'. Try {} HELP.",
+            shown(word),
+            name.to_uppercase()
+        );
+        (Some(family), ErrorReply::new(error))
+    })
+}
+
+/// As Redis says it, with the words that it shows.
+#[cold]
+fn unknown_command(words: Arguments<'_>) -> ErrorReply {
+    let mut shown_words = String::new();
+    for word in words.from(1) {
+        if shown_words.len() >= SHOWN_BYTES {
+            break;
+        }
+        let left = SHOWN_BYTES - shown_words.len();
+        let word = shown(&word[..word.len().min(left)]);
+        shown_words.push_str(&format!("'{word}' "));
+    }
+    ErrorReply::new(format!(
+        "ERR unknown command '{}', with args beginning with: {shown_words}",
+        shown(&words[0])
+    ))
+}
+
+/// How much of what a client sent an error shows.
+const SHOWN_BYTES: usize = 128;
+
+fn shown(word: &[u8]) -> String {
+    String::from_utf8_lossy(&word[..word.len().min(SHOWN_BYTES)]).into_owned()
+}
+
+/// What holds for all commands that are answered together: the time, read once at their begin and as seldom as may be
+/// later, and from where on values are compressed.
+struct Timing {
+    now_ms: u64,
+    mark: Instant,
+    times_each: bool,
+    compress_from: usize,
+}
+
+impl Timing {
+    fn begin(now: Instant, local: &Local) -> Self {
+        let compression = local.shared.live.load().compression;
+        let threshold = local.shared.resp.slow_log.threshold_us();
+        Self {
+            now_ms: local.shared.clock.at(now),
+            mark: now,
+            compress_from: match compression.algorithm {
+                Some(_) => compression.threshold_bytes,
+                None => usize::MAX,
+            },
+            times_each: (0..TIMED_THRESHOLD_US).contains(&threshold),
+        }
+    }
+
+    /// The time since the last reading.
+    fn lap(&mut self) -> Duration {
+        let now = Instant::now();
+        let took = now.saturating_duration_since(self.mark);
+        self.mark = now;
+        took
+    }
+
+    /// Shares the time since the last reading among the commands that ran in it.
+    fn settle(&mut self, untimed: &mut Vec<u16>, local: &Local) {
+        let Ok(count) = u32::try_from(untimed.len()) else {
+            return;
+        };
+        if count == 0 {
+            return;
+        }
+        let share = self.lap() / count;
+        for number in untimed.drain(..) {
+            local.counters.command(number).took(share);
+        }
+    }
+}

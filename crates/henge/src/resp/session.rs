@@ -1,0 +1,50 @@
+//! What a connection has said about itself, and what holds for its next commands.
+
+use std::sync::Arc;
+
+use henge_wire::resp::writer::Protocol;
+
+use super::clients::Client;
+use crate::config::ConsistencyLevel;
+
+/// Which replies a client wants, by `CLIENT REPLY`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Replies {
+    #[default]
+    All,
+    /// None until it says otherwise.
+    None,
+    /// Not the next one.
+    SkipNext,
+}
+
+/// See the head of the file.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) protocol: Protocol,
+    /// The consistency level that it chose; the default of the node until then.
+    pub(crate) level: Option<ConsistencyLevel>,
+    pub(crate) replies: Replies,
+    /// Its reads do not count as uses.
+    pub(crate) no_touch: bool,
+    /// What others see of it.
+    pub(crate) client: Arc<Client>,
+}
+
+impl Session {
+    pub(crate) fn new(client: Arc<Client>) -> Self {
+        Self {
+            protocol: Protocol::default(),
+            level: None,
+            replies: Replies::default(),
+            no_touch: false,
+            client,
+        }
+    }
+
+    /// As it was when the connection was new, for `RESET`.
+    pub(crate) fn reset(&mut self) {
+        self.client.reset();
+        *self = Self::new(Arc::clone(&self.client));
+    }
+}

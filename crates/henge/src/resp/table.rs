@@ -1,0 +1,364 @@
+//! The form of a command's definition, and the one table of them. Dispatch, arity, the keys of a command, `COMMAND` and
+//! `COMMAND DOCS`, the classes of permission, the counters and the page of documentation all follow from it; a command that
+//! is not here does not exist.
+
+use std::sync::LazyLock;
+
+use super::call::{Call, ErrorReply, Flow};
+use super::commands;
+
+/// Who may call a command, once there are permissions; until then what `COMMAND` shows as categories.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Permission {
+    /// Whoever is connected: it touches nothing but the connection.
+    Connection,
+    /// Who may read keys.
+    Read,
+    /// Who may change keys.
+    Write,
+    /// Who may see the figures of the node.
+    Observe,
+    /// Who may change the node, or all of its data.
+    Admin,
+}
+
+/// What a command belongs to, as `COMMAND DOCS` and the page of documentation sort them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Group {
+    String,
+    Bitmap,
+    Generic,
+    Connection,
+    Server,
+}
+
+impl Group {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::String => "string",
+            Self::Bitmap => "bitmap",
+            Self::Generic => "generic",
+            Self::Connection => "connection",
+            Self::Server => "server",
+        }
+    }
+}
+
+/// Which arguments of a command are keys, as `COMMAND` says it: the first, the last (counted from the end if negative), and
+/// how far they are apart. All 0 for a command without keys.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Keys {
+    pub(crate) first: i8,
+    pub(crate) last: i8,
+    pub(crate) step: i8,
+}
+
+impl Keys {
+    pub(crate) const NONE: Self = Self::new(0, 0, 0);
+    pub(crate) const FIRST: Self = Self::new(1, 1, 1);
+    pub(crate) const ALL: Self = Self::new(1, -1, 1);
+    pub(crate) const FIRST_TWO: Self = Self::new(1, 2, 1);
+    /// Keys and values in turn.
+    pub(crate) const PAIRS: Self = Self::new(1, -1, 2);
+
+    pub(crate) const fn new(first: i8, last: i8, step: i8) -> Self {
+        Self { first, last, step }
+    }
+}
+
+/// What `COMMAND` says of how a command behaves.
+pub(crate) mod flag {
+    /// It changes no key.
+    pub(crate) const READONLY: u16 = 1;
+    /// It may change keys.
+    pub(crate) const WRITE: u16 = 1 << 1;
+    /// It may need memory, and is refused if there is none.
+    pub(crate) const DENYOOM: u16 = 1 << 2;
+    /// It is for operators.
+    pub(crate) const ADMIN: u16 = 1 << 3;
+    /// It is not for scripts, of which there are none.
+    pub(crate) const NOSCRIPT: u16 = 1 << 4;
+    /// It is answered while data is loaded.
+    pub(crate) const LOADING: u16 = 1 << 5;
+    /// It is answered by a replica without its leader.
+    pub(crate) const STALE: u16 = 1 << 6;
+    /// It needs no authentication.
+    pub(crate) const NO_AUTH: u16 = 1 << 7;
+    /// It takes about as long whatever there is.
+    pub(crate) const FAST: u16 = 1 << 8;
+    /// Its keys depend on its arguments.
+    pub(crate) const MOVABLE_KEYS: u16 = 1 << 9;
+    /// It may be sent while transactions are built, of which there are none.
+    pub(crate) const ALLOW_BUSY: u16 = 1 << 10;
+    /// It is run also while clients are paused.
+    pub(crate) const UNPAUSED: u16 = 1 << 11;
+    /// It is kept out of the slow log, as it may carry secrets.
+    pub(crate) const SKIP_SLOWLOG: u16 = 1 << 12;
+
+    /// The names that clients know, in the order in which they are shown.
+    pub(crate) const NAMES: [(u16, &str); 11] = [
+        (WRITE, "write"),
+        (READONLY, "readonly"),
+        (DENYOOM, "denyoom"),
+        (ADMIN, "admin"),
+        (NOSCRIPT, "noscript"),
+        (LOADING, "loading"),
+        (STALE, "stale"),
+        (SKIP_SLOWLOG, "skip_slowlog"),
+        (FAST, "fast"),
+        (NO_AUTH, "no_auth"),
+        (ALLOW_BUSY, "allow_busy"),
+    ];
+}
+
+/// What runs a command.
+pub(crate) type Handler = fn(&mut Call<'_>) -> Result<Flow, ErrorReply>;
+
+/// What a name stands for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Run {
+    /// A command.
+    Handler(Handler),
+    /// A family of commands, told apart by the second word.
+    Family(&'static [Spec]),
+}
+
+/// One command: a row of the table.
+#[derive(Debug)]
+pub(crate) struct Spec {
+    /// Its name in lower case. A subcommand's is that of its family, `|`, and its own.
+    pub(crate) name: &'static str,
+    /// Its arguments in the notation of the documentation: `[ ]` may be left out, `|` is one of, `...` is repeated, capital
+    /// words stand as they are.
+    pub(crate) syntax: &'static str,
+    /// How many words it has, its name included; the least number if negative.
+    pub(crate) arity: i8,
+    /// What of [`flag`] holds.
+    pub(crate) flags: u16,
+    /// Its keys.
+    pub(crate) keys: Keys,
+    /// Who may call it.
+    pub(crate) permission: Permission,
+    /// What it belongs to.
+    pub(crate) group: Group,
+    /// The version of Redis or Valkey that first had it; Henge's for its own.
+    pub(crate) since: &'static str,
+    /// What it costs.
+    pub(crate) complexity: &'static str,
+    /// What it does, in a sentence.
+    pub(crate) summary: &'static str,
+    /// What runs it.
+    pub(crate) run: Run,
+}
+
+impl Spec {
+    /// Whether a flag is set.
+    #[inline]
+    pub(crate) const fn is(&self, flag: u16) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// Whether it may be called with so many words.
+    #[inline]
+    pub(crate) fn takes(&self, words: usize) -> bool {
+        let least = usize::from(self.arity.unsigned_abs());
+        if self.arity >= 0 {
+            words == least
+        } else {
+            words >= least
+        }
+    }
+
+    /// The subcommands of a family; none of a command.
+    pub(crate) fn subcommands(&self) -> &'static [Self] {
+        match self.run {
+            Run::Handler(_) => &[],
+            Run::Family(subcommands) => subcommands,
+        }
+    }
+
+    /// The last part of its name.
+    pub(crate) fn own_name(&self) -> &'static str {
+        self.name.rsplit('|').next().unwrap_or(self.name)
+    }
+
+    /// Its subcommand of this name, in any case.
+    pub(crate) fn subcommand(&self, name: &[u8]) -> Option<&'static Self> {
+        self.subcommands()
+            .iter()
+            .find(|spec| spec.own_name().as_bytes().eq_ignore_ascii_case(name))
+    }
+}
+
+/// A command and its number among all, subcommands included, under which it is counted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    pub(crate) spec: &'static Spec,
+    pub(crate) number: u16,
+}
+
+/// All commands.
+#[derive(Debug)]
+pub(crate) struct Table {
+    /// Every command and subcommand; a family stands before its own.
+    entries: Vec<Entry>,
+    /// The top-level ones by name, in open addressing.
+    slots: Box<[Option<(u128, Entry)>; SLOTS]>,
+}
+
+/// Some four times as many as there are commands, so that most are found at once.
+const SLOTS: usize = 512;
+/// Odd, and its upper half is the golden ratio's: names differ in few bits, and these spread them.
+const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// The table, made of what each file of commands defines.
+pub(crate) static COMMANDS: LazyLock<Table> = LazyLock::new(|| Table::new(&commands::ALL));
+
+impl Table {
+    fn new(parts: &[&'static [Spec]]) -> Self {
+        let mut table = Self {
+            entries: Vec::new(),
+            slots: Box::new([None; SLOTS]),
+        };
+        for spec in parts.iter().copied().flatten() {
+            let entry = table.push(spec);
+            let name = packed(spec.name.as_bytes()).expect("no command has a longer name");
+            let mut slot = slot(name);
+            while let Some((taken, _)) = table.slots[slot] {
+                assert_ne!(taken, name, "{} is defined twice", spec.name);
+                slot = (slot + 1) % SLOTS;
+            }
+            table.slots[slot] = Some((name, entry));
+            for subcommand in spec.subcommands() {
+                table.push(subcommand);
+            }
+        }
+        assert!(table.entries.len() < SLOTS / 2);
+        table
+    }
+
+    fn push(&mut self, spec: &'static Spec) -> Entry {
+        let number = self.entries.len() as u16;
+        let entry = Entry { spec, number };
+        self.entries.push(entry);
+        entry
+    }
+
+    /// Every command and subcommand, in the order of their numbers.
+    pub(crate) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The commands that are no subcommands.
+    pub(crate) fn top_level(&self) -> impl Iterator<Item = &'static Spec> + Clone {
+        self.entries
+            .iter()
+            .map(|entry| entry.spec)
+            .filter(|spec| !spec.name.contains('|'))
+    }
+
+    /// The command of a name in any case; a family for its name.
+    #[inline]
+    pub(crate) fn find(&self, name: &[u8]) -> Option<Entry> {
+        let name = packed(name)?;
+        let mut slot = slot(name);
+        loop {
+            match self.slots[slot] {
+                Some((found, entry)) if found == name => return Some(entry),
+                Some(_) => slot = (slot + 1) % SLOTS,
+                None => return None,
+            }
+        }
+    }
+
+    /// A subcommand's own entry.
+    pub(crate) fn subcommand(&self, family: Entry, name: &[u8]) -> Option<Entry> {
+        let place = family
+            .spec
+            .subcommands()
+            .iter()
+            .position(|spec| spec.own_name().as_bytes().eq_ignore_ascii_case(name))?;
+        Some(self.entries[usize::from(family.number) + 1 + place])
+    }
+}
+
+/// A name of up to 16 bytes in lower case, as one number.
+#[inline]
+fn packed(name: &[u8]) -> Option<u128> {
+    let mut bytes = [0; 16];
+    bytes.get_mut(..name.len())?.copy_from_slice(name);
+    for byte in &mut bytes {
+        *byte = byte.to_ascii_lowercase();
+    }
+    Some(u128::from_le_bytes(bytes))
+}
+
+#[inline]
+fn slot(name: u128) -> usize {
+    let folded = name as u64 ^ ((name >> 64) as u64).rotate_left(29);
+    (folded.wrapping_mul(MULTIPLIER) >> (64 - SLOTS.trailing_zeros())) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn each_command_is_found_in_any_case() {
+        for entry in COMMANDS.entries() {
+            let spec = entry.spec;
+            if let Some((family, own)) = spec.name.split_once('|') {
+                let family = COMMANDS.find(family.as_bytes()).expect("its family");
+                let found = COMMANDS.subcommand(family, own.to_uppercase().as_bytes());
+                assert_eq!(found.map(|found| found.number), Some(entry.number));
+            } else {
+                let found = COMMANDS.find(spec.name.to_uppercase().as_bytes());
+                assert_eq!(found.map(|found| found.number), Some(entry.number));
+            }
+        }
+        for name in ["", "ge", "gett", "get ", "get\0", "a-name-of-17-bytes"] {
+            assert!(COMMANDS.find(name.as_bytes()).is_none(), "{name:?}");
+        }
+    }
+
+    /// What follows from a definition can only be right if its parts agree.
+    #[test]
+    fn definitions_agree_with_themselves() {
+        let mut names = HashSet::new();
+        for entry in COMMANDS.entries() {
+            let Spec {
+                name,
+                syntax,
+                arity,
+                keys,
+                permission,
+                summary,
+                complexity,
+                since,
+                ..
+            } = entry.spec;
+            assert!(names.insert(name), "{name}");
+            assert_eq!(*name, name.to_lowercase());
+            assert!(*arity != 0, "{name}: its own name is a word");
+            assert!(!summary.is_empty() && !summary.ends_with('.'), "{name}");
+            assert!(!complexity.is_empty() && !since.is_empty(), "{name}");
+            let is = |flag| entry.spec.is(flag);
+            assert!(!(is(flag::READONLY) && is(flag::WRITE)), "{name}");
+            assert_eq!(
+                is(flag::WRITE),
+                *permission == Permission::Write
+                    || is(flag::WRITE) && *permission == Permission::Admin,
+                "{name}"
+            );
+            if keys.first > 0 {
+                assert!(is(flag::READONLY) || is(flag::WRITE), "{name}");
+                assert!(arity.unsigned_abs() as i8 > keys.first, "{name}");
+            }
+            let optional = syntax.starts_with('[') || syntax.is_empty();
+            if *arity == -1 {
+                assert!(optional, "{name}: {syntax}");
+            }
+        }
+    }
+}
