@@ -76,8 +76,14 @@ pub(crate) fn decide(current: Option<&Item<'_>>, operation: &Operation<'_>) -> D
                 },
             }
         }
-        Operation::Expire { expiry } => match current {
+        Operation::Expire {
+            expiry,
+            precondition,
+        } => match current {
             None => Decision::Missing,
+            Some(_) if !precondition.holds(version) => {
+                Decision::Refused(Refusal::PreconditionFailed(version))
+            }
             Some(item) => {
                 let expires_at_ms = deadline(*expiry, current);
                 if expires_at_ms == item.expires_at_ms {
@@ -132,7 +138,66 @@ pub(crate) fn live(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use henge_wire::{Value, Version};
+    use henge_wire::{Match, Precondition, Value, Version};
+
+    /// Each write but an increment under each precondition, on a key that is absent and on one of version 1-7.
+    #[test]
+    fn a_precondition_decides_before_anything_else_but_absence() {
+        let version = Version::new(1, 7);
+        let (same, other) = ([version], [Version::new(1, 6), Version::new(2, 7)]);
+        let matches = |m| Precondition {
+            matches: Some(m),
+            none_matches: None,
+        };
+        let none_matches = |m| Precondition {
+            matches: None,
+            none_matches: Some(m),
+        };
+        let item = Item {
+            value: Value::from_slice(b"v"),
+            version,
+            expires_at_ms: None,
+        };
+        for (precondition, absent, present) in [
+            (Precondition::NONE, true, true),
+            (matches(Match::Any), false, true),
+            (matches(Match::OneOf(&same)), false, true),
+            (matches(Match::OneOf(&other)), false, false),
+            (none_matches(Match::Any), true, false),
+            (none_matches(Match::OneOf(&same)), true, false),
+            (none_matches(Match::OneOf(&other)), true, true),
+        ] {
+            let deadline = Expiry::At(9);
+            let set = Operation::Set {
+                value: Value::from_slice(b"w"),
+                expiry: deadline,
+                precondition,
+            };
+            let delete = Operation::Delete { precondition };
+            let expire = Operation::Expire {
+                expiry: deadline,
+                precondition,
+            };
+            for operation in [&set, &delete, &expire] {
+                for (current, holds) in [(None, absent), (Some(&item), present)] {
+                    let refused = match decide(current, operation) {
+                        Decision::Refused(Refusal::PreconditionFailed(found)) => {
+                            assert_eq!(found, current.map(|item| item.version));
+                            true
+                        }
+                        Decision::Missing => {
+                            assert!(
+                                current.is_none() && matches!(operation, Operation::Expire { .. })
+                            );
+                            continue;
+                        }
+                        _ => false,
+                    };
+                    assert_eq!(refused, !holds, "{operation:?} on {current:?}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn integers_are_read_as_redis_reads_them() {

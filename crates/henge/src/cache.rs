@@ -1,7 +1,7 @@
 //! The shards behind their locks: from a key to its shard, lending of room between shards, and what is done to all of them.
 //! A thread holds at most one shard's lock, and briefly; the pool of room is two counters, not a lock. It knows no protocol.
 
-use crate::cache::cursor::Position;
+use crate::cache::cursor::{Mark, Position};
 use henge_engine::{
     Ahead, Cause, Commit, KeyHasher, Lender, PolicyKind, Room, Shard, ShardConfig, ShardStats,
     Short, Turn,
@@ -90,7 +90,7 @@ pub struct Cache {
     pool: Pool,
     policy: PolicyKind,
     /// Tells the cursors of this process from those of another.
-    mark: u32,
+    mark: Mark,
     sweeps: AtomicU64,
 }
 
@@ -129,7 +129,7 @@ impl Cache {
             hasher: KeyHasher::new(config.seed),
             pool,
             policy: config.policy,
-            mark: (config.seed >> 32) as u32,
+            mark: Mark::of_seed(config.seed),
             sweeps: AtomicU64::new(0),
         }
     }

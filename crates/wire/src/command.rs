@@ -42,10 +42,12 @@ pub enum Operation<'a> {
         /// How long to keep a counter that this creates; one that exists keeps its own deadline.
         expiry: Expiry,
     },
-    /// Change when the key expires; `Expiry::Keep` changes nothing.
+    /// Change when the key expires, if it exists and the precondition holds; `Expiry::Keep` changes nothing.
     Expire {
         /// The new lifetime.
         expiry: Expiry,
+        /// What must be true of the key. An absent key is missing first: nothing can change, whatever is asked of it.
+        precondition: Precondition<'a>,
     },
 }
 

@@ -114,6 +114,13 @@ fn delete() -> Operation<'static> {
     }
 }
 
+fn expire(expiry: Expiry) -> Operation<'static> {
+    Operation::Expire {
+        expiry,
+        precondition: Precondition::NONE,
+    }
+}
+
 fn get(shard: &mut Shard, now_ms: u64, key: &[u8]) -> Option<Vec<u8>> {
     match run(shard, now_ms, key, Operation::Get) {
         Reply::Found(item) => Some(item.value.data.to_vec()),
@@ -286,14 +293,7 @@ fn agree(
                 prop_assert!(existed == expected || (!roomy && !existed));
             }
             Step::Expire(number, ttl) => {
-                let reply = run(
-                    &mut shard,
-                    now,
-                    &key(number),
-                    Operation::Expire {
-                        expiry: expiry(ttl),
-                    },
-                );
+                let reply = run(&mut shard, now, &key(number), expire(expiry(ttl)));
                 if matches!(reply, Reply::Stored { .. }) {
                     let entry = model
                         .get_mut(&key(number))

@@ -1,13 +1,22 @@
-//! `ScanCursor`: where a scan goes on, as text that a client carries. The hash of keys is seeded for each process, so a
-//! cursor carries its process's mark, and a foreign one begins its partition again.
+//! `ScanCursor`: where a scan goes on, as text or as a number that a client carries. The hash of keys is seeded for each
+//! process, so a cursor carries its process's mark, and a foreign one begins its partition again.
 
 use henge_wire::PARTITIONS;
 use std::fmt;
 use std::str::FromStr;
 
-/// Where a scan goes on; the default begins it, and is also its end. As text: `0`, or partition, place and mark.
+/// In a cursor's number: partition, place, mark, from the lowest bit on. Sixty-three bits in all, as some clients take it
+/// for a signed number.
+const PARTITION_BITS: u32 = 10;
+const PLACE_BITS: u32 = u32::BITS;
+const MARK_BITS: u32 = 21;
+const _: () = assert!(PARTITIONS as u64 == 1 << PARTITION_BITS);
+const _: () = assert!(PARTITION_BITS + PLACE_BITS + MARK_BITS == 63);
+
+/// Where a scan goes on; the default begins it, and is also its end. As text: `0`, or partition, place and mark. As a
+/// number, as Redis clients want it: 0, or the same three packed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct ScanCursor(Option<(u32, Position)>);
+pub struct ScanCursor(Option<(Mark, Position)>);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Position {
@@ -15,12 +24,33 @@ pub(super) struct Position {
     pub(super) place: u32,
 }
 
+/// Tells the cursors of one process from those of another. Never 0, so that no cursor but the end has the number 0.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Mark(u32);
+
+impl Mark {
+    /// No process has this one; it stands for all that could be no process's.
+    const FOREIGN: Self = Self((1 << MARK_BITS) - 1);
+
+    /// The mark of a process, from the seed of its hash.
+    pub(super) fn of_seed(seed: u64) -> Self {
+        Self((seed >> 32) as u32 % (Self::FOREIGN.0 - 1) + 1)
+    }
+
+    fn given(mark: u64) -> Self {
+        match u32::try_from(mark) {
+            Ok(mark @ 1..) if mark < Self::FOREIGN.0 => Self(mark),
+            _ => Self::FOREIGN,
+        }
+    }
+}
+
 impl ScanCursor {
-    pub(super) fn at(mark: u32, position: Position) -> Self {
+    pub(super) fn at(mark: Mark, position: Position) -> Self {
         Self((position.partition < PARTITIONS).then_some((mark, position)))
     }
 
-    pub(super) fn position(self, mark: u32) -> Position {
+    pub(super) fn position(self, mark: Mark) -> Position {
         match self.0 {
             None => Position::default(),
             Some((theirs, position)) if theirs == mark => position,
@@ -29,6 +59,27 @@ impl ScanCursor {
                 ..position
             },
         }
+    }
+
+    /// The cursor as a number below 2^63; 0 for the default and for nothing else.
+    pub fn to_u64(self) -> u64 {
+        self.0.map_or(0, |(mark, at)| {
+            u64::from(at.partition)
+                | u64::from(at.place) << PARTITION_BITS
+                | u64::from(mark.0) << (PARTITION_BITS + PLACE_BITS)
+        })
+    }
+
+    /// The cursor that a number is. Every number is one, as Redis has it: what no `to_u64` gave has a foreign mark, and
+    /// begins its partition again.
+    pub fn from_u64(number: u64) -> Self {
+        if number == 0 {
+            return Self::default();
+        }
+        let partition = (number & ((1 << PARTITION_BITS) - 1)) as u16;
+        let place = (number >> PARTITION_BITS) as u32;
+        let mark = Mark::given(number >> (PARTITION_BITS + PLACE_BITS));
+        Self::at(mark, Position { partition, place })
     }
 
     /// Whether the scan is over.
@@ -41,7 +92,7 @@ impl fmt::Display for ScanCursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             None => f.write_str("0"),
-            Some((mark, at)) => write!(f, "{}-{:x}-{:x}", at.partition, at.place, mark),
+            Some((mark, at)) => write!(f, "{}-{:x}-{:x}", at.partition, at.place, mark.0),
         }
     }
 }
@@ -78,6 +129,7 @@ impl FromStr for ScanCursor {
         if parts.next().is_some() || partition >= PARTITIONS {
             return Err(ParseCursorError);
         }
+        let mark = Mark::given(mark.into());
         Ok(Self::at(mark, Position { partition, place }))
     }
 }
@@ -86,26 +138,87 @@ impl FromStr for ScanCursor {
 mod tests {
     use super::*;
 
+    /// A mark of every kind, a position of every kind.
+    fn cursors() -> impl Iterator<Item = ScanCursor> {
+        let marks = [1, 2, 0x12345, Mark::FOREIGN.0 - 1, Mark::FOREIGN.0].map(Mark);
+        let places = [0, 1, 0x8000_0000, u32::MAX];
+        let positions = [0, 1, 77, PARTITIONS - 1]
+            .into_iter()
+            .flat_map(move |partition| places.map(|place| Position { partition, place }));
+        positions
+            .flat_map(move |position| marks.map(|mark| ScanCursor::at(mark, position)))
+            .chain([ScanCursor::default()])
+    }
+
+    #[test]
+    fn numbers_go_there_and_back() {
+        let mut numbers = std::collections::BTreeSet::new();
+        for cursor in cursors() {
+            let number = cursor.to_u64();
+            assert!(number < 1 << 63, "{cursor} is {number}");
+            assert_eq!(number == 0, cursor.is_end(), "{cursor} is {number}");
+            assert_eq!(ScanCursor::from_u64(number), cursor);
+            assert!(numbers.insert(number), "{cursor} is another's {number}");
+        }
+    }
+
+    #[test]
+    fn a_number_that_nobody_gave_begins_a_partition_again() {
+        let mark = Mark::of_seed(0x1234_5678_9abc_def0);
+        let given = ScanCursor::at(
+            mark,
+            Position {
+                partition: 5,
+                place: 77,
+            },
+        );
+        let number = given.to_u64();
+        for (number, partition) in [
+            (1, 1),
+            (1023, 1023),
+            (1024, 0),
+            (u64::MAX, 1023),
+            (1 << 63, 0),
+            (number | 1 << 63, 5),
+            (number ^ 1 << 42, 5),
+            (number & ((1 << 42) - 1), 5),
+        ] {
+            let cursor = ScanCursor::from_u64(number);
+            assert!(!cursor.is_end());
+            let begun = Position {
+                partition,
+                place: 0,
+            };
+            assert_eq!(cursor.position(mark), begun, "{number}");
+            assert_ne!(cursor.to_u64(), 0);
+        }
+        assert_eq!(ScanCursor::from_u64(number), given);
+    }
+
+    #[test]
+    fn every_seed_has_a_mark_of_its_own_kind() {
+        for high in [0, 1, 0x1f_fffd, 0x1f_fffe, 0x1f_ffff, 0x20_0000, u32::MAX] {
+            let mark = Mark::of_seed(u64::from(high) << 32 | 7);
+            assert!(mark.0 > 0 && mark.0 < Mark::FOREIGN.0, "{high:x}: {mark:?}");
+        }
+        assert_ne!(Mark::of_seed(1 << 32), Mark::of_seed(2 << 32));
+    }
+
     #[test]
     fn text_goes_there_and_back() {
-        for cursor in [
-            ScanCursor::default(),
-            ScanCursor::at(
-                0,
-                Position {
-                    partition: 0,
-                    place: 0,
-                },
-            ),
-            ScanCursor::at(
-                u32::MAX,
-                Position {
-                    partition: 1023,
-                    place: u32::MAX,
-                },
-            ),
-        ] {
+        for cursor in cursors() {
             assert_eq!(cursor.to_string().parse(), Ok(cursor));
+        }
+        // Marks were of 32 bits once; those begin their partition again.
+        for text in ["5-4d-0", "5-4d-1fffff", "5-4d-ffffffff"] {
+            let cursor: ScanCursor = text.parse().expect("a cursor");
+            for mark in [Mark(1), Mark::of_seed(u64::MAX)] {
+                let begun = Position {
+                    partition: 5,
+                    place: 0,
+                };
+                assert_eq!(cursor.position(mark), begun, "{text}");
+            }
         }
         for text in [
             "",
@@ -133,10 +246,10 @@ mod tests {
             partition: 5,
             place: 77,
         };
-        let cursor = ScanCursor::at(1, position);
-        assert_eq!(cursor.position(1), position);
+        let cursor = ScanCursor::at(Mark(1), position);
+        assert_eq!(cursor.position(Mark(1)), position);
         assert_eq!(
-            cursor.position(2),
+            cursor.position(Mark(2)),
             Position {
                 partition: 5,
                 place: 0
@@ -144,7 +257,7 @@ mod tests {
         );
         assert!(
             ScanCursor::at(
-                1,
+                Mark(1),
                 Position {
                     partition: PARTITIONS,
                     place: 0

@@ -431,7 +431,10 @@ pub(crate) async fn persist(local: Rc<Local>, body: Incoming) -> Outcome {
 fn change_expiry(local: &Local, key: &[u8], expiry: Expiry, now_ms: u64) -> Outcome {
     let command = Command {
         key,
-        operation: Operation::Expire { expiry },
+        operation: Operation::Expire {
+            expiry,
+            precondition: Precondition::NONE,
+        },
     };
     let state = stored(local, &command, now_ms)?;
     Ok(local.write_json(|out| write_stored(out, key, state, now_ms)))

@@ -128,7 +128,7 @@ fn a_deadline_in_the_past_is_a_version_that_nobody_sees() {
     for at in [0, 1, NOW - 100_000, NOW] {
         let expiry = Expiry::At(at);
         run(&mut shard, NOW, &tagged(1), set(b"v", Expiry::Never));
-        run(&mut shard, NOW, &tagged(1), Operation::Expire { expiry });
+        run(&mut shard, NOW, &tagged(1), expire(expiry));
         assert_eq!(get(&mut shard, NOW, &tagged(1)), None);
         run(&mut shard, NOW, &tagged(2), set(b"v", expiry));
         assert_eq!(get(&mut shard, NOW, &tagged(2)), None);

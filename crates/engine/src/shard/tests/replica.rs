@@ -154,7 +154,7 @@ fn lead_and_follow(
             Step::Expire(key, ttl) => {
                 let data = get(&mut leader, now, &tagged(key));
                 let expiry = expiry(ttl);
-                match run(&mut leader, now, &tagged(key), Operation::Expire { expiry }) {
+                match run(&mut leader, now, &tagged(key), expire(expiry)) {
                     Reply::Stored {
                         version,
                         expires_at_ms,
@@ -336,12 +336,7 @@ fn applied_is_as_executed() {
     for key in [&b"{p}a"[..], &[b"{p}".as_slice(), &[b'.'; 400]].concat()] {
         for data in [&b"1"[..], &[7; 9000]] {
             stamp(&mut leader, key, set(data, Expiry::Never), put(data, None));
-            let expire = |expiry, expires_at_ms| {
-                (
-                    Operation::Expire { expiry },
-                    Effect::Expire { expires_at_ms },
-                )
-            };
+            let expire = |expiry, expires_at_ms| (expire(expiry), Effect::Expire { expires_at_ms });
             for (expiry, at) in [
                 (lifetime, later),
                 (Expiry::At(now + 5), Some(now + 5)),
