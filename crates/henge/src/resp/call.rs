@@ -195,7 +195,10 @@ impl<'a> Call<'a> {
                 Err(error) => Err(error),
             }
         });
-        match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        match future
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+        {
             Poll::Ready(Ok(reply)) => {
                 self.out.output().append(reply);
                 Ok(Flow::Done)

@@ -381,13 +381,20 @@ impl Connection<'_> {
         let reply = ready!(waiting.reply.as_mut().poll(cx));
         let (entry, since, is_wanted) = (waiting.entry, waiting.since, waiting.is_wanted);
         self.waiting = None;
-        self.local.counters.command(entry.number).took(since.elapsed());
+        self.local
+            .counters
+            .command(entry.number)
+            .took(since.elapsed());
         let mut out = Output::default();
         match reply {
             Ok(reply) => out = reply,
             Err(error) => self.pipeline.fail(entry, &error, &mut out),
         }
-        Poll::Ready(if is_wanted { self.send(&mut out, cx) } else { Ok(()) })
+        Poll::Ready(if is_wanted {
+            self.send(&mut out, cx)
+        } else {
+            Ok(())
+        })
     }
 
     fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {

@@ -11,6 +11,7 @@ mod server;
 mod session;
 mod slowlog;
 mod table;
+mod update;
 
 pub(crate) use connection::serve;
 pub(crate) use pipeline::Scratch;

@@ -456,13 +456,7 @@ impl Pipeline {
     }
 
     /// Logs what was slow.
-    fn note_slow(
-        &self,
-        words: Arguments<'_>,
-        entry: Entry,
-        took: Duration,
-        now_ms: u64,
-    ) {
+    fn note_slow(&self, words: Arguments<'_>, entry: Entry, took: Duration, now_ms: u64) {
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let log = &self.local.shared.resp.slow_log;
         if log.is_slow(took_us) && !entry.spec.is(flag::SKIP_SLOWLOG) {

@@ -1,11 +1,11 @@
 //! Commands on strings: the value under a key as a whole. Those on its bits stand in `bits`.
 
-use bytes::Bytes;
-use henge_wire::{Encoding, Expiry, Match, Operation, Precondition, Refusal, Reply, Value};
+use henge_wire::{Command, Data, Encoding, Expiry, Operation, Precondition, Reply, Value};
 
-use crate::resp::call::{Call, ErrorReply, Flow, later};
+use crate::resp::call::{Call, ErrorReply, Flow};
 use crate::resp::table::{Group, Keys, Permission, Run, Spec, flag};
-use crate::values::{Found, encode};
+use crate::resp::update::{Answer, Change, refusal};
+use crate::values::Found;
 
 pub(in crate::resp) const COMMANDS: &[Spec] = &[
     Spec {
@@ -34,13 +34,26 @@ pub(in crate::resp) const COMMANDS: &[Spec] = &[
         summary: "Sets the value of a key, if its conditions hold",
         run: Run::Handler(set),
     },
+    Spec {
+        name: "append",
+        syntax: "key value",
+        arity: 3,
+        flags: flag::WRITE | flag::DENYOOM | flag::FAST,
+        keys: Keys::FIRST,
+        permission: Permission::Write,
+        group: Group::String,
+        since: "2.0.0",
+        complexity: "O(N) where N is the length of the value",
+        summary: "Appends to the value of a key, and gives its length",
+        run: Run::Handler(append),
+    },
 ];
 
 #[inline]
 fn get(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     let key = call.word(1);
     let (at, look) = (call.locate(1, key), call.look());
-    let command = henge_wire::Command {
+    let command = Command {
         key,
         operation: look,
     };
@@ -49,8 +62,8 @@ fn get(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     let encoded = cache.execute_at(at, &command, call.now_ms, |reply| match reply {
         Reply::Found(item) if item.value.encoding == Encoding::Raw => {
             match item.value.data {
-                henge_wire::Data::Slice(bytes) => out.bulk(bytes),
-                henge_wire::Data::Shared(bytes) => out.bulk_shared(bytes),
+                Data::Slice(bytes) => out.bulk(bytes),
+                Data::Shared(bytes) => out.bulk_shared(bytes),
             }
             None
         }
@@ -81,9 +94,16 @@ fn set(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     Ok(Flow::Done)
 }
 
-fn refusal(reply: Reply<'_>) -> Option<Refusal> {
-    match reply {
-        Reply::Refused(refusal) => Some(refusal),
-        _ => None,
-    }
+fn append(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
+    let more = call.word(2).to_vec();
+    call.update(Operation::Peek, move |current| {
+        let value = current.map_or(&[][..], |current| &current.value);
+        let joined = [value, &more[..]].concat();
+        let answer = Answer::Integer(joined.len() as i64);
+        let change = Change::Put {
+            value: joined.into(),
+            expiry: Expiry::Keep,
+        };
+        Ok((change, answer))
+    })
 }

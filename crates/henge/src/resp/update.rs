@@ -1,0 +1,178 @@
+//! Commands that make a new value of the old one: the item is read with its version, the change is computed outside of every
+//! lock, and written if the version is still the same. Who lost the race begins again, and somebody has won it.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use henge_wire::{Command, Expiry, Match, Operation, Precondition, Refusal, Reply, Version};
+
+use super::call::{Call, ErrorReply, Flow};
+use crate::net::data_thread::Local;
+use crate::values::{Found, encode};
+
+/// A live item, as a change sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct Current {
+    /// The value as the client gave it.
+    pub(crate) value: Bytes,
+    pub(crate) version: Version,
+    pub(crate) expires_at_ms: Option<u64>,
+}
+
+/// What becomes of a key.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    /// It stays as it is.
+    None,
+    /// It holds this value.
+    Put { value: Bytes, expiry: Expiry },
+    /// It keeps its value and lives as long as this says.
+    Expire(Expiry),
+    /// It is gone.
+    Delete,
+}
+
+/// What the client is told.
+#[derive(Clone, Debug)]
+pub(crate) enum Answer {
+    Ok,
+    Null,
+    Integer(i64),
+    Bulk(Bytes),
+}
+
+/// The cache as one command sees it, with a life of its own.
+#[derive(Clone)]
+pub(crate) struct Store {
+    pub(crate) local: Rc<Local>,
+    pub(crate) now_ms: u64,
+}
+
+impl Store {
+    pub(crate) fn of(call: &Call<'_>) -> Self {
+        Self {
+            local: Rc::clone(call.local),
+            now_ms: call.now_ms,
+        }
+    }
+
+    /// The item of a key, by `Operation::Get` or `Operation::Peek`.
+    pub(crate) async fn current(
+        &self,
+        key: &[u8],
+        look: &Operation<'_>,
+    ) -> Result<Option<Current>, ErrorReply> {
+        let command = Command {
+            key,
+            operation: look.clone(),
+        };
+        let found = self.execute(&command, |reply| match reply {
+            Reply::Found(item) => Some(Found::copy(&item)),
+            _ => None,
+        });
+        let Some(found) = found else {
+            return Ok(None);
+        };
+        Ok(Some(Current {
+            value: found.raw_in_time().await?,
+            version: found.version,
+            expires_at_ms: found.expires_at_ms,
+        }))
+    }
+
+    /// Makes a change if the precondition holds; says whether it did.
+    pub(crate) async fn change(
+        &self,
+        key: &[u8],
+        change: Change,
+        precondition: Precondition<'_>,
+    ) -> Result<bool, ErrorReply> {
+        let refused = match change {
+            Change::None => return Ok(true),
+            Change::Put { value, expiry } => {
+                let encoded = encode(&self.local, value, false).await?;
+                let operation = Operation::Set {
+                    value: encoded.value(None),
+                    expiry,
+                    precondition,
+                };
+                self.execute(&Command { key, operation }, refusal)
+            }
+            Change::Expire(expiry) => {
+                let operation = Operation::Expire {
+                    expiry,
+                    precondition,
+                };
+                self.execute(&Command { key, operation }, refusal)
+            }
+            Change::Delete => {
+                let operation = Operation::Delete { precondition };
+                self.execute(&Command { key, operation }, refusal)
+            }
+        };
+        match refused {
+            None => Ok(true),
+            Some(Refusal::PreconditionFailed(_)) => Ok(false),
+            Some(refusal) => Err(ErrorReply::of(refusal)),
+        }
+    }
+
+    fn execute<R>(&self, command: &Command<'_>, answer: impl FnOnce(Reply<'_>) -> R) -> R {
+        let cache = &self.local.shared.cache;
+        cache.execute(command, self.now_ms, answer)
+    }
+}
+
+/// Why an operation did nothing, if it did nothing.
+pub(crate) fn refusal(reply: Reply<'_>) -> Option<Refusal> {
+    match reply {
+        Reply::Refused(refusal) => Some(refusal),
+        _ => None,
+    }
+}
+
+/// Holds if a key is as it was when it was read.
+fn unchanged(version: Option<&Version>) -> Precondition<'_> {
+    match version {
+        Some(version) => Precondition {
+            matches: Some(Match::OneOf(std::slice::from_ref(version))),
+            none_matches: None,
+        },
+        None => Precondition {
+            matches: None,
+            none_matches: Some(Match::Any),
+        },
+    }
+}
+
+impl Call<'_> {
+    /// Changes the call's first key by what `compute` makes of its item. `look` says whether reading it counts as a use:
+    /// [`Call::look`] where the client is told what was there.
+    pub(crate) fn update(
+        &mut self,
+        look: Operation<'static>,
+        mut compute: impl FnMut(Option<&Current>) -> Result<(Change, Answer), ErrorReply> + 'static,
+    ) -> Result<Flow, ErrorReply> {
+        let (store, key) = (Store::of(self), Bytes::copy_from_slice(self.word(1)));
+        self.eventually(async move |out| {
+            let answer = loop {
+                let current = store.current(&key, &look).await?;
+                let (change, answer) = compute(current.as_ref())?;
+                let version = current.map(|current| current.version);
+                if store
+                    .change(&key, change, unchanged(version.as_ref()))
+                    .await?
+                {
+                    break answer;
+                }
+            };
+            match answer {
+                Answer::Ok => out.ok(),
+                Answer::Null => out.null(),
+                Answer::Integer(value) => out.integer(value),
+                Answer::Bulk(value) => out.bulk_shared(value),
+            }
+            Ok(())
+        })
+    }
+}
