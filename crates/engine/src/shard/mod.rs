@@ -9,7 +9,7 @@ mod room;
 mod tests;
 mod write;
 
-pub use ahead::Ahead;
+pub use ahead::Hint;
 pub use replicate::{RecordView, Replace};
 
 use crate::arena::Handle;
