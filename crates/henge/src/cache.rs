@@ -5,8 +5,9 @@ use crate::cache::cursor::{Mark, Position};
 use henge_engine::{
     Cause, Commit, KeyHasher, Lender, PolicyKind, Room, Shard, ShardConfig, ShardStats, Short, Turn,
 };
-use henge_wire::{Command, PARTITIONS, Partition, Refusal, Reply, Version};
+use henge_wire::{Command, Outcome, PARTITIONS, Partition, Refusal, Reply, Transaction, Version};
 use parking_lot::Mutex;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 mod cursor;
@@ -85,6 +86,18 @@ pub struct Cache {
     mark: Mark,
     sweeps: AtomicU64,
 }
+
+/// The keys of a transaction are of several partitions, or there are none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NotOnePartition;
+
+impl fmt::Display for NotOnePartition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("what happens to several keys at once is for keys of one partition")
+    }
+}
+
+impl std::error::Error for NotOnePartition {}
 
 /// A shard on cache lines of its own, prefetched pairs included.
 #[repr(align(128))]
@@ -176,6 +189,37 @@ impl Cache {
         }
         // Without a fair share a shard does not say that it is short.
         answer(Reply::Refused(Refusal::MemoryFull))
+    }
+
+    /// Runs a transaction: all of its effects happen, under one version, or none does.
+    pub fn transact(
+        &self,
+        transaction: &Transaction<'_>,
+        now_ms: u64,
+    ) -> Result<Outcome, NotOnePartition> {
+        let mut partitions = transaction.keys().map(Partition::of);
+        let partition = partitions.next().ok_or(NotOnePartition)?;
+        if partitions.any(|other| other != partition) {
+            return Err(NotOnePartition);
+        }
+        let index = usize::from(partition.number()) & (self.shards.len() - 1);
+        let mut turn = self.turn(now_ms);
+        for round in 0..=LENDING_ROUNDS + 1 {
+            let outcome = self.shards[index]
+                .0
+                .lock()
+                .transact(&turn, partition, transaction);
+            match outcome {
+                Ok(outcome) => return Ok(outcome),
+                Err(Short(wanted)) => {
+                    if !self.lend_to(index, wanted) || round == LENDING_ROUNDS {
+                        turn.fair = Room::default();
+                    }
+                }
+            }
+        }
+        // Without a fair share a shard does not say that it is short.
+        Ok(Outcome::Refused(Refusal::MemoryFull))
     }
 
     /// Shows live keys from a cursor on, until about `limit` were shown or as many were looked at, and gives the cursor to go

@@ -1,11 +1,12 @@
 //! A shard: the records of some partitions under one eviction order and one budget. What it is, how it finds, sweeps and
-//! takes a record out stands here; `write` puts records in, `room` makes their room, `replicate` is what replication does
-//! with it. It decides nothing about replication, and stamps versions only where it is told that it leads.
+//! takes a record out stands here; `write` puts records in, `transact` several or none, `room` makes their room, `replicate`
+//! is what replication does with it. It decides nothing about replication, and stamps versions only where it is told that it leads.
 
 mod replicate;
 mod room;
 #[cfg(test)]
 mod tests;
+mod transact;
 mod write;
 
 pub use replicate::{RecordView, Replace};
@@ -158,6 +159,7 @@ pub struct Shard {
     /// Blocks of the segment that is being evacuated; kept for its memory.
     evacuated: Vec<Handle>,
     vain: room::Vain,
+    held: transact::Held,
 }
 
 impl Shard {
@@ -188,6 +190,7 @@ impl Shard {
             stats: ShardStats::default(),
             evacuated: Vec::new(),
             vain: room::Vain::default(),
+            held: transact::Held::default(),
             config,
         }
     }

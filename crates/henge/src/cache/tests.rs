@@ -2,7 +2,7 @@
 //! over many shards.
 
 use super::*;
-use henge_wire::{Expiry, Operation, Precondition, Value};
+use henge_wire::{Condition, Effect, Expiry, Guard, Operation, Precondition, Value};
 use std::collections::BTreeSet;
 
 fn cache(max_size_bytes: u64, max_items: Option<u64>, policy: PolicyKind) -> Cache {
@@ -110,6 +110,95 @@ fn a_value_larger_than_a_shards_share_finds_room() {
         set(&cache, "never", &vec![0; 256 << 20]),
         Err(Refusal::TooLarge)
     );
+}
+
+fn put(value: &[u8]) -> Effect<'_> {
+    Effect::Put {
+        value: Value::from_slice(value),
+        expires_at_ms: None,
+    }
+}
+
+/// Keys of one partition, and effects that put this value under each.
+fn transact(cache: &Cache, keys: &[Vec<u8>], value: &[u8]) -> Result<Outcome, NotOnePartition> {
+    let guards: Vec<Guard<'_>> = keys
+        .iter()
+        .map(|key| Guard {
+            key,
+            condition: Condition::Absent,
+        })
+        .collect();
+    let effects: Vec<(&[u8], Effect<'_>)> = keys.iter().map(|key| (&key[..], put(value))).collect();
+    let transaction = Transaction {
+        guards: &guards,
+        effects: &effects,
+    };
+    cache.transact(&transaction, 1)
+}
+
+#[test]
+fn a_transaction_is_of_one_partition() {
+    let cache = cache(1 << 20, None, PolicyKind::Lru);
+    let keys = [b"{p}a".to_vec(), b"{p}b".to_vec(), b"{q}c".to_vec()];
+    assert_eq!(transact(&cache, &[], b"v"), Err(NotOnePartition));
+    assert_eq!(transact(&cache, &keys, b"v"), Err(NotOnePartition));
+    assert!(!has(&cache, "{p}a"));
+    let outcome = transact(&cache, &keys[..2], b"v");
+    assert!(matches!(outcome, Ok(Outcome::Applied(_))), "{outcome:?}");
+    assert!(has(&cache, "{p}a") && has(&cache, "{p}b"));
+    let outcome = transact(&cache, &keys[1..2], b"w");
+    assert!(
+        matches!(
+            outcome,
+            Ok(Outcome::Failed {
+                guard: 0,
+                found: Some(_)
+            })
+        ),
+        "{outcome:?}"
+    );
+}
+
+/// Small caches, and a large one whose pool is empty and whose shards have to lend.
+#[test]
+fn a_transaction_finds_the_room_of_all_its_keys_or_none() {
+    for (bytes, items, value_bytes, fits) in [
+        (1 << 20, None, 8 << 10, false),
+        (2 << 20, None, 8 << 10, true),
+        (64 << 20, None, 8 << 10, true),
+        (64 << 20, Some(100), 8 << 10, true),
+        (64 << 20, Some(99), 8 << 10, false),
+        (256 << 20, None, 1 << 20, true),
+        (256 << 20, None, 3 << 20, false),
+        (256 << 20, Some(70_000), 100, true),
+    ] {
+        let cache = cache(bytes, items, PolicyKind::Lru);
+        for n in 0..bytes / 3000 {
+            set(&cache, &format!("key{n}"), &[1; 3000]).expect("room");
+        }
+        for round in 0..2 {
+            let keys: Vec<Vec<u8>> = (0..100)
+                .map(|n| format!("{{p}}{round}-{n}").into_bytes())
+                .collect();
+            let outcome = transact(&cache, &keys, &vec![7; value_bytes]);
+            let there = keys
+                .iter()
+                .filter(|key| has(&cache, std::str::from_utf8(key).expect("text")))
+                .count();
+            if fits {
+                assert!(
+                    matches!(outcome, Ok(Outcome::Applied(_))),
+                    "{bytes}: {outcome:?}"
+                );
+                assert_eq!(there, 100);
+            } else {
+                assert_eq!(outcome, Ok(Outcome::Refused(Refusal::TooLarge)));
+                assert_eq!(there, 0);
+            }
+            assert!(cache.charged_bytes() <= bytes);
+            assert!(cache.stats().shards.items <= items.unwrap_or(u64::MAX));
+        }
+    }
 }
 
 #[test]
