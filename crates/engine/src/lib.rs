@@ -20,5 +20,5 @@ pub use partition::Progress;
 pub use policy::PolicyKind;
 pub use record::Body;
 pub use shard::{
-    Cause, Commit, Forgotten, RecordView, Replace, Shard, ShardConfig, ShardStats, Short,
+    Cause, Commit, Footprint, Forgotten, RecordView, Replace, Shard, ShardConfig, ShardStats, Short,
 };

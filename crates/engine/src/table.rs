@@ -18,6 +18,9 @@ const SPLIT_LOAD: u32 = 10;
 /// not do both in turn.
 const MERGE_LOAD: u32 = 3;
 
+/// What an entry costs in a table that is not small, rounded up.
+pub(crate) const ENTRY_BYTES: usize = 9;
+
 /// Bytes in a chunk of buckets.
 pub(crate) const CHUNK_BYTES: usize = CHUNK as usize * size_of::<Bucket>();
 
@@ -70,7 +73,6 @@ pub(crate) struct Table {
 
 impl Table {
     /// How many entries there are.
-    #[cfg(test)]
     pub(crate) fn len(&self) -> u32 {
         self.len
     }

@@ -3,7 +3,8 @@
 
 use crate::cache::cursor::{Mark, Position};
 use henge_engine::{
-    Cause, Commit, KeyHasher, Lender, PolicyKind, Room, Shard, ShardConfig, ShardStats, Short, Turn,
+    Cause, Commit, Footprint, KeyHasher, Lender, PolicyKind, Room, Shard, ShardConfig, ShardStats,
+    Short, Turn,
 };
 use henge_wire::{Command, Outcome, PARTITIONS, Partition, Refusal, Reply, Transaction, Version};
 use parking_lot::Mutex;
@@ -32,6 +33,8 @@ const SHARDS_PER_THREAD: usize = 16;
 const STEPS: usize = 64;
 /// Places of a scan visited under one hold of a lock: some ten records each.
 const SCAN_PLACES: usize = 16;
+/// Draws of a random key before it is looked for: one of them finds a key unless most of what is there has expired.
+const RANDOM_DRAWS: usize = 16;
 /// Times that a command is tried again after others have lent room, before its shard evicts whatever it has.
 const LENDING_ROUNDS: usize = 4;
 /// What a shard may keep beyond its use when room is collected, so that it need not draw again at once.
@@ -259,6 +262,68 @@ impl Cache {
             }
         }
         ScanCursor::at(self.mark, at)
+    }
+
+    /// A live key, drawn by a random number so that each shard and partition has about its share of them; none if there is
+    /// no live key. Where draws find only what has expired, it is the first live key from there on.
+    pub fn random_key(&self, mut random: u64, now_ms: u64) -> Option<Vec<u8>> {
+        let mut found = None;
+        for _ in 0..RANDOM_DRAWS {
+            let items: Vec<u64> = self.shards.iter().map(|s| s.0.lock().items()).collect();
+            let sum: u64 = items.iter().sum();
+            random = self.hasher.hash(&random.to_le_bytes());
+            let mut nth = ((u128::from(random) * u128::from(sum)) >> 64) as u64;
+            let drawn = items.iter().position(|&items| {
+                let here = nth < items;
+                nth = nth.wrapping_sub(if here { 0 } else { items });
+                here
+            })?;
+            // Another number: the one that chose this shard would choose the same part of it.
+            random = self.hasher.hash(&random.to_le_bytes());
+            let shard = self.shards[drawn].0.lock();
+            if shard.random_key(random, now_ms, |key| found = Some(key.to_vec())) {
+                return found;
+            }
+        }
+        let start = random as u16 % PARTITIONS;
+        let mut at = Position {
+            partition: start,
+            place: 0,
+        };
+        while found.is_none() {
+            let partition = Partition::new(at.partition).expect("it is one of them");
+            let shard = self.shard(partition).lock();
+            for _ in 0..SCAN_PLACES {
+                at.place = shard.scan(partition, at.place, now_ms, |key| {
+                    found.get_or_insert_with(|| key.to_vec());
+                });
+                if at.place == 0 {
+                    break;
+                }
+            }
+            drop(shard);
+            if at.place == 0 {
+                at.partition = (at.partition + 1) % PARTITIONS;
+                if at.partition == start {
+                    break;
+                }
+            }
+        }
+        found
+    }
+
+    /// What a live item takes. It is no use of it.
+    pub fn footprint(&self, key: &[u8], now_ms: u64) -> Option<Footprint> {
+        let partition = Partition::of(key);
+        let hash = self.hasher.hash(key);
+        self.shard(partition)
+            .lock()
+            .footprint(partition, hash, key, now_ms)
+    }
+
+    /// Live items, those included that have expired and were not swept.
+    pub fn items(&self) -> u64 {
+        self.shards.iter().map(|s| s.0.lock().items()).sum()
     }
 
     /// Forgets everything. The memory is freed after each shard's lock is released.

@@ -193,7 +193,9 @@ impl Shard {
                 if goes != matches!(step.fate, Fate::Bury | Fate::Forget) {
                     continue;
                 }
-                deleted += u64::from(goes && self.is_live(turn.now_ms, p, step));
+                let found = self.find(p, step.hash, step.key);
+                let live = found.is_some_and(|at| self.is_live(at, turn.now_ms));
+                deleted += u64::from(goes && live);
                 let target = Target {
                     p,
                     hash: step.hash,
@@ -304,11 +306,6 @@ impl Shard {
     fn find_value(&self, p: usize, hash: u64, key: &[u8]) -> Option<Handle> {
         let found = self.find(p, hash, key);
         found.filter(|&at| !self.records.is_tombstone(at))
-    }
-
-    fn is_live(&self, now_ms: u64, p: usize, step: &Step<'_>) -> bool {
-        let found = self.find_value(p, step.hash, step.key);
-        found.is_some_and(|at| self.records.expires_at(at).is_none_or(|at| at > now_ms))
     }
 
     /// Makes the room of the items that there will be more. Evicting one that an effect puts or deletes gives none, so it is

@@ -238,6 +238,93 @@ fn a_scan_over_shards_shows_every_key() {
     );
 }
 
+/// Keys of one partition are as likely as any, though they are half of all; and what has expired is no key.
+#[test]
+fn a_random_key_is_any_live_key() {
+    for bytes in [64 << 20, 256 << 20] {
+        let cache = cache(bytes, None, PolicyKind::Lru);
+        assert_eq!(cache.random_key(7, 1), None);
+        let expire = |key: &str| {
+            let operation = Operation::Set {
+                value: Value::from_slice(b"1"),
+                expiry: Expiry::At(10),
+                precondition: Precondition::NONE,
+            };
+            let key = key.as_bytes();
+            cache.execute(&Command { key, operation }, 1, |_| ());
+        };
+        for n in 0..1000 {
+            set(&cache, &format!("key{n}"), b"1").expect("room");
+            set(&cache, &format!("{{p}}{n}"), b"1").expect("room");
+            expire(&format!("gone{n}"));
+        }
+        assert_eq!(cache.items(), 3000);
+        let mut drawn = std::collections::BTreeMap::<Vec<u8>, u32>::new();
+        for random in 0..40_000 {
+            // Numbers as alike as can be: they are as good as any.
+            let key = cache.random_key(random, 20).expect("there are keys");
+            *drawn.entry(key).or_default() += 1;
+        }
+        assert!(drawn.keys().all(|key| !key.starts_with(b"gone")));
+        assert!(drawn.len() > 1990, "{} of 2000", drawn.len());
+        let tagged: u32 = drawn
+            .iter()
+            .filter(|(key, _)| key.starts_with(b"{p}"))
+            .map(|(_, times)| times)
+            .sum();
+        assert!((18_000..26_000).contains(&tagged), "{tagged} of 40000");
+        let most = drawn.values().max().expect("some");
+        assert!(*most < 200, "one came {most} times, and 20 is the mean");
+    }
+}
+
+#[test]
+fn a_random_key_is_found_among_many_that_have_expired() {
+    let cache = cache(256 << 20, None, PolicyKind::Lru);
+    for n in 0..5000 {
+        let operation = Operation::Set {
+            value: Value::from_slice(b"1"),
+            expiry: Expiry::At(10),
+            precondition: Precondition::NONE,
+        };
+        let key = format!("key{n}");
+        let key = key.as_bytes();
+        cache.execute(&Command { key, operation }, 1, |_| ());
+    }
+    for random in 0..50 {
+        assert!(cache.random_key(random, 1).is_some());
+        assert_eq!(cache.random_key(random, 10), None, "all have expired");
+    }
+    set(&cache, "one", b"1").expect("room");
+    for random in 0..50 {
+        assert_eq!(cache.random_key(random, 10), Some(b"one".to_vec()));
+    }
+}
+
+#[test]
+fn a_footprint_says_what_an_item_takes_and_is_no_use_of_it() {
+    for policy in PolicyKind::ALL {
+        let cache = cache(1 << 20, Some(2), policy);
+        set(&cache, "a", &[0; 100]).expect("room");
+        set(&cache, "b", &vec![0; 100_000]).expect("room");
+        assert!(has(&cache, "b"));
+        assert_eq!(cache.footprint(b"c", 1), None);
+        let lfu = policy == PolicyKind::Lfu;
+        for _ in 0..5 {
+            let a = cache.footprint(b"a", 1).expect("it is there");
+            assert!((121..140).contains(&a.record_bytes), "{a:?}");
+            assert_eq!(a.uses, lfu.then_some(1));
+        }
+        let b = cache.footprint(b"b", 1).expect("it is there");
+        assert!((100_001..100_100).contains(&b.record_bytes), "{b:?}");
+        assert_eq!(b.uses, lfu.then_some(2));
+        set(&cache, "d", b"1").expect("room");
+        if matches!(policy, PolicyKind::Lru | PolicyKind::Lfu) {
+            assert!(!has(&cache, "a"), "{policy}: it was not used");
+        }
+    }
+}
+
 #[test]
 fn lowering_a_limit_evicts_and_raising_it_gives_room() {
     let cache = cache(256 << 20, None, PolicyKind::Lru);
