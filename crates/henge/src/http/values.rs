@@ -5,7 +5,7 @@ use std::cell::RefCell;
 
 use bytes::Bytes;
 use henge_engine::compress::{Algorithm, Compressor, Decompressor, Settings, Skipped};
-use henge_wire::{Data, Encoding, Item, Value, Version};
+use henge_wire::{Data, DataType, Encoding, Item, Value, Version};
 
 use super::problem::{Code, Problem};
 use crate::metrics::counters::add;
@@ -107,6 +107,7 @@ impl Encoded {
             Data::Slice(&self.data)
         };
         Value {
+            data_type: DataType::String,
             data,
             encoding: self.encoding,
             raw_len: self.raw_len,
