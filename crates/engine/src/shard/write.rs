@@ -152,7 +152,8 @@ impl Shard {
                 } else {
                     self.index(target, new);
                 }
-                self.order.insert(&mut self.records, new, deadline);
+                self.order
+                    .insert(&mut self.records, new, target.hash, deadline);
                 if deadline.is_some() {
                     self.wheel.insert(&mut self.records, new);
                 }

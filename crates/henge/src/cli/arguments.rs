@@ -43,7 +43,7 @@ const SHORTHANDS: [(&str, &str, &str, &str); 6] = [
         "policy",
         "cache.policy",
         "POLICY",
-        "What a full cache evicts: lru, lfu, ttl, random [default: lru]",
+        "What a full cache evicts: lru, lfu, ttl, random, s3fifo, sieve, wtinylfu [default: lru]",
     ),
     (
         "log-level",

@@ -208,7 +208,7 @@ mod tests {
         let cases = [
             (
                 "henge --policy lruu",
-                "flag --policy: cache.policy: found \"lruu\", expected one of lru, lfu, ttl, random; did you mean \"lru\"?",
+                "flag --policy: cache.policy: found \"lruu\", expected one of lru, lfu, ttl, random, s3fifo, sieve, wtinylfu; did you mean \"lru\"?",
             ),
             (
                 "henge --set cache.max_item=3",
