@@ -10,7 +10,7 @@ use clap::builder::ValueParser;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::CliError;
+use super::{CliError, client};
 use crate::config::{FlagSetting, SETTINGS, Setting, shown};
 
 /// A flag that is short for `--set`: its name, the setting, the name of its value in the help, and what the help says.
@@ -81,6 +81,7 @@ pub(super) enum Invocation {
         file: Option<PathBuf>,
         flags: Vec<FlagSetting>,
     },
+    Client(client::Order),
     Help(String),
     Version,
 }
@@ -106,6 +107,12 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Inv
         words.push(word);
         levels.push(deeper);
     }
+    if let [word] = words[..]
+        && let Some(order) = client::understood(word, levels[1])
+    {
+        no_settings(word, levels[0])?;
+        return Ok(Invocation::Client(order));
+    }
     let task = match words[..] {
         ["config", "check"] => Task::ConfigCheck,
         ["config", "print"] => Task::ConfigPrint {
@@ -125,6 +132,17 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Inv
         file: file(&levels)?,
         flags: flags(&levels)?,
     })
+}
+
+/// Refuses settings of a node before a command that starts none; ignored, they would promise something.
+fn no_settings(word: &str, root: &ArgMatches) -> Result<(), CliError> {
+    let mut given = root.ids().map(clap::Id::as_str);
+    match given.find(|id| root.contains_id(id)) {
+        None => Ok(()),
+        Some(flag) => Err(CliError::Usage(format!(
+            "--{flag} is for a node, and henge {word} starts none"
+        ))),
+    }
 }
 
 /// The file of `--config`, which may be given once.
@@ -217,6 +235,7 @@ fn command() -> Command {
         .about("A distributed cache that may forget a key, and never lies about one.")
         .version(env!("CARGO_PKG_VERSION"))
         .subcommands([serve, config].map(with_flags))
+        .subcommands(client::commands())
         .after_help(after_help());
     with_flags(root)
 }
@@ -277,6 +296,7 @@ fn after_help() -> String {
   henge --set limits.max_value_bytes=1MiB      any setting by its name
   HENGE_CACHE__MAX_ITEMS=1000 henge            the same from the environment
   henge config print --config henge.toml       what a node would start with
+  henge set greeting hello --ttl 60s           a key of the node on this machine
 
 A flag wins over the environment, the environment over the file, the file over the defaults.
 Flags may be given with one dash as well: -port=:8080.
@@ -286,12 +306,12 @@ Settings and their defaults:
     )
 }
 
-/// Gives long flags that were typed with one dash their second. Untouched are values (what follows a flag that takes
-/// one), all after `--`, and what cannot be a long flag: `-h`, `-5`, `-`. A misspelt flag gets its dash too, or clap
+/// Gives long flags that were typed with one dash their second. Untouched are values (what follows a flag of the command
+/// at hand that takes one), all after `--`, and what cannot be a long flag: `-h`, `-5`, `-`. A misspelt flag gets its dash too, or clap
 /// would complain about its first letter.
 fn double_the_dash(
     arguments: impl IntoIterator<Item = OsString>,
-    command: &Command,
+    mut command: &Command,
 ) -> Vec<OsString> {
     let mut arguments = arguments.into_iter();
     // The program's name.
@@ -302,6 +322,9 @@ fn double_the_dash(
         let text = argument.to_string_lossy();
         flags_ended |= text == "--" && !is_value;
         let Some(flag) = text.strip_prefix('-').filter(|_| !is_value && !flags_ended) else {
+            if !is_value {
+                command = command.find_subcommand(&argument).unwrap_or(command);
+            }
             is_value = false;
             doubled.push(argument);
             continue;
@@ -321,14 +344,11 @@ fn double_the_dash(
     doubled
 }
 
-/// Whether the next argument is the value of the long flag of that name, of this command or of one below. With `=` and a
-/// value behind it, a name is none of these.
+/// Whether the next argument is the value of the long flag of that name. With `=` and a value behind it, a name is none
+/// of these.
 fn takes_value(command: &Command, name: &str) -> bool {
     let is_it = |arg: &Arg| arg.get_long() == Some(name) && arg.get_action().takes_values();
     command.get_arguments().any(is_it)
-        || command
-            .get_subcommands()
-            .any(|command| takes_value(command, name))
 }
 
 /// clap's message, which is a few paragraphs, as one line: what is wrong and its tip, without the usage.
@@ -506,12 +526,32 @@ mod tests {
             ("henge --set server.listen=1 -port=2", "server.listen is given twice: --port=2 and --set server.listen=1".to_owned()),
             ("henge --set a.b=1 --set a.b=1", "a.b is given twice: --set a.b=1 and --set a.b=1".to_owned()),
             ("henge --config a serve --config b", "--config is given twice: a and b; a node has one file".to_owned()),
+            ("henge -policy lru get k", "--policy is for a node, and henge get starts none".to_owned()),
+            ("henge get k -policy lru", format!("unexpected argument '--policy' found; tip: to pass '--policy' as a value, use '-- --policy'{hint}")),
+            ("henge get k -url x", format!("invalid value 'x' for '--url <URL>': \"x\" is no URL of a server: it has no scheme; expected http://host:port or redis://host:port{hint}")),
             ("henge --peers a:1", NOT_YET[0].1.to_owned()),
             ("henge config check -peers=a:1", NOT_YET[0].1.to_owned()),
             ("henge -data-dir /var/lib/henge serve", NOT_YET[1].1.to_owned()),
         ];
         for (line, message) in cases {
             assert_eq!(understood(line), Err(message), "{line}");
+        }
+    }
+
+    #[test]
+    fn flags_belong_to_their_command() {
+        for line in [
+            "henge set -ttl 60 k -5",
+            "henge set -nx -ttl=60 -url http://h k v",
+            "henge incr k -by -3",
+            "henge scan -timeout 1s set",
+            // In `config print` it takes no value, in others it may.
+            "henge get -- -json",
+        ] {
+            assert!(
+                matches!(understood(line), Ok(Invocation::Client(_))),
+                "{line}"
+            );
         }
     }
 

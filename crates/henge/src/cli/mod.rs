@@ -4,6 +4,8 @@
 //! `main`, so that this module needs no sockets and no runtime.
 
 mod arguments;
+mod client;
+mod duration;
 mod serve;
 
 use std::ffi::OsString;
@@ -16,6 +18,7 @@ use arguments::{Invocation, Task};
 
 use crate::config::{Config, ConfigError, Loaded, Sources, shown};
 
+pub use client::Order;
 pub use serve::serve;
 
 /// The exit code for a command line or a configuration that cannot be used, as shells and most tools have it.
@@ -38,6 +41,8 @@ pub enum Action {
         /// Whether as JSON.
         json: bool,
     },
+    /// Ask a node something.
+    Client(Order),
     /// Show this help.
     Help(String),
     /// Show the version.
@@ -72,6 +77,7 @@ pub fn parse(
     let (task, file, flags) = match arguments::parse(arguments)? {
         Invocation::Help(text) => return Ok(Action::Help(text)),
         Invocation::Version => return Ok(Action::Version),
+        Invocation::Client(order) => return Ok(Action::Client(order)),
         Invocation::Run { task, file, flags } => (task, file, flags),
     };
     let sources = Sources::new(file, environment, flags);
@@ -92,6 +98,7 @@ pub fn parse(
 pub fn run(serve: impl FnOnce(Config, Sources) -> ExitCode) -> ExitCode {
     match parse(std::env::args_os(), std::env::vars_os()) {
         Ok(Action::Serve(sources, config)) => serve(*config, sources),
+        Ok(Action::Client(order)) => client::run(&order),
         Ok(shown) => print(&shown.text()),
         Err(error) => {
             // With standard error closed there is nobody to tell, and the exit code still tells.
@@ -105,7 +112,7 @@ impl Action {
     /// What the action shows on standard output.
     fn text(&self) -> String {
         match self {
-            Self::Serve(..) => String::new(),
+            Self::Serve(..) | Self::Client(_) => String::new(),
             Self::ConfigCheck { file: Some(file) } => {
                 format!("configuration is valid: {}\n", shown(file))
             }
