@@ -10,8 +10,8 @@ use clap::builder::ValueParser;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::CliError;
 use super::simulate::{Simulation, Words};
+use super::{CliError, client};
 use crate::config::{FlagSetting, SETTINGS, Setting, shown};
 
 /// A flag that is short for `--set`: its name, the setting, the name of its value in the help, and what the help says.
@@ -83,6 +83,7 @@ pub(super) enum Invocation {
         flags: Vec<FlagSetting>,
     },
     Simulate(Simulation),
+    Client(client::Order),
     Help(String),
     Version,
 }
@@ -108,8 +109,15 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Inv
         words.push(word);
         levels.push(deeper);
     }
+    if let [word] = words[..]
+        && let Some(order) = client::understood(word, levels[1])
+    {
+        no_settings(word, levels[0])?;
+        return Ok(Invocation::Client(order));
+    }
     if words == ["simulate"] {
-        return simulation(&levels).map(Invocation::Simulate);
+        no_settings("simulate", levels[0])?;
+        return simulation(levels[1]).map(Invocation::Simulate);
     }
     let task = match words[..] {
         ["config", "check"] => Task::ConfigCheck,
@@ -132,19 +140,8 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Inv
     })
 }
 
-/// What to simulate. A flag before the word would be a node's, and there is none.
-fn simulation(levels: &[&ArgMatches]) -> Result<Simulation, CliError> {
-    let [nodes, own] = levels else {
-        unreachable!("simulate stands right below the root");
-    };
-    let misplaced = nodes
-        .ids()
-        .find(|id| nodes.value_source(id.as_str()) == Some(clap::parser::ValueSource::CommandLine));
-    if let Some(flag) = misplaced {
-        return Err(CliError::Usage(format!(
-            "--{flag} before simulate would be for a node, and a simulation starts none; its own flags come after the word"
-        )));
-    }
+/// What to simulate.
+fn simulation(own: &ArgMatches) -> Result<Simulation, CliError> {
     let given = |id| -> Vec<&str> {
         let values = own.get_many::<String>(id);
         values.into_iter().flatten().map(String::as_str).collect()
@@ -157,6 +154,17 @@ fn simulation(levels: &[&ArgMatches]) -> Result<Simulation, CliError> {
         json: own.get_flag("json"),
     })
     .map_err(CliError::Usage)
+}
+
+/// Refuses settings of a node before a command that starts none; ignored, they would promise something.
+fn no_settings(word: &str, root: &ArgMatches) -> Result<(), CliError> {
+    let mut given = root.ids().map(clap::Id::as_str);
+    match given.find(|id| root.contains_id(id)) {
+        None => Ok(()),
+        Some(flag) => Err(CliError::Usage(format!(
+            "--{flag} is for a node, and henge {word} starts none"
+        ))),
+    }
 }
 
 /// The file of `--config`, which may be given once.
@@ -251,6 +259,7 @@ fn command() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .subcommands([serve, config].map(with_flags))
         .subcommand(simulate)
+        .subcommands(client::commands())
         .after_help(after_help());
     with_flags(root)
 }
@@ -360,6 +369,7 @@ fn after_help() -> String {
   HENGE_CACHE__MAX_ITEMS=1000 henge            the same from the environment
   henge config print --config henge.toml       what a node would start with
   henge simulate a.csv --capacity 1000,10000   which policy suits these accesses
+  henge set greeting hello --ttl 60s           a key of the node on this machine
 
 A flag wins over the environment, the environment over the file, the file over the defaults.
 Flags may be given with one dash as well: -port=:8080.
@@ -369,12 +379,12 @@ Settings and their defaults:
     )
 }
 
-/// Gives long flags that were typed with one dash their second. Untouched are values (what follows a flag that takes
-/// one), all after `--`, and what cannot be a long flag: `-h`, `-5`, `-`. A misspelt flag gets its dash too, or clap
+/// Gives long flags that were typed with one dash their second. Untouched are values (what follows a flag of the command
+/// at hand that takes one), all after `--`, and what cannot be a long flag: `-h`, `-5`, `-`. A misspelt flag gets its dash too, or clap
 /// would complain about its first letter.
 fn double_the_dash(
     arguments: impl IntoIterator<Item = OsString>,
-    command: &Command,
+    mut command: &Command,
 ) -> Vec<OsString> {
     let mut arguments = arguments.into_iter();
     // The program's name.
@@ -385,6 +395,9 @@ fn double_the_dash(
         let text = argument.to_string_lossy();
         flags_ended |= text == "--" && !is_value;
         let Some(flag) = text.strip_prefix('-').filter(|_| !is_value && !flags_ended) else {
+            if !is_value {
+                command = command.find_subcommand(&argument).unwrap_or(command);
+            }
             is_value = false;
             doubled.push(argument);
             continue;
@@ -404,14 +417,11 @@ fn double_the_dash(
     doubled
 }
 
-/// Whether the next argument is the value of the long flag of that name, of this command or of one below. With `=` and a
-/// value behind it, a name is none of these.
+/// Whether the next argument is the value of the long flag of that name. With `=` and a value behind it, a name is none
+/// of these.
 fn takes_value(command: &Command, name: &str) -> bool {
     let is_it = |arg: &Arg| arg.get_long() == Some(name) && arg.get_action().takes_values();
     command.get_arguments().any(is_it)
-        || command
-            .get_subcommands()
-            .any(|command| takes_value(command, name))
 }
 
 /// clap's message, which is a few paragraphs, as one line: what is wrong and its tip, without the usage.
@@ -627,14 +637,34 @@ mod tests {
             ("henge simulate a.csv --capacity 3 --policy lru,siev", "flag --policy: found \"siev\", expected lru, lfu, ttl, random, s3fifo, sieve, wtinylfu; did you mean \"sieve\"?".to_owned()),
             ("henge simulate a.csv --capacity 3 -seed=-1", "flag --seed: found \"-1\", expected an integer from 0 to 18446744073709551615".to_owned()),
             ("henge simulate a.csv --capacity 3 --seed 1 --seed 2", "--seed is given twice; a simulation has one".to_owned()),
-            ("henge --policy lru simulate a.csv --capacity 3", "--policy before simulate would be for a node, and a simulation starts none; its own flags come after the word".to_owned()),
+            ("henge --policy lru simulate a.csv --capacity 3", "--policy is for a node, and henge simulate starts none".to_owned()),
             ("henge simulate a.csv b.csv --capacity 3", format!("unexpected argument 'b.csv' found{hint}")),
+            ("henge -policy lru get k", "--policy is for a node, and henge get starts none".to_owned()),
+            ("henge get k -policy lru", format!("unexpected argument '--policy' found; tip: to pass '--policy' as a value, use '-- --policy'{hint}")),
+            ("henge get k -url x", format!("invalid value 'x' for '--url <URL>': \"x\" is no URL of a server: it has no scheme; expected http://host:port or redis://host:port{hint}")),
             ("henge --peers a:1", NOT_YET[0].1.to_owned()),
             ("henge config check -peers=a:1", NOT_YET[0].1.to_owned()),
             ("henge -data-dir /var/lib/henge serve", NOT_YET[1].1.to_owned()),
         ];
         for (line, message) in cases {
             assert_eq!(understood(line), Err(message), "{line}");
+        }
+    }
+
+    #[test]
+    fn flags_belong_to_their_command() {
+        for line in [
+            "henge set -ttl 60 k -5",
+            "henge set -nx -ttl=60 -url http://h k v",
+            "henge incr k -by -3",
+            "henge scan -timeout 1s set",
+            // In `config print` it takes no value, in others it may.
+            "henge get -- -json",
+        ] {
+            assert!(
+                matches!(understood(line), Ok(Invocation::Client(_))),
+                "{line}"
+            );
         }
     }
 

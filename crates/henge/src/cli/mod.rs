@@ -4,6 +4,8 @@
 //! `main`, so that this module needs no sockets and no runtime.
 
 mod arguments;
+mod client;
+mod duration;
 mod serve;
 mod simulate;
 
@@ -17,6 +19,7 @@ use arguments::{Invocation, Task};
 
 use crate::config::{Config, ConfigError, Loaded, Sources, shown};
 
+pub use client::Order;
 pub use serve::serve;
 pub use simulate::{Simulation, SimulationError};
 
@@ -44,6 +47,8 @@ pub enum Action {
     },
     /// Run a trace through the eviction policies.
     Simulate(Simulation),
+    /// Ask a node something.
+    Client(Order),
     /// Show this help.
     Help(String),
     /// Show the version.
@@ -79,6 +84,7 @@ pub fn parse(
         Invocation::Help(text) => return Ok(Action::Help(text)),
         Invocation::Version => return Ok(Action::Version),
         Invocation::Simulate(simulation) => return Ok(Action::Simulate(simulation)),
+        Invocation::Client(order) => return Ok(Action::Client(order)),
         Invocation::Run { task, file, flags } => (task, file, flags),
     };
     let sources = Sources::new(file, environment, flags);
@@ -103,6 +109,7 @@ pub fn run(serve: impl FnOnce(Config, Sources) -> ExitCode) -> ExitCode {
             Ok(text) => print(&text),
             Err(error) => failed(&error, EXIT_FAILURE),
         },
+        Ok(Action::Client(order)) => client::run(&order),
         Ok(shown) => print(&shown.text()),
         Err(error) => failed(&error, EXIT_USAGE),
     }
@@ -118,7 +125,7 @@ impl Action {
     /// What an action shows on standard output that has nothing to do but that.
     fn text(&self) -> String {
         match self {
-            Self::Serve(..) | Self::Simulate(_) => String::new(),
+            Self::Serve(..) | Self::Simulate(_) | Self::Client(_) => String::new(),
             Self::ConfigCheck { file: Some(file) } => {
                 format!("configuration is valid: {}\n", shown(file))
             }
