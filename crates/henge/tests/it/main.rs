@@ -10,3 +10,4 @@ mod observe;
 mod raw;
 mod readme;
 mod refusals;
+mod resp_hostile;
