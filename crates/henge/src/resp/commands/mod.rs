@@ -4,9 +4,9 @@
 mod aside;
 mod client;
 mod client_filter;
+mod command;
 mod connection;
 mod hello;
-mod help;
 mod strings;
 
 use super::table::Spec;
@@ -17,4 +17,5 @@ pub(super) const ALL: &[&[Spec]] = &[
     connection::COMMANDS,
     hello::COMMANDS,
     client::COMMANDS,
+    command::COMMANDS,
 ];
