@@ -16,13 +16,12 @@ use super::call::{Call, ErrorReply, Flow, Later};
 use super::pause::Paused;
 use super::session::{Replies, Session};
 use super::table::{COMMANDS, Entry, Run, flag};
-use crate::cache::Location;
+use crate::cache::{AHEAD, Location};
 use crate::metrics::counters::add;
 use crate::net::data_thread::Local;
 
-/// Requests that are decoded, and looked up ahead, together. As many cache misses as a core can have under way come from
-/// a few; with more, what was fetched first may be gone from the nearest cache before it is used.
-const BATCH: usize = 32;
+/// Requests that are decoded, and looked up ahead, together.
+const BATCH: usize = AHEAD;
 
 /// Replies are sent when they come to this much, before more are made. It bounds what a pipeline holds.
 const OUTPUT_BYTES: usize = 64 * 1024;
@@ -54,6 +53,7 @@ pub(crate) struct Scratch {
 pub(super) struct Buffers {
     spans: Vec<Span>,
     batch: Vec<Prepared>,
+    located: Vec<Location>,
     /// The words of an inline command, without their quotes.
     line: Vec<u8>,
     /// Commands that ran since the clock was read.
@@ -246,12 +246,14 @@ impl Pipeline {
         let Buffers {
             spans,
             batch,
+            located,
             untimed,
             ..
         } = buffers;
         if batch.len() > 1 {
-            let locations = batch.iter().filter_map(|prepared| prepared.first_key);
-            self.local.shared.cache.look_ahead(locations);
+            located.clear();
+            located.extend(batch.iter().filter_map(|prepared| prepared.first_key));
+            self.local.shared.cache.look_ahead(located);
         }
         let time_each = clock.times_each || batch.len() <= TIMED_REQUESTS;
         for prepared in batch {
