@@ -20,11 +20,13 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod admin;
 pub mod allocator;
 pub mod cache;
 pub mod cli;
 pub mod clock;
 pub mod config;
+mod glob;
 mod housekeeping;
 mod http;
 mod log;

@@ -345,7 +345,7 @@ impl Pipeline {
         if time_it {
             clock.settle(untimed, &self.local);
         }
-        let Run::Handler(handler) = spec.run else {
+        let (Run::Handler(handler) | Run::FamilyOr(handler, _)) = spec.run else {
             unreachable!("a family alone was rejected");
         };
         let mark = out.mark();
@@ -504,7 +504,7 @@ fn check(words: Arguments<'_>, entry: Option<Entry>) -> Result<Entry, (Option<En
     let Some(mut entry) = entry else {
         return Err((None, unknown_command(words)));
     };
-    if let Run::Family(_) = entry.spec.run {
+    if !matches!(entry.spec.run, Run::Handler(_)) {
         entry = subcommand(words, entry)?;
     }
     let spec = entry.spec;
@@ -531,6 +531,9 @@ fn check(words: Arguments<'_>, entry: Option<Entry>) -> Result<Entry, (Option<En
 fn subcommand(words: Arguments<'_>, family: Entry) -> Result<Entry, (Option<Entry>, ErrorReply)> {
     let name = family.spec.name;
     let Some(word) = words.get(1) else {
+        if let Run::FamilyOr(..) = family.spec.run {
+            return Ok(family);
+        }
         return Err((Some(family), ErrorReply::wrong_arity(name)));
     };
     COMMANDS.subcommand(family, word).ok_or_else(|| {

@@ -94,19 +94,24 @@ pub(crate) mod flag {
     pub(crate) const UNPAUSED: u16 = 1 << 11;
     /// It is kept out of the slow log, as it may carry secrets.
     pub(crate) const SKIP_SLOWLOG: u16 = 1 << 12;
+    /// It is not for transactions, of which there are none.
+    pub(crate) const NO_MULTI: u16 = 1 << 13;
+    /// It may make its client wait.
+    pub(crate) const BLOCKING: u16 = 1 << 14;
 
     /// The names that clients know, in the order in which they are shown.
-    pub(crate) const NAMES: [(u16, &str); 11] = [
+    pub(crate) const NAMES: [(u16, &str); 12] = [
         (WRITE, "write"),
         (READONLY, "readonly"),
         (DENYOOM, "denyoom"),
         (ADMIN, "admin"),
         (NOSCRIPT, "noscript"),
+        (BLOCKING, "blocking"),
         (LOADING, "loading"),
         (STALE, "stale"),
-        (SKIP_SLOWLOG, "skip_slowlog"),
         (FAST, "fast"),
         (NO_AUTH, "no_auth"),
+        (NO_MULTI, "no_multi"),
         (ALLOW_BUSY, "allow_busy"),
     ];
 }
@@ -121,6 +126,8 @@ pub(crate) enum Run {
     Handler(Handler),
     /// A family of commands, told apart by the second word.
     Family(&'static [Spec]),
+    /// A family whose name alone is a command too.
+    FamilyOr(Handler, &'static [Spec]),
 }
 
 /// One command: a row of the table.
@@ -128,8 +135,8 @@ pub(crate) enum Run {
 pub(crate) struct Spec {
     /// Its name in lower case. A subcommand's is that of its family, `|`, and its own.
     pub(crate) name: &'static str,
-    /// Its arguments in the notation of the documentation: `[ ]` may be left out, `|` is one of, `...` is repeated, capital
-    /// words stand as they are.
+    /// Its arguments in the notation of the documentation: `[ ]` may be left out, `|` is one of, `< >` holds together, `...` is
+    /// repeated, capital words stand as they are. See `syntax`.
     pub(crate) syntax: &'static str,
     /// How many words it has, its name included; the least number if negative.
     pub(crate) arity: i8,
@@ -173,7 +180,7 @@ impl Spec {
     pub(crate) fn subcommands(&self) -> &'static [Self] {
         match self.run {
             Run::Handler(_) => &[],
-            Run::Family(subcommands) => subcommands,
+            Run::Family(subcommands) | Run::FamilyOr(_, subcommands) => subcommands,
         }
     }
 
@@ -212,7 +219,7 @@ const SLOTS: usize = 512;
 const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The table, made of what each file of commands defines.
-pub(crate) static COMMANDS: LazyLock<Table> = LazyLock::new(|| Table::new(&commands::ALL));
+pub(crate) static COMMANDS: LazyLock<Table> = LazyLock::new(|| Table::new(commands::ALL));
 
 impl Table {
     fn new(parts: &[&'static [Spec]]) -> Self {
@@ -269,6 +276,14 @@ impl Table {
                 None => return None,
             }
         }
+    }
+
+    /// The number of a command or subcommand of the table.
+    pub(crate) fn number_of(&self, spec: &'static Spec) -> Option<u16> {
+        self.entries
+            .iter()
+            .find(|entry| std::ptr::eq(entry.spec, spec))
+            .map(|entry| entry.number)
     }
 
     /// A subcommand's own entry.

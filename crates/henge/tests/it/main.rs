@@ -11,3 +11,4 @@ mod raw;
 mod readme;
 mod refusals;
 mod resp_hostile;
+mod side_by_side;

@@ -1,10 +1,21 @@
 //! The commands, each defined and run in the file of its kind. A type of data has one file, or one for each family of its
 //! commands; another type is another file and another line here.
 
+mod aside;
+mod client;
+mod client_filter;
+mod command;
 mod connection;
+mod hello;
 mod strings;
 
 use super::table::Spec;
 
 /// The definitions of all files.
-pub(super) const ALL: [&[Spec]; 2] = [strings::COMMANDS, connection::COMMANDS];
+pub(super) const ALL: &[&[Spec]] = &[
+    strings::COMMANDS,
+    connection::COMMANDS,
+    hello::COMMANDS,
+    client::COMMANDS,
+    command::COMMANDS,
+];
