@@ -2,6 +2,7 @@
 //! and slots that both speak of. Bytes in, bytes out; this crate knows no socket, clock, lock or engine.
 
 mod command;
+mod long_double;
 mod mutation;
 mod slot;
 mod transaction;
@@ -9,6 +10,7 @@ mod value;
 mod version;
 
 pub use command::{Command, Expiry, Item, Match, Operation, Precondition, Refusal, Reply};
+pub use long_double::LongDouble;
 pub use mutation::{Effect, Mutation};
 pub use slot::{PARTITIONS, Partition, SLOTS, Slot};
 pub use transaction::{Condition, Guard, Outcome, Transaction};
