@@ -10,7 +10,7 @@ use clap::builder::ValueParser;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::{CliError, client};
+use super::{CliError, bench, client};
 use crate::config::{FlagSetting, SETTINGS, Setting, shown};
 
 /// A flag that is short for `--set`: its name, the setting, the name of its value in the help, and what the help says.
@@ -74,7 +74,7 @@ pub(super) enum Task {
 }
 
 /// A command line, understood.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub(super) enum Invocation {
     Run {
         task: Task,
@@ -82,6 +82,7 @@ pub(super) enum Invocation {
         flags: Vec<FlagSetting>,
     },
     Client(client::Order),
+    Bench(Box<bench::Options>),
     Help(String),
     Version,
 }
@@ -112,6 +113,11 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Inv
     {
         no_settings(word, levels[0])?;
         return Ok(Invocation::Client(order));
+    }
+    if words == ["bench"] {
+        no_settings("bench", levels[0])?;
+        let options = bench::understood(levels[1]).map_err(CliError::Usage)?;
+        return Ok(Invocation::Bench(Box::new(options)));
     }
     let task = match words[..] {
         ["config", "check"] => Task::ConfigCheck,
@@ -236,6 +242,7 @@ fn command() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .subcommands([serve, config].map(with_flags))
         .subcommands(client::commands())
+        .subcommand(bench::command())
         .after_help(after_help());
     with_flags(root)
 }
@@ -297,6 +304,7 @@ fn after_help() -> String {
   HENGE_CACHE__MAX_ITEMS=1000 henge            the same from the environment
   henge config print --config henge.toml       what a node would start with
   henge set greeting hello --ttl 60s           a key of the node on this machine
+  henge bench -c 50 -d 30s                     how fast that node is
 
 A flag wins over the environment, the environment over the file, the file over the defaults.
 Flags may be given with one dash as well: -port=:8080.

@@ -4,6 +4,7 @@
 //! `main`, so that this module needs no sockets and no runtime.
 
 mod arguments;
+mod bench;
 mod client;
 mod duration;
 mod serve;
@@ -18,6 +19,7 @@ use arguments::{Invocation, Task};
 
 use crate::config::{Config, ConfigError, Loaded, Sources, shown};
 
+pub use bench::Options as BenchOptions;
 pub use client::Order;
 pub use serve::serve;
 
@@ -43,6 +45,8 @@ pub enum Action {
     },
     /// Ask a node something.
     Client(Order),
+    /// Measure a server.
+    Bench(Box<BenchOptions>),
     /// Show this help.
     Help(String),
     /// Show the version.
@@ -78,6 +82,7 @@ pub fn parse(
         Invocation::Help(text) => return Ok(Action::Help(text)),
         Invocation::Version => return Ok(Action::Version),
         Invocation::Client(order) => return Ok(Action::Client(order)),
+        Invocation::Bench(options) => return Ok(Action::Bench(options)),
         Invocation::Run { task, file, flags } => (task, file, flags),
     };
     let sources = Sources::new(file, environment, flags);
@@ -99,6 +104,7 @@ pub fn run(serve: impl FnOnce(Config, Sources) -> ExitCode) -> ExitCode {
     match parse(std::env::args_os(), std::env::vars_os()) {
         Ok(Action::Serve(sources, config)) => serve(*config, sources),
         Ok(Action::Client(order)) => client::run(&order),
+        Ok(Action::Bench(options)) => bench::run(&options),
         Ok(shown) => print(&shown.text()),
         Err(error) => {
             // With standard error closed there is nobody to tell, and the exit code still tells.
@@ -112,7 +118,7 @@ impl Action {
     /// What the action shows on standard output.
     fn text(&self) -> String {
         match self {
-            Self::Serve(..) | Self::Client(_) => String::new(),
+            Self::Serve(..) | Self::Client(_) | Self::Bench(_) => String::new(),
             Self::ConfigCheck { file: Some(file) } => {
                 format!("configuration is valid: {}\n", shown(file))
             }
