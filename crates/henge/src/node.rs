@@ -19,8 +19,8 @@ use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Reload};
 use crate::housekeeping::keep_house;
 use crate::http::{CALLS, Control, serve_control};
-use crate::metrics::Metrics;
 use crate::metrics::counters::Counters;
+use crate::metrics::{Metrics, Pulse};
 use crate::net::inflight::InFlight;
 use crate::net::listen::ListenError;
 use crate::net::{acceptor, data_thread, handles, listen};
@@ -116,6 +116,7 @@ impl Node {
             address: address.to_string(),
             shared: Arc::clone(&shared),
             counters: Arc::clone(&counters),
+            pulse: Pulse::default(),
         });
         let admin = Arc::new(Admin::new(Arc::clone(&metrics), config));
 
@@ -129,6 +130,7 @@ impl Node {
             data_threads: Vec::with_capacity(threads),
             control: None,
         };
+        let house = Arc::clone(&metrics);
         let (calls, called) = mpsc::channel(CALLS);
         let reloaded = Arc::clone(&admin);
         let control = Control {
@@ -136,7 +138,6 @@ impl Node {
             reload: Box::new(move || reloaded.reload()),
         };
         let control_counters = Arc::clone(&counters);
-        let house = Arc::clone(&shared);
         node.control = Some(spawn("henge-control", async move || {
             control_counters.watch_this_runtime();
             tokio::select! {

@@ -4,6 +4,7 @@
 pub(crate) mod counters;
 pub(crate) mod exposition;
 pub(crate) mod histogram;
+mod pulse;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,6 +17,7 @@ use crate::http::level;
 use crate::shared::Shared;
 use crate::{allocator, memory};
 use counters::Counters;
+pub(crate) use pulse::Pulse;
 
 /// The commit that was built, if `build.rs` found one.
 pub(crate) const COMMIT: Option<&str> = option_env!("HENGE_COMMIT");
@@ -27,6 +29,7 @@ pub(crate) struct Metrics {
     pub(crate) address: String,
     pub(crate) shared: Arc<Shared>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) pulse: Pulse,
 }
 
 impl Metrics {

@@ -5,8 +5,15 @@ mod aside;
 mod client;
 mod client_filter;
 mod command;
+mod config;
 mod connection;
 mod hello;
+mod henge;
+mod info;
+mod latency;
+mod memory;
+mod server;
+mod slowlog;
 mod strings;
 
 use super::table::Spec;
@@ -18,4 +25,11 @@ pub(super) const ALL: &[&[Spec]] = &[
     hello::COMMANDS,
     client::COMMANDS,
     command::COMMANDS,
+    info::COMMANDS,
+    config::COMMANDS,
+    memory::COMMANDS,
+    slowlog::COMMANDS,
+    latency::COMMANDS,
+    server::COMMANDS,
+    henge::COMMANDS,
 ];
