@@ -13,6 +13,10 @@ const MAIN_PERCENT: usize = 99;
 /// The share of the main area that is protected, in percent.
 const PROTECTED_PERCENT: usize = 80;
 
+/// Wins in a row after which a victim goes to the end of its line. With few, what comes in a scan or a loop would try itself
+/// against everybody, and by the errors of the sketch win too often.
+pub(super) const MOST_WINS: u32 = 512;
+
 // The order's word: segment 2 | hash 30.
 const WINDOW: u32 = 0;
 const PROBATION: u32 = 1;
@@ -24,6 +28,8 @@ pub(crate) struct WTinyLfu {
     /// The window, probation, the protected ones.
     pub(super) segments: [Queue; 3],
     sketch: Sketch,
+    /// How often in a row a victim has won against what came.
+    wins: u32,
 }
 
 impl WTinyLfu {
@@ -31,11 +37,23 @@ impl WTinyLfu {
         Self {
             segments: [Queue::EMPTY; 3],
             sketch: Sketch::new(),
+            wins: 0,
         }
     }
 
     fn items(&self) -> usize {
         self.segments.iter().map(Queue::len).sum()
+    }
+
+    /// After very many wins in a row the victim goes to the end of its line. The sketch takes some keys for others that are
+    /// used much; one of those at the head would win against everything that comes, and the main area would never change.
+    fn defended(&mut self, links: &mut impl Links, victim: Handle) {
+        self.wins += 1;
+        if self.wins == MOST_WINS {
+            let segment = links.word(victim) & SEGMENT;
+            self.segments[segment as usize].touch(links, victim);
+            self.wins = 0;
+        }
     }
 
     fn len(&self, segment: u32) -> usize {
@@ -130,14 +148,14 @@ impl Policy for WTinyLfu {
         }
         self.trim(links, PROTECTED, protected_share(items));
         let [window, probation, protected] = &self.segments;
-        let links = &*links;
+        let view = &*links;
         let victim = probation
-            .iter(links)
-            .chain(protected.iter(links))
-            .chain(window.iter(links))
+            .iter(view)
+            .chain(protected.iter(view))
+            .chain(window.iter(view))
             .filter(|&at| Some(at) != candidate)
             .take(MAX_CANDIDATES - 1)
-            .find(|&at| may_drop(links, at));
+            .find(|&at| may_drop(view, at));
         let candidate = candidate.filter(|&at| may_drop(links, at));
         let (Some(candidate), Some(victim)) = (candidate, victim) else {
             return candidate.or(victim);
@@ -145,8 +163,10 @@ impl Policy for WTinyLfu {
         let frequency = |at| self.sketch.frequency(links.word(at) >> HASH_SHIFT);
         // By a whole use: less is only what ageing between the last use of one and the last of the other has made.
         if frequency(candidate) >= frequency(victim) + USE {
+            self.wins = 0;
             Some(victim)
         } else {
+            self.defended(links, victim);
             Some(candidate)
         }
     }

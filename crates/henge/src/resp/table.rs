@@ -297,18 +297,19 @@ impl Table {
     }
 }
 
-/// A name of up to 16 bytes in lower case, as one number.
+/// A name of up to 15 bytes in lower case, and its length, as one number.
 #[inline]
 fn packed(name: &[u8]) -> Option<u128> {
-    // It would pass for the name without it.
-    if name.last() == Some(&0) {
+    const MOST: usize = 15;
+    if name.len() > MOST {
         return None;
     }
-    let mut bytes = [0; 16];
-    bytes.get_mut(..name.len())?.copy_from_slice(name);
+    let mut bytes = [0; MOST + 1];
+    bytes[..name.len()].copy_from_slice(name);
     for byte in &mut bytes {
         *byte = byte.to_ascii_lowercase();
     }
+    bytes[MOST] = name.len() as u8;
     Some(u128::from_le_bytes(bytes))
 }
 

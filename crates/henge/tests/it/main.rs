@@ -10,4 +10,5 @@ mod observe;
 mod raw;
 mod readme;
 mod refusals;
+mod resp_hostile;
 mod side_by_side;

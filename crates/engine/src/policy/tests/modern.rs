@@ -3,6 +3,7 @@
 
 use super::super::ghost::Ghosts;
 use super::super::sketch::{Sketch, USE};
+use super::super::wtinylfu::MOST_WINS;
 use super::*;
 use std::collections::BTreeMap;
 
@@ -183,6 +184,7 @@ struct WTinyLfuModel {
     /// The window, probation, the protected ones.
     lines: [Vec<u16>; 3],
     sketch: Sketch,
+    wins: u32,
 }
 
 impl WTinyLfuModel {
@@ -248,6 +250,14 @@ impl Model for WTinyLfuModel {
             (Some(candidate), Some(victim)) => {
                 let uses = |key| self.sketch.frequency(sketched(key));
                 let wins = uses(candidate) >= uses(victim) + USE;
+                self.wins = if wins { 0 } else { self.wins + 1 };
+                if self.wins == MOST_WINS {
+                    self.wins = 0;
+                    let line = self.lines.iter_mut().find(|line| line.contains(&victim));
+                    let line = line.expect("it is there");
+                    line.retain(|&key| key != victim);
+                    line.push(victim);
+                }
                 Some(if wins { victim } else { candidate })
             }
             (candidate, victim) => candidate.or(victim),
@@ -428,6 +438,7 @@ proptest! {
         let model = WTinyLfuModel {
             lines: [const { Vec::new() }; 3],
             sketch: Sketch::new(),
+            wins: 0,
         };
         agree(PolicyKind::WTinyLfu, model, limit, steps)?;
     }
@@ -489,4 +500,35 @@ fn memory_follows_the_items() {
         }
         assert!(order.charged_bytes() <= 8192, "{kind}");
     }
+}
+
+/// A victim that is taken for one used much would hold the main area for ever.
+#[test]
+fn no_victim_wins_for_ever() {
+    let mut links = PlainLinks::new(10_000);
+    let mut order = Order::new(PolicyKind::WTinyLfu, 7);
+    for n in 0..100 {
+        order.insert(&mut links, Handle(n), hash(n as u16), None);
+    }
+    // Used much while on probation and then, protected, pushed back there by all the others.
+    for _ in 0..5 {
+        for n in 0..100 {
+            order.touch(&mut links, Handle(n), None);
+        }
+    }
+    let Order::WTinyLfu(inner) = &order else {
+        unreachable!("it was made so");
+    };
+    let head = inner.segments[1].head();
+    for n in 100..100 + MOST_WINS {
+        let victim = order
+            .victim(&mut links, |_, _| true)
+            .expect("there are some");
+        order.remove(&mut links, victim, None);
+        order.insert(&mut links, Handle(n), hash(n as u16), None);
+    }
+    let Order::WTinyLfu(inner) = &order else {
+        unreachable!("it was made so");
+    };
+    assert_ne!(inner.segments[1].head(), head);
 }
