@@ -78,7 +78,7 @@ impl Shape {
         self.bytes.div_ceil(GRANULE) as u32
     }
 
-    fn is_large(&self) -> bool {
+    pub(crate) fn is_large(&self) -> bool {
         self.flags >> KIND_SHIFT == KIND_LARGE
     }
 }
@@ -191,19 +191,19 @@ impl Records {
         self.charged_bytes() - self.arena.segment_bytes() - self.large_bytes
     }
 
-    /// Bytes that writing a record of this shape may take beside what is charged for it.
-    pub(crate) fn growth_bytes(&self, shape: &Shape) -> usize {
-        let full = self.large_free.is_empty() && self.large.len() == self.large.capacity();
-        if shape.is_large() && full {
-            self.more_large() * size_of::<Option<Large>>()
-        } else {
-            0
+    /// Bytes that writing so many large records may take beside what is charged for them.
+    pub(crate) fn growth_bytes(&self, large: usize) -> usize {
+        let room = self.large_free.len() + self.large.capacity() - self.large.len();
+        let mut grown = 0;
+        while room + grown < large {
+            grown += Self::more_large(self.large.capacity() + grown);
         }
+        grown * size_of::<Option<Large>>()
     }
 
     /// How many more allocations to have room for: a quarter, as twice as many would be a leap.
-    fn more_large(&self) -> usize {
-        4.max(self.large.capacity() / 4)
+    fn more_large(capacity: usize) -> usize {
+        4.max(capacity / 4)
     }
 
     /// What a record with this content needs.
@@ -327,11 +327,20 @@ impl Records {
 
     /// What a record takes: its part of a block, and its own allocation. It stays the same when the record is moved.
     pub(crate) fn kept_bytes(&self, at: Handle) -> usize {
-        let large = match self.parts(at).kind() {
+        self.used_granules(at) as usize * GRANULE + self.large_bytes_of(at)
+    }
+
+    /// What a record's own allocation is charged; 0 if it lies inline.
+    pub(crate) fn large_bytes_of(&self, at: Handle) -> usize {
+        match self.parts(at).kind() {
             KIND_LARGE => self.large(at).charged,
             _ => 0,
-        };
-        self.used_granules(at) as usize * GRANULE + large
+        }
+    }
+
+    /// What all records' own allocations are charged.
+    pub(crate) fn large_bytes(&self) -> usize {
+        self.large_bytes
     }
 
     /// The size of a record's block.
@@ -508,7 +517,8 @@ impl Records {
             return index;
         }
         if self.large.len() == self.large.capacity() {
-            self.large.reserve_exact(self.more_large());
+            self.large
+                .reserve_exact(Self::more_large(self.large.capacity()));
         }
         self.large.push(Some(large));
         self.large.len() as u32 - 1

@@ -5,12 +5,14 @@ mod command;
 mod mutation;
 pub mod resp;
 mod slot;
+mod transaction;
 mod value;
 mod version;
 
 pub use command::{Command, Expiry, Item, Match, Operation, Precondition, Refusal, Reply};
 pub use mutation::{Effect, Mutation};
 pub use slot::{PARTITIONS, Partition, SLOTS, Slot};
+pub use transaction::{Condition, Guard, Outcome, Transaction};
 pub use value::{Data, Encoding, Value};
 pub use version::{ParseVersionError, Version};
 
