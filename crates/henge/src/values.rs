@@ -82,6 +82,17 @@ impl Found {
         }
     }
 
+    /// The value as it is stored, for another key; large data by reference.
+    pub(crate) fn stored(&self) -> Value<'_> {
+        Value {
+            data: data(&self.data),
+            encoding: self.encoding,
+            raw_len: self.raw_len,
+            json: self.json,
+            content_type: self.content_type.as_deref(),
+        }
+    }
+
     /// Whether its value can be had without delaying others.
     pub(crate) fn is_quick(&self) -> bool {
         self.encoding == Encoding::Raw || self.raw_len as usize <= DECOMPRESSED_INLINE_BYTES
@@ -104,6 +115,15 @@ impl Found {
         tokio::task::spawn_blocking(move || decompressed(encoding, &data, raw_len))
             .await
             .unwrap_or(Err(ValueError::CutOff))
+    }
+}
+
+/// As the engine takes it: what is large by reference.
+fn data(bytes: &Bytes) -> Data<'_> {
+    if bytes.len() >= SHARED_BYTES {
+        Data::Shared(bytes.clone())
+    } else {
+        Data::Slice(bytes)
     }
 }
 
@@ -130,13 +150,8 @@ pub(crate) struct Encoded {
 impl Encoded {
     /// As the engine takes it.
     pub(crate) fn value<'a>(&'a self, content_type: Option<&'a str>) -> Value<'a> {
-        let data = if self.data.len() >= SHARED_BYTES {
-            Data::Shared(self.data.clone())
-        } else {
-            Data::Slice(&self.data)
-        };
         Value {
-            data,
+            data: data(&self.data),
             encoding: self.encoding,
             raw_len: self.raw_len,
             json: self.json,

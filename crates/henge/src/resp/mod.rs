@@ -5,6 +5,7 @@ mod call;
 mod clients;
 mod commands;
 mod connection;
+mod help;
 mod pause;
 mod pipeline;
 mod server;

@@ -2,9 +2,26 @@
 //! commands; another type is another file and another line here.
 
 mod connection;
+mod expiry;
+mod flush;
+mod keys;
+mod memory;
+mod object;
+mod rename;
+mod scan;
 mod strings;
 
 use super::table::Spec;
 
 /// The definitions of all files.
-pub(super) const ALL: [&[Spec]; 2] = [strings::COMMANDS, connection::COMMANDS];
+pub(super) const ALL: [&[Spec]; 9] = [
+    strings::COMMANDS,
+    connection::COMMANDS,
+    keys::COMMANDS,
+    expiry::COMMANDS,
+    scan::COMMANDS,
+    rename::COMMANDS,
+    object::COMMANDS,
+    memory::COMMANDS,
+    flush::COMMANDS,
+];
