@@ -21,5 +21,6 @@ pub use partition::Progress;
 pub use policy::PolicyKind;
 pub use record::Body;
 pub use shard::{
-    Ahead, Cause, Commit, Forgotten, RecordView, Replace, Shard, ShardConfig, ShardStats, Short,
+    Ahead, Cause, Commit, Footprint, Forgotten, RecordView, Replace, Shard, ShardConfig,
+    ShardStats, Short,
 };

@@ -14,12 +14,15 @@
 //!     key
 //!     value, to the end of the block less the padding
 //! ```
+//!
+//! All bits of the flags are in use, and every value is a string, which needs no mark. The fourth kind is kept for the other
+//! types: an inline record with a byte for its type before the raw length. A string then costs no more than it does now.
 
 use crate::arena::{Arena, GRANULE, Handle, MAX_BLOCK_GRANULES, OWNER_SHIFT};
 use crate::expiry::DeadlineLinks;
 use crate::links::Links;
 use bytes::Bytes;
-use henge_wire::{Data, Encoding, Value, Version};
+use henge_wire::{Data, DataType, Encoding, Value, Version};
 
 const VERSION: usize = 4;
 const PREVIOUS: usize = 12;
@@ -34,7 +37,7 @@ const TYPED: u32 = 1 << 1;
 const ENCODING_SHIFT: u32 = 2;
 const JSON: u32 = 1 << 4;
 const KIND_SHIFT: u32 = 5;
-// Kind 0 lies inline.
+const KIND_INLINE: u32 = 0;
 const KIND_LARGE: u32 = 1;
 const KIND_TOMBSTONE: u32 = 2;
 const KEY_SHIFT: u32 = 7;
@@ -78,7 +81,7 @@ impl Shape {
         self.bytes.div_ceil(GRANULE) as u32
     }
 
-    fn is_large(&self) -> bool {
+    pub(crate) fn is_large(&self) -> bool {
         self.flags >> KIND_SHIFT == KIND_LARGE
     }
 }
@@ -191,19 +194,19 @@ impl Records {
         self.charged_bytes() - self.arena.segment_bytes() - self.large_bytes
     }
 
-    /// Bytes that writing a record of this shape may take beside what is charged for it.
-    pub(crate) fn growth_bytes(&self, shape: &Shape) -> usize {
-        let full = self.large_free.is_empty() && self.large.len() == self.large.capacity();
-        if shape.is_large() && full {
-            self.more_large() * size_of::<Option<Large>>()
-        } else {
-            0
+    /// Bytes that writing so many large records may take beside what is charged for them.
+    pub(crate) fn growth_bytes(&self, large: usize) -> usize {
+        let room = self.large_free.len() + self.large.capacity() - self.large.len();
+        let mut grown = 0;
+        while room + grown < large {
+            grown += Self::more_large(self.large.capacity() + grown);
         }
+        grown * size_of::<Option<Large>>()
     }
 
     /// How many more allocations to have room for: a quarter, as twice as many would be a leap.
-    fn more_large(&self) -> usize {
-        4.max(self.large.capacity() / 4)
+    fn more_large(capacity: usize) -> usize {
+        4.max(capacity / 4)
     }
 
     /// What a record with this content needs.
@@ -218,6 +221,8 @@ impl Records {
                 0,
             ),
             Body::Value(value) => {
+                // Another type needs the kind that is kept for it.
+                let DataType::String = value.data_type;
                 let encoded = value.encoding != Encoding::Raw;
                 let type_len = value.content_type.map_or(0, |t| 1 + t.len());
                 let flags = expires
@@ -327,11 +332,20 @@ impl Records {
 
     /// What a record takes: its part of a block, and its own allocation. It stays the same when the record is moved.
     pub(crate) fn kept_bytes(&self, at: Handle) -> usize {
-        let large = match self.parts(at).kind() {
+        self.used_granules(at) as usize * GRANULE + self.large_bytes_of(at)
+    }
+
+    /// What a record's own allocation is charged; 0 if it lies inline.
+    pub(crate) fn large_bytes_of(&self, at: Handle) -> usize {
+        match self.parts(at).kind() {
             KIND_LARGE => self.large(at).charged,
             _ => 0,
-        };
-        self.used_granules(at) as usize * GRANULE + large
+        }
+    }
+
+    /// What all records' own allocations are charged.
+    pub(crate) fn large_bytes(&self) -> usize {
+        self.large_bytes
     }
 
     /// The size of a record's block.
@@ -388,6 +402,7 @@ impl Records {
         let parts = Parts::of(u32::from_le_bytes([block[0], block[1], block[2], block[3]]));
         let value = |data, raw_len, content_type| {
             Body::Value(Value {
+                data_type: DataType::String,
                 data,
                 encoding: parts.encoding(),
                 raw_len,
@@ -407,7 +422,7 @@ impl Records {
                     )
                 })
             }
-            _ => {
+            KIND_INLINE => {
                 let key_at = parts.key(self.fixed, block);
                 let data = &block[key_at + parts.key_len..block.len() - parts.padding];
                 let raw_at = parts.after_expiry(self.fixed);
@@ -422,6 +437,7 @@ impl Records {
                 });
                 value(Data::Slice(data), raw_len, content_type)
             }
+            _ => unreachable!("no record is written with the fourth kind"),
         }
     }
 
@@ -508,7 +524,8 @@ impl Records {
             return index;
         }
         if self.large.len() == self.large.capacity() {
-            self.large.reserve_exact(self.more_large());
+            self.large
+                .reserve_exact(Self::more_large(self.large.capacity()));
         }
         self.large.push(Some(large));
         self.large.len() as u32 - 1
@@ -618,6 +635,7 @@ mod tests {
             123_456
         };
         let body = Body::Value(Value {
+            data_type: DataType::String,
             data: Data::Slice(&data),
             encoding,
             raw_len,
@@ -655,6 +673,7 @@ mod tests {
                     assert_eq!(&value.data[..], &data[..]);
                     assert_eq!((value.encoding, value.raw_len), (encoding, raw_len));
                     assert_eq!((value.json, value.content_type), (json, content_type));
+                    assert_eq!(value.data_type, DataType::String);
                 }
                 (_, body) => panic!("came back as {body:?}"),
             }

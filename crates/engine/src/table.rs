@@ -19,6 +19,9 @@ const SPLIT_LOAD: u32 = 10;
 /// not do both in turn.
 const MERGE_LOAD: u32 = 3;
 
+/// What an entry costs in a table that is not small, rounded up.
+pub(crate) const ENTRY_BYTES: usize = 9;
+
 /// Bytes in a chunk of buckets.
 pub(crate) const CHUNK_BYTES: usize = CHUNK as usize * size_of::<Bucket>();
 
@@ -71,7 +74,6 @@ pub(crate) struct Table {
 
 impl Table {
     /// How many entries there are.
-    #[cfg(test)]
     pub(crate) fn len(&self) -> u32 {
         self.len
     }
@@ -136,10 +138,13 @@ impl Buckets {
             + self.directory_bytes
     }
 
-    /// Bytes that the next insertion may take: a chunk, if it could use up the groups that are free. It takes one for a
-    /// bucket, and one each for the overflow before and after the split.
-    pub(crate) fn growth_bytes(&self) -> usize {
-        if self.free_groups < 4 { CHUNK_BYTES } else { 0 }
+    /// Bytes that the next insertions, at least one, may take: chunks, if they could use up the groups that are free. The
+    /// first takes one for a bucket, and one each for the overflow before and after the split. Of those after it each adds
+    /// a bucket of overflow at the most, and each tenth a bucket of the table: a third of a group.
+    pub(crate) fn growth_bytes(&self, insertions: usize) -> usize {
+        let wanted = 4 + (insertions - 1) / 2;
+        let missing = wanted.saturating_sub(self.free_groups as usize);
+        missing.div_ceil((CHUNK / GROUP) as usize) * CHUNK_BYTES
     }
 
     /// The entry with this hash that `is_it` accepts. `is_it` may be asked about entries of other hashes.
@@ -521,6 +526,33 @@ mod tests {
             buckets.clear(&mut table);
             check(&buckets, &table, &Model::default());
             prop_assert_eq!(buckets.directory_bytes, 0);
+        }
+
+        #[test]
+        fn insertions_take_no_more_than_was_said(
+            steps in prop::collection::vec((any::<bool>(), 1usize..900, 0usize..3), 1..30),
+        ) {
+            let mut buckets = Buckets::new();
+            let mut tables = [Table::default(), Table::default(), Table::default()];
+            let mut inside = [const { Vec::new() }; 3];
+            let mut next = 0;
+            for (add, count, which) in steps {
+                let (table, inside) = (&mut tables[which], &mut inside[which]);
+                if add {
+                    let (said, before) = (buckets.growth_bytes(count), buckets.chunks.len());
+                    for _ in 0..count {
+                        buckets.insert(table, hash(Handle(next)), Handle(next), hash);
+                        inside.push(next);
+                        next += 1;
+                    }
+                    let grown = (buckets.chunks.len() - before) * CHUNK_BYTES;
+                    prop_assert!(grown <= said, "{} for {}, said {}", grown, count, said);
+                } else {
+                    for number in inside.drain(..count.min(inside.len())) {
+                        prop_assert!(buckets.remove(table, hash(Handle(number)), Handle(number), hash));
+                    }
+                }
+            }
         }
 
         #[test]

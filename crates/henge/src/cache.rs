@@ -3,11 +3,12 @@
 
 use crate::cache::cursor::{Mark, Position};
 use henge_engine::{
-    Ahead, Cause, Commit, KeyHasher, Lender, PolicyKind, Room, Shard, ShardConfig, ShardStats,
-    Short, Turn,
+    Ahead, Cause, Commit, Footprint, KeyHasher, Lender, PolicyKind, Room, Shard, ShardConfig,
+    ShardStats, Short, Turn,
 };
-use henge_wire::{Command, PARTITIONS, Partition, Refusal, Reply, Version};
+use henge_wire::{Command, Outcome, PARTITIONS, Partition, Refusal, Reply, Transaction, Version};
 use parking_lot::Mutex;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 mod cursor;
@@ -32,6 +33,8 @@ const SHARDS_PER_THREAD: usize = 16;
 const STEPS: usize = 64;
 /// Places of a scan visited under one hold of a lock: some ten records each.
 const SCAN_PLACES: usize = 16;
+/// Draws of a random key before it is looked for: one of them finds a key unless most of what is there has expired.
+const RANDOM_DRAWS: usize = 16;
 /// Times that a command is tried again after others have lent room, before its shard evicts whatever it has.
 const LENDING_ROUNDS: usize = 4;
 /// What a shard may keep beyond its use when room is collected, so that it need not draw again at once.
@@ -93,6 +96,18 @@ pub struct Cache {
     mark: Mark,
     sweeps: AtomicU64,
 }
+
+/// The keys of a transaction are of several partitions, or there are none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NotOnePartition;
+
+impl fmt::Display for NotOnePartition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("what happens to several keys at once is for keys of one partition")
+    }
+}
+
+impl std::error::Error for NotOnePartition {}
 
 /// A shard on cache lines of its own, prefetched pairs included.
 #[repr(align(128))]
@@ -220,6 +235,37 @@ impl Cache {
         answer(Reply::Refused(Refusal::MemoryFull))
     }
 
+    /// Runs a transaction: all of its effects happen, under one version, or none does.
+    pub fn transact(
+        &self,
+        transaction: &Transaction<'_>,
+        now_ms: u64,
+    ) -> Result<Outcome, NotOnePartition> {
+        let mut partitions = transaction.keys().map(Partition::of);
+        let partition = partitions.next().ok_or(NotOnePartition)?;
+        if partitions.any(|other| other != partition) {
+            return Err(NotOnePartition);
+        }
+        let index = usize::from(partition.number()) & (self.shards.len() - 1);
+        let mut turn = self.turn(now_ms);
+        for round in 0..=LENDING_ROUNDS + 1 {
+            let outcome = self.shards[index]
+                .0
+                .lock()
+                .transact(&turn, partition, transaction);
+            match outcome {
+                Ok(outcome) => return Ok(outcome),
+                Err(Short(wanted)) => {
+                    if !self.lend_to(index, wanted) || round == LENDING_ROUNDS {
+                        turn.fair = Room::default();
+                    }
+                }
+            }
+        }
+        // Without a fair share a shard does not say that it is short.
+        Ok(Outcome::Refused(Refusal::MemoryFull))
+    }
+
     /// Shows live keys from a cursor on, until about `limit` were shown or as many were looked at, and gives the cursor to go
     /// on from. `ScanCursor::default()` begins and ends. Every key that stays throughout is shown at least once.
     pub fn scan(
@@ -257,6 +303,68 @@ impl Cache {
             }
         }
         ScanCursor::at(self.mark, at)
+    }
+
+    /// A live key, drawn by a random number so that each shard and partition has about its share of them; none if there is
+    /// no live key. Where draws find only what has expired, it is the first live key from there on.
+    pub fn random_key(&self, mut random: u64, now_ms: u64) -> Option<Vec<u8>> {
+        let mut found = None;
+        for _ in 0..RANDOM_DRAWS {
+            let items: Vec<u64> = self.shards.iter().map(|s| s.0.lock().items()).collect();
+            let sum: u64 = items.iter().sum();
+            random = self.hasher.hash(&random.to_le_bytes());
+            let mut nth = ((u128::from(random) * u128::from(sum)) >> 64) as u64;
+            let drawn = items.iter().position(|&items| {
+                let here = nth < items;
+                nth = nth.wrapping_sub(if here { 0 } else { items });
+                here
+            })?;
+            // Another number: the one that chose this shard would choose the same part of it.
+            random = self.hasher.hash(&random.to_le_bytes());
+            let shard = self.shards[drawn].0.lock();
+            if shard.random_key(random, now_ms, |key| found = Some(key.to_vec())) {
+                return found;
+            }
+        }
+        let start = random as u16 % PARTITIONS;
+        let mut at = Position {
+            partition: start,
+            place: 0,
+        };
+        while found.is_none() {
+            let partition = Partition::new(at.partition).expect("it is one of them");
+            let shard = self.shard(partition).lock();
+            for _ in 0..SCAN_PLACES {
+                at.place = shard.scan(partition, at.place, now_ms, |key| {
+                    found.get_or_insert_with(|| key.to_vec());
+                });
+                if at.place == 0 {
+                    break;
+                }
+            }
+            drop(shard);
+            if at.place == 0 {
+                at.partition = (at.partition + 1) % PARTITIONS;
+                if at.partition == start {
+                    break;
+                }
+            }
+        }
+        found
+    }
+
+    /// What a live item takes. It is no use of it.
+    pub fn footprint(&self, key: &[u8], now_ms: u64) -> Option<Footprint> {
+        let partition = Partition::of(key);
+        let hash = self.hasher.hash(key);
+        self.shard(partition)
+            .lock()
+            .footprint(partition, hash, key, now_ms)
+    }
+
+    /// Live items, those included that have expired and were not swept.
+    pub fn items(&self) -> u64 {
+        self.shards.iter().map(|s| s.0.lock().items()).sum()
     }
 
     /// Forgets everything. The memory is freed after each shard's lock is released.

@@ -6,7 +6,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use henge_engine::compress::{Algorithm, Compressor, Decompressor, Settings, Skipped};
-use henge_wire::{Data, Encoding, Item, Value, Version};
+use henge_wire::{Data, DataType, Encoding, Item, Value, Version};
 
 use crate::metrics::counters::add;
 use crate::net::data_thread::Local;
@@ -136,6 +136,7 @@ impl Encoded {
             Data::Slice(&self.data)
         };
         Value {
+            data_type: DataType::String,
             data,
             encoding: self.encoding,
             raw_len: self.raw_len,

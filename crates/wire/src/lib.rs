@@ -5,13 +5,15 @@ mod command;
 mod mutation;
 pub mod resp;
 mod slot;
+mod transaction;
 mod value;
 mod version;
 
 pub use command::{Command, Expiry, Item, Match, Operation, Precondition, Refusal, Reply};
 pub use mutation::{Effect, Mutation};
 pub use slot::{PARTITIONS, Partition, SLOTS, Slot};
-pub use value::{Data, Encoding, Value};
+pub use transaction::{Condition, Guard, Outcome, Transaction};
+pub use value::{Data, DataType, Encoding, Value};
 pub use version::{ParseVersionError, Version};
 
 /// The longest key, in bytes. A key's length fits 16 bits on every wire, and a key costs no more than a small value.

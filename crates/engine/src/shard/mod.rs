@@ -1,12 +1,14 @@
 //! A shard: the records of some partitions under one eviction order and one budget. What it is, how it finds, sweeps and
-//! takes a record out stands here; `write` puts records in, `room` makes their room, `ahead` warms what a coming command
-//! will read, `replicate` is what replication does with it. It decides nothing about replication, and stamps versions only where it is told that it leads.
+//! takes a record out stands here; `write` puts records in, `transact` several or none, `room` makes their room, `ahead`
+//! warms what a coming command will read, `replicate` is what replication does with it. It decides nothing about replication,
+//! and stamps versions only where it is told that it leads.
 
 mod ahead;
 mod replicate;
 mod room;
 #[cfg(test)]
 mod tests;
+mod transact;
 mod write;
 
 pub use ahead::Ahead;
@@ -17,11 +19,11 @@ use crate::budget::{Room, Turn};
 use crate::decide::live;
 use crate::expiry::Wheel;
 use crate::hasher::KeyHasher;
-use crate::links::List;
+use crate::links::{Links, List};
 use crate::partition::PartitionState;
 use crate::policy::{Order, PolicyKind};
 use crate::record::Records;
-use crate::table::Buckets;
+use crate::table::{Buckets, ENTRY_BYTES};
 use henge_wire::{Command, Item, Operation, PARTITIONS, Partition, Reply, Version};
 use write::Target;
 
@@ -143,6 +145,17 @@ impl std::ops::AddAssign for ShardStats {
     }
 }
 
+/// What an item takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Footprint {
+    /// Its record, in bytes: header, key and value, with what rounding them costs.
+    pub record_bytes: u64,
+    /// Its share of the table, in bytes: what an entry costs in the mean.
+    pub table_bytes: u64,
+    /// How often it was used since it came to be, under the order that counts this.
+    pub uses: Option<u32>,
+}
+
 /// See the head of the file.
 pub struct Shard {
     config: ShardConfig,
@@ -160,6 +173,7 @@ pub struct Shard {
     /// Blocks of the segment that is being evacuated; kept for its memory.
     evacuated: Vec<Handle>,
     vain: room::Vain,
+    held: transact::Held,
 }
 
 impl Shard {
@@ -190,6 +204,7 @@ impl Shard {
             stats: ShardStats::default(),
             evacuated: Vec::new(),
             vain: room::Vain::default(),
+            held: transact::Held::default(),
             config,
         }
     }
@@ -231,14 +246,68 @@ impl Shard {
     ) -> u32 {
         let table = &self.partitions[self.local(partition)].table;
         self.buckets.scan(table, place, |at| {
-            let expired = self
-                .records
-                .expires_at(at)
-                .is_some_and(|deadline| deadline <= now_ms);
-            if !expired && !self.records.is_tombstone(at) {
+            if self.is_live(at, now_ms) {
                 each(self.records.key(at));
             }
         })
+    }
+
+    /// Shows a live key, drawn by a random number: a partition by its share of the records, there a place of the scan, and
+    /// one of the records at it. False if nothing alive was drawn, though there may be some. Keys at sparse places come a
+    /// little more often.
+    pub fn random_key(&self, random: u64, now_ms: u64, each: impl FnOnce(&[u8])) -> bool {
+        let tables = || self.partitions.iter().map(|state| &state.table);
+        let records: u64 = tables().map(|table| u64::from(table.len())).sum();
+        // Which record of all, counted partition by partition; then the hash makes more random numbers of the one.
+        let mut nth = below(random, records);
+        let Some(table) = tables().find(|table| {
+            let len = u64::from(table.len());
+            let here = nth < len;
+            nth = nth.wrapping_sub(if here { 0 } else { len });
+            here
+        }) else {
+            return false;
+        };
+        let random = self.hasher.hash(&random.to_le_bytes());
+        let place = random as u32;
+        let mut there = 0;
+        self.buckets.scan(table, place, |_| there += 1);
+        let random = self.hasher.hash(&random.to_le_bytes());
+        let mut left = below(random, there);
+        let mut chosen = None;
+        self.buckets.scan(table, place, |at| {
+            if left == 0 {
+                chosen = chosen.or(Some(at));
+            }
+            left = left.saturating_sub(1);
+        });
+        // To pass over what is not alive would favour what lies beside it.
+        let Some(at) = chosen.filter(|&at| self.is_live(at, now_ms)) else {
+            return false;
+        };
+        each(self.records.key(at));
+        true
+    }
+
+    /// What a live item takes. It is no use of it.
+    pub fn footprint(
+        &self,
+        partition: Partition,
+        hash: u64,
+        key: &[u8],
+        now_ms: u64,
+    ) -> Option<Footprint> {
+        let at = self.find(self.local(partition), hash, key)?;
+        self.is_live(at, now_ms).then(|| Footprint {
+            record_bytes: self.records.kept_bytes(at) as u64,
+            table_bytes: ENTRY_BYTES as u64,
+            uses: (self.config.policy == PolicyKind::Lfu).then(|| self.records.word(at)),
+        })
+    }
+
+    /// Live items, those included that have expired and were not swept.
+    pub fn items(&self) -> u64 {
+        self.stats.items
     }
 
     /// Forgets every record of every partition, and keeps how far they have come. The old contents are returned, so that
@@ -319,6 +388,15 @@ impl Shard {
         self.buckets.find(&self.partitions[p].table, hash, |at| {
             self.records.key(at) == key
         })
+    }
+
+    /// Whether a record is an item that has not expired.
+    fn is_live(&self, at: Handle, now_ms: u64) -> bool {
+        let expired = self
+            .records
+            .expires_at(at)
+            .is_some_and(|deadline| deadline <= now_ms);
+        !expired && !self.records.is_tombstone(at)
     }
 
     /// The key's live item; one that has expired is dropped if it may be.
@@ -433,6 +511,11 @@ impl Shard {
 
 /// What a shard held before it was cleared, to be dropped.
 pub struct Forgotten(#[expect(dead_code, reason = "it exists to be dropped")] Shard);
+
+/// A number below the bound, 0 if that is 0, from one of 64 random bits.
+fn below(random: u64, bound: u64) -> u64 {
+    ((u128::from(random) * u128::from(bound)) >> 64) as u64
+}
 
 fn may_drop(
     config: &ShardConfig,

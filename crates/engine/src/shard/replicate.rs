@@ -32,8 +32,7 @@ pub enum Replace {
 }
 
 impl Shard {
-    /// Applies a mutation that somebody stamped. If there is no room, the effects before the one that failed are applied
-    /// and the mutation may be applied again; the partition's `last` has not moved.
+    /// Applies a mutation that somebody stamped. If there is no room nothing of it is applied, and it may be applied again.
     ///
     /// # Panics
     /// If it is not the next of its partition's order, or the first of a later term.
@@ -45,29 +44,34 @@ impl Shard {
             version.seq() == last.seq() + 1 && version.term() >= last.term(),
             "{version} does not follow {last}"
         );
-        for (key, effect) in mutation.effects {
-            let target = Target {
-                p,
-                hash: self.hasher.hash(key),
-                key,
-                version,
-            };
-            let outcome = match effect {
-                Effect::Put {
-                    value,
-                    expires_at_ms,
-                } => self.put(turn, &target, &Body::Value(value.clone()), *expires_at_ms),
-                Effect::Expire { expires_at_ms } => self.expire(turn, &target, *expires_at_ms),
-                Effect::Delete => self.delete(turn, &target),
-            };
-            match outcome {
-                Ok(()) => {}
-                Err(NoRoom::Short(short)) => return Err(short),
-                Err(NoRoom::Refused(_)) => return Err(Short(Room::default())),
-            }
-        }
         let forgets = |effect: &Effect<'_>| !matches!(effect, Effect::Put { .. });
         let forgets = mutation.effects.iter().any(|(_, effect)| forgets(effect));
+        let outcome = match mutation.effects {
+            [] => Ok(()),
+            // One needs no plan, and may be written where the record before it lies.
+            [(key, effect)] => {
+                let target = Target {
+                    p,
+                    hash: self.hasher.hash(key),
+                    key,
+                    version,
+                };
+                match effect {
+                    Effect::Put {
+                        value,
+                        expires_at_ms,
+                    } => self.put(turn, &target, &Body::Value(value.clone()), *expires_at_ms),
+                    Effect::Expire { expires_at_ms } => self.expire(turn, &target, *expires_at_ms),
+                    Effect::Delete => self.delete(turn, &target),
+                }
+            }
+            effects => self.carry_out(turn, p, version, effects).map(drop),
+        };
+        match outcome {
+            Ok(()) => {}
+            Err(NoRoom::Short(short)) => return Err(short),
+            Err(NoRoom::Refused(_)) => return Err(Short(Room::default())),
+        }
         self.advance(p, version, forgets);
         Ok(())
     }

@@ -29,6 +29,21 @@ const MAX_WAITING_TOMBSTONES: usize = 64;
 /// Room kept for what grows by little with a record: a partition's directory, the order's own memory.
 const SLACK_BYTES: usize = 8 * 1024;
 
+/// The same for each record after the first: an entry of an order that keeps a tree, and a place in one that keeps an array.
+const SLACK_BYTES_EACH: usize = 64;
+
+/// What the records of one call need beside the block that is looked for.
+pub(super) struct Need {
+    /// Records, at least one; each may be new to its table.
+    pub(super) insertions: usize,
+    /// Of these, those with an allocation of their own.
+    pub(super) large: usize,
+    /// What those are charged.
+    pub(super) large_bytes: usize,
+    /// What all blocks take.
+    pub(super) block_bytes: usize,
+}
+
 /// Why a record found no room.
 pub(super) enum NoRoom {
     Short(Short),
@@ -127,10 +142,11 @@ impl Shard {
             records,
             config,
             partitions,
+            held,
             ..
         } = self;
         let Some(victim) = order.victim(records, |records, at| {
-            may_drop(config, partitions, records, at)
+            may_drop(config, partitions, records, at) && !held.guards(at)
         }) else {
             return false;
         };
@@ -164,16 +180,28 @@ impl Shard {
     /// Makes the room of one more item.
     pub(super) fn make_room_for_item(&mut self, turn: &Turn<'_>) -> Result<(), NoRoom> {
         while self.stats.items >= self.granted.items {
-            let lent = turn.lender.lend_items(1, WISH_ITEMS);
-            if lent > 0 {
-                self.granted.items += lent;
-                continue;
-            }
-            if self.granted.items < turn.fair.items / 2 {
-                return Err(NoRoom::Short(Short(Room { bytes: 0, items: 1 })));
-            }
+            self.give_way_to_items(turn, 1)?;
+        }
+        Ok(())
+    }
+
+    /// One step towards the room of so many items: draws it, or drops as many.
+    pub(super) fn give_way_to_items(&mut self, turn: &Turn<'_>, need: u64) -> Result<(), NoRoom> {
+        let lent = turn.lender.lend_items(1, need.max(WISH_ITEMS));
+        if lent > 0 {
+            self.granted.items += lent;
+            return Ok(());
+        }
+        let short = Room {
+            bytes: 0,
+            items: need,
+        };
+        if self.granted.items < turn.fair.items / 2 {
+            return Err(NoRoom::Short(Short(short)));
+        }
+        for _ in 0..need {
             if !self.evict(Cause::Items) {
-                return Err(Self::exhausted(turn, Room { bytes: 0, items: 1 }));
+                return Err(Self::exhausted(turn, short));
             }
         }
         Ok(())
@@ -181,38 +209,70 @@ impl Shard {
 
     /// Finds a block, and the room for what the shape allocates beside it.
     pub(super) fn allocate(&mut self, turn: &Turn<'_>, shape: &Shape) -> Result<Handle, NoRoom> {
-        let alone = shape.large_bytes + SEGMENT_BYTES + self.growth_bytes(shape);
+        let need = Need {
+            insertions: 1,
+            large: usize::from(shape.is_large()),
+            large_bytes: shape.large_bytes,
+            block_bytes: shape.granules() as usize * GRANULE,
+        };
+        self.refuse_too_large(turn, &need, SEGMENT_BYTES)?;
+        self.find_block(turn, shape.granules(), &need, |_| 0)
+    }
+
+    /// Refuses what would not fit if it were alone, with this much beside it.
+    pub(super) fn refuse_too_large(
+        &self,
+        turn: &Turn<'_>,
+        need: &Need,
+        beside: usize,
+    ) -> Result<(), NoRoom> {
+        let alone = need.large_bytes + beside + self.growth_bytes(need);
         if alone as u64 + self.overhead_bytes() > turn.limit.bytes {
             return Err(NoRoom::Refused(Refusal::TooLarge));
         }
-        let block_bytes = shape.granules() as usize * GRANULE;
+        Ok(())
+    }
+
+    /// Finds a block, and the room for all that is charged only once the records are written. `freed` says how much of what
+    /// is charged goes in the same step.
+    pub(super) fn find_block(
+        &mut self,
+        turn: &Turn<'_>,
+        granules: u32,
+        need: &Need,
+        mut freed: impl FnMut(&Self) -> usize,
+    ) -> Result<Handle, NoRoom> {
+        let block_bytes = granules as usize * GRANULE;
         let mut effort = Effort::default();
         loop {
-            // What is charged only once the record is written has to have its room before.
-            let more = shape.large_bytes + self.growth_bytes(shape);
-            let fits = self.may_grow(turn, more);
+            let more = need.large_bytes + self.growth_bytes(need);
+            let less = freed(self);
+            let fits = self.may_grow(turn, more, less);
             if fits {
-                if let Some(at) = self.records.arena.allocate(shape.granules()) {
+                if let Some(at) = self.records.arena.allocate(granules) {
                     return Ok(at);
                 }
-                if self.records.arena.can_add_segment() && self.may_grow(turn, more + SEGMENT_BYTES)
+                if self.records.arena.can_add_segment()
+                    && self.may_grow(turn, more + SEGMENT_BYTES, less)
                 {
                     self.records.arena.add_segment();
                     continue;
                 }
             }
-            let need = if fits {
-                block_bytes
-            } else {
-                block_bytes.max(shape.large_bytes)
-            };
-            self.give_way(turn, need, !fits, &mut effort)?;
+            let mut all = need.block_bytes;
+            if !fits {
+                all += need.large_bytes.saturating_sub(less);
+            }
+            self.give_way(turn, block_bytes, all, !fits, &mut effort)?;
         }
     }
 
-    /// What a record of this shape may add to the tables about it.
-    fn growth_bytes(&self, shape: &Shape) -> usize {
-        SLACK_BYTES + self.buckets.growth_bytes() + self.records.growth_bytes(shape)
+    /// What records of this need may add to the tables about them.
+    fn growth_bytes(&self, need: &Need) -> usize {
+        SLACK_BYTES
+            + (need.insertions - 1) * SLACK_BYTES_EACH
+            + self.buckets.growth_bytes(need.insertions)
+            + self.records.growth_bytes(need.large)
     }
 
     /// What is charged when there are no records: it is never available for one.
@@ -225,9 +285,9 @@ impl Shard {
         self.fixed_bytes() + (self.buckets.charged_bytes() + self.records.overhead_bytes()) as u64
     }
 
-    /// Whether `more` bytes may be charged, drawing them if need be.
-    fn may_grow(&mut self, turn: &Turn<'_>, more: usize) -> bool {
-        let wanted = self.charged_bytes() + more as u64;
+    /// Whether `more` bytes may be charged when `less` go, drawing them if need be.
+    fn may_grow(&mut self, turn: &Turn<'_>, more: usize, less: usize) -> bool {
+        let wanted = self.charged_bytes() + more as u64 - less as u64;
         if wanted <= self.granted.bytes {
             return true;
         }
@@ -236,15 +296,16 @@ impl Shard {
         wanted <= self.granted.bytes
     }
 
-    /// One step towards `need` bytes: in one hole, or uncharged if `release`.
+    /// One step towards `need` bytes: in one hole, or uncharged if `release`. `whole` is what the call needs in all.
     fn give_way(
         &mut self,
         turn: &Turn<'_>,
         need: usize,
+        whole: usize,
         release: bool,
         effort: &mut Effort,
     ) -> Result<(), NoRoom> {
-        let all = self.fixed_bytes() + (need + SEGMENT_BYTES) as u64;
+        let all = self.fixed_bytes() + (whole + SEGMENT_BYTES) as u64;
         let short = Room {
             bytes: all
                 .saturating_sub(self.granted.bytes)
@@ -365,6 +426,9 @@ impl Shard {
     }
 
     fn relocated(&mut self, old: Handle, new: Handle) {
+        if self.held.moved(&self.records, old, new) {
+            return;
+        }
         let key = self.records.key(new);
         let (p, hash) = (self.local(Partition::of(key)), self.hasher.hash(key));
         let found = self

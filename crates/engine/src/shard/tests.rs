@@ -5,6 +5,7 @@ mod protocol;
 mod replica;
 mod room;
 mod small;
+mod transact;
 
 use super::*;
 use crate::arena::SEGMENT_BYTES;
@@ -19,6 +20,7 @@ impl Shard {
     /// Walks everything and checks that tables, lists, sums and sizes agree.
     pub(crate) fn check(&self) {
         self.records.arena.check();
+        assert!(self.held.is_empty());
         let (mut items, mut tombstones) = (0, 0);
         for (p, state) in self.partitions.iter().enumerate() {
             assert!(state.horizon <= state.commit && state.commit <= state.last.seq());

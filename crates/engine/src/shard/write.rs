@@ -6,8 +6,9 @@ use super::{Commit, Shard, Short};
 use crate::arena::Handle;
 use crate::budget::Turn;
 use crate::decide::{Decision, decide};
-use crate::record::{Body, Content};
-use henge_wire::{Data, Operation, Reply, Value, Version};
+use crate::record::{Body, Content, Shape};
+use bytes::Bytes;
+use henge_wire::{Data, DataType, Encoding, Operation, Reply, Value, Version};
 
 impl Shard {
     pub(super) fn write(
@@ -107,12 +108,7 @@ impl Shard {
         deadline: Option<u64>,
     ) -> Result<(), NoRoom> {
         let shape = self.records.shape(target.key, deadline, body);
-        let content = Content {
-            key: target.key,
-            version: target.version,
-            deadline,
-            body,
-        };
+        let content = target.content(deadline, body);
         let existing = self.find(target.p, target.hash, target.key);
         let alive = existing.filter(|&at| !self.records.is_tombstone(at));
         if let Some(at) = alive {
@@ -130,8 +126,21 @@ impl Shard {
             self.make_room_for_item(turn)?;
         }
         let new = self.allocate(turn, &shape)?;
-        self.records.write(new, &shape, &content);
-        // Making room may have evicted or moved what was there.
+        self.place(target, new, &shape, &content);
+        Ok(())
+    }
+
+    /// Writes a value into a block just allocated for it, in the place of what the key has: making room may have evicted or
+    /// moved what was there. The old value goes before the new one comes, as their room may be the same.
+    #[inline]
+    pub(super) fn place(
+        &mut self,
+        target: &Target<'_>,
+        new: Handle,
+        shape: &Shape,
+        content: &Content<'_>,
+    ) {
+        let deadline = content.deadline;
         match self.find(target.p, target.hash, target.key) {
             Some(old) if !self.records.is_tombstone(old) => {
                 let old_deadline = self.records.expires_at(old);
@@ -142,6 +151,7 @@ impl Shard {
                 self.order.moved(&mut self.records, old, new, old_deadline);
                 self.reindex(target, old, new);
                 self.records.free(old);
+                self.records.write(new, shape, content);
                 self.settle(new, old_deadline, deadline);
             }
             found => {
@@ -149,7 +159,9 @@ impl Shard {
                     self.unlink_tombstone(tombstone);
                     self.reindex(target, tombstone, new);
                     self.records.free(tombstone);
+                    self.records.write(new, shape, content);
                 } else {
+                    self.records.write(new, shape, content);
                     self.index(target, new);
                 }
                 self.order.insert(&mut self.records, new, deadline);
@@ -160,7 +172,6 @@ impl Shard {
             }
         }
         self.stats.sets += 1;
-        Ok(())
     }
 
     /// An item was written over: tells the order, and puts it into the wheel. It is not there.
@@ -190,56 +201,79 @@ impl Shard {
         };
         let old = self.records.expires_at(at);
         if let (Some(_), Some(new)) = (old, deadline) {
-            self.wheel.remove(&mut self.records, at);
-            self.records.set_deadline(at, new);
-            self.records.set_version(at, target.version);
-            self.order.retimed(&mut self.records, at, old, deadline);
-            self.wheel.insert(&mut self.records, at);
+            self.retime(target, at, new);
             return Ok(());
         }
         // The record changes its form: it is written again, from a copy, as making room may move or evict it.
-        let Body::Value(value) = self.records.body(at) else {
-            unreachable!("it is no tombstone");
-        };
-        let bytes = value.data.to_bytes();
-        let content_type = value.content_type.map(str::to_owned);
-        let copy = Value {
-            data: Data::Shared(bytes),
-            content_type: content_type.as_deref(),
-            ..value
-        };
-        self.put(turn, target, &Body::Value(copy), deadline)?;
+        let copy = self.copied(at);
+        self.put(turn, target, &Body::Value(copy.value()), deadline)?;
         self.stats.sets -= 1;
         Ok(())
     }
 
-    pub(super) fn delete(&mut self, turn: &Turn<'_>, target: &Target<'_>) -> Result<(), NoRoom> {
-        if self.config.commit == Commit::AtOnce && self.config.tombstone_bytes == 0 {
-            // The tombstone is dropped in the step that would write it, and `advance` raises the horizon to it.
-            if let Some(at) = self.find(target.p, target.hash, target.key) {
-                // Not if this very mutation has put it.
-                if self.may_drop(at) {
-                    self.raise_horizon(at);
-                }
-                self.remove(at);
-            }
-            return Ok(());
+    /// Gives a record that has a deadline another.
+    pub(super) fn retime(&mut self, target: &Target<'_>, at: Handle, deadline: u64) {
+        let old = self.records.expires_at(at);
+        self.wheel.remove(&mut self.records, at);
+        self.records.set_deadline(at, deadline);
+        self.records.set_version(at, target.version);
+        self.order
+            .retimed(&mut self.records, at, old, Some(deadline));
+        self.wheel.insert(&mut self.records, at);
+    }
+
+    /// The value of a record that is no tombstone.
+    pub(super) fn copied(&self, at: Handle) -> Copied {
+        let Body::Value(value) = self.records.body(at) else {
+            unreachable!("it is no tombstone");
+        };
+        Copied {
+            data_type: value.data_type,
+            data: value.data.to_bytes(),
+            content_type: value.content_type.map(str::to_owned),
+            encoding: value.encoding,
+            raw_len: value.raw_len,
+            json: value.json,
         }
-        self.bury(turn, target)
+    }
+
+    pub(super) fn delete(&mut self, turn: &Turn<'_>, target: &Target<'_>) -> Result<(), NoRoom> {
+        if self.keeps_tombstones() {
+            return self.bury(turn, target);
+        }
+        self.forget(target);
+        Ok(())
+    }
+
+    /// Whether a delete leaves a tombstone. If not, it is dropped in the step that would write it, and `advance` raises the
+    /// horizon to it.
+    pub(super) fn keeps_tombstones(&self) -> bool {
+        self.config.commit == Commit::Told || self.config.tombstone_bytes > 0
+    }
+
+    /// A delete without a tombstone.
+    pub(super) fn forget(&mut self, target: &Target<'_>) {
+        if let Some(at) = self.find(target.p, target.hash, target.key) {
+            // Not if a copy has brought it before it was committed.
+            if self.may_drop(at) {
+                self.raise_horizon(at);
+            }
+            self.remove(at);
+        }
     }
 
     /// Puts a tombstone in the key's place, whether or not it is there.
     pub(super) fn bury(&mut self, turn: &Turn<'_>, target: &Target<'_>) -> Result<(), NoRoom> {
-        let body = Body::Tombstone;
-        let shape = self.records.shape(target.key, None, &body);
+        let shape = self.records.shape(target.key, None, &Body::Tombstone);
         let new = self.allocate(turn, &shape)?;
-        let content = Content {
-            key: target.key,
-            version: target.version,
-            deadline: None,
-            body: &body,
-        };
-        self.records.write(new, &shape, &content);
+        self.bury_in(target, new, &shape);
+        Ok(())
+    }
+
+    /// The same in a block just allocated for it.
+    pub(super) fn bury_in(&mut self, target: &Target<'_>, new: Handle, shape: &Shape) {
+        let content = target.content(None, &Body::Tombstone);
+        self.records.write(new, shape, &content);
         if let Some(old) = self.find(target.p, target.hash, target.key) {
             self.leave_lists(old);
             self.reindex(target, old, new);
@@ -250,7 +284,6 @@ impl Shard {
         self.tombstones.push(&mut self.records, new);
         self.tombstone_bytes += self.records.kept_bytes(new);
         self.stats.tombstones += 1;
-        Ok(())
     }
 
     /// A mutation is applied in whole. `forgets` says that it may have deleted something.
@@ -273,4 +306,39 @@ pub(super) struct Target<'a> {
     pub(super) hash: u64,
     pub(super) key: &'a [u8],
     pub(super) version: Version,
+}
+
+impl<'a> Target<'a> {
+    #[inline]
+    pub(super) fn content(&self, deadline: Option<u64>, body: &'a Body<'a>) -> Content<'a> {
+        Content {
+            key: self.key,
+            version: self.version,
+            deadline,
+            body,
+        }
+    }
+}
+
+/// A value with a life of its own.
+pub(super) struct Copied {
+    data_type: DataType,
+    data: Bytes,
+    content_type: Option<String>,
+    encoding: Encoding,
+    raw_len: u32,
+    json: bool,
+}
+
+impl Copied {
+    pub(super) fn value(&self) -> Value<'_> {
+        Value {
+            data_type: self.data_type,
+            data: Data::Shared(self.data.clone()),
+            encoding: self.encoding,
+            raw_len: self.raw_len,
+            json: self.json,
+            content_type: self.content_type.as_deref(),
+        }
+    }
 }

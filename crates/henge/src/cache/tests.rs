@@ -2,7 +2,7 @@
 //! over many shards.
 
 use super::*;
-use henge_wire::{Expiry, Operation, Precondition, Value};
+use henge_wire::{Condition, Effect, Expiry, Guard, Operation, Precondition, Value};
 use std::collections::BTreeSet;
 
 fn cache(max_size_bytes: u64, max_items: Option<u64>, policy: PolicyKind) -> Cache {
@@ -112,6 +112,95 @@ fn a_value_larger_than_a_shards_share_finds_room() {
     );
 }
 
+fn put(value: &[u8]) -> Effect<'_> {
+    Effect::Put {
+        value: Value::from_slice(value),
+        expires_at_ms: None,
+    }
+}
+
+/// Keys of one partition, and effects that put this value under each.
+fn transact(cache: &Cache, keys: &[Vec<u8>], value: &[u8]) -> Result<Outcome, NotOnePartition> {
+    let guards: Vec<Guard<'_>> = keys
+        .iter()
+        .map(|key| Guard {
+            key,
+            condition: Condition::Absent,
+        })
+        .collect();
+    let effects: Vec<(&[u8], Effect<'_>)> = keys.iter().map(|key| (&key[..], put(value))).collect();
+    let transaction = Transaction {
+        guards: &guards,
+        effects: &effects,
+    };
+    cache.transact(&transaction, 1)
+}
+
+#[test]
+fn a_transaction_is_of_one_partition() {
+    let cache = cache(1 << 20, None, PolicyKind::Lru);
+    let keys = [b"{p}a".to_vec(), b"{p}b".to_vec(), b"{q}c".to_vec()];
+    assert_eq!(transact(&cache, &[], b"v"), Err(NotOnePartition));
+    assert_eq!(transact(&cache, &keys, b"v"), Err(NotOnePartition));
+    assert!(!has(&cache, "{p}a"));
+    let outcome = transact(&cache, &keys[..2], b"v");
+    assert!(matches!(outcome, Ok(Outcome::Applied(_))), "{outcome:?}");
+    assert!(has(&cache, "{p}a") && has(&cache, "{p}b"));
+    let outcome = transact(&cache, &keys[1..2], b"w");
+    assert!(
+        matches!(
+            outcome,
+            Ok(Outcome::Failed {
+                guard: 0,
+                found: Some(_)
+            })
+        ),
+        "{outcome:?}"
+    );
+}
+
+/// Small caches, and a large one whose pool is empty and whose shards have to lend.
+#[test]
+fn a_transaction_finds_the_room_of_all_its_keys_or_none() {
+    for (bytes, items, value_bytes, fits) in [
+        (1 << 20, None, 8 << 10, false),
+        (2 << 20, None, 8 << 10, true),
+        (64 << 20, None, 8 << 10, true),
+        (64 << 20, Some(100), 8 << 10, true),
+        (64 << 20, Some(99), 8 << 10, false),
+        (256 << 20, None, 1 << 20, true),
+        (256 << 20, None, 3 << 20, false),
+        (256 << 20, Some(70_000), 100, true),
+    ] {
+        let cache = cache(bytes, items, PolicyKind::Lru);
+        for n in 0..bytes / 3000 {
+            set(&cache, &format!("key{n}"), &[1; 3000]).expect("room");
+        }
+        for round in 0..2 {
+            let keys: Vec<Vec<u8>> = (0..100)
+                .map(|n| format!("{{p}}{round}-{n}").into_bytes())
+                .collect();
+            let outcome = transact(&cache, &keys, &vec![7; value_bytes]);
+            let there = keys
+                .iter()
+                .filter(|key| has(&cache, std::str::from_utf8(key).expect("text")))
+                .count();
+            if fits {
+                assert!(
+                    matches!(outcome, Ok(Outcome::Applied(_))),
+                    "{bytes}: {outcome:?}"
+                );
+                assert_eq!(there, 100);
+            } else {
+                assert_eq!(outcome, Ok(Outcome::Refused(Refusal::TooLarge)));
+                assert_eq!(there, 0);
+            }
+            assert!(cache.charged_bytes() <= bytes);
+            assert!(cache.stats().shards.items <= items.unwrap_or(u64::MAX));
+        }
+    }
+}
+
 #[test]
 fn a_scan_over_shards_shows_every_key() {
     let cache = cache(256 << 20, None, PolicyKind::Lru);
@@ -147,6 +236,93 @@ fn a_scan_over_shards_shows_every_key() {
             .scan(ScanCursor::default(), 10, 1, &mut |_| panic!("it is empty"))
             .is_end()
     );
+}
+
+/// Keys of one partition are as likely as any, though they are half of all; and what has expired is no key.
+#[test]
+fn a_random_key_is_any_live_key() {
+    for bytes in [64 << 20, 256 << 20] {
+        let cache = cache(bytes, None, PolicyKind::Lru);
+        assert_eq!(cache.random_key(7, 1), None);
+        let expire = |key: &str| {
+            let operation = Operation::Set {
+                value: Value::from_slice(b"1"),
+                expiry: Expiry::At(10),
+                precondition: Precondition::NONE,
+            };
+            let key = key.as_bytes();
+            cache.execute(&Command { key, operation }, 1, |_| ());
+        };
+        for n in 0..1000 {
+            set(&cache, &format!("key{n}"), b"1").expect("room");
+            set(&cache, &format!("{{p}}{n}"), b"1").expect("room");
+            expire(&format!("gone{n}"));
+        }
+        assert_eq!(cache.items(), 3000);
+        let mut drawn = std::collections::BTreeMap::<Vec<u8>, u32>::new();
+        for random in 0..40_000 {
+            // Numbers as alike as can be: they are as good as any.
+            let key = cache.random_key(random, 20).expect("there are keys");
+            *drawn.entry(key).or_default() += 1;
+        }
+        assert!(drawn.keys().all(|key| !key.starts_with(b"gone")));
+        assert!(drawn.len() > 1990, "{} of 2000", drawn.len());
+        let tagged: u32 = drawn
+            .iter()
+            .filter(|(key, _)| key.starts_with(b"{p}"))
+            .map(|(_, times)| times)
+            .sum();
+        assert!((18_000..26_000).contains(&tagged), "{tagged} of 40000");
+        let most = drawn.values().max().expect("some");
+        assert!(*most < 200, "one came {most} times, and 20 is the mean");
+    }
+}
+
+#[test]
+fn a_random_key_is_found_among_many_that_have_expired() {
+    let cache = cache(256 << 20, None, PolicyKind::Lru);
+    for n in 0..5000 {
+        let operation = Operation::Set {
+            value: Value::from_slice(b"1"),
+            expiry: Expiry::At(10),
+            precondition: Precondition::NONE,
+        };
+        let key = format!("key{n}");
+        let key = key.as_bytes();
+        cache.execute(&Command { key, operation }, 1, |_| ());
+    }
+    for random in 0..50 {
+        assert!(cache.random_key(random, 1).is_some());
+        assert_eq!(cache.random_key(random, 10), None, "all have expired");
+    }
+    set(&cache, "one", b"1").expect("room");
+    for random in 0..50 {
+        assert_eq!(cache.random_key(random, 10), Some(b"one".to_vec()));
+    }
+}
+
+#[test]
+fn a_footprint_says_what_an_item_takes_and_is_no_use_of_it() {
+    for policy in PolicyKind::ALL {
+        let cache = cache(1 << 20, Some(2), policy);
+        set(&cache, "a", &[0; 100]).expect("room");
+        set(&cache, "b", &vec![0; 100_000]).expect("room");
+        assert!(has(&cache, "b"));
+        assert_eq!(cache.footprint(b"c", 1), None);
+        let lfu = policy == PolicyKind::Lfu;
+        for _ in 0..5 {
+            let a = cache.footprint(b"a", 1).expect("it is there");
+            assert!((121..140).contains(&a.record_bytes), "{a:?}");
+            assert_eq!(a.uses, lfu.then_some(1));
+        }
+        let b = cache.footprint(b"b", 1).expect("it is there");
+        assert!((100_001..100_100).contains(&b.record_bytes), "{b:?}");
+        assert_eq!(b.uses, lfu.then_some(2));
+        set(&cache, "d", b"1").expect("room");
+        if matches!(policy, PolicyKind::Lru | PolicyKind::Lfu) {
+            assert!(!has(&cache, "a"), "{policy}: it was not used");
+        }
+    }
 }
 
 #[test]
