@@ -6,7 +6,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use henge_engine::compress::{Algorithm, Compressor, Decompressor, Settings, Skipped};
-use henge_wire::{Data, Encoding, Item, Value, Version};
+use henge_wire::{Data, DataType, Encoding, Item, Value, Version};
 
 use crate::metrics::counters::add;
 use crate::net::data_thread::Local;
@@ -59,6 +59,7 @@ impl fmt::Display for ValueError {
 /// An item, copied out of the cache.
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
+    data_type: DataType,
     pub(crate) data: Bytes,
     pub(crate) encoding: Encoding,
     pub(crate) raw_len: u32,
@@ -72,6 +73,7 @@ impl Found {
     /// Copies; what is shared, by reference count.
     pub(crate) fn copy(item: &Item<'_>) -> Self {
         Self {
+            data_type: item.value.data_type,
             data: item.value.data.to_bytes(),
             encoding: item.value.encoding,
             raw_len: item.value.raw_len,
@@ -85,6 +87,7 @@ impl Found {
     /// The value as it is stored, for another key; large data by reference.
     pub(crate) fn stored(&self) -> Value<'_> {
         Value {
+            data_type: self.data_type,
             data: data(&self.data),
             encoding: self.encoding,
             raw_len: self.raw_len,
@@ -151,6 +154,7 @@ impl Encoded {
     /// As the engine takes it.
     pub(crate) fn value<'a>(&'a self, content_type: Option<&'a str>) -> Value<'a> {
         Value {
+            data_type: DataType::String,
             data: data(&self.data),
             encoding: self.encoding,
             raw_len: self.raw_len,

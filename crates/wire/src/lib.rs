@@ -2,6 +2,7 @@
 //! and slots that both speak of. Bytes in, bytes out; this crate knows no socket, clock, lock or engine.
 
 mod command;
+mod long_double;
 mod mutation;
 pub mod resp;
 mod slot;
@@ -10,10 +11,11 @@ mod value;
 mod version;
 
 pub use command::{Command, Expiry, Item, Match, Operation, Precondition, Refusal, Reply};
+pub use long_double::LongDouble;
 pub use mutation::{Effect, Mutation};
 pub use slot::{PARTITIONS, Partition, SLOTS, Slot};
 pub use transaction::{Condition, Guard, Outcome, Transaction};
-pub use value::{Data, Encoding, Value};
+pub use value::{Data, DataType, Encoding, Value};
 pub use version::{ParseVersionError, Version};
 
 /// The longest key, in bytes. A key's length fits 16 bits on every wire, and a key costs no more than a small value.

@@ -1,4 +1,4 @@
-//! `Value`: bytes, how they are encoded, and what the client said they are. Compressing them is the engine's; this file
+//! `Value`: bytes, of which type and how encoded, and what the client said they are. Compressing them is the engine's; this file
 //! only carries the result.
 
 use bytes::Bytes;
@@ -29,6 +29,23 @@ impl Encoding {
             Self::Gzip => "gzip",
             Self::Zstd => "zstd",
             Self::Lz4 => "lz4",
+        }
+    }
+}
+
+/// What a value is, as commands see it: one for another type finds the wrong type, and is refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
+pub enum DataType {
+    /// Bytes.
+    #[default]
+    String,
+}
+
+impl DataType {
+    /// The name that Redis gives it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::String => "string",
         }
     }
 }
@@ -69,6 +86,8 @@ impl Deref for Data<'_> {
 /// What is stored under a key.
 #[derive(Clone, Debug)]
 pub struct Value<'a> {
+    /// What the bytes are, once decoded.
+    pub data_type: DataType,
     /// The bytes, encoded as `encoding` says.
     pub data: Data<'a>,
     /// How `data` is encoded.
@@ -82,13 +101,14 @@ pub struct Value<'a> {
 }
 
 impl<'a> Value<'a> {
-    /// A plain value that is not encoded.
+    /// A plain string that is not encoded.
     ///
     /// # Panics
     /// If it is 4 GiB or longer; the limits of every protocol are below that.
     pub fn raw(data: Data<'a>) -> Self {
         let raw_len = u32::try_from(data.len()).expect("limits keep values below 4 GiB");
         Self {
+            data_type: DataType::String,
             data,
             encoding: Encoding::Raw,
             raw_len,
@@ -97,7 +117,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A plain value from borrowed bytes.
+    /// A plain string from borrowed bytes.
     pub fn from_slice(bytes: &'a [u8]) -> Self {
         Self::raw(Data::Slice(bytes))
     }

@@ -8,7 +8,7 @@ use crate::budget::Turn;
 use crate::decide::{Decision, decide};
 use crate::record::{Body, Content, Shape};
 use bytes::Bytes;
-use henge_wire::{Data, Encoding, Operation, Reply, Value, Version};
+use henge_wire::{Data, DataType, Encoding, Operation, Reply, Value, Version};
 
 impl Shard {
     pub(super) fn write(
@@ -228,6 +228,7 @@ impl Shard {
             unreachable!("it is no tombstone");
         };
         Copied {
+            data_type: value.data_type,
             data: value.data.to_bytes(),
             content_type: value.content_type.map(str::to_owned),
             encoding: value.encoding,
@@ -321,6 +322,7 @@ impl<'a> Target<'a> {
 
 /// A value with a life of its own.
 pub(super) struct Copied {
+    data_type: DataType,
     data: Bytes,
     content_type: Option<String>,
     encoding: Encoding,
@@ -331,6 +333,7 @@ pub(super) struct Copied {
 impl Copied {
     pub(super) fn value(&self) -> Value<'_> {
         Value {
+            data_type: self.data_type,
             data: Data::Shared(self.data.clone()),
             encoding: self.encoding,
             raw_len: self.raw_len,

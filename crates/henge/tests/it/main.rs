@@ -9,3 +9,4 @@ mod observe;
 mod raw;
 mod readme;
 mod refusals;
+mod side_by_side;
