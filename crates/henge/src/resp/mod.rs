@@ -5,7 +5,6 @@ mod call;
 mod clients;
 mod commands;
 mod connection;
-mod help;
 mod pause;
 mod pipeline;
 mod server;

@@ -179,16 +179,16 @@ fn change(
             precondition,
         }
     };
-    call.on_key(1, operation, changed)
+    run(call, operation)
 }
 
-fn changed(reply: Reply<'_>) -> Result<Changed, ErrorReply> {
-    match reply {
+fn run(call: &Call<'_>, operation: Operation<'_>) -> Result<Changed, ErrorReply> {
+    call.on_key(1, operation, |reply| match reply {
         Reply::Missing => Ok(Changed::Missing),
         Reply::Refused(Refusal::PreconditionFailed(_)) => Ok(Changed::RaceLost),
         Reply::Refused(refusal) => Err(ErrorReply::of(refusal)),
         _ => Ok(Changed::Yes),
-    }
+    })
 }
 
 /// The version of the call's key, and its deadline.
@@ -208,6 +208,10 @@ fn in_version(version: &Version) -> Precondition<'_> {
 
 /// When a deadline is set, by the one that there is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a word that may be given"
+)]
 struct Options {
     /// `NX`: only if there is none.
     none: bool,
@@ -231,13 +235,11 @@ impl Options {
             ]
             .into_iter()
             .find(|(word, _)| call.is(index, word));
-            match option {
-                Some((_, is_given)) => *is_given = true,
-                None => {
-                    let word = String::from_utf8_lossy(call.word(index));
-                    return Err(ErrorReply::new(format!("ERR Unsupported option {word}")));
-                }
-            }
+            let Some((_, is_given)) = option else {
+                let word = String::from_utf8_lossy(call.word(index));
+                return Err(ErrorReply::new(format!("ERR Unsupported option {word}")));
+            };
+            *is_given = true;
         }
         if options.none && (options.some || options.later || options.earlier) {
             return Err(ErrorReply::fixed(
@@ -273,7 +275,7 @@ fn persist(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
             expiry: Expiry::Never,
             precondition: in_version(&version),
         };
-        match call.on_key(1, operation, changed)? {
+        match run(call, operation)? {
             Changed::Yes => break true,
             Changed::Missing => break false,
             Changed::RaceLost => {}
@@ -284,11 +286,13 @@ fn persist(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
 }
 
 fn ttl(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
-    tell(call, |deadline, now_ms| to_seconds(deadline - now_ms))
+    tell(call, |deadline, now_ms| {
+        to_seconds(deadline.saturating_sub(now_ms))
+    })
 }
 
 fn pttl(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
-    tell(call, |deadline, now_ms| deadline - now_ms)
+    tell(call, u64::saturating_sub)
 }
 
 fn expiretime(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {

@@ -1,7 +1,7 @@
 //! `MEMORY`: what is taken by one key, and its family's other commands. What the node takes in all it asks of others.
 
+use super::help;
 use crate::resp::call::{Call, ErrorReply, Flow};
-use crate::resp::help::help;
 use crate::resp::table::{Group, Keys, Permission, Run, Spec, flag};
 
 pub(in crate::resp) const COMMANDS: &[Spec] = &[Spec {
@@ -16,19 +16,7 @@ pub(in crate::resp) const COMMANDS: &[Spec] = &[Spec {
     complexity: "That of the subcommand",
     summary: "Says what memory is used for",
     run: Run::Family(&[
-        Spec {
-            name: "memory|help",
-            syntax: "",
-            arity: 2,
-            flags: flag::LOADING | flag::STALE,
-            keys: Keys::NONE,
-            permission: Permission::Connection,
-            group: Group::Server,
-            since: "4.0.0",
-            complexity: "O(1)",
-            summary: "Lists the subcommands",
-            run: Run::Handler(help),
-        },
+        help::definition("memory|help", Group::Server, "4.0.0"),
         Spec {
             name: "memory|usage",
             syntax: "key [SAMPLES count]",

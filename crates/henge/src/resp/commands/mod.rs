@@ -1,9 +1,19 @@
 //! The commands, each defined and run in the file of its kind. A type of data has one file, or one for each family of its
 //! commands; another type is another file and another line here.
 
+#![expect(
+    clippy::unnecessary_wraps,
+    reason = "handlers are of one type, though many never refuse"
+)]
+
+mod aside;
+mod client;
+mod client_filter;
 mod connection;
 mod expiry;
 mod flush;
+mod hello;
+mod help;
 mod keys;
 mod memory;
 mod object;
@@ -14,9 +24,11 @@ mod strings;
 use super::table::Spec;
 
 /// The definitions of all files.
-pub(super) const ALL: [&[Spec]; 9] = [
+pub(super) const ALL: &[&[Spec]] = &[
     strings::COMMANDS,
     connection::COMMANDS,
+    hello::COMMANDS,
+    client::COMMANDS,
     keys::COMMANDS,
     expiry::COMMANDS,
     scan::COMMANDS,

@@ -3,8 +3,8 @@
 use henge_wire::resp::request::integer;
 use henge_wire::{Encoding, Item, Operation, Reply};
 
+use super::help;
 use crate::resp::call::{Call, ErrorReply, Flow};
-use crate::resp::help::help;
 use crate::resp::table::{Group, Keys, Permission, Run, Spec, flag};
 
 pub(in crate::resp) const COMMANDS: &[Spec] = &[Spec {
@@ -45,19 +45,7 @@ pub(in crate::resp) const COMMANDS: &[Spec] = &[Spec {
             summary: "Says how often a key was used, where eviction goes by that",
             run: Run::Handler(freq),
         },
-        Spec {
-            name: "object|help",
-            syntax: "",
-            arity: 2,
-            flags: flag::LOADING | flag::STALE,
-            keys: Keys::NONE,
-            permission: Permission::Connection,
-            group: Group::Generic,
-            since: "6.2.0",
-            complexity: "O(1)",
-            summary: "Lists the subcommands",
-            run: Run::Handler(help),
-        },
+        help::definition("object|help", Group::Generic, "6.2.0"),
         Spec {
             name: "object|idletime",
             syntax: "key",
