@@ -66,6 +66,17 @@ impl Client {
         self.wake.notified()
     }
 
+    /// The letters of what holds of it, as Redis has them: `N` for nothing special.
+    pub(crate) fn flags(&self) -> &'static str {
+        let is = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
+        match (is(&self.no_evict), is(&self.no_touch)) {
+            (false, false) => "N",
+            (true, false) => "e",
+            (false, true) => "T",
+            (true, true) => "eT",
+        }
+    }
+
     /// Forgets what the connection has set, but not what it has done.
     pub(crate) fn reset(&self) {
         self.protocol
@@ -94,8 +105,8 @@ impl Clients {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed) + 1;
         let client = Arc::new(Client {
             id,
-            address,
-            local_address,
+            address: canonical(address),
+            local_address: canonical(local_address),
             descriptor,
             since_ms: now_ms,
             active_ms: AtomicU64::new(now_ms),
@@ -128,4 +139,9 @@ impl Clients {
     pub(crate) fn count(&self) -> usize {
         self.connected.lock().len()
     }
+}
+
+/// An IPv4 address as such, also where it came over a socket of both kinds.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }

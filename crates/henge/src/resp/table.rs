@@ -94,19 +94,24 @@ pub(crate) mod flag {
     pub(crate) const UNPAUSED: u16 = 1 << 11;
     /// It is kept out of the slow log, as it may carry secrets.
     pub(crate) const SKIP_SLOWLOG: u16 = 1 << 12;
+    /// It is not for transactions, of which there are none.
+    pub(crate) const NO_MULTI: u16 = 1 << 13;
+    /// It may make its client wait.
+    pub(crate) const BLOCKING: u16 = 1 << 14;
 
     /// The names that clients know, in the order in which they are shown.
-    pub(crate) const NAMES: [(u16, &str); 11] = [
+    pub(crate) const NAMES: [(u16, &str); 12] = [
         (WRITE, "write"),
         (READONLY, "readonly"),
         (DENYOOM, "denyoom"),
         (ADMIN, "admin"),
         (NOSCRIPT, "noscript"),
+        (BLOCKING, "blocking"),
         (LOADING, "loading"),
         (STALE, "stale"),
-        (SKIP_SLOWLOG, "skip_slowlog"),
         (FAST, "fast"),
         (NO_AUTH, "no_auth"),
+        (NO_MULTI, "no_multi"),
         (ALLOW_BUSY, "allow_busy"),
     ];
 }
@@ -212,7 +217,7 @@ const SLOTS: usize = 512;
 const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The table, made of what each file of commands defines.
-pub(crate) static COMMANDS: LazyLock<Table> = LazyLock::new(|| Table::new(&commands::ALL));
+pub(crate) static COMMANDS: LazyLock<Table> = LazyLock::new(|| Table::new(commands::ALL));
 
 impl Table {
     fn new(parts: &[&'static [Spec]]) -> Self {
@@ -269,6 +274,14 @@ impl Table {
                 None => return None,
             }
         }
+    }
+
+    /// The number of a command or subcommand of the table.
+    pub(crate) fn number_of(&self, spec: &'static Spec) -> Option<u16> {
+        self.entries
+            .iter()
+            .find(|entry| std::ptr::eq(entry.spec, spec))
+            .map(|entry| entry.number)
     }
 
     /// A subcommand's own entry.

@@ -1,21 +1,107 @@
-//! Commands about the connection itself.
+//! Commands about the connection itself: is it there, who speaks, which database, and its end. The greeting of RESP3 clients
+//! stands in `hello`, what clients may know and do about each other in `client`.
+
+use henge_wire::resp::request::integer;
 
 use crate::resp::call::{Call, ErrorReply, Flow};
 use crate::resp::table::{Group, Keys, Permission, Run, Spec, flag};
 
-pub(in crate::resp) const COMMANDS: &[Spec] = &[Spec {
-    name: "ping",
-    syntax: "[message]",
-    arity: -1,
-    flags: flag::FAST,
-    keys: Keys::NONE,
-    permission: Permission::Connection,
-    group: Group::Connection,
-    since: "1.0.0",
-    complexity: "O(1)",
-    summary: "Answers PONG, or the message",
-    run: Run::Handler(ping),
-}];
+pub(in crate::resp) const COMMANDS: &[Spec] = &[
+    Spec {
+        name: "ping",
+        syntax: "[message]",
+        arity: -1,
+        flags: flag::FAST,
+        keys: Keys::NONE,
+        permission: Permission::Connection,
+        group: Group::Connection,
+        since: "1.0.0",
+        complexity: "O(1)",
+        summary: "Answers PONG, or the message",
+        run: Run::Handler(ping),
+    },
+    Spec {
+        name: "echo",
+        syntax: "message",
+        arity: 2,
+        flags: flag::LOADING | flag::STALE | flag::FAST,
+        keys: Keys::NONE,
+        permission: Permission::Connection,
+        group: Group::Connection,
+        since: "1.0.0",
+        complexity: "O(1)",
+        summary: "Answers the message",
+        run: Run::Handler(echo),
+    },
+    Spec {
+        name: "auth",
+        syntax: "[username] password",
+        arity: -2,
+        flags: flag::NOSCRIPT
+            | flag::LOADING
+            | flag::STALE
+            | flag::FAST
+            | flag::NO_AUTH
+            | flag::ALLOW_BUSY
+            | flag::SKIP_SLOWLOG,
+        keys: Keys::NONE,
+        permission: Permission::Connection,
+        group: Group::Connection,
+        since: "1.0.0",
+        complexity: "O(1)",
+        summary: "Says who the client is",
+        run: Run::Handler(auth),
+    },
+    Spec {
+        name: "select",
+        syntax: "index",
+        arity: 2,
+        flags: flag::LOADING | flag::STALE | flag::FAST | flag::ALLOW_BUSY,
+        keys: Keys::NONE,
+        permission: Permission::Connection,
+        group: Group::Connection,
+        since: "1.0.0",
+        complexity: "O(1)",
+        summary: "Chooses a database; there is one, number 0",
+        run: Run::Handler(select),
+    },
+    Spec {
+        name: "quit",
+        syntax: "",
+        arity: -1,
+        flags: flag::NOSCRIPT
+            | flag::LOADING
+            | flag::STALE
+            | flag::FAST
+            | flag::NO_AUTH
+            | flag::ALLOW_BUSY,
+        keys: Keys::NONE,
+        permission: Permission::Connection,
+        group: Group::Connection,
+        since: "1.0.0",
+        complexity: "O(1)",
+        summary: "Ends the connection after its reply",
+        run: Run::Handler(quit),
+    },
+    Spec {
+        name: "reset",
+        syntax: "",
+        arity: 1,
+        flags: flag::NOSCRIPT
+            | flag::LOADING
+            | flag::STALE
+            | flag::FAST
+            | flag::NO_AUTH
+            | flag::ALLOW_BUSY,
+        keys: Keys::NONE,
+        permission: Permission::Connection,
+        group: Group::Connection,
+        since: "6.2.0",
+        complexity: "O(1)",
+        summary: "Makes the connection what it was when it was new",
+        run: Run::Handler(reset),
+    },
+];
 
 fn ping(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     match call.words.len() {
@@ -23,5 +109,60 @@ fn ping(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
         2 => call.out.bulk(call.word(1)),
         _ => return Err(ErrorReply::wrong_arity(call.spec.name)),
     }
+    Ok(Flow::Done)
+}
+
+fn echo(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
+    call.out.bulk(call.word(1));
+    Ok(Flow::Done)
+}
+
+fn auth(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
+    match call.words.len() {
+        2 => return Err(NO_PASSWORD),
+        3 => log_in(call.word(1))?,
+        _ => return Err(ErrorReply::SYNTAX),
+    }
+    call.out.ok();
+    Ok(Flow::Done)
+}
+
+/// A password alone is the default user's, who has none.
+const NO_PASSWORD: ErrorReply = ErrorReply::fixed(
+    "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?",
+);
+
+/// The one user that there is, as whom every connection begins.
+pub(super) const DEFAULT_USER: &str = "default";
+
+/// Says whether somebody may be this user. Nobody needs a password, so any will do, as in Redis without one.
+pub(super) fn log_in(user: &[u8]) -> Result<(), ErrorReply> {
+    if user == DEFAULT_USER.as_bytes() {
+        Ok(())
+    } else {
+        Err(ErrorReply::fixed(
+            "WRONGPASS invalid username-password pair or user is disabled.",
+        ))
+    }
+}
+
+fn select(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
+    let index = integer(call.word(1)).and_then(|index| i32::try_from(index).ok());
+    match index {
+        Some(0) => call.out.ok(),
+        Some(_) => return Err(ErrorReply::fixed("ERR DB index is out of range")),
+        None => return Err(ErrorReply::NOT_AN_INTEGER),
+    }
+    Ok(Flow::Done)
+}
+
+fn quit(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
+    call.out.ok();
+    Ok(Flow::Close)
+}
+
+fn reset(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
+    call.session.reset();
+    call.out.simple("RESET");
     Ok(Flow::Done)
 }

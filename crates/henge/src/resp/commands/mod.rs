@@ -1,11 +1,28 @@
 //! The commands, each defined and run in the file of its kind. A type of data has one file, or one for each family of its
 //! commands; another type is another file and another line here.
 
+#![expect(
+    clippy::unnecessary_wraps,
+    reason = "handlers are of one type, though many never refuse"
+)]
+
+mod aside;
 mod bits;
+mod client;
+mod client_filter;
 mod connection;
 mod counters;
+mod expiry;
+mod flush;
+mod hello;
+mod help;
+mod keys;
 mod many;
+mod memory;
+mod object;
 mod ranges;
+mod rename;
+mod scan;
 mod set_options;
 mod steps;
 mod strings;
@@ -13,11 +30,20 @@ mod strings;
 use super::table::Spec;
 
 /// The definitions of all files.
-pub(super) const ALL: [&[Spec]; 6] = [
+pub(super) const ALL: &[&[Spec]] = &[
     strings::COMMANDS,
     counters::COMMANDS,
     ranges::COMMANDS,
     many::COMMANDS,
     bits::COMMANDS,
     connection::COMMANDS,
+    hello::COMMANDS,
+    client::COMMANDS,
+    keys::COMMANDS,
+    expiry::COMMANDS,
+    scan::COMMANDS,
+    rename::COMMANDS,
+    object::COMMANDS,
+    memory::COMMANDS,
+    flush::COMMANDS,
 ];

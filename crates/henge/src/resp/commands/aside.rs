@@ -1,0 +1,13 @@
+//! Work that takes longer than a data thread should give to one command: it is done by the blocking pool, and other
+//! connections go on in the meantime.
+
+use crate::resp::call::ErrorReply;
+
+/// Does the work elsewhere.
+pub(super) async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ErrorReply> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| ErrorReply::fixed("ERR the node is stopping"))
+}
