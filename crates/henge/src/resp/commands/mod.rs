@@ -7,18 +7,24 @@
 )]
 
 mod aside;
+mod bits;
 mod client;
 mod client_filter;
 mod connection;
+mod counters;
 mod expiry;
 mod flush;
 mod hello;
 mod help;
 mod keys;
+mod many;
 mod memory;
 mod object;
+mod ranges;
 mod rename;
 mod scan;
+mod set_options;
+mod steps;
 mod strings;
 
 use super::table::Spec;
@@ -26,6 +32,10 @@ use super::table::Spec;
 /// The definitions of all files.
 pub(super) const ALL: &[&[Spec]] = &[
     strings::COMMANDS,
+    counters::COMMANDS,
+    ranges::COMMANDS,
+    many::COMMANDS,
+    bits::COMMANDS,
     connection::COMMANDS,
     hello::COMMANDS,
     client::COMMANDS,
