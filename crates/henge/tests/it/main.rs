@@ -5,6 +5,7 @@ mod client;
 mod eviction;
 mod hostile;
 mod http_api;
+mod keyspace;
 mod life;
 mod observe;
 mod raw;

@@ -39,7 +39,7 @@ use henge::Node;
 use crate::client::{DEADLINE, node};
 
 /// The protocols that tables are run in.
-const PROTOCOLS: &[u8] = &[2];
+const PROTOCOLS: &[u8] = &[2, 3];
 
 /// The longest value, on both sides: the least that valkey can be set to, so that what lies past it costs little.
 pub(crate) const VALUE_BYTES: usize = 1024 * 1024;
@@ -47,6 +47,14 @@ pub(crate) const VALUE_BYTES: usize = 1024 * 1024;
 #[test]
 fn strings() {
     tables(include_str!("side_by_side/strings.txt"));
+    tables(include_str!("side_by_side/counters.txt"));
+    tables(include_str!("side_by_side/ranges.txt"));
+    tables(include_str!("side_by_side/many.txt"));
+}
+
+#[test]
+fn bits() {
+    tables(include_str!("side_by_side/bits.txt"));
 }
 
 /// Runs the tables of a file in both protocols. Panics with all lines that were answered otherwise.

@@ -1,4 +1,4 @@
-//! `MEMORY`: what memory is used for. What one key takes stands beside it.
+//! `MEMORY`: what memory is used for, in all and by one key.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -77,6 +77,19 @@ const FAMILY: &[Spec] = &[
         complexity: "O(N) where N is the number of segments of memory",
         summary: "Gives back what deleted and expired items have left",
         run: Run::Handler(purge),
+    },
+    Spec {
+        name: "memory|usage",
+        syntax: "key [SAMPLES count]",
+        arity: -3,
+        flags: flag::READONLY,
+        keys: Keys::new(2, 2, 1),
+        permission: Permission::Read,
+        group: Group::Server,
+        since: "4.0.0",
+        complexity: "O(1)",
+        summary: "Says how many bytes a key takes with its value and its part of the index",
+        run: Run::Handler(usage),
     },
     help::definition("memory|help", Group::Server, "4.0.0"),
 ];
@@ -282,4 +295,26 @@ fn purge(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
         out.ok();
         Ok(())
     })
+}
+
+fn usage(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
+    let mut index = 3;
+    while index < call.words.len() {
+        // How many parts of a value to look at: a string has one.
+        if !call.is(index, "samples") || index + 1 == call.words.len() {
+            return Err(ErrorReply::SYNTAX);
+        }
+        if call.integer(index + 1)? < 0 {
+            return Err(ErrorReply::SYNTAX);
+        }
+        index += 2;
+    }
+    match call.cache().footprint(call.word(2), call.now_ms) {
+        Some(footprint) => {
+            let bytes = footprint.record_bytes + footprint.table_bytes;
+            call.out.integer(i64::try_from(bytes).unwrap_or(i64::MAX));
+        }
+        None => call.out.null(),
+    }
+    Ok(Flow::Done)
 }
