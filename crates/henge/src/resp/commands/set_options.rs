@@ -180,7 +180,7 @@ fn at_ms(unit: Unit, given: i64, now_ms: u64) -> Option<u64> {
         Unit::UnixSeconds => given.checked_mul(1000)?,
         Unit::UnixMilliseconds => given,
     };
-    (at_ms <= i64::MAX as u64).then_some(at_ms)
+    i64::try_from(at_ms).is_ok().then_some(at_ms)
 }
 
 #[cfg(test)]
