@@ -342,7 +342,7 @@ impl Pipeline {
                 return Some(Stop::Paused { until_ms });
             }
         }
-        let time_it = time_each || !spec.is(flag::FAST);
+        let time_it = time_each || !spec.is(flag::FAST | flag::BRIEF);
         if time_it {
             clock.settle(untimed, &self.local);
         }
