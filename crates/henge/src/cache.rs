@@ -476,6 +476,11 @@ impl Cache {
         self.pool.withheld()
     }
 
+    /// The bytes that may be charged.
+    pub fn limit_bytes(&self) -> u64 {
+        self.pool.limit_bytes()
+    }
+
     /// The bytes charged now.
     pub fn charged_bytes(&self) -> u64 {
         self.shards.iter().map(|s| s.0.lock().charged_bytes()).sum()

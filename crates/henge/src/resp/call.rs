@@ -49,8 +49,9 @@ impl ErrorReply {
     pub(crate) const TOO_LARGE: Self =
         Self::fixed("OOM the item is larger than cache.max_size_bytes can hold");
     pub(crate) const KEY_TOO_LONG: Self = Self::fixed("ERR a key has at most 65536 bytes");
+    /// Redis names its own setting in it; ours is `limits.max_value_bytes`.
     pub(crate) const VALUE_TOO_LONG: Self =
-        Self::fixed("ERR string exceeds maximum allowed size (limits.max_value_bytes)");
+        Self::fixed("ERR string exceeds maximum allowed size (proto-max-bulk-len)");
     pub(crate) const REPLY_TOO_LONG: Self = Self::fixed(
         "ERR the reply would hold more than limits.max_inflight_bytes leaves; ask for less at a time",
     );

@@ -6,6 +6,7 @@ mod client;
 mod eviction;
 mod hostile;
 mod http_api;
+mod keyspace;
 mod life;
 mod observe;
 mod raw;
