@@ -38,6 +38,8 @@ pub(crate) enum Answer {
     Ok,
     Null,
     Integer(i64),
+    /// A length, as an integer.
+    Count(usize),
     Bulk(Bytes),
 }
 
@@ -170,6 +172,7 @@ impl Call<'_> {
                 Answer::Ok => out.ok(),
                 Answer::Null => out.null(),
                 Answer::Integer(value) => out.integer(value),
+                Answer::Count(value) => out.count(value),
                 Answer::Bulk(value) => out.bulk_shared(value),
             }
             Ok(())

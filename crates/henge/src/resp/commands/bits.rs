@@ -181,9 +181,10 @@ impl Span {
             true if !call.is(at + 2, "BYTE") => return Err(ErrorReply::SYNTAX),
             _ => false,
         };
-        let end = match has(at + 1) {
-            true => Some(call.integer(at + 1)?),
-            false => None,
+        let end = if has(at + 1) {
+            Some(call.integer(at + 1)?)
+        } else {
+            None
         };
         Ok(Self {
             start,

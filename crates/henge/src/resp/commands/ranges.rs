@@ -98,10 +98,13 @@ fn part(start: i64, end: i64, len: usize) -> Range<usize> {
 /// The first position and the last of a range that is given by two, in something of this length; none if it is empty. What
 /// is beyond an end is that end.
 pub(super) fn included(start: i64, end: i64, len: usize) -> Option<(usize, usize)> {
-    let len = len as i64;
+    let len = i64::try_from(len).unwrap_or(i64::MAX);
     let from_start = |at: i64| if at < 0 { (at + len).max(0) } else { at };
     let (start, end) = (from_start(start), from_start(end).min(len - 1));
-    (start <= end).then_some((start as usize, end as usize))
+    if start > end {
+        return None;
+    }
+    usize::try_from(start).ok().zip(usize::try_from(end).ok())
 }
 
 fn setrange(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
@@ -112,7 +115,7 @@ fn setrange(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     call.update(Operation::Peek, move |current| {
         let value = current.map_or(&[][..], |current| &current.value);
         if part.is_empty() {
-            return Ok((Change::None, Answer::Integer(value.len() as i64)));
+            return Ok((Change::None, Answer::Count(value.len())));
         }
         let end = offset.saturating_add(part.len());
         if end > limit {
@@ -122,7 +125,7 @@ fn setrange(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
         changed.extend_from_slice(value);
         changed.resize(value.len().max(end), 0);
         changed[offset..end].copy_from_slice(&part);
-        let answer = Answer::Integer(changed.len() as i64);
+        let answer = Answer::Count(changed.len());
         let change = Change::Put {
             value: changed.into(),
             expiry: Expiry::Keep,

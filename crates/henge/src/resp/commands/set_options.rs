@@ -180,7 +180,7 @@ fn at_ms(unit: Unit, given: i64, now_ms: u64) -> Option<u64> {
         Unit::UnixSeconds => given.checked_mul(1000)?,
         Unit::UnixMilliseconds => given,
     };
-    (at_ms <= i64::MAX as u64).then_some(at_ms)
+    i64::try_from(at_ms).is_ok().then_some(at_ms)
 }
 
 #[cfg(test)]
@@ -191,23 +191,24 @@ mod tests {
     fn deadlines_stay_within_63_bits() {
         const MOST: i64 = i64::MAX;
         for (unit, given, expected) in [
-            (Unit::Seconds, 1, Some(1_005)),
-            (Unit::Milliseconds, 1, Some(6)),
+            (Unit::Seconds, 1, Some(2_000)),
+            (Unit::Milliseconds, 1, Some(1_001)),
             (Unit::UnixSeconds, 1, Some(1_000)),
             (Unit::UnixMilliseconds, 1, Some(1)),
             (Unit::Seconds, 0, None),
             (Unit::UnixMilliseconds, 0, None),
             (Unit::Milliseconds, -1, None),
             (Unit::Seconds, MOST / 1000, None),
-            (Unit::Seconds, MOST / 1000 - 1, Some(MOST as u64 - 802)),
-            (Unit::UnixSeconds, MOST / 1000, Some(MOST as u64 - 807)),
+            (Unit::Seconds, MOST / 1000 - 1, Some(MOST - 807)),
+            (Unit::UnixSeconds, MOST / 1000, Some(MOST - 807)),
             (Unit::UnixSeconds, MOST / 1000 + 1, None),
-            (Unit::Milliseconds, MOST - 5, Some(MOST as u64)),
-            (Unit::Milliseconds, MOST - 4, None),
-            (Unit::UnixMilliseconds, MOST, Some(MOST as u64)),
+            (Unit::Milliseconds, MOST - 1_000, Some(MOST)),
+            (Unit::Milliseconds, MOST - 999, None),
+            (Unit::UnixMilliseconds, MOST, Some(MOST)),
             (Unit::Seconds, MOST, None),
         ] {
-            assert_eq!(at_ms(unit, given, 5), expected, "{unit:?} {given}");
+            let expected = expected.and_then(|at_ms| u64::try_from(at_ms).ok());
+            assert_eq!(at_ms(unit, given, 1_000), expected, "{unit:?} {given}");
         }
     }
 }

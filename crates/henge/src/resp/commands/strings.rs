@@ -202,10 +202,7 @@ fn set(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
         value,
         options.lifetime.expiry(),
         precondition,
-        |out, done| match done {
-            true => out.ok(),
-            false => out.null(),
-        },
+        |out, done| if done { out.ok() } else { out.null() },
     )
 }
 
@@ -389,7 +386,7 @@ fn append(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
                 expiry: Expiry::Keep,
             },
         };
-        Ok((change, Answer::Integer(len as i64)))
+        Ok((change, Answer::Count(len)))
     })
 }
 
