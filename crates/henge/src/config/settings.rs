@@ -99,6 +99,9 @@ settings! {
         /// Where to listen: `:8080` or `8080` on all interfaces, `127.0.0.1:8080`, `[::1]:8080` or `localhost:8080` on
         /// one. Port 0 takes any that is free.
         restart listen: ListenAddress = ListenAddress::all_interfaces(8080);
+        /// Another address, of the same form, that speaks the Redis protocol only; "none" for none. `server.listen` speaks it
+        /// as well, beside HTTP.
+        restart resp_listen: Option<ListenAddress> = None;
         /// How long a node that was told to stop waits for requests in flight. 0 waits for none; an hour at most, as
         /// every supervisor has killed it by then.
         reload shutdown_timeout_ms: u64 = 10_000, within 0..=HOUR_MS;
@@ -122,7 +125,7 @@ settings! {
         /// none could take no write; at most what a TOML integer can say.
         reload max_items: Option<u64> = None, within 1..=i64::MAX.unsigned_abs();
         /// Which item a full cache evicts: the least recently used, the least frequently used, the one that expires first,
-        /// or any.
+        /// any, or what S3-FIFO, SIEVE or W-TinyLFU say, which also hold against scans.
         restart policy: PolicyKind = PolicyKind::Lru;
         /// How often expired items are swept away. At most a minute, so that their memory is not held for long; at
         /// least 1, as 0 would sweep without a pause.
@@ -344,6 +347,11 @@ mod tests {
             &["", "70000", "localhost", "::1:80"],
         ),
         (
+            "server.resp_listen",
+            &[(":6379", "\":6379\""), ("none", "\"none\"")],
+            &["", "70000", "localhost"],
+        ),
+        (
             "server.shutdown_timeout_ms",
             &[("0", "0"), ("3600000", "3600000")],
             &["-1", "3600001", "10s", "1.5", ""],
@@ -553,7 +561,7 @@ mod tests {
             .expect_err("no such policy");
         assert_eq!(
             error.to_string(),
-            "cache.policy: found the text \"lruu\", expected one of lru, lfu, ttl, random; did you mean \"lru\"?"
+            "cache.policy: found the text \"lruu\", expected one of lru, lfu, ttl, random, s3fifo, sieve, wtinylfu; did you mean \"lru\"?"
         );
     }
 }
