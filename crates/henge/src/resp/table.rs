@@ -86,16 +86,14 @@ pub(crate) mod flag {
     pub(crate) const NO_AUTH: u16 = 1 << 7;
     /// It takes about as long whatever there is.
     pub(crate) const FAST: u16 = 1 << 8;
-    /// Its keys depend on its arguments.
-    pub(crate) const MOVABLE_KEYS: u16 = 1 << 9;
+    /// It is not for transactions, of which there are none.
+    pub(crate) const NO_MULTI: u16 = 1 << 9;
     /// It may be sent while transactions are built, of which there are none.
     pub(crate) const ALLOW_BUSY: u16 = 1 << 10;
     /// It is run also while clients are paused.
     pub(crate) const UNPAUSED: u16 = 1 << 11;
     /// It is kept out of the slow log, as it may carry secrets.
     pub(crate) const SKIP_SLOWLOG: u16 = 1 << 12;
-    /// It is not for transactions, of which there are none.
-    pub(crate) const NO_MULTI: u16 = 1 << 13;
     /// It may make its client wait.
     pub(crate) const BLOCKING: u16 = 1 << 14;
 
@@ -191,13 +189,6 @@ impl Spec {
     /// The last part of its name.
     pub(crate) fn own_name(&self) -> &'static str {
         self.name.rsplit('|').next().unwrap_or(self.name)
-    }
-
-    /// Its subcommand of this name, in any case.
-    pub(crate) fn subcommand(&self, name: &[u8]) -> Option<&'static Self> {
-        self.subcommands()
-            .iter()
-            .find(|spec| spec.own_name().as_bytes().eq_ignore_ascii_case(name))
     }
 }
 
