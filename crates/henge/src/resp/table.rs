@@ -86,14 +86,14 @@ pub(crate) mod flag {
     pub(crate) const NO_AUTH: u16 = 1 << 7;
     /// It takes about as long whatever there is.
     pub(crate) const FAST: u16 = 1 << 8;
+    /// It is not for transactions, of which there are none.
+    pub(crate) const NO_MULTI: u16 = 1 << 9;
     /// It may be sent while transactions are built, of which there are none.
     pub(crate) const ALLOW_BUSY: u16 = 1 << 10;
     /// It is run also while clients are paused.
     pub(crate) const UNPAUSED: u16 = 1 << 11;
     /// It is kept out of the slow log, as it may carry secrets.
     pub(crate) const SKIP_SLOWLOG: u16 = 1 << 12;
-    /// It is not for transactions, of which there are none.
-    pub(crate) const NO_MULTI: u16 = 1 << 13;
     /// It may make its client wait.
     pub(crate) const BLOCKING: u16 = 1 << 14;
 

@@ -13,4 +13,5 @@ mod raw;
 mod readme;
 mod refusals;
 mod resp_hostile;
+mod resp_server;
 mod side_by_side;

@@ -228,7 +228,9 @@ fn write_info(out: &mut Writer<'_>, spec: &Spec) {
 
 fn write_uses(out: &mut Writer<'_>, uses: &[&str]) {
     out.set(uses.len());
-    uses.iter().for_each(|name| out.simple(name));
+    for name in uses {
+        out.simple(name);
+    }
 }
 
 fn docs(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
