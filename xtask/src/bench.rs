@@ -5,8 +5,10 @@ mod arguments;
 mod bare;
 mod churn;
 mod client;
+mod echo;
 mod http;
 mod memory;
+mod peers;
 mod proc;
 mod random;
 mod server;
@@ -45,10 +47,30 @@ const BENCHES: &[Bench] = &[
         options: memory::OPTIONS,
         run: memory::run,
     },
+    Bench {
+        name: "peers",
+        help: "GET and SET over the Redis protocol beside an echo loop, Redis and Valkey, by requests per CPU-second",
+        options: peers::OPTIONS,
+        run: peers::run,
+    },
+    Bench {
+        name: "floor",
+        help: "the same one request at a time, beside the echo loop alone",
+        options: peers::FLOOR_OPTIONS,
+        run: peers::run_floor,
+    },
 ];
 
 /// The bare server is a process of its own, started by `bench http`, so it is a name here and not in the help.
 const BARE: &str = "bare-http";
+/// The echo loop likewise, for `bench peers` and `bench floor`.
+const ECHO: &str = "echo";
+
+/// `cargo xtask bench-peers`, by the name under which docs/performance.md tells of it.
+pub(crate) fn peers(arguments: &[String]) -> ExitCode {
+    let line = [&["peers".to_owned()], arguments].concat();
+    main(&line)
+}
 
 pub(crate) fn main(arguments: &[String]) -> ExitCode {
     let Some((name, rest)) = arguments.split_first() else {
@@ -56,6 +78,8 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
     };
     let result = if name == BARE {
         bare::serve()
+    } else if name == ECHO {
+        echo::serve()
     } else {
         let Some(bench) = BENCHES.iter().find(|bench| bench.name == name) else {
             return usage(&format!("there is no bench {name:?}"));
@@ -88,4 +112,25 @@ fn usage(wrong: &str) -> ExitCode {
 /// Prints the line that `cargo xtask accept` looks for.
 fn print_figure(name: &str, figure: f64) {
     println!("figure {name} {figure:.4}");
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len() % 2 == 1 {
+        values[middle]
+    } else {
+        f64::midpoint(values[middle - 1], values[middle])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle() {
+        assert!((median(vec![3.0, 1.0, 2.0]) - 2.0).abs() < 1e-9);
+        assert!((median(vec![4.0, 1.0, 2.0, 3.0]) - 2.5).abs() < 1e-9);
+    }
 }

@@ -24,8 +24,13 @@ const CHORES: &[Chore] = &[
     },
     Chore {
         name: "bench",
-        help: "drive a henge process and print figures: http, churn, memory",
+        help: "drive a henge process and print figures: http, churn, memory, peers, floor",
         run: bench::main,
+    },
+    Chore {
+        name: "bench-peers",
+        help: "compare with Redis and Valkey; the same as bench peers",
+        run: bench::peers,
     },
     Chore {
         name: "tidy",
@@ -52,7 +57,7 @@ fn main() -> ExitCode {
 fn usage(wrong: &str) -> ExitCode {
     eprintln!("xtask: {wrong}\n\nusage: cargo xtask <chore>\n");
     for chore in CHORES {
-        eprintln!("  {:<8} {}", chore.name, chore.help);
+        eprintln!("  {:<11} {}", chore.name, chore.help);
     }
     ExitCode::from(EXIT_USAGE)
 }

@@ -30,6 +30,8 @@ const MAX_SEGMENTS: usize = 1 << (31 - SEGMENT_SHIFT);
 
 /// Of the processors of today; on one with longer lines the second hint is for nothing.
 const CACHE_LINE_BYTES: usize = 64;
+/// Lines of one block that are asked for ahead: past these the processor has seen the direction by itself.
+const MOST_LINES_AHEAD: usize = 6;
 
 const HOLE: u32 = 1;
 const AFTER_HOLE: u32 = 2;
@@ -286,6 +288,39 @@ impl Arena {
         let segment = self.segments.get(block.segment());
         if let Some(second) = segment.and_then(|bytes| bytes.get(block.byte() + CACHE_LINE_BYTES)) {
             prefetch(second);
+        }
+    }
+
+    /// The words at these offsets of what may be a block, if the handle is within a segment.
+    #[inline]
+    pub(crate) fn peek<const N: usize>(
+        &self,
+        block: Handle,
+        offsets: [usize; N],
+    ) -> Option<[u32; N]> {
+        let bytes = self.segments.get(block.segment())?.get(block.byte()..)?;
+        let mut words = [0; N];
+        for (word, offset) in words.iter_mut().zip(offsets) {
+            let bytes = bytes.get(offset..offset + 4)?;
+            *word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        }
+        Some(words)
+    }
+
+    /// Asks memory for the lines of a block after its first two, some of them: the block's word says how long it is.
+    #[inline]
+    pub(crate) fn prefetch_rest(&self, block: Handle, word: u32) {
+        let Some(bytes) = self.segments.get(block.segment()) else {
+            return;
+        };
+        let end = block.byte() + Self::size_of_word(word) as usize * GRANULE;
+        let mut at = (block.byte() | (CACHE_LINE_BYTES - 1)) + 1 + CACHE_LINE_BYTES;
+        let last = end.min(at + MOST_LINES_AHEAD * CACHE_LINE_BYTES);
+        while at < last {
+            if let Some(byte) = bytes.get(at) {
+                prefetch(byte);
+            }
+            at += CACHE_LINE_BYTES;
         }
     }
 

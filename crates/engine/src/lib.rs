@@ -21,6 +21,6 @@ pub use partition::Progress;
 pub use policy::PolicyKind;
 pub use record::Body;
 pub use shard::{
-    Ahead, Cause, Commit, Footprint, Forgotten, RecordView, Replace, Shard, ShardConfig,
-    ShardStats, Short,
+    Cause, Commit, Footprint, Forgotten, Hint, RecordView, Replace, Shard, ShardConfig, ShardStats,
+    Short,
 };

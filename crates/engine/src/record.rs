@@ -376,11 +376,15 @@ impl Records {
         self.arena.prefetch(at);
     }
 
-    /// Asks memory for the records that a record's links name.
+    /// Asks memory for what is left of a record, and for the records that its links name. The handle may be any.
     #[inline]
     pub(crate) fn prefetch_neighbours(&self, at: Handle) {
-        self.arena.prefetch_start(Links::previous(self, at));
-        self.arena.prefetch_start(Links::next(self, at));
+        let Some([word, previous, next]) = self.arena.peek(at, [0, PREVIOUS, NEXT]) else {
+            return;
+        };
+        self.arena.prefetch_start(Handle(previous));
+        self.arena.prefetch_start(Handle(next));
+        self.arena.prefetch_rest(at, word);
     }
 
     /// Gives the key's bytes.

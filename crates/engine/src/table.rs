@@ -177,29 +177,24 @@ impl Buckets {
         }
     }
 
-    /// Asks memory for the first bucket of a hash.
+    /// Asks memory for the first bucket of a hash, and names it.
     #[inline]
-    pub(crate) fn prefetch(&self, table: &Table, hash: u64) {
-        if table.buckets > 0 {
-            prefetch(self.at(table.bucket(table.place(hash))));
+    pub(crate) fn prefetch(&self, table: &Table, hash: u64) -> Option<u32> {
+        if table.buckets == 0 {
+            return None;
         }
+        let index = table.bucket(table.place(hash));
+        prefetch(self.at(index));
+        Some(index)
     }
 
-    /// Shows the entries of the first bucket of a hash that may have this hash: at most two, as more are chance.
+    /// The first entry of a bucket that may have this hash. The bucket may be any number, and no longer the hash's.
     #[inline]
-    pub(crate) fn candidates(&self, table: &Table, hash: u64, mut each: impl FnMut(Handle)) {
-        if table.buckets == 0 {
-            return;
-        }
-        let bucket = self.at(table.bucket(table.place(hash)));
-        let mut bits = bucket.matches(tag(hash));
-        for _ in 0..2 {
-            if bits == 0 {
-                return;
-            }
-            each(Handle(bucket.handles[bits.trailing_zeros() as usize]));
-            bits &= bits - 1;
-        }
+    pub(crate) fn candidate(&self, bucket: u32, hash: u64) -> Option<Handle> {
+        let chunk = self.chunks.get((bucket / CHUNK) as usize)?;
+        let bucket = &chunk[(bucket % CHUNK) as usize];
+        let bits = bucket.matches(tag(hash));
+        (bits != 0).then(|| Handle(bucket.handles[bits.trailing_zeros() as usize]))
     }
 
     /// Adds an entry that is not there. `hash_of` gives the hash of any entry of the table.

@@ -18,12 +18,21 @@ struct Row {
     capacity: u64,
     requests: usize,
     keys: usize,
-    lru: String,
-    lfu: String,
+    /// The hit ratio of each policy that the table has, in percent.
+    ratios: Vec<(PolicyKind, String)>,
 }
 
+/// The table's columns, and how far below them, in percentage points, a policy of ours may stay: nothing where the order is
+/// exact. The others leave choices open, and the simulator has made its own.
+const COLUMNS: [(&str, PolicyKind, f64); 4] = [
+    ("LRU", PolicyKind::Lru, 0.0),
+    ("LFU", PolicyKind::Lfu, 0.0),
+    ("S3-FIFO", PolicyKind::S3Fifo, 1.5),
+    ("W-TinyLFU", PolicyKind::WTinyLfu, 1.5),
+];
+
 #[test]
-fn exact_orders_reach_the_hit_ratios_of_an_independent_simulator() {
+fn orders_reach_the_hit_ratios_of_an_independent_simulator() {
     let Some(folder) = folder() else { return };
     let rows = rows(&fs::read_to_string(folder.join("README.md")).expect("the traces' README"));
     assert!(!rows.is_empty(), "the README has a table");
@@ -39,14 +48,22 @@ fn exact_orders_reach_the_hit_ratios_of_an_independent_simulator() {
             "{} is not read as the simulator read it",
             row.trace
         );
-        for (policy, expected) in [(PolicyKind::Lru, &row.lru), (PolicyKind::Lfu, &row.lfu)] {
-            let hits = hits(policy, row.capacity, &accesses);
+        for (policy, expected) in &row.ratios {
+            let hits = hits(*policy, row.capacity, &accesses);
             let ratio = format!("{:.2}", 100.0 * hits as f64 / accesses.len() as f64);
             println!(
                 "{:>7} {:>5} {policy}: {ratio:>5}, the simulator {expected:>5}",
                 row.trace, row.capacity
             );
-            if ratio != *expected {
+            let below = |column: &str| -> f64 {
+                let number = |text: &str| text.parse::<f64>().expect("a number");
+                number(column) - number(&ratio)
+            };
+            let holds = COLUMNS.iter().any(|&(_, kind, tolerance)| {
+                kind == *policy
+                    && (ratio == *expected || (tolerance > 0.0 && below(expected) <= tolerance))
+            });
+            if !holds {
                 wrong.push(format!(
                     "{} {} {policy}: {ratio}, not {expected}",
                     row.trace, row.capacity
@@ -98,8 +115,10 @@ fn rows(readme: &str) -> Vec<Row> {
                 capacity: number(&cells[column("capacity")]),
                 requests: number(&cells[column("requests")]) as usize,
                 keys: number(&cells[column("keys")]) as usize,
-                lru: cells[column("LRU")].clone(),
-                lfu: cells[column("LFU")].clone(),
+                ratios: COLUMNS
+                    .iter()
+                    .map(|&(name, policy, _)| (policy, cells[column(name)].clone()))
+                    .collect(),
             }
         })
         .collect()

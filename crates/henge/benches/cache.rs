@@ -1,8 +1,9 @@
-//! What a GET and a SET cost in the cache itself, on one thread and on two: no socket, no protocol. `cargo bench --bench
+//! What a GET and a SET cost in the cache itself, one by one and looked up ahead in batches as a pipeline's are, on one thread
+//! and on two: no socket, no protocol. `cargo bench --bench
 //! cache` measures; `cargo test`, which does not say `--bench`, has a tiny run of it, so that it does not rot.
 
 use henge::allocator::{self, Allocator};
-use henge::cache::{Cache, CacheConfig};
+use henge::cache::{AHEAD, Cache, CacheConfig, Location};
 use henge_engine::PolicyKind;
 use henge_wire::{Command, Expiry, Operation, Precondition, Reply, Value, Version};
 use std::hint::black_box;
@@ -44,21 +45,38 @@ fn main() {
     });
     let value = [b'x'; 64];
     for n in 0..size.keys {
-        set(&cache, n, &value);
+        let key = key(n);
+        set(&cache, cache.locate(&key), &key, &value);
     }
-    let get = |n: u64| get(&cache, n);
-    let set = |n: u64| set(&cache, n, &value);
-    report("get", &size, &get);
-    report("set", &size, &set);
+    let each = |run: &dyn Fn(Location, &[u8]), batch: &[u64]| {
+        let keys: &[[u8; 16]] = &batch.iter().map(|&n| key(n)).collect::<Vec<_>>();
+        if let [key] = keys {
+            return run(cache.locate(key), key);
+        }
+        let located: Vec<Location> = keys.iter().map(|key| cache.locate(key)).collect();
+        cache.look_ahead(&located);
+        for (key, at) in keys.iter().zip(located) {
+            run(at, key);
+        }
+    };
+    let get = |at: Location, key: &[u8]| get(&cache, at, key);
+    let set = |at: Location, key: &[u8]| set(&cache, at, key, &value);
+    report("get", &size, 1, &|batch| each(&get, batch));
+    report("set", &size, 1, &|batch| each(&set, batch));
+    report("get_ahead", &size, BATCH, &|batch| each(&get, batch));
+    report("set_ahead", &size, BATCH, &|batch| each(&set, batch));
 }
+
+/// Operations that are looked up ahead together, as a pipeline of so many commands is.
+const BATCH: usize = AHEAD;
 
 /// Prints what an operation costs on one thread and on two, and how much more two do. The rounds alternate, and medians are
 /// taken, so that what disturbs one disturbs both.
-fn report(name: &str, size: &Size, operation: &(impl Fn(u64) + Sync)) {
+fn report(name: &str, size: &Size, batch: usize, operation: &(impl Fn(&[u64]) + Sync)) {
     let (mut one, mut two) = (Vec::new(), Vec::new());
     for _ in 0..size.rounds {
-        one.push(run(1, size, operation));
-        two.push(run(2, size, operation));
+        one.push(run(1, size, batch, operation));
+        two.push(run(2, size, batch, operation));
     }
     let (one, two) = (median(one), median(two));
     println!(
@@ -78,7 +96,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// Nanoseconds for an operation on each of so many threads.
-fn run(threads: u64, size: &Size, operation: &(impl Fn(u64) + Sync)) -> f64 {
+fn run(threads: u64, size: &Size, batch: usize, operation: &(impl Fn(&[u64]) + Sync)) -> f64 {
     let barrier = Barrier::new(threads as usize);
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads)
@@ -88,9 +106,13 @@ fn run(threads: u64, size: &Size, operation: &(impl Fn(u64) + Sync)) -> f64 {
                     let mut state = 0x9e37_79b9_7f4a_7c15 ^ (thread + 1);
                     barrier.wait();
                     let start = Instant::now();
-                    for _ in 0..size.operations {
-                        state = next(state);
-                        operation(((u128::from(state) * u128::from(size.keys)) >> 64) as u64);
+                    let mut keys = vec![0; batch];
+                    for _ in 0..size.operations / batch as u64 {
+                        for key in &mut keys {
+                            state = next(state);
+                            *key = ((u128::from(state) * u128::from(size.keys)) >> 64) as u64;
+                        }
+                        operation(&keys);
                     }
                     start.elapsed().as_nanos() as f64 / size.operations as f64
                 })
@@ -121,13 +143,13 @@ fn key(n: u64) -> [u8; 16] {
     key
 }
 
-fn get(cache: &Cache, n: u64) {
+fn get(cache: &Cache, at: Location, key: &[u8]) {
     let command = Command {
-        key: &key(n),
+        key,
         operation: Operation::Get,
     };
     let mut buffer = [0u8; 64];
-    cache.execute(&command, 1, |reply| {
+    cache.execute_at(at, &command, 1, |reply| {
         let Reply::Found(item) = reply else {
             panic!("every key is there")
         };
@@ -136,16 +158,16 @@ fn get(cache: &Cache, n: u64) {
     black_box(buffer);
 }
 
-fn set(cache: &Cache, n: u64, value: &[u8]) {
+fn set(cache: &Cache, at: Location, key: &[u8], value: &[u8]) {
     let command = Command {
-        key: &key(n),
+        key,
         operation: Operation::Set {
             value: Value::from_slice(value),
             expiry: Expiry::Never,
             precondition: Precondition::NONE,
         },
     };
-    cache.execute(&command, 1, |reply| {
+    cache.execute_at(at, &command, 1, |reply| {
         assert!(matches!(reply, Reply::Stored { .. }));
     });
 }

@@ -3,7 +3,7 @@
 
 use crate::cache::cursor::{Mark, Position};
 use henge_engine::{
-    Ahead, Cause, Commit, Footprint, KeyHasher, Lender, PolicyKind, Room, Shard, ShardConfig,
+    Cause, Commit, Footprint, Hint, KeyHasher, Lender, PolicyKind, Room, Shard, ShardConfig,
     ShardStats, Short, Turn,
 };
 use henge_wire::{Command, Outcome, PARTITIONS, Partition, Refusal, Reply, Transaction, Version};
@@ -40,6 +40,10 @@ const LENDING_ROUNDS: usize = 4;
 /// What a shard may keep beyond its use when room is collected, so that it need not draw again at once.
 const IDLE_BYTES: u64 = 512 << 10;
 const IDLE_ITEMS: u64 = 64;
+
+/// Keys that are looked up ahead together: as many cache misses as a core can have under way come from a few, and what was
+/// fetched for more may be gone from the nearest cache before it is used.
+pub const AHEAD: usize = 32;
 
 /// What a cache is made from.
 #[derive(Clone, Debug)]
@@ -159,15 +163,25 @@ impl Cache {
     }
 
     /// Has the memory that commands on these keys will read on its way before they run, so that they wait for it together
-    /// and not one by one. Worth it for a pipeline of some; it changes nothing.
+    /// and not one by one. Worth it for a pipeline of some; it changes nothing. Past [`AHEAD`] keys it does nothing more.
     #[inline]
-    pub fn look_ahead(&self, locations: impl Iterator<Item = Location> + Clone) {
-        for step in [Ahead::Bucket, Ahead::Record, Ahead::Neighbours] {
-            for at in locations.clone() {
-                // Whoever holds the lock is reading there.
-                if let Some(shard) = self.shard(at.partition).try_lock() {
-                    shard.look_ahead(at.partition, at.hash, step);
-                }
+    pub fn look_ahead(&self, locations: &[Location]) {
+        let locations = &locations[..locations.len().min(AHEAD)];
+        let mut hints = [Hint::NONE; AHEAD];
+        // Whoever holds a lock is reading there already.
+        for (hint, at) in hints.iter_mut().zip(locations) {
+            if let Some(shard) = self.shard(at.partition).try_lock() {
+                *hint = shard.ahead_bucket(at.partition, at.hash);
+            }
+        }
+        for (hint, at) in hints.iter_mut().zip(locations) {
+            if let Some(shard) = self.shard(at.partition).try_lock() {
+                *hint = shard.ahead_record(*hint, at.hash);
+            }
+        }
+        for (hint, at) in hints.iter().zip(locations) {
+            if let Some(shard) = self.shard(at.partition).try_lock() {
+                shard.ahead_neighbours(*hint);
             }
         }
     }

@@ -5,18 +5,18 @@ use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use henge_wire::Version;
-use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
+use crate::admin::{Admin, size_of};
 use crate::cache::{Cache, CacheConfig};
 use crate::clock::Clock;
-use crate::config::{CacheSize, Config, ConfigError, Reload};
+use crate::config::{Config, ConfigError, Reload};
 use crate::housekeeping::keep_house;
 use crate::http::{CALLS, Control, serve_control};
 use crate::metrics::Metrics;
@@ -25,7 +25,7 @@ use crate::net::inflight::InFlight;
 use crate::net::listen::ListenError;
 use crate::net::{acceptor, data_thread, handles, listen};
 use crate::shared::{Live, Shared};
-use crate::{allocator, memory, resp};
+use crate::{allocator, resp};
 
 /// How long a stopped runtime waits for work on its blocking pool: compressing one value takes less.
 const BLOCKING_GRACE: Duration = Duration::from_secs(1);
@@ -33,32 +33,12 @@ const BLOCKING_GRACE: Duration = Duration::from_secs(1);
 /// A running node. Dropping it drains and stops it, as [`Node::shutdown`] does.
 #[derive(Debug)]
 pub struct Node {
-    inner: Arc<Inner>,
+    admin: Arc<Admin>,
     address: SocketAddr,
     stop: Option<acceptor::Stop>,
     acceptor: Option<JoinHandle<()>>,
     data_threads: Vec<JoinHandle<Option<bool>>>,
     control: Option<JoinHandle<Option<()>>>,
-}
-
-/// What the node's threads and its handle share.
-#[derive(Debug)]
-struct Inner {
-    shared: Arc<Shared>,
-    config: Mutex<Config>,
-    loader: OnceLock<Loader>,
-}
-
-/// The program's part in a reload.
-struct Loader {
-    load: Box<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>,
-    taken_over: Box<dyn Fn(&Config) + Send + Sync>,
-}
-
-impl fmt::Debug for Loader {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Loader")
-    }
 }
 
 /// Why a node did not start. Nothing of it is left running.
@@ -137,16 +117,12 @@ impl Node {
             shared: Arc::clone(&shared),
             counters: Arc::clone(&counters),
         });
-        let inner = Arc::new(Inner {
-            shared: Arc::clone(&shared),
-            config: Mutex::new(config),
-            loader: OnceLock::new(),
-        });
+        let admin = Arc::new(Admin::new(Arc::clone(&metrics), config));
 
         let (stop, stopped) = acceptor::stop().map_err(StartError::System)?;
         // From here on a failure drops the node, which stops what has been started.
         let mut node = Self {
-            inner: Arc::clone(&inner),
+            admin: Arc::clone(&admin),
             address,
             stop: Some(stop),
             acceptor: None,
@@ -154,9 +130,10 @@ impl Node {
             control: None,
         };
         let (calls, called) = mpsc::channel(CALLS);
+        let reloaded = Arc::clone(&admin);
         let control = Control {
             metrics,
-            reload: Box::new(move || inner.reload_from_loader()),
+            reload: Box::new(move || reloaded.reload()),
         };
         let control_counters = Arc::clone(&counters);
         let house = Arc::clone(&shared);
@@ -171,13 +148,13 @@ impl Node {
         for index in 0..threads {
             let (sender, receiver) = mpsc::channel(acceptor::HANDOFF);
             senders.push(sender);
-            let (shared, calls) = (Arc::clone(&shared), calls.clone());
+            let (admin, calls) = (Arc::clone(&admin), calls.clone());
             let counters = Arc::clone(&counters);
             node.data_threads
                 .push(spawn(&format!("henge-data-{index}"), async move || {
                     counters.watch_this_runtime();
                     let own = Arc::clone(counters.thread(index));
-                    data_thread::serve(shared, own, calls, receiver).await
+                    data_thread::serve(admin, own, calls, receiver).await
                 })?);
         }
         let acceptor = thread::Builder::new()
@@ -195,7 +172,7 @@ impl Node {
 
     /// Its cache, for a program that runs the node inside itself.
     pub fn cache(&self) -> &Arc<Cache> {
-        &self.inner.shared.cache
+        &self.admin.shared().cache
     }
 
     /// Says how the configuration is read again at `POST /admin/reload` and by [`Node::reload`]. Without this they find
@@ -206,20 +183,23 @@ impl Node {
         load: impl Fn() -> Result<Config, ConfigError> + Send + Sync + 'static,
         taken_over: impl Fn(&Config) + Send + Sync + 'static,
     ) {
-        let _ = self.inner.loader.set(Loader {
-            load: Box::new(load),
-            taken_over: Box::new(taken_over),
-        });
+        self.admin.reload_with(Box::new(load), Box::new(taken_over));
     }
 
     /// Reads the configuration again and takes over what can change while running. On an error nothing changes.
     pub fn reload(&self) -> Result<Reload, ConfigError> {
-        self.inner.reload_from_loader()
+        self.admin.reload()
     }
 
     /// Takes over what can change while running from a configuration. On an error nothing changes.
     pub fn apply(&self, config: &Config) -> Result<Reload, ConfigError> {
-        self.inner.apply(config)
+        self.admin.apply(config)
+    }
+
+    /// Resolves when a client has asked for the end of the node, by `SHUTDOWN`. The node goes on until its program ends it, by
+    /// [`Node::shutdown`].
+    pub async fn stop_asked(&self) {
+        self.admin.stop_asked().await;
     }
 
     /// Drains and stops: no new connections, idle ones close after a moment, what is in flight is answered within
@@ -247,54 +227,6 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         self.stop();
-    }
-}
-
-impl Inner {
-    fn reload_from_loader(&self) -> Result<Reload, ConfigError> {
-        let config = match self.loader.get() {
-            Some(loader) => (loader.load)()?,
-            None => self.config.lock().clone(),
-        };
-        self.apply(&config)
-    }
-
-    fn apply(&self, loaded: &Config) -> Result<Reload, ConfigError> {
-        let mut config = self.config.lock();
-        let reload = config.reload(loaded);
-        // What waits for a restart and what is taken over now must also go together.
-        reload.config.validate()?;
-        self.shared.live.store(Arc::new(Live::of(&reload.config)));
-        let in_flight = reload.config.limits.max_inflight_bytes.as_usize();
-        self.shared.in_flight.set_limit(in_flight);
-        let limits = |config: &Config| (config.cache.max_size_bytes, config.cache.max_items);
-        if limits(&config) != limits(&reload.config) {
-            // A machine that cannot say how much memory it has said so at the start.
-            if let Ok(bytes) = size_of(reload.config.cache.max_size_bytes) {
-                let items = reload.config.cache.max_items;
-                self.shared.cache.set_limits(bytes, items);
-            }
-        }
-        *config = reload.config.clone();
-        // Still under the lock, so that of two reloads at once the same one is the last everywhere.
-        if let Some(loader) = self.loader.get() {
-            (loader.taken_over)(&config);
-        }
-        for change in &reload.changed {
-            tracing::info!(%change, "reloaded");
-        }
-        for change in &reload.needs_restart {
-            tracing::warn!(%change, "this waits for a restart");
-        }
-        Ok(reload)
-    }
-}
-
-/// The memory that the cache may take: what was said, or a quarter of what there is.
-fn size_of(size: CacheSize) -> io::Result<u64> {
-    match size {
-        CacheSize::Bytes(bytes) => Ok(bytes.as_u64()),
-        CacheSize::Auto => Ok(memory::machine()?.smallest.total_bytes / 4),
     }
 }
 

@@ -93,3 +93,36 @@ fn several_errors_are_a_list() {
     assert!(lines[2].starts_with("  flag --policy: cache.policy: found \"x\""));
     assert_eq!(output.status.code(), Some(2));
 }
+
+#[test]
+fn a_simulation_prints_a_table_or_says_what_is_wrong_with_the_trace() {
+    let folder = std::env::temp_dir().join(format!("henge-simulate-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let trace = folder.join("loop.csv");
+    let mut lines = vec!["time,key,size".to_owned()];
+    lines.extend((0..60).map(|n| format!("{n},k{},100", n % 6)));
+    std::fs::write(&trace, lines.join("\n")).expect("written");
+    let trace = trace.to_str().expect("UTF-8").to_owned();
+    let output = henge(&["simulate", &trace, "--capacity", "5,6,1MiB"], &[]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(
+        lines[0],
+        format!("{trace}: 60 accesses, 6 keys; hits in percent")
+    );
+    assert_eq!(lines[2], "capacity       5       6    1MiB");
+    assert_eq!(lines[3], "lru         0.00   90.00   90.00");
+    assert_eq!(lines[10], "best       73.33   90.00       -");
+    let again = henge(&["simulate", &trace, "--capacity", "5,6,1MiB"], &[]);
+    assert_eq!(output.stdout, again.stdout);
+
+    std::fs::write(&trace, "0,a,1\n1,b\n").expect("written");
+    let output = henge(&["simulate", &trace, "--capacity=5"], &[]);
+    let text = String::from_utf8_lossy(&output.stderr);
+    let start =
+        format!("henge: {trace}:2: found \"1,b\", expected time, key and size between commas");
+    assert!(text.starts_with(&start), "{text}");
+    assert_eq!(output.status.code(), Some(1));
+    std::fs::remove_dir_all(&folder).expect("removed");
+}

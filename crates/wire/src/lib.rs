@@ -1,5 +1,5 @@
-//! What travels: commands and replies between a protocol and the engine, mutations between replicas, and the versions
-//! and slots that both speak of. Bytes in, bytes out; this crate knows no socket, clock, lock or engine.
+//! What travels: commands and replies between a protocol and the engine, mutations between replicas, the versions
+//! and slots that both speak of, and the Redis protocol's bytes. Bytes in, bytes out; this crate knows no socket, clock, lock or engine.
 
 mod command;
 mod long_double;

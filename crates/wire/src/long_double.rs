@@ -214,9 +214,12 @@ fn decimal(text: &[u8]) -> Option<Magnitude> {
 fn hexadecimal(text: &[u8]) -> Option<Magnitude> {
     let (digits, after_point, exponent) = parts(text, |b| b.is_ascii_hexdigit(), [b'p', b'P'])?;
     let mut number = Big::from(0);
-    for &digit in &digits {
-        let value = char::from(digit).to_digit(16).expect("it was looked at");
-        number.multiply_and_add(16, value);
+    for chunk in digits.chunks(7) {
+        let value = chunk.iter().fold(0, |value, &digit| {
+            let digit = char::from(digit).to_digit(16).expect("it was looked at");
+            value * 16 + digit
+        });
+        number.multiply_and_add(1 << (4 * chunk.len()), value);
     }
     if digits.is_empty() {
         return Some(Magnitude::ZERO);

@@ -6,7 +6,7 @@ use super::client::{Connection, request, request_with};
 use super::proc::{Cpus, cpu_seconds, pin_to};
 use super::random::Random;
 use super::server::{HENGE_OPTION, Server, henge_binary};
-use super::{Arguments, Result, print_figure};
+use super::{Arguments, Result, median, print_figure};
 use std::cell::Cell;
 use std::error::Error;
 use std::rc::Rc;
@@ -232,25 +232,9 @@ fn measure(
     })
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    if values.len() % 2 == 1 {
-        values[middle]
-    } else {
-        f64::midpoint(values[middle - 1], values[middle])
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_median_is_the_middle() {
-        assert!((median(vec![3.0, 1.0, 2.0]) - 2.0).abs() < 1e-9);
-        assert!((median(vec![4.0, 1.0, 2.0, 3.0]) - 2.5).abs() < 1e-9);
-    }
 
     #[test]
     fn the_made_up_answer_is_one() {

@@ -1,10 +1,10 @@
 //! A server that a bench drives, in a process of its own. It is killed when its `Server` is dropped, on every way out of a
 //! bench.
 
-use super::{Arguments, BARE, Result};
+use super::{Arguments, BARE, ECHO, Result};
 use std::env;
 use std::io::{BufRead, BufReader, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -41,6 +41,40 @@ impl Server {
             .ok_or("the bare server has no input")?
             .write_all(answer)?;
         Self::listening(child)
+    }
+
+    /// Starts the echo loop.
+    pub(super) fn echo() -> Result<Self> {
+        let child = Command::new(env::current_exe()?)
+            .args(["bench", ECHO])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        Self::listening(child)
+    }
+
+    /// Starts Redis, or what takes its options, without persistence, and waits until it says that it is ready.
+    pub(super) fn redis(binary: &Path) -> Result<Self> {
+        // Free now, and most likely still so in a moment; it cannot choose one by itself and say which.
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let mut child = Command::new(binary)
+            .args(["--port", &address.port().to_string(), "--bind", "127.0.0.1"])
+            .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("{}: {error}", binary.display()))?;
+        let stdout = child.stdout.take();
+        let server = Self { child, address };
+        let mut lines = BufReader::new(stdout.ok_or("the server has no output")?).lines();
+        while let Some(line) = lines.next().transpose()? {
+            if line.contains("Ready to accept connections") {
+                // It says little more; what it says is read so that it never waits for us.
+                std::thread::spawn(move || lines.for_each(drop));
+                return Ok(server);
+            }
+        }
+        Err(format!("{} ended before it was ready", binary.display()).into())
     }
 
     /// Waits for a server's first line, whose last word is its address.

@@ -19,7 +19,13 @@ impl Lfu {
 }
 
 impl Policy for Lfu {
-    fn insert(&mut self, links: &mut impl Links, handle: Handle, _deadline: Option<u64>) {
+    fn insert(
+        &mut self,
+        links: &mut impl Links,
+        handle: Handle,
+        _hash: u64,
+        _deadline: Option<u64>,
+    ) {
         links.set_word(handle, 1);
         self.by_count.push(links, handle, 1);
     }
@@ -48,7 +54,7 @@ impl Policy for Lfu {
 
     fn victim<L: Links>(
         &mut self,
-        links: &L,
+        links: &mut L,
         may_drop: impl FnMut(&L, Handle) -> bool,
     ) -> Option<Handle> {
         self.by_count.first(links, may_drop)

@@ -15,7 +15,13 @@ impl Lru {
 }
 
 impl Policy for Lru {
-    fn insert(&mut self, links: &mut impl Links, handle: Handle, _deadline: Option<u64>) {
+    fn insert(
+        &mut self,
+        links: &mut impl Links,
+        handle: Handle,
+        _hash: u64,
+        _deadline: Option<u64>,
+    ) {
         self.list.push(links, handle);
     }
 
@@ -34,7 +40,7 @@ impl Policy for Lru {
 
     fn victim<L: Links>(
         &mut self,
-        links: &L,
+        links: &mut L,
         mut may_drop: impl FnMut(&L, Handle) -> bool,
     ) -> Option<Handle> {
         self.list

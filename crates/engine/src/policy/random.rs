@@ -46,7 +46,13 @@ impl Random {
 }
 
 impl Policy for Random {
-    fn insert(&mut self, links: &mut impl Links, handle: Handle, _deadline: Option<u64>) {
+    fn insert(
+        &mut self,
+        links: &mut impl Links,
+        handle: Handle,
+        _hash: u64,
+        _deadline: Option<u64>,
+    ) {
         if self.len == self.pieces.len() * PIECE {
             self.pieces.push(Box::new([Handle::NONE; PIECE]));
         }
@@ -78,7 +84,7 @@ impl Policy for Random {
 
     fn victim<L: Links>(
         &mut self,
-        links: &L,
+        links: &mut L,
         mut may_drop: impl FnMut(&L, Handle) -> bool,
     ) -> Option<Handle> {
         if self.len == 0 {

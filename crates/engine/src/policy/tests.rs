@@ -1,4 +1,7 @@
-//! Every order against a naive model, after every step.
+//! Every order against a naive model, after every step. Those whose order is a rank stand here; those that remember more
+//! have models of their own in `modern`.
+
+mod modern;
 
 use super::*;
 use proptest::prelude::*;
@@ -65,6 +68,7 @@ impl Entry {
             PolicyKind::Lfu => (self.uses, self.used_at),
             PolicyKind::Ttl => (self.deadline.unwrap_or(u64::MAX), self.used_at),
             PolicyKind::Random => (0, 0),
+            other => unreachable!("{other} has a model of its own"),
         }
     }
 }
@@ -106,7 +110,7 @@ fn run(kind: PolicyKind, steps: Vec<Step>) -> Result<(), TestCaseError> {
         match step {
             Step::Insert(deadline) => {
                 let handle = fresh_handle();
-                order.insert(&mut links, handle, deadline);
+                order.insert(&mut links, handle, 0, deadline);
                 model.push(Entry {
                     handle,
                     used_at: now,
@@ -116,7 +120,7 @@ fn run(kind: PolicyKind, steps: Vec<Step>) -> Result<(), TestCaseError> {
             }
             Step::Evict(remainder) => {
                 let may_drop = |handle: Handle| handle.0 % 3 != remainder;
-                let victim = order.victim(&links, |_, handle| may_drop(handle));
+                let victim = order.victim(&mut links, |_, handle| may_drop(handle));
                 let least = model
                     .iter()
                     .filter(|e| may_drop(e.handle))
@@ -165,7 +169,7 @@ fn run(kind: PolicyKind, steps: Vec<Step>) -> Result<(), TestCaseError> {
         }
     }
     // Whatever is left comes out in the model's order.
-    while let Some(victim) = order.victim(&links, |_, _| true) {
+    while let Some(victim) = order.victim(&mut links, |_, _| true) {
         let index = model
             .iter()
             .position(|e| e.handle == victim)
@@ -210,11 +214,13 @@ fn random_chooses_each_with_the_same_chance() {
     let mut links = PlainLinks::new(10);
     let mut order = Order::new(PolicyKind::Random, 7);
     for n in 0..10 {
-        order.insert(&mut links, Handle(n), None);
+        order.insert(&mut links, Handle(n), u64::from(n) << 35, None);
     }
     let mut chosen = [0u32; 10];
     for _ in 0..10_000 {
-        let victim = order.victim(&links, |_, _| true).expect("there are ten");
+        let victim = order
+            .victim(&mut links, |_, _| true)
+            .expect("there are ten");
         chosen[victim.0 as usize] += 1;
     }
     // Ten standard deviations of a binomial around 1,000.
@@ -230,13 +236,18 @@ fn the_walk_past_what_may_not_be_dropped_ends() {
     for kind in PolicyKind::ALL {
         let mut order = Order::new(kind, 7);
         for n in 0..5000 {
-            order.insert(&mut links, Handle(n), None);
+            order.insert(&mut links, Handle(n), u64::from(n) << 35, None);
         }
         let mut asked = 0;
-        let victim = order.victim(&links, |_, _| {
+        let victim = order.victim(&mut links, |_, _| {
             asked += 1;
             false
         });
-        assert_eq!((victim, asked), (None, MAX_CANDIDATES));
+        assert_eq!(victim, None, "{kind}");
+        // W-TinyLFU asks about its candidate apart from the walk.
+        assert!(
+            (MAX_CANDIDATES - 1..=MAX_CANDIDATES).contains(&asked),
+            "{kind}: {asked}"
+        );
     }
 }

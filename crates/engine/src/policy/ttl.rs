@@ -24,7 +24,13 @@ fn rank(deadline: Option<u64>) -> u64 {
 }
 
 impl Policy for Ttl {
-    fn insert(&mut self, links: &mut impl Links, handle: Handle, deadline: Option<u64>) {
+    fn insert(
+        &mut self,
+        links: &mut impl Links,
+        handle: Handle,
+        _hash: u64,
+        deadline: Option<u64>,
+    ) {
         self.by_deadline.push(links, handle, rank(deadline));
     }
 
@@ -53,7 +59,7 @@ impl Policy for Ttl {
 
     fn victim<L: Links>(
         &mut self,
-        links: &L,
+        links: &mut L,
         may_drop: impl FnMut(&L, Handle) -> bool,
     ) -> Option<Handle> {
         self.by_deadline.first(links, may_drop)

@@ -1,7 +1,7 @@
 //! A shard: the records of some partitions under one eviction order and one budget. What it is, how it finds, sweeps and
 //! takes a record out stands here; `write` puts records in, `transact` several or none, `room` makes their room, `ahead`
-//! warms what a coming command will read, `replicate` is what replication does with it. It decides nothing about replication,
-//! and stamps versions only where it is told that it leads.
+//! warms what a coming command will read, `replicate` is what replication does with it. It decides nothing about
+//! replication, and stamps versions only where it is told that it leads.
 
 mod ahead;
 mod replicate;
@@ -11,7 +11,7 @@ mod tests;
 mod transact;
 mod write;
 
-pub use ahead::Ahead;
+pub use ahead::Hint;
 pub use replicate::{RecordView, Replace};
 
 use crate::arena::Handle;

@@ -150,6 +150,7 @@ impl Shard {
         }) else {
             return false;
         };
+        order.evicted(records, victim);
         self.raise_horizon(victim);
         self.remove(victim);
         self.stats.evictions[cause as usize] += 1;

@@ -371,17 +371,17 @@ fn agree(
 
 proptest! {
     #[test]
-    fn with_room_it_is_a_map(steps in prop::collection::vec(step(), 1..300), policy in 0usize..4) {
+    fn with_room_it_is_a_map(steps in prop::collection::vec(step(), 1..300), policy in 0..PolicyKind::ALL.len()) {
         agree(PolicyKind::ALL[policy], u64::MAX, u64::MAX, steps)?;
     }
 
     #[test]
-    fn with_few_items_it_only_forgets(steps in prop::collection::vec(step(), 1..300), policy in 0usize..4, items in 1u64..20) {
+    fn with_few_items_it_only_forgets(steps in prop::collection::vec(step(), 1..300), policy in 0..PolicyKind::ALL.len(), items in 1u64..20) {
         agree(PolicyKind::ALL[policy], u64::MAX, items, steps)?;
     }
 
     #[test]
-    fn with_few_bytes_it_only_forgets(steps in prop::collection::vec(step(), 1..400), policy in 0usize..4) {
+    fn with_few_bytes_it_only_forgets(steps in prop::collection::vec(step(), 1..400), policy in 0..PolicyKind::ALL.len()) {
         agree(PolicyKind::ALL[policy], 700_000, u64::MAX, steps)?;
     }
 }

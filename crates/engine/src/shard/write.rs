@@ -164,7 +164,8 @@ impl Shard {
                     self.records.write(new, shape, content);
                     self.index(target, new);
                 }
-                self.order.insert(&mut self.records, new, deadline);
+                self.order
+                    .insert(&mut self.records, new, target.hash, deadline);
                 if deadline.is_some() {
                     self.wheel.insert(&mut self.records, new);
                 }

@@ -10,7 +10,8 @@ use clap::builder::ValueParser;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::CliError;
+use super::simulate::{Simulation, Words};
+use super::{CliError, client};
 use crate::config::{FlagSetting, SETTINGS, Setting, shown};
 
 /// A flag that is short for `--set`: its name, the setting, the name of its value in the help, and what the help says.
@@ -43,7 +44,7 @@ const SHORTHANDS: [(&str, &str, &str, &str); 6] = [
         "policy",
         "cache.policy",
         "POLICY",
-        "What a full cache evicts: lru, lfu, ttl, random [default: lru]",
+        "What a full cache evicts: lru, lfu, ttl, random, s3fifo, sieve, wtinylfu [default: lru]",
     ),
     (
         "log-level",
@@ -81,6 +82,8 @@ pub(super) enum Invocation {
         file: Option<PathBuf>,
         flags: Vec<FlagSetting>,
     },
+    Simulate(Simulation),
+    Client(client::Order),
     Help(String),
     Version,
 }
@@ -106,6 +109,16 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Inv
         words.push(word);
         levels.push(deeper);
     }
+    if let [word] = words[..]
+        && let Some(order) = client::understood(word, levels[1])
+    {
+        no_settings(word, levels[0])?;
+        return Ok(Invocation::Client(order));
+    }
+    if words == ["simulate"] {
+        no_settings("simulate", levels[0])?;
+        return simulation(levels[1]).map(Invocation::Simulate);
+    }
     let task = match words[..] {
         ["config", "check"] => Task::ConfigCheck,
         ["config", "print"] => Task::ConfigPrint {
@@ -125,6 +138,33 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Inv
         file: file(&levels)?,
         flags: flags(&levels)?,
     })
+}
+
+/// What to simulate.
+fn simulation(own: &ArgMatches) -> Result<Simulation, CliError> {
+    let given = |id| -> Vec<&str> {
+        let values = own.get_many::<String>(id);
+        values.into_iter().flatten().map(String::as_str).collect()
+    };
+    Simulation::new(&Words {
+        trace: own.get_one("trace"),
+        policies: given("policy"),
+        capacities: given("capacity"),
+        seeds: given("seed"),
+        json: own.get_flag("json"),
+    })
+    .map_err(CliError::Usage)
+}
+
+/// Refuses settings of a node before a command that starts none; ignored, they would promise something.
+fn no_settings(word: &str, root: &ArgMatches) -> Result<(), CliError> {
+    let mut given = root.ids().map(clap::Id::as_str);
+    match given.find(|id| root.contains_id(id)) {
+        None => Ok(()),
+        Some(flag) => Err(CliError::Usage(format!(
+            "--{flag} is for a node, and henge {word} starts none"
+        ))),
+    }
 }
 
 /// The file of `--config`, which may be given once.
@@ -213,12 +253,63 @@ fn command() -> Command {
         .about("Check or show the configuration that a node would start with")
         .subcommand_required(true)
         .subcommands([check, print].map(with_flags));
+    let simulate = simulate_command();
     let root = Command::new("henge")
         .about("A distributed cache that may forget a key, and never lies about one.")
         .version(env!("CARGO_PKG_VERSION"))
         .subcommands([serve, config].map(with_flags))
+        .subcommand(simulate)
+        .subcommands(client::commands())
         .after_help(after_help());
     with_flags(root)
+}
+
+fn simulate_command() -> Command {
+    let list = |name: &'static str, value: &'static str, help: &'static str| {
+        Arg::new(name)
+            .long(name)
+            .value_name(value)
+            .help(help)
+            .action(ArgAction::Append)
+            .allow_hyphen_values(true)
+            .value_parser(ValueParser::string())
+    };
+    Command::new("simulate")
+        .about("Show what hit ratio each eviction policy has on a trace of accesses")
+        .args([
+            Arg::new("trace")
+                .value_name("TRACE")
+                .value_parser(ValueParser::path_buf())
+                .help("A file of accesses, by its ending: .trace, .csv, .trace.gz, .csv.gz, .trace.xz"),
+            list(
+                "capacity",
+                "CAPACITY",
+                "Items, such as 1000, or memory, such as 64MiB; may be repeated, or a list",
+            ),
+            list(
+                "policy",
+                "POLICY",
+                "A policy, or a list; may be repeated [default: all]",
+            ),
+            list("seed", "NUMBER", "Seeds what is random [default: 42]"),
+            Arg::new("json")
+                .long("json")
+                .action(ArgAction::SetTrue)
+                .help("As JSON, for programs"),
+        ])
+        .after_help(
+            "Every access is a get, and on a miss the key is put. The last row is the best possible, by Belady's rule, which
+knows what is to come.
+
+Traces:
+  .trace     a number a line
+  .csv       time, key, size in bytes; a first line may name the columns
+  .trace.xz  big-endian 32-bit integers
+The first two may be packed, with .gz behind the ending.
+
+In a capacity of items all of them count the same. In one of memory each value is as large as the trace says, and its
+key and what the cache needs beside it count too, as with cache.max_size_bytes. Then the best possible is not known.",
+        )
 }
 
 fn setting_flags() -> Vec<Arg> {
@@ -277,6 +368,8 @@ fn after_help() -> String {
   henge --set limits.max_value_bytes=1MiB      any setting by its name
   HENGE_CACHE__MAX_ITEMS=1000 henge            the same from the environment
   henge config print --config henge.toml       what a node would start with
+  henge simulate a.csv --capacity 1000,10000   which policy suits these accesses
+  henge set greeting hello --ttl 60s           a key of the node on this machine
 
 A flag wins over the environment, the environment over the file, the file over the defaults.
 Flags may be given with one dash as well: -port=:8080.
@@ -286,12 +379,12 @@ Settings and their defaults:
     )
 }
 
-/// Gives long flags that were typed with one dash their second. Untouched are values (what follows a flag that takes
-/// one), all after `--`, and what cannot be a long flag: `-h`, `-5`, `-`. A misspelt flag gets its dash too, or clap
+/// Gives long flags that were typed with one dash their second. Untouched are values (what follows a flag of the command
+/// at hand that takes one), all after `--`, and what cannot be a long flag: `-h`, `-5`, `-`. A misspelt flag gets its dash too, or clap
 /// would complain about its first letter.
 fn double_the_dash(
     arguments: impl IntoIterator<Item = OsString>,
-    command: &Command,
+    mut command: &Command,
 ) -> Vec<OsString> {
     let mut arguments = arguments.into_iter();
     // The program's name.
@@ -302,6 +395,9 @@ fn double_the_dash(
         let text = argument.to_string_lossy();
         flags_ended |= text == "--" && !is_value;
         let Some(flag) = text.strip_prefix('-').filter(|_| !is_value && !flags_ended) else {
+            if !is_value {
+                command = command.find_subcommand(&argument).unwrap_or(command);
+            }
             is_value = false;
             doubled.push(argument);
             continue;
@@ -321,14 +417,11 @@ fn double_the_dash(
     doubled
 }
 
-/// Whether the next argument is the value of the long flag of that name, of this command or of one below. With `=` and a
-/// value behind it, a name is none of these.
+/// Whether the next argument is the value of the long flag of that name. With `=` and a value behind it, a name is none
+/// of these.
 fn takes_value(command: &Command, name: &str) -> bool {
     let is_it = |arg: &Arg| arg.get_long() == Some(name) && arg.get_action().takes_values();
     command.get_arguments().any(is_it)
-        || command
-            .get_subcommands()
-            .any(|command| takes_value(command, name))
 }
 
 /// clap's message, which is a few paragraphs, as one line: what is wrong and its tip, without the usage.
@@ -484,6 +577,38 @@ mod tests {
     }
 
     #[test]
+    fn simulations() {
+        let trace = PathBuf::from("a.csv");
+        let words = |policies: &[&'static str], capacities: &[&'static str], json| {
+            let simulation = Simulation::new(&Words {
+                trace: Some(&trace),
+                policies: policies.to_vec(),
+                capacities: capacities.to_vec(),
+                seeds: vec!["42"],
+                json,
+            });
+            simulation.map(Invocation::Simulate)
+        };
+        let all = "lru,lfu,ttl,random,s3fifo,sieve,wtinylfu";
+        for (line, expected) in [
+            (
+                "henge simulate a.csv --capacity 3",
+                words(&[all], &["3"], false),
+            ),
+            (
+                "henge simulate --capacity=3,64MiB -json a.csv",
+                words(&[all], &["3", "64MiB"], true),
+            ),
+            (
+                "henge simulate -policy sieve,lru a.csv -capacity 3 --capacity 4 --policy lfu",
+                words(&["sieve", "lru", "lfu"], &["3", "4"], false),
+            ),
+        ] {
+            assert_eq!(understood(line), expected, "{line}");
+        }
+    }
+
+    #[test]
     fn what_is_refused() {
         let hint = " (henge --help shows what there is)";
         let cases = [
@@ -506,12 +631,40 @@ mod tests {
             ("henge --set server.listen=1 -port=2", "server.listen is given twice: --port=2 and --set server.listen=1".to_owned()),
             ("henge --set a.b=1 --set a.b=1", "a.b is given twice: --set a.b=1 and --set a.b=1".to_owned()),
             ("henge --config a serve --config b", "--config is given twice: a and b; a node has one file".to_owned()),
+            ("henge simulate --capacity 3", "a trace is missing, expected a file such as accesses.csv or accesses.trace.gz".to_owned()),
+            ("henge simulate a.csv", "--capacity is missing, expected a number of items from 1 on, such as 1000, or a size from 1MiB to 8GiB, such as 64MiB".to_owned()),
+            ("henge simulate a.csv --capacity 3,x", "flag --capacity: found \"x\", expected a number of items from 1 on, such as 1000, or a size from 1MiB to 8GiB, such as 64MiB".to_owned()),
+            ("henge simulate a.csv --capacity 3 --policy lru,siev", "flag --policy: found \"siev\", expected lru, lfu, ttl, random, s3fifo, sieve, wtinylfu; did you mean \"sieve\"?".to_owned()),
+            ("henge simulate a.csv --capacity 3 -seed=-1", "flag --seed: found \"-1\", expected an integer from 0 to 18446744073709551615".to_owned()),
+            ("henge simulate a.csv --capacity 3 --seed 1 --seed 2", "--seed is given twice; a simulation has one".to_owned()),
+            ("henge --policy lru simulate a.csv --capacity 3", "--policy is for a node, and henge simulate starts none".to_owned()),
+            ("henge simulate a.csv b.csv --capacity 3", format!("unexpected argument 'b.csv' found{hint}")),
+            ("henge -policy lru get k", "--policy is for a node, and henge get starts none".to_owned()),
+            ("henge get k -policy lru", format!("unexpected argument '--policy' found; tip: to pass '--policy' as a value, use '-- --policy'{hint}")),
+            ("henge get k -url x", format!("invalid value 'x' for '--url <URL>': \"x\" is no URL of a server: it has no scheme; expected http://host:port or redis://host:port{hint}")),
             ("henge --peers a:1", NOT_YET[0].1.to_owned()),
             ("henge config check -peers=a:1", NOT_YET[0].1.to_owned()),
             ("henge -data-dir /var/lib/henge serve", NOT_YET[1].1.to_owned()),
         ];
         for (line, message) in cases {
             assert_eq!(understood(line), Err(message), "{line}");
+        }
+    }
+
+    #[test]
+    fn flags_belong_to_their_command() {
+        for line in [
+            "henge set -ttl 60 k -5",
+            "henge set -nx -ttl=60 -url http://h k v",
+            "henge incr k -by -3",
+            "henge scan -timeout 1s set",
+            // In `config print` it takes no value, in others it may.
+            "henge get -- -json",
+        ] {
+            assert!(
+                matches!(understood(line), Ok(Invocation::Client(_))),
+                "{line}"
+            );
         }
     }
 

@@ -4,7 +4,10 @@
 //! `main`, so that this module needs no sockets and no runtime.
 
 mod arguments;
+mod client;
+mod duration;
 mod serve;
+mod simulate;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -16,10 +19,14 @@ use arguments::{Invocation, Task};
 
 use crate::config::{Config, ConfigError, Loaded, Sources, shown};
 
+pub use client::Order;
 pub use serve::serve;
+pub use simulate::{Simulation, SimulationError};
 
 /// The exit code for a command line or a configuration that cannot be used, as shells and most tools have it.
 const EXIT_USAGE: u8 = 2;
+/// The exit code for what was asked for in the right way and could not be done.
+const EXIT_FAILURE: u8 = 1;
 
 /// What the command line asks for, ready to be done.
 #[derive(Debug, PartialEq)]
@@ -38,6 +45,10 @@ pub enum Action {
         /// Whether as JSON.
         json: bool,
     },
+    /// Run a trace through the eviction policies.
+    Simulate(Simulation),
+    /// Ask a node something.
+    Client(Order),
     /// Show this help.
     Help(String),
     /// Show the version.
@@ -72,6 +83,8 @@ pub fn parse(
     let (task, file, flags) = match arguments::parse(arguments)? {
         Invocation::Help(text) => return Ok(Action::Help(text)),
         Invocation::Version => return Ok(Action::Version),
+        Invocation::Simulate(simulation) => return Ok(Action::Simulate(simulation)),
+        Invocation::Client(order) => return Ok(Action::Client(order)),
         Invocation::Run { task, file, flags } => (task, file, flags),
     };
     let sources = Sources::new(file, environment, flags);
@@ -92,20 +105,27 @@ pub fn parse(
 pub fn run(serve: impl FnOnce(Config, Sources) -> ExitCode) -> ExitCode {
     match parse(std::env::args_os(), std::env::vars_os()) {
         Ok(Action::Serve(sources, config)) => serve(*config, sources),
+        Ok(Action::Simulate(simulation)) => match simulation.run() {
+            Ok(text) => print(&text),
+            Err(error) => failed(&error, EXIT_FAILURE),
+        },
+        Ok(Action::Client(order)) => client::run(&order),
         Ok(shown) => print(&shown.text()),
-        Err(error) => {
-            // With standard error closed there is nobody to tell, and the exit code still tells.
-            let _ = writeln!(io::stderr(), "henge: {error}");
-            ExitCode::from(EXIT_USAGE)
-        }
+        Err(error) => failed(&error, EXIT_USAGE),
     }
 }
 
+fn failed(error: &dyn fmt::Display, code: u8) -> ExitCode {
+    // With standard error closed there is nobody to tell, and the exit code still tells.
+    let _ = writeln!(io::stderr(), "henge: {error}");
+    ExitCode::from(code)
+}
+
 impl Action {
-    /// What the action shows on standard output.
+    /// What an action shows on standard output that has nothing to do but that.
     fn text(&self) -> String {
         match self {
-            Self::Serve(..) => String::new(),
+            Self::Serve(..) | Self::Simulate(_) | Self::Client(_) => String::new(),
             Self::ConfigCheck { file: Some(file) } => {
                 format!("configuration is valid: {}\n", shown(file))
             }
@@ -208,7 +228,7 @@ mod tests {
         let cases = [
             (
                 "henge --policy lruu",
-                "flag --policy: cache.policy: found \"lruu\", expected one of lru, lfu, ttl, random; did you mean \"lru\"?",
+                "flag --policy: cache.policy: found \"lruu\", expected one of lru, lfu, ttl, random, s3fifo, sieve, wtinylfu; did you mean \"lru\"?",
             ),
             (
                 "henge --set cache.max_item=3",

@@ -60,7 +60,14 @@ pub fn serve(config: Config, sources: Sources) -> ExitCode {
     tracing::info!(address = %node.local_addr(), "ready");
     runtime.block_on(async {
         loop {
-            match signals.next().await {
+            let signal = tokio::select! {
+                signal = signals.next() => signal,
+                () = node.stop_asked() => {
+                    tracing::info!("a client asked for the end: draining");
+                    break;
+                }
+            };
+            match signal {
                 Signal::Stop(name) => {
                     tracing::info!(signal = name, "draining");
                     break;

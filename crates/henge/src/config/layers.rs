@@ -520,7 +520,7 @@ mod tests {
             ),
             (
                 "[cache]\n\npolicy = \"lruu\"",
-                "3:10: cache.policy: found the text \"lruu\", expected one of lru, lfu, ttl, random; \
+                "3:10: cache.policy: found the text \"lruu\", expected one of lru, lfu, ttl, random, s3fifo, sieve, wtinylfu; \
                  did you mean \"lru\"?",
             ),
             (

@@ -122,7 +122,7 @@ settings! {
         /// none could take no write; at most what a TOML integer can say.
         reload max_items: Option<u64> = None, within 1..=i64::MAX.unsigned_abs();
         /// Which item a full cache evicts: the least recently used, the least frequently used, the one that expires first,
-        /// or any.
+        /// any, or what S3-FIFO, SIEVE or W-TinyLFU say, which also hold against scans.
         restart policy: PolicyKind = PolicyKind::Lru;
         /// How often expired items are swept away. At most a minute, so that their memory is not held for long; at
         /// least 1, as 0 would sweep without a pause.
@@ -553,7 +553,7 @@ mod tests {
             .expect_err("no such policy");
         assert_eq!(
             error.to_string(),
-            "cache.policy: found the text \"lruu\", expected one of lru, lfu, ttl, random; did you mean \"lru\"?"
+            "cache.policy: found the text \"lruu\", expected one of lru, lfu, ttl, random, s3fifo, sieve, wtinylfu; did you mean \"lru\"?"
         );
     }
 }

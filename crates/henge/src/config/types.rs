@@ -593,6 +593,9 @@ mod tests {
             assert_eq!(read(level.name()), Some(*level));
         }
         assert_eq!(read::<PolicyKind>("clock"), None);
-        assert_eq!(PolicyKind::expected(&()), "one of lru, lfu, ttl, random");
+        assert_eq!(
+            PolicyKind::expected(&()),
+            "one of lru, lfu, ttl, random, s3fifo, sieve, wtinylfu"
+        );
     }
 }

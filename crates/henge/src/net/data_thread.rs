@@ -14,6 +14,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::acceptor::Accepted;
 use super::connection;
+use crate::admin::Admin;
 use crate::http::Call;
 use crate::metrics::counters::ThreadCounters;
 use crate::resp;
@@ -24,6 +25,8 @@ use crate::shared::Shared;
 pub(crate) struct Local {
     pub(crate) shared: Arc<Shared>,
     pub(crate) counters: Arc<ThreadCounters>,
+    /// What may be asked of the node beside its data.
+    pub(crate) admin: Arc<Admin>,
     /// To the control runtime.
     pub(crate) control: mpsc::Sender<Call>,
     /// Scratch for answers, so that they grow once and are then of a known size.
@@ -65,14 +68,15 @@ pub(crate) fn runtime() -> io::Result<LocalRuntime> {
 /// Serves what comes over `connections` until that is closed and all are done, or the time-out has passed. Answers
 /// whether all were done.
 pub(crate) async fn serve(
-    shared: Arc<Shared>,
+    admin: Arc<Admin>,
     counters: Arc<ThreadCounters>,
     control: mpsc::Sender<Call>,
     mut connections: mpsc::Receiver<Accepted>,
 ) -> bool {
     let local = Rc::new(Local {
-        shared,
+        shared: Arc::clone(admin.shared()),
         counters,
+        admin,
         control,
         scratch: RefCell::new(Vec::new()),
         resp: RefCell::new(resp::Scratch::default()),

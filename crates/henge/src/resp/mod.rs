@@ -2,14 +2,18 @@
 //! the cache behind its face, and nothing of shards or of HTTP.
 
 mod call;
+mod categories;
 mod clients;
 mod commands;
 mod connection;
+mod help;
+mod key_specs;
 mod pause;
 mod pipeline;
 mod server;
 mod session;
 mod slowlog;
+mod syntax;
 mod table;
 mod update;
 

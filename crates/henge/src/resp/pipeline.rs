@@ -16,13 +16,12 @@ use super::call::{Call, ErrorReply, Flow, Later};
 use super::pause::Paused;
 use super::session::{Replies, Session};
 use super::table::{COMMANDS, Entry, Run, flag};
-use crate::cache::Location;
+use crate::cache::{AHEAD, Location};
 use crate::metrics::counters::add;
 use crate::net::data_thread::Local;
 
-/// Requests that are decoded, and looked up ahead, together. As many cache misses as a core can have under way come from
-/// a few; with more, what was fetched first may be gone from the nearest cache before it is used.
-const BATCH: usize = 32;
+/// Requests that are decoded, and looked up ahead, together.
+const BATCH: usize = AHEAD;
 
 /// Replies are sent when they come to this much, before more are made. It bounds what a pipeline holds.
 const OUTPUT_BYTES: usize = 64 * 1024;
@@ -54,6 +53,7 @@ pub(crate) struct Scratch {
 pub(super) struct Buffers {
     spans: Vec<Span>,
     batch: Vec<Prepared>,
+    located: Vec<Location>,
     /// The words of an inline command, without their quotes.
     line: Vec<u8>,
     /// Commands that ran since the clock was read.
@@ -246,12 +246,14 @@ impl Pipeline {
         let Buffers {
             spans,
             batch,
+            located,
             untimed,
             ..
         } = buffers;
         if batch.len() > 1 {
-            let locations = batch.iter().filter_map(|prepared| prepared.first_key);
-            self.local.shared.cache.look_ahead(locations);
+            located.clear();
+            located.extend(batch.iter().filter_map(|prepared| prepared.first_key));
+            self.local.shared.cache.look_ahead(located);
         }
         let time_each = clock.times_each || batch.len() <= TIMED_REQUESTS;
         for prepared in batch {
@@ -343,7 +345,7 @@ impl Pipeline {
         if time_it {
             clock.settle(untimed, &self.local);
         }
-        let Run::Handler(handler) = spec.run else {
+        let (Run::Handler(handler) | Run::FamilyOr(handler, _)) = spec.run else {
             unreachable!("a family alone was rejected");
         };
         let mark = out.mark();
@@ -502,7 +504,7 @@ fn check(words: Arguments<'_>, entry: Option<Entry>) -> Result<Entry, (Option<En
     let Some(mut entry) = entry else {
         return Err((None, unknown_command(words)));
     };
-    if let Run::Family(_) = entry.spec.run {
+    if !matches!(entry.spec.run, Run::Handler(_)) {
         entry = subcommand(words, entry)?;
     }
     let spec = entry.spec;
@@ -529,6 +531,9 @@ fn check(words: Arguments<'_>, entry: Option<Entry>) -> Result<Entry, (Option<En
 fn subcommand(words: Arguments<'_>, family: Entry) -> Result<Entry, (Option<Entry>, ErrorReply)> {
     let name = family.spec.name;
     let Some(word) = words.get(1) else {
+        if let Run::FamilyOr(..) = family.spec.run {
+            return Ok(family);
+        }
         return Err((Some(family), ErrorReply::wrong_arity(name)));
     };
     COMMANDS.subcommand(family, word).ok_or_else(|| {

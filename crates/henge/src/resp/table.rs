@@ -126,6 +126,8 @@ pub(crate) enum Run {
     Handler(Handler),
     /// A family of commands, told apart by the second word.
     Family(&'static [Spec]),
+    /// A family whose name alone is a command too.
+    FamilyOr(Handler, &'static [Spec]),
 }
 
 /// One command: a row of the table.
@@ -133,8 +135,8 @@ pub(crate) enum Run {
 pub(crate) struct Spec {
     /// Its name in lower case. A subcommand's is that of its family, `|`, and its own.
     pub(crate) name: &'static str,
-    /// Its arguments in the notation of the documentation: `[ ]` may be left out, `|` is one of, `...` is repeated, capital
-    /// words stand as they are.
+    /// Its arguments in the notation of the documentation: `[ ]` may be left out, `|` is one of, `< >` holds together, `...` is
+    /// repeated, capital words stand as they are. See `syntax`.
     pub(crate) syntax: &'static str,
     /// How many words it has, its name included; the least number if negative.
     pub(crate) arity: i8,
@@ -178,7 +180,7 @@ impl Spec {
     pub(crate) fn subcommands(&self) -> &'static [Self] {
         match self.run {
             Run::Handler(_) => &[],
-            Run::Family(subcommands) => subcommands,
+            Run::Family(subcommands) | Run::FamilyOr(_, subcommands) => subcommands,
         }
     }
 
@@ -295,14 +297,19 @@ impl Table {
     }
 }
 
-/// A name of up to 16 bytes in lower case, as one number.
+/// A name of up to 15 bytes in lower case, and its length, as one number.
 #[inline]
 fn packed(name: &[u8]) -> Option<u128> {
-    let mut bytes = [0; 16];
-    bytes.get_mut(..name.len())?.copy_from_slice(name);
+    const MOST: usize = 15;
+    if name.len() > MOST {
+        return None;
+    }
+    let mut bytes = [0; MOST + 1];
+    bytes[..name.len()].copy_from_slice(name);
     for byte in &mut bytes {
         *byte = byte.to_ascii_lowercase();
     }
+    bytes[MOST] = name.len() as u8;
     Some(u128::from_le_bytes(bytes))
 }
 

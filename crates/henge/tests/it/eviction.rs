@@ -112,3 +112,21 @@ fn what_has_expired_is_swept_without_a_read() {
     }
     assert!(get(&mut client, "lasting"));
 }
+
+#[test]
+fn what_comes_once_does_not_push_out_what_comes_often() {
+    for policy in ["s3fifo", "sieve", "wtinylfu"] {
+        let node = node(&[("cache.max_items", "100"), ("cache.policy", policy)]);
+        let mut client = Client::connect(node.local_addr());
+        let often: Vec<String> = (0..20).map(|n| format!("often{n}")).collect();
+        for key in &often {
+            set(&mut client, key, None);
+        }
+        for n in 0..500 {
+            assert!(get(&mut client, &often[n % 20]), "{policy}: {n}");
+            set(&mut client, &format!("once{n}"), None);
+        }
+        let stats = client.get("/stats").json();
+        assert_eq!(stats["items"], 100, "{policy}");
+    }
+}

@@ -1,5 +1,6 @@
 //! Tests of a whole node from outside, over its port. One binary, so that it is linked once.
 
+mod cli_client;
 mod client;
 mod eviction;
 mod hostile;
@@ -9,4 +10,5 @@ mod observe;
 mod raw;
 mod readme;
 mod refusals;
+mod resp_hostile;
 mod side_by_side;

@@ -286,18 +286,18 @@ const ROOMY: Room = Room {
 
 proptest! {
     #[test]
-    fn with_room_both_hold_the_same(steps in prop::collection::vec(step(), 1..150), policy in 0usize..4) {
+    fn with_room_both_hold_the_same(steps in prop::collection::vec(step(), 1..150), policy in 0..PolicyKind::ALL.len()) {
         lead_and_follow(PolicyKind::ALL[policy], [ROOMY, ROOMY], steps)?;
     }
 
     #[test]
-    fn with_few_items_they_only_forget(steps in prop::collection::vec(step(), 1..150), policy in 0usize..4, items in (1u64..20, 1u64..20)) {
+    fn with_few_items_they_only_forget(steps in prop::collection::vec(step(), 1..150), policy in 0..PolicyKind::ALL.len(), items in (1u64..20, 1u64..20)) {
         let rooms = [Room { items: items.0, ..ROOMY }, Room { items: items.1, ..ROOMY }];
         lead_and_follow(PolicyKind::ALL[policy], rooms, steps)?;
     }
 
     #[test]
-    fn with_few_bytes_they_only_forget(steps in prop::collection::vec(step(), 1..200), policy in 0usize..4) {
+    fn with_few_bytes_they_only_forget(steps in prop::collection::vec(step(), 1..200), policy in 0..PolicyKind::ALL.len()) {
         let room = Room { bytes: 450_000, ..ROOMY };
         lead_and_follow(PolicyKind::ALL[policy], [room, room], steps)?;
     }

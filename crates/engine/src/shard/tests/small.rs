@@ -46,6 +46,19 @@ fn each_order_drops_the_right_one() {
         (PolicyKind::Ttl, "a b c a? d", "acd"),
         (PolicyKind::Ttl, "a9 b5 c7 b d8", "abd"),
         (PolicyKind::Ttl, "a5 b5 c5 a? d", "acd"),
+        // The small queue holds one, and the first two have gone on to the main one.
+        (PolicyKind::S3Fifo, "a b c d", "abd"),
+        (PolicyKind::S3Fifo, "a b c c? c? d", "bcd"),
+        (PolicyKind::S3Fifo, "a b c c? c? a? d e", "ace"),
+        // A ghost that comes back is in the main queue.
+        (PolicyKind::S3Fifo, "a b c d c e", "bce"),
+        (PolicyKind::Sieve, "a b c d", "bcd"),
+        (PolicyKind::Sieve, "a b c a? d", "acd"),
+        (PolicyKind::Sieve, "a b c a? b? d e", "bde"),
+        (PolicyKind::Sieve, "a b c b- d e", "cde"),
+        // The window holds one; what leaves it has to have been used more than what is on probation.
+        (PolicyKind::WTinyLfu, "a b c d", "abd"),
+        (PolicyKind::WTinyLfu, "a b c a? d c e c f", "acf"),
     ] {
         assert_eq!(survivors(policy, script), left, "{policy}: {script}");
     }
@@ -75,4 +88,27 @@ fn random_drops_a_key_that_was_there() {
         "the oldest, the newest and the one between were dropped"
     );
     shard.check();
+}
+
+/// However small the cache, whatever is set can be read until the next is set, and the limit holds.
+#[test]
+fn a_cache_of_few_items_takes_every_write() {
+    for policy in PolicyKind::ALL {
+        for items in [1, 2, 3, 10] {
+            let mut shard = shard(policy, u64::MAX, items);
+            for n in 0..2_000u32 {
+                // Some keys come often, most once.
+                let number = if n % 3 == 0 { n % 7 } else { n };
+                let key = number.to_be_bytes();
+                run(&mut shard, NOW, &key, set(b"v", Expiry::Never));
+                assert_eq!(get(&mut shard, NOW, &key), Some(b"v".to_vec()), "{policy}");
+                if n % 5 == 0 {
+                    get(&mut shard, NOW, &(n % 4).to_be_bytes());
+                }
+                assert!(shard.stats().items <= items, "{policy}");
+            }
+            assert_eq!(shard.stats().items, items, "{policy}");
+            shard.check();
+        }
+    }
 }

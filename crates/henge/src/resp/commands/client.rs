@@ -8,9 +8,9 @@ use henge_wire::resp::request::integer;
 use super::aside::aside;
 use super::client_filter::{Filter, text};
 use super::connection::DEFAULT_USER;
-use super::help;
 use crate::resp::call::{Call, ErrorReply, Flow};
 use crate::resp::clients::Client;
+use crate::resp::help;
 use crate::resp::pause::Paused;
 use crate::resp::session::Replies;
 use crate::resp::table::{COMMANDS as ALL, Group, Keys, Permission, Run, Spec, flag};
@@ -61,7 +61,7 @@ const FAMILY: &[Spec] = &[
     },
     Spec {
         name: "client|list",
-        syntax: "[ID client-id [client-id ...]] [TYPE NORMAL | PRIMARY | MASTER | REPLICA | SLAVE | PUBSUB] [USER username] [ADDR ip:port] [LADDR ip:port] [SKIPME YES | NO] [MAXAGE seconds] [NAME client-name] [IDLE seconds] [FLAGS flags] [LIB-NAME library-name] [LIB-VER library-version] [DB database] [CAPA capabilities] [IP ip] [NOT-ID client-id [client-id ...]] [NOT-TYPE NORMAL | PRIMARY | MASTER | REPLICA | SLAVE | PUBSUB] [NOT-USER username] [NOT-ADDR ip:port] [NOT-LADDR ip:port] [NOT-NAME client-name] [NOT-FLAGS flags] [NOT-LIB-NAME library-name] [NOT-LIB-VER library-version] [NOT-DB database] [NOT-CAPA capabilities] [NOT-IP ip]",
+        syntax: "[ID client-id [client-id ...]] [TYPE <NORMAL | PRIMARY | MASTER | REPLICA | SLAVE | PUBSUB>] [USER username] [ADDR ip:port] [LADDR ip:port] [SKIPME <YES | NO>] [MAXAGE seconds] [NAME client-name] [IDLE seconds] [FLAGS flags] [LIB-NAME library-name] [LIB-VER library-version] [DB database] [CAPA capabilities] [IP ip] [NOT-ID client-id [client-id ...]] [NOT-TYPE <NORMAL | PRIMARY | MASTER | REPLICA | SLAVE | PUBSUB>] [NOT-USER username] [NOT-ADDR ip:port] [NOT-LADDR ip:port] [NOT-NAME client-name] [NOT-FLAGS flags] [NOT-LIB-NAME library-name] [NOT-LIB-VER library-version] [NOT-DB database] [NOT-CAPA capabilities] [NOT-IP ip]",
         arity: -2,
         flags: flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE,
         keys: Keys::NONE,
@@ -74,7 +74,7 @@ const FAMILY: &[Spec] = &[
     },
     Spec {
         name: "client|kill",
-        syntax: "ip:port | [ID client-id [client-id ...]] [TYPE NORMAL | PRIMARY | MASTER | REPLICA | SLAVE | PUBSUB] [USER username] [ADDR ip:port] [LADDR ip:port] [SKIPME YES | NO] [MAXAGE seconds] [NAME client-name] [IDLE seconds] [FLAGS flags] [LIB-NAME library-name] [LIB-VER library-version] [DB database] [CAPA capabilities] [IP ip] [NOT-ID client-id [client-id ...]] [NOT-TYPE NORMAL | PRIMARY | MASTER | REPLICA | SLAVE | PUBSUB] [NOT-USER username] [NOT-ADDR ip:port] [NOT-LADDR ip:port] [NOT-NAME client-name] [NOT-FLAGS flags] [NOT-LIB-NAME library-name] [NOT-LIB-VER library-version] [NOT-DB database] [NOT-CAPA capabilities] [NOT-IP ip]",
+        syntax: "ip:port | [ID client-id [client-id ...]] [TYPE <NORMAL | PRIMARY | MASTER | REPLICA | SLAVE | PUBSUB>] [USER username] [ADDR ip:port] [LADDR ip:port] [SKIPME <YES | NO>] [MAXAGE seconds] [NAME client-name] [IDLE seconds] [FLAGS flags] [LIB-NAME library-name] [LIB-VER library-version] [DB database] [CAPA capabilities] [IP ip] [NOT-ID client-id [client-id ...]] [NOT-TYPE <NORMAL | PRIMARY | MASTER | REPLICA | SLAVE | PUBSUB>] [NOT-USER username] [NOT-ADDR ip:port] [NOT-LADDR ip:port] [NOT-NAME client-name] [NOT-FLAGS flags] [NOT-LIB-NAME library-name] [NOT-LIB-VER library-version] [NOT-DB database] [NOT-CAPA capabilities] [NOT-IP ip]",
         arity: -3,
         flags: flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE,
         keys: Keys::NONE,

@@ -141,7 +141,7 @@ fn count(call: &mut Call<'_>, operation: &Operation<'_>) -> Result<Flow, ErrorRe
         let last = keys.min(first + AHEAD - 1);
         locations.clear();
         locations.extend((first..=last).map(|index| call.locate(index, call.word(index))));
-        cache.look_ahead(locations.iter().copied());
+        cache.look_ahead(&locations);
         for (index, &at) in (first..=last).zip(&locations) {
             let command = Command {
                 key: call.word(index),

@@ -1,7 +1,7 @@
 //! `MEMORY`: what is taken by one key, and its family's other commands. What the node takes in all it asks of others.
 
-use super::help;
 use crate::resp::call::{Call, ErrorReply, Flow};
+use crate::resp::help;
 use crate::resp::table::{Group, Keys, Permission, Run, Spec, flag};
 
 pub(in crate::resp) const COMMANDS: &[Spec] = &[Spec {

@@ -10,12 +10,12 @@ mod aside;
 mod bits;
 mod client;
 mod client_filter;
+mod command;
 mod connection;
 mod counters;
 mod expiry;
 mod flush;
 mod hello;
-mod help;
 mod keys;
 mod many;
 mod memory;
@@ -46,4 +46,5 @@ pub(super) const ALL: &[&[Spec]] = &[
     object::COMMANDS,
     memory::COMMANDS,
     flush::COMMANDS,
+    command::COMMANDS,
 ];

@@ -3,8 +3,8 @@
 use henge_wire::resp::request::integer;
 use henge_wire::{Encoding, Item, Operation, Reply};
 
-use super::help;
 use crate::resp::call::{Call, ErrorReply, Flow};
+use crate::resp::help;
 use crate::resp::table::{Group, Keys, Permission, Run, Spec, flag};
 
 pub(in crate::resp) const COMMANDS: &[Spec] = &[Spec {

@@ -1,14 +1,10 @@
 //! `HELP` of every family of commands: its subcommands, each with its arguments and what it does, as the table has them.
 
-use crate::resp::call::{Call, ErrorReply, Flow};
-use crate::resp::table::{COMMANDS, Group, Keys, Permission, Run, Spec, flag};
+use super::call::{Call, ErrorReply, Flow};
+use super::table::{COMMANDS, Group, Keys, Permission, Run, Spec, flag};
 
 /// The definition of a family's `HELP`; `name` is `family|help`.
-pub(in crate::resp) const fn definition(
-    name: &'static str,
-    group: Group,
-    since: &'static str,
-) -> Spec {
+pub(crate) const fn definition(name: &'static str, group: Group, since: &'static str) -> Spec {
     Spec {
         name,
         syntax: "",
@@ -24,7 +20,8 @@ pub(in crate::resp) const fn definition(
     }
 }
 
-fn help(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
+/// Answers the help of the family that the call is of.
+pub(crate) fn help(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     let family = call.spec.name.split('|').next().unwrap_or_default();
     let subcommands = COMMANDS
         .find(family.as_bytes())

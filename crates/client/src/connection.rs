@@ -1,0 +1,157 @@
+//! One connection, of either protocol, to one server. It is used by one request after the other, or by a pipeline of them;
+//! after an error it is of no more use, and says so.
+
+use std::time::Duration;
+
+use henge_wire::resp::reply::Limits;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+
+use crate::http::HttpLink;
+use crate::resp::RespLink;
+use crate::{Answer, Cause, Error, Request, Scheme, Target};
+
+/// How long to wait, and for how much.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// How long to wait for a connection.
+    pub connect_timeout: Duration,
+    /// How long a request may take, from the moment it is made to its whole answer.
+    pub request_timeout: Duration,
+    /// The most bytes that an answer may have.
+    pub max_answer_bytes: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            // A lost SYN is sent again after one second, and after two more.
+            connect_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(5),
+            max_answer_bytes: Limits::default().bytes,
+        }
+    }
+}
+
+/// A connection to a server.
+#[derive(Debug)]
+pub struct Connection {
+    settings: Settings,
+    link: Link,
+}
+
+#[derive(Debug)]
+enum Link {
+    Resp(Box<RespLink>),
+    Http(Box<HttpLink>),
+}
+
+impl Connection {
+    /// Connects to a server.
+    pub async fn open(target: &Target, settings: Settings) -> Result<Self, Error> {
+        let deadline = Instant::now() + settings.connect_timeout;
+        Self::open_until(target, settings, deadline).await
+    }
+
+    /// Connects until the deadline, which may be earlier than the settings have it.
+    pub(crate) async fn open_until(
+        target: &Target,
+        settings: Settings,
+        deadline: Instant,
+    ) -> Result<Self, Error> {
+        let failed = |cause: Cause| Error::Connect {
+            server: target.server(),
+            cause,
+        };
+        let dial = async {
+            let stream = TcpStream::connect((target.host.as_str(), target.port))
+                .await
+                .map_err(Cause::Io)?;
+            // A request is written at once and then waited for; holding its end back would only delay it.
+            stream.set_nodelay(true).map_err(Cause::Io)?;
+            match target.scheme {
+                Scheme::Redis => {
+                    let link = RespLink::new(stream, settings.max_answer_bytes);
+                    Ok(Link::Resp(Box::new(link)))
+                }
+                Scheme::Http => {
+                    let link = HttpLink::open(stream, target, settings.max_answer_bytes).await?;
+                    Ok(Link::Http(Box::new(link)))
+                }
+            }
+        };
+        let began = Instant::now();
+        match timeout_at(deadline, dial).await {
+            Ok(Ok(link)) => Ok(Self { settings, link }),
+            Ok(Err(cause)) => Err(failed(cause)),
+            Err(_) => Err(failed(Cause::TimedOut(deadline.duration_since(began)))),
+        }
+    }
+
+    /// Sends a request and waits for its answer.
+    pub async fn execute(&mut self, request: &Request<'_>) -> Result<Answer, Error> {
+        let deadline = Instant::now() + self.settings.request_timeout;
+        self.execute_until(request, deadline).await
+    }
+
+    pub(crate) async fn execute_until(
+        &mut self,
+        request: &Request<'_>,
+        deadline: Instant,
+    ) -> Result<Answer, Error> {
+        let mut answer = None;
+        let requests = std::slice::from_ref(request);
+        self.pipeline_until(requests, deadline, |_, found| answer = Some(found))
+            .await?;
+        answer.expect("a pipeline without an error answers each request")
+    }
+
+    /// Sends all requests, and hands over the answer of each, with its place among them, as soon as it is there. Answers come in the order
+    /// of the requests. The whole has the time of one request.
+    ///
+    /// HTTP has no pipeline that servers can be relied on to understand: there each request waits for the answer before it.
+    ///
+    /// # Errors
+    /// What a server refuses is handed over as the answer of that request. Any other error ends the connection; requests
+    /// whose answers were not handed over got none, and if a write may be among those that were sent, it is
+    /// [`Error::Unknown`].
+    pub async fn pipeline(
+        &mut self,
+        requests: &[Request<'_>],
+        on_answer: impl FnMut(usize, Result<Answer, Error>),
+    ) -> Result<(), Error> {
+        let deadline = Instant::now() + self.settings.request_timeout;
+        self.pipeline_until(requests, deadline, on_answer).await
+    }
+
+    async fn pipeline_until(
+        &mut self,
+        requests: &[Request<'_>],
+        deadline: Instant,
+        mut on_answer: impl FnMut(usize, Result<Answer, Error>),
+    ) -> Result<(), Error> {
+        for request in requests {
+            request.check()?;
+        }
+        match &mut self.link {
+            Link::Resp(link) => link.pipeline(requests, deadline, on_answer).await,
+            Link::Http(link) => {
+                for (place, request) in requests.iter().enumerate() {
+                    match link.execute(request, deadline).await {
+                        Err(error @ Error::Refused { .. }) => on_answer(place, Err(error)),
+                        other => on_answer(place, Ok(other?)),
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether another request may be sent: none was given up halfway, and the server has not closed the connection.
+    pub fn is_usable(&mut self) -> bool {
+        match &mut self.link {
+            Link::Resp(link) => link.is_usable(),
+            Link::Http(link) => link.is_usable(),
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! A connection that speaks HTTP/1.1, by hyper. hyper leaves it to the caller to drive a connection; that is done here
+//! beside each request and not by a task, so that a connection that is dropped leaves nothing behind.
+
+mod form;
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+
+use crate::{Answer, Cause, Error, Request, Target};
+
+type Body = Full<Bytes>;
+type Driver = http1::Connection<TokioIo<TcpStream>, Body>;
+
+pub(crate) struct HttpLink {
+    sender: http1::SendRequest<Body>,
+    /// None once the connection is closed.
+    driver: Option<Driver>,
+    host: http::HeaderValue,
+    max_answer_bytes: usize,
+    /// Set while a request is on its way, so that it stays set when one fails or is dropped halfway.
+    is_engaged: bool,
+}
+
+impl HttpLink {
+    pub(crate) async fn open(
+        stream: TcpStream,
+        target: &Target,
+        max_answer_bytes: usize,
+    ) -> Result<Self, Cause> {
+        let wrong = |_| Cause::Protocol("the host cannot stand in an HTTP header".to_owned());
+        let host = http::HeaderValue::try_from(target.server()).map_err(wrong)?;
+        let (sender, driver) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| cause_of(&error))?;
+        Ok(Self {
+            sender,
+            driver: Some(driver),
+            host,
+            max_answer_bytes,
+            is_engaged: false,
+        })
+    }
+
+    pub(crate) fn is_usable(&mut self) -> bool {
+        // Only looks; whoever uses the connection next polls it again with a waker of its own.
+        let mut context = Context::from_waker(Waker::noop());
+        poll_driver(&mut self.driver, &mut context);
+        !self.is_engaged && self.driver.is_some() && !self.sender.is_closed()
+    }
+
+    pub(crate) async fn execute(
+        &mut self,
+        request: &Request<'_>,
+        deadline: Instant,
+    ) -> Result<Answer, Error> {
+        if self.is_engaged {
+            return Err(Error::Unanswered(Cause::Closed));
+        }
+        self.is_engaged = true;
+        let sent = form::request(request, &self.host);
+        let mut was_sent = false;
+        let began = Instant::now();
+        let exchanged = timeout_at(deadline, self.exchange(sent, &mut was_sent)).await;
+        let cause = match exchanged {
+            Ok(Ok((status, body))) => {
+                self.is_engaged = false;
+                match form::answer(request, status, body) {
+                    Ok(answer) => return answer,
+                    Err(cause) => cause,
+                }
+            }
+            Ok(Err(cause)) => cause,
+            Err(_) => Cause::TimedOut(deadline.duration_since(began)),
+        };
+        Err(Error::without_answer(cause, was_sent && request.is_write()))
+    }
+
+    async fn exchange(
+        &mut self,
+        request: http::Request<Body>,
+        was_sent: &mut bool,
+    ) -> Result<(http::StatusCode, Bytes), Cause> {
+        let Self { sender, driver, .. } = self;
+        driven(driver, sender.ready())
+            .await
+            .map_err(|error| cause_of(&error))?;
+        // From here on hyper may write it at any time; it says so if it did not.
+        *was_sent = true;
+        let response = match driven(driver, sender.try_send_request(request)).await {
+            Ok(response) => response,
+            Err(mut error) => {
+                *was_sent = error.take_message().is_none();
+                return Err(cause_of(error.error()));
+            }
+        };
+        let status = response.status();
+        let body = Limited::new(response.into_body(), self.max_answer_bytes);
+        let body = driven(driver, body.collect()).await.map_err(|error| {
+            match error.downcast_ref::<hyper::Error>() {
+                Some(error) => cause_of(error),
+                None if error.is::<LengthLimitError>() => {
+                    Cause::Protocol("the answer is larger than it may be".to_owned())
+                }
+                None => Cause::Protocol(error.to_string()),
+            }
+        })?;
+        Ok((status, body.to_bytes()))
+    }
+}
+
+impl std::fmt::Debug for HttpLink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HttpLink")
+            .field("host", &self.host)
+            .field("is_open", &self.driver.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Does the work, and beside it what the connection has to do for it.
+async fn driven<T>(driver: &mut Option<Driver>, work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    poll_fn(|context| {
+        // First, so that what came is handed to the work in the same turn.
+        poll_driver(driver, context);
+        work.as_mut().poll(context)
+    })
+    .await
+}
+
+/// Lets the connection do what it can. Why it ended, the request learns that was on its way.
+fn poll_driver(driver: &mut Option<Driver>, context: &mut Context<'_>) {
+    if let Some(running) = driver
+        && let Poll::Ready(_) = Pin::new(running).poll(context)
+    {
+        *driver = None;
+    }
+}
+
+fn cause_of(error: &hyper::Error) -> Cause {
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        if let Some(io) = inner.downcast_ref::<std::io::Error>() {
+            return std::io::Error::new(io.kind(), io.to_string()).into();
+        }
+        source = inner.source();
+    }
+    if error.is_parse() {
+        Cause::Protocol(format!("the answer is not HTTP/1.1: {error}"))
+    } else {
+        // The connection ended before the message did, or before it began.
+        Cause::Closed
+    }
+}

@@ -1,0 +1,54 @@
+//! The Rust client of Henge: keys and values over the Redis protocol (`redis://host:port`) or HTTP (`http://host:port`).
+//!
+//! A [`Client`] is a bounded pool of connections, cheap to clone and to share between tasks. It starts no task: what it does
+//! happens inside the futures it returns, and when it is dropped its connections are closed.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use henge_client::{Client, SetOptions};
+//!
+//! # async fn example() -> Result<(), henge_client::Error> {
+//! let client = Client::connect("redis://localhost:8080").await?;
+//!
+//! let an_hour = SetOptions::new().ttl(Duration::from_secs(3600));
+//! client.set("greeting", "hello", an_hour).await?;
+//! assert_eq!(client.get("greeting").await?.as_deref(), Some(&b"hello"[..]));
+//!
+//! let mut scan = client.scan("greet*");
+//! while let Some(keys) = scan.next_page().await? {
+//!     for key in keys {
+//!         client.del(&key).await?;
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What an error says
+//!
+//! [`Error`] tells apart what is known from what is not. A write that was sent and not answered is [`Error::Unknown`]: the
+//! server may have carried it out, or may yet. It is never sent again. All other errors of a write mean that nothing was changed. A
+//! read whose connection breaks is sent once more, on a fresh connection.
+//!
+//! # Many requests at once
+//!
+//! A [`Connection`] is one connection without the pool, and [`Connection::pipeline`] sends many requests over it before the
+//! first is answered.
+
+mod client;
+mod connection;
+mod error;
+mod glob;
+mod http;
+mod pool;
+mod request;
+mod resp;
+mod scan;
+mod target;
+
+pub use client::{Builder, Client};
+pub use connection::{Connection, Settings};
+pub use error::{Cause, Error};
+pub use request::{Answer, Condition, Lifetime, Request, SetOptions};
+pub use scan::Scan;
+pub use target::{Scheme, Target, TargetError};

@@ -1,0 +1,423 @@
+//! A connection that speaks the Redis protocol. Requests are written and answers read in one loop, so that a server that
+//! answers before it has read a long pipeline is not waited for by a client that waits for it.
+
+use std::io;
+use std::mem::MaybeUninit;
+
+use bytes::{Bytes, BytesMut};
+use henge_wire::resp::encode;
+use henge_wire::resp::reply::{Decoder, Limits, Reply};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+
+use crate::request::milliseconds;
+use crate::{Answer, Cause, Condition, Error, Lifetime, Request};
+
+/// Room for one read. Large answers double it by themselves.
+const READ_BYTES: usize = 16 * 1024;
+/// A buffer that grew beyond this for one request is not kept for the next.
+const KEPT_BYTES: usize = 256 * 1024;
+
+#[derive(Debug)]
+pub(crate) struct RespLink {
+    stream: TcpStream,
+    /// The requests of the pipeline at hand, where each of them ends, and how much was given to the system.
+    out: Vec<u8>,
+    ends: Vec<usize>,
+    sent: usize,
+    input: BytesMut,
+    decoder: Decoder,
+    answered: usize,
+    /// Set while a pipeline is on its way, so that it stays set when one fails or is dropped halfway.
+    is_engaged: bool,
+}
+
+impl RespLink {
+    pub(crate) fn new(stream: TcpStream, max_answer_bytes: usize) -> Self {
+        let limits = Limits {
+            bytes: max_answer_bytes,
+            ..Limits::default()
+        };
+        Self {
+            stream,
+            out: Vec::new(),
+            ends: Vec::new(),
+            sent: 0,
+            input: BytesMut::new(),
+            decoder: Decoder::new(limits),
+            answered: 0,
+            is_engaged: false,
+        }
+    }
+
+    pub(crate) fn is_usable(&self) -> bool {
+        if self.is_engaged || !self.input.is_empty() || self.decoder.is_within_reply() {
+            return false;
+        }
+        // Asks the system and not tokio, which may not have heard yet that the server closed the connection.
+        let mut byte = [MaybeUninit::uninit()];
+        let peeked = socket2::SockRef::from(&self.stream).peek(&mut byte);
+        peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    pub(crate) async fn pipeline(
+        &mut self,
+        requests: &[Request<'_>],
+        deadline: Instant,
+        on_answer: impl FnMut(usize, Result<Answer, Error>),
+    ) -> Result<(), Error> {
+        if self.is_engaged {
+            return Err(Error::Unanswered(Cause::Closed));
+        }
+        self.is_engaged = true;
+        self.out.clear();
+        self.ends.clear();
+        self.sent = 0;
+        self.answered = 0;
+        for request in requests {
+            encode_request(&mut self.out, request);
+            self.ends.push(self.out.len());
+        }
+        let began = Instant::now();
+        let cause = match timeout_at(deadline, self.drive(requests, on_answer)).await {
+            Ok(Ok(())) => {
+                // A server may refuse what it has not read to its end; then the rest is never sent.
+                self.is_engaged = self.sent < self.out.len();
+                self.out.clear();
+                self.out.shrink_to(KEPT_BYTES);
+                return Ok(());
+            }
+            Ok(Err(cause)) => cause,
+            Err(_) => Cause::TimedOut(deadline.duration_since(began)),
+        };
+        // A server carries out no command that did not arrive as a whole.
+        let may_have_happened = requests
+            .iter()
+            .zip(&self.ends)
+            .skip(self.answered)
+            .any(|(request, end)| request.is_write() && *end <= self.sent);
+        Err(Error::without_answer(cause, may_have_happened))
+    }
+
+    async fn drive(
+        &mut self,
+        requests: &[Request<'_>],
+        mut on_answer: impl FnMut(usize, Result<Answer, Error>),
+    ) -> Result<(), Cause> {
+        // What a server that closes the connection says before is worth more than that it cannot be written to.
+        let mut write_error = None;
+        loop {
+            while self.sent < self.out.len() && write_error.is_none() {
+                match self.stream.try_write(&self.out[self.sent..]) {
+                    Ok(len) => self.sent += len,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => write_error = Some(error),
+                }
+            }
+            while self.answered < requests.len() {
+                let reply = self.decoder.decode(&mut self.input);
+                let Some(reply) = reply.map_err(|error| Cause::Protocol(error.to_string()))? else {
+                    break;
+                };
+                let answer = answer_to(&requests[self.answered], reply)?;
+                on_answer(self.answered, answer);
+                self.answered += 1;
+            }
+            if self.answered == requests.len() {
+                return Ok(());
+            }
+            let waits_to_write = self.sent < self.out.len() && write_error.is_none();
+            let interest = if waits_to_write {
+                Interest::READABLE | Interest::WRITABLE
+            } else {
+                Interest::READABLE
+            };
+            if self.stream.ready(interest).await?.is_readable() {
+                if self.input.is_empty() && self.input.capacity() > KEPT_BYTES {
+                    self.input = BytesMut::new();
+                }
+                self.input.reserve(READ_BYTES);
+                match self.stream.try_read_buf(&mut self.input) {
+                    Ok(0) => return Err(write_error.map_or(Cause::Closed, Cause::from)),
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+    }
+}
+
+/// Appends a request as its command.
+fn encode_request(out: &mut Vec<u8>, request: &Request<'_>) {
+    match request {
+        Request::Ping => encode::request(out, &[b"PING"]),
+        Request::Get { key } => encode::request(out, &[b"GET", key]),
+        Request::Set {
+            key,
+            value,
+            options,
+        } => {
+            let ttl = options.ttl.and_then(milliseconds).map(|ms| ms.to_string());
+            let mut arguments: [&[u8]; 6] = [b"SET", key, value, b"", b"", b""];
+            let mut len = 3;
+            if let Some(ttl) = &ttl {
+                arguments[3] = b"PX";
+                arguments[4] = ttl.as_bytes();
+                len = 5;
+            }
+            let condition: Option<&[u8]> = match options.condition {
+                Condition::Always => None,
+                Condition::IfAbsent => Some(b"NX"),
+                Condition::IfPresent => Some(b"XX"),
+            };
+            if let Some(condition) = condition {
+                arguments[len] = condition;
+                len += 1;
+            }
+            encode::request(out, &arguments[..len]);
+        }
+        Request::Delete { key } => encode::request(out, &[b"DEL", key]),
+        Request::Increment { key, by } => {
+            encode::request(out, &[b"INCRBY", key, by.to_string().as_bytes()]);
+        }
+        Request::Lifetime { key } => encode::request(out, &[b"PTTL", key]),
+        Request::Expire { key, ttl } => {
+            let ms = milliseconds(*ttl).unwrap_or(u64::MAX).to_string();
+            encode::request(out, &[b"PEXPIRE", key, ms.as_bytes()]);
+        }
+        Request::Scan {
+            cursor,
+            pattern,
+            count,
+        } => {
+            let count = count.to_string();
+            let arguments: [&[u8]; 6] = [
+                b"SCAN",
+                cursor.as_bytes(),
+                b"MATCH",
+                pattern,
+                b"COUNT",
+                count.as_bytes(),
+            ];
+            encode::request(out, &arguments);
+        }
+    }
+}
+
+/// What a reply says to a request. The outer error is a reply that answers no such request.
+fn answer_to(request: &Request<'_>, reply: Reply) -> Result<Result<Answer, Error>, Cause> {
+    let answer = match (request, reply) {
+        (_, Reply::Error(text)) => return Ok(Err(refused(&text))),
+        // Remarks beside a reply do not change it.
+        (_, Reply::Attributed(attributed)) => return answer_to(request, attributed.reply),
+        (Request::Ping, Reply::Simple(text)) if text == b"PONG"[..] => Answer::Pong,
+        (Request::Get { .. }, Reply::Bulk(value)) => Answer::Value(Some(value)),
+        (Request::Get { .. }, Reply::Null) => Answer::Value(None),
+        (Request::Set { .. }, Reply::Simple(text)) if text == b"OK"[..] => Answer::Stored(true),
+        (Request::Set { options, .. }, Reply::Null) if options.condition != Condition::Always => {
+            Answer::Stored(false)
+        }
+        (Request::Delete { .. }, Reply::Integer(count @ (0 | 1))) => Answer::Deleted(count == 1),
+        (Request::Increment { .. }, Reply::Integer(sum)) => Answer::Counted(sum),
+        (Request::Lifetime { .. }, Reply::Integer(-2)) => Answer::Lifetime(Lifetime::Missing),
+        (Request::Lifetime { .. }, Reply::Integer(-1)) => Answer::Lifetime(Lifetime::Unlimited),
+        (Request::Lifetime { .. }, Reply::Integer(ms @ 0..)) => {
+            let left = std::time::Duration::from_millis(ms.unsigned_abs());
+            Answer::Lifetime(Lifetime::Left(left))
+        }
+        (Request::Expire { .. }, Reply::Integer(count @ (0 | 1))) => Answer::Expires(count == 1),
+        (Request::Scan { .. }, Reply::Array(parts)) => page(parts)?,
+        (request, reply) => return Err(unexpected(request, &reply)),
+    };
+    Ok(Ok(answer))
+}
+
+/// A cursor and an array of keys.
+fn page(parts: Vec<Reply>) -> Result<Answer, Cause> {
+    let wrong = || Cause::Protocol("the reply to SCAN is no cursor with keys".to_owned());
+    let Ok([Reply::Bulk(cursor), Reply::Array(found)]) = <[Reply; 2]>::try_from(parts) else {
+        return Err(wrong());
+    };
+    let cursor = String::from_utf8(cursor.into()).map_err(|_| wrong())?;
+    let mut keys = Vec::with_capacity(found.len());
+    for reply in found {
+        let Reply::Bulk(key) = reply else {
+            return Err(wrong());
+        };
+        keys.push(key);
+    }
+    Ok(Answer::Page { cursor, keys })
+}
+
+/// The code in capitals is what programs go by; a server without one says just something.
+fn refused(text: &Bytes) -> Error {
+    let text = String::from_utf8_lossy(text);
+    let (code, message) = match text.split_once(' ') {
+        Some((code, message)) if !code.bytes().any(|byte| byte.is_ascii_lowercase()) => {
+            (code, message)
+        }
+        _ => ("ERR", text.as_ref()),
+    };
+    Error::Refused {
+        code: code.to_owned(),
+        message: message.trim_end().to_owned(),
+    }
+}
+
+fn unexpected(request: &Request<'_>, reply: &Reply) -> Cause {
+    let kind = match reply {
+        Reply::Simple(_) => "a simple string",
+        Reply::Error(_) => "an error",
+        Reply::Integer(_) => "an integer",
+        Reply::Bulk(_) => "a bulk string",
+        Reply::Array(_) => "an array",
+        Reply::Null => "null",
+        Reply::Boolean(_) => "a boolean",
+        Reply::Double(_) => "a double",
+        Reply::BigNumber(_) => "a big number",
+        Reply::Verbatim { .. } => "a verbatim string",
+        Reply::Map(_) => "a map",
+        Reply::Set(_) => "a set",
+        Reply::Push(_) => "a push message",
+        Reply::Attributed(_) => "attributes",
+    };
+    let name = match request {
+        Request::Ping => "PING",
+        Request::Get { .. } => "GET",
+        Request::Set { .. } => "SET",
+        Request::Delete { .. } => "DEL",
+        Request::Increment { .. } => "INCRBY",
+        Request::Lifetime { .. } => "PTTL",
+        Request::Expire { .. } => "PEXPIRE",
+        Request::Scan { .. } => "SCAN",
+    };
+    Cause::Protocol(format!("{kind} is no reply to {name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SetOptions;
+    use std::time::Duration;
+
+    const GET: Request<'_> = Request::Get { key: b"k" };
+    const PTTL: Request<'_> = Request::Lifetime { key: b"k" };
+    const DEL: Request<'_> = Request::Delete { key: b"k" };
+    const SCAN: Request<'_> = Request::Scan {
+        cursor: "0",
+        pattern: b"a*",
+        count: 7,
+    };
+
+    fn set(options: SetOptions) -> Request<'static> {
+        Request::Set {
+            key: b"k",
+            value: b"v",
+            options,
+        }
+    }
+
+    #[test]
+    fn requests_are_commands() {
+        let ttl = SetOptions::new().ttl(Duration::from_micros(1500));
+        let table = [
+            (Request::Ping, "PING"),
+            (GET, "GET k"),
+            (set(SetOptions::new()), "SET k v"),
+            (set(ttl), "SET k v PX 2"),
+            (set(ttl.condition(Condition::IfAbsent)), "SET k v PX 2 NX"),
+            (
+                set(SetOptions::new().condition(Condition::IfPresent)),
+                "SET k v XX",
+            ),
+            (DEL, "DEL k"),
+            (Request::Increment { key: b"k", by: -3 }, "INCRBY k -3"),
+            (PTTL, "PTTL k"),
+            (
+                Request::Expire {
+                    key: b"k",
+                    ttl: Duration::from_secs(1),
+                },
+                "PEXPIRE k 1000",
+            ),
+            (SCAN, "SCAN 0 MATCH a* COUNT 7"),
+        ];
+        for (request, command) in table {
+            let mut expected = Vec::new();
+            let words: Vec<&[u8]> = command.split(' ').map(str::as_bytes).collect();
+            encode::request(&mut expected, &words);
+            let mut found = Vec::new();
+            encode_request(&mut found, &request);
+            assert_eq!(found, expected, "{command}");
+        }
+    }
+
+    #[test]
+    fn replies_are_answers() {
+        let nx = set(SetOptions::new().condition(Condition::IfAbsent));
+        let left = Lifetime::Left(Duration::from_millis(5));
+        let table: &[(Request<'_>, &str, Result<Answer, &str>)] = &[
+            (Request::Ping, "+PONG\r\n", Ok(Answer::Pong)),
+            (GET, "$1\r\nv\r\n", Ok(Answer::Value(Some("v".into())))),
+            (GET, "$-1\r\n", Ok(Answer::Value(None))),
+            (GET, "_\r\n", Ok(Answer::Value(None))),
+            (
+                GET,
+                "|1\r\n+a\r\n+b\r\n$1\r\nv\r\n",
+                Ok(Answer::Value(Some("v".into()))),
+            ),
+            (GET, "+v\r\n", Err("a simple string is no reply to GET")),
+            (
+                GET,
+                "-WRONGTYPE not a string\r\n",
+                Err("the server refused: WRONGTYPE: not a string"),
+            ),
+            (
+                GET,
+                "-something else\r\n",
+                Err("the server refused: ERR: something else"),
+            ),
+            (set(SetOptions::new()), "+OK\r\n", Ok(Answer::Stored(true))),
+            (
+                set(SetOptions::new()),
+                "$-1\r\n",
+                Err("null is no reply to SET"),
+            ),
+            (nx, "$-1\r\n", Ok(Answer::Stored(false))),
+            (nx, "+OK\r\n", Ok(Answer::Stored(true))),
+            (DEL, ":1\r\n", Ok(Answer::Deleted(true))),
+            (DEL, ":0\r\n", Ok(Answer::Deleted(false))),
+            (DEL, ":2\r\n", Err("an integer is no reply to DEL")),
+            (PTTL, ":-2\r\n", Ok(Answer::Lifetime(Lifetime::Missing))),
+            (PTTL, ":-1\r\n", Ok(Answer::Lifetime(Lifetime::Unlimited))),
+            (PTTL, ":5\r\n", Ok(Answer::Lifetime(left))),
+            (PTTL, ":-3\r\n", Err("an integer is no reply to PTTL")),
+            (
+                SCAN,
+                "*2\r\n$1\r\n9\r\n*1\r\n$1\r\na\r\n",
+                Ok(Answer::Page {
+                    cursor: "9".to_owned(),
+                    keys: vec!["a".into()],
+                }),
+            ),
+            (
+                SCAN,
+                "*1\r\n$1\r\n0\r\n",
+                Err("the reply to SCAN is no cursor with keys"),
+            ),
+        ];
+        for (request, bytes, expected) in table {
+            let mut input = BytesMut::from(*bytes);
+            let reply = Decoder::new(Limits::default()).decode(&mut input);
+            let reply = reply.expect("it is a reply").expect("it is whole");
+            let found = match answer_to(request, reply) {
+                Ok(Ok(answer)) => Ok(answer),
+                Ok(Err(refused)) => Err(refused.to_string()),
+                Err(cause) => Err(cause.to_string()),
+            };
+            assert_eq!(found, expected.clone().map_err(str::to_owned), "{bytes:?}");
+        }
+    }
+}

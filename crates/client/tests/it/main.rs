@@ -1,0 +1,6 @@
+//! The client against servers that do what a test tells them to. One binary, so that it is linked once.
+
+mod failures;
+mod pipeline;
+mod pool;
+mod server;

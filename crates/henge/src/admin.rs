@@ -1,0 +1,156 @@
+//! What may be asked of a running node beside its data: its figures, its configuration and changes of it, and its end. It
+//! starts and stops nothing itself; whoever runs the node is told that a stop was asked for.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::config::{CacheSize, Config, ConfigError, Reload};
+use crate::memory;
+use crate::metrics::Metrics;
+use crate::shared::{Live, Shared};
+
+/// See the head of the file.
+#[derive(Debug)]
+pub(crate) struct Admin {
+    pub(crate) metrics: Arc<Metrics>,
+    /// What is in force. Readers never wait for a change, which may evict for a while.
+    config: ArcSwap<Config>,
+    /// Held while the configuration is changed.
+    changing: Mutex<()>,
+    loader: OnceLock<Loader>,
+    stop_asked: watch::Sender<bool>,
+}
+
+/// The program's part in a reload.
+struct Loader {
+    load: Box<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>,
+    taken_over: Box<dyn Fn(&Config) + Send + Sync>,
+}
+
+impl fmt::Debug for Loader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Loader")
+    }
+}
+
+/// Why an alteration was not made; nothing was changed.
+#[derive(Debug)]
+pub(crate) enum AlterError {
+    /// The settings do not go together.
+    Config(ConfigError),
+    /// This setting waits for a restart.
+    NeedsRestart(&'static str),
+}
+
+impl Admin {
+    pub(crate) fn new(metrics: Arc<Metrics>, config: Config) -> Self {
+        Self {
+            metrics,
+            config: ArcSwap::from_pointee(config),
+            changing: Mutex::new(()),
+            loader: OnceLock::new(),
+            stop_asked: watch::Sender::new(false),
+        }
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.metrics.shared
+    }
+
+    /// The configuration in force.
+    pub(crate) fn config(&self) -> Arc<Config> {
+        self.config.load_full()
+    }
+
+    /// Asks for the end of the node.
+    pub(crate) fn ask_to_stop(&self) {
+        self.stop_asked.send_replace(true);
+    }
+
+    /// Resolves when somebody has asked for the end.
+    pub(crate) async fn stop_asked(&self) {
+        let mut asked = self.stop_asked.subscribe();
+        // It fails only when the sender is gone, which lives as long as `self`.
+        let _ = asked.wait_for(|asked| *asked).await;
+    }
+
+    /// See `Node::reload_with`.
+    pub(crate) fn reload_with(
+        &self,
+        load: Box<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>,
+        taken_over: Box<dyn Fn(&Config) + Send + Sync>,
+    ) {
+        let _ = self.loader.set(Loader { load, taken_over });
+    }
+
+    pub(crate) fn reload(&self) -> Result<Reload, ConfigError> {
+        let config = match self.loader.get() {
+            Some(loader) => (loader.load)()?,
+            None => Config::clone(&self.config()),
+        };
+        self.apply(&config)
+    }
+
+    /// Takes over what can change while running.
+    pub(crate) fn apply(&self, loaded: &Config) -> Result<Reload, ConfigError> {
+        let _changing = self.changing.lock();
+        let reload = self.config.load().reload(loaded);
+        self.put_in_force(&reload)?;
+        Ok(reload)
+    }
+
+    /// Changes settings one by one, all of them or none: a setting that waits for a restart is refused here. The changes
+    /// hold until the configuration is read again.
+    pub(crate) fn alter(&self, changes: impl FnOnce(&mut Config)) -> Result<(), AlterError> {
+        let _changing = self.changing.lock();
+        let running = self.config.load_full();
+        let mut wanted = Config::clone(&running);
+        changes(&mut wanted);
+        let reload = running.reload(&wanted);
+        if let Some(change) = reload.needs_restart.first() {
+            return Err(AlterError::NeedsRestart(change.setting.name()));
+        }
+        self.put_in_force(&reload).map_err(AlterError::Config)
+    }
+
+    fn put_in_force(&self, reload: &Reload) -> Result<(), ConfigError> {
+        let running = self.config.load_full();
+        let (config, shared) = (&reload.config, self.shared());
+        // What waits for a restart and what is taken over now must also go together.
+        config.validate()?;
+        shared.live.store(Arc::new(Live::of(config)));
+        let in_flight = config.limits.max_inflight_bytes.as_usize();
+        shared.in_flight.set_limit(in_flight);
+        let limits = |config: &Config| (config.cache.max_size_bytes, config.cache.max_items);
+        if limits(&running) != limits(config) {
+            // A machine that cannot say how much memory it has said so at the start.
+            if let Ok(bytes) = size_of(config.cache.max_size_bytes) {
+                shared.cache.set_limits(bytes, config.cache.max_items);
+            }
+        }
+        self.config.store(Arc::new(config.clone()));
+        // Still under the lock, so that of two changes at once the same one is the last everywhere.
+        if let Some(loader) = self.loader.get() {
+            (loader.taken_over)(config);
+        }
+        for change in &reload.changed {
+            tracing::info!(%change, "reloaded");
+        }
+        for change in &reload.needs_restart {
+            tracing::warn!(%change, "this waits for a restart");
+        }
+        Ok(())
+    }
+}
+
+/// The memory that the cache may take: what was said, or a quarter of what there is.
+pub(crate) fn size_of(size: CacheSize) -> std::io::Result<u64> {
+    match size {
+        CacheSize::Bytes(bytes) => Ok(bytes.as_u64()),
+        CacheSize::Auto => Ok(memory::machine()?.smallest.total_bytes / 4),
+    }
+}

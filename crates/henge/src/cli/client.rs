@@ -1,0 +1,406 @@
+//! `henge get`, `set`, `del`, `incr`, `ttl` and `scan`: one request to a node from a shell. What was found goes to standard
+//! output as it is; the exit code is 0 if there was something, 1 if not, with a line on standard error that says why.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{self, IsTerminal, Read, Write};
+use std::os::unix::ffi::OsStringExt;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::builder::ValueParser;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use henge_client::{Client, Condition, Error, Lifetime, SetOptions, Target};
+
+use super::duration;
+
+/// Where a node listens when nothing is said.
+pub(super) const DEFAULT_URL: &str = "http://localhost:8080";
+
+/// The most that is read from standard input: the longest string of the Redis protocol, beyond every node's limit.
+const MAX_INPUT_BYTES: u64 = 512 << 20;
+
+/// One request, as the command line has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    target: Target,
+    timeout: Duration,
+    errand: Errand,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Errand {
+    Get(Vec<u8>),
+    Set {
+        key: Vec<u8>,
+        value: Source,
+        options: SetOptions,
+    },
+    Del(Vec<u8>),
+    Incr {
+        key: Vec<u8>,
+        by: i64,
+    },
+    Ttl(Vec<u8>),
+    Scan(Vec<u8>),
+}
+
+/// Where a value comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Source {
+    Argument(Vec<u8>),
+    Standard,
+}
+
+/// The grammar of the commands.
+pub(super) fn commands() -> Vec<Command> {
+    let key = || bytes("key").value_name("KEY").required(true);
+    let command = |name: &'static str, about: &'static str| {
+        Command::new(name).about(about).args([url(), timeout()])
+    };
+    vec![
+        command("get", "Print the value of a key").arg(key()),
+        command("set", "Store a value under a key").args([
+            key(),
+            bytes("value")
+                .value_name("VALUE")
+                .required(true)
+                .allow_negative_numbers(true)
+                .help("The value; - reads it from standard input"),
+            Arg::new("ttl")
+                .long("ttl")
+                .value_name("DURATION")
+                .value_parser(duration::parse_positive)
+                .help("Expire after this time, such as 60s [default: never]"),
+            Arg::new("nx")
+                .long("nx")
+                .action(ArgAction::SetTrue)
+                .conflicts_with("xx")
+                .help("Only if the key is not there"),
+            Arg::new("xx")
+                .long("xx")
+                .action(ArgAction::SetTrue)
+                .help("Only if the key is there"),
+        ]),
+        command("del", "Remove a key").arg(key()),
+        command("incr", "Add to an integer, and print the sum").args([
+            key(),
+            Arg::new("by")
+                .long("by")
+                .value_name("NUMBER")
+                .default_value("1")
+                .allow_hyphen_values(true)
+                .value_parser(clap::value_parser!(i64))
+                .help("What is added"),
+        ]),
+        command("ttl", "Print how many seconds a key has left, or none").arg(key()),
+        command("scan", "Print the keys, a line for each").arg(
+            bytes("pattern")
+                .value_name("PATTERN")
+                .default_value("*")
+                .help("Which keys: * and ? and [a-z], with \\ before what stands for itself"),
+        ),
+    ]
+}
+
+fn bytes(name: &'static str) -> Arg {
+    Arg::new(name).value_parser(ValueParser::os_string())
+}
+
+pub(super) fn url() -> Arg {
+    Arg::new("url")
+        .long("url")
+        .value_name("URL")
+        .default_value(DEFAULT_URL)
+        .value_parser(|text: &str| text.parse::<Target>())
+        .help("The node: http://host:port or redis://host:port")
+}
+
+pub(super) fn timeout() -> Arg {
+    Arg::new("timeout")
+        .long("timeout")
+        .value_name("DURATION")
+        .default_value("5s")
+        .value_parser(duration::parse_positive)
+        .help("How long to wait for a connection, and for an answer")
+}
+
+/// The order of a command of this module; none if the word is no such command.
+pub(super) fn understood(word: &str, matches: &ArgMatches) -> Option<Order> {
+    let bytes = |name: &str| {
+        matches
+            .get_one::<OsString>(name)
+            .cloned()
+            .map(OsString::into_vec)
+    };
+    let key = || bytes("key").unwrap_or_default();
+    let errand = match word {
+        "get" => Errand::Get(key()),
+        "set" => {
+            let mut options = SetOptions::new();
+            if let Some(ttl) = matches.get_one("ttl") {
+                options = options.ttl(*ttl);
+            }
+            if matches.get_flag("nx") {
+                options = options.condition(Condition::IfAbsent);
+            } else if matches.get_flag("xx") {
+                options = options.condition(Condition::IfPresent);
+            }
+            let value = match bytes("value").unwrap_or_default() {
+                dash if dash == b"-" => Source::Standard,
+                value => Source::Argument(value),
+            };
+            Errand::Set {
+                key: key(),
+                value,
+                options,
+            }
+        }
+        "del" => Errand::Del(key()),
+        "incr" => Errand::Incr {
+            key: key(),
+            by: matches.get_one("by").copied().unwrap_or(1),
+        },
+        "ttl" => Errand::Ttl(key()),
+        "scan" => Errand::Scan(bytes("pattern").unwrap_or_default()),
+        _ => return None,
+    };
+    Some(Order {
+        target: matches.get_one::<Target>("url")?.clone(),
+        timeout: *matches.get_one("timeout")?,
+        errand,
+    })
+}
+
+/// Why an order was not carried out.
+enum Failure {
+    Client(Error),
+    /// Nothing went wrong, but there is nothing.
+    Nothing(&'static str),
+    Input(io::Error),
+    Output(io::Error),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Client(error) => error.fmt(f),
+            Self::Nothing(why) => f.write_str(why),
+            Self::Input(error) => write!(f, "standard input cannot be read: {error}"),
+            Self::Output(error) => write!(f, "standard output cannot be written: {error}"),
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Client(error)
+    }
+}
+
+/// Carries out an order.
+pub(super) fn run(order: &Order) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let done = match runtime {
+        Ok(runtime) => runtime.block_on(carry_out(order)),
+        Err(error) => Err(Failure::Output(error)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        // In `henge scan | head -1` the reader leaves early.
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            let _ = writeln!(io::stderr(), "henge: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn carry_out(order: &Order) -> Result<(), Failure> {
+    // Before the connection, which would grow old while a person types.
+    let value = match &order.errand {
+        Errand::Set { value, .. } => value.read()?,
+        _ => Vec::new(),
+    };
+    let client = Client::builder(&order.target.to_string())?
+        .pool_size(1)
+        .connect_timeout(order.timeout)
+        .request_timeout(order.timeout)
+        .connect()
+        .await?;
+    let mut out = io::stdout().lock();
+    let mut show = |parts: &[&[u8]]| {
+        let written = parts.iter().try_for_each(|part| out.write_all(part));
+        written.and_then(|()| out.flush()).map_err(Failure::Output)
+    };
+    match &order.errand {
+        Errand::Get(key) => {
+            let value = client.get(key).await?;
+            let value = value.ok_or(Failure::Nothing("there is no such key"))?;
+            // A file gets exactly the value; on a terminal the prompt should not stand behind it.
+            let end: &[u8] = if io::stdout().is_terminal() {
+                b"\n"
+            } else {
+                b""
+            };
+            show(&[&value, end])
+        }
+        Errand::Set { key, options, .. } => {
+            if client.set(key, &value, *options).await? {
+                return Ok(());
+            }
+            let is_nx = *options == options.condition(Condition::IfAbsent);
+            Err(Failure::Nothing(if is_nx {
+                "nothing was stored: the key is there"
+            } else {
+                "nothing was stored: there is no such key"
+            }))
+        }
+        Errand::Del(key) => {
+            let was_there = client.del(key).await?;
+            was_there
+                .then_some(())
+                .ok_or(Failure::Nothing("there is no such key"))
+        }
+        Errand::Incr { key, by } => {
+            let sum = client.incr(key, *by).await?.to_string();
+            show(&[sum.as_bytes(), b"\n"])
+        }
+        Errand::Ttl(key) => match client.ttl(key).await? {
+            Lifetime::Missing => Err(Failure::Nothing("there is no such key")),
+            Lifetime::Unlimited => show(&[b"none\n"]),
+            Lifetime::Left(left) => show(&[format!("{:.3}\n", left.as_secs_f64()).as_bytes()]),
+        },
+        Errand::Scan(pattern) => {
+            let mut scan = client.scan(pattern);
+            let mut found = false;
+            while let Some(keys) = scan.next_page().await? {
+                found |= !keys.is_empty();
+                let mut page = Vec::new();
+                for key in keys {
+                    page.extend_from_slice(&key);
+                    page.push(b'\n');
+                }
+                show(&[&page])?;
+            }
+            found
+                .then_some(())
+                .ok_or(Failure::Nothing("no key matches the pattern"))
+        }
+    }
+}
+
+impl Source {
+    fn read(&self) -> Result<Vec<u8>, Failure> {
+        match self {
+            Self::Argument(value) => Ok(value.clone()),
+            Self::Standard => {
+                let mut value = Vec::new();
+                let mut input = io::stdin().lock().take(MAX_INPUT_BYTES + 1);
+                input.read_to_end(&mut value).map_err(Failure::Input)?;
+                if value.len() as u64 > MAX_INPUT_BYTES {
+                    let long = format!("it is longer than {MAX_INPUT_BYTES} bytes");
+                    return Err(Failure::Input(io::Error::other(long)));
+                }
+                Ok(value)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(line: &str) -> Result<Errand, String> {
+        let (word, _) = line.split_once(' ').unwrap_or((line, ""));
+        let command = commands()
+            .into_iter()
+            .find(|command| command.get_name() == word);
+        let command = command.expect("a command");
+        let matches = command.try_get_matches_from(line.split(' '));
+        let matches = matches.map_err(|error| error.kind().to_string())?;
+        Ok(understood(word, &matches).expect("an order").errand)
+    }
+
+    #[test]
+    fn orders() {
+        let set = |value: &[u8], options| Errand::Set {
+            key: b"k".to_vec(),
+            value: if value == b"-" {
+                Source::Standard
+            } else {
+                Source::Argument(value.to_vec())
+            },
+            options,
+        };
+        let minute = SetOptions::new().ttl(Duration::from_mins(1));
+        let table = [
+            ("get k", Errand::Get(b"k".to_vec())),
+            ("set k v", set(b"v", SetOptions::new())),
+            ("set k -", set(b"-", SetOptions::new())),
+            ("set k -5", set(b"-5", SetOptions::new())),
+            ("set k -- --x", set(b"--x", SetOptions::new())),
+            ("set --ttl 60 k v", set(b"v", minute)),
+            (
+                "set k v --nx --ttl=1m",
+                set(b"v", minute.condition(Condition::IfAbsent)),
+            ),
+            (
+                "set k v --xx",
+                set(b"v", SetOptions::new().condition(Condition::IfPresent)),
+            ),
+            ("del k", Errand::Del(b"k".to_vec())),
+            (
+                "incr k",
+                Errand::Incr {
+                    key: b"k".to_vec(),
+                    by: 1,
+                },
+            ),
+            (
+                "incr k --by -3",
+                Errand::Incr {
+                    key: b"k".to_vec(),
+                    by: -3,
+                },
+            ),
+            ("ttl k", Errand::Ttl(b"k".to_vec())),
+            ("scan", Errand::Scan(b"*".to_vec())),
+            ("scan a*", Errand::Scan(b"a*".to_vec())),
+        ];
+        for (line, expected) in table {
+            assert_eq!(order(line), Ok(expected), "{line}");
+        }
+        for line in [
+            "get",
+            "get a b",
+            "set k",
+            "set k v --nx --xx",
+            "set k v --ttl 0",
+            "set k v --ttl soon",
+            "incr k --by x",
+            "get k --url localhost",
+            "get k --timeout 0s",
+        ] {
+            assert!(order(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn keys_are_bytes() {
+        let odd = b"\xff".to_vec();
+        let command = commands()
+            .into_iter()
+            .find(|command| command.get_name() == "get");
+        let line = ["get".into(), OsString::from_vec(odd.clone())];
+        let matches = command.expect("a command").try_get_matches_from(line);
+        let order = understood("get", &matches.expect("understood"));
+        let errand = order.map(|order| order.errand);
+        assert_eq!(errand, Some(Errand::Get(odd)));
+    }
+}

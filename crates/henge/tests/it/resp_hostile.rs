@@ -1,0 +1,283 @@
+//! Clients of the Redis protocol that mean harm, or are broken: each gets an error or is closed, the node's memory stays
+//! flat, and the next request is served.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::client::{DEADLINE, Process, node};
+
+/// A connection.
+struct Connection(TcpStream);
+
+impl Connection {
+    fn open(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).expect("the node listens");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a socket");
+        stream.set_write_timeout(Some(DEADLINE)).expect("a socket");
+        stream.set_nodelay(true).expect("a socket");
+        Self(stream)
+    }
+
+    /// Sends; what the node does not want to read any more may fail to be sent.
+    fn send(&mut self, bytes: &[u8]) {
+        if let Err(error) = self.0.write_all(bytes) {
+            let kinds = [ErrorKind::BrokenPipe, ErrorKind::ConnectionReset];
+            assert!(kinds.contains(&error.kind()), "{error}");
+        }
+    }
+
+    /// Reads as many bytes as this text has, and compares.
+    fn expect(&mut self, text: &str) {
+        let mut bytes = vec![0; text.len()];
+        self.0.read_exact(&mut bytes).expect("a reply comes");
+        assert_eq!(String::from_utf8_lossy(&bytes), text);
+    }
+
+    /// What comes until the node closes.
+    fn rest(&mut self) -> String {
+        let mut bytes = Vec::new();
+        match self.0.read_to_end(&mut bytes) {
+            Ok(_) => {}
+            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+fn still_serves(address: SocketAddr) {
+    let mut connection = Connection::open(address);
+    connection.send(b"*3\r\n$3\r\nSET\r\n$5\r\nalive\r\n$1\r\n1\r\nGET alive\r\n");
+    connection.expect("+OK\r\n$1\r\n1\r\n");
+}
+
+/// Resident bytes of a process.
+fn resident(process: &Process) -> u64 {
+    let path = format!("/proc/{}/status", process.child.id());
+    let status = std::fs::read_to_string(path).expect("the node runs");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().nth(1));
+    kib.and_then(|kib| kib.parse::<u64>().ok()).expect("a size") * 1024
+}
+
+#[test]
+fn what_is_no_request_is_refused_and_costs_nothing() {
+    let process = Process::start(Process::command(&[]));
+    still_serves(process.address);
+    let before = resident(&process);
+    let long = "x".repeat(70_000);
+    let cases: Vec<(&str, String, &str)> = vec![
+        (
+            "400 KB of nested arrays",
+            "*1\r\n".repeat(100_000),
+            "-ERR Protocol error: expected '$', got '*'\r\n",
+        ),
+        (
+            "a bulk length of 2^63",
+            "*2\r\n$3\r\nGET\r\n$9223372036854775808\r\n".to_owned(),
+            "-ERR Protocol error: invalid bulk length\r\n",
+        ),
+        (
+            "a bulk length past the limit",
+            "*2\r\n$3\r\nGET\r\n$67108865\r\n".to_owned(),
+            "-ERR Protocol error: invalid bulk length\r\n",
+        ),
+        (
+            "a negative bulk length",
+            "*2\r\n$3\r\nGET\r\n$-1\r\n".to_owned(),
+            "-ERR Protocol error: invalid bulk length\r\n",
+        ),
+        (
+            "a million empty arrays",
+            "*0\r\n".repeat(1_000_000),
+            "-ERR Protocol error: too many empty requests\r\n",
+        ),
+        (
+            "a million empty arrays in an array",
+            format!("*1000000\r\n{}", "*0\r\n".repeat(1_000_000)),
+            "-ERR Protocol error: expected '$', got '*'\r\n",
+        ),
+        (
+            "a million empty lines",
+            format!("PING\r\n{}", "\r\n".repeat(1_000_000)),
+            "+PONG\r\n-ERR Protocol error: too many empty requests\r\n",
+        ),
+        (
+            "2^31 words",
+            "*2147483648\r\n".to_owned(),
+            "-ERR Protocol error: invalid multibulk length\r\n",
+        ),
+        (
+            "a number that is none",
+            "*abc\r\n".to_owned(),
+            "-ERR Protocol error: invalid multibulk length\r\n",
+        ),
+        (
+            "an argument longer than it says",
+            "*2\r\n$3\r\nGET\r\n$1\r\nabc\r\n".to_owned(),
+            "-ERR Protocol error: expected CRLF after an argument\r\n",
+        ),
+        (
+            "a quote that is not closed",
+            "PING\r\nGET \"abc\r\n".to_owned(),
+            "+PONG\r\n-ERR Protocol error: unbalanced quotes in request\r\n",
+        ),
+        (
+            "an inline command without an end",
+            format!("PING\r\n{long}"),
+            "+PONG\r\n-ERR Protocol error: too big inline request\r\n",
+        ),
+        (
+            "a first line without an end",
+            long.clone(),
+            "-ERR Protocol error: too big inline request\r\n",
+        ),
+        (
+            "a length without an end",
+            format!("*{}", "1".repeat(70_000)),
+            "-ERR Protocol error: too big mbulk count string\r\n",
+        ),
+    ];
+    for (what, bytes, reply) in cases {
+        let mut connection = Connection::open(process.address);
+        connection.send(bytes.as_bytes());
+        assert_eq!(connection.rest(), reply, "{what}");
+        still_serves(process.address);
+    }
+    let after = resident(&process);
+    assert!(after < before + (4 << 20), "{before} bytes grew to {after}");
+}
+
+/// Who announces much and sends little is given little, and not for ever.
+#[test]
+fn requests_that_do_not_end() {
+    let process = Process::start(Process::command(&["--set", "limits.body_timeout_ms=200"]));
+    still_serves(process.address);
+    let before = resident(&process);
+    let mut connections: Vec<Connection> = (0..100)
+        .map(|_| {
+            let mut connection = Connection::open(process.address);
+            connection.send(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$67108864\r\nabc");
+            connection
+        })
+        .collect();
+    for connection in &mut connections {
+        assert_eq!(connection.rest(), "");
+    }
+    let after = resident(&process);
+    assert!(
+        after < before + (16 << 20),
+        "{before} bytes grew to {after}"
+    );
+    still_serves(process.address);
+}
+
+/// Every way to cut a pipeline into pieces gives the same replies.
+#[test]
+fn requests_in_pieces() {
+    let node = node(&[]);
+    let input = b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$5\r\nhello\r\nPING\r\n\r\n*2\r\n$3\r\nGET\r\n$1\r\na\r\n*1\r\n$3\r\nFOO\r\n";
+    let output =
+        "+OK\r\n+PONG\r\n$5\r\nhello\r\n-ERR unknown command 'FOO', with args beginning with: \r\n";
+    for cut in 1..input.len() {
+        let mut connection = Connection::open(node.local_addr());
+        connection.send(&input[..cut]);
+        connection.send(&input[cut..]);
+        connection.expect(output);
+    }
+    let mut connection = Connection::open(node.local_addr());
+    for byte in input {
+        connection.send(&[*byte]);
+    }
+    connection.expect(output);
+}
+
+/// A pipeline is answered in bounded memory, however deep it is and whether or not its client reads.
+#[test]
+fn a_client_that_never_reads() {
+    let process = Process::start(Process::command(&[
+        "--set",
+        "limits.write_timeout_ms=300",
+        "--set",
+        "compression.algorithm=none",
+    ]));
+    let mut connection = Connection::open(process.address);
+    let value = "v".repeat(100_000);
+    connection.send(format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$100000\r\n{value}\r\n").as_bytes());
+    connection.expect("+OK\r\n");
+    let before = resident(&process);
+    // A hundred thousand copies would be 10 GB.
+    let pipeline = b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n".repeat(100_000);
+    connection.send(&pipeline);
+    // It is closed for not reading, which is seen without reading.
+    let mut closed = [PollFd::new(&connection.0, PollFlags::RDHUP)];
+    let deadline = Timespec::try_from(DEADLINE).expect("a time");
+    assert_eq!(poll(&mut closed, Some(&deadline)), Ok(1));
+    let after = resident(&process);
+    assert!(
+        after < before + (16 << 20),
+        "{before} bytes grew to {after}"
+    );
+    still_serves(process.address);
+}
+
+/// A deep pipeline whose client reads is answered in full, and in order.
+#[test]
+fn a_deep_pipeline() {
+    let node = node(&[]);
+    let mut connection = Connection::open(node.local_addr());
+    let mut reader = Connection(connection.0.try_clone().expect("a socket"));
+    let sender = std::thread::spawn(move || {
+        for n in 0..100_000 {
+            let value = n.to_string();
+            let set = format!(
+                "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${}\r\n{value}\r\n*2\r\n$3\r\nGET\r\n$1\r\nk\r\n",
+                value.len()
+            );
+            connection.send(set.as_bytes());
+        }
+        connection.0.shutdown(Shutdown::Write).expect("a socket");
+    });
+    for n in 0..100_000 {
+        let value = n.to_string();
+        reader.expect(&format!("+OK\r\n${}\r\n{value}\r\n", value.len()));
+    }
+    assert_eq!(reader.rest(), "");
+    sender.join().expect("it was all sent");
+}
+
+/// Requests beyond what the node may hold are refused, and others are served meanwhile.
+#[test]
+fn requests_beyond_the_bytes_in_flight() {
+    let node = node(&[
+        ("limits.max_inflight_bytes", "2MiB"),
+        ("limits.max_body_bytes", "1MiB"),
+        ("limits.max_value_bytes", "1MiB"),
+    ]);
+    let half = vec![b'v'; 1_000_000];
+    let head = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1048576\r\n";
+    let mut connections: Vec<Connection> = Vec::new();
+    let refused = (0..16).any(|_| {
+        let mut connection = Connection::open(node.local_addr());
+        connection.send(head);
+        connection.send(&half);
+        // The one that is refused is told; who is not waits for its reply.
+        connection
+            .0
+            .set_read_timeout(Some(std::time::Duration::from_millis(200)))
+            .expect("a socket");
+        let mut first = [0; 4];
+        let refused = connection.0.read_exact(&mut first).is_ok();
+        connections.push(connection);
+        refused && &first == b"-OOM"
+    });
+    assert!(refused);
+    still_serves(node.local_addr());
+    drop(connections);
+    let mut connection = Connection::open(node.local_addr());
+    connection.send(head);
+    connection.send(&vec![b'v'; 1_048_576]);
+    connection.send(b"\r\n");
+    connection.expect("+OK\r\n");
+}
