@@ -3,7 +3,7 @@
 
 use crate::cache::cursor::{Mark, Position};
 use henge_engine::{
-    Cause, Commit, Footprint, Hint, KeyHasher, Lender, PolicyKind, Room, Shard, ShardConfig,
+    Cause, Commit, Footprint, Hint, KeyHasher, Lender, Line, PolicyKind, Room, Shard, ShardConfig,
     ShardStats, Short, Turn,
 };
 use henge_wire::{Command, Outcome, PARTITIONS, Partition, Refusal, Reply, Transaction, Version};
@@ -168,21 +168,34 @@ impl Cache {
     pub fn look_ahead(&self, locations: &[Location]) {
         let locations = &locations[..locations.len().min(AHEAD)];
         let mut hints = [Hint::NONE; AHEAD];
+        // Three lines are the most that a step names. They are asked for when the step is done for all keys; see `Line`.
+        let mut lines = [[Line::NONE; 3]; AHEAD];
+        let lines = &mut lines[..locations.len()];
         // Whoever holds a lock is reading there already.
-        for (hint, at) in hints.iter_mut().zip(locations) {
+        for ((hint, line), at) in hints.iter_mut().zip(&mut *lines).zip(locations) {
             if let Some(shard) = self.shard(at.partition).try_lock() {
-                *hint = shard.ahead_bucket(at.partition, at.hash);
+                (*hint, line[0]) = shard.ahead_bucket(at.partition, at.hash);
             }
         }
-        for (hint, at) in hints.iter_mut().zip(locations) {
+        for line in &*lines {
+            line[0].prefetch();
+        }
+        for ((hint, line), at) in hints.iter_mut().zip(&mut *lines).zip(locations) {
             if let Some(shard) = self.shard(at.partition).try_lock() {
-                *hint = shard.ahead_record(*hint, at.hash);
+                (*hint, [line[0], line[1]]) = shard.ahead_record(*hint, at.hash);
             }
         }
-        for (hint, at) in hints.iter().zip(locations) {
+        for line in &*lines {
+            line[0].prefetch();
+            line[1].prefetch();
+        }
+        for ((hint, line), at) in hints.iter().zip(&mut *lines).zip(locations) {
             if let Some(shard) = self.shard(at.partition).try_lock() {
-                shard.ahead_neighbours(*hint);
+                *line = shard.ahead_neighbours(*hint);
             }
+        }
+        for line in lines.iter().flatten() {
+            line.prefetch();
         }
     }
 
@@ -461,6 +474,11 @@ impl Cache {
     /// The bytes withheld now.
     pub fn withheld(&self) -> u64 {
         self.pool.withheld()
+    }
+
+    /// The bytes that may be charged.
+    pub fn limit_bytes(&self) -> u64 {
+        self.pool.limit_bytes()
     }
 
     /// The bytes charged now.

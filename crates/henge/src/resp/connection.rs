@@ -29,7 +29,7 @@ use crate::net::pace::Pace;
 use crate::net::watch::{Seen, Watch};
 
 /// How long a silent connection is before TCP asks whether its client is still there, as in Redis.
-const KEEPALIVE: Duration = Duration::from_mins(5);
+pub(super) const KEEPALIVE: Duration = Duration::from_mins(5);
 
 /// What a connection reads and answers before others on its thread have their turn: some thousand commands.
 const READS_PER_TURN: usize = 4;

@@ -172,6 +172,7 @@ impl Pipeline {
         clock.settle(&mut buffers.untimed, &self.local);
         let client = &self.session.client;
         add(&client.commands, commands);
+        add(&self.local.counters.answered, commands);
         client.active_ms.store(clock.now_ms, Ordering::Relaxed);
         (at, stop)
     }
@@ -341,7 +342,7 @@ impl Pipeline {
                 return Some(Stop::Paused { until_ms });
             }
         }
-        let time_it = time_each || !spec.is(flag::FAST);
+        let time_it = time_each || !spec.is(flag::FAST | flag::BRIEF);
         if time_it {
             clock.settle(untimed, &self.local);
         }
@@ -457,12 +458,16 @@ impl Pipeline {
         Stop::Close
     }
 
-    /// Logs what was slow.
+    /// Notes what was slow.
     fn note_slow(&self, words: Arguments<'_>, entry: Entry, took: Duration, now_ms: u64) {
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let log = &self.local.shared.resp.slow_log;
         if log.is_slow(took_us) && !entry.spec.is(flag::SKIP_SLOWLOG) {
             log.add(now_ms, took_us, words, &self.session.client);
+        }
+        let latency = &self.local.shared.resp.latency;
+        if latency.is_slow(took_us) {
+            latency.add(entry.spec.is(flag::FAST), now_ms / 1000, took_us / 1000);
         }
     }
 }

@@ -99,6 +99,10 @@ pub(crate) mod flag {
     /// It may make its client wait.
     pub(crate) const BLOCKING: u16 = 1 << 14;
 
+    /// It takes a microsecond or so, whatever there is, though clients do not count it among the fast ones: its time need
+    /// not be taken by itself.
+    pub(crate) const BRIEF: u16 = 1 << 13;
+
     /// The names that clients know, in the order in which they are shown.
     pub(crate) const NAMES: [(u16, &str); 12] = [
         (WRITE, "write"),

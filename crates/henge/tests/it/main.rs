@@ -1,10 +1,12 @@
 //! Tests of a whole node from outside, over its port. One binary, so that it is linked once.
 
+mod cli_bench;
 mod cli_client;
 mod client;
 mod eviction;
 mod hostile;
 mod http_api;
+mod keyspace;
 mod life;
 mod observe;
 mod raw;

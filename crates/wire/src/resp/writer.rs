@@ -291,12 +291,22 @@ impl<'a> Writer<'a> {
     pub fn verbatim(&mut self, text: &str) {
         match self.protocol {
             Protocol::Resp2 => self.bulk(text.as_bytes()),
+            Protocol::Resp3 if !self.out.has_room(text.len()) => {}
             Protocol::Resp3 => {
                 self.size(b'=', text.len() + 4);
                 self.out.push(b"txt:");
                 self.out.push(text.as_bytes());
                 self.out.push(b"\r\n");
             }
+        }
+    }
+
+    /// A number with a fraction; in RESP2 a bulk string of its digits.
+    pub fn double(&mut self, value: f64) {
+        let text = value.to_string();
+        match self.protocol {
+            Protocol::Resp2 => self.bulk(text.as_bytes()),
+            Protocol::Resp3 => self.line(b',', text.as_bytes()),
         }
     }
 
@@ -377,6 +387,8 @@ mod tests {
             (|w| w.array(3), "*3\\r\\n", "*3\\r\\n"),
             (|w| w.map(3), "*6\\r\\n", "%3\\r\\n"),
             (|w| w.set(3), "*3\\r\\n", "~3\\r\\n"),
+            (|w| w.double(1.5), "$3\\r\\n1.5\\r\\n", ",1.5\\r\\n"),
+            (|w| w.double(100.0), "$3\\r\\n100\\r\\n", ",100\\r\\n"),
             (
                 |w| w.verbatim("ab"),
                 "$2\\r\\nab\\r\\n",

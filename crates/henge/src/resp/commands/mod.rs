@@ -11,19 +11,25 @@ mod bits;
 mod client;
 mod client_filter;
 mod command;
+mod config;
 mod connection;
 mod counters;
 mod expiry;
 mod flush;
 mod hello;
+mod henge;
+mod info;
 mod keys;
+mod latency;
 mod many;
 mod memory;
 mod object;
 mod ranges;
 mod rename;
 mod scan;
+mod server;
 mod set_options;
+mod slowlog;
 mod steps;
 mod strings;
 
@@ -39,6 +45,13 @@ pub(super) const ALL: &[&[Spec]] = &[
     connection::COMMANDS,
     hello::COMMANDS,
     client::COMMANDS,
+    command::COMMANDS,
+    info::COMMANDS,
+    config::COMMANDS,
+    slowlog::COMMANDS,
+    latency::COMMANDS,
+    server::COMMANDS,
+    henge::COMMANDS,
     keys::COMMANDS,
     expiry::COMMANDS,
     scan::COMMANDS,
@@ -46,5 +59,4 @@ pub(super) const ALL: &[&[Spec]] = &[
     object::COMMANDS,
     memory::COMMANDS,
     flush::COMMANDS,
-    command::COMMANDS,
 ];
