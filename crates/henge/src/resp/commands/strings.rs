@@ -280,7 +280,7 @@ fn set_by_what_was(call: &mut Call<'_>, options: Options<'_>) -> Result<Flow, Er
     } else {
         Operation::Peek
     };
-    // The comparison outlives the request only if the call has to wait.
+    // Compressing or decompressing a large value may take longer than the request is there.
     let condition = match options.condition {
         Condition::Equals(wanted) => Condition::Equals(Bytes::copy_from_slice(wanted)),
         Condition::None => Condition::None,
