@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 
 use henge_wire::resp::request::{Arguments, integer};
 use henge_wire::resp::writer::{Output, Writer};
-use henge_wire::{Command, Operation, Refusal, Reply};
+use henge_wire::{Command, DataType, Item, Operation, Refusal, Reply};
 
 use super::session::Session;
 use super::table::Spec;
@@ -99,6 +99,19 @@ impl From<ValueError> for ErrorReply {
             ValueError::TooLarge { .. } => Self::VALUE_TOO_LONG,
             other => Self::new(format!("ERR {other}")),
         }
+    }
+}
+
+/// The string that a command on strings found, if the key has an item. Here, and nowhere else, is refused what is of
+/// another type: a match that is no longer complete when there is one.
+#[expect(clippy::unnecessary_wraps, reason = "there is only one type yet")]
+#[inline]
+pub(crate) fn string(reply: Reply<'_>) -> Result<Option<Item<'_>>, ErrorReply> {
+    match reply {
+        Reply::Found(item) => match item.value.data_type {
+            DataType::String => Ok(Some(item)),
+        },
+        _ => Ok(None),
     }
 }
 
