@@ -5,9 +5,9 @@ use std::rc::Rc;
 
 use henge_wire::resp::request::integer;
 use henge_wire::resp::writer::{Output, Protocol, Writer};
+use henge_wire::{Glob, Search};
 
 use crate::cache::ScanCursor;
-use crate::glob::{Glob, Search};
 use crate::net::data_thread::Local;
 use crate::net::inflight::Hold;
 use crate::resp::call::{Call, ErrorReply, Flow};
