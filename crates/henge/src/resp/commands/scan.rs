@@ -186,12 +186,17 @@ impl<'a> Found<'a> {
             }
         });
         self.count += count;
+        let copied: usize = undecided.iter().map(|(key, _)| key.len()).sum();
+        if !self.hold.set(self.keys.len() + copied) {
+            return Err(ErrorReply::REPLY_TOO_LONG);
+        }
         for (key, mut search) in undecided {
             let is_match = loop {
+                tokio::task::yield_now().await;
                 let glob = self.glob.as_ref();
-                match glob.map_or(Some(true), |glob| glob.advance(&mut search, &key, STEPS)) {
-                    Some(is_match) => break is_match,
-                    None => tokio::task::yield_now().await,
+                let found = glob.map_or(Some(true), |glob| glob.advance(&mut search, &key, STEPS));
+                if let Some(is_match) = found {
+                    break is_match;
                 }
             };
             if is_match {
