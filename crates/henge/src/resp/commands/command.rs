@@ -3,9 +3,9 @@
 
 use std::sync::LazyLock;
 
+use henge_wire::Glob;
 use henge_wire::resp::writer::{Output, Protocol, Writer};
 
-use crate::glob::Glob;
 use crate::resp::call::{Call, ErrorReply, Flow};
 use crate::resp::syntax::{self, Argument, Kind};
 use crate::resp::table::{COMMANDS as ALL, Entry, Group, Keys, Permission, Run, Spec, flag};

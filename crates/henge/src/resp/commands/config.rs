@@ -4,12 +4,12 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use henge_wire::Glob;
 use henge_wire::resp::request::integer;
 
 use super::aside::aside;
 use crate::admin::{Admin, AlterError};
 use crate::config::{Config, Literal, SETTINGS, Setting};
-use crate::glob::Glob;
 use crate::resp::call::{Call, ErrorReply, Flow};
 use crate::resp::connection::KEEPALIVE;
 use crate::resp::statistics::Statistics;
