@@ -127,7 +127,6 @@ impl Drop for Connected<'_> {
 }
 
 struct Connection<'a> {
-    socket: TcpStream,
     pipeline: Pipeline,
     pace: Rc<Pace>,
     local: &'a Rc<Local>,
@@ -146,6 +145,8 @@ struct Connection<'a> {
     paused: Option<Pin<Box<dyn Future<Output = ()>>>>,
     /// Nothing more is read; it ends when all is sent.
     is_closing: bool,
+    /// The last to be dropped: who sees it closed finds all else given back.
+    socket: TcpStream,
 }
 
 impl Connection<'_> {

@@ -16,7 +16,6 @@ pub(crate) struct Current {
     /// The value as the client gave it.
     pub(crate) value: Bytes,
     pub(crate) version: Version,
-    pub(crate) expires_at_ms: Option<u64>,
 }
 
 /// What becomes of a key.
@@ -78,7 +77,6 @@ impl Store {
         Ok(Some(Current {
             value: found.raw_in_time().await?,
             version: found.version,
-            expires_at_ms: found.expires_at_ms,
         }))
     }
 

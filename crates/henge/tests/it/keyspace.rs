@@ -2,6 +2,7 @@
 //! keys come and go, and that nobody waits for those who look at all keys.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use crate::client::{Client, node};
 use crate::side_by_side::{Connection, Pair, Valkey, tables};
@@ -84,8 +85,9 @@ fn words(line: &str) -> Vec<&str> {
 fn pipeline(connection: &mut Connection, commands: impl Iterator<Item = String>, expected: &[u8]) {
     let commands: Vec<String> = commands.collect();
     for some in commands.chunks(500) {
-        some.iter()
-            .for_each(|command| connection.send(&words(command)));
+        for command in some {
+            connection.send(&words(command));
+        }
         for command in some {
             let reply = connection.reply();
             assert_eq!(reply, expected, "{command}: {}", reply.escape_ascii());
@@ -103,14 +105,17 @@ fn random_commands_are_answered_as_by_valkey() {
     let (node, server) = pair.connection("");
     for step in 0..20_000 {
         let (key, other) = (random.pick(&KEYS), random.pick(&KEYS));
-        let time = 33_177_117_420 + random.below(4) as i64;
-        let time = if random.below(12) == 0 { -1 } else { time };
+        let time = random.pick(&["20", "21", "22", "23", "23"]);
+        let time = format!("331771174{time}");
+        let past = random.below(12) == 0;
+        let seconds = if past { "-1" } else { &time };
+        let ms = if past { "-1" } else { &format!("{time}007") };
         let option = random.pick(&["", "", " NX", " XX", " GT", " LT", " XX GT", " LT XX"]);
-        let command = match random.below(16) {
+        let command = match random.below(18) {
             0 | 1 => format!("SET {key} {}", random.below(1_000)),
             2 => format!("SET {key} {}", "x".repeat(random.below(150))),
-            3 | 4 => format!("EXPIREAT {key} {time}{option}"),
-            5 | 6 => format!("PEXPIREAT {key} {}{option}", time * 1_000 + 7),
+            3 | 4 => format!("EXPIREAT {key} {seconds}{option}"),
+            5 | 6 => format!("PEXPIREAT {key} {ms}{option}"),
             7 => format!("PERSIST {key}"),
             8 | 9 => format!("RENAME {key} {other}"),
             10 => format!("RENAMENX {key} {other}"),
@@ -118,6 +123,8 @@ fn random_commands_are_answered_as_by_valkey() {
             12 => format!("COPY {key} {other} REPLACE"),
             13 => format!("DEL {key} {other}"),
             14 => format!("{} {key} {other}", random.pick(&["EXISTS", "TOUCH"])),
+            15 => format!("SET {key} 7 KEEPTTL"),
+            16 => format!("SET {key} 7 EXAT {time}"),
             _ => format!("APPEND {key} x"),
         };
         // An empty value is a word too.
@@ -386,44 +393,79 @@ fn a_value_moves_as_it_is_stored() {
     assert_eq!(get["value"], serde_json::json!({"a": [1, 2]}));
 }
 
-/// Two clients move one value there and back: however they meet, it is never in both places, nor in none.
-#[test]
-fn a_value_that_is_renamed_is_in_one_place() {
-    const ROUNDS: usize = 5_000;
-    let node = node(&[]);
-    let address = node.local_addr();
-    let mut connection = Connection::open(address, 2);
-    assert_eq!(connection.call(&["SET", "{k}a", "v"]), b"+OK\r\n");
-    let moves = |from: &'static str, to: &'static str| {
+/// Runs each command on a connection and a thread of its own, many times at once, so that the threads of the node meet. Gives
+/// how often each was answered by 1.
+fn successes(address: SocketAddr, commands: [&'static str; 4]) -> [usize; 4] {
+    const ROUNDS: usize = 200;
+    const AT_ONCE: usize = 500;
+    let repeat = |command: &'static str| {
         std::thread::spawn(move || {
             let mut connection = Connection::open(address, 2);
-            let mut moved = 0;
+            let mut successes = 0;
             for _ in 0..ROUNDS {
-                let reply = connection.call(&["RENAMENX", from, to]);
-                match &reply[..] {
-                    b":1\r\n" => moved += 1,
-                    b"-ERR no such key\r\n" => {}
-                    other => panic!("{}", other.escape_ascii()),
+                for _ in 0..AT_ONCE {
+                    connection.send(&words(command));
+                }
+                for _ in 0..AT_ONCE {
+                    match &connection.reply()[..] {
+                        b":1\r\n" => successes += 1,
+                        b":0\r\n" | b"-ERR no such key\r\n" => {}
+                        other => panic!("{command}: {}", other.escape_ascii()),
+                    }
                 }
             }
-            moved
+            successes
         })
     };
-    let threads = [
-        moves("{k}a", "{k}b"),
-        moves("{k}b", "{k}a"),
-        moves("{k}a", "{k}b"),
-        moves("{k}b", "{k}a"),
-    ];
-    let moved = threads
-        .map(|thread: std::thread::JoinHandle<usize>| thread.join().expect("it is answered"));
-    let (there, back) = (moved[0] + moved[2], moved[1] + moved[3]);
-    assert!(there - back <= 1, "{there} there, {back} back");
-    let place = if there > back { "{k}b" } else { "{k}a" };
-    assert_eq!(
-        connection.call(&["KEYS", "*"]),
-        format!("*1\r\n$4\r\n{place}\r\n").as_bytes()
+    commands
+        .map(repeat)
+        .map(|thread| thread.join().expect("it is answered"))
+}
+
+/// Clients move one value there and back: however they meet, it is never in both places, nor in none.
+#[test]
+fn a_value_that_is_renamed_is_in_one_place() {
+    let node = node(&[]);
+    let mut connection = Connection::open(node.local_addr(), 2);
+    assert_eq!(connection.call(&["SET", "{k}a", "v"]), b"+OK\r\n");
+    let [there, back, also_there, also_back] = successes(
+        node.local_addr(),
+        [
+            "RENAMENX {k}a {k}b",
+            "RENAMENX {k}b {k}a",
+            "RENAMENX {k}a {k}b",
+            "RENAMENX {k}b {k}a",
+        ],
     );
+    let (there, back) = (there + also_there, back + also_back);
+    assert!(there > 0);
+    let place = match there - back {
+        0 => "{k}a",
+        1 => "{k}b",
+        _ => panic!("{there} there, {back} back"),
+    };
+    let expected = format!("*1\r\n$4\r\n{place}\r\n");
+    assert_eq!(connection.call(&["KEYS", "*"]), expected.as_bytes());
+}
+
+/// Clients give a key a deadline if it has none, and others take it away: each deadline that was given is taken once.
+#[test]
+fn deadlines_are_given_and_taken_in_turn() {
+    let node = node(&[]);
+    let mut connection = Connection::open(node.local_addr(), 2);
+    assert_eq!(connection.call(&["SET", "k", "v"]), b"+OK\r\n");
+    let [given, taken, also_given, also_taken] = successes(
+        node.local_addr(),
+        [
+            "EXPIREAT k 33177117420 NX",
+            "PERSIST k",
+            "PEXPIREAT k 33177117420007 NX",
+            "PERSIST k",
+        ],
+    );
+    let left = connection.call(&["PERSIST", "k"]) == b":1\r\n";
+    assert!(given + also_given > 0);
+    assert_eq!(given + also_given, taken + also_taken + usize::from(left));
 }
 
 /// A deadline comes by itself.

@@ -327,7 +327,20 @@ impl<'a> Writer<'a> {
     }
 
     #[inline]
-    fn digits(&mut self, kind: u8, is_negative: bool, mut rest: u64) {
+    fn digits(&mut self, kind: u8, is_negative: bool, rest: u64) {
+        // Nearly all have one or two digits, and then the line is of a length that the compiler knows.
+        let digit = |value: u64| b'0' + (value % 10) as u8;
+        match rest {
+            0..10 if !is_negative => self.out.push(&[kind, digit(rest), b'\r', b'\n']),
+            10..100 if !is_negative => {
+                self.out
+                    .push(&[kind, digit(rest / 10), digit(rest), b'\r', b'\n']);
+            }
+            _ => self.many_digits(kind, is_negative, rest),
+        }
+    }
+
+    fn many_digits(&mut self, kind: u8, is_negative: bool, mut rest: u64) {
         let mut line = [0; 24];
         line[22..].copy_from_slice(b"\r\n");
         let mut at = 22;
