@@ -125,7 +125,7 @@ pub(crate) struct Call<'a> {
     pub(crate) local: &'a Rc<Local>,
     /// The time of the call, in milliseconds since the Unix epoch.
     pub(crate) now_ms: u64,
-    /// From how many bytes on values are compressed.
+    /// From how many bytes on a value may have to be compressed, or refused: only below this may it go in as it is.
     pub(crate) compress_from: usize,
     /// Where its first key lies, if it was looked up ahead.
     pub(crate) first_key: Option<Location>,

@@ -400,7 +400,10 @@ mod tests {
             );
             if keys.first > 0 {
                 assert!(is(flag::READONLY) || is(flag::WRITE), "{name}");
-                assert!(arity.unsigned_abs() as i8 > keys.first, "{name}");
+                assert!(
+                    i16::from(arity.unsigned_abs()) > keys.first.into(),
+                    "{name}"
+                );
             }
             let optional = syntax.starts_with('[') || syntax.is_empty();
             if *arity == -1 {

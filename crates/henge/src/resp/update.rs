@@ -123,6 +123,10 @@ impl Store {
 }
 
 /// Why an operation did nothing, if it did nothing.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "it is called with what the cache answers"
+)]
 pub(crate) fn refusal(reply: Reply<'_>) -> Option<Refusal> {
     match reply {
         Reply::Refused(refusal) => Some(refusal),
