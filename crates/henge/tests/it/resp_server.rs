@@ -126,6 +126,41 @@ fn info_has_what_exporters_read() {
     );
 }
 
+/// However a deadline comes and goes, the count of them follows.
+#[test]
+fn deadlines_are_counted() {
+    let node = node(&[]);
+    // One slot for all, as some commands ask for.
+    let mut connection = Connection::open(node.local_addr(), 2);
+    for (words, keyspace) in [
+        (&["SET", "{t}a", "1"][..], "keys=1,expires=0"),
+        (&["SET", "{t}b", "1", "EX", "100"], "keys=2,expires=1"),
+        (&["EXPIRE", "{t}a", "100"], "keys=2,expires=2"),
+        (&["EXPIRE", "{t}a", "200"], "keys=2,expires=2"),
+        (&["APPEND", "{t}b", "2"], "keys=2,expires=2"),
+        (&["PERSIST", "{t}a"], "keys=2,expires=1"),
+        (&["SET", "{t}b", "3"], "keys=2,expires=0"),
+        (&["SETEX", "{t}c", "100", "1"], "keys=3,expires=1"),
+        (&["RENAME", "{t}c", "{t}a"], "keys=2,expires=1"),
+        (&["COPY", "{t}a", "{t}d"], "keys=3,expires=2"),
+        (&["DEL", "{t}d"], "keys=2,expires=1"),
+    ] {
+        let reply = connection.call(words);
+        assert!(!reply.starts_with(b"-"), "{}", reply.escape_ascii());
+        let found = info(&mut connection, &["keyspace"]);
+        assert_eq!(found["db0"], format!("{keyspace},avg_ttl=0"), "{words:?}");
+    }
+    connection.call(&["PEXPIRE", "{t}a", "1"]);
+    let begun = Instant::now();
+    while info(&mut connection, &["keyspace"])["db0"] != "keys=1,expires=0,avg_ttl=0" {
+        assert!(begun.elapsed() < DEADLINE, "it was never swept");
+        std::thread::yield_now();
+    }
+    connection.call(&["SET", "{t}b", "1", "EX", "100"]);
+    connection.call(&["FLUSHALL"]);
+    assert!(info(&mut connection, &["keyspace"]).is_empty());
+}
+
 #[test]
 fn statistics_begin_again_and_metrics_do_not() {
     let node = node(&[]);
