@@ -168,7 +168,7 @@ impl Connection<'_> {
                 }
                 continue;
             }
-            if self.paused.is_some() {
+            if self.paused.is_some() && !self.is_closing {
                 ready!(self.poll_pause(cx));
             }
             if self.is_closing {
@@ -398,12 +398,10 @@ impl Connection<'_> {
             return Poll::Ready(Ok(()));
         };
         let reply = ready!(waiting.reply.as_mut().poll(cx));
-        let (entry, since, is_wanted) = (waiting.entry, waiting.since, waiting.is_wanted);
+        let (entry, is_wanted) = (waiting.entry, waiting.is_wanted);
+        let words = std::mem::take(&mut waiting.words);
+        self.pipeline.waited(words, entry, waiting.since);
         self.waiting = None;
-        self.local
-            .counters
-            .command(entry.number)
-            .took(since.elapsed());
         let mut out = Output::default();
         match reply {
             Ok(reply) => out = reply,

@@ -70,19 +70,14 @@ pub(crate) fn of(spec: &Spec) -> Vec<KeySpec> {
 
 /// What a command with these words does with the keys of one of its specifications.
 pub(crate) fn uses_in(spec: &Spec, key_spec: &KeySpec, words: &Arguments<'_>) -> Uses {
-    let any = |names: &[&str]| {
-        words.from(2).any(|word| {
-            names
-                .iter()
-                .any(|name| word.eq_ignore_ascii_case(name.as_bytes()))
-        })
-    };
-    match spec.name {
-        "set" if any(&["GET"]) => CHANGE,
-        "set" => REPLACE,
-        "bitfield" if any(&["SET", "INCRBY"]) => CHANGE,
-        "bitfield" => READ,
-        _ => key_spec.uses,
+    if spec.name != "set" {
+        return key_spec.uses;
+    }
+    let is_get = |word: &[u8]| word.eq_ignore_ascii_case(b"GET");
+    if words.from(2).any(is_get) {
+        CHANGE
+    } else {
+        REPLACE
     }
 }
 

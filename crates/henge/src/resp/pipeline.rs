@@ -16,6 +16,7 @@ use super::call::{Call, ErrorReply, Flow, Later};
 use super::key_specs;
 use super::pause::Paused;
 use super::session::{Replies, Session};
+use super::slowlog;
 use super::table::{COMMANDS, Entry, Keys, Run, flag};
 use crate::cache::{AHEAD, Location};
 use crate::metrics::counters::add;
@@ -107,6 +108,8 @@ pub(super) enum Stop {
 pub(super) struct Waiting {
     pub(super) reply: Later,
     pub(super) entry: Entry,
+    /// The command's, for the slow log.
+    pub(super) words: Vec<Vec<u8>>,
     pub(super) since: Instant,
     pub(super) is_wanted: bool,
 }
@@ -376,7 +379,9 @@ impl Pipeline {
             unreachable!("a family alone was rejected");
         };
         let mark = out.mark();
-        let replies = self.session.replies;
+        if self.session.replies == Replies::SkipNext {
+            self.session.replies = Replies::Skip;
+        }
         let mut call = Call {
             spec,
             words,
@@ -394,10 +399,11 @@ impl Pipeline {
             Ok(Flow::Later(reply)) => {
                 let client = &self.session.client;
                 client.last_command.store(entry.number, Ordering::Relaxed);
-                let is_wanted = self.is_wanted(replies);
+                let is_wanted = self.is_wanted();
                 return Some(Stop::Later(Waiting {
                     reply,
                     entry,
+                    words: slowlog::shortened(words),
                     since: clock.mark,
                     is_wanted,
                 }));
@@ -412,8 +418,7 @@ impl Pipeline {
             out.rewind(mark);
             self.fail(entry, &ErrorReply::REPLY_TOO_LONG, out);
         }
-        let all = replies == Replies::All && self.session.replies == Replies::All;
-        if !all && !self.is_wanted(replies) {
+        if !self.is_wanted() {
             out.rewind(mark);
         }
         self.session
@@ -430,16 +435,16 @@ impl Pipeline {
         stop
     }
 
-    /// Whether the client wants the reply of the command that just ran; `before` is what held when it began.
-    fn is_wanted(&mut self, before: Replies) -> bool {
-        match (before, self.session.replies) {
-            (Replies::SkipNext, Replies::SkipNext) => {
+    /// Whether the client wants the reply of the command that just ran. `CLIENT REPLY SKIP` and `OFF` have none themselves, and
+    /// `ON` has.
+    fn is_wanted(&mut self) -> bool {
+        match self.session.replies {
+            Replies::All => true,
+            Replies::None | Replies::SkipNext => false,
+            Replies::Skip => {
                 self.session.replies = Replies::All;
                 false
             }
-            // `CLIENT REPLY SKIP` and `OFF` have no reply themselves, and `ON` has.
-            (_, Replies::SkipNext | Replies::None) => false,
-            (_, Replies::All) => true,
         }
     }
 
@@ -463,8 +468,10 @@ impl Pipeline {
             add(&self.local.counters.command(entry.number).rejected, 1);
         }
         self.local.shared.resp.count_error(error.code());
-        let before = self.session.replies;
-        if self.is_wanted(before) {
+        if self.session.replies == Replies::SkipNext {
+            self.session.replies = Replies::Skip;
+        }
+        if self.is_wanted() {
             Writer::new(out, self.session.protocol).error(&error.0);
         }
         None
@@ -485,11 +492,32 @@ impl Pipeline {
     }
 
     /// Notes what was slow.
+    #[inline]
     fn note_slow(&self, words: Arguments<'_>, entry: Entry, took: Duration, now_ms: u64) {
+        self.note(|| slowlog::shortened(words), entry, took, now_ms);
+    }
+
+    /// A reply that came later is there.
+    pub(super) fn waited(&self, words: Vec<Vec<u8>>, entry: Entry, since: Instant) {
+        let took = since.elapsed();
+        self.local.counters.command(entry.number).took(took);
+        // Who asked to wait was not slow.
+        if !entry.spec.is(flag::BLOCKING) {
+            self.note(|| words, entry, took, self.local.shared.clock.now_ms());
+        }
+    }
+
+    fn note(
+        &self,
+        words: impl FnOnce() -> Vec<Vec<u8>>,
+        entry: Entry,
+        took: Duration,
+        now_ms: u64,
+    ) {
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let log = &self.local.shared.resp.slow_log;
         if log.is_slow(took_us) && !entry.spec.is(flag::SKIP_SLOWLOG) {
-            log.add(now_ms, took_us, words, &self.session.client);
+            log.add(now_ms, took_us, words(), &self.session.client);
         }
         let latency = &self.local.shared.resp.latency;
         if latency.is_slow(took_us) {

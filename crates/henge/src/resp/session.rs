@@ -14,8 +14,10 @@ pub(crate) enum Replies {
     All,
     /// None until it says otherwise.
     None,
-    /// Not the next one.
+    /// Not that of the command after this one.
     SkipNext,
+    /// Not that of this command.
+    Skip,
 }
 
 /// See the head of the file.

@@ -74,12 +74,13 @@ impl SlowLog {
         u64::try_from(self.threshold_us()).is_ok_and(|threshold| took_us >= threshold)
     }
 
-    pub(crate) fn add(&self, now_ms: u64, took_us: u64, words: Arguments<'_>, client: &Client) {
+    /// Adds a command, whose words are [`shortened`].
+    pub(crate) fn add(&self, now_ms: u64, took_us: u64, words: Vec<Vec<u8>>, client: &Client) {
         let entry = Entry {
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
             at_seconds: now_ms / 1000,
             took_us,
-            words: shortened(words),
+            words,
             client: client.address.to_string(),
             client_name: client.details.lock().name.clone(),
         };
@@ -103,7 +104,7 @@ impl SlowLog {
 }
 
 /// The words of a command as an entry keeps them, in Redis's own form of shortening.
-fn shortened(words: Arguments<'_>) -> Vec<Vec<u8>> {
+pub(super) fn shortened(words: Arguments<'_>) -> Vec<Vec<u8>> {
     let kept = if words.len() > MAX_WORDS {
         MAX_WORDS - 1
     } else {
