@@ -423,7 +423,7 @@ mod tests {
         assert_eq!(out.len(), head.len() + between.len() + 2 * SHARED_BYTES + 2);
         let pieces = out.take_pieces(3);
         assert_eq!(pieces.len(), 5);
-        assert_eq!(pieces[0], head[3..].as_bytes());
+        assert_eq!(pieces[0], head.as_bytes()[3..]);
         assert_eq!(pieces[1].as_ptr(), large.as_ptr());
         assert_eq!(pieces[2], between.as_bytes());
         assert_eq!(pieces[3].as_ptr(), large.as_ptr());
