@@ -100,7 +100,12 @@ impl fmt::Display for Error {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TimedOut(after) => write!(f, "timed out after {after:?}"),
+            Self::TimedOut(after) => {
+                // What was left for it may be a little less than the time-out that the caller knows.
+                let ms = after.as_secs_f64() * 1000.0;
+                let after = Duration::from_secs_f64(ms.round() / 1000.0);
+                write!(f, "timed out after {after:?}")
+            }
             Self::Closed => f.write_str("the server closed the connection"),
             Self::Io(error) => error.fmt(f),
             Self::Protocol(what) | Self::Server(what) => f.write_str(what),
@@ -153,7 +158,7 @@ mod tests {
                 "no answer, and it is unknown whether the write happened: the server closed the connection",
             ),
             (
-                Error::without_answer(Cause::TimedOut(Duration::from_secs(5)), false),
+                Error::without_answer(Cause::TimedOut(Duration::from_nanos(4_999_974_562)), false),
                 "no answer, and nothing was changed: timed out after 5s",
             ),
             (

@@ -12,7 +12,7 @@
 //! A hole holds its free-list links in its second and third word and its size again in its last word, so that the block
 //! behind it can find its start.
 
-use crate::prefetch::prefetch;
+use crate::prefetch::Line;
 
 /// The unit of size and address. Four bytes let a handle reach 8 GiB and cost two bytes a record in rounding.
 pub(crate) const GRANULE: usize = 4;
@@ -28,10 +28,8 @@ const MIN_HOLE_GRANULES: u32 = 4;
 /// A handle's top bit is left to the lists that mark their heads with it.
 const MAX_SEGMENTS: usize = 1 << (31 - SEGMENT_SHIFT);
 
-/// Of the processors of today; on one with longer lines the second hint is for nothing.
+/// Of the processors of today.
 const CACHE_LINE_BYTES: usize = 64;
-/// Lines of one block that are asked for ahead: past these the processor has seen the direction by itself.
-const MOST_LINES_AHEAD: usize = 6;
 
 const HOLE: u32 = 1;
 const AFTER_HOLE: u32 = 2;
@@ -272,22 +270,23 @@ impl Arena {
         self.segments[block.segment()][at..at + 4].copy_from_slice(&value.to_le_bytes());
     }
 
-    /// Asks memory for the cache line of a block's start. The handle may be any.
+    /// The line of a block's start. The handle may be any.
     #[inline]
-    pub(crate) fn prefetch_start(&self, block: Handle) {
+    pub(crate) fn line(&self, block: Handle) -> Line {
         let segment = self.segments.get(block.segment());
-        if let Some(first) = segment.and_then(|bytes| bytes.get(block.byte())) {
-            prefetch(first);
-        }
+        let first = segment.and_then(|bytes| bytes.get(block.byte()));
+        first.map_or(Line::NONE, Line::of)
     }
 
-    /// The same, and for the line after it.
+    /// The third line that a block reaches into, if it does; its word says how long it is.
     #[inline]
-    pub(crate) fn prefetch(&self, block: Handle) {
-        self.prefetch_start(block);
-        let segment = self.segments.get(block.segment());
-        if let Some(second) = segment.and_then(|bytes| bytes.get(block.byte() + CACHE_LINE_BYTES)) {
-            prefetch(second);
+    pub(crate) fn third_line(&self, block: Handle, word: u32) -> Line {
+        let begin = block.byte() % CACHE_LINE_BYTES;
+        let end = begin + Self::size_of_word(word) as usize * GRANULE;
+        if end > 2 * CACHE_LINE_BYTES {
+            self.line(block).next().next()
+        } else {
+            Line::NONE
         }
     }
 
@@ -305,23 +304,6 @@ impl Arena {
             *word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
         }
         Some(words)
-    }
-
-    /// Asks memory for the lines of a block after its first two, some of them: the block's word says how long it is.
-    #[inline]
-    pub(crate) fn prefetch_rest(&self, block: Handle, word: u32) {
-        let Some(bytes) = self.segments.get(block.segment()) else {
-            return;
-        };
-        let end = block.byte() + Self::size_of_word(word) as usize * GRANULE;
-        let mut at = (block.byte() | (CACHE_LINE_BYTES - 1)) + 1 + CACHE_LINE_BYTES;
-        let last = end.min(at + MOST_LINES_AHEAD * CACHE_LINE_BYTES);
-        while at < last {
-            if let Some(byte) = bytes.get(at) {
-                prefetch(byte);
-            }
-            at += CACHE_LINE_BYTES;
-        }
     }
 
     /// Copies the first `len` bytes of a used block, all but its word, into another.

@@ -37,6 +37,8 @@ pub(crate) struct Wheel {
     occupied: [u64; LEVELS],
     /// All slots before this tick are empty.
     tick: u64,
+    /// How many records it holds.
+    len: u64,
 }
 
 impl Wheel {
@@ -45,7 +47,13 @@ impl Wheel {
             heads: Box::new([[Handle::NONE.0; SLOTS]; LEVELS]),
             occupied: [0; LEVELS],
             tick: 0,
+            len: 0,
         }
+    }
+
+    /// How many records it holds.
+    pub(crate) fn len(&self) -> u64 {
+        self.len
     }
 
     /// Adds a record that has a deadline.
@@ -56,6 +64,7 @@ impl Wheel {
 
     /// Takes a record out.
     pub(crate) fn remove(&mut self, links: &mut impl DeadlineLinks, handle: Handle) {
+        self.len -= 1;
         let (previous, next) = (links.previous(handle), links.next(handle));
         if previous.0 & SLOT_MARK == 0 {
             links.set_next(previous, next);
@@ -147,6 +156,7 @@ impl Wheel {
     }
 
     fn place(&mut self, links: &mut impl DeadlineLinks, handle: Handle, due: u64) {
+        self.len += 1;
         let due = due.clamp(self.tick, self.tick | MAX_AHEAD);
         let differ = due ^ self.tick;
         let level = (differ | 1).ilog2() / SLOT_BITS;

@@ -19,6 +19,7 @@ pub use budget::{Lender, NoLender, Room, Turn};
 pub use hasher::KeyHasher;
 pub use partition::Progress;
 pub use policy::PolicyKind;
+pub use prefetch::Line;
 pub use record::Body;
 pub use shard::{
     Cause, Commit, Footprint, Forgotten, Hint, RecordView, Replace, Shard, ShardConfig, ShardStats,

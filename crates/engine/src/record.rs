@@ -21,6 +21,7 @@
 use crate::arena::{Arena, GRANULE, Handle, MAX_BLOCK_GRANULES, OWNER_SHIFT};
 use crate::expiry::DeadlineLinks;
 use crate::links::Links;
+use crate::prefetch::Line;
 use bytes::Bytes;
 use henge_wire::{Data, DataType, Encoding, Value, Version};
 
@@ -370,21 +371,17 @@ impl Records {
         self.arena.free(at);
     }
 
-    /// Asks memory for the first two cache lines of a record: most are no longer.
+    /// The third line of a record, if it is so long, and the first ones of those that its links name. The handle may be any.
     #[inline]
-    pub(crate) fn prefetch(&self, at: Handle) {
-        self.arena.prefetch(at);
-    }
-
-    /// Asks memory for what is left of a record, and for the records that its links name. The handle may be any.
-    #[inline]
-    pub(crate) fn prefetch_neighbours(&self, at: Handle) {
+    pub(crate) fn ahead(&self, at: Handle) -> [Line; 3] {
         let Some([word, previous, next]) = self.arena.peek(at, [0, PREVIOUS, NEXT]) else {
-            return;
+            return [Line::NONE; 3];
         };
-        self.arena.prefetch_start(Handle(previous));
-        self.arena.prefetch_start(Handle(next));
-        self.arena.prefetch_rest(at, word);
+        [
+            self.arena.third_line(at, word),
+            self.arena.line(Handle(previous)),
+            self.arena.line(Handle(next)),
+        ]
     }
 
     /// Gives the key's bytes.

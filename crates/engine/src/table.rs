@@ -4,7 +4,7 @@
 //! is split.
 
 use crate::arena::Handle;
-use crate::prefetch::prefetch;
+use crate::prefetch::Line;
 
 /// Entries in a bucket: twelve handles, twelve tags and the link to an overflow bucket fill 64 bytes.
 const ENTRIES: usize = 12;
@@ -177,15 +177,14 @@ impl Buckets {
         }
     }
 
-    /// Asks memory for the first bucket of a hash, and names it.
+    /// The first bucket of a hash, and its line.
     #[inline]
-    pub(crate) fn prefetch(&self, table: &Table, hash: u64) -> Option<u32> {
+    pub(crate) fn ahead(&self, table: &Table, hash: u64) -> Option<(u32, Line)> {
         if table.buckets == 0 {
             return None;
         }
         let index = table.bucket(table.place(hash));
-        prefetch(self.at(index));
-        Some(index)
+        Some((index, Line::of(self.at(index))))
     }
 
     /// The first entry of a bucket that may have this hash. The bucket may be any number, and no longer the hash's.

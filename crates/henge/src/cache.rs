@@ -3,7 +3,7 @@
 
 use crate::cache::cursor::{Mark, Position};
 use henge_engine::{
-    Cause, Commit, Footprint, Hint, KeyHasher, Lender, PolicyKind, Room, Shard, ShardConfig,
+    Cause, Commit, Footprint, Hint, KeyHasher, Lender, Line, PolicyKind, Room, Shard, ShardConfig,
     ShardStats, Short, Turn,
 };
 use henge_wire::{Command, Outcome, PARTITIONS, Partition, Refusal, Reply, Transaction, Version};
@@ -90,6 +90,30 @@ pub struct Location {
     hash: u64,
 }
 
+/// How far a key was looked up ahead, for [`Cache::step_ahead`].
+#[derive(Clone, Copy, Debug)]
+pub struct StepAhead {
+    location: Location,
+    hint: Hint,
+    step: u8,
+}
+
+impl StepAhead {
+    /// No step yet.
+    pub fn new(location: Location) -> Self {
+        Self {
+            location,
+            hint: Hint::NONE,
+            step: 0,
+        }
+    }
+
+    /// Where the key lies.
+    pub fn location(&self) -> Location {
+        self.location
+    }
+}
+
 /// See the head of the file.
 pub struct Cache {
     shards: Box<[Slot]>,
@@ -168,22 +192,67 @@ impl Cache {
     pub fn look_ahead(&self, locations: &[Location]) {
         let locations = &locations[..locations.len().min(AHEAD)];
         let mut hints = [Hint::NONE; AHEAD];
+        // Three lines are the most that a step names. They are asked for when the step is done for all keys; see `Line`.
+        let mut lines = [[Line::NONE; 3]; AHEAD];
+        let lines = &mut lines[..locations.len()];
         // Whoever holds a lock is reading there already.
-        for (hint, at) in hints.iter_mut().zip(locations) {
+        for ((hint, line), at) in hints.iter_mut().zip(&mut *lines).zip(locations) {
             if let Some(shard) = self.shard(at.partition).try_lock() {
-                *hint = shard.ahead_bucket(at.partition, at.hash);
+                (*hint, line[0]) = shard.ahead_bucket(at.partition, at.hash);
             }
         }
-        for (hint, at) in hints.iter_mut().zip(locations) {
+        for line in &*lines {
+            line[0].prefetch();
+        }
+        for ((hint, line), at) in hints.iter_mut().zip(&mut *lines).zip(locations) {
             if let Some(shard) = self.shard(at.partition).try_lock() {
-                *hint = shard.ahead_record(*hint, at.hash);
+                (*hint, [line[0], line[1]]) = shard.ahead_record(*hint, at.hash);
             }
         }
-        for (hint, at) in hints.iter().zip(locations) {
+        for line in &*lines {
+            line[0].prefetch();
+            line[1].prefetch();
+        }
+        for ((hint, line), at) in hints.iter().zip(&mut *lines).zip(locations) {
             if let Some(shard) = self.shard(at.partition).try_lock() {
-                shard.ahead_neighbours(*hint);
+                *line = shard.ahead_neighbours(*hint);
             }
         }
+        for line in lines.iter().flatten() {
+            line.prefetch();
+        }
+    }
+
+    /// The same for one key, a step at each call: whoever has many connections, each with one command, takes a step for each
+    /// of them in turn. False when no step is left.
+    #[inline]
+    pub fn step_ahead(&self, ahead: &mut StepAhead) -> bool {
+        let at = ahead.location;
+        let Some(shard) = self.shard(at.partition).try_lock() else {
+            return false;
+        };
+        let mut lines = [Line::NONE; 3];
+        let goes_on = match ahead.step {
+            0 => {
+                (ahead.hint, lines[0]) = shard.ahead_bucket(at.partition, at.hash);
+                true
+            }
+            1 => {
+                (ahead.hint, [lines[0], lines[1]]) = shard.ahead_record(ahead.hint, at.hash);
+                true
+            }
+            2 => {
+                lines = shard.ahead_neighbours(ahead.hint);
+                true
+            }
+            _ => false,
+        };
+        drop(shard);
+        ahead.step += 1;
+        for line in lines {
+            line.prefetch();
+        }
+        goes_on
     }
 
     /// Runs a command. `answer` sees the reply while the key's shard is locked: it copies out what it needs and does
@@ -461,6 +530,11 @@ impl Cache {
     /// The bytes withheld now.
     pub fn withheld(&self) -> u64 {
         self.pool.withheld()
+    }
+
+    /// The bytes that may be charged.
+    pub fn limit_bytes(&self) -> u64 {
+        self.pool.limit_bytes()
     }
 
     /// The bytes charged now.

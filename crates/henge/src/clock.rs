@@ -40,6 +40,12 @@ impl Clock {
         self.start_ms.saturating_add(millis(since))
     }
 
+    /// Microseconds since 1970, now.
+    pub fn now_us(&self) -> u64 {
+        let since = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.start_ms.saturating_mul(1000).saturating_add(since)
+    }
+
     /// The time since the start.
     pub fn uptime(&self) -> Duration {
         self.start.elapsed()

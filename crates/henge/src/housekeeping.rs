@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::cache::Cache;
 use crate::memory::{self, MemoryState};
-use crate::shared::Shared;
+use crate::metrics::Metrics;
 
 /// A withheld part is given back at half the distance to the trigger each time, once use is this far below it: so that the
 /// two do not chase each other.
@@ -18,7 +18,8 @@ const KEPT_SHARE: u64 = 16;
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Keeps house until it is dropped. It gives way after each few records, so that others on its runtime are answered.
-pub(crate) async fn keep_house(shared: Arc<Shared>) {
+pub(crate) async fn keep_house(metrics: Arc<Metrics>) {
+    let shared = &metrics.shared;
     let cache = &shared.cache;
     let mut watched = Instant::now();
     loop {
@@ -40,6 +41,7 @@ pub(crate) async fn keep_house(shared: Arc<Shared>) {
             cache.collect_idle(shard);
             tokio::task::yield_now().await;
         }
+        metrics.pulse.look(&metrics, cache.charged_bytes(), watched);
         // Where nobody knows how full the machine is there is nothing to compare; the start has said so.
         if let Ok(memory) = memory::machine() {
             relieve(cache, memory.fullest, shared.live.load().memory_trigger);

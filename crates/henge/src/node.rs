@@ -19,8 +19,9 @@ use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Reload};
 use crate::housekeeping::keep_house;
 use crate::http::{CALLS, Control, serve_control};
-use crate::metrics::Metrics;
 use crate::metrics::counters::Counters;
+use crate::metrics::{Metrics, Pulse};
+use crate::net::acceptor::{Door, Listening};
 use crate::net::inflight::InFlight;
 use crate::net::listen::ListenError;
 use crate::net::{acceptor, data_thread, handles, listen};
@@ -35,6 +36,7 @@ const BLOCKING_GRACE: Duration = Duration::from_secs(1);
 pub struct Node {
     admin: Arc<Admin>,
     address: SocketAddr,
+    resp_address: Option<SocketAddr>,
     stop: Option<acceptor::Stop>,
     acceptor: Option<JoinHandle<()>>,
     data_threads: Vec<JoinHandle<Option<bool>>>,
@@ -85,7 +87,19 @@ impl Node {
         let listener = listen::listen(listen_on.host.as_deref(), listen_on.port)
             .map_err(StartError::Listen)?;
         let address = listener.local_addr().map_err(StartError::System)?;
-        tracing::debug!(%address, open_files_limit = files, "listening");
+        let mut ports = vec![Listening {
+            listener,
+            door: Door::Any,
+        }];
+        let mut resp_address = None;
+        if let Some(listen_on) = &config.server.resp_listen {
+            let listener = listen::listen(listen_on.host.as_deref(), listen_on.port)
+                .map_err(StartError::Listen)?;
+            resp_address = Some(listener.local_addr().map_err(StartError::System)?);
+            let door = Door::Resp;
+            ports.push(Listening { listener, door });
+        }
+        tracing::debug!(%address, ?resp_address, open_files_limit = files, "listening");
 
         let clock = Clock::start();
         let max_size_bytes = size_of(config.cache.max_size_bytes).map_err(StartError::System)?;
@@ -116,6 +130,7 @@ impl Node {
             address: address.to_string(),
             shared: Arc::clone(&shared),
             counters: Arc::clone(&counters),
+            pulse: Pulse::default(),
         });
         let admin = Arc::new(Admin::new(Arc::clone(&metrics), config));
 
@@ -124,11 +139,13 @@ impl Node {
         let mut node = Self {
             admin: Arc::clone(&admin),
             address,
+            resp_address,
             stop: Some(stop),
             acceptor: None,
             data_threads: Vec::with_capacity(threads),
             control: None,
         };
+        let house = Arc::clone(&metrics);
         let (calls, called) = mpsc::channel(CALLS);
         let reloaded = Arc::clone(&admin);
         let control = Control {
@@ -136,7 +153,6 @@ impl Node {
             reload: Box::new(move || reloaded.reload()),
         };
         let control_counters = Arc::clone(&counters);
-        let house = Arc::clone(&shared);
         node.control = Some(spawn("henge-control", async move || {
             control_counters.watch_this_runtime();
             tokio::select! {
@@ -159,7 +175,7 @@ impl Node {
         }
         let acceptor = thread::Builder::new()
             .name("henge-accept".to_owned())
-            .spawn(move || acceptor::accept_all(&listener, senders, counters, shared, &stopped))
+            .spawn(move || acceptor::accept_all(&ports, senders, counters, shared, &stopped))
             .map_err(StartError::System)?;
         node.acceptor = Some(acceptor);
         Ok(node)
@@ -168,6 +184,11 @@ impl Node {
     /// The address that it listens on, with the port that was chosen if the configuration left that open.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The address on which it speaks the Redis protocol only, if `server.resp_listen` asked for one.
+    pub fn resp_addr(&self) -> Option<SocketAddr> {
+        self.resp_address
     }
 
     /// Its cache, for a program that runs the node inside itself.

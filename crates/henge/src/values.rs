@@ -59,6 +59,7 @@ impl fmt::Display for ValueError {
 /// An item, copied out of the cache.
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
+    data_type: DataType,
     pub(crate) data: Bytes,
     pub(crate) encoding: Encoding,
     pub(crate) raw_len: u32,
@@ -72,6 +73,7 @@ impl Found {
     /// Copies; what is shared, by reference count.
     pub(crate) fn copy(item: &Item<'_>) -> Self {
         Self {
+            data_type: item.value.data_type,
             data: item.value.data.to_bytes(),
             encoding: item.value.encoding,
             raw_len: item.value.raw_len,
@@ -79,6 +81,18 @@ impl Found {
             content_type: item.value.content_type.map(Box::from),
             version: item.version,
             expires_at_ms: item.expires_at_ms,
+        }
+    }
+
+    /// The value as it is stored, for another key; large data by reference.
+    pub(crate) fn stored(&self) -> Value<'_> {
+        Value {
+            data_type: self.data_type,
+            data: data(&self.data),
+            encoding: self.encoding,
+            raw_len: self.raw_len,
+            json: self.json,
+            content_type: self.content_type.as_deref(),
         }
     }
 
@@ -107,6 +121,15 @@ impl Found {
     }
 }
 
+/// As the engine takes it: what is large by reference.
+fn data(bytes: &Bytes) -> Data<'_> {
+    if bytes.len() >= SHARED_BYTES {
+        Data::Shared(bytes.clone())
+    } else {
+        Data::Slice(bytes)
+    }
+}
+
 fn decompressed(encoding: Encoding, data: &[u8], raw_len: u32) -> Result<Bytes, ValueError> {
     let mut out = Vec::new();
     DECOMPRESSOR
@@ -130,14 +153,9 @@ pub(crate) struct Encoded {
 impl Encoded {
     /// As the engine takes it.
     pub(crate) fn value<'a>(&'a self, content_type: Option<&'a str>) -> Value<'a> {
-        let data = if self.data.len() >= SHARED_BYTES {
-            Data::Shared(self.data.clone())
-        } else {
-            Data::Slice(&self.data)
-        };
         Value {
             data_type: DataType::String,
-            data,
+            data: data(&self.data),
             encoding: self.encoding,
             raw_len: self.raw_len,
             json: self.json,

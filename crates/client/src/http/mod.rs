@@ -25,7 +25,8 @@ pub(crate) struct HttpLink {
     driver: Option<Driver>,
     host: http::HeaderValue,
     max_answer_bytes: usize,
-    /// Set while a request is on its way, so that it stays set when one fails or is dropped halfway.
+    /// Set while a request is on its way, so that it stays set when one fails or is dropped halfway. hyper closes such a
+    /// connection too, but does not promise it.
     is_engaged: bool,
 }
 

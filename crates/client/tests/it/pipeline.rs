@@ -135,3 +135,22 @@ async fn a_connection_with_unsent_bytes_is_given_up() {
     assert!(matches!(refused, Some(Err(Error::Refused { .. }))));
     assert!(!connection.is_usable());
 }
+
+/// The answer to the first could be taken for one to the second.
+#[tokio::test]
+async fn a_connection_whose_request_was_given_up_takes_no_other() {
+    for scheme in SCHEMES {
+        let (mut connection, mut peer) = connected(scheme).await;
+        tokio::select! {
+            answer = connection.execute(&GET) => panic!("{answer:?}"),
+            request = peer.request() => assert_eq!(request.as_deref(), Some("GET k")),
+        }
+        peer.answer_value("late").await;
+        let answer = connection.execute(&GET).await;
+        assert!(
+            matches!(answer, Err(Error::Unanswered(Cause::Closed))),
+            "{scheme}: {answer:?}"
+        );
+        assert!(!connection.is_usable(), "{scheme}");
+    }
+}

@@ -4,6 +4,7 @@
 
 use super::Shard;
 use crate::arena::Handle;
+use crate::prefetch::Line;
 use henge_wire::Partition;
 
 /// What the step before has found, if it has.
@@ -16,26 +17,29 @@ impl Hint {
 }
 
 impl Shard {
-    /// Asks for the bucket of a hash in a partition of this shard.
+    /// The bucket of a hash in a partition of this shard, and its line.
     #[inline]
-    pub fn ahead_bucket(&self, partition: Partition, hash: u64) -> Hint {
+    pub fn ahead_bucket(&self, partition: Partition, hash: u64) -> (Hint, Line) {
         let table = &self.partitions[self.local(partition)].table;
-        Hint(self.buckets.prefetch(table, hash).unwrap_or(u32::MAX))
+        match self.buckets.ahead(table, hash) {
+            Some((index, line)) => (Hint(index), line),
+            None => (Hint::NONE, Line::NONE),
+        }
     }
 
-    /// Asks for the record that the bucket names for the hash.
+    /// The record that the bucket names for the hash, and its first two lines: most have no more.
     #[inline]
-    pub fn ahead_record(&self, bucket: Hint, hash: u64) -> Hint {
+    pub fn ahead_record(&self, bucket: Hint, hash: u64) -> (Hint, [Line; 2]) {
         let Some(at) = self.buckets.candidate(bucket.0, hash) else {
-            return Hint::NONE;
+            return (Hint::NONE, [Line::NONE; 2]);
         };
-        self.records.prefetch(at);
-        Hint(at.0)
+        let first = self.records.arena.line(at);
+        (Hint(at.0), [first, first.next()])
     }
 
-    /// Asks for the rest of the record, and for what a use of it writes beside it.
+    /// The line after a record's first two, if it goes on there, and those of what a use of it writes beside it.
     #[inline]
-    pub fn ahead_neighbours(&self, record: Hint) {
-        self.records.prefetch_neighbours(Handle(record.0));
+    pub fn ahead_neighbours(&self, record: Hint) -> [Line; 3] {
+        self.records.ahead(Handle(record.0))
     }
 }

@@ -92,6 +92,8 @@ pub struct Short(pub Room);
 pub struct ShardStats {
     /// Live items, those included that have expired and were not swept.
     pub items: u64,
+    /// Of the items, those with a deadline.
+    pub expiring: u64,
     /// Tombstones kept.
     pub tombstones: u64,
     /// Bytes charged: segments, tables, large values, the order.
@@ -125,6 +127,7 @@ pub struct ShardStats {
 impl std::ops::AddAssign for ShardStats {
     fn add_assign(&mut self, other: Self) {
         self.items += other.items;
+        self.expiring += other.expiring;
         self.tombstones += other.tombstones;
         self.charged_bytes += other.charged_bytes;
         self.arena_bytes += other.arena_bytes;
@@ -363,6 +366,7 @@ impl Shard {
     /// Counters and sizes.
     pub fn stats(&self) -> ShardStats {
         ShardStats {
+            expiring: self.wheel.len(),
             charged_bytes: self.charged_bytes(),
             arena_bytes: self.records.arena.segment_bytes() as u64,
             hole_bytes: self.records.arena.hole_bytes() as u64,

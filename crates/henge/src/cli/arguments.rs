@@ -11,7 +11,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::simulate::{Simulation, Words};
-use super::{CliError, client};
+use super::{CliError, bench, client};
 use crate::config::{FlagSetting, SETTINGS, Setting, shown};
 
 /// A flag that is short for `--set`: its name, the setting, the name of its value in the help, and what the help says.
@@ -75,7 +75,7 @@ pub(super) enum Task {
 }
 
 /// A command line, understood.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub(super) enum Invocation {
     Run {
         task: Task,
@@ -84,6 +84,7 @@ pub(super) enum Invocation {
     },
     Simulate(Simulation),
     Client(client::Order),
+    Bench(Box<bench::Options>),
     Help(String),
     Version,
 }
@@ -118,6 +119,11 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Inv
     if words == ["simulate"] {
         no_settings("simulate", levels[0])?;
         return simulation(levels[1]).map(Invocation::Simulate);
+    }
+    if words == ["bench"] {
+        no_settings("bench", levels[0])?;
+        let options = bench::understood(levels[1]).map_err(CliError::Usage)?;
+        return Ok(Invocation::Bench(Box::new(options)));
     }
     let task = match words[..] {
         ["config", "check"] => Task::ConfigCheck,
@@ -260,6 +266,7 @@ fn command() -> Command {
         .subcommands([serve, config].map(with_flags))
         .subcommand(simulate)
         .subcommands(client::commands())
+        .subcommand(bench::command())
         .after_help(after_help());
     with_flags(root)
 }
@@ -370,6 +377,7 @@ fn after_help() -> String {
   henge config print --config henge.toml       what a node would start with
   henge simulate a.csv --capacity 1000,10000   which policy suits these accesses
   henge set greeting hello --ttl 60s           a key of the node on this machine
+  henge bench -c 50 -d 30s                     how fast that node is
 
 A flag wins over the environment, the environment over the file, the file over the defaults.
 Flags may be given with one dash as well: -port=:8080.

@@ -4,6 +4,7 @@
 //! `main`, so that this module needs no sockets and no runtime.
 
 mod arguments;
+mod bench;
 mod client;
 mod duration;
 mod serve;
@@ -19,6 +20,7 @@ use arguments::{Invocation, Task};
 
 use crate::config::{Config, ConfigError, Loaded, Sources, shown};
 
+pub use bench::Options as BenchOptions;
 pub use client::Order;
 pub use serve::serve;
 pub use simulate::{Simulation, SimulationError};
@@ -49,6 +51,8 @@ pub enum Action {
     Simulate(Simulation),
     /// Ask a node something.
     Client(Order),
+    /// Measure a server.
+    Bench(Box<BenchOptions>),
     /// Show this help.
     Help(String),
     /// Show the version.
@@ -85,6 +89,7 @@ pub fn parse(
         Invocation::Version => return Ok(Action::Version),
         Invocation::Simulate(simulation) => return Ok(Action::Simulate(simulation)),
         Invocation::Client(order) => return Ok(Action::Client(order)),
+        Invocation::Bench(options) => return Ok(Action::Bench(options)),
         Invocation::Run { task, file, flags } => (task, file, flags),
     };
     let sources = Sources::new(file, environment, flags);
@@ -110,6 +115,7 @@ pub fn run(serve: impl FnOnce(Config, Sources) -> ExitCode) -> ExitCode {
             Err(error) => failed(&error, EXIT_FAILURE),
         },
         Ok(Action::Client(order)) => client::run(&order),
+        Ok(Action::Bench(options)) => bench::run(&options),
         Ok(shown) => print(&shown.text()),
         Err(error) => failed(&error, EXIT_USAGE),
     }
@@ -125,7 +131,7 @@ impl Action {
     /// What an action shows on standard output that has nothing to do but that.
     fn text(&self) -> String {
         match self {
-            Self::Serve(..) | Self::Simulate(_) | Self::Client(_) => String::new(),
+            Self::Serve(..) | Self::Simulate(_) | Self::Client(_) | Self::Bench(_) => String::new(),
             Self::ConfigCheck { file: Some(file) } => {
                 format!("configuration is valid: {}\n", shown(file))
             }

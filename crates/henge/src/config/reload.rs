@@ -85,6 +85,7 @@ mod tests {
             waiting,
             [
                 "server.listen",
+                "server.resp_listen",
                 "cluster.node_id",
                 "cache.policy",
                 "log.format"

@@ -99,6 +99,9 @@ settings! {
         /// Where to listen: `:8080` or `8080` on all interfaces, `127.0.0.1:8080`, `[::1]:8080` or `localhost:8080` on
         /// one. Port 0 takes any that is free.
         restart listen: ListenAddress = ListenAddress::all_interfaces(8080);
+        /// Another address, of the same form, that speaks the Redis protocol only; "none" for none. `server.listen` speaks it
+        /// as well, beside HTTP.
+        restart resp_listen: Option<ListenAddress> = None;
         /// How long a node that was told to stop waits for requests in flight. 0 waits for none; an hour at most, as
         /// every supervisor has killed it by then.
         reload shutdown_timeout_ms: u64 = 10_000, within 0..=HOUR_MS;
@@ -342,6 +345,11 @@ mod tests {
                 ("[::1]:80", "\"[::1]:80\""),
             ],
             &["", "70000", "localhost", "::1:80"],
+        ),
+        (
+            "server.resp_listen",
+            &[(":6379", "\":6379\""), ("none", "\"none\"")],
+            &["", "70000", "localhost"],
         ),
         (
             "server.shutdown_timeout_ms",

@@ -1,6 +1,7 @@
 //! The counters that requests write. Each data thread has its own and is their only writer, so a count is a load and a
 //! store without a lock prefix, and no two threads write one cache line. Readers sum over the threads.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -56,6 +57,8 @@ pub(crate) struct ThreadCounters {
     latency: Box<[Histogram]>,
     /// By the number of the command, for the Redis protocol.
     commands: Box<[CommandCounters]>,
+    /// Commands of the Redis protocol that were answered, of all kinds.
+    pub(crate) answered: AtomicU64,
     /// Bytes read from clients.
     pub(crate) received_bytes: AtomicU64,
     /// Bytes written to clients.
@@ -84,6 +87,7 @@ impl ThreadCounters {
                 .iter()
                 .map(|_| CommandCounters::default())
                 .collect(),
+            answered: AtomicU64::new(0),
             received_bytes: AtomicU64::new(0),
             sent_bytes: AtomicU64::new(0),
             compression_in_bytes: AtomicU64::new(0),
@@ -203,6 +207,24 @@ impl Counters {
         self.threads.iter().map(read).sum()
     }
 
+    /// Every command of the Redis protocol that was called, by its number.
+    pub(crate) fn commands(&self) -> BTreeMap<u16, CommandFigures> {
+        COMMANDS
+            .entries()
+            .iter()
+            .filter_map(|entry| {
+                let mut figures = CommandFigures::default();
+                for thread in &self.threads {
+                    let own = thread.command(entry.number);
+                    figures.latency.add(&own.latency);
+                    figures.failed += own.failed.load(Ordering::Relaxed);
+                    figures.rejected += own.rejected.load(Ordering::Relaxed);
+                }
+                (!figures.is_empty()).then_some((entry.number, figures))
+            })
+            .collect()
+    }
+
     /// Every route that was asked for, and last what was none.
     pub(crate) fn routes(&self) -> Vec<RouteFigures> {
         (0..=UNROUTED)
@@ -228,6 +250,31 @@ impl Counters {
                 })
             })
             .collect()
+    }
+}
+
+/// The calls of one command.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CommandFigures {
+    /// How long those took that ran; its count is that of the calls.
+    pub(crate) latency: Distribution,
+    /// Calls that ran and answered an error.
+    pub(crate) failed: u64,
+    /// Calls that did not run.
+    pub(crate) rejected: u64,
+}
+
+impl CommandFigures {
+    /// Whether it was never called.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rejected == 0 && self.latency.count() == 0
+    }
+
+    /// Takes away what was counted up to an earlier moment.
+    pub(crate) fn subtract(&mut self, earlier: &Self) {
+        self.latency.subtract(&earlier.latency);
+        self.failed = self.failed.saturating_sub(earlier.failed);
+        self.rejected = self.rejected.saturating_sub(earlier.rejected);
     }
 }
 

@@ -11,8 +11,10 @@ use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::counters::CommandFigures;
 use super::{COMMIT, Metrics};
 use crate::cache::CacheStats;
+use crate::resp::COMMANDS;
 use crate::{allocator, memory};
 
 /// The media type of the format.
@@ -34,6 +36,7 @@ impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut out = Out(encoder);
         self.requests(&mut out)?;
+        self.commands(&mut out)?;
         self.cache(&mut out)?;
         self.network(&mut out)?;
         self.process(&mut out)
@@ -123,6 +126,74 @@ impl Scrape {
                 .encode_histogram::<[(&str, &str); 0]>(sum, count, &route.latency.coarse(), None)?;
         }
         Ok(())
+    }
+
+    /// The Redis protocol. Only commands that were called have a series, as there are many that never are.
+    fn commands(&self, out: &mut Out<'_>) -> fmt::Result {
+        let commands = self.0.counters.commands();
+        let named: Vec<(&str, &CommandFigures)> = commands
+            .iter()
+            .map(|(number, figures)| {
+                let entry = &COMMANDS.entries()[usize::from(*number)];
+                (entry.spec.name, figures)
+            })
+            .collect();
+        let labels: Vec<[(&str, &str); 1]> =
+            named.iter().map(|(name, _)| [("command", *name)]).collect();
+        let counts = |count: fn(&CommandFigures) -> u64| -> Vec<(&Label<'_>, u64)> {
+            labels
+                .iter()
+                .zip(&named)
+                .map(|(labels, (_, figures))| (&labels[..], count(figures)))
+                .collect()
+        };
+        out.counters(
+            "commands",
+            "Commands of the Redis protocol that ran",
+            None,
+            &counts(|figures| figures.latency.count()),
+        )?;
+        out.counters(
+            "commands_failed",
+            "Commands that ran and answered an error",
+            None,
+            &counts(|figures| figures.failed),
+        )?;
+        out.counters(
+            "commands_rejected",
+            "Commands that did not run, as they were wrong in form",
+            None,
+            &counts(|figures| figures.rejected),
+        )?;
+        let mut metric = out.0.encode_descriptor(
+            "henge_command_duration",
+            "What a command took to run; quick ones in a long pipeline share the time of all",
+            Some(&Unit::Seconds),
+            MetricType::Histogram,
+        )?;
+        for (labels, (_, figures)) in labels.iter().zip(&named) {
+            let latency = &figures.latency;
+            let (sum, count) = (latency.sum_seconds(), latency.count());
+            metric
+                .encode_family(labels)?
+                .encode_histogram::<[(&str, &str); 0]>(sum, count, &latency.coarse(), None)?;
+        }
+        let errors = self.0.shared.resp.errors();
+        let labels: Vec<[(&str, &str); 1]> = errors
+            .keys()
+            .map(|code| [("code", code.as_str())])
+            .collect();
+        let values: Vec<(&Label<'_>, u64)> = labels
+            .iter()
+            .zip(errors.values())
+            .map(|(labels, count)| (&labels[..], *count))
+            .collect();
+        out.counters(
+            "error_replies",
+            "Errors answered over the Redis protocol",
+            None,
+            &values,
+        )
     }
 
     fn cache(&self, out: &mut Out<'_>) -> fmt::Result {

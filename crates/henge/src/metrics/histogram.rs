@@ -86,6 +86,30 @@ impl Distribution {
         self.sum_ns += histogram.sum_ns.load(Ordering::Relaxed);
     }
 
+    /// Takes away what was counted up to an earlier moment.
+    pub(crate) fn subtract(&mut self, earlier: &Self) {
+        for (sum, before) in self.buckets.iter_mut().zip(&earlier.buckets) {
+            *sum = sum.saturating_sub(*before);
+        }
+        self.sum_ns = self.sum_ns.saturating_sub(earlier.sum_ns);
+    }
+
+    /// For each power of two that something is below and not below the one before: the bound in nanoseconds, and how many
+    /// are below it.
+    pub(crate) fn cumulative(&self) -> Vec<(u64, u64)> {
+        let mut steps = Vec::new();
+        let (mut held, mut told) = (0, 0);
+        for (bucket, count) in self.buckets.iter().enumerate() {
+            held += count;
+            let bound = upper_bound_ns(bucket);
+            if held > told && (bound.is_power_of_two() || bucket == BUCKETS - 1) {
+                told = held;
+                steps.push((bound, held));
+            }
+        }
+        steps
+    }
+
     pub(crate) fn count(&self) -> u64 {
         self.buckets.iter().sum()
     }

@@ -4,6 +4,7 @@
 pub(crate) mod counters;
 pub(crate) mod exposition;
 pub(crate) mod histogram;
+mod pulse;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,9 +14,12 @@ use serde_json::{Value, json};
 
 use crate::cache::CacheStats;
 use crate::http::level;
+use crate::resp::COMMANDS;
 use crate::shared::Shared;
 use crate::{allocator, memory};
-use counters::Counters;
+use counters::{CommandFigures, Counters};
+use histogram::Distribution;
+pub(crate) use pulse::Pulse;
 
 /// The commit that was built, if `build.rs` found one.
 pub(crate) const COMMIT: Option<&str> = option_env!("HENGE_COMMIT");
@@ -27,6 +31,7 @@ pub(crate) struct Metrics {
     pub(crate) address: String,
     pub(crate) shared: Arc<Shared>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) pulse: Pulse,
 }
 
 impl Metrics {
@@ -45,6 +50,11 @@ impl Metrics {
             .routes()
             .iter()
             .map(|route| (route.name.to_owned(), json!(route.requests())))
+            .collect();
+        let commands: serde_json::Map<String, Value> = self
+            .commands()
+            .iter()
+            .map(|(name, figures)| ((*name).to_owned(), json!(figures.latency.count())))
             .collect();
         json!({
             "node_id": self.node_id,
@@ -81,7 +91,18 @@ impl Metrics {
                 "refused": counters.acceptor.refused.load(Ordering::Relaxed),
             },
             "requests": requests,
+            "commands": commands,
         })
+    }
+
+    /// The commands of the Redis protocol that were called, by name.
+    fn commands(&self) -> Vec<(&'static str, CommandFigures)> {
+        let name = |number: u16| COMMANDS.entries()[usize::from(number)].spec.name;
+        self.counters
+            .commands()
+            .into_iter()
+            .map(|(number, figures)| (name(number), figures))
+            .collect()
     }
 
     /// Everything that is counted, with quantiles.
@@ -96,26 +117,33 @@ impl Metrics {
                     .iter()
                     .map(|&(status, count)| (status.to_string(), json!(count)))
                     .collect();
-                let quantile = |q| route.latency.quantile_seconds(q);
                 let figures = json!({
                     "class": route.class,
                     "requests": route.requests(),
                     "by_status": by_status,
-                    "latency_seconds": {
-                        "p50": quantile(0.5),
-                        "p95": quantile(0.95),
-                        "p99": quantile(0.99),
-                        "p999": quantile(0.999),
-                        "sum": route.latency.sum_seconds(),
-                    },
+                    "latency_seconds": quantiles(&route.latency),
                 });
                 (route.name.to_owned(), figures)
+            })
+            .collect();
+        let commands: serde_json::Map<String, Value> = self
+            .commands()
+            .iter()
+            .map(|(name, figures)| {
+                let figures = json!({
+                    "calls": figures.latency.count(),
+                    "failed": figures.failed,
+                    "rejected": figures.rejected,
+                    "latency_seconds": quantiles(&figures.latency),
+                });
+                ((*name).to_owned(), figures)
             })
             .collect();
         let process = memory::process().ok();
         let mut page = self.stats();
         if let Value::Object(page) = &mut page {
             page.insert("routes".to_owned(), Value::Object(routes));
+            page.insert("commands".to_owned(), Value::Object(commands));
             page.insert(
                 "network".to_owned(),
                 json!({
@@ -191,6 +219,17 @@ fn evictions(cache: &CacheStats) -> Value {
         .zip(cache.shards.evictions)
         .map(|(cause, count)| (cause.name().to_owned(), json!(count)))
         .collect()
+}
+
+fn quantiles(latency: &Distribution) -> Value {
+    let quantile = |q| latency.quantile_seconds(q);
+    json!({
+        "p50": quantile(0.5),
+        "p95": quantile(0.95),
+        "p99": quantile(0.99),
+        "p999": quantile(0.999),
+        "sum": latency.sum_seconds(),
+    })
 }
 
 /// A part of a whole; null while there is no whole.

@@ -2,7 +2,7 @@
 //! them, and out of file handles it pauses instead of spinning.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,7 +18,27 @@ use crate::metrics::counters::{Counters, add};
 use crate::shared::Shared;
 
 /// A connection on its way to a data thread.
-pub(crate) type Accepted = std::net::TcpStream;
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) socket: TcpStream,
+    pub(crate) door: Door,
+}
+
+/// What a port is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Door {
+    /// What a connection speaks is told by what comes first.
+    Any,
+    /// The Redis protocol and no other.
+    Resp,
+}
+
+/// A port, open.
+#[derive(Debug)]
+pub(crate) struct Listening {
+    pub(crate) listener: TcpListener,
+    pub(crate) door: Door,
+}
 
 /// Connections that may wait for one data thread. Past this the acceptor waits, and then the kernel's backlog fills.
 pub(crate) const HANDOFF: usize = 1024;
@@ -29,6 +49,9 @@ const OUT_OF_HANDLES_PAUSE: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 100_000_000,
 };
+
+/// What a client of the Redis protocol reads who is one too many.
+const TOO_MANY_CLIENTS: &[u8] = b"-ERR max number of clients reached\r\n";
 
 /// At most one line this often on failures to accept.
 const LOG_INTERVAL: Duration = Duration::from_secs(5);
@@ -49,10 +72,10 @@ pub(crate) fn stop() -> io::Result<(Stop, Stopped)> {
     Ok((Stop(stop), Stopped(stopped)))
 }
 
-/// Accepts until it is stopped, then closes the port; the data threads learn from their closed channels that they are to
+/// Accepts until it is stopped, then closes the ports; the data threads learn from their closed channels that they are to
 /// drain. It waits in `poll` and not in a runtime, where each connection would be registered twice.
 pub(crate) fn accept_all(
-    listener: &TcpListener,
+    ports: &[Listening],
     threads: Vec<mpsc::Sender<Accepted>>,
     counters: Arc<Counters>,
     shared: Arc<Shared>,
@@ -67,23 +90,30 @@ pub(crate) fn accept_all(
     };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     loop {
-        let mut ready = [
-            PollFd::new(&stopped.0, PollFlags::IN),
-            PollFd::new(listener, PollFlags::IN),
-        ];
-        // A failure leaves both empty, and is tried again; EINTR is the only one that can come.
+        let mut ready = vec![PollFd::new(&stopped.0, PollFlags::IN)];
+        ready.extend(
+            ports
+                .iter()
+                .map(|port| PollFd::new(&port.listener, PollFlags::IN)),
+        );
+        // A failure leaves all empty, and is tried again; EINTR is the only one that can come.
         let _ = poll(&mut ready, None);
         let stopping = !ready[0].revents().is_empty();
-        // A burst is taken whole; the bound is for the look at `stopped`.
-        for _ in 0..HANDOFF {
-            match accept_with(listener, flags) {
-                Ok(socket) => acceptor.place(Accepted::from(socket)),
-                Err(Errno::WOULDBLOCK) => break,
-                Err(error) => {
-                    if acceptor.must_pause(error) {
-                        let mut stop = [PollFd::new(&stopped.0, PollFlags::IN)];
-                        let _ = poll(&mut stop, Some(&OUT_OF_HANDLES_PAUSE));
-                        break;
+        for port in ports {
+            // A burst is taken whole; the bound is for the look at `stopped`, and at the other port.
+            for _ in 0..HANDOFF {
+                match accept_with(&port.listener, flags) {
+                    Ok(socket) => acceptor.place(Accepted {
+                        socket: TcpStream::from(socket),
+                        door: port.door,
+                    }),
+                    Err(Errno::WOULDBLOCK) => break,
+                    Err(error) => {
+                        if acceptor.must_pause(error) {
+                            let mut stop = [PollFd::new(&stopped.0, PollFlags::IN)];
+                            let _ = poll(&mut stop, Some(&OUT_OF_HANDLES_PAUSE));
+                            break;
+                        }
                     }
                 }
             }
@@ -109,10 +139,15 @@ impl Acceptor {
         add(&self.counters.acceptor.accepted, 1);
         if self.counters.open_connections() >= self.shared.live.load().max_connections {
             add(&self.counters.acceptor.refused, 1);
-            let detail = "raise limits.max_connections, or close some";
-            let words = Problem::new(Code::TooManyConnections, detail).into_last_words();
+            let words = match connection.door {
+                Door::Any => {
+                    let detail = "raise limits.max_connections, or close some";
+                    Problem::new(Code::TooManyConnections, detail).into_last_words()
+                }
+                Door::Resp => TOO_MANY_CLIENTS.into(),
+            };
             // It fits the empty send buffer of a new connection, or the client is gone.
-            let _ = io::Write::write(&mut &connection, &words);
+            let _ = io::Write::write(&mut &connection.socket, &words);
             return;
         }
         let (one, other) = pair(self.turn, self.threads.len());

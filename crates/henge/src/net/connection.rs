@@ -13,6 +13,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::acceptor::Door;
 use super::data_thread::Local;
 use super::pace::{Late, Pace, Stream};
 use super::watch::{Seen, Watch};
@@ -101,8 +102,11 @@ fn looks_like_http(line: &[u8]) -> bool {
 }
 
 /// Serves a connection until either side closes it.
-pub(crate) async fn serve(socket: TcpStream, local: &Rc<Local>) {
+pub(crate) async fn serve(socket: TcpStream, door: Door, local: &Rc<Local>) {
     let pace = Rc::new(Pace::new(local.shared.live.load().patience, Instant::now()));
+    if door == Door::Resp {
+        return resp::serve(socket, pace, local, Vec::new()).await;
+    }
     let mut stream = Stream::new(socket, Rc::clone(&pace), local.counters.clone());
     let mut first = Vec::with_capacity(FIRST_READ_BYTES);
     let speaks = {
@@ -237,7 +241,7 @@ mod tests {
 
     #[test]
     fn the_first_line_tells_the_protocol() {
-        let long = |head: &str| [head.as_bytes(), &[b'x'; MAX_FIRST_LINE_BYTES]].concat();
+        let long = |head: &str| [head.as_bytes(), &b"x".repeat(MAX_FIRST_LINE_BYTES)].concat();
         let cases: &[(&[u8], Speaks)] = &[
             (b"*1\r\n", Speaks::Resp),
             (b"*", Speaks::Resp),

@@ -87,13 +87,14 @@ pub(crate) async fn serve(
     while let Some(connection) = connections.recv().await {
         let open = Open(Rc::clone(&local));
         // Refused only when the runtime has no more room in its poller; the connection is closed then.
-        let Ok(socket) = TcpStream::from_std(connection) else {
+        let Accepted { socket, door } = connection;
+        let Ok(socket) = TcpStream::from_std(socket) else {
             continue;
         };
         // Answers are written whole; waiting to fill a segment only delays them. Without it all still works.
         let _ = socket.set_nodelay(true);
         tokio::task::spawn_local(async move {
-            connection::serve(socket, &open.0).await;
+            connection::serve(socket, door, &open.0).await;
             drop(open);
         });
     }

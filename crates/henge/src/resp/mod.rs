@@ -8,11 +8,15 @@ mod commands;
 mod connection;
 mod help;
 mod key_specs;
+mod latency;
+#[cfg(test)]
+mod page;
 mod pause;
 mod pipeline;
 mod server;
 mod session;
 mod slowlog;
+mod statistics;
 mod syntax;
 mod table;
 mod update;

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use parking_lot::Mutex;
 
 use super::clients::Clients;
+use super::latency::Latency;
 use super::pause::Pause;
 use super::slowlog::SlowLog;
+use super::statistics::Statistics;
 
 /// Codes of errors that are counted one by one. A client cannot make up codes, so there are few.
 const MAX_ERROR_CODES: usize = 128;
@@ -17,6 +19,9 @@ pub(crate) struct Server {
     pub(crate) clients: Clients,
     pub(crate) slow_log: SlowLog,
     pub(crate) pause: Pause,
+    pub(crate) latency: Latency,
+    /// Where the statistics begin that `INFO` shows.
+    pub(crate) since: Mutex<Statistics>,
     errors: Mutex<BTreeMap<String, u64>>,
 }
 
@@ -35,9 +40,5 @@ impl Server {
     /// How often each code was answered.
     pub(crate) fn errors(&self) -> BTreeMap<String, u64> {
         self.errors.lock().clone()
-    }
-
-    pub(crate) fn reset_errors(&self) {
-        self.errors.lock().clear();
     }
 }

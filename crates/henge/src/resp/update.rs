@@ -6,7 +6,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use henge_wire::{Command, Expiry, Match, Operation, Precondition, Refusal, Reply, Version};
 
-use super::call::{Call, ErrorReply, Flow};
+use super::call::{Call, ErrorReply, Flow, string};
 use crate::net::data_thread::Local;
 use crate::values::{Found, encode};
 
@@ -16,7 +16,6 @@ pub(crate) struct Current {
     /// The value as the client gave it.
     pub(crate) value: Bytes,
     pub(crate) version: Version,
-    pub(crate) expires_at_ms: Option<u64>,
 }
 
 /// What becomes of a key.
@@ -38,6 +37,8 @@ pub(crate) enum Answer {
     Ok,
     Null,
     Integer(i64),
+    /// A length, as an integer.
+    Count(usize),
     Bulk(Bytes),
 }
 
@@ -66,17 +67,15 @@ impl Store {
             key,
             operation: look.clone(),
         };
-        let found = self.execute(&command, |reply| match reply {
-            Reply::Found(item) => Some(Found::copy(&item)),
-            _ => None,
+        let found = self.execute(&command, |reply| {
+            string(reply).map(|item| item.map(|item| Found::copy(&item)))
         });
-        let Some(found) = found else {
+        let Some(found) = found? else {
             return Ok(None);
         };
         Ok(Some(Current {
             value: found.raw_in_time().await?,
             version: found.version,
-            expires_at_ms: found.expires_at_ms,
         }))
     }
 
@@ -124,6 +123,10 @@ impl Store {
 }
 
 /// Why an operation did nothing, if it did nothing.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "it is called with what the cache answers"
+)]
 pub(crate) fn refusal(reply: Reply<'_>) -> Option<Refusal> {
     match reply {
         Reply::Refused(refusal) => Some(refusal),
@@ -170,6 +173,7 @@ impl Call<'_> {
                 Answer::Ok => out.ok(),
                 Answer::Null => out.null(),
                 Answer::Integer(value) => out.integer(value),
+                Answer::Count(value) => out.count(value),
                 Answer::Bulk(value) => out.bulk_shared(value),
             }
             Ok(())

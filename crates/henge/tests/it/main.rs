@@ -1,14 +1,20 @@
 //! Tests of a whole node from outside, over its port. One binary, so that it is linked once.
 
+mod cli_bench;
 mod cli_client;
 mod client;
 mod eviction;
 mod hostile;
 mod http_api;
+mod keyspace;
 mod life;
 mod observe;
 mod raw;
 mod readme;
 mod refusals;
+mod resp_clients;
+mod resp_command;
 mod resp_hostile;
+mod resp_reply;
+mod resp_server;
 mod side_by_side;

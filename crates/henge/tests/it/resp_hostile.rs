@@ -257,24 +257,31 @@ fn requests_beyond_the_bytes_in_flight() {
     ]);
     let half = vec![b'v'; 1_000_000];
     let head = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1048576\r\n";
-    let mut connections: Vec<Connection> = Vec::new();
-    let refused = (0..16).any(|_| {
-        let mut connection = Connection::open(node.local_addr());
-        connection.send(head);
-        connection.send(&half);
-        // The one that is refused is told; who is not waits for its reply.
-        connection
-            .0
-            .set_read_timeout(Some(std::time::Duration::from_millis(200)))
-            .expect("a socket");
-        let mut first = [0; 4];
-        let refused = connection.0.read_exact(&mut first).is_ok();
-        connections.push(connection);
-        refused && &first == b"-OOM"
-    });
-    assert!(refused);
+    let mut connections: Vec<Connection> = (0..4)
+        .map(|_| {
+            let mut connection = Connection::open(node.local_addr());
+            connection.send(head);
+            connection.send(&half);
+            connection
+        })
+        .collect();
+    // Four times a megabyte is not to be had: one of them is told so at the least.
+    let refused = {
+        let wait = |connection| PollFd::new(connection, PollFlags::IN);
+        let mut all: Vec<PollFd<'_>> = connections.iter().map(|c| wait(&c.0)).collect();
+        let deadline = Timespec::try_from(DEADLINE).expect("a time");
+        assert!(poll(&mut all, Some(&deadline)).is_ok_and(|ready| ready > 0));
+        let is_ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
+        all.iter().position(is_ready).expect("one is ready")
+    };
+    let reply = "-OOM requests hold limits.max_inflight_bytes; the connection is closed\r\n";
+    connections[refused].expect(reply);
     still_serves(node.local_addr());
-    drop(connections);
+    for mut connection in connections {
+        // It may be closed already.
+        let _ = connection.0.shutdown(Shutdown::Write);
+        connection.rest();
+    }
     let mut connection = Connection::open(node.local_addr());
     connection.send(head);
     connection.send(&vec![b'v'; 1_048_576]);

@@ -38,8 +38,11 @@ use henge::Node;
 
 use crate::client::{DEADLINE, node};
 
+mod races;
+mod random;
+
 /// The protocols that tables are run in.
-const PROTOCOLS: &[u8] = &[2];
+const PROTOCOLS: &[u8] = &[2, 3];
 
 /// The longest value, on both sides: the least that valkey can be set to, so that what lies past it costs little.
 pub(crate) const VALUE_BYTES: usize = 1024 * 1024;
@@ -47,6 +50,67 @@ pub(crate) const VALUE_BYTES: usize = 1024 * 1024;
 #[test]
 fn strings() {
     tables(include_str!("side_by_side/strings.txt"));
+    tables(include_str!("side_by_side/counters.txt"));
+    tables(include_str!("side_by_side/ranges.txt"));
+    tables(include_str!("side_by_side/many.txt"));
+}
+
+/// So many keys that the commands go in steps.
+#[test]
+fn many_keys() {
+    fn call<'a>(name: &'a str, words: &[&'a str]) -> Vec<&'a str> {
+        [&[name], words].concat()
+    }
+    let valkey = Valkey::start();
+    for &protocol in PROTOCOLS {
+        let mut pair = Pair::over(valkey.as_ref(), protocol);
+        let (node, server) = pair.connection("");
+        let keys: Vec<String> = (0..5_000).map(|number| format!("{{t}}{number}")).collect();
+        let pairs: Vec<&str> = keys.iter().flat_map(|key| [&key[..], &key[..]]).collect();
+        let plain: Vec<&str> = keys.iter().map(|key| &key[..]).collect();
+        let sources = [&["OR", "{t}result"][..], &plain].concat();
+        for words in [
+            call("MSETNX", &pairs),
+            call("MSETNX", &pairs[pairs.len() - 2..]),
+            call("MGET", &plain),
+            call("MSET", &pairs),
+            call("MGET", &plain),
+            call("BITOP", &sources),
+            call("GET", &["{t}result"]),
+        ] {
+            let ours = node.call(&words);
+            if words[0] == "MGET" {
+                let mut all = format!("*{}\r\n", keys.len());
+                for key in &keys {
+                    let _ = write!(all, "${}\r\n{key}\r\n", key.len());
+                }
+                assert!(ours == all.as_bytes(), "{}", shown(&ours));
+            } else {
+                assert!(!ours.starts_with(b"-"), "{}: {}", words[0], shown(&ours));
+            }
+            if let Some(server) = server {
+                assert!(
+                    ours == server.call(&words),
+                    "{}: {}",
+                    words[0],
+                    shown(&ours)
+                );
+            }
+        }
+        let most = 10_000;
+        let keys: Vec<String> = (0..=most).map(|number| format!("{{t}}x{number}")).collect();
+        let pairs: Vec<&str> = keys.iter().flat_map(|key| [&key[..], "v"]).collect();
+        let ours = node.call(&call("MSETNX", &pairs));
+        let expected =
+            "-ERR 'msetnx' takes at most 10000 keys at once (limits.max_batch_items)\r\n";
+        assert_eq!(ours, expected.as_bytes(), "{}", shown(&ours));
+        assert_eq!(node.call(&["EXISTS", &keys[0]]), b":0\r\n");
+    }
+}
+
+#[test]
+fn bits() {
+    tables(include_str!("side_by_side/bits.txt"));
 }
 
 /// Runs the tables of a file in both protocols. Panics with all lines that were answered otherwise.

@@ -486,8 +486,8 @@ mod tests {
 
     #[test]
     fn requests_and_their_arguments() {
-        type Case<'a> = (&'a [u8], &'a [&'a [&'a [u8]]]);
-        let cases: &[Case] = &[
+        type Words<'a> = &'a [&'a [u8]];
+        let cases: &[(&[u8], &[Words<'_>])] = &[
             (b"*1\r\n$4\r\nPING\r\n", &[&[b"PING"]]),
             (b"*2\r\n$3\r\nGET\r\n$0\r\n\r\n", &[&[b"GET", b""]]),
             (

@@ -291,12 +291,22 @@ impl<'a> Writer<'a> {
     pub fn verbatim(&mut self, text: &str) {
         match self.protocol {
             Protocol::Resp2 => self.bulk(text.as_bytes()),
+            Protocol::Resp3 if !self.out.has_room(text.len()) => {}
             Protocol::Resp3 => {
                 self.size(b'=', text.len() + 4);
                 self.out.push(b"txt:");
                 self.out.push(text.as_bytes());
                 self.out.push(b"\r\n");
             }
+        }
+    }
+
+    /// A number with a fraction; in RESP2 a bulk string of its digits.
+    pub fn double(&mut self, value: f64) {
+        let text = value.to_string();
+        match self.protocol {
+            Protocol::Resp2 => self.bulk(text.as_bytes()),
+            Protocol::Resp3 => self.line(b',', text.as_bytes()),
         }
     }
 
@@ -317,7 +327,20 @@ impl<'a> Writer<'a> {
     }
 
     #[inline]
-    fn digits(&mut self, kind: u8, is_negative: bool, mut rest: u64) {
+    fn digits(&mut self, kind: u8, is_negative: bool, rest: u64) {
+        // Nearly all have one or two digits, and then the line is of a length that the compiler knows.
+        let digit = |value: u64| b'0' + (value % 10) as u8;
+        match rest {
+            0..10 if !is_negative => self.out.push(&[kind, digit(rest), b'\r', b'\n']),
+            10..100 if !is_negative => {
+                self.out
+                    .push(&[kind, digit(rest / 10), digit(rest), b'\r', b'\n']);
+            }
+            _ => self.many_digits(kind, is_negative, rest),
+        }
+    }
+
+    fn many_digits(&mut self, kind: u8, is_negative: bool, mut rest: u64) {
         let mut line = [0; 24];
         line[22..].copy_from_slice(b"\r\n");
         let mut at = 22;
@@ -377,6 +400,8 @@ mod tests {
             (|w| w.array(3), "*3\\r\\n", "*3\\r\\n"),
             (|w| w.map(3), "*6\\r\\n", "%3\\r\\n"),
             (|w| w.set(3), "*3\\r\\n", "~3\\r\\n"),
+            (|w| w.double(1.5), "$3\\r\\n1.5\\r\\n", ",1.5\\r\\n"),
+            (|w| w.double(100.0), "$3\\r\\n100\\r\\n", ",100\\r\\n"),
             (
                 |w| w.verbatim("ab"),
                 "$2\\r\\nab\\r\\n",

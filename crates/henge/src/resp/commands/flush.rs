@@ -1,0 +1,51 @@
+//! Commands that forget everything. There is one database, so `FLUSHDB` and `FLUSHALL` are the same; and freeing what was
+//! there never delays another client, so `SYNC` and `ASYNC` are the same too: the reply comes when all of it is gone.
+
+use crate::resp::call::{Call, ErrorReply, Flow};
+use crate::resp::table::{Group, Keys, Permission, Run, Spec, flag};
+
+pub(in crate::resp) const COMMANDS: &[Spec] = &[
+    Spec {
+        name: "flushdb",
+        syntax: "[ASYNC | SYNC]",
+        arity: -1,
+        flags: flag::WRITE,
+        keys: Keys::NONE,
+        permission: Permission::Admin,
+        group: Group::Server,
+        since: "1.0.0",
+        complexity: "O(N) where N is the number of keys, apart from what serves others",
+        summary: "Deletes every key, as FLUSHALL does",
+        run: Run::Handler(flush),
+    },
+    Spec {
+        name: "flushall",
+        syntax: "[ASYNC | SYNC]",
+        arity: -1,
+        flags: flag::WRITE,
+        keys: Keys::NONE,
+        permission: Permission::Admin,
+        group: Group::Server,
+        since: "1.0.0",
+        complexity: "O(N) where N is the number of keys, apart from what serves others",
+        summary: "Deletes every key",
+        run: Run::Handler(flush),
+    },
+];
+
+fn flush(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
+    match call.words.len() {
+        1 => {}
+        2 if call.is(1, "async") || call.is(1, "sync") => {}
+        _ => return Err(ErrorReply::SYNTAX),
+    }
+    let cache = call.local.shared.cache.clone();
+    call.eventually(async move |out| {
+        // Giving back gigabytes takes its time. A client that goes away does not stop it.
+        tokio::task::spawn_blocking(move || cache.flush())
+            .await
+            .map_err(|_| ErrorReply::fixed("ERR the flush was cut off"))?;
+        out.ok();
+        Ok(())
+    })
+}

@@ -1,0 +1,96 @@
+//! `HENGE`: what no other cache has a command for. A connection's level of consistency, and the versions of keys.
+
+use henge_wire::{Command, Operation, Reply};
+
+use crate::config::ConsistencyLevel;
+use crate::resp::call::{Call, ErrorReply, Flow};
+use crate::resp::help;
+use crate::resp::table::{Group, Keys, Permission, Run, Spec, flag};
+
+pub(in crate::resp) const COMMANDS: &[Spec] = &[Spec {
+    name: "henge",
+    syntax: "",
+    arity: -2,
+    flags: 0,
+    keys: Keys::NONE,
+    permission: Permission::Connection,
+    group: Group::Server,
+    since: "0.1.0",
+    complexity: "Depends on the subcommand",
+    summary: "Commands that are Henge's own",
+    run: Run::Family(FAMILY),
+}];
+
+const FAMILY: &[Spec] = &[
+    Spec {
+        name: "henge|level",
+        syntax: "[ONE | QUORUM | ALL]",
+        arity: -2,
+        flags: flag::LOADING | flag::STALE | flag::FAST,
+        keys: Keys::NONE,
+        permission: Permission::Connection,
+        group: Group::Connection,
+        since: "0.1.0",
+        complexity: "O(1)",
+        summary: "Chooses the level of consistency of the connection's commands, or gives it",
+        run: Run::Handler(level),
+    },
+    Spec {
+        name: "henge|version",
+        syntax: "key",
+        arity: 3,
+        flags: flag::READONLY | flag::FAST,
+        keys: Keys::new(2, 2, 1),
+        permission: Permission::Read,
+        group: Group::Generic,
+        since: "0.1.0",
+        complexity: "O(1)",
+        summary: "Gives the version of a key, as conditional requests of the HTTP interface take it",
+        run: Run::Handler(version),
+    },
+    help::definition("henge|help", Group::Connection, "0.1.0"),
+];
+
+const LEVELS: [(&str, ConsistencyLevel); 3] = [
+    ("ONE", ConsistencyLevel::One),
+    ("QUORUM", ConsistencyLevel::Quorum),
+    ("ALL", ConsistencyLevel::All),
+];
+
+fn level(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
+    match call.words.len() {
+        2 => {
+            let default = call.local.shared.live.load().default_level;
+            let level = call.session.level.unwrap_or(default);
+            let name = LEVELS.iter().find(|(_, known)| *known == level);
+            call.out.bulk(name.map_or("", |(name, _)| name).as_bytes());
+        }
+        3 => {
+            let level = LEVELS.iter().find(|(name, _)| call.is(2, name));
+            let (_, level) = level.ok_or(ErrorReply::SYNTAX)?;
+            call.session.level = Some(*level);
+            call.out.ok();
+        }
+        _ => return Err(ErrorReply::wrong_arity(call.spec.name)),
+    }
+    Ok(Flow::Done)
+}
+
+/// To ask for a version is no use of the key.
+fn version(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
+    let key = call.word(2);
+    let command = Command {
+        key,
+        operation: Operation::Peek,
+    };
+    let cache = call.cache();
+    let version = cache.execute(&command, call.now_ms, |reply| match reply {
+        Reply::Found(item) => Some(item.version.to_string()),
+        _ => None,
+    });
+    match version {
+        Some(version) => call.out.bulk(version.as_bytes()),
+        None => call.out.null(),
+    }
+    Ok(Flow::Done)
+}

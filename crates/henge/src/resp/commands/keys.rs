@@ -1,0 +1,177 @@
+//! Commands on keys as such, whatever their values are: whether they are there, what they are, how many, one of them, and
+//! that they go. Several keys may be of any slots; each is looked at or deleted by itself.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+
+use henge_wire::{Command, Operation, Precondition, Reply};
+
+use crate::resp::call::{Call, ErrorReply, Flow};
+use crate::resp::table::{Group, Keys, Permission, Run, Spec, flag};
+
+pub(in crate::resp) const COMMANDS: &[Spec] = &[
+    Spec {
+        name: "del",
+        syntax: "key [key ...]",
+        arity: -2,
+        flags: flag::WRITE,
+        keys: Keys::ALL,
+        permission: Permission::Write,
+        group: Group::Generic,
+        since: "1.0.0",
+        complexity: "O(N) where N is the number of keys",
+        summary: "Deletes keys, and says how many there were",
+        run: Run::Handler(del),
+    },
+    Spec {
+        name: "unlink",
+        syntax: "key [key ...]",
+        arity: -2,
+        flags: flag::WRITE | flag::FAST,
+        keys: Keys::ALL,
+        permission: Permission::Write,
+        group: Group::Generic,
+        since: "4.0.0",
+        complexity: "O(N) where N is the number of keys",
+        summary: "Deletes keys as DEL does, which never waits for memory to be freed",
+        run: Run::Handler(del),
+    },
+    Spec {
+        name: "exists",
+        syntax: "key [key ...]",
+        arity: -2,
+        flags: flag::READONLY | flag::FAST,
+        keys: Keys::ALL,
+        permission: Permission::Read,
+        group: Group::Generic,
+        since: "1.0.0",
+        complexity: "O(N) where N is the number of keys",
+        summary: "Says how many of the keys are there, one given twice counted twice",
+        run: Run::Handler(exists),
+    },
+    Spec {
+        name: "touch",
+        syntax: "key [key ...]",
+        arity: -2,
+        flags: flag::READONLY | flag::FAST,
+        keys: Keys::ALL,
+        permission: Permission::Read,
+        group: Group::Generic,
+        since: "3.2.1",
+        complexity: "O(N) where N is the number of keys",
+        summary: "Counts a use of each key, and says how many are there",
+        run: Run::Handler(touch),
+    },
+    Spec {
+        name: "type",
+        syntax: "key",
+        arity: 2,
+        flags: flag::READONLY | flag::FAST,
+        keys: Keys::FIRST,
+        permission: Permission::Read,
+        group: Group::Generic,
+        since: "1.0.0",
+        complexity: "O(1)",
+        summary: "Says of which type a key's value is, or none",
+        run: Run::Handler(type_of),
+    },
+    Spec {
+        name: "randomkey",
+        syntax: "",
+        arity: 1,
+        flags: flag::READONLY,
+        keys: Keys::NONE,
+        permission: Permission::Read,
+        group: Group::Generic,
+        since: "1.0.0",
+        complexity: "O(1); O(N) where nearly all of N keys have expired",
+        summary: "Gives a key that chance has picked",
+        run: Run::Handler(random_key),
+    },
+    Spec {
+        name: "dbsize",
+        syntax: "",
+        arity: 1,
+        flags: flag::READONLY | flag::FAST,
+        keys: Keys::NONE,
+        permission: Permission::Read,
+        group: Group::Server,
+        since: "1.0.0",
+        complexity: "O(1)",
+        summary: "Says how many keys there are, with those that expired a moment ago",
+        run: Run::Handler(dbsize),
+    },
+];
+
+/// Keys that are looked up ahead together, as many as in a pipeline.
+const AHEAD: usize = 32;
+
+fn del(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
+    let operation = Operation::Delete {
+        precondition: Precondition::NONE,
+    };
+    count(call, &operation)
+}
+
+fn exists(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
+    count(call, &Operation::Peek)
+}
+
+/// A use also where the client has said `CLIENT NO-TOUCH`: it is all that the command is for.
+fn touch(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
+    count(call, &Operation::Get)
+}
+
+/// Runs an operation on every key, and answers how many were there.
+fn count(call: &mut Call<'_>, operation: &Operation<'_>) -> Result<Flow, ErrorReply> {
+    let was_there = |reply: Reply<'_>| match reply {
+        Reply::Found(_) | Reply::Deleted => Ok(1),
+        Reply::Refused(refusal) => Err(ErrorReply::of(refusal)),
+        _ => Ok(0),
+    };
+    let keys = call.words.len() - 1;
+    if keys == 1 {
+        let count = call.on_key(1, operation.clone(), was_there)?;
+        call.out.integer(count);
+        return Ok(Flow::Done);
+    }
+    let cache = call.cache();
+    let mut count = 0;
+    let mut locations = Vec::with_capacity(keys.min(AHEAD));
+    for first in (1..=keys).step_by(AHEAD) {
+        let last = keys.min(first + AHEAD - 1);
+        locations.clear();
+        locations.extend((first..=last).map(|index| call.locate(index, call.word(index))));
+        cache.look_ahead(&locations);
+        for (index, &at) in (first..=last).zip(&locations) {
+            let command = Command {
+                key: call.word(index),
+                operation: operation.clone(),
+            };
+            count += cache.execute_at(at, &command, call.now_ms, was_there)?;
+        }
+    }
+    call.out.integer(count);
+    Ok(Flow::Done)
+}
+
+fn type_of(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
+    let is_there = call.on_key(1, Operation::Peek, |reply| matches!(reply, Reply::Found(_)));
+    call.out.simple(if is_there { "string" } else { "none" });
+    Ok(Flow::Done)
+}
+
+fn random_key(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
+    // Each has another seed, and the first of a thread has it from the system.
+    let random = RandomState::new().build_hasher().finish();
+    match call.cache().random_key(random, call.now_ms) {
+        Some(key) => call.out.bulk(&key),
+        None => call.out.null(),
+    }
+    Ok(Flow::Done)
+}
+
+fn dbsize(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
+    let items = call.cache().items();
+    call.out.integer(i64::try_from(items).unwrap_or(i64::MAX));
+    Ok(Flow::Done)
+}

@@ -1,0 +1,142 @@
+//! Commands about the node as a whole: its time, its role, its end.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::client::deadline;
+use crate::resp::call::{Call, ErrorReply, Flow};
+use crate::resp::table::{Group, Keys, Permission, Run, Spec, flag};
+
+pub(in crate::resp) const COMMANDS: &[Spec] = &[
+    Spec {
+        name: "time",
+        syntax: "",
+        arity: 1,
+        flags: flag::LOADING | flag::STALE | flag::FAST,
+        keys: Keys::NONE,
+        permission: Permission::Connection,
+        group: Group::Server,
+        since: "2.6.0",
+        complexity: "O(1)",
+        summary: "Gives the node's time: seconds since 1970, and microseconds",
+        run: Run::Handler(time),
+    },
+    Spec {
+        name: "role",
+        syntax: "",
+        arity: 1,
+        flags: flag::NOSCRIPT | flag::LOADING | flag::STALE | flag::FAST,
+        keys: Keys::NONE,
+        permission: Permission::Observe,
+        group: Group::Server,
+        since: "2.8.12",
+        complexity: "O(1)",
+        summary: "Gives the part of the node in replication: it leads, and nobody follows",
+        run: Run::Handler(role),
+    },
+    Spec {
+        name: "wait",
+        syntax: "numreplicas timeout",
+        arity: 3,
+        flags: flag::BLOCKING,
+        keys: Keys::NONE,
+        permission: Permission::Connection,
+        group: Group::Generic,
+        since: "3.0.0",
+        complexity: "O(1)",
+        summary: "Waits until as many replicas have what was written, or the time is over, and says how many have",
+        run: Run::Handler(wait),
+    },
+    Spec {
+        name: "shutdown",
+        syntax: "[NOSAVE | SAVE] [NOW] [FORCE] [ABORT]",
+        arity: -1,
+        flags: flag::ADMIN
+            | flag::NOSCRIPT
+            | flag::LOADING
+            | flag::STALE
+            | flag::NO_MULTI
+            | flag::ALLOW_BUSY,
+        keys: Keys::NONE,
+        permission: Permission::Admin,
+        group: Group::Server,
+        since: "1.0.0",
+        complexity: "O(N) where N is the number of requests in flight",
+        summary: "Answers what is in flight and ends the node",
+        run: Run::Handler(shutdown),
+    },
+];
+
+fn time(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
+    let now_us = call.local.shared.clock.now_us();
+    call.out.array(2);
+    for part in [now_us / 1_000_000, now_us % 1_000_000] {
+        call.out.bulk(part.to_string().as_bytes());
+    }
+    Ok(Flow::Done)
+}
+
+fn role(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
+    call.out.array(3);
+    call.out.bulk(b"master");
+    call.out.integer(0);
+    call.out.array(0);
+    Ok(Flow::Done)
+}
+
+/// There are no replicas, so no number of them but none is ever reached.
+fn wait(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
+    let replicas = call.integer(1)?;
+    let until_ms = deadline(call, 2)?;
+    if replicas <= 0 {
+        call.out.integer(0);
+        return Ok(Flow::Done);
+    }
+    let left = Duration::from_millis(until_ms - call.now_ms);
+    let local = Rc::clone(call.local);
+    call.eventually(async move |out| {
+        // A node that stops waits for nobody.
+        let drained = local.drain();
+        if !local.is_draining() && left.is_zero() {
+            // No time-out is to wait until the client has enough of it.
+            drained.await;
+        } else if !local.is_draining() {
+            // Which of the two ended it makes no difference.
+            let _ = tokio::time::timeout(left, drained).await;
+        }
+        out.integer(0);
+        Ok(())
+    })
+}
+
+/// The client sees the connection end, and no reply. `NOW` waits for no replicas, of which there are none, and nothing is ever
+/// saved, so `SAVE` fails unless it is told to go on with `FORCE`.
+fn shutdown(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
+    let (mut saves, mut forgoes, mut forces, mut aborts) = (false, false, false, false);
+    let words = call.words.len();
+    for at in 1..words {
+        if call.is(at, "SAVE") && !forgoes {
+            saves = true;
+        } else if call.is(at, "NOSAVE") && !saves {
+            forgoes = true;
+        } else if call.is(at, "FORCE") {
+            forces = true;
+        } else if call.is(at, "ABORT") && words == 2 {
+            aborts = true;
+        } else if !call.is(at, "NOW") {
+            return Err(ErrorReply::SYNTAX);
+        }
+    }
+    if aborts {
+        // What has begun is not to be stopped: connections close at once.
+        return Err(ErrorReply::fixed("ERR No shutdown in progress."));
+    }
+    if saves && !forces {
+        return Err(ErrorReply::fixed(
+            "ERR Errors trying to SHUTDOWN. Check logs.",
+        ));
+    }
+    tracing::info!(client = %call.session.client.address, "told to stop by SHUTDOWN");
+    call.local.admin.ask_to_stop();
+    Ok(Flow::Close)
+}
