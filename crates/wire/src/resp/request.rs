@@ -5,8 +5,12 @@
 use std::fmt;
 use std::ops::{Index, Range};
 
-/// A line of a header or of an inline command ends within this many bytes, as in Redis.
+/// The line of an inline command ends within this many bytes, as in Redis.
 pub const MAX_LINE_BYTES: usize = 64 * 1024;
+
+/// The longest number of 64 bits, which is that of `i64::MIN`. Redis waits for 64 KiB of digits before it says that they are
+/// too many; but each look at one more of them is a look at all arguments before it, a million of them or so.
+const MAX_NUMBER_BYTES: usize = 20;
 
 /// An argument's place in the input of its request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,7 +60,8 @@ pub enum Decoded {
         len: usize,
     },
     /// The beginning of a request that has at least this many bytes. To look again before they are there is useless, and
-    /// who does not look keeps the work linear, however the input is cut.
+    /// who does not look keeps the work linear, however the input is cut; but that the line of an inline command, which
+    /// is short, is searched anew.
     Incomplete {
         /// The least number of bytes that the request can have.
         at_least: usize,
@@ -74,9 +79,9 @@ pub enum RequestError {
     ExpectedBulk(u8),
     /// An argument is not followed by CR LF, so its length is wrong.
     UnterminatedBulk,
-    /// The line with the number of arguments does not end.
+    /// The line with the number of arguments is longer than any number.
     MultibulkLineTooLong,
-    /// The line with an argument's length does not end.
+    /// The line with an argument's length is longer than any number.
     BulkLineTooLong,
     /// The line of an inline command does not end.
     InlineTooLong,
@@ -170,19 +175,22 @@ fn decode_array(
     if count > limits.max_arguments {
         return Err(RequestError::InvalidMultibulkLength);
     }
+    // What is announced is checked when it is announced, here and below, and not when the input ends: so the error is the
+    // same however the input is cut.
+    if at + count * LEAST_BULK_BYTES > limits.max_request_bytes {
+        return Err(RequestError::TooLong);
+    }
     for left in (0..count).rev() {
         match input.get(at) {
             Some(b'$') => {}
             Some(&other) => return Err(RequestError::ExpectedBulk(other)),
-            None => {
-                return incomplete(at + LEAST_BULK_BYTES, left, limits);
-            }
+            None => return Ok(incomplete(at + LEAST_BULK_BYTES, left)),
         }
         let (len, start) = match header(input, at + 1) {
             Header::Number(len, next) => (len, next),
             Header::Bad => return Err(RequestError::InvalidBulkLength),
             Header::TooLong => return Err(RequestError::BulkLineTooLong),
-            Header::Unfinished => return incomplete(input.len() + 1, left, limits),
+            Header::Unfinished => return Ok(incomplete(input.len() + 1, left)),
         };
         let len = usize::try_from(len)
             .ok()
@@ -190,13 +198,13 @@ fn decode_array(
             .ok_or(RequestError::InvalidBulkLength)?;
         let end = start + len;
         let next = end + 2;
-        if next > limits.max_request_bytes {
+        if next + left * LEAST_BULK_BYTES > limits.max_request_bytes {
             return Err(RequestError::TooLong);
         }
         match input.get(end..next) {
             Some(b"\r\n") => {}
             Some(_) => return Err(RequestError::UnterminatedBulk),
-            None => return incomplete(next, left, limits),
+            None => return Ok(incomplete(next, left)),
         }
         spans.push(Span::new(start, len));
         at = next;
@@ -206,12 +214,10 @@ fn decode_array(
 
 /// The request goes on to `so_far` at least, and then has `left` more arguments.
 #[cold]
-fn incomplete(so_far: usize, left: usize, limits: &Limits) -> Result<Decoded, RequestError> {
-    let at_least = so_far + left * LEAST_BULK_BYTES;
-    if at_least > limits.max_request_bytes {
-        return Err(RequestError::TooLong);
+fn incomplete(so_far: usize, left: usize) -> Decoded {
+    Decoded::Incomplete {
+        at_least: so_far + left * LEAST_BULK_BYTES,
     }
-    Ok(Decoded::Incomplete { at_least })
 }
 
 enum Header {
@@ -239,9 +245,9 @@ fn header(input: &[u8], at: usize) -> Header {
 
 fn long_header(input: &[u8], at: usize) -> Header {
     let rest = &input[at.min(input.len())..];
-    let seen = &rest[..rest.len().min(MAX_LINE_BYTES)];
+    let seen = &rest[..rest.len().min(MAX_NUMBER_BYTES + 1)];
     let Some(end) = seen.iter().position(|&byte| byte == b'\r') else {
-        return if rest.len() < MAX_LINE_BYTES {
+        return if rest.len() <= MAX_NUMBER_BYTES {
             Header::Unfinished
         } else {
             Header::TooLong
@@ -510,7 +516,8 @@ mod tests {
     #[test]
     fn what_is_no_request() {
         let long = vec![b'1'; MAX_LINE_BYTES + 1];
-        let joined = |head: &[u8]| [head, &long[..]].concat();
+        let digits = [b'1'; MAX_NUMBER_BYTES + 1];
+        let joined = |head: &[u8]| [head, &digits].concat();
         let cases: &[(&[u8], RequestError)] = &[
             (b"*x\r\n", RequestError::InvalidMultibulkLength),
             (b"*1\rx", RequestError::InvalidMultibulkLength),
@@ -532,7 +539,7 @@ mod tests {
             (b"*1\r\n$3\r\nGETxx", RequestError::UnterminatedBulk),
             (&joined(b"*"), RequestError::MultibulkLineTooLong),
             (&joined(b"*1\r\n$"), RequestError::BulkLineTooLong),
-            (&joined(b""), RequestError::InlineTooLong),
+            (&long, RequestError::InlineTooLong),
             (b"GET \"k\n", RequestError::UnbalancedQuotes),
             (b"GET 'k'x\n", RequestError::UnbalancedQuotes),
             (b"*1048576\r\n$1048576\r\n", RequestError::TooLong),
@@ -589,6 +596,55 @@ mod tests {
             }
         }
         assert!(looks < 100, "{looks} looks");
+    }
+
+    /// Who asks again when it is told to must not be asked for one more byte of a number again and again, as each look is at
+    /// all arguments before it.
+    #[test]
+    fn a_number_in_drips_costs_little() {
+        let digits = "1".repeat(1000);
+        for input in [format!("*{digits}"), format!("*2\r\n$0\r\n\r\n${digits}")] {
+            let (mut looks, mut needed) = (0, 1);
+            let error = loop {
+                looks += 1;
+                match decode(&input.as_bytes()[..needed], &LIMITS, &mut Vec::new()) {
+                    Ok(Decoded::Incomplete { at_least }) => needed = at_least,
+                    other => break other,
+                }
+            };
+            assert!(error.is_err());
+            assert!(looks < 40, "{looks} looks");
+        }
+    }
+
+    /// Whether a request is too long is said as soon as it is known, however much has come.
+    #[test]
+    fn an_error_does_not_depend_on_what_follows() {
+        let limits = Limits {
+            max_request_bytes: 40,
+            ..LIMITS
+        };
+        let cases: &[&[u8]] = &[
+            b"*7\r\n$x\r\n",
+            b"*7\r\n:1\r\n",
+            b"*3\r\n$20\r\nxxxxxxxxxxxxxxxxxxxxxxxxx",
+            b"*3\r\n$20\r\nxxxxxxxxxxxxxxxxxxxx\r\n$x\r\n",
+            b"*2\r\n$20\r\nxxxxxxxxxxxxxxxxxxxx\r\n$-123456789\r\n",
+            b"*2\r\n$20\r\nxxxxxxxxxxxxxxxxxxxx\r\n$0\r\nxx",
+        ];
+        for input in cases {
+            let whole = decode(input, &limits, &mut Vec::new());
+            assert!(whole.is_err());
+            for end in 1..input.len() {
+                let beginning = decode(&input[..end], &limits, &mut Vec::new());
+                let is_incomplete = matches!(beginning, Ok(Decoded::Incomplete { .. }));
+                assert!(
+                    is_incomplete || beginning == whole,
+                    "{beginning:?} for {end} bytes of {}: {whole:?}",
+                    input.escape_ascii()
+                );
+            }
+        }
     }
 
     proptest! {
