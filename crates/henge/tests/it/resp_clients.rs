@@ -191,6 +191,11 @@ fn replies_are_left_out_as_the_client_wants() {
         &[
             &["CLIENT", "REPLY", "SKIP"],
             &["PING", "skipped"],
+            &["CLIENT", "REPLY", "SKIP"],
+            &["CLIENT", "REPLY", "SKIP"],
+            &["PING", "skipped as well"],
+            &["CLIENT", "REPLY", "SKIP"],
+            &["NO", "SUCH"],
             &["PING", "a"],
             &["CLIENT", "REPLY", "OFF"],
             &["PING", "off"],
