@@ -15,6 +15,16 @@ use crate::client::{DEADLINE, Process};
 const README: &str = include_str!("../../../../README.md");
 const HTTP_API: &str = include_str!("../../../../docs/http-api.md");
 
+fn is_installed(program: &str) -> bool {
+    let output = Command::new(program).arg("--version").output();
+    output.is_ok_and(|output| output.status.success())
+}
+
+/// Not by a macro, whose output nobody sees when a test passes.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 /// Stands for anything, on one line.
 const ANYTHING: char = '…';
 
@@ -95,13 +105,10 @@ impl Bench {
     /// None, and a line that says so, where there is no curl: README.md promises that a machine needs none for its tests.
     /// `.ci/run` installs it.
     fn new(page: &'static str) -> Option<Self> {
-        let curl = Command::new("curl").arg("--version").output();
-        if !curl.is_ok_and(|output| output.status.success()) {
-            // Not by a macro, whose output nobody sees when a test passes.
-            let _ = writeln!(
-                std::io::stderr(),
+        if !is_installed("curl") {
+            say(&format!(
                 "skipped: no curl, so the commands of {page} were not run"
-            );
+            ));
             return None;
         }
         let name = format!(
@@ -125,7 +132,10 @@ impl Bench {
     /// What a shell prints for a command, the streams mingled as on a terminal.
     fn run(&self, command: &str) -> String {
         let here = format!("localhost:{}", self.node.address.port());
-        let command = command.replace("localhost:8080", &here);
+        let port = format!("-p {}", self.node.address.port());
+        let command = command
+            .replace("localhost:8080", &here)
+            .replace("-p 8080", &port);
         let binary = Path::new(env!("CARGO_BIN_EXE_henge"));
         let path = std::env::var_os("PATH").unwrap_or_default();
         let path = binary
@@ -182,10 +192,19 @@ impl Bench {
         })
     }
 
-    /// Runs examples in their order.
+    /// Runs examples in their order; those of redis-cli where there is one.
     fn check_all(self, examples: &[Example<'_>]) {
+        let is_of_redis = |example: &&Example<'_>| example.command.starts_with("redis-cli ");
+        let has_redis = is_installed("redis-cli");
+        if !has_redis && examples.iter().any(|example| is_of_redis(&example)) {
+            say(&format!(
+                "skipped: no redis-cli, so its commands in {} were not run",
+                self.page
+            ));
+        }
         let wrong: Vec<String> = examples
             .iter()
+            .filter(|example| has_redis || !is_of_redis(example))
             .filter_map(|example| self.check(example))
             .collect();
         fs::remove_dir_all(&self.folder).expect("removed");
