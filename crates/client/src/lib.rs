@@ -38,7 +38,6 @@
 mod client;
 mod connection;
 mod error;
-mod glob;
 mod http;
 mod pool;
 mod request;

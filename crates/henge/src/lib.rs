@@ -26,7 +26,6 @@ pub mod cache;
 pub mod cli;
 pub mod clock;
 pub mod config;
-mod glob;
 mod housekeeping;
 mod http;
 mod log;

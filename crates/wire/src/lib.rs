@@ -2,6 +2,7 @@
 //! and slots that both speak of, and the Redis protocol's bytes. Bytes in, bytes out; this crate knows no socket, clock, lock or engine.
 
 mod command;
+mod glob;
 mod long_double;
 mod mutation;
 pub mod resp;
@@ -11,6 +12,7 @@ mod value;
 mod version;
 
 pub use command::{Command, Expiry, Item, Match, Operation, Precondition, Refusal, Reply};
+pub use glob::{Glob, Search};
 pub use long_double::LongDouble;
 pub use mutation::{Effect, Mutation};
 pub use slot::{PARTITIONS, Partition, SLOTS, Slot};

@@ -6,6 +6,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use henge_wire::Glob;
 use http::header::{CONTENT_TYPE, HOST, IF_MATCH, IF_NONE_MATCH};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,7 @@ use serde_json::value::RawValue;
 
 use super::Body;
 use crate::request::milliseconds;
-use crate::{Answer, Cause, Condition, Error, Lifetime, Request, SetOptions, glob};
+use crate::{Answer, Cause, Condition, Error, Lifetime, Request, SetOptions};
 
 /// Every version of a key.
 const ANY: HeaderValue = HeaderValue::from_static("*");
@@ -115,7 +116,7 @@ pub(super) fn request(request: &Request<'_>, host: &HeaderValue) -> http::Reques
             count,
         } => {
             let json = Json {
-                prefix_base64: Some(STANDARD.encode(glob::literal_prefix(pattern))),
+                prefix_base64: Some(STANDARD.encode(Glob::new(pattern).literal_prefix())),
                 cursor: Some((*cursor).to_owned()),
                 limit: Some(*count),
                 ..Json::default()
@@ -298,7 +299,8 @@ fn page(page: Page, pattern: &[u8]) -> Result<Answer, Cause> {
     for text in &page.keys_base64 {
         keys.push(from_base64(text)?);
     }
-    keys.retain(|key| glob::matches(pattern, key));
+    let pattern = Glob::new(pattern);
+    keys.retain(|key| pattern.matches(key));
     let cursor = page.cursor;
     Ok(Answer::Page { cursor, keys })
 }

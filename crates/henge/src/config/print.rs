@@ -69,6 +69,7 @@ mod tests {
         &[],
         &[
             ("server.listen", "[::1]:0"),
+            ("server.resp_listen", ":6379"),
             ("cluster.node_id", "node-1.a_b"),
             ("cache.max_size_bytes", "1.5GiB"),
             ("cache.max_items", "9223372036854775807"),
@@ -123,7 +124,7 @@ mod tests {
     fn the_form_of_both() {
         let printed = loaded(&[("compression.algorithm", "lz4"), ("cache.max_items", "3")]);
         let toml = printed.to_toml();
-        assert!(toml.starts_with("[server]\nlisten = \":8080\"  # default\nshutdown_timeout_ms = 10000  # default\n\n[cluster]\n"), "{toml}");
+        assert!(toml.starts_with("[server]\nlisten = \":8080\"  # default\nresp_listen = \"none\"  # default\nshutdown_timeout_ms = 10000  # default\n\n[cluster]\n"), "{toml}");
         assert!(toml.contains("\nmax_items = 3  # flag --set\n"), "{toml}");
         assert!(toml.contains("\n# level: lz4 has no levels\n"), "{toml}");
         let json = printed.to_json();

@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn the_first_line_tells_the_protocol() {
-        let long = |head: &str| [head.as_bytes(), &[b'x'; MAX_FIRST_LINE_BYTES]].concat();
+        let long = |head: &str| [head.as_bytes(), &b"x".repeat(MAX_FIRST_LINE_BYTES)].concat();
         let cases: &[(&[u8], Speaks)] = &[
             (b"*1\r\n", Speaks::Resp),
             (b"*", Speaks::Resp),

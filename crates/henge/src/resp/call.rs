@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 
 use henge_wire::resp::request::{Arguments, integer};
 use henge_wire::resp::writer::{Output, Writer};
-use henge_wire::{Command, Operation, Refusal, Reply};
+use henge_wire::{Command, DataType, Item, Operation, Refusal, Reply};
 
 use super::session::Session;
 use super::table::Spec;
@@ -102,6 +102,19 @@ impl From<ValueError> for ErrorReply {
     }
 }
 
+/// The string that a command on strings found, if the key has an item. Here, and nowhere else, is refused what is of
+/// another type: a match that is no longer complete when there is one.
+#[expect(clippy::unnecessary_wraps, reason = "there is only one type yet")]
+#[inline]
+pub(crate) fn string(reply: Reply<'_>) -> Result<Option<Item<'_>>, ErrorReply> {
+    match reply {
+        Reply::Found(item) => match item.value.data_type {
+            DataType::String => Ok(Some(item)),
+        },
+        _ => Ok(None),
+    }
+}
+
 /// See the head of the file.
 pub(crate) struct Call<'a> {
     pub(crate) spec: &'static Spec,
@@ -112,7 +125,7 @@ pub(crate) struct Call<'a> {
     pub(crate) local: &'a Rc<Local>,
     /// The time of the call, in milliseconds since the Unix epoch.
     pub(crate) now_ms: u64,
-    /// From how many bytes on values are compressed.
+    /// From how many bytes on a value may have to be compressed, or refused: only below this may it go in as it is.
     pub(crate) compress_from: usize,
     /// Where its first key lies, if it was looked up ahead.
     pub(crate) first_key: Option<Location>,

@@ -67,6 +67,11 @@ impl Client {
         self.wake.notified()
     }
 
+    /// Notes which protocol it speaks from now on.
+    pub(crate) fn speaks(&self, protocol: Protocol) {
+        self.protocol.store(number(protocol), Ordering::Relaxed);
+    }
+
     /// The letters of what holds of it, as Redis has them: `N` for nothing special.
     pub(crate) fn flags(&self) -> &'static str {
         let is = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
@@ -80,8 +85,7 @@ impl Client {
 
     /// Forgets what the connection has set, but not what it has done.
     pub(crate) fn reset(&self) {
-        self.protocol
-            .store(Protocol::Resp2.number() as u8, Ordering::Relaxed);
+        self.speaks(Protocol::Resp2);
         self.no_touch.store(false, Ordering::Relaxed);
         self.no_evict.store(false, Ordering::Relaxed);
         self.details.lock().name.clear();
@@ -112,7 +116,7 @@ impl Clients {
             since_ms: now_ms,
             active_ms: AtomicU64::new(now_ms),
             last_command: AtomicU16::new(Client::NO_COMMAND),
-            protocol: AtomicU8::new(Protocol::Resp2.number() as u8),
+            protocol: AtomicU8::new(number(Protocol::Resp2)),
             no_evict: AtomicBool::new(false),
             no_touch: AtomicBool::new(false),
             commands: AtomicU64::new(0),
@@ -145,4 +149,11 @@ impl Clients {
 /// An IPv4 address as such, also where it came over a socket of both kinds.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+fn number(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Resp2 => 2,
+        Protocol::Resp3 => 3,
+    }
 }

@@ -21,6 +21,7 @@ use tokio::net::TcpStream;
 
 use super::pipeline::{Pipeline, Scratch, Stop, Waiting};
 use super::session::Session;
+use crate::cache::StepAhead;
 use crate::metrics::counters::add;
 use crate::net::connection::linger;
 use crate::net::data_thread::Local;
@@ -79,14 +80,17 @@ pub(crate) async fn serve(socket: TcpStream, pace: Rc<Pace>, local: &Rc<Local>, 
         unsent_bytes: 0,
         hold: None,
         waiting: None,
+        ahead: None,
         paused: None,
         is_closing: false,
     };
     let mut watch = Watch::new(&pace, local);
-    let mut is_killable = true;
+    let mut is_watched = false;
     poll_fn(|cx| {
-        if is_killable && killed.as_mut().poll(cx).is_ready() {
-            is_killable = false;
+        // Once is enough: it is this task that is to be woken, and then the flag is set.
+        if !is_watched {
+            is_watched = true;
+            let _ = killed.as_mut().poll(cx);
         }
         if client.is_killed() || connection.poll(cx).is_ready() {
             return Poll::Ready(());
@@ -138,6 +142,8 @@ struct Connection<'a> {
     /// What `pending` and `unsent` hold, where it is much.
     hold: Option<Hold<'static>>,
     waiting: Option<Waiting>,
+    /// The key of the one request in `pending`, on its way to the processor.
+    ahead: Option<StepAhead>,
     /// Resolves at the end of a pause.
     paused: Option<Pin<Box<dyn Future<Output = ()>>>>,
     /// Nothing more is read; it ends when all is sent.
@@ -164,6 +170,13 @@ impl Connection<'_> {
             }
             if self.is_closing {
                 return Poll::Ready(());
+            }
+            if let Some(ahead) = &mut self.ahead
+                && self.local.shared.cache.step_ahead(ahead)
+            {
+                // Others take their steps while memory answers this one.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             let outcome = if self.pending.len() >= self.needed {
                 self.answer_pending(cx)
@@ -200,12 +213,16 @@ impl Connection<'_> {
         if self.client().is_killed() {
             return Poll::Ready(Err(Gone));
         }
-        let now = Instant::now();
         self.received(input.len());
-        let (done, stop) = {
-            out.set_budget(self.local.shared.in_flight.left());
-            self.pipeline.run(input, now, buffers, out)
-        };
+        if let Some(location) = self.pipeline.only_key(input, buffers) {
+            self.pending.extend_from_slice(input);
+            self.needed = input.len();
+            self.ahead = Some(StepAhead::new(location));
+            return Poll::Ready(Ok(()));
+        }
+        let now = Instant::now();
+        out.set_budget(self.local.shared.in_flight.left());
+        let (done, stop) = self.pipeline.run(input, None, now, buffers, out);
         if done < input.len() && !matches!(stop, Stop::Close) {
             self.pending.extend_from_slice(&input[done..]);
         }
@@ -254,7 +271,8 @@ impl Connection<'_> {
         let now = Instant::now();
         out.set_budget(self.local.shared.in_flight.left());
         let pending = std::mem::take(&mut self.pending);
-        let (done, stop) = self.pipeline.run(&pending, now, buffers, out);
+        let located = self.ahead.take().map(|ahead| ahead.location());
+        let (done, stop) = self.pipeline.run(&pending, located, now, buffers, out);
         self.pending = pending;
         self.pending.drain(..done);
         if self.pending.is_empty() && self.pending.capacity() > KEPT_INPUT_BYTES {

@@ -21,6 +21,10 @@ pub(crate) const fn definition(name: &'static str, group: Group, since: &'static
 }
 
 /// Answers the help of the family that the call is of.
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "handlers are of one type, though many never refuse"
+)]
 pub(crate) fn help(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     let family = call.spec.name.split('|').next().unwrap_or_default();
     let subcommands = COMMANDS

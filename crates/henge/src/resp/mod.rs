@@ -9,6 +9,8 @@ mod connection;
 mod help;
 mod key_specs;
 mod latency;
+#[cfg(test)]
+mod page;
 mod pause;
 mod pipeline;
 mod server;

@@ -13,15 +13,19 @@ use henge_wire::resp::request::{
 use henge_wire::resp::writer::{Output, Writer};
 
 use super::call::{Call, ErrorReply, Flow, Later};
+use super::key_specs;
 use super::pause::Paused;
 use super::session::{Replies, Session};
-use super::table::{COMMANDS, Entry, Run, flag};
+use super::table::{COMMANDS, Entry, Keys, Run, flag};
 use crate::cache::{AHEAD, Location};
 use crate::metrics::counters::add;
 use crate::net::data_thread::Local;
 
 /// Requests that are decoded, and looked up ahead, together.
 const BATCH: usize = AHEAD;
+
+/// A request by itself that is longer is not kept back to be looked up ahead: copying it costs more.
+const ONLY_BYTES: usize = 512;
 
 /// Replies are sent when they come to this much, before more are made. It bounds what a pipeline holds.
 const OUTPUT_BYTES: usize = 64 * 1024;
@@ -125,10 +129,31 @@ impl Pipeline {
         }
     }
 
-    /// Answers the requests in `input`. Says how many of its bytes are done with.
+    /// Where the key of a request lies that is all of `input`, if it is one that is looked up by its first key: such a
+    /// request has nobody in its own pipeline to wait for memory with.
+    #[inline]
+    pub(super) fn only_key(&self, input: &[u8], buffers: &mut Buffers) -> Option<Location> {
+        if input.len() > ONLY_BYTES || input[0] != b'*' {
+            return None;
+        }
+        buffers.spans.clear();
+        let limits = limits(&self.local);
+        match request::decode(input, &limits, &mut buffers.spans) {
+            Ok(Decoded::Request { len }) if len == input.len() => {}
+            _ => return None,
+        }
+        let words = Arguments::new(input, &buffers.spans);
+        let entry = COMMANDS.find(words.get(0)?)?;
+        let key = words.get(1)?;
+        (entry.spec.keys.first == 1).then(|| self.local.shared.cache.locate(key))
+    }
+
+    /// Answers the requests in `input`, the first key of which may be `located` already. Says how many of its bytes are done
+    /// with.
     pub(super) fn run(
         &mut self,
         input: &[u8],
+        mut located: Option<Location>,
         now: Instant,
         buffers: &mut Buffers,
         out: &mut Output,
@@ -140,7 +165,7 @@ impl Pipeline {
         let stop = loop {
             buffers.batch.clear();
             buffers.spans.clear();
-            let end = self.prepare(input, at, &limits, buffers);
+            let end = self.prepare(input, at, located.take(), &limits, buffers);
             let step = self.run_batch(input, &mut at, &mut clock, buffers, out, &mut commands);
             if let Some(stop) = step {
                 break stop;
@@ -165,7 +190,7 @@ impl Pipeline {
                 }
                 End::Broken(error) => {
                     at = input.len();
-                    break self.refuse(error, out);
+                    break self.refuse(&error, out);
                 }
             }
         };
@@ -182,6 +207,7 @@ impl Pipeline {
         &mut self,
         input: &[u8],
         mut at: usize,
+        mut located: Option<Location>,
         limits: &Limits,
         buffers: &mut Buffers,
     ) -> End {
@@ -214,7 +240,7 @@ impl Pipeline {
                     let first_key = words
                         .get(1)
                         .filter(|_| has_key)
-                        .map(|key| cache.locate(key));
+                        .map(|key| located.take().unwrap_or_else(|| cache.locate(key)));
                     buffers.batch.push(Prepared {
                         frame,
                         spans,
@@ -299,12 +325,12 @@ impl Pipeline {
         buffers.line.clear();
         buffers.spans.clear();
         if let Err(error) = inline_arguments(line, &mut buffers.line, &mut buffers.spans) {
-            return Some(self.refuse(Broken::Request(error), out));
+            return Some(self.refuse(&Broken::Request(error), out));
         }
         if buffers.spans.is_empty() {
             self.empty_requests += 1;
             return (self.empty_requests > MAX_EMPTY_REQUESTS)
-                .then(|| self.refuse(Broken::TooManyEmpty, out));
+                .then(|| self.refuse(&Broken::TooManyEmpty, out));
         }
         self.empty_requests = 0;
         let words = Arguments::new(&buffers.line, &buffers.spans);
@@ -446,7 +472,7 @@ impl Pipeline {
 
     /// What came is no request: it is said, and the connection ends.
     #[cold]
-    fn refuse(&mut self, broken: Broken, out: &mut Output) -> Stop {
+    fn refuse(&mut self, broken: &Broken, out: &mut Output) -> Stop {
         add(&self.local.counters.protocol_errors, 1);
         let line = match broken {
             Broken::Request(error) => format!("ERR {error}"),
@@ -516,18 +542,14 @@ fn check(words: Arguments<'_>, entry: Option<Entry>) -> Result<Entry, (Option<En
     if !spec.takes(words.len()) {
         return Err((Some(entry), ErrorReply::wrong_arity(spec.name)));
     }
-    let keys = spec.keys;
-    if keys.first > 0 {
-        let last = match keys.last {
-            1 => 1,
-            last if last < 0 => words.len() - usize::from(last.unsigned_abs()),
-            last => last as usize,
-        };
-        for key in (keys.first as usize..=last).step_by(keys.step as usize) {
-            if words[key].len() > MAX_KEY_BYTES {
-                return Err((Some(entry), ErrorReply::KEY_TOO_LONG));
-            }
-        }
+    let is_too_long = |place: usize| words[place].len() > MAX_KEY_BYTES;
+    let too_long = match spec.keys {
+        Keys::NONE => false,
+        Keys::FIRST => is_too_long(1),
+        keys => key_specs::places(keys, words.len()).any(is_too_long),
+    };
+    if too_long {
+        return Err((Some(entry), ErrorReply::KEY_TOO_LONG));
     }
     Ok(entry)
 }
@@ -561,7 +583,7 @@ fn unknown_command(words: Arguments<'_>) -> ErrorReply {
         }
         let left = SHOWN_BYTES - shown_words.len();
         let word = shown(&word[..word.len().min(left)]);
-        shown_words.push_str(&format!("'{word}' "));
+        shown_words.extend(["'", &word, "' "]);
     }
     ErrorReply::new(format!(
         "ERR unknown command '{}', with args beginning with: {shown_words}",
@@ -577,7 +599,7 @@ fn shown(word: &[u8]) -> String {
 }
 
 /// What holds for all commands that are answered together: the time, read once at their begin and as seldom as may be
-/// later, and from where on values are compressed.
+/// later, and from where on values are compressed or refused.
 struct Timing {
     now_ms: u64,
     mark: Instant,
@@ -587,15 +609,17 @@ struct Timing {
 
 impl Timing {
     fn begin(now: Instant, local: &Local) -> Self {
-        let compression = local.shared.live.load().compression;
+        let live = local.shared.live.load();
         let threshold = local.shared.resp.slow_log.threshold_us();
         Self {
             now_ms: local.shared.clock.at(now),
             mark: now,
-            compress_from: match compression.algorithm {
-                Some(_) => compression.threshold_bytes,
+            // What is past the limit goes that way as well, and is refused on it.
+            compress_from: match live.compression.algorithm {
+                Some(_) => live.compression.threshold_bytes,
                 None => usize::MAX,
-            },
+            }
+            .min(live.limits.max_value_bytes.saturating_add(1)),
             times_each: (0..TIMED_THRESHOLD_US).contains(&threshold),
         }
     }

@@ -1,7 +1,6 @@
 //! What a connection has said about itself, and what holds for its next commands.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use henge_wire::resp::writer::Protocol;
 
@@ -46,9 +45,7 @@ impl Session {
     /// Chooses the version of the protocol for all replies from now on.
     pub(crate) fn speak(&mut self, protocol: Protocol) {
         self.protocol = protocol;
-        self.client
-            .protocol
-            .store(protocol.number() as u8, Ordering::Relaxed);
+        self.client.speaks(protocol);
     }
 
     /// As it was when the connection was new, for `RESET`.

@@ -334,7 +334,7 @@ mod tests {
         let one = |argument: &Argument| {
             let mut text = format!("{}:{}", argument.name, argument.kind.name());
             if let Some(token) = argument.token {
-                text += &format!("={token}");
+                text = text + "=" + token;
             }
             if argument.is_optional {
                 text.push('?');
@@ -343,7 +343,7 @@ mod tests {
                 text.push('+');
             }
             if !argument.kind.parts().is_empty() {
-                text += &format!("({})", shown(argument.kind.parts()));
+                text = text + "(" + &shown(argument.kind.parts()) + ")";
             }
             text
         };
@@ -400,32 +400,33 @@ mod tests {
         }
     }
 
+    /// What must be there of them; a group counts its own.
+    fn least(arguments: &[Argument]) -> usize {
+        arguments
+            .iter()
+            .filter(|argument| !argument.is_optional)
+            .map(|argument| {
+                let own = usize::from(argument.token.is_some() && argument.kind != Kind::Token);
+                own + match &argument.kind {
+                    Kind::Value(_) | Kind::Token => 1,
+                    Kind::Block(parts) => least(parts),
+                    Kind::OneOf(parts) => parts
+                        .iter()
+                        .map(|part| least(std::slice::from_ref(part)))
+                        .min()
+                        .unwrap_or(0),
+                }
+            })
+            .sum()
+    }
+
     #[test]
     fn every_command_has_a_syntax_that_can_be_read() {
         for entry in COMMANDS.entries() {
             let spec = entry.spec;
             let parsed = parse(spec.syntax);
             let arguments = parsed.unwrap_or_else(|error| panic!("{}: {error}", spec.name));
-            // What must be there is what the arity asks for; a group counts its own.
-            fn least(arguments: &[Argument]) -> usize {
-                arguments
-                    .iter()
-                    .filter(|argument| !argument.is_optional)
-                    .map(|argument| {
-                        let own =
-                            usize::from(argument.token.is_some() && argument.kind != Kind::Token);
-                        own + match &argument.kind {
-                            Kind::Value(_) | Kind::Token => 1,
-                            Kind::Block(parts) => least(parts),
-                            Kind::OneOf(parts) => parts
-                                .iter()
-                                .map(|part| least(std::slice::from_ref(part)))
-                                .min()
-                                .unwrap_or(0),
-                        }
-                    })
-                    .sum()
-            }
+            // What must be there is what the arity asks for.
             if spec.subcommands().is_empty() {
                 let name = spec.name.split('|').count();
                 assert_eq!(

@@ -86,14 +86,14 @@ pub(crate) mod flag {
     pub(crate) const NO_AUTH: u16 = 1 << 7;
     /// It takes about as long whatever there is.
     pub(crate) const FAST: u16 = 1 << 8;
+    /// It is not for transactions, of which there are none.
+    pub(crate) const NO_MULTI: u16 = 1 << 9;
     /// It may be sent while transactions are built, of which there are none.
     pub(crate) const ALLOW_BUSY: u16 = 1 << 10;
     /// It is run also while clients are paused.
     pub(crate) const UNPAUSED: u16 = 1 << 11;
     /// It is kept out of the slow log, as it may carry secrets.
     pub(crate) const SKIP_SLOWLOG: u16 = 1 << 12;
-    /// It is not for transactions, of which there are none.
-    pub(crate) const NO_MULTI: u16 = 1 << 13;
     /// It may make its client wait.
     pub(crate) const BLOCKING: u16 = 1 << 14;
 
@@ -299,13 +299,37 @@ fn packed(name: &[u8]) -> Option<u128> {
     if name.len() > MOST {
         return None;
     }
-    let mut bytes = [0; MOST + 1];
-    bytes[..name.len()].copy_from_slice(name);
+    // By reads of fixed lengths that may overlap: copying a few bytes costs a call.
+    let low = match name {
+        [first @ .., _, _, _, _] if first.len() >= 4 => eight(&name[..8]),
+        [first @ .., a, b, c, d] => {
+            let last = u64::from(u32::from_le_bytes([*a, *b, *c, *d]));
+            let four = &name[..4];
+            u64::from(u32::from_le_bytes([four[0], four[1], four[2], four[3]]))
+                | last << (8 * first.len())
+        }
+        short => short
+            .iter()
+            .rev()
+            .fold(0, |packed, &byte| packed << 8 | u64::from(byte)),
+    };
+    let high = match name.len() {
+        ..=8 => 0,
+        len => eight(&name[len - 8..]) >> (8 * (16 - len)),
+    };
+    let mut bytes = (u128::from(high) << 64 | u128::from(low)).to_le_bytes();
     for byte in &mut bytes {
         *byte = byte.to_ascii_lowercase();
     }
     bytes[MOST] = name.len() as u8;
     Some(u128::from_le_bytes(bytes))
+}
+
+#[inline]
+fn eight(bytes: &[u8]) -> u64 {
+    bytes
+        .first_chunk()
+        .map_or(0, |chunk| u64::from_le_bytes(*chunk))
 }
 
 #[inline]
@@ -331,6 +355,14 @@ mod tests {
                 let found = COMMANDS.find(spec.name.to_uppercase().as_bytes());
                 assert_eq!(found.map(|found| found.number), Some(entry.number));
             }
+        }
+        for len in 0..=15 {
+            let name: Vec<u8> = (b'A'..).take(len).collect();
+            let mut packed_name = packed(&name).expect("it is short").to_le_bytes();
+            assert_eq!(packed_name[15], len as u8);
+            packed_name[15] = 0;
+            assert_eq!(packed_name[..len], *name.to_ascii_lowercase());
+            assert!(packed_name[len..].iter().all(|&byte| byte == 0));
         }
         for name in ["", "ge", "gett", "get ", "get\0", "a-name-of-17-bytes"] {
             assert!(COMMANDS.find(name.as_bytes()).is_none(), "{name:?}");
@@ -368,7 +400,10 @@ mod tests {
             );
             if keys.first > 0 {
                 assert!(is(flag::READONLY) || is(flag::WRITE), "{name}");
-                assert!(arity.unsigned_abs() as i8 > keys.first, "{name}");
+                assert!(
+                    i16::from(arity.unsigned_abs()) > keys.first.into(),
+                    "{name}"
+                );
             }
             let optional = syntax.starts_with('[') || syntax.is_empty();
             if *arity == -1 {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use henge_wire::{Command, Expiry, Match, Operation, Precondition, Refusal, Reply, Version};
 
-use super::call::{Call, ErrorReply, Flow};
+use super::call::{Call, ErrorReply, Flow, string};
 use crate::net::data_thread::Local;
 use crate::values::{Found, encode};
 
@@ -67,11 +67,10 @@ impl Store {
             key,
             operation: look.clone(),
         };
-        let found = self.execute(&command, |reply| match reply {
-            Reply::Found(item) => Some(Found::copy(&item)),
-            _ => None,
+        let found = self.execute(&command, |reply| {
+            string(reply).map(|item| item.map(|item| Found::copy(&item)))
         });
-        let Some(found) = found else {
+        let Some(found) = found? else {
             return Ok(None);
         };
         Ok(Some(Current {
@@ -124,6 +123,10 @@ impl Store {
 }
 
 /// Why an operation did nothing, if it did nothing.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "it is called with what the cache answers"
+)]
 pub(crate) fn refusal(reply: Reply<'_>) -> Option<Refusal> {
     match reply {
         Reply::Refused(refusal) => Some(refusal),

@@ -517,6 +517,19 @@ fn the_least_frequently_used_policy_counts_uses() {
     // Whoever says so means it.
     assert_eq!(connection.call(&["TOUCH", "k"]), b":1\r\n");
     assert_ne!(connection.call(&["OBJECT", "FREQ", "k"]), before);
+    assert_eq!(connection.call(&["SET", "{k}l", "v"]), b"+OK\r\n");
+    let before = connection.call(&["OBJECT", "FREQ", "k"]);
+    assert_eq!(
+        connection.call(&["COPY", "k", "{k}l", "REPLACE"]),
+        b":1\r\n"
+    );
+    assert_eq!(connection.call(&["OBJECT", "FREQ", "k"]), before);
+    assert_eq!(connection.call(&["CLIENT", "NO-TOUCH", "OFF"]), b"+OK\r\n");
+    assert_eq!(
+        connection.call(&["COPY", "k", "{k}l", "REPLACE"]),
+        b":1\r\n"
+    );
+    assert_ne!(connection.call(&["OBJECT", "FREQ", "k"]), before);
     let idle = connection.call(&["OBJECT", "IDLETIME", "k"]);
     assert!(idle.starts_with(b"-ERR An LFU maxmemory policy is selected, idle time not tracked."));
     assert_eq!(connection.call(&["OBJECT", "IDLETIME", "no"]), b"$-1\r\n");

@@ -293,18 +293,18 @@ fn requests_beyond_the_bytes_in_flight() {
 #[test]
 fn a_killed_client_is_not_served() {
     let node = node(&[]);
-    let mut killer = Connection::open(node.local_addr());
+    let mut other = Connection::open(node.local_addr());
     for _ in 0..500 {
         let mut killed = Connection::open(node.local_addr());
         killed.send(b"PING\r\n");
         killed.expect("+PONG\r\n");
         let address = killed.0.local_addr().expect("a socket");
-        killer.send(format!("CLIENT KILL ADDR {address}\r\n").as_bytes());
-        killer.expect(":1\r\n");
+        other.send(format!("CLIENT KILL ADDR {address}\r\n").as_bytes());
+        other.expect(":1\r\n");
         killed.send(b"SET late 1\r\n");
         assert_eq!(killed.rest(), "");
-        killer.send(b"EXISTS late\r\n");
-        killer.expect(":0\r\n");
+        other.send(b"EXISTS late\r\n");
+        other.expect(":0\r\n");
     }
 }
 
@@ -315,7 +315,7 @@ fn a_killed_client_that_never_reads() {
         ("limits.write_timeout_ms", "3600000"),
         ("compression.algorithm", "none"),
     ]);
-    let mut killer = Connection::open(node.local_addr());
+    let mut other = Connection::open(node.local_addr());
     let mut killed = Connection::open(node.local_addr());
     let value = "v".repeat(100_000);
     killed.send(format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$100000\r\n{value}\r\n").as_bytes());
@@ -324,8 +324,8 @@ fn a_killed_client_that_never_reads() {
     // Some bytes are there: it is being answered, and more than a socket holds.
     killed.expect("$100000\r\n");
     let address = killed.0.local_addr().expect("a socket");
-    killer.send(format!("CLIENT KILL ADDR {address}\r\n").as_bytes());
-    killer.expect(":1\r\n");
+    other.send(format!("CLIENT KILL ADDR {address}\r\n").as_bytes());
+    other.expect(":1\r\n");
     let mut closed = [PollFd::new(&killed.0, PollFlags::RDHUP)];
     let deadline = Timespec::try_from(DEADLINE).expect("a time");
     assert_eq!(

@@ -480,7 +480,8 @@ mod tests {
 
     #[test]
     fn requests_and_their_arguments() {
-        let cases: &[(&[u8], &[&[&[u8]]])] = &[
+        type Words<'a> = &'a [&'a [u8]];
+        let cases: &[(&[u8], &[Words<'_>])] = &[
             (b"*1\r\n$4\r\nPING\r\n", &[&[b"PING"]]),
             (b"*2\r\n$3\r\nGET\r\n$0\r\n\r\n", &[&[b"GET", b""]]),
             (
@@ -508,8 +509,8 @@ mod tests {
 
     #[test]
     fn what_is_no_request() {
-        let long = [b'1'; MAX_LINE_BYTES + 1];
-        let joined = |head: &[u8]| [head, &long].concat();
+        let long = vec![b'1'; MAX_LINE_BYTES + 1];
+        let joined = |head: &[u8]| [head, &long[..]].concat();
         let cases: &[(&[u8], RequestError)] = &[
             (b"*x\r\n", RequestError::InvalidMultibulkLength),
             (b"*1\rx", RequestError::InvalidMultibulkLength),

@@ -327,7 +327,20 @@ impl<'a> Writer<'a> {
     }
 
     #[inline]
-    fn digits(&mut self, kind: u8, is_negative: bool, mut rest: u64) {
+    fn digits(&mut self, kind: u8, is_negative: bool, rest: u64) {
+        // Nearly all have one or two digits, and then the line is of a length that the compiler knows.
+        let digit = |value: u64| b'0' + (value % 10) as u8;
+        match rest {
+            0..10 if !is_negative => self.out.push(&[kind, digit(rest), b'\r', b'\n']),
+            10..100 if !is_negative => {
+                self.out
+                    .push(&[kind, digit(rest / 10), digit(rest), b'\r', b'\n']);
+            }
+            _ => self.many_digits(kind, is_negative, rest),
+        }
+    }
+
+    fn many_digits(&mut self, kind: u8, is_negative: bool, mut rest: u64) {
         let mut line = [0; 24];
         line[22..].copy_from_slice(b"\r\n");
         let mut at = 22;
@@ -435,7 +448,7 @@ mod tests {
         assert_eq!(out.len(), head.len() + between.len() + 2 * SHARED_BYTES + 2);
         let pieces = out.take_pieces(3);
         assert_eq!(pieces.len(), 5);
-        assert_eq!(pieces[0], head[3..].as_bytes());
+        assert_eq!(pieces[0], head.as_bytes()[3..]);
         assert_eq!(pieces[1].as_ptr(), large.as_ptr());
         assert_eq!(pieces[2], between.as_bytes());
         assert_eq!(pieces[3].as_ptr(), large.as_ptr());

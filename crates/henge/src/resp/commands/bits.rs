@@ -4,12 +4,12 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use henge_wire::resp::request::integer;
-use henge_wire::{Condition, Effect, Encoding, Expiry, Guard, Operation, Reply};
+use henge_wire::{Condition, Effect, Encoding, Expiry, Guard, Operation};
 
 use super::many::{one_slot, transact};
 use super::ranges::included;
 use super::steps::{Pace, STEP_BYTES, Words};
-use crate::resp::call::{Call, ErrorReply, Flow};
+use crate::resp::call::{Call, ErrorReply, Flow, string};
 use crate::resp::table::{Group, Keys, Permission, Run, Spec, flag};
 use crate::resp::update::{Answer, Change, Store};
 use crate::values::{Found, encode};
@@ -137,20 +137,19 @@ fn setbit(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
 
 fn getbit(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     let offset = offset(call)?;
-    let bit = call.on_key(1, call.look(), |reply| match reply {
-        Reply::Found(item) if offset / 8 >= item.value.raw_len as usize => Ok(0),
-        Reply::Found(item) if item.value.encoding == Encoding::Raw => {
-            Ok(bit_at(&item.value.data, offset))
-        }
-        Reply::Found(item) => Err(Found::copy(&item)),
-        _ => Ok(0),
-    });
-    let encoded = match bit {
-        Ok(bit) => {
-            call.out.integer(i64::from(bit));
-            return Ok(Flow::Done);
-        }
-        Err(encoded) => encoded,
+    let (bit, encoded) = call.on_key(1, call.look(), |reply| {
+        string(reply).map(|item| match item {
+            Some(item) if offset / 8 >= item.value.raw_len as usize => (0, None),
+            Some(item) if item.value.encoding == Encoding::Raw => {
+                (bit_at(&item.value.data, offset), None)
+            }
+            Some(item) => (0, Some(Found::copy(&item))),
+            None => (0, None),
+        })
+    })?;
+    let Some(encoded) = encoded else {
+        call.out.integer(i64::from(bit));
+        return Ok(Flow::Done);
     };
     call.eventually(async move |out| {
         let value = encoded.raw_in_time().await?;

@@ -3,9 +3,9 @@
 
 use std::sync::LazyLock;
 
+use henge_wire::Glob;
 use henge_wire::resp::writer::{Output, Protocol, Writer};
 
-use crate::glob::Glob;
 use crate::resp::call::{Call, ErrorReply, Flow};
 use crate::resp::syntax::{self, Argument, Kind};
 use crate::resp::table::{COMMANDS as ALL, Entry, Group, Keys, Permission, Run, Spec, flag};
@@ -228,7 +228,9 @@ fn write_info(out: &mut Writer<'_>, spec: &Spec) {
 
 fn write_uses(out: &mut Writer<'_>, uses: &[&str]) {
     out.set(uses.len());
-    uses.iter().for_each(|name| out.simple(name));
+    for name in uses {
+        out.simple(name);
+    }
 }
 
 fn docs(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {

@@ -4,12 +4,12 @@
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use henge_wire::Glob;
 use henge_wire::resp::request::integer;
 
 use super::aside::aside;
 use crate::admin::{Admin, AlterError};
 use crate::config::{Config, Literal, SETTINGS, Setting};
-use crate::glob::Glob;
 use crate::resp::call::{Call, ErrorReply, Flow};
 use crate::resp::connection::KEEPALIVE;
 use crate::resp::statistics::Statistics;
@@ -137,7 +137,7 @@ const LOG_LEVELS: &[(&str, &str)] = &[
 const PARAMETERS: &[Parameter] = &[
     Parameter {
         name: "appendonly",
-        read: |_, _| "no".to_owned(),
+        read: no,
         write: Write::Never,
     },
     Parameter {
@@ -147,27 +147,22 @@ const PARAMETERS: &[Parameter] = &[
     },
     Parameter {
         name: "cluster-enabled",
-        read: |_, _| "no".to_owned(),
+        read: no,
         write: Write::Never,
     },
     Parameter {
         name: "commandlog-execution-slower-than",
-        read: |_, admin| server(admin).slow_log.threshold_us().to_string(),
-        write: Write::State(
-            || -1..=i64::MAX,
-            |server, value| server.slow_log.set_threshold_us(value),
-        ),
+        read: slow_log_threshold,
+        write: SLOW_LOG_THRESHOLD,
     },
     Parameter {
         name: "commandlog-slow-execution-max-len",
-        read: |_, admin| server(admin).slow_log.max_entries().to_string(),
-        write: Write::State(slow_log_lengths, |server, value| {
-            server.slow_log.set_max_entries(value.unsigned_abs())
-        }),
+        read: slow_log_length,
+        write: SLOW_LOG_LENGTH,
     },
     Parameter {
         name: "daemonize",
-        read: |_, _| "no".to_owned(),
+        read: no,
         write: Write::Never,
     },
     Parameter {
@@ -220,7 +215,7 @@ const PARAMETERS: &[Parameter] = &[
     },
     Parameter {
         name: "notify-keyspace-events",
-        read: |_, _| "".to_owned(),
+        read: nothing,
         write: Write::Never,
     },
     Parameter {
@@ -235,22 +230,22 @@ const PARAMETERS: &[Parameter] = &[
     },
     Parameter {
         name: "protected-mode",
-        read: |_, _| "no".to_owned(),
+        read: no,
         write: Write::Never,
     },
     Parameter {
         name: "replicaof",
-        read: |_, _| "".to_owned(),
+        read: nothing,
         write: Write::Never,
     },
     Parameter {
         name: "requirepass",
-        read: |_, _| "".to_owned(),
+        read: nothing,
         write: Write::Never,
     },
     Parameter {
         name: "save",
-        read: |_, _| "".to_owned(),
+        read: nothing,
         write: Write::Never,
     },
     Parameter {
@@ -260,18 +255,13 @@ const PARAMETERS: &[Parameter] = &[
     },
     Parameter {
         name: "slowlog-log-slower-than",
-        read: |_, admin| server(admin).slow_log.threshold_us().to_string(),
-        write: Write::State(
-            || -1..=i64::MAX,
-            |server, value| server.slow_log.set_threshold_us(value),
-        ),
+        read: slow_log_threshold,
+        write: SLOW_LOG_THRESHOLD,
     },
     Parameter {
         name: "slowlog-max-len",
-        read: |_, admin| server(admin).slow_log.max_entries().to_string(),
-        write: Write::State(slow_log_lengths, |server, value| {
-            server.slow_log.set_max_entries(value.unsigned_abs())
-        }),
+        read: slow_log_length,
+        write: SLOW_LOG_LENGTH,
     },
     Parameter {
         name: "tcp-keepalive",
@@ -290,10 +280,35 @@ const PARAMETERS: &[Parameter] = &[
     },
     Parameter {
         name: "unixsocket",
-        read: |_, _| "".to_owned(),
+        read: nothing,
         write: Write::Never,
     },
 ];
+
+fn nothing(_: &Config, _: &Admin) -> String {
+    String::new()
+}
+
+fn no(_: &Config, _: &Admin) -> String {
+    "no".to_owned()
+}
+
+fn slow_log_length(_: &Config, admin: &Admin) -> String {
+    server(admin).slow_log.max_entries().to_string()
+}
+
+fn slow_log_threshold(_: &Config, admin: &Admin) -> String {
+    server(admin).slow_log.threshold_us().to_string()
+}
+
+const SLOW_LOG_LENGTH: Write = Write::State(slow_log_lengths, |server, value| {
+    server.slow_log.set_max_entries(value.unsigned_abs());
+});
+
+const SLOW_LOG_THRESHOLD: Write = Write::State(
+    || -1..=i64::MAX,
+    |server, value| server.slow_log.set_threshold_us(value),
+);
 
 fn server(admin: &Admin) -> &Server {
     &admin.shared().resp

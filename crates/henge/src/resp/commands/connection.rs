@@ -147,9 +147,13 @@ pub(super) fn log_in(user: &[u8]) -> Result<(), ErrorReply> {
 }
 
 fn select(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
-    let index = integer(call.word(1)).and_then(|index| i32::try_from(index).ok());
-    match index {
+    match integer(call.word(1)) {
         Some(0) => call.out.ok(),
+        Some(index) if i32::try_from(index).is_err() => {
+            return Err(ErrorReply::fixed(
+                "ERR value is out of range, value must between -2147483648 and 2147483647",
+            ));
+        }
         Some(_) => return Err(ErrorReply::fixed("ERR DB index is out of range")),
         None => return Err(ErrorReply::NOT_AN_INTEGER),
     }

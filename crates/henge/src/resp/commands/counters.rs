@@ -63,7 +63,7 @@ pub(in crate::resp) const COMMANDS: &[Spec] = &[
     },
     Spec {
         name: "incrbyfloat",
-        syntax: "key increment",
+        syntax: "key float-increment",
         arity: 3,
         flags: flag::WRITE | flag::DENYOOM | flag::FAST,
         keys: Keys::FIRST,

@@ -65,7 +65,7 @@ fn hello(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     if let Some(user) = user {
         log_in(user)?;
     }
-    let session = &mut call.session;
+    let session = &mut *call.session;
     if let Some(name) = name {
         session.client.details.lock().name = name.to_vec();
     }

@@ -65,7 +65,7 @@ const SECTIONS: [Section; 13] = [
     Section::new("errorstats", "Errorstats", true, error_statistics),
     Section::new("latencystats", "Latencystats", false, latency_statistics),
     Section::new("cluster", "Cluster", true, |page, _| {
-        page.line("cluster_enabled", 0)
+        page.line("cluster_enabled", 0);
     }),
     Section::new("keyspace", "Keyspace", true, keyspace),
 ];

@@ -281,11 +281,11 @@ fn report(server: &Server) -> String {
         );
     }
     let slow_log_us = server.slow_log.threshold_us();
-    let threshold_us = i64::try_from(threshold_ms.saturating_mul(1000)).unwrap_or(i64::MAX);
-    if slow_log_us < 0 || slow_log_us > threshold_us {
+    let watched_us = i64::try_from(threshold_ms.saturating_mul(1000)).unwrap_or(i64::MAX);
+    if slow_log_us < 0 || slow_log_us > watched_us {
         let _ = writeln!(
             text,
-            "Which commands they were the slow log does not say: CONFIG SET slowlog-log-slower-than {threshold_us}."
+            "Which commands they were the slow log does not say: CONFIG SET slowlog-log-slower-than {watched_us}."
         );
     } else {
         text += "SLOWLOG GET shows which commands they were.\n";

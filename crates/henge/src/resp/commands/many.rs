@@ -67,7 +67,7 @@ fn mget(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     let before = call.out.output().len();
     call.out.array(count);
     for index in 1..=count {
-        let is_quick = match copy_value(call, index) {
+        let is_quick = match copy_value(call, index)? {
             None => true,
             Some(found) if found.is_quick() => {
                 call.out.bulk_shared(found.raw()?);

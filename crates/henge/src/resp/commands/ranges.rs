@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use henge_wire::{Command, Data, Encoding, Expiry, Operation, Reply};
+use henge_wire::{Command, Data, Encoding, Expiry, Operation};
 
-use crate::resp::call::{Call, ErrorReply, Flow};
+use crate::resp::call::{Call, ErrorReply, Flow, string};
 use crate::resp::table::{Group, Keys, Permission, Run, Spec, flag};
 use crate::resp::update::{Answer, Change};
 use crate::values::Found;
@@ -61,22 +61,24 @@ fn getrange(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     };
     let out = &mut call.out;
     let cache = &call.local.shared.cache;
-    let encoded = cache.execute_at(at, &command, call.now_ms, |reply| match reply {
-        Reply::Found(item) if item.value.encoding == Encoding::Raw => {
-            let part = part(start, end, item.value.data.len());
-            match item.value.data {
-                Data::Slice(bytes) => out.bulk(&bytes[part]),
-                Data::Shared(bytes) => out.bulk_shared(bytes.slice(part)),
+    let encoded = cache.execute_at(at, &command, call.now_ms, |reply| {
+        string(reply).map(|item| match item {
+            Some(item) if item.value.encoding == Encoding::Raw => {
+                let part = part(start, end, item.value.data.len());
+                match item.value.data {
+                    Data::Slice(bytes) => out.bulk(&bytes[part]),
+                    Data::Shared(bytes) => out.bulk_shared(bytes.slice(part)),
+                }
+                None
             }
-            None
-        }
-        Reply::Found(item) => Some(Found::copy(&item)),
-        _ => {
-            out.bulk(b"");
-            None
-        }
+            Some(item) => Some(Found::copy(&item)),
+            None => {
+                out.bulk(b"");
+                None
+            }
+        })
     });
-    let Some(found) = encoded else {
+    let Some(found) = encoded? else {
         return Ok(Flow::Done);
     };
     call.eventually(async move |out| {

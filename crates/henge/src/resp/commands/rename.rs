@@ -139,8 +139,13 @@ fn transfer(
     source: Source,
     destination: Destination,
 ) -> Result<Transferred, ErrorReply> {
+    // A value that goes is not used, as its key is no more.
+    let look = match source {
+        Source::Goes => Operation::Peek,
+        Source::Stays => call.look(),
+    };
     loop {
-        let found = call.on_key(1, Operation::Peek, |reply| match reply {
+        let found = call.on_key(1, look.clone(), |reply| match reply {
             Reply::Found(item) => Some(Found::copy(&item)),
             _ => None,
         });

@@ -5,9 +5,9 @@ use std::rc::Rc;
 
 use henge_wire::resp::request::integer;
 use henge_wire::resp::writer::{Output, Protocol, Writer};
+use henge_wire::{Glob, Search};
 
 use crate::cache::ScanCursor;
-use crate::glob::{Glob, Search};
 use crate::net::data_thread::Local;
 use crate::net::inflight::Hold;
 use crate::resp::call::{Call, ErrorReply, Flow};
@@ -186,12 +186,17 @@ impl<'a> Found<'a> {
             }
         });
         self.count += count;
+        let copied: usize = undecided.iter().map(|(key, _)| key.len()).sum();
+        if !self.hold.set(self.keys.len() + copied) {
+            return Err(ErrorReply::REPLY_TOO_LONG);
+        }
         for (key, mut search) in undecided {
             let is_match = loop {
+                tokio::task::yield_now().await;
                 let glob = self.glob.as_ref();
-                match glob.map_or(Some(true), |glob| glob.advance(&mut search, &key, STEPS)) {
-                    Some(is_match) => break is_match,
-                    None => tokio::task::yield_now().await,
+                let found = glob.map_or(Some(true), |glob| glob.advance(&mut search, &key, STEPS));
+                if let Some(is_match) = found {
+                    break is_match;
                 }
             };
             if is_match {

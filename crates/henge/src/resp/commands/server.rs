@@ -1,5 +1,6 @@
 //! Commands about the node as a whole: its time, its role, its end.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::client::deadline;
@@ -92,12 +93,17 @@ fn wait(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
         return Ok(Flow::Done);
     }
     let left = Duration::from_millis(until_ms - call.now_ms);
+    let local = Rc::clone(call.local);
     call.eventually(async move |out| {
-        if left.is_zero() {
+        // A node that stops waits for nobody.
+        let drained = local.drain();
+        if !local.is_draining() && left.is_zero() {
             // No time-out is to wait until the client has enough of it.
-            std::future::pending::<()>().await;
+            drained.await;
+        } else if !local.is_draining() {
+            // Which of the two ended it makes no difference.
+            let _ = tokio::time::timeout(left, drained).await;
         }
-        tokio::time::sleep(left).await;
         out.integer(0);
         Ok(())
     })

@@ -3,12 +3,10 @@
 
 use bytes::Bytes;
 use henge_wire::resp::writer::Writer;
-use henge_wire::{
-    Command, Data, Encoding, Expiry, Match, Operation, Precondition, Refusal, Reply, Value,
-};
+use henge_wire::{Command, Data, Encoding, Expiry, Match, Operation, Precondition, Refusal, Value};
 
 use super::set_options::{Condition, Lifetime, Options, Unit, deadline};
-use crate::resp::call::{Call, ErrorReply, Flow};
+use crate::resp::call::{Call, ErrorReply, Flow, string};
 use crate::resp::table::{Group, Keys, Permission, Run, Spec, flag};
 use crate::resp::update::{Answer, Change, Store, refusal};
 use crate::values::{Found, SHARED_BYTES};
@@ -148,7 +146,7 @@ pub(in crate::resp) const COMMANDS: &[Spec] = &[
 
 #[inline]
 fn get(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
-    match copy_value(call, 1) {
+    match copy_value(call, 1)? {
         None => Ok(Flow::Done),
         Some(found) => call.answer_value(found),
     }
@@ -156,7 +154,7 @@ fn get(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
 
 /// Answers the value of the key at a place, or that there is none; what has to be decompressed first is given back instead.
 #[inline]
-pub(super) fn copy_value(call: &mut Call<'_>, index: usize) -> Option<Found> {
+pub(super) fn copy_value(call: &mut Call<'_>, index: usize) -> Result<Option<Found>, ErrorReply> {
     let key = call.word(index);
     let (at, look) = (call.locate(index, key), call.look());
     let command = Command {
@@ -165,19 +163,21 @@ pub(super) fn copy_value(call: &mut Call<'_>, index: usize) -> Option<Found> {
     };
     let out = &mut call.out;
     let cache = &call.local.shared.cache;
-    cache.execute_at(at, &command, call.now_ms, |reply| match reply {
-        Reply::Found(item) if item.value.encoding == Encoding::Raw => {
-            match item.value.data {
-                Data::Slice(bytes) => out.bulk(bytes),
-                Data::Shared(bytes) => out.bulk_shared(bytes),
+    cache.execute_at(at, &command, call.now_ms, |reply| {
+        string(reply).map(|item| match item {
+            Some(item) if item.value.encoding == Encoding::Raw => {
+                match item.value.data {
+                    Data::Slice(bytes) => out.bulk(bytes),
+                    Data::Shared(bytes) => out.bulk_shared(bytes),
+                }
+                None
             }
-            None
-        }
-        Reply::Found(item) => Some(Found::copy(&item)),
-        _ => {
-            out.null();
-            None
-        }
+            Some(item) => Some(Found::copy(&item)),
+            None => {
+                out.null();
+                None
+            }
+        })
     })
 }
 
@@ -280,7 +280,7 @@ fn set_by_what_was(call: &mut Call<'_>, options: Options<'_>) -> Result<Flow, Er
     } else {
         Operation::Peek
     };
-    // The comparison outlives the request only if the call has to wait.
+    // Compressing or decompressing a large value may take longer than the request is there.
     let condition = match options.condition {
         Condition::Equals(wanted) => Condition::Equals(Bytes::copy_from_slice(wanted)),
         Condition::None => Condition::None,
@@ -391,10 +391,9 @@ fn append(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
 }
 
 fn strlen(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
-    let len = call.on_key(1, call.look(), |reply| match reply {
-        Reply::Found(item) => item.value.raw_len,
-        _ => 0,
-    });
+    let len = call.on_key(1, call.look(), |reply| {
+        string(reply).map(|item| item.map_or(0, |item| item.value.raw_len))
+    })?;
     call.out.integer(i64::from(len));
     Ok(Flow::Done)
 }

@@ -2,15 +2,15 @@
 //! pattern is parsed once, and a search goes in steps that can be counted, so that no pattern holds a thread. It knows
 //! no regular expressions.
 
-use henge_wire::MAX_KEY_BYTES;
+use crate::MAX_KEY_BYTES;
 
 /// The longest text that a pattern is for. Elements past it could never match, so they are not kept: that bounds what a
 /// pattern costs, whatever its length.
 const MAX_TEXT_BYTES: usize = MAX_KEY_BYTES;
 
-/// A parsed pattern.
+/// A parsed pattern. It is for texts of up to [`MAX_KEY_BYTES`]; longer ones do not match what has to have more bytes.
 #[derive(Clone, Debug)]
-pub(crate) struct Glob {
+pub struct Glob {
     elements: Vec<Element>,
     classes: Vec<Class>,
     /// Elements that stand for one byte each: the shortest text that matches has this length.
@@ -43,7 +43,7 @@ impl Class {
 
 /// How far a search has come.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Search {
+pub struct Search {
     element: usize,
     at: usize,
     /// The element behind the last run that was begun, and where the run ends so far. Earlier runs never need to be longer
@@ -52,7 +52,8 @@ pub(crate) struct Search {
 }
 
 impl Glob {
-    pub(crate) fn new(pattern: &[u8]) -> Self {
+    /// Parses a pattern. Every text is one, as Redis has it: what is not closed goes to the end.
+    pub fn new(pattern: &[u8]) -> Self {
         let mut glob = Self {
             elements: Vec::new(),
             classes: Vec::new(),
@@ -129,9 +130,18 @@ impl Glob {
         (class, rest)
     }
 
+    /// What every text that matches begins with.
+    pub fn literal_prefix(&self) -> Vec<u8> {
+        let literal = |element: &Element| match element {
+            Element::Byte(byte) => Some(*byte),
+            _ => None,
+        };
+        self.elements.iter().map_while(literal).collect()
+    }
+
     /// Whether the whole of a text matches. It takes at most as many steps as text and pattern have bytes, multiplied; for
     /// texts from outside there is [`Glob::advance`].
-    pub(crate) fn matches(&self, text: &[u8]) -> bool {
+    pub fn matches(&self, text: &[u8]) -> bool {
         let mut search = Search::default();
         loop {
             if let Some(is_match) = self.advance(&mut search, text, u32::MAX) {
@@ -141,7 +151,7 @@ impl Glob {
     }
 
     /// Goes on with a search in the same text for up to this many steps. None if it is not decided.
-    pub(crate) fn advance(&self, search: &mut Search, text: &[u8], steps: u32) -> Option<bool> {
+    pub fn advance(&self, search: &mut Search, text: &[u8], steps: u32) -> Option<bool> {
         if text.len() < self.least {
             return Some(false);
         }
@@ -255,6 +265,24 @@ mod tests {
         assert!(!glob.matches(&vec![b'a'; MAX_TEXT_BYTES]));
         assert!(Glob::new(&vec![b'?'; MAX_TEXT_BYTES]).matches(&vec![b'a'; MAX_TEXT_BYTES]));
         assert_eq!(Glob::new(&vec![b'*'; 1 << 20]).elements.len(), 1);
+    }
+
+    #[test]
+    fn prefixes() {
+        for (pattern, prefix) in [
+            ("", ""),
+            ("*", ""),
+            ("user:*", "user:"),
+            ("a?b", "a"),
+            ("a[b]c", "a"),
+            ("a[b", "a"),
+            ("a\\*b*", "a*b"),
+            ("abc", "abc"),
+            ("a\\", "a\\"),
+        ] {
+            let found = Glob::new(pattern.as_bytes()).literal_prefix();
+            assert_eq!(found, prefix.as_bytes(), "{pattern}");
+        }
     }
 
     /// What a pattern means, said as plainly as can be.

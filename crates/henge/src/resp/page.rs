@@ -1,0 +1,99 @@
+//! The page of documentation of all commands, `docs/commands.md`, made of the table: a test compares it with the file, and
+//! writes the file where `UPDATE_DOCS` is set.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use super::table::{COMMANDS, Group, Permission, Spec};
+
+const GROUPS: [Group; 5] = [
+    Group::String,
+    Group::Bitmap,
+    Group::Generic,
+    Group::Connection,
+    Group::Server,
+];
+
+const HEAD: &str = "\
+# Commands
+
+What the Redis protocol understands, on the port that speaks HTTP as well. This page is made of the table of commands; to
+write it anew: `UPDATE_DOCS=1 cargo test -p henge --lib docs_page`. The same is answered by `COMMAND DOCS`, and by `HELP` as
+the second word of a family.
+
+In the syntax capital words stand as they are, `[ ]` may be left out, `< >` only holds together, `|` separates what one is
+chosen of, and `...` repeats. The permission is the class of clients that a command is for: `connection` is everybody,
+`read` and `write` who may see and change keys, `observe` who may see the figures of the node, `admin` who may change the
+node or all of its data.
+";
+
+fn title(group: Group) -> &'static str {
+    match group {
+        Group::String => "Strings",
+        Group::Bitmap => "Bits of strings",
+        Group::Generic => "Keys",
+        Group::Connection => "Connections",
+        Group::Server => "The node",
+    }
+}
+
+fn permission(permission: Permission) -> &'static str {
+    match permission {
+        Permission::Connection => "connection",
+        Permission::Read => "read",
+        Permission::Write => "write",
+        Permission::Observe => "observe",
+        Permission::Admin => "admin",
+    }
+}
+
+fn page() -> String {
+    let mut page = HEAD.to_owned();
+    for group in GROUPS {
+        let _ = write!(page, "\n## {}\n", title(group));
+        let mut commands: Vec<&Spec> = COMMANDS
+            .entries()
+            .iter()
+            .map(|entry| entry.spec)
+            .filter(|spec| spec.group == group && !is_a_family_only(spec))
+            .collect();
+        commands.sort_by_key(|spec| spec.name);
+        for spec in commands {
+            let call = format!(
+                "{} {}",
+                spec.name.to_uppercase().replace('|', " "),
+                spec.syntax
+            );
+            let _ = write!(
+                page,
+                "\n### {}\n\n```text\n{}\n```\n\n{}.\n\n- complexity: {}\n- permission: {}\n- since: {}\n",
+                spec.name.to_uppercase().replace('|', " "),
+                call.trim_end(),
+                spec.summary,
+                spec.complexity,
+                permission(spec.permission),
+                spec.since,
+            );
+        }
+    }
+    page
+}
+
+/// Whether a name alone is no command.
+fn is_a_family_only(spec: &Spec) -> bool {
+    matches!(spec.run, super::table::Run::Family(_))
+}
+
+#[test]
+fn docs_page_is_what_the_table_gives() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/commands.md");
+    let page = page();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, &page).expect("the page can be written");
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        found == page,
+        "docs/commands.md is not what the table gives: UPDATE_DOCS=1 cargo test -p henge --lib docs_page"
+    );
+}
