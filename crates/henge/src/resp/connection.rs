@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes};
 use henge_wire::resp::writer::{Output, Writer};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::pipeline::{Pipeline, Scratch, Stop, Waiting};
@@ -32,8 +32,9 @@ use crate::net::watch::{Seen, Watch};
 /// How long a silent connection is before TCP asks whether its client is still there, as in Redis.
 pub(super) const KEEPALIVE: Duration = Duration::from_mins(5);
 
-/// What a connection reads and answers before others on its thread have their turn: some thousand commands.
-const READS_PER_TURN: usize = 4;
+/// How often a connection reads and answers before others on its thread have their turn: once, and again to see that
+/// there is no more.
+const READS_PER_TURN: usize = 2;
 
 /// What the thread's output buffer keeps of its memory.
 const KEPT_OUTPUT_BYTES: usize = 256 * 1024;
@@ -61,10 +62,6 @@ pub(crate) async fn serve(socket: TcpStream, pace: Rc<Pace>, local: &Rc<Local>, 
         socket.as_raw_fd(),
         local.shared.clock.now_ms(),
     );
-    let _connected = Connected {
-        id: client.id,
-        local,
-    };
     add(&client.received_bytes, first.len() as u64);
     let mut killed = pin!(client.killed());
     // So that a kill from now on is noticed; one before is seen in the flag.
@@ -82,7 +79,13 @@ pub(crate) async fn serve(socket: TcpStream, pace: Rc<Pace>, local: &Rc<Local>, 
         waiting: None,
         ahead: None,
         paused: None,
+        reads_no_more: false,
         is_closing: false,
+    };
+    // Dropped before the connection, so that who sees the socket closed finds it gone from the list.
+    let connected = Connected {
+        id: client.id,
+        local,
     };
     let mut watch = Watch::new(&pace, local);
     let mut is_watched = false;
@@ -98,7 +101,7 @@ pub(crate) async fn serve(socket: TcpStream, pace: Rc<Pace>, local: &Rc<Local>, 
         match watch.look(cx) {
             Seen::Nothing => Poll::Pending,
             Seen::GraceOver => {
-                connection.is_closing = true;
+                connection.reads_no_more = true;
                 connection.poll(cx)
             }
             Seen::Late(late) => {
@@ -109,6 +112,7 @@ pub(crate) async fn serve(socket: TcpStream, pace: Rc<Pace>, local: &Rc<Local>, 
         }
     })
     .await;
+    drop(connected);
     if connection.is_closing {
         // What it still sends is read, so that it reads why we end.
         linger(&mut connection.socket, None).await;
@@ -146,7 +150,9 @@ struct Connection<'a> {
     ahead: Option<StepAhead>,
     /// Resolves at the end of a pause.
     paused: Option<Pin<Box<dyn Future<Output = ()>>>>,
-    /// Nothing more is read; it ends when all is sent.
+    /// The node drains: what has come is answered, and nothing more is read.
+    reads_no_more: bool,
+    /// It ends when all is sent, whatever else has come.
     is_closing: bool,
     /// The last to be dropped: who sees it closed finds all else given back.
     socket: TcpStream,
@@ -159,17 +165,25 @@ impl Connection<'_> {
             if !self.unsent.is_empty() && ready!(self.poll_send(cx)).is_err() {
                 return Poll::Ready(());
             }
-            if self.waiting.is_some() {
+            if self.is_closing {
+                return Poll::Ready(());
+            }
+            if let Some(waiting) = &self.waiting {
+                // Work is done to its end, for a client that reads and sends no more as well; waiting is not.
+                if waiting.is_idle() && self.is_gone(cx) {
+                    return Poll::Ready(());
+                }
                 if ready!(self.poll_waiting(cx)).is_err() {
                     return Poll::Ready(());
                 }
                 continue;
             }
-            if self.paused.is_some() && !self.is_closing {
+            if self.paused.is_some() {
+                // A node that drains does not wait for the end of a pause, and runs nothing in it.
+                if self.reads_no_more || self.is_gone(cx) {
+                    return Poll::Ready(());
+                }
                 ready!(self.poll_pause(cx));
-            }
-            if self.is_closing {
-                return Poll::Ready(());
             }
             if let Some(ahead) = &mut self.ahead
                 && self.local.shared.cache.step_ahead(ahead)
@@ -180,6 +194,8 @@ impl Connection<'_> {
             }
             let outcome = if self.pending.len() >= self.needed {
                 self.answer_pending(cx)
+            } else if self.reads_no_more {
+                return Poll::Ready(());
             } else if self.pending.is_empty() {
                 ready!(self.poll_read(cx))
             } else {
@@ -189,9 +205,24 @@ impl Connection<'_> {
                 return Poll::Ready(());
             }
         }
-        // Others have their turn.
-        cx.waker().wake_by_ref();
+        // Others have their turn, those included whose bytes the runtime has not seen yet: only a task that yields is woken
+        // after it has looked at the sockets.
+        let _ = pin!(tokio::task::yield_now()).poll(cx);
         Poll::Pending
+    }
+
+    /// Whether the client has closed its side, looked at while nothing is read. What it sends meanwhile is kept, up to a
+    /// bound; behind more than that nobody sees its end.
+    fn is_gone(&mut self, cx: &mut Context<'_>) -> bool {
+        while self.pending.len() < INPUT_STEP_BYTES {
+            self.pending.reserve(KEPT_INPUT_BYTES);
+            match pin!(self.socket.read_buf(&mut self.pending)).poll(cx) {
+                Poll::Ready(Ok(read)) if read > 0 => self.received(read),
+                Poll::Ready(_) => return true,
+                Poll::Pending => return false,
+            }
+        }
+        false
     }
 
     /// Reads into the thread's buffer and answers from there: the way of nearly all requests.
@@ -233,22 +264,17 @@ impl Connection<'_> {
     /// Reads the rest of a request into the connection's own buffer.
     fn poll_read_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
         let missing = self.needed - self.pending.len();
-        // As much again as there is, so that who announces much and sends little costs little.
-        let room = missing.min(self.pending.len().max(INPUT_STEP_BYTES));
+        // As much again as there is, so that who announces much and sends little costs little; and no single bytes.
+        let room = missing
+            .min(self.pending.len().max(INPUT_STEP_BYTES))
+            .max(KEPT_INPUT_BYTES);
         if self.pending.capacity() - self.pending.len() < room {
             self.pending.reserve_exact(room);
             if !self.account() {
                 return Poll::Ready(self.refuse_for_memory(cx));
             }
         }
-        let read = ready!(
-            pin!(tokio::io::AsyncReadExt::read_buf(
-                &mut self.socket,
-                &mut self.pending
-            ))
-            .poll(cx)
-        );
-        match read {
+        match ready!(pin!(self.socket.read_buf(&mut self.pending)).poll(cx)) {
             Ok(read) if read > 0 => {
                 self.received(read);
                 self.pace.partial(self.pending.len(), Instant::now());
@@ -275,8 +301,12 @@ impl Connection<'_> {
         let (done, stop) = self.pipeline.run(&pending, located, now, buffers, out);
         self.pending = pending;
         self.pending.drain(..done);
-        if self.pending.is_empty() && self.pending.capacity() > KEPT_INPUT_BYTES {
-            self.pending = Vec::new();
+        if self.pending.capacity() > KEPT_INPUT_BYTES.max(4 * self.pending.len()) {
+            self.pending.shrink_to_fit();
+        }
+        if self.hold.is_some() {
+            // It can only have become less.
+            self.account();
         }
         self.after(stop, now);
         self.send(out, cx)
@@ -433,6 +463,7 @@ impl Connection<'_> {
             .error("OOM requests hold limits.max_inflight_bytes; the connection is closed");
         self.is_closing = true;
         self.pending = Vec::new();
+        self.account();
         self.send(&mut out, cx)
     }
 

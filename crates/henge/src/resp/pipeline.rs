@@ -41,6 +41,10 @@ const TIMED_THRESHOLD_US: i64 = 1_000;
 /// million has us work for nothing.
 const MAX_EMPTY_REQUESTS: u32 = 1_024;
 
+/// What begins lines of HTTP and no command: a browser can be made to send a body of commands to any port by a page that
+/// knows of it, and on a port that is not HTTP's its first lines would be errors, and its body be run. As in Redis.
+const OF_HTTP: [&[u8]; 2] = [b"post", b"host:"];
+
 /// The most words of a request, as in Redis.
 const MAX_WORDS: usize = 1024 * 1024;
 
@@ -114,6 +118,13 @@ pub(super) struct Waiting {
     pub(super) is_wanted: bool,
 }
 
+impl Waiting {
+    /// Whether nothing is done for it but to wait, because its client asked for that.
+    pub(super) fn is_idle(&self) -> bool {
+        self.entry.spec.is(flag::BLOCKING)
+    }
+}
+
 /// One connection's part in this.
 #[derive(Debug)]
 pub(super) struct Pipeline {
@@ -171,6 +182,8 @@ impl Pipeline {
             let end = self.prepare(input, at, located.take(), &limits, buffers);
             let step = self.run_batch(input, &mut at, &mut clock, buffers, out, &mut commands);
             if let Some(stop) = step {
+                // The empty requests after the one that stopped it will be counted again.
+                self.empty_requests = 0;
                 break stop;
             }
             match end {
@@ -189,6 +202,9 @@ impl Pipeline {
                     }
                     if let Some(stop) = step {
                         break stop;
+                    }
+                    if out.len() >= OUTPUT_BYTES {
+                        break Stop::Output;
                     }
                 }
                 End::Broken(error) => {
@@ -338,8 +354,20 @@ impl Pipeline {
         self.empty_requests = 0;
         let words = Arguments::new(&buffers.line, &buffers.spans);
         let entry = COMMANDS.find(&words[0]);
+        if let Some(name) = OF_HTTP
+            .iter()
+            .find(|name| words[0].eq_ignore_ascii_case(name))
+        {
+            let client = self.session.client.address;
+            let name = name.escape_ascii();
+            tracing::warn!(%client, %name, "a request of HTTP came over the Redis protocol, most likely from a web page of somebody else; the connection is closed");
+            add(&self.local.counters.protocol_errors, 1);
+            return Some(Stop::Close);
+        }
         let step = self.run_one(words, entry, None, clock, true, &mut buffers.untimed, out);
-        *commands += 1;
+        if !matches!(step, Some(Stop::Paused { .. })) {
+            *commands += 1;
+        }
         step
     }
 
@@ -400,6 +428,8 @@ impl Pipeline {
                 let client = &self.session.client;
                 client.last_command.store(entry.number, Ordering::Relaxed);
                 let is_wanted = self.is_wanted();
+                // So that its time is not that of its neighbours.
+                clock.settle(untimed, &self.local);
                 return Some(Stop::Later(Waiting {
                     reply,
                     entry,

@@ -35,6 +35,23 @@ impl Connection {
         assert_eq!(String::from_utf8_lossy(&bytes), text);
     }
 
+    /// Reads a bulk string.
+    fn bulk(&mut self) -> String {
+        let mut len = 0;
+        let mut byte = [0];
+        loop {
+            self.0.read_exact(&mut byte).expect("a reply comes");
+            match byte[0] {
+                b'0'..=b'9' => len = len * 10 + usize::from(byte[0] - b'0'),
+                b'\n' => break,
+                _ => {}
+            }
+        }
+        let mut bytes = vec![0; len + 2];
+        self.0.read_exact(&mut bytes).expect("a reply comes");
+        String::from_utf8_lossy(&bytes[..len]).into_owned()
+    }
+
     /// What comes until the node closes.
     fn rest(&mut self) -> String {
         let mut bytes = Vec::new();
@@ -333,4 +350,134 @@ fn a_killed_client_that_never_reads() {
         Ok(1),
         "it is not closed"
     );
+}
+
+/// What a request held is given back with its reply, not with its connection.
+#[test]
+fn large_requests_are_held_no_longer_than_they_take() {
+    let node = node(&[("compression.algorithm", "none")]);
+    let value = vec![b'v'; 5 << 20];
+    let head = format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${}\r\n", value.len());
+    let mut connections: Vec<Connection> = (0..3)
+        .map(|_| Connection::open(node.local_addr()))
+        .collect();
+    for connection in &mut connections {
+        connection.send(head.as_bytes());
+        connection.send(&value);
+        // The next request has begun when the reply comes, and is small.
+        connection.send(b"\r\n*1\r\n");
+        connection.expect("+OK\r\n");
+    }
+    let metrics = crate::client::Client::connect(node.local_addr())
+        .get("/metrics")
+        .text();
+    assert!(metrics.contains("\nhenge_in_flight_bytes 0.0\n"), "{metrics}");
+}
+
+/// Inline commands are answered in steps as others are, though each of their replies is large.
+#[test]
+fn a_pipeline_of_inline_commands_is_bounded_as_others_are() {
+    let node = node(&[
+        ("limits.max_inflight_bytes", "32MiB"),
+        ("limits.max_body_bytes", "16MiB"),
+        ("limits.max_value_bytes", "16MiB"),
+        ("compression.algorithm", "none"),
+    ]);
+    let mut connection = Connection::open(node.local_addr());
+    let value = "v".repeat(1 << 20);
+    let reply = format!("${}\r\n{value}\r\n", value.len());
+    connection.send(format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n{reply}").as_bytes());
+    connection.expect("+OK\r\n");
+    connection.send(&b"GET k\n".repeat(200));
+    for _ in 0..200 {
+        connection.expect(&reply);
+    }
+    // Empty requests behind replies that have to be sent first are counted once.
+    connection.send(
+        &[
+            b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n",
+            &b"*0\r\n".repeat(600)[..],
+        ]
+        .concat(),
+    );
+    connection.expect(&reply);
+    connection.send(b"PING\r\n");
+    connection.expect("+PONG\r\n");
+}
+
+/// A client that closes while its command waits, or while all wait, is noticed.
+#[test]
+fn clients_that_leave_while_they_wait() {
+    let node = node(&[]);
+    let mut watcher = Connection::open(node.local_addr());
+    let mut count = |until: &str| {
+        // The end of a connection comes by itself; this asks until it has come.
+        let deadline = std::time::Instant::now() + DEADLINE;
+        loop {
+            watcher.send(b"CLIENT LIST\r\n");
+            let list = watcher.bulk();
+            let clients = list.lines().filter(|line| line.contains(until)).count();
+            if clients == 0 {
+                return;
+            }
+            assert!(std::time::Instant::now() < deadline, "{list}");
+            std::thread::yield_now();
+        }
+    };
+    for command in ["WAIT 1 0\r\n", "WAIT 1 0\r\nPING\r\n"] {
+        let mut connection = Connection::open(node.local_addr());
+        connection.send(b"CLIENT SETNAME waiter\r\n");
+        connection.expect("+OK\r\n");
+        connection.send(command.as_bytes());
+        drop(connection);
+        count("name=waiter ");
+    }
+    let mut pauser = Connection::open(node.local_addr());
+    pauser.send(b"CLIENT PAUSE 600000 WRITE\r\n");
+    pauser.expect("+OK\r\n");
+    let mut connection = Connection::open(node.local_addr());
+    connection.send(b"CLIENT SETNAME paused\r\n");
+    connection.expect("+OK\r\n");
+    connection.send(b"SET a 1\r\n");
+    drop(connection);
+    count("name=paused ");
+}
+
+/// What has come when the node is told to stop is answered, also if it takes many steps.
+#[test]
+fn a_pipeline_is_answered_to_its_end_when_the_node_stops() {
+    let process = Process::start(Process::command(&["--set", "compression.algorithm=none"]));
+    let mut connection = Connection::open(process.address);
+    let value = "v".repeat(1 << 20);
+    let reply = format!("${}\r\n{value}\r\n", value.len());
+    connection.send(format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n{reply}").as_bytes());
+    connection.expect("+OK\r\n");
+    connection.send(&b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n".repeat(100));
+    // All requests have come when the first reply does: they fit one read.
+    connection.expect(&reply);
+    process.signal(rustix::process::Signal::TERM);
+    for _ in 1..100 {
+        connection.expect(&reply);
+    }
+    assert_eq!(connection.rest(), "");
+    assert_eq!(process.wait().0, Some(0));
+}
+
+/// A page in a browser can have it send requests to any port. Their bodies are not run.
+#[test]
+fn http_on_a_port_of_the_redis_protocol_ends_it() {
+    let node = node(&[("server.resp_listen", "127.0.0.1:0")]);
+    let resp = node.resp_addr().expect("it listens");
+    for request in [
+        "POST / HTTP/1.1\r\nHost: x\r\n\r\nSET a 1\r\n",
+        "GET / HTTP/1.1\r\nHost: x\r\n\r\nSET a 1\r\n",
+    ] {
+        let mut connection = Connection::open(resp);
+        connection.send(request.as_bytes());
+        let came = connection.rest();
+        assert!(!came.contains("+OK"), "{came}");
+    }
+    let mut connection = Connection::open(resp);
+    connection.send(b"GET a\r\n");
+    connection.expect("$-1\r\n");
 }
