@@ -90,30 +90,6 @@ pub struct Location {
     hash: u64,
 }
 
-/// How far a key was looked up ahead, for [`Cache::step_ahead`].
-#[derive(Clone, Copy, Debug)]
-pub struct StepAhead {
-    location: Location,
-    hint: Hint,
-    step: u8,
-}
-
-impl StepAhead {
-    /// No step yet.
-    pub fn new(location: Location) -> Self {
-        Self {
-            location,
-            hint: Hint::NONE,
-            step: 0,
-        }
-    }
-
-    /// Where the key lies.
-    pub fn location(&self) -> Location {
-        self.location
-    }
-}
-
 /// See the head of the file.
 pub struct Cache {
     shards: Box<[Slot]>,
@@ -221,38 +197,6 @@ impl Cache {
         for line in lines.iter().flatten() {
             line.prefetch();
         }
-    }
-
-    /// The same for one key, a step at each call: whoever has many connections, each with one command, takes a step for each
-    /// of them in turn. False when no step is left.
-    #[inline]
-    pub fn step_ahead(&self, ahead: &mut StepAhead) -> bool {
-        let at = ahead.location;
-        let Some(shard) = self.shard(at.partition).try_lock() else {
-            return false;
-        };
-        let mut lines = [Line::NONE; 3];
-        let goes_on = match ahead.step {
-            0 => {
-                (ahead.hint, lines[0]) = shard.ahead_bucket(at.partition, at.hash);
-                true
-            }
-            1 => {
-                (ahead.hint, [lines[0], lines[1]]) = shard.ahead_record(ahead.hint, at.hash);
-                true
-            }
-            2 => {
-                lines = shard.ahead_neighbours(ahead.hint);
-                true
-            }
-            _ => false,
-        };
-        drop(shard);
-        ahead.step += 1;
-        for line in lines {
-            line.prefetch();
-        }
-        goes_on
     }
 
     /// Runs a command. `answer` sees the reply while the key's shard is locked: it copies out what it needs and does

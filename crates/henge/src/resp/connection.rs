@@ -21,7 +21,6 @@ use tokio::net::TcpStream;
 
 use super::pipeline::{Pipeline, Scratch, Stop, Waiting};
 use super::session::Session;
-use crate::cache::StepAhead;
 use crate::metrics::counters::add;
 use crate::net::connection::linger;
 use crate::net::data_thread::Local;
@@ -77,7 +76,6 @@ pub(crate) async fn serve(socket: TcpStream, pace: Rc<Pace>, local: &Rc<Local>, 
         unsent_bytes: 0,
         hold: None,
         waiting: None,
-        ahead: None,
         paused: None,
         reads_no_more: false,
         is_closing: false,
@@ -146,8 +144,6 @@ struct Connection<'a> {
     /// What `pending` and `unsent` hold, where it is much.
     hold: Option<Hold<'static>>,
     waiting: Option<Waiting>,
-    /// The key of the one request in `pending`, on its way to the processor.
-    ahead: Option<StepAhead>,
     /// Resolves at the end of a pause.
     paused: Option<Pin<Box<dyn Future<Output = ()>>>>,
     /// The node drains: what has come is answered, and nothing more is read.
@@ -184,13 +180,6 @@ impl Connection<'_> {
                     return Poll::Ready(());
                 }
                 ready!(self.poll_pause(cx));
-            }
-            if let Some(ahead) = &mut self.ahead
-                && self.local.shared.cache.step_ahead(ahead)
-            {
-                // Others take their steps while memory answers this one.
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
             }
             let outcome = if self.pending.len() >= self.needed {
                 self.answer_pending(cx)
@@ -245,15 +234,9 @@ impl Connection<'_> {
             return Poll::Ready(Err(Gone));
         }
         self.received(input.len());
-        if let Some(location) = self.pipeline.only_key(input, buffers) {
-            self.pending.extend_from_slice(input);
-            self.needed = input.len();
-            self.ahead = Some(StepAhead::new(location));
-            return Poll::Ready(Ok(()));
-        }
         let now = Instant::now();
         out.set_budget(self.local.shared.in_flight.left());
-        let (done, stop) = self.pipeline.run(input, None, now, buffers, out);
+        let (done, stop) = self.pipeline.run(input, now, buffers, out);
         if done < input.len() && !matches!(stop, Stop::Close) {
             self.pending.extend_from_slice(&input[done..]);
         }
@@ -297,8 +280,7 @@ impl Connection<'_> {
         let now = Instant::now();
         out.set_budget(self.local.shared.in_flight.left());
         let pending = std::mem::take(&mut self.pending);
-        let located = self.ahead.take().map(|ahead| ahead.location());
-        let (done, stop) = self.pipeline.run(&pending, located, now, buffers, out);
+        let (done, stop) = self.pipeline.run(&pending, now, buffers, out);
         self.pending = pending;
         self.pending.drain(..done);
         if self.pending.capacity() > KEPT_INPUT_BYTES.max(4 * self.pending.len()) {

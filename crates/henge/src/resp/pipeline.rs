@@ -25,9 +25,6 @@ use crate::net::data_thread::Local;
 /// Requests that are decoded, and looked up ahead, together.
 const BATCH: usize = AHEAD;
 
-/// A request by itself that is longer is not kept back to be looked up ahead: copying it costs more.
-const ONLY_BYTES: usize = 512;
-
 /// Replies are sent when they come to this much, before more are made. It bounds what a pipeline holds.
 const OUTPUT_BYTES: usize = 64 * 1024;
 
@@ -143,31 +140,10 @@ impl Pipeline {
         }
     }
 
-    /// Where the key of a request lies that is all of `input`, if it is one that is looked up by its first key: such a
-    /// request has nobody in its own pipeline to wait for memory with.
-    #[inline]
-    pub(super) fn only_key(&self, input: &[u8], buffers: &mut Buffers) -> Option<Location> {
-        if input.len() > ONLY_BYTES || input[0] != b'*' {
-            return None;
-        }
-        buffers.spans.clear();
-        let limits = limits(&self.local);
-        match request::decode(input, &limits, &mut buffers.spans) {
-            Ok(Decoded::Request { len }) if len == input.len() => {}
-            _ => return None,
-        }
-        let words = Arguments::new(input, &buffers.spans);
-        let entry = COMMANDS.find(words.get(0)?)?;
-        let key = words.get(1)?;
-        (entry.spec.keys.first == 1).then(|| self.local.shared.cache.locate(key))
-    }
-
-    /// Answers the requests in `input`, the first key of which may be `located` already. Says how many of its bytes are done
-    /// with.
+    /// Answers the requests in `input`. Says how many of its bytes are done with.
     pub(super) fn run(
         &mut self,
         input: &[u8],
-        mut located: Option<Location>,
         now: Instant,
         buffers: &mut Buffers,
         out: &mut Output,
@@ -179,7 +155,7 @@ impl Pipeline {
         let stop = loop {
             buffers.batch.clear();
             buffers.spans.clear();
-            let end = self.prepare(input, at, located.take(), &limits, buffers);
+            let end = self.prepare(input, at, &limits, buffers);
             let step = self.run_batch(input, &mut at, &mut clock, buffers, out, &mut commands);
             if let Some(stop) = step {
                 // The empty requests after the one that stopped it will be counted again.
@@ -226,7 +202,6 @@ impl Pipeline {
         &mut self,
         input: &[u8],
         mut at: usize,
-        mut located: Option<Location>,
         limits: &Limits,
         buffers: &mut Buffers,
     ) -> End {
@@ -259,7 +234,7 @@ impl Pipeline {
                     let first_key = words
                         .get(1)
                         .filter(|_| has_key)
-                        .map(|key| located.take().unwrap_or_else(|| cache.locate(key)));
+                        .map(|key| cache.locate(key));
                     buffers.batch.push(Prepared {
                         frame,
                         spans,

@@ -371,7 +371,10 @@ fn large_requests_are_held_no_longer_than_they_take() {
     let metrics = crate::client::Client::connect(node.local_addr())
         .get("/metrics")
         .text();
-    assert!(metrics.contains("\nhenge_in_flight_bytes 0.0\n"), "{metrics}");
+    assert!(
+        metrics.contains("\nhenge_in_flight_bytes 0.0\n"),
+        "{metrics}"
+    );
 }
 
 /// Inline commands are answered in steps as others are, though each of their replies is large.

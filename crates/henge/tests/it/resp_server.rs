@@ -360,32 +360,34 @@ fn slow_commands_are_logged_in_pipelines_too() {
 fn slow_seconds_are_remembered() {
     let node = node(&[]);
     let mut connection = Connection::open(node.local_addr(), 3);
-    connection.call(&["CONFIG", "SET", "latency-monitor-threshold", "1"]);
+    // An hour, which nothing takes.
+    connection.call(&["CONFIG", "SET", "latency-monitor-threshold", "3600000"]);
     assert!(text(&mut connection, &["LATENCY", "DOCTOR"]).starts_with("No command took"));
+    connection.call(&["CONFIG", "SET", "latency-monitor-threshold", "1"]);
     // Larger and larger, until one takes a millisecond.
     let begun = Instant::now();
     let mut keys = 1024;
-    let latest = loop {
+    // Others may take as long, on a machine that has more to do.
+    let is_fast = |event: &&Reply| event.parts()[0].text() == "fast-command";
+    let event = loop {
         let mut words = vec!["EXISTS"];
         words.resize(keys, "k");
         connection.call(&words);
         let latest = ask(&mut connection, &["LATENCY", "LATEST"]);
-        if !latest.parts().is_empty() {
-            break latest;
+        if let Some(event) = latest.parts().iter().find(is_fast) {
+            break event.clone();
         }
         assert!(begun.elapsed() < DEADLINE, "{keys} keys took no time");
         keys = (keys * 2).min(1 << 19);
     };
     // EXISTS is one of the quick ones by its name, whatever it is asked.
-    let event = latest.parts()[0].parts();
-    assert_eq!(event[0].text(), "fast-command");
-    assert_eq!(event.len(), 6);
+    assert_eq!(event.parts().len(), 6);
     let history = ask(&mut connection, &["LATENCY", "HISTORY", "fast-command"]);
     assert_eq!(history.parts()[0].parts().len(), 2);
     let graph = text(&mut connection, &["LATENCY", "GRAPH", "fast-command"]);
     assert!(graph.starts_with("fast-command - high "), "{graph}");
     let report = text(&mut connection, &["LATENCY", "DOCTOR"]);
-    assert!(report.starts_with("fast-command: 1 slow ones"), "{report}");
+    assert!(report.contains("fast-command: "), "{report}");
     let histogram = ask(
         &mut connection,
         &["LATENCY", "HISTOGRAM", "exists", "latency"],
@@ -399,6 +401,9 @@ fn slow_seconds_are_remembered() {
         connection.call(&["LATENCY", "RESET", "fast-command"]),
         b":1\r\n"
     );
+    connection.call(&["LATENCY", "RESET"]);
+    connection.call(&["CONFIG", "SET", "latency-monitor-threshold", "0"]);
+    connection.call(&["LATENCY", "RESET"]);
     assert_eq!(connection.call(&["LATENCY", "LATEST"]), b"*0\r\n");
 }
 
