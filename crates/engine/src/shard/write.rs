@@ -80,10 +80,13 @@ impl Shard {
                     version,
                     expires_at_ms,
                 };
-                (
-                    reply,
-                    self.put(turn, &target, &Body::Value(value.clone()), expires_at_ms),
-                )
+                let body = Body::Value(value.clone());
+                // A key without a live item may have a record all the same.
+                let outcome = match found {
+                    Some(_) => self.put_over(turn, &target, &body, expires_at_ms, found),
+                    None => self.put(turn, &target, &body, expires_at_ms),
+                };
+                (reply, outcome)
             }
         };
         match outcome {
@@ -107,9 +110,21 @@ impl Shard {
         body: &Body<'_>,
         deadline: Option<u64>,
     ) -> Result<(), NoRoom> {
+        let existing = self.find(target.p, target.hash, target.key);
+        self.put_over(turn, target, body, deadline, existing)
+    }
+
+    /// The same where it is known what record the key has now.
+    fn put_over(
+        &mut self,
+        turn: &Turn<'_>,
+        target: &Target<'_>,
+        body: &Body<'_>,
+        deadline: Option<u64>,
+        existing: Option<Handle>,
+    ) -> Result<(), NoRoom> {
         let shape = self.records.shape(target.key, deadline, body);
         let content = target.content(deadline, body);
-        let existing = self.find(target.p, target.hash, target.key);
         let alive = existing.filter(|&at| !self.records.is_tombstone(at));
         if let Some(at) = alive {
             let old = self.records.expires_at(at);
