@@ -30,9 +30,11 @@ impl Bench {
         let folder = format!("henge-bench-{name}-{}", std::process::id());
         let folder = std::env::temp_dir().join(folder);
         std::fs::create_dir_all(&folder).expect("a directory");
+        let no_warmup = (!line.contains("-warmup")).then_some("-warmup=0s");
         let child = Command::new(env!("CARGO_BIN_EXE_henge"))
-            .args(["bench", "-url", url, "-json=j", "-html=h", "-warmup=0s"])
+            .args(["bench", "-url", url, "-json=j", "-html=h"])
             .args(line.split(' '))
+            .args(no_warmup)
             .current_dir(&folder)
             .env_clear()
             .stdin(Stdio::null())
@@ -171,6 +173,24 @@ fn an_open_loop_asks_exactly_as_often_as_it_was_told() {
             "{text}"
         );
     }
+}
+
+/// A backlog of the warm-up would be all that is ever sent.
+#[test]
+fn a_rate_that_is_too_high_shows_what_the_server_can_do() {
+    let address = fake(|_| Some("$1\r\nv\r\n"));
+    // No server answers one request at a time so fast.
+    let line = "-c 1 -d 500ms -warmup 300ms -rate 100000000 -read 1 -no-load";
+    let (text, json) = Bench::start("too-fast", &format!("redis://{address}"), line).results();
+    let ops = number(&json, "/all/ops");
+    assert!(ops > 0.0, "{text}");
+    // What was due in the measured time, and nothing of the warm-up.
+    let due = ops + number(&json, "/unsent");
+    assert!((due - 50_000_000.0).abs() < 0.5, "{due}: {text}");
+    assert!(
+        text.contains("\nThe rate of 100,000,000/s was not reached: "),
+        "{text}"
+    );
 }
 
 /// A closed loop would feel the stall once. Of a hundred requests that are due in a second, those of the first 100 ms wait
