@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -221,14 +222,31 @@ fn pipelines_are_answered_one_by_one() {
 
 #[test]
 fn errors_are_counted_and_do_not_end_it() {
-    let hang_up = fake(|count| (count < 5).then_some("$1\r\nv\r\n"));
-    let refuse = fake(|count| Some(["$1\r\nv\r\n", "-ERR not today\r\n"][count % 2]));
-    for (name, address, said) in [
+    /// Each of two connections asks again when it has counted what came of the last, so that all but two of so many are
+    /// counted, and among them are errors and answers.
+    const ENOUGH: usize = 30;
+    let hang_up: fn(usize) -> Option<&'static str> = |count| (count < 5).then_some("$1\r\nv\r\n");
+    let refuse: fn(usize) -> Option<&'static str> =
+        |count| Some(["$1\r\nv\r\n", "-ERR not today\r\n"][count % 2]);
+    for (name, answer, said) in [
         ("hang-up", hang_up, "closed the connection"),
         ("refuse", refuse, "not today"),
     ] {
-        let line = "-c 2 -d 200ms -read 1 -no-load";
-        let (text, json) = Bench::start(name, &format!("redis://{address}"), line).results();
+        let asked = AtomicUsize::new(0);
+        let (enough, is_enough) = mpsc::channel();
+        let address = fake(move |count| {
+            if asked.fetch_add(1, Ordering::Relaxed) == ENOUGH {
+                // The test may have given up.
+                let _ = enough.send(());
+            }
+            answer(count)
+        });
+        let line = "-c 2 -d 1h -read 1 -no-load";
+        let bench = Bench::start(name, &format!("redis://{address}"), line);
+        let waited = is_enough.recv_timeout(DEADLINE);
+        kill_process(Pid::from_child(&bench.child), Signal::INT).expect("it runs");
+        let (text, json) = bench.results();
+        assert_eq!(waited, Ok(()), "an error ended it: {text}");
         assert!(number(&json, "/all/errors") > 0.0, "{text}");
         assert!(number(&json, "/all/ops") > 1.0, "{text}");
         let first = json["first_error"].as_str().unwrap_or_default();
