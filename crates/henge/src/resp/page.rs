@@ -19,7 +19,7 @@ const HEAD: &str = "\
 
 What the Redis protocol understands, on the port that speaks HTTP as well. This page is made of the table of commands; to
 write it anew: `UPDATE_DOCS=1 cargo test -p henge --lib docs_page`. The same is answered by `COMMAND DOCS`, and by `HELP` as
-the second word of a family.
+the second word of a family. What differs from Redis is told in [redis.md](redis.md).
 
 In the syntax capital words stand as they are, `[ ]` may be left out, `< >` only holds together, `|` separates what one is
 chosen of, and `...` repeats. The permission is the class of clients that a command is for: `connection` is everybody,
