@@ -121,7 +121,7 @@ fn a_simulation_prints_a_table_or_says_what_is_wrong_with_the_trace() {
     let output = henge(&["simulate", &trace, "--capacity=5"], &[]);
     let text = String::from_utf8_lossy(&output.stderr);
     let start =
-        format!("henge: {trace}:2: found \"1,b\", expected time, key and size between commas");
+        format!("henge: {trace}:2: found \"1,b\", expected three columns, time, key and size");
     assert!(text.starts_with(&start), "{text}");
     assert_eq!(output.status.code(), Some(1));
     std::fs::remove_dir_all(&folder).expect("removed");

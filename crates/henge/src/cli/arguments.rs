@@ -310,7 +310,7 @@ knows what is to come.
 
 Traces:
   .trace     a number a line
-  .csv       time, key, size in bytes; a first line may name the columns
+  .csv       time, key, size in bytes, without quotes; a first line may name the columns, and others are refused
   .trace.xz  big-endian 32-bit integers
 The first two may be packed, with .gz behind the ending.
 

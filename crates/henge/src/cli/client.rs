@@ -1,6 +1,7 @@
 //! `henge get`, `set`, `del`, `incr`, `ttl` and `scan`: one request to a node from a shell. What was found goes to standard
-//! output as it is; the exit code is 0 if there was something, 1 if not, with a line on standard error that says why.
+//! output as it is, and why nothing was to standard error, in a line; the exit code tells an answer of "no" from a failure.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, IsTerminal, Read, Write};
@@ -12,13 +13,26 @@ use clap::builder::ValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use henge_client::{Client, Condition, Error, Lifetime, SetOptions, Target};
 
-use super::duration;
+use super::{EXIT_USAGE, duration};
 
 /// Where a node listens when nothing is said.
 pub(super) const DEFAULT_URL: &str = "http://localhost:8080";
 
 /// The most that is read from standard input: the longest string of the Redis protocol, beyond every node's limit.
 const MAX_INPUT_BYTES: u64 = 512 << 20;
+
+/// The exit code where all went well and there is nothing: no such key, or a condition that does not hold.
+const EXIT_NOTHING: u8 = 1;
+/// The exit code where it is not known what there is. A script that takes it for a miss would be wrong, so it is a code of its
+/// own; 2 is that of a wrong command line.
+const EXIT_FAILED: u8 = 3;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  there is no such key, or nothing was stored
+  2  the command line cannot be understood
+  3  it failed: no connection, an error, or no answer; a write that was not answered may have been done";
 
 /// One request, as the command line has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +50,7 @@ enum Errand {
         value: Source,
         options: SetOptions,
     },
-    Del(Vec<u8>),
+    Del(Vec<Vec<u8>>),
     Incr {
         key: Vec<u8>,
         by: i64,
@@ -54,9 +68,17 @@ enum Source {
 
 /// The grammar of the commands.
 pub(super) fn commands() -> Vec<Command> {
-    let key = || bytes("key").value_name("KEY").required(true);
+    let key = || {
+        bytes("key")
+            .value_name("KEY")
+            .required(true)
+            .help("The key: any bytes, at most 64 KiB")
+    };
     let command = |name: &'static str, about: &'static str| {
-        Command::new(name).about(about).args([url(), timeout()])
+        Command::new(name)
+            .about(about)
+            .args([url(), timeout()])
+            .after_help(EXIT_CODES)
     };
     vec![
         command("get", "Print the value of a key").arg(key()),
@@ -82,7 +104,11 @@ pub(super) fn commands() -> Vec<Command> {
                 .action(ArgAction::SetTrue)
                 .help("Only if the key is there"),
         ]),
-        command("del", "Remove a key").arg(key()),
+        command("del", "Remove keys").arg(
+            key()
+                .num_args(1..)
+                .help("The keys, which are removed one after the other"),
+        ),
         command("incr", "Add to an integer, and print the sum").args([
             key(),
             Arg::new("by")
@@ -156,7 +182,13 @@ pub(super) fn understood(word: &str, matches: &ArgMatches) -> Option<Order> {
                 options,
             }
         }
-        "del" => Errand::Del(key()),
+        "del" => Errand::Del(
+            matches
+                .get_many::<OsString>("key")
+                .unwrap_or_default()
+                .map(|key| key.clone().into_vec())
+                .collect(),
+        ),
         "incr" => Errand::Incr {
             key: key(),
             by: matches.get_one("by").copied().unwrap_or(1),
@@ -176,7 +208,7 @@ pub(super) fn understood(word: &str, matches: &ArgMatches) -> Option<Order> {
 enum Failure {
     Client(Error),
     /// Nothing went wrong, but there is nothing.
-    Nothing(&'static str),
+    Nothing(Cow<'static, str>),
     Input(io::Error),
     Output(io::Error),
 }
@@ -188,6 +220,20 @@ impl fmt::Display for Failure {
             Self::Nothing(why) => f.write_str(why),
             Self::Input(error) => write!(f, "standard input cannot be read: {error}"),
             Self::Output(error) => write!(f, "standard output cannot be written: {error}"),
+        }
+    }
+}
+
+impl Failure {
+    fn nothing(why: &'static str) -> Self {
+        Self::Nothing(why.into())
+    }
+
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Nothing(_) => EXIT_NOTHING,
+            Self::Client(Error::Target(_) | Error::Argument(_)) => EXIT_USAGE,
+            Self::Client(_) | Self::Input(_) | Self::Output(_) => EXIT_FAILED,
         }
     }
 }
@@ -215,7 +261,7 @@ pub(super) fn run(order: &Order) -> ExitCode {
         }
         Err(failure) => {
             let _ = writeln!(io::stderr(), "henge: {failure}");
-            ExitCode::FAILURE
+            ExitCode::from(failure.exit_code())
         }
     }
 }
@@ -240,7 +286,7 @@ async fn carry_out(order: &Order) -> Result<(), Failure> {
     match &order.errand {
         Errand::Get(key) => {
             let value = client.get(key).await?;
-            let value = value.ok_or(Failure::Nothing("there is no such key"))?;
+            let value = value.ok_or(Failure::nothing("there is no such key"))?;
             // A file gets exactly the value; on a terminal the prompt should not stand behind it.
             let end: &[u8] = if io::stdout().is_terminal() {
                 b"\n"
@@ -254,24 +300,35 @@ async fn carry_out(order: &Order) -> Result<(), Failure> {
                 return Ok(());
             }
             let is_nx = *options == options.condition(Condition::IfAbsent);
-            Err(Failure::Nothing(if is_nx {
+            Err(Failure::nothing(if is_nx {
                 "nothing was stored: the key is there"
             } else {
                 "nothing was stored: there is no such key"
             }))
         }
-        Errand::Del(key) => {
-            let was_there = client.del(key).await?;
-            was_there
-                .then_some(())
-                .ok_or(Failure::Nothing("there is no such key"))
+        Errand::Del(keys) => {
+            let mut missing = Vec::new();
+            for key in keys {
+                if !client.del(key).await? {
+                    let key = String::from_utf8_lossy(key);
+                    missing.push(key.escape_debug().to_string());
+                }
+            }
+            match &missing[..] {
+                [] => Ok(()),
+                [_] if keys.len() == 1 => Err(Failure::nothing("there is no such key")),
+                _ => {
+                    let why = format!("there is no such key: {}", missing.join(", "));
+                    Err(Failure::Nothing(why.into()))
+                }
+            }
         }
         Errand::Incr { key, by } => {
             let sum = client.incr(key, *by).await?.to_string();
             show(&[sum.as_bytes(), b"\n"])
         }
         Errand::Ttl(key) => match client.ttl(key).await? {
-            Lifetime::Missing => Err(Failure::Nothing("there is no such key")),
+            Lifetime::Missing => Err(Failure::nothing("there is no such key")),
             Lifetime::Unlimited => show(&[b"none\n"]),
             Lifetime::Left(left) => show(&[format!("{:.3}\n", left.as_secs_f64()).as_bytes()]),
         },
@@ -289,7 +346,7 @@ async fn carry_out(order: &Order) -> Result<(), Failure> {
             }
             found
                 .then_some(())
-                .ok_or(Failure::Nothing("no key matches the pattern"))
+                .ok_or(Failure::nothing("no key matches the pattern"))
         }
     }
 }
@@ -354,7 +411,8 @@ mod tests {
                 "set k v --xx",
                 set(b"v", SetOptions::new().condition(Condition::IfPresent)),
             ),
-            ("del k", Errand::Del(b"k".to_vec())),
+            ("del k", Errand::Del(vec![b"k".to_vec()])),
+            ("del k l", Errand::Del(vec![b"k".to_vec(), b"l".to_vec()])),
             (
                 "incr k",
                 Errand::Incr {
@@ -379,6 +437,7 @@ mod tests {
         for line in [
             "get",
             "get a b",
+            "del",
             "set k",
             "set k v --nx --xx",
             "set k v --ttl 0",

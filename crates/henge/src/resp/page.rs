@@ -19,7 +19,7 @@ const HEAD: &str = "\
 
 What the Redis protocol understands, on the port that speaks HTTP as well. This page is made of the table of commands; to
 write it anew: `UPDATE_DOCS=1 cargo test -p henge --lib docs_page`. The same is answered by `COMMAND DOCS`, and by `HELP` as
-the second word of a family.
+the second word of a family. What differs from Redis is told in [redis.md](redis.md).
 
 In the syntax capital words stand as they are, `[ ]` may be left out, `< >` only holds together, `|` separates what one is
 chosen of, and `...` repeats. The permission is the class of clients that a command is for: `connection` is everybody,
@@ -68,7 +68,7 @@ fn page() -> String {
                 page,
                 "\n### {}\n\n```text\n{}\n```\n\n{}.\n\n- complexity: {}\n- permission: {}\n- since: {}\n",
                 spec.name.to_uppercase().replace('|', " "),
-                call.trim_end(),
+                wrapped(call.trim_end()),
                 spec.summary,
                 spec.complexity,
                 permission(spec.permission),
@@ -77,6 +77,45 @@ fn page() -> String {
         }
     }
     page
+}
+
+/// A call, broken between its arguments into lines of a width that a page can show.
+fn wrapped(call: &str) -> String {
+    const WIDTH: usize = 100;
+    let mut arguments: Vec<String> = Vec::new();
+    let mut depth = 0_usize;
+    for word in call.split(' ') {
+        match arguments.last_mut() {
+            Some(argument) if depth > 0 => {
+                argument.push(' ');
+                argument.push_str(word);
+            }
+            _ => arguments.push(word.to_owned()),
+        }
+        depth += word.matches(['[', '<']).count();
+        depth = depth.saturating_sub(word.matches([']', '>']).count());
+    }
+    let (mut text, mut width) = (String::new(), 0);
+    for argument in arguments {
+        if width > 0 && width + 1 + argument.len() > WIDTH {
+            text.push_str("\n    ");
+            width = 4;
+        } else if width > 0 {
+            text.push(' ');
+            width += 1;
+        }
+        width += argument.len();
+        text.push_str(&argument);
+    }
+    text
+}
+
+#[test]
+fn long_calls_are_broken_between_their_arguments() {
+    assert_eq!(wrapped("GET key"), "GET key");
+    let long = format!("X [A {0}] [B <{0} | {0}>] c", "a".repeat(60));
+    let expected = long.replace(" [B", "\n    [B").replace("> c", ">\n    c");
+    assert_eq!(wrapped(&long), expected.replace("] c", "]\n    c"));
 }
 
 /// Whether a name alone is no command.

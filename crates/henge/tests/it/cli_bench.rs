@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -30,9 +31,11 @@ impl Bench {
         let folder = format!("henge-bench-{name}-{}", std::process::id());
         let folder = std::env::temp_dir().join(folder);
         std::fs::create_dir_all(&folder).expect("a directory");
+        let no_warmup = (!line.contains("-warmup")).then_some("-warmup=0s");
         let child = Command::new(env!("CARGO_BIN_EXE_henge"))
-            .args(["bench", "-url", url, "-json=j", "-html=h", "-warmup=0s"])
+            .args(["bench", "-url", url, "-json=j", "-html=h"])
             .args(line.split(' '))
+            .args(no_warmup)
             .current_dir(&folder)
             .env_clear()
             .stdin(Stdio::null())
@@ -173,6 +176,24 @@ fn an_open_loop_asks_exactly_as_often_as_it_was_told() {
     }
 }
 
+/// A backlog of the warm-up would be all that is ever sent.
+#[test]
+fn a_rate_that_is_too_high_shows_what_the_server_can_do() {
+    let address = fake(|_| Some("$1\r\nv\r\n"));
+    // No server answers one request at a time so fast.
+    let line = "-c 1 -d 500ms -warmup 300ms -rate 100000000 -read 1 -no-load";
+    let (text, json) = Bench::start("too-fast", &format!("redis://{address}"), line).results();
+    let ops = number(&json, "/all/ops");
+    assert!(ops > 0.0, "{text}");
+    // What was due in the measured time, and nothing of the warm-up.
+    let due = ops + number(&json, "/unsent");
+    assert!((due - 50_000_000.0).abs() < 0.5, "{due}: {text}");
+    assert!(
+        text.contains("\nThe rate of 100,000,000/s was not reached: "),
+        "{text}"
+    );
+}
+
 /// A closed loop would feel the stall once. Of a hundred requests that are due in a second, those of the first 100 ms wait
 /// at least 100 ms each for a server that stalls for 200 ms.
 #[test]
@@ -201,14 +222,31 @@ fn pipelines_are_answered_one_by_one() {
 
 #[test]
 fn errors_are_counted_and_do_not_end_it() {
-    let hang_up = fake(|count| (count < 5).then_some("$1\r\nv\r\n"));
-    let refuse = fake(|count| Some(["$1\r\nv\r\n", "-ERR not today\r\n"][count % 2]));
-    for (name, address, said) in [
+    /// Each of two connections asks again when it has counted what came of the last, so that all but two of so many are
+    /// counted, and among them are errors and answers.
+    const ENOUGH: usize = 30;
+    let hang_up: fn(usize) -> Option<&'static str> = |count| (count < 5).then_some("$1\r\nv\r\n");
+    let refuse: fn(usize) -> Option<&'static str> =
+        |count| Some(["$1\r\nv\r\n", "-ERR not today\r\n"][count % 2]);
+    for (name, answer, said) in [
         ("hang-up", hang_up, "closed the connection"),
         ("refuse", refuse, "not today"),
     ] {
-        let line = "-c 2 -d 200ms -read 1 -no-load";
-        let (text, json) = Bench::start(name, &format!("redis://{address}"), line).results();
+        let asked = AtomicUsize::new(0);
+        let (enough, is_enough) = mpsc::channel();
+        let address = fake(move |count| {
+            if asked.fetch_add(1, Ordering::Relaxed) == ENOUGH {
+                // The test may have given up.
+                let _ = enough.send(());
+            }
+            answer(count)
+        });
+        let line = "-c 2 -d 1h -read 1 -no-load";
+        let bench = Bench::start(name, &format!("redis://{address}"), line);
+        let waited = is_enough.recv_timeout(DEADLINE);
+        kill_process(Pid::from_child(&bench.child), Signal::INT).expect("it runs");
+        let (text, json) = bench.results();
+        assert_eq!(waited, Ok(()), "an error ended it: {text}");
         assert!(number(&json, "/all/errors") > 0.0, "{text}");
         assert!(number(&json, "/all/ops") > 1.0, "{text}");
         let first = json["first_error"].as_str().unwrap_or_default();

@@ -61,6 +61,16 @@ fn commands_in_a_row() {
         ("scan ?", b"", b"k\nn\n", None),
         ("del a/b?c", b"", b"", None),
         ("get a/b?c", b"", b"", Some("there is no such key")),
+        ("set l v", b"", b"", None),
+        (
+            "del x k y l",
+            b"",
+            b"",
+            Some("there is no such key: x, y\n"),
+        ),
+        ("scan", b"", b"n\n", None),
+        ("set l v", b"", b"", None),
+        ("del n l", b"", b"", None),
     ];
     for scheme in SCHEMES {
         let node = node(&[]);
@@ -74,7 +84,11 @@ fn commands_in_a_row() {
                     assert_eq!(said.lines().count(), 1, "{said}");
                 }
             }
-            let code = i32::from(complaint.is_some());
+            let code = match complaint {
+                None => 0,
+                Some(refused) if refused.starts_with("the server refused") => 3,
+                Some(_) => 1,
+            };
             assert_eq!(output.status.code(), Some(code), "{scheme}: {line}");
             // A scan has no order.
             let mut lines: Vec<&[u8]> = output.stdout.split_inclusive(|b| *b == b'\n').collect();
@@ -129,6 +143,16 @@ fn where_nobody_listens_it_says_so() {
         let said = String::from_utf8_lossy(&output.stderr);
         let expected = format!("henge: no connection to {address}: ");
         assert!(said.starts_with(&expected), "{said}");
-        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(output.status.code(), Some(3));
+    }
+}
+
+#[test]
+fn a_wrong_command_line_has_a_code_of_its_own() {
+    let node = node(&[]);
+    for line in ["get", "get k --ttl", "del"] {
+        let output = henge("http", node.local_addr(), line, b"");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
     }
 }

@@ -244,6 +244,37 @@ impl Process {
     }
 }
 
+/// Says that a test leaves something out because a tool is not there. Panics if the tool has to be there: what `.ci/run` has
+/// installed it lists in `HENGE_TESTS_NEED`, so that no check of its passes by comparing nothing.
+pub(crate) fn skipped(tool: &str, what: &str) {
+    let needed = env::var("HENGE_TESTS_NEED").unwrap_or_default();
+    assert!(
+        !lists(&needed, tool),
+        "{tool} is not there, and HENGE_TESTS_NEED lists it: {what}"
+    );
+    // Not by a macro, whose output nobody sees when a test passes.
+    let _ = writeln!(
+        std::io::stderr(),
+        "skipped: {tool} is not installed, so {what}"
+    );
+}
+
+fn lists(names: &str, name: &str) -> bool {
+    names.split_whitespace().any(|other| other == name)
+}
+
+#[test]
+fn a_tool_is_needed_by_its_whole_name() {
+    for (names, name, expected) in [
+        ("", "curl", false),
+        ("redis-cli curl", "curl", true),
+        (" curl\n", "curl", true),
+        ("redis-benchmark", "redis", false),
+    ] {
+        assert_eq!(lists(names, name), expected, "{name} in {names:?}");
+    }
+}
+
 /// The folder where `.ci/run` installs a tool, if it has.
 pub(crate) fn installed(tool: &str) -> Option<PathBuf> {
     let cache = env::var_os("XDG_CACHE_HOME")

@@ -2,7 +2,6 @@
 //! own, on a port of its own: that the commands name the default port is the only thing that is changed about them.
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -10,7 +9,7 @@ use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::client::{DEADLINE, Process};
+use crate::client::{DEADLINE, Process, skipped};
 
 const README: &str = include_str!("../../../../README.md");
 const HTTP_API: &str = include_str!("../../../../docs/http-api.md");
@@ -18,11 +17,6 @@ const HTTP_API: &str = include_str!("../../../../docs/http-api.md");
 fn is_installed(program: &str) -> bool {
     let output = Command::new(program).arg("--version").output();
     output.is_ok_and(|output| output.status.success())
-}
-
-/// Not by a macro, whose output nobody sees when a test passes.
-fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Stands for anything, on one line.
@@ -106,9 +100,7 @@ impl Bench {
     /// `.ci/run` installs it.
     fn new(page: &'static str) -> Option<Self> {
         if !is_installed("curl") {
-            say(&format!(
-                "skipped: no curl, so the commands of {page} were not run"
-            ));
+            skipped("curl", &format!("the commands of {page} were not run"));
             return None;
         }
         let name = format!(
@@ -197,10 +189,8 @@ impl Bench {
         let is_of_redis = |example: &&Example<'_>| example.command.starts_with("redis-cli ");
         let has_redis = is_installed("redis-cli");
         if !has_redis && examples.iter().any(|example| is_of_redis(&example)) {
-            say(&format!(
-                "skipped: no redis-cli, so its commands in {} were not run",
-                self.page
-            ));
+            let what = format!("its commands in {} were not run", self.page);
+            skipped("redis-cli", &what);
         }
         let wrong: Vec<String> = examples
             .iter()

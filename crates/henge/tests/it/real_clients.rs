@@ -15,20 +15,14 @@ use std::{env, thread};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::client::{DEADLINE, Process, installed};
+use crate::client::{DEADLINE, Process, installed, skipped};
 
 /// A node, started for one client.
 fn start() -> Process {
     Process::start(Process::command(&[]))
 }
 
-fn skipped(client: &str) {
-    // Not by a macro, whose output nobody sees when a test passes.
-    let _ = writeln!(
-        std::io::stderr(),
-        "skipped: {client} is not installed, so nothing was tried with it"
-    );
-}
+const NOTHING_TRIED: &str = "nothing was tried with it";
 
 /// Runs a command to its end.
 fn run(command: &mut Command, input: &[u8]) -> Output {
@@ -89,6 +83,14 @@ fn module_paths(variable: &str, tool: &str, below: &str) -> Vec<Option<OsString>
     paths
 }
 
+/// A skip of a client in a script language; what `.ci/run` has installed must be of use.
+fn not_found(tool: &str) {
+    if let Some(folder) = installed(tool) {
+        panic!("{} is there and cannot be imported", folder.display());
+    }
+    skipped(tool, NOTHING_TRIED);
+}
+
 #[test]
 fn redis_py() {
     for path in module_paths("PYTHONPATH", "redis-py", "") {
@@ -103,7 +105,7 @@ fn redis_py() {
             return run_script(python(), "redis_py.py");
         }
     }
-    skipped("redis-py");
+    not_found("redis-py");
 }
 
 #[test]
@@ -118,14 +120,14 @@ fn ioredis() {
             return run_script(node(), "ioredis.js");
         }
     }
-    skipped("ioredis");
+    not_found("ioredis");
 }
 
 /// A program of the package redis-tools, if it is there, pointed at a node.
 fn tool(name: &str) -> Option<impl Fn(SocketAddr) -> Command> {
     let program = PathBuf::from(name);
     if !is_there(Command::new(&program).arg("--version")) {
-        skipped(name);
+        skipped(name, NOTHING_TRIED);
         return None;
     }
     Some(move |address: SocketAddr| {

@@ -126,8 +126,7 @@ impl Report<'_> {
     /// Answers a second over the time of the run.
     fn throughput_plot(&self) -> String {
         let interval = self.tally.interval.as_secs_f64();
-        // The last interval may not be over; as a whole one it would look like a collapse.
-        let whole = (self.measured.as_nanos() / self.tally.interval.as_nanos()) as usize;
+        let whole = self.whole_intervals();
         let rates = |class: &Class| -> Vec<f64> {
             let course = class.course.iter().take(whole);
             course.map(|count| *count as f64 / interval).collect()

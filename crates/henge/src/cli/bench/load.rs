@@ -240,43 +240,55 @@ impl Lane {
     }
 
     async fn run(&mut self, times: Times) {
+        let Some(rate) = self.plan.options.rate else {
+            return self.run_closed(times).await;
+        };
+        // A schedule for each part: what the warm-up could not send would otherwise be all that is sent while it is measured.
+        self.run_open(rate, times.start, times.measured, times)
+            .await;
+        let unsent = self.run_open(rate, times.measured, times.end, times).await;
+        self.tally.borrow_mut().unsent += unsent;
+    }
+
+    /// Sends the next when the last is answered, to the end.
+    async fn run_closed(&mut self, times: Times) {
+        let pipeline = self.plan.options.pipeline;
+        let mut batch = Vec::with_capacity(pipeline);
+        loop {
+            let now = Instant::now();
+            if now >= times.end {
+                return;
+            }
+            batch.clear();
+            batch.extend((0..pipeline).map(|_| self.due(now)));
+            self.send(&batch, times).await;
+        }
+    }
+
+    /// Sends by the clock what is due in a part of the time. How much of it could not be sent before its end.
+    async fn run_open(&mut self, rate: u64, start: Instant, end: Instant, times: Times) -> u64 {
         let options = &self.plan.options;
         let pipeline = options.pipeline;
-        let schedule = options.rate.map(|rate| Schedule {
-            start: times.start,
+        let schedule = Schedule {
+            start,
             rate,
             lanes: options.connections as u64,
             lane: self.number,
-        });
+        };
+        let count = schedule.count_before(end);
         let mut next = 0;
         let mut batch = Vec::with_capacity(pipeline);
-        loop {
-            batch.clear();
+        while next < count && Instant::now() < end {
+            until(schedule.at(next)).await;
             let now = Instant::now();
-            if now >= times.end {
-                break;
-            }
-            match &schedule {
-                None => batch.extend((0..pipeline).map(|_| self.due(now))),
-                Some(schedule) => {
-                    let due = schedule.at(next);
-                    if due >= times.end {
-                        return;
-                    }
-                    until(due).await;
-                    let now = Instant::now();
-                    while batch.len() < pipeline && schedule.at(next) <= now.min(times.end) {
-                        batch.push(self.due(schedule.at(next)));
-                        next += 1;
-                    }
-                }
+            batch.clear();
+            while batch.len() < pipeline && next < count && schedule.at(next) <= now {
+                batch.push(self.due(schedule.at(next)));
+                next += 1;
             }
             self.send(&batch, times).await;
         }
-        if let Some(schedule) = schedule {
-            let unsent = schedule.count_before(times.end).saturating_sub(next);
-            self.tally.borrow_mut().unsent += unsent;
-        }
+        count - next
     }
 
     fn due(&mut self, at: Instant) -> Due {

@@ -150,10 +150,12 @@ impl Conductor<'_> {
             .map_err(|error| format!("the runtime does not start: {error}"))?;
         let began_to_measure = runtime.block_on(async {
             tokio::select! {
-                measured = self.prepare_and_run(preparations) => measured,
+                // First the signal: from the first request on, it ends the run and not the process.
+                biased;
                 interrupted = tokio::signal::ctrl_c() => {
                     interrupted.map(|()| None).map_err(|error| format!("no signal can be awaited: {error}"))
                 }
+                measured = self.prepare_and_run(preparations) => measured,
             }
         });
         self.bar.finish_and_clear();

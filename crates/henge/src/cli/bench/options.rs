@@ -112,7 +112,7 @@ What it wrote stays. Ctrl-C ends it with the results so far.
 
 Without --rate each connection sends its next request when the last is answered. A server that stalls is then asked less, and
 the stall is seen by few requests. With --rate requests are due at fixed times, and their latency counts from then.
-It keeps a core busy to be on time.";
+What is due in the warm-up and cannot be sent in it is dropped. It keeps a core busy to be on time.";
 
 fn part(text: &str) -> Result<f64, String> {
     let part = text.parse().ok().filter(|part| (0.0..=1.0).contains(part));

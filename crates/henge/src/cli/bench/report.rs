@@ -41,6 +41,12 @@ impl Report<'_> {
         class.answered() as f64 / self.measured.as_secs_f64().max(f64::MIN_POSITIVE)
     }
 
+    /// How many intervals of the course were measured to their end. What comes behind is left out: as a whole interval it
+    /// would look like a collapse.
+    pub(super) fn whole_intervals(&self) -> usize {
+        (self.measured.as_nanos() / self.tally.interval.as_nanos()) as usize
+    }
+
     /// The part of the reads that found something; none if nothing was read.
     pub(super) fn hit_ratio(&self) -> Option<f64> {
         let reads = &self.tally.reads;
@@ -93,8 +99,10 @@ impl Report<'_> {
             remarks.push(format!("The first error: {error}"));
         }
         if self.tally.unsent > 0 {
+            let rate = self.options.rate.unwrap_or_default();
             remarks.push(format!(
-                "{} requests were due and never sent: the rate was more than the server or this machine could do.",
+                "The rate of {}/s was not reached: {} requests were due and never sent, more than the server or this machine could do.",
+                grouped(rate as f64),
                 grouped(self.tally.unsent as f64)
             ));
         }
@@ -146,7 +154,7 @@ impl Report<'_> {
                 "errors": class.errors,
                 "ops_per_second": self.rate(class),
                 "latency_us": latencies,
-                "course": class.course,
+                "course": class.course.iter().take(self.whole_intervals()).collect::<Vec<_>>(),
             })
         };
         let [(_, reads), (_, writes), (_, all)] = self.classes();
@@ -215,7 +223,7 @@ pub(super) mod tests {
 
     /// Findings of a run of ten seconds: a thousand reads of 1 to 1000 µs, nine in ten a hit, and a hundred writes of 10 ms.
     pub(in crate::cli::bench) fn findings() -> (Options, Tally) {
-        let options = options("-d 10s").expect("good options");
+        let options = options("-d 10s --rate 500").expect("good options");
         let mut tally = Tally::new(options.duration);
         for i in 1..=1000 {
             let at = Duration::from_millis(i * 10);
@@ -236,10 +244,10 @@ pub(super) mod tests {
         let report = Report {
             options: &options,
             tally: &tally,
-            measured: Duration::from_secs(5),
+            measured: Duration::from_millis(5003),
         };
         let expected = "\
-http://localhost:8080, 50 connections, 1 thread, 10000 keys of 500 bytes, uniform, 80% reads, closed loop, 5.00 s
+http://localhost:8080, 50 connections, 1 thread, 10000 keys of 500 bytes, uniform, 80% reads, open loop at 500/s, 5.00 s
 
                     reads         writes            all
 ops                 1,000            100          1,100
@@ -255,7 +263,7 @@ max               1.00 ms        10.0 ms        10.0 ms
 
 The first error: no <answer>
 
-1,234 requests were due and never sent: the rate was more than the server or this machine could do.
+The rate of 500/s was not reached: 1,234 requests were due and never sent, more than the server or this machine could do.
 
 Ended after 5.00 s of 10.0 s.
 ";
@@ -264,7 +272,7 @@ Ended after 5.00 s of 10.0 s.
         assert_eq!(json["reads"]["ops"], 1000);
         assert_eq!(json["all"]["errors"], 2);
         assert_eq!(json["hit_ratio"], 0.9);
-        assert_eq!(json["options"]["rate"], Value::Null);
+        assert_eq!(json["options"]["rate"], 500);
         let p99 = json["writes"]["latency_us"]["p99"].as_f64();
         assert!(
             p99.is_some_and(|us| (us - 10_000.0).abs() < 20.0),
@@ -272,7 +280,11 @@ Ended after 5.00 s of 10.0 s.
         );
         let course = json["reads"]["course"].as_array().expect("a list");
         let sum: u64 = course.iter().filter_map(Value::as_u64).sum();
-        assert_eq!(sum, 1000);
+        assert_eq!(
+            (course.len(), sum),
+            (50, 499),
+            "what was measured to its end"
+        );
     }
 
     #[test]

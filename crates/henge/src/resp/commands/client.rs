@@ -15,6 +15,24 @@ use crate::resp::pause::Paused;
 use crate::resp::session::Replies;
 use crate::resp::table::{COMMANDS as ALL, Group, Keys, Permission, Run, Spec, flag};
 
+/// What `LIST` and `KILL` choose clients by, behind what else the syntax has.
+macro_rules! filters {
+    ($before:literal) => {
+        concat!(
+            $before,
+            "[ID client-id [client-id ...]] [TYPE <NORMAL | PRIMARY | MASTER | REPLICA | SLAVE | PUBSUB>] ",
+            "[USER username] [ADDR ip:port] [LADDR ip:port] [SKIPME <YES | NO>] [MAXAGE seconds] ",
+            "[NAME client-name] [IDLE seconds] [FLAGS flags] [LIB-NAME library-name] ",
+            "[LIB-VER library-version] [DB database] [CAPA capabilities] [IP ip] ",
+            "[NOT-ID client-id [client-id ...]] ",
+            "[NOT-TYPE <NORMAL | PRIMARY | MASTER | REPLICA | SLAVE | PUBSUB>] [NOT-USER username] ",
+            "[NOT-ADDR ip:port] [NOT-LADDR ip:port] [NOT-NAME client-name] [NOT-FLAGS flags] ",
+            "[NOT-LIB-NAME library-name] [NOT-LIB-VER library-version] [NOT-DB database] ",
+            "[NOT-CAPA capabilities] [NOT-IP ip]"
+        )
+    };
+}
+
 /// From so many clients on, listing them is not for the data thread: a line takes about a microsecond.
 const LISTED_AT_ONCE: usize = 128;
 
@@ -61,7 +79,7 @@ const FAMILY: &[Spec] = &[
     },
     Spec {
         name: "client|list",
-        syntax: "[ID client-id [client-id ...]] [TYPE <NORMAL | PRIMARY | MASTER | REPLICA | SLAVE | PUBSUB>] [USER username] [ADDR ip:port] [LADDR ip:port] [SKIPME <YES | NO>] [MAXAGE seconds] [NAME client-name] [IDLE seconds] [FLAGS flags] [LIB-NAME library-name] [LIB-VER library-version] [DB database] [CAPA capabilities] [IP ip] [NOT-ID client-id [client-id ...]] [NOT-TYPE <NORMAL | PRIMARY | MASTER | REPLICA | SLAVE | PUBSUB>] [NOT-USER username] [NOT-ADDR ip:port] [NOT-LADDR ip:port] [NOT-NAME client-name] [NOT-FLAGS flags] [NOT-LIB-NAME library-name] [NOT-LIB-VER library-version] [NOT-DB database] [NOT-CAPA capabilities] [NOT-IP ip]",
+        syntax: filters!(""),
         arity: -2,
         flags: flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE,
         keys: Keys::NONE,
@@ -74,7 +92,7 @@ const FAMILY: &[Spec] = &[
     },
     Spec {
         name: "client|kill",
-        syntax: "ip:port | [ID client-id [client-id ...]] [TYPE <NORMAL | PRIMARY | MASTER | REPLICA | SLAVE | PUBSUB>] [USER username] [ADDR ip:port] [LADDR ip:port] [SKIPME <YES | NO>] [MAXAGE seconds] [NAME client-name] [IDLE seconds] [FLAGS flags] [LIB-NAME library-name] [LIB-VER library-version] [DB database] [CAPA capabilities] [IP ip] [NOT-ID client-id [client-id ...]] [NOT-TYPE <NORMAL | PRIMARY | MASTER | REPLICA | SLAVE | PUBSUB>] [NOT-USER username] [NOT-ADDR ip:port] [NOT-LADDR ip:port] [NOT-NAME client-name] [NOT-FLAGS flags] [NOT-LIB-NAME library-name] [NOT-LIB-VER library-version] [NOT-DB database] [NOT-CAPA capabilities] [NOT-IP ip]",
+        syntax: filters!("ip:port | "),
         arity: -3,
         flags: flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE,
         keys: Keys::NONE,
