@@ -11,6 +11,7 @@ use henge_wire::resp::request::{Arguments, integer};
 use henge_wire::resp::writer::{Output, Writer};
 use henge_wire::{Command, DataType, Item, Operation, Refusal, Reply};
 
+use super::counted::{Counted, counted};
 use super::session::Session;
 use super::table::Spec;
 use crate::cache::{Cache, Location};
@@ -54,6 +55,10 @@ impl ErrorReply {
         Self::fixed("ERR string exceeds maximum allowed size (proto-max-bulk-len)");
     pub(crate) const REPLY_TOO_LONG: Self = Self::fixed(
         "ERR the reply would hold more than limits.max_inflight_bytes leaves; ask for less at a time",
+    );
+
+    pub(crate) const IN_FLIGHT: Self = Self::fixed(
+        "OOM requests and replies hold limits.max_inflight_bytes; there is no room to work on this one",
     );
 
     pub(crate) const fn fixed(line: &'static str) -> Self {
@@ -195,20 +200,24 @@ impl<'a> Call<'a> {
     /// Answers by a future, at once if it need not wait.
     pub(crate) fn eventually(
         &mut self,
-        write: impl AsyncFnOnce(&mut Writer<'_>) -> Result<(), ErrorReply> + 'static,
+        write: impl AsyncFnOnce(&mut Counted<'_>) -> Result<(), ErrorReply> + 'static,
+    ) -> Result<Flow, ErrorReply> {
+        self.eventually_with(0, write)
+    }
+
+    /// The same, where the future keeps so many bytes of the request. What is stored as it came need not be counted: the
+    /// cache charges it.
+    pub(crate) fn eventually_with(
+        &mut self,
+        copied: usize,
+        write: impl AsyncFnOnce(&mut Counted<'_>) -> Result<(), ErrorReply> + 'static,
     ) -> Result<Flow, ErrorReply> {
         let protocol = self.out.protocol();
-        let budget = self.local.shared.in_flight.left();
-        let mut future = Box::pin(async move {
-            let mut out = Output::default();
-            out.set_budget(budget);
-            let written = write(&mut Writer::new(&mut out, protocol)).await;
-            match written {
-                Ok(()) if out.is_over_budget() => Err(ErrorReply::REPLY_TOO_LONG),
-                Ok(()) => Ok(out),
-                Err(error) => Err(error),
-            }
-        });
+        let local = Rc::clone(self.local);
+        let mut future =
+            Box::pin(
+                async move { counted(&local.shared.in_flight, protocol, copied, write).await },
+            );
         match future
             .as_mut()
             .poll(&mut Context::from_waker(Waker::noop()))

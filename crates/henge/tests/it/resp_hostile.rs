@@ -289,6 +289,40 @@ fn requests_beyond_the_bytes_in_flight() {
     connection.expect("+OK\r\n");
 }
 
+/// What a command keeps of its request while it works counts beside the request itself.
+#[test]
+fn copies_beyond_the_bytes_in_flight() {
+    let node = node(&[
+        ("limits.max_inflight_bytes", "2MiB"),
+        ("limits.max_body_bytes", "2MiB"),
+        ("limits.max_value_bytes", "1MiB"),
+        ("compression.algorithm", "none"),
+    ]);
+    let value = "v".repeat(700_000);
+    let refused = "-OOM requests and replies hold limits.max_inflight_bytes; there is no room to work on this one\r\n";
+    let half = "v".repeat(400_000);
+    for (words, reply) in [
+        (&["SET", "k", &value][..], "+OK\r\n"),
+        (&["MSET", "a", &half, "b", &half], "+OK\r\n"),
+        (&["MSET", "a", &value, "b", &value], refused),
+        (&["MSETNX", "{c}a", &half, "{c}b", &half], refused),
+        (&["SETRANGE", "k", "300000", &value], refused),
+        (&["SETRANGE", "k", "0", "abc"], ":700000\r\n"),
+        (&["APPEND", "none", &value], refused),
+        (&["EXISTS", "{c}a", "{c}b", "none"], ":0\r\n"),
+    ] {
+        let mut connection = Connection::open(node.local_addr());
+        connection.send(format!("*{}\r\n", words.len()).as_bytes());
+        for word in words {
+            connection.send(format!("${}\r\n{word}\r\n", word.len()).as_bytes());
+        }
+        connection.expect(reply);
+        // What it held is given back before it is closed.
+        connection.0.shutdown(Shutdown::Write).expect("a socket");
+        assert_eq!(connection.rest(), "", "{}", words[0]);
+    }
+}
+
 /// When `CLIENT KILL` has answered, nothing more of that client is run.
 #[test]
 fn a_killed_client_is_not_served() {

@@ -88,7 +88,7 @@ fn mget(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
 fn mget_in_steps(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     let (store, look) = (Store::of(call), call.look());
     let keys = Words::copy(call.words.from(1));
-    call.eventually(async move |out| {
+    call.eventually_with(keys.size_bytes(), async move |out| {
         let mut pace = Pace::default();
         out.array(keys.len());
         for key in keys.iter() {
@@ -98,10 +98,7 @@ fn mget_in_steps(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
                 Some(found) => out.bulk_shared(found.value),
                 None => out.null(),
             }
-            if out.output().is_over_budget() {
-                // The reply is refused as a whole.
-                return Ok(());
-            }
+            out.account()?;
             pace.key(len).await;
         }
         Ok(())
@@ -154,7 +151,7 @@ fn pairs(call: &Call<'_>) -> Result<usize, ErrorReply> {
 fn mset_in_steps(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     let store = Store::of(call);
     let words = Words::copy(call.words.from(1));
-    call.eventually(async move |out| {
+    call.eventually_with(words.size_bytes(), async move |out| {
         let mut pace = Pace::default();
         for pair in 0..words.len() / 2 {
             let (key, value) = (words.word(2 * pair), words.word(2 * pair + 1));
@@ -175,10 +172,13 @@ fn msetnx(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     one_slot(call, call.words.from(1).step_by(2))?;
     let store = Store::of(call);
     let words = Words::copy(call.words.from(1));
-    call.eventually(async move |out| {
+    call.eventually_with(words.size_bytes(), async move |out| {
         let mut pace = Pace::default();
         let mut values = Vec::with_capacity(words.len() / 2);
+        let mut values_bytes = 0;
         for value in words.iter().skip(1).step_by(2) {
+            values_bytes += value.len();
+            out.account_with(values_bytes)?;
             let value = Bytes::copy_from_slice(value);
             pace.key(value.len()).await;
             values.push(encode(&store.local, value, false).await?);

@@ -53,6 +53,11 @@ impl Words {
         self.ends.len()
     }
 
+    /// The memory that they take.
+    pub(super) fn size_bytes(&self) -> usize {
+        self.bytes.capacity() + self.ends.capacity() * size_of::<usize>()
+    }
+
     /// The word at a place that there is.
     pub(super) fn word(&self, index: usize) -> &[u8] {
         let start = index
