@@ -12,7 +12,7 @@ mod value;
 mod version;
 
 pub use command::{Command, Expiry, Item, Match, Operation, Precondition, Refusal, Reply};
-pub use glob::{Glob, Search};
+pub use glob::{Glob, MAX_PATTERN_BYTES, Search};
 pub use long_double::LongDouble;
 pub use mutation::{Effect, Mutation};
 pub use slot::{PARTITIONS, Partition, SLOTS, Slot};

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 
 use henge_wire::resp::request::{Arguments, integer};
 use henge_wire::resp::writer::{Output, Writer};
-use henge_wire::{Command, DataType, Item, Operation, Refusal, Reply};
+use henge_wire::{Command, DataType, Glob, Item, MAX_PATTERN_BYTES, Operation, Refusal, Reply};
 
 use super::counted::{Counted, counted};
 use super::session::Session;
@@ -57,6 +57,8 @@ impl ErrorReply {
         "ERR the reply would hold more than limits.max_inflight_bytes leaves; ask for less at a time",
     );
 
+    /// Four times the longest key, see [`MAX_PATTERN_BYTES`].
+    pub(crate) const PATTERN_TOO_LONG: Self = Self::fixed("ERR a pattern has at most 262144 bytes");
     pub(crate) const IN_FLIGHT: Self = Self::fixed(
         "OOM requests and replies hold limits.max_inflight_bytes; there is no room to work on this one",
     );
@@ -118,6 +120,20 @@ pub(crate) fn string(reply: Reply<'_>) -> Result<Option<Item<'_>>, ErrorReply> {
         },
         _ => Ok(None),
     }
+}
+
+/// A pattern that a client gave.
+pub(crate) fn glob(pattern: &[u8]) -> Result<Glob, ErrorReply> {
+    check_pattern(pattern)?;
+    Ok(Glob::new(pattern))
+}
+
+/// Refuses a pattern that is longer than any that is worth parsing.
+pub(crate) fn check_pattern(pattern: &[u8]) -> Result<(), ErrorReply> {
+    if pattern.len() > MAX_PATTERN_BYTES {
+        return Err(ErrorReply::PATTERN_TOO_LONG);
+    }
+    Ok(())
 }
 
 /// See the head of the file.

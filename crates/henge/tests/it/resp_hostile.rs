@@ -323,6 +323,33 @@ fn copies_beyond_the_bytes_in_flight() {
     }
 }
 
+/// Parsing a pattern holds its thread, so one that no key could need is not parsed.
+#[test]
+fn patterns_beyond_the_longest() {
+    let node = node(&[]);
+    let longest = "*".repeat(262_144);
+    let longer = "*".repeat(262_145);
+    for (words, reply) in [
+        (&["KEYS"][..], "*0\r\n"),
+        (&["SCAN", "0", "MATCH"], "*2\r\n$1\r\n0\r\n*0\r\n"),
+        (&["CONFIG", "GET", "x"], "*"),
+        (&["COMMAND", "LIST", "FILTERBY", "PATTERN"], "*"),
+    ] {
+        for (pattern, reply) in [
+            (&longer, "-ERR a pattern has at most 262144 bytes\r\n"),
+            (&longest, reply),
+        ] {
+            // Not all of a reply is read.
+            let mut connection = Connection::open(node.local_addr());
+            connection.send(format!("*{}\r\n", words.len() + 1).as_bytes());
+            for word in words.iter().chain([&pattern.as_str()]) {
+                connection.send(format!("${}\r\n{word}\r\n", word.len()).as_bytes());
+            }
+            connection.expect(reply);
+        }
+    }
+}
+
 /// When `CLIENT KILL` has answered, nothing more of that client is run.
 #[test]
 fn a_killed_client_is_not_served() {

@@ -10,7 +10,7 @@ use henge_wire::resp::request::integer;
 use super::aside::aside;
 use crate::admin::{Admin, AlterError};
 use crate::config::{Config, Literal, SETTINGS, Setting};
-use crate::resp::call::{Call, ErrorReply, Flow};
+use crate::resp::call::{Call, ErrorReply, Flow, check_pattern};
 use crate::resp::connection::KEEPALIVE;
 use crate::resp::statistics::Statistics;
 use crate::resp::table::{Group, Keys, Permission, Run, Spec, flag};
@@ -357,6 +357,8 @@ fn value(setting: &Setting, config: &Config) -> String {
 }
 
 fn get(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
+    // They are parsed where they are looked for, as many are not for the data thread.
+    call.words.from(2).try_for_each(check_pattern)?;
     let patterns: Vec<Vec<u8>> = call.words.from(2).map(<[u8]>::to_vec).collect();
     let admin = Arc::clone(&call.local.admin);
     let few = patterns.len() <= PATTERNS_AT_ONCE;
