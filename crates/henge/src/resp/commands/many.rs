@@ -3,7 +3,8 @@
 
 use bytes::Bytes;
 use henge_wire::{
-    Condition, Effect, Expiry, Guard, Operation, Outcome, Precondition, Slot, Transaction, Value,
+    Condition, Effect, Expiry, Guard, MAX_TRANSACTION_KEYS, Operation, Outcome, Precondition, Slot,
+    Transaction, Value,
 };
 
 use super::steps::{Pace, STEP_BYTES, Words};
@@ -56,7 +57,7 @@ pub(in crate::resp) const COMMANDS: &[Spec] = &[
 ];
 
 /// With more keys than this a command goes in steps from the beginning: some 200 us of work.
-const INLINE_KEYS: usize = 1_000;
+pub(super) const INLINE_KEYS: usize = 1_000;
 
 fn mget(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     let count = call.words.len() - 1;
@@ -212,10 +213,15 @@ pub(super) fn one_slot<'a>(
     call: &Call<'_>,
     mut keys: impl ExactSizeIterator<Item = &'a [u8]>,
 ) -> Result<(), ErrorReply> {
-    let most = call.local.shared.limits().max_batch_items;
-    if keys.len() > most {
+    let limit = call.local.shared.limits().max_batch_items;
+    if keys.len() > limit.min(MAX_TRANSACTION_KEYS) {
+        let (most, setting) = if limit < MAX_TRANSACTION_KEYS {
+            (limit, " (limits.max_batch_items)")
+        } else {
+            (MAX_TRANSACTION_KEYS, "")
+        };
         return Err(ErrorReply::new(format!(
-            "ERR '{}' takes at most {most} keys at once (limits.max_batch_items)",
+            "ERR '{}' takes at most {most} keys at once{setting}",
             call.spec.name
         )));
     }
