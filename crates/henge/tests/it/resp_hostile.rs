@@ -350,6 +350,67 @@ fn patterns_beyond_the_longest() {
     }
 }
 
+/// Names are kept and shown often, and errors are written to logs: neither is as long as a client likes.
+#[test]
+fn long_words_are_not_kept_or_repeated() {
+    let node = node(&[]);
+    let mut connection = Connection::open(node.local_addr());
+    let long = "z".repeat(1_025);
+    let name = &long[1..];
+    let shown = &long[..128];
+    let too_long = "-ERR what a client is called has at most 1024 bytes".to_owned();
+    for (words, reply) in [
+        (&["CLIENT", "SETNAME", name][..], "+OK".to_owned()),
+        (&["CLIENT", "SETNAME", &long], too_long.clone()),
+        (&["CLIENT", "SETINFO", "LIB-NAME", &long], too_long.clone()),
+        (&["CLIENT", "SETINFO", "LIB-VER", &long], too_long.clone()),
+        (&["HELLO", "2", "SETNAME", &long], too_long),
+        (&["CLIENT", "GETNAME"], format!("$1024\r\n{name}")),
+        (
+            &["EXPIRE", "k", "1", &long],
+            format!("-ERR Unsupported option {shown}"),
+        ),
+        (
+            &["SCAN", "0", "TYPE", &long],
+            format!("-ERR unknown type name '{shown}'"),
+        ),
+        (
+            &["CLIENT", "SETINFO", &long, "x"],
+            format!("-ERR Unrecognized option '{shown}'"),
+        ),
+        (
+            &["CLIENT", "LIST", "USER", &long],
+            format!("-ERR No such user '{shown}'"),
+        ),
+        (
+            &["CLIENT", "LIST", "TYPE", &long],
+            format!("-ERR Unknown client type '{shown}'"),
+        ),
+        (
+            &["CLIENT", "LIST", "FLAGS", &long],
+            format!("-ERR Unknown flags found in the provided filter: {shown}"),
+        ),
+        (
+            &["LATENCY", "GRAPH", &long],
+            format!("-ERR No samples available for event '{shown}'"),
+        ),
+        (
+            &["HELLO", "2", &long],
+            format!("-ERR Syntax error in HELLO option '{shown}'"),
+        ),
+        (
+            &["CONFIG", "SET", &long, "x"],
+            format!("-ERR Unknown option or number of arguments for CONFIG SET - '{shown}'"),
+        ),
+    ] {
+        connection.send(format!("*{}\r\n", words.len()).as_bytes());
+        for word in words {
+            connection.send(format!("${}\r\n{word}\r\n", word.len()).as_bytes());
+        }
+        connection.expect(&(reply + "\r\n"));
+    }
+}
+
 /// When `CLIENT KILL` has answered, nothing more of that client is run.
 #[test]
 fn a_killed_client_is_not_served() {

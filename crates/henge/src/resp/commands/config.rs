@@ -12,6 +12,7 @@ use crate::admin::{Admin, AlterError};
 use crate::config::{Config, Literal, SETTINGS, Setting};
 use crate::resp::call::{Call, ErrorReply, Flow, check_pattern};
 use crate::resp::connection::KEEPALIVE;
+use crate::resp::pipeline::shown;
 use crate::resp::statistics::Statistics;
 use crate::resp::table::{Group, Keys, Permission, Run, Spec, flag};
 use crate::resp::{Server, help, slowlog};
@@ -430,7 +431,8 @@ fn set(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
         };
         let Some(target) = Target::find(given) else {
             return Err(ErrorReply::new(format!(
-                "ERR Unknown option or number of arguments for CONFIG SET - '{given}'"
+                "ERR Unknown option or number of arguments for CONFIG SET - '{}'",
+                shown(given.as_bytes())
             )));
         };
         // There are some sixty names, so what is longer repeats one.
@@ -465,7 +467,12 @@ fn set(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     })
 }
 
+/// The most that is said of why a value is none, as that may repeat the value.
+const WHY_BYTES: usize = 1_024;
+
 fn failed(given: &str, why: &str) -> ErrorReply {
+    let given = shown(given.as_bytes());
+    let why = &why[..why.floor_char_boundary(WHY_BYTES)];
     ErrorReply::new(format!(
         "ERR CONFIG SET failed (possibly related to argument '{given}') - {why}"
     ))

@@ -11,6 +11,7 @@ use crate::cache::ScanCursor;
 use crate::net::data_thread::Local;
 use crate::net::inflight::Hold;
 use crate::resp::call::{Call, ErrorReply, Flow, glob};
+use crate::resp::pipeline::shown;
 use crate::resp::table::{Group, Keys, Permission, Run, Spec, flag};
 
 pub(in crate::resp) const COMMANDS: &[Spec] = &[
@@ -73,7 +74,7 @@ fn scan(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
             pattern = Some(glob(call.word(index + 1))?);
         } else if call.is(index, "type") && has_value {
             let Some(known) = TYPES.iter().position(|name| call.is(index + 1, name)) else {
-                let name = String::from_utf8_lossy(call.word(index + 1));
+                let name = shown(call.word(index + 1));
                 let error = format!("ERR unknown type name '{name}'");
                 return Err(ErrorReply::new(error));
             };
