@@ -310,6 +310,9 @@ fn copies_beyond_the_bytes_in_flight() {
         (&["SETRANGE", "k", "0", "abc"], ":700000\r\n"),
         (&["APPEND", "none", &value], refused),
         (&["EXISTS", "{c}a", "{c}b", "none"], ":0\r\n"),
+        (&[&["EXISTS"][..], &vec!["a"; 1_500]].concat(), ":1500\r\n"),
+        (&[&["EXISTS"][..], &vec!["a"; 150_000]].concat(), refused),
+        (&[&["UNLINK"][..], &vec!["a"; 1_500]].concat(), ":1\r\n"),
     ] {
         let mut connection = Connection::open(node.local_addr());
         connection.send(format!("*{}\r\n", words.len()).as_bytes());
