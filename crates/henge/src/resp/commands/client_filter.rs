@@ -2,6 +2,7 @@
 //! must not be. A client passes if all that was given holds of it.
 
 use std::collections::BTreeSet;
+use std::mem::discriminant;
 
 use henge_wire::resp::request::integer;
 
@@ -94,11 +95,14 @@ impl Filter {
                 }
                 (_, name) => {
                     let condition = Condition::parse(name, value, negated.is_some())?;
-                    if negated.is_some() {
-                        filter.unwanted.push(condition);
+                    let conditions = if negated.is_some() {
+                        &mut filter.unwanted
                     } else {
-                        filter.wanted.push(condition);
-                    }
+                        &mut filter.wanted
+                    };
+                    // Of an option that is given twice the last counts, as in Redis.
+                    conditions.retain(|other| discriminant(other) != discriminant(&condition));
+                    conditions.push(condition);
                 }
             }
             at += 2;
