@@ -1,5 +1,6 @@
 //! Requests and answers as both protocols mean them. How they look on the wire is told beside each protocol.
 
+use henge_wire::MAX_PATTERN_BYTES;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -163,6 +164,9 @@ impl Request<'_> {
             Self::Scan { count, .. } if !(1..=1000).contains(count) => {
                 return Err(Error::Argument("a page of a scan has from 1 to 1000 keys"));
             }
+            Self::Scan { pattern, .. } if pattern.len() > MAX_PATTERN_BYTES => {
+                return Err(Error::Argument("a pattern has at most 262144 bytes"));
+            }
             _ => None,
         };
         match ttl.map(milliseconds) {
@@ -213,6 +217,14 @@ mod tests {
                 count,
             };
             assert_eq!(scan.check().is_ok(), good, "{count}");
+        }
+        for (len, good) in [(MAX_PATTERN_BYTES, true), (MAX_PATTERN_BYTES + 1, false)] {
+            let scan = Request::Scan {
+                cursor: "0",
+                pattern: &vec![b'*'; len],
+                count: 1,
+            };
+            assert_eq!(scan.check().is_ok(), good, "{len}");
         }
     }
 }

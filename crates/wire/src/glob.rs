@@ -8,6 +8,10 @@ use crate::MAX_KEY_BYTES;
 /// pattern costs, whatever its length.
 const MAX_TEXT_BYTES: usize = MAX_KEY_BYTES;
 
+/// The longest pattern that is worth parsing: with every byte of the longest key in a class, as in `[kK][eE][yY]`, one has
+/// four times its bytes. Whoever takes patterns from outside refuses longer ones, as parsing is not done in steps.
+pub const MAX_PATTERN_BYTES: usize = 4 * MAX_KEY_BYTES;
+
 /// A parsed pattern. It is for texts of up to [`MAX_KEY_BYTES`]; longer ones do not match what has to have more bytes.
 #[derive(Clone, Debug)]
 pub struct Glob {
@@ -34,6 +38,20 @@ struct Class([u64; 4]);
 impl Class {
     fn add(&mut self, byte: u8) {
         self.0[usize::from(byte >> 6)] |= 1 << (byte & 63);
+    }
+
+    /// Adds all bytes between two, both included, in whichever order they are given: a few operations for each class, as a
+    /// pattern may have tens of thousands of ranges.
+    fn add_range(&mut self, one: u8, other: u8) {
+        let (first, last) = (u32::from(one.min(other)), u32::from(one.max(other)));
+        for (word, start) in self.0.iter_mut().zip((0u32..).step_by(64)) {
+            if last < start || first > start + 63 {
+                continue;
+            }
+            let from = first.saturating_sub(start);
+            let to = (last - start).min(63);
+            *word |= u64::MAX << from & u64::MAX >> (63 - to);
+        }
     }
 
     fn contains(&self, byte: u8) -> bool {
@@ -115,7 +133,7 @@ impl Glob {
                 }
                 // Whatever stands behind the hyphen is the end of a range, a bracket too.
                 [start, b'-', end, tail @ ..] => {
-                    (*start.min(end)..=*start.max(end)).for_each(|byte| class.add(byte));
+                    class.add_range(*start, *end);
                     tail
                 }
                 [byte, tail @ ..] => {
@@ -265,6 +283,18 @@ mod tests {
         assert!(!glob.matches(&vec![b'a'; MAX_TEXT_BYTES]));
         assert!(Glob::new(&vec![b'?'; MAX_TEXT_BYTES]).matches(&vec![b'a'; MAX_TEXT_BYTES]));
         assert_eq!(Glob::new(&vec![b'*'; 1 << 20]).elements.len(), 1);
+    }
+
+    #[test]
+    fn a_range_has_what_is_between_its_ends() {
+        for one in 0..=255 {
+            for other in 0..=255 {
+                let (mut range, mut naive) = (Class::default(), Class::default());
+                range.add_range(one, other);
+                (one.min(other)..=one.max(other)).for_each(|byte| naive.add(byte));
+                assert_eq!(range, naive, "{one} to {other}");
+            }
+        }
     }
 
     #[test]

@@ -12,11 +12,11 @@ mod value;
 mod version;
 
 pub use command::{Command, Expiry, Item, Match, Operation, Precondition, Refusal, Reply};
-pub use glob::{Glob, Search};
+pub use glob::{Glob, MAX_PATTERN_BYTES, Search};
 pub use long_double::LongDouble;
 pub use mutation::{Effect, Mutation};
 pub use slot::{PARTITIONS, Partition, SLOTS, Slot};
-pub use transaction::{Condition, Guard, Outcome, Transaction};
+pub use transaction::{Condition, Guard, MAX_TRANSACTION_KEYS, Outcome, Transaction};
 pub use value::{Data, DataType, Encoding, Value};
 pub use version::{ParseVersionError, Version};
 

@@ -3,7 +3,11 @@
 
 use crate::{Effect, Refusal, Version};
 
-/// Guards and effects, on keys of one partition.
+/// The most guards of a transaction, and the most effects. All of it happens under one lock, which others wait for: with this
+/// many keys some hundred microseconds.
+pub const MAX_TRANSACTION_KEYS: usize = 1_024;
+
+/// Guards and effects, on keys of one partition; up to [`MAX_TRANSACTION_KEYS`] of each.
 #[derive(Clone, Copy, Debug)]
 pub struct Transaction<'a> {
     /// What must be true of keys for anything to happen.

@@ -13,6 +13,8 @@
 //! 4. Up to here a failure frees the blocks and has changed nothing but that records may have been evicted. After it nothing
 //!    can fail.
 
+use std::collections::BTreeSet;
+
 use super::room::{Need, NoRoom};
 use super::write::Target;
 use super::{Shard, Short};
@@ -20,7 +22,9 @@ use crate::arena::{GRANULE, Handle, SEGMENT_BYTES};
 use crate::budget::Turn;
 use crate::links::Links;
 use crate::record::{Body, Records, Shape};
-use henge_wire::{Condition, Effect, Outcome, Partition, Refusal, Transaction, Version};
+use henge_wire::{
+    Condition, Effect, MAX_TRANSACTION_KEYS, Outcome, Partition, Refusal, Transaction, Version,
+};
 
 /// What a call holds until its effects happen; empty between calls.
 #[derive(Default)]
@@ -28,14 +32,12 @@ pub(super) struct Held {
     /// Blocks for records to come, by the place of their step.
     blocks: Vec<Handle>,
     /// Records that may not be dropped.
-    guarded: Vec<Handle>,
+    guarded: BTreeSet<Handle>,
 }
 
 impl Held {
     fn guard(&mut self, at: Handle) {
-        if !self.guards(at) {
-            self.guarded.push(at);
-        }
+        self.guarded.insert(at);
     }
 
     #[cfg(test)]
@@ -52,8 +54,8 @@ impl Held {
     /// A block was copied to another; true if it is for a record to come, which no table and no list has.
     #[inline]
     pub(super) fn moved(&mut self, records: &Records, old: Handle, new: Handle) -> bool {
-        if let Some(guarded) = self.guarded.iter_mut().find(|at| **at == old) {
-            *guarded = new;
+        if self.guarded.remove(&old) {
+            self.guarded.insert(new);
             return false;
         }
         // In a record's block this is a link, and may be any number; but then the block at that place is another.
@@ -96,7 +98,7 @@ impl Shard {
     /// Runs a transaction as the leader of the partition. A record that a guard wants is not evicted for its room.
     ///
     /// # Panics
-    /// If a key is of another partition, or one that takes a new deadline is not guarded to exist.
+    /// If there are more than [`MAX_TRANSACTION_KEYS`] guards or effects, a key is of another partition, or one that takes a new deadline is not guarded to exist.
     pub fn transact(
         &mut self,
         turn: &Turn<'_>,
@@ -104,6 +106,10 @@ impl Shard {
         transaction: &Transaction<'_>,
     ) -> Result<Outcome, Short> {
         let p = self.local(partition);
+        assert!(
+            transaction.guards.len().max(transaction.effects.len()) <= MAX_TRANSACTION_KEYS,
+            "a transaction has few enough keys for one hold of the lock"
+        );
         assert!(
             transaction
                 .keys()

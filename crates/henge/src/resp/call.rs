@@ -9,8 +9,9 @@ use std::task::{Context, Poll, Waker};
 
 use henge_wire::resp::request::{Arguments, integer};
 use henge_wire::resp::writer::{Output, Writer};
-use henge_wire::{Command, DataType, Item, Operation, Refusal, Reply};
+use henge_wire::{Command, DataType, Glob, Item, MAX_PATTERN_BYTES, Operation, Refusal, Reply};
 
+use super::counted::{Counted, counted};
 use super::session::Session;
 use super::table::Spec;
 use crate::cache::{Cache, Location};
@@ -54,6 +55,12 @@ impl ErrorReply {
         Self::fixed("ERR string exceeds maximum allowed size (proto-max-bulk-len)");
     pub(crate) const REPLY_TOO_LONG: Self = Self::fixed(
         "ERR the reply would hold more than limits.max_inflight_bytes leaves; ask for less at a time",
+    );
+
+    /// Four times the longest key, see [`MAX_PATTERN_BYTES`].
+    pub(crate) const PATTERN_TOO_LONG: Self = Self::fixed("ERR a pattern has at most 262144 bytes");
+    pub(crate) const IN_FLIGHT: Self = Self::fixed(
+        "OOM requests and replies hold limits.max_inflight_bytes; there is no room to work on this one",
     );
 
     pub(crate) const fn fixed(line: &'static str) -> Self {
@@ -113,6 +120,20 @@ pub(crate) fn string(reply: Reply<'_>) -> Result<Option<Item<'_>>, ErrorReply> {
         },
         _ => Ok(None),
     }
+}
+
+/// A pattern that a client gave.
+pub(crate) fn glob(pattern: &[u8]) -> Result<Glob, ErrorReply> {
+    check_pattern(pattern)?;
+    Ok(Glob::new(pattern))
+}
+
+/// Refuses a pattern that is longer than any that is worth parsing.
+pub(crate) fn check_pattern(pattern: &[u8]) -> Result<(), ErrorReply> {
+    if pattern.len() > MAX_PATTERN_BYTES {
+        return Err(ErrorReply::PATTERN_TOO_LONG);
+    }
+    Ok(())
 }
 
 /// See the head of the file.
@@ -195,20 +216,24 @@ impl<'a> Call<'a> {
     /// Answers by a future, at once if it need not wait.
     pub(crate) fn eventually(
         &mut self,
-        write: impl AsyncFnOnce(&mut Writer<'_>) -> Result<(), ErrorReply> + 'static,
+        write: impl AsyncFnOnce(&mut Counted<'_>) -> Result<(), ErrorReply> + 'static,
+    ) -> Result<Flow, ErrorReply> {
+        self.eventually_with(0, write)
+    }
+
+    /// The same, where the future keeps so many bytes of the request. What is stored as it came need not be counted: the
+    /// cache charges it.
+    pub(crate) fn eventually_with(
+        &mut self,
+        copied: usize,
+        write: impl AsyncFnOnce(&mut Counted<'_>) -> Result<(), ErrorReply> + 'static,
     ) -> Result<Flow, ErrorReply> {
         let protocol = self.out.protocol();
-        let budget = self.local.shared.in_flight.left();
-        let mut future = Box::pin(async move {
-            let mut out = Output::default();
-            out.set_budget(budget);
-            let written = write(&mut Writer::new(&mut out, protocol)).await;
-            match written {
-                Ok(()) if out.is_over_budget() => Err(ErrorReply::REPLY_TOO_LONG),
-                Ok(()) => Ok(out),
-                Err(error) => Err(error),
-            }
-        });
+        let local = Rc::clone(self.local);
+        let mut future =
+            Box::pin(
+                async move { counted(&local.shared.in_flight, protocol, copied, write).await },
+            );
         match future
             .as_mut()
             .poll(&mut Context::from_waker(Waker::noop()))

@@ -6,6 +6,7 @@ mod categories;
 mod clients;
 mod commands;
 mod connection;
+mod counted;
 mod help;
 mod key_specs;
 mod latency;

@@ -627,7 +627,7 @@ fn unknown_command(words: Arguments<'_>) -> ErrorReply {
 /// How much of what a client sent an error shows.
 const SHOWN_BYTES: usize = 128;
 
-fn shown(word: &[u8]) -> String {
+pub(super) fn shown(word: &[u8]) -> String {
     String::from_utf8_lossy(&word[..word.len().min(SHOWN_BYTES)]).into_owned()
 }
 

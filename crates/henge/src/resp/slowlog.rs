@@ -82,7 +82,7 @@ impl SlowLog {
             took_us,
             words,
             client: client.address.to_string(),
-            client_name: client.details.lock().name.clone(),
+            client_name: shortened_word(&client.details.lock().name),
         };
         let mut entries = self.entries.lock();
         entries.push_front(entry);

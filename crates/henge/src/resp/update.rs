@@ -4,7 +4,9 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use henge_wire::{Command, Expiry, Match, Operation, Precondition, Refusal, Reply, Version};
+use henge_wire::{
+    Command, Encoding, Expiry, Match, Operation, Precondition, Refusal, Reply, Version,
+};
 
 use super::call::{Call, ErrorReply, Flow, string};
 use crate::net::data_thread::Local;
@@ -16,6 +18,19 @@ pub(crate) struct Current {
     /// The value as the client gave it.
     pub(crate) value: Bytes,
     pub(crate) version: Version,
+    /// It was decompressed for this command.
+    is_decompressed: bool,
+}
+
+impl Current {
+    /// The memory that it takes beside the cache.
+    pub(crate) fn decompressed_bytes(&self) -> usize {
+        if self.is_decompressed {
+            self.value.len()
+        } else {
+            0
+        }
+    }
 }
 
 /// What becomes of a key.
@@ -76,6 +91,7 @@ impl Store {
         Ok(Some(Current {
             value: found.raw_in_time().await?,
             version: found.version,
+            is_decompressed: found.encoding != Encoding::Raw,
         }))
     }
 
@@ -157,10 +173,18 @@ impl Call<'_> {
         mut compute: impl FnMut(Option<&Current>) -> Result<(Change, Answer), ErrorReply> + 'static,
     ) -> Result<Flow, ErrorReply> {
         let (store, key) = (Store::of(self), Bytes::copy_from_slice(self.word(1)));
-        self.eventually(async move |out| {
+        // What `compute` keeps is of them.
+        let copied = self.words.from(1).map(<[u8]>::len).sum();
+        self.eventually_with(copied, async move |out| {
             let answer = loop {
                 let current = store.current(&key, &look).await?;
                 let (change, answer) = compute(current.as_ref())?;
+                let old_bytes = current.as_ref().map_or(0, Current::decompressed_bytes);
+                let new_bytes = match &change {
+                    Change::Put { value, .. } => value.len(),
+                    Change::None | Change::Expire(_) | Change::Delete => 0,
+                };
+                out.account_with(old_bytes + new_bytes)?;
                 let version = current.map(|current| current.version);
                 if store
                     .change(&key, change, unchanged(version.as_ref()))

@@ -306,6 +306,131 @@ fn requests_beyond_the_bytes_in_flight() {
     connection.expect("+OK\r\n");
 }
 
+/// What a command keeps of its request while it works counts beside the request itself.
+#[test]
+fn copies_beyond_the_bytes_in_flight() {
+    let node = node(&[
+        ("limits.max_inflight_bytes", "2MiB"),
+        ("limits.max_body_bytes", "2MiB"),
+        ("limits.max_value_bytes", "1MiB"),
+        ("compression.algorithm", "none"),
+    ]);
+    let value = "v".repeat(700_000);
+    let refused = "-OOM requests and replies hold limits.max_inflight_bytes; there is no room to work on this one\r\n";
+    let half = "v".repeat(400_000);
+    for (words, reply) in [
+        (&["SET", "k", &value][..], "+OK\r\n"),
+        (&["MSET", "a", &half, "b", &half], "+OK\r\n"),
+        (&["MSET", "a", &value, "b", &value], refused),
+        (&["MSETNX", "{c}a", &half, "{c}b", &half], refused),
+        (&["SETRANGE", "k", "300000", &value], refused),
+        (&["SETRANGE", "k", "0", "abc"], ":700000\r\n"),
+        (&["APPEND", "none", &value], refused),
+        (&["EXISTS", "{c}a", "{c}b", "none"], ":0\r\n"),
+        (&[&["EXISTS"][..], &vec!["a"; 1_500]].concat(), ":1500\r\n"),
+        (&[&["EXISTS"][..], &vec!["a"; 150_000]].concat(), refused),
+        (&[&["UNLINK"][..], &vec!["a"; 1_500]].concat(), ":1\r\n"),
+    ] {
+        let mut connection = Connection::open(node.local_addr());
+        connection.send(format!("*{}\r\n", words.len()).as_bytes());
+        for word in words {
+            connection.send(format!("${}\r\n{word}\r\n", word.len()).as_bytes());
+        }
+        connection.expect(reply);
+        // What it held is given back before it is closed.
+        connection.0.shutdown(Shutdown::Write).expect("a socket");
+        assert_eq!(connection.rest(), "", "{}", words[0]);
+    }
+}
+
+/// Parsing a pattern holds its thread, so one that no key could need is not parsed.
+#[test]
+fn patterns_beyond_the_longest() {
+    let node = node(&[]);
+    let longest = "*".repeat(262_144);
+    let longer = "*".repeat(262_145);
+    for (words, reply) in [
+        (&["KEYS"][..], "*0\r\n"),
+        (&["SCAN", "0", "MATCH"], "*2\r\n$1\r\n0\r\n*0\r\n"),
+        (&["CONFIG", "GET", "x"], "*"),
+        (&["COMMAND", "LIST", "FILTERBY", "PATTERN"], "*"),
+    ] {
+        for (pattern, reply) in [
+            (&longer, "-ERR a pattern has at most 262144 bytes\r\n"),
+            (&longest, reply),
+        ] {
+            // Not all of a reply is read.
+            let mut connection = Connection::open(node.local_addr());
+            connection.send(format!("*{}\r\n", words.len() + 1).as_bytes());
+            for word in words.iter().chain([&pattern.as_str()]) {
+                connection.send(format!("${}\r\n{word}\r\n", word.len()).as_bytes());
+            }
+            connection.expect(reply);
+        }
+    }
+}
+
+/// Names are kept and shown often, and errors are written to logs: neither is as long as a client likes.
+#[test]
+fn long_words_are_not_kept_or_repeated() {
+    let node = node(&[]);
+    let mut connection = Connection::open(node.local_addr());
+    let long = "z".repeat(1_025);
+    let name = &long[1..];
+    let shown = &long[..128];
+    let too_long = "-ERR what a client is called has at most 1024 bytes".to_owned();
+    for (words, reply) in [
+        (&["CLIENT", "SETNAME", name][..], "+OK".to_owned()),
+        (&["CLIENT", "SETNAME", &long], too_long.clone()),
+        (&["CLIENT", "SETINFO", "LIB-NAME", &long], too_long.clone()),
+        (&["CLIENT", "SETINFO", "LIB-VER", &long], too_long.clone()),
+        (&["HELLO", "2", "SETNAME", &long], too_long),
+        (&["CLIENT", "GETNAME"], format!("$1024\r\n{name}")),
+        (
+            &["EXPIRE", "k", "1", &long],
+            format!("-ERR Unsupported option {shown}"),
+        ),
+        (
+            &["SCAN", "0", "TYPE", &long],
+            format!("-ERR unknown type name '{shown}'"),
+        ),
+        (
+            &["CLIENT", "SETINFO", &long, "x"],
+            format!("-ERR Unrecognized option '{shown}'"),
+        ),
+        (
+            &["CLIENT", "LIST", "USER", &long],
+            format!("-ERR No such user '{shown}'"),
+        ),
+        (
+            &["CLIENT", "LIST", "TYPE", &long],
+            format!("-ERR Unknown client type '{shown}'"),
+        ),
+        (
+            &["CLIENT", "LIST", "FLAGS", &long],
+            format!("-ERR Unknown flags found in the provided filter: {shown}"),
+        ),
+        (
+            &["LATENCY", "GRAPH", &long],
+            format!("-ERR No samples available for event '{shown}'"),
+        ),
+        (
+            &["HELLO", "2", &long],
+            format!("-ERR Syntax error in HELLO option '{shown}'"),
+        ),
+        (
+            &["CONFIG", "SET", &long, "x"],
+            format!("-ERR Unknown option or number of arguments for CONFIG SET - '{shown}'"),
+        ),
+    ] {
+        connection.send(format!("*{}\r\n", words.len()).as_bytes());
+        for word in words {
+            connection.send(format!("${}\r\n{word}\r\n", word.len()).as_bytes());
+        }
+        connection.expect(&(reply + "\r\n"));
+    }
+}
+
 /// When `CLIENT KILL` has answered, nothing more of that client is run.
 #[test]
 fn a_killed_client_is_not_served() {

@@ -2,7 +2,7 @@
 //! nothing has changed but that something may have been dropped, whatever room there is.
 
 use super::*;
-use henge_wire::{Condition, Guard, Outcome, Transaction};
+use henge_wire::{Condition, Guard, MAX_TRANSACTION_KEYS, Outcome, Transaction};
 
 const START: u64 = 1_800_000_000_000;
 
@@ -660,6 +660,17 @@ fn being_short_is_said_in_whole_and_changes_nothing() {
 fn a_key_of_another_partition_is_a_mistake() {
     let mut shard = shard(PolicyKind::Lru, u64::MAX, u64::MAX);
     let _ = transact(&mut shard, &[], &[(b"{p}", put(b"v")), (b"{q}", put(b"v"))]);
+}
+
+#[test]
+#[should_panic(expected = "few enough keys")]
+fn more_keys_than_one_hold_of_the_lock_is_for_are_a_mistake() {
+    let mut shard = shard(PolicyKind::Lru, u64::MAX, u64::MAX);
+    let guard = Guard {
+        key: b"{p}",
+        condition: Condition::Absent,
+    };
+    let _ = transact(&mut shard, &vec![guard; MAX_TRANSACTION_KEYS + 1], &[]);
 }
 
 #[test]

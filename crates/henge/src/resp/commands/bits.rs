@@ -10,8 +10,9 @@ use super::many::{one_slot, transact};
 use super::ranges::included;
 use super::steps::{Pace, STEP_BYTES, Words};
 use crate::resp::call::{Call, ErrorReply, Flow, string};
+use crate::resp::counted::Counted;
 use crate::resp::table::{Group, Keys, Permission, Run, Spec, flag};
-use crate::resp::update::{Answer, Change, Store};
+use crate::resp::update::{Answer, Change, Current, Store};
 use crate::values::{Found, encode};
 
 pub(in crate::resp) const COMMANDS: &[Spec] = &[
@@ -340,9 +341,9 @@ fn bitop(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
         ));
     }
     let (store, look) = (Store::of(call), call.look());
-    call.eventually(async move |out| {
+    call.eventually_with(words.size_bytes(), async move |out| {
         loop {
-            let (result, guards) = combined(&store, combine, &words, &look).await?;
+            let (result, guards) = combined(&store, combine, &words, &look, out).await?;
             let len = result.len();
             let encoded;
             let effect = if result.is_empty() {
@@ -369,6 +370,7 @@ async fn combined<'a>(
     combine: Combine,
     words: &'a Words,
     look: &Operation<'_>,
+    out: &mut Counted<'_>,
 ) -> Result<(Bytes, Vec<Guard<'a>>), ErrorReply> {
     let mut pace = Pace::default();
     let mut guards = Vec::with_capacity(words.len() - 1);
@@ -380,7 +382,9 @@ async fn combined<'a>(
             None => Condition::Absent,
         };
         guards.push(Guard { key, condition });
+        let decompressed_bytes = current.as_ref().map_or(0, Current::decompressed_bytes);
         let value = current.map(|current| current.value).unwrap_or_default();
+        out.account_with(result.len().max(value.len()) + decompressed_bytes)?;
         if place == 0 {
             result.extend_from_slice(&value);
         } else {

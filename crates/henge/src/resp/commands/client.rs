@@ -12,6 +12,7 @@ use crate::resp::call::{Call, ErrorReply, Flow};
 use crate::resp::clients::Client;
 use crate::resp::help;
 use crate::resp::pause::Paused;
+use crate::resp::pipeline::shown;
 use crate::resp::session::Replies;
 use crate::resp::table::{COMMANDS as ALL, Group, Keys, Permission, Run, Spec, flag};
 
@@ -330,8 +331,21 @@ fn is_plain(text: &[u8]) -> bool {
     text.iter().all(u8::is_ascii_graphic)
 }
 
+/// The most bytes of what a client says about itself. Every list of clients repeats it, and it lives as long as the
+/// connection.
+const MAX_NAME_BYTES: usize = 1_024;
+
+fn check_length(name: &[u8]) -> Result<(), ErrorReply> {
+    if name.len() > MAX_NAME_BYTES {
+        let error = format!("ERR what a client is called has at most {MAX_NAME_BYTES} bytes");
+        return Err(ErrorReply::new(error));
+    }
+    Ok(())
+}
+
 /// Whether a client may be called so.
 pub(super) fn check_name(name: &[u8]) -> Result<(), ErrorReply> {
+    check_length(name)?;
     if is_plain(name) {
         Ok(())
     } else {
@@ -365,13 +379,14 @@ fn set_info(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     if !is_name && !call.is(2, "LIB-VER") {
         return Err(ErrorReply::new(format!(
             "ERR Unrecognized option '{}'",
-            text(option)
+            shown(option)
         )));
     }
+    check_length(value)?;
     if !is_plain(value) {
         return Err(ErrorReply::new(format!(
             "ERR {} cannot contain spaces, newlines or special characters.",
-            text(option)
+            shown(option)
         )));
     }
     let mut details = call.session.client.details.lock();

@@ -2,12 +2,14 @@
 //! must not be. A client passes if all that was given holds of it.
 
 use std::collections::BTreeSet;
+use std::mem::discriminant;
 
 use henge_wire::resp::request::integer;
 
 use super::connection::DEFAULT_USER;
 use crate::resp::call::{Call, ErrorReply};
 use crate::resp::clients::Client;
+use crate::resp::pipeline::shown;
 
 /// The letters that Redis gives to the kinds and states of clients; few occur here.
 const FLAGS: &[u8] = b"ABEIMNOPRSTUbcdeirtux";
@@ -93,11 +95,14 @@ impl Filter {
                 }
                 (_, name) => {
                     let condition = Condition::parse(name, value, negated.is_some())?;
-                    if negated.is_some() {
-                        filter.unwanted.push(condition);
+                    let conditions = if negated.is_some() {
+                        &mut filter.unwanted
                     } else {
-                        filter.wanted.push(condition);
-                    }
+                        &mut filter.wanted
+                    };
+                    // Of an option that is given twice the last counts, as in Redis.
+                    conditions.retain(|other| discriminant(other) != discriminant(&condition));
+                    conditions.push(condition);
                 }
             }
             at += 2;
@@ -139,7 +144,7 @@ impl Condition {
             },
             b"USER" if value == DEFAULT_USER.as_bytes() => Self::User,
             b"USER" => {
-                let error = format!("ERR No such user '{}'", text(value));
+                let error = format!("ERR No such user '{}'", shown(value));
                 return Err(ErrorReply::new(error));
             }
             b"DB" => {
@@ -176,7 +181,7 @@ impl Condition {
                 return Err(ErrorReply::new(format!(
                     "ERR Unknown {name} found in the {} filter: {}",
                     place(option),
-                    text(value)
+                    shown(value)
                 )));
             }
             _ => return Err(ErrorReply::SYNTAX),
@@ -215,7 +220,7 @@ fn is_normal(name: &[u8]) -> Result<bool, ErrorReply> {
     {
         Ok(false)
     } else {
-        let error = format!("ERR Unknown client type '{}'", text(name));
+        let error = format!("ERR Unknown client type '{}'", shown(name));
         Err(ErrorReply::new(error))
     }
 }

@@ -3,10 +3,9 @@
 
 use std::sync::LazyLock;
 
-use henge_wire::Glob;
 use henge_wire::resp::writer::{Output, Protocol, Writer};
 
-use crate::resp::call::{Call, ErrorReply, Flow};
+use crate::resp::call::{Call, ErrorReply, Flow, glob};
 use crate::resp::syntax::{self, Argument, Kind};
 use crate::resp::table::{COMMANDS as ALL, Entry, Group, Keys, Permission, Run, Spec, flag};
 use crate::resp::{categories, help, key_specs};
@@ -348,7 +347,7 @@ fn list(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
                     .map(|spec| spec.name)
                     .collect()
             } else if call.is(3, "PATTERN") {
-                let glob = Glob::new(&value);
+                let glob = glob(&value)?;
                 all()
                     .map(|spec| spec.name)
                     .filter(|name| glob.matches(name.as_bytes()))

@@ -10,8 +10,9 @@ use henge_wire::resp::request::integer;
 use super::aside::aside;
 use crate::admin::{Admin, AlterError};
 use crate::config::{Config, Literal, SETTINGS, Setting};
-use crate::resp::call::{Call, ErrorReply, Flow};
+use crate::resp::call::{Call, ErrorReply, Flow, check_pattern};
 use crate::resp::connection::KEEPALIVE;
+use crate::resp::pipeline::shown;
 use crate::resp::statistics::Statistics;
 use crate::resp::table::{Group, Keys, Permission, Run, Spec, flag};
 use crate::resp::{Server, help, slowlog};
@@ -357,6 +358,8 @@ fn value(setting: &Setting, config: &Config) -> String {
 }
 
 fn get(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
+    // They are parsed where they are looked for, as many are not for the data thread.
+    call.words.from(2).try_for_each(check_pattern)?;
     let patterns: Vec<Vec<u8>> = call.words.from(2).map(<[u8]>::to_vec).collect();
     let admin = Arc::clone(&call.local.admin);
     let few = patterns.len() <= PATTERNS_AT_ONCE;
@@ -428,7 +431,8 @@ fn set(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
         };
         let Some(target) = Target::find(given) else {
             return Err(ErrorReply::new(format!(
-                "ERR Unknown option or number of arguments for CONFIG SET - '{given}'"
+                "ERR Unknown option or number of arguments for CONFIG SET - '{}'",
+                shown(given.as_bytes())
             )));
         };
         // There are some sixty names, so what is longer repeats one.
@@ -463,7 +467,12 @@ fn set(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     })
 }
 
+/// The most that is said of why a value is none, as that may repeat the value.
+const WHY_BYTES: usize = 1_024;
+
 fn failed(given: &str, why: &str) -> ErrorReply {
+    let given = shown(given.as_bytes());
+    let why = &why[..why.floor_char_boundary(WHY_BYTES)];
     ErrorReply::new(format!(
         "ERR CONFIG SET failed (possibly related to argument '{given}') - {why}"
     ))

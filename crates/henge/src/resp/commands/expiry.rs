@@ -4,6 +4,7 @@
 use henge_wire::{Expiry, Match, Operation, Precondition, Refusal, Reply, Version};
 
 use crate::resp::call::{Call, ErrorReply, Flow};
+use crate::resp::pipeline::shown;
 use crate::resp::table::{Group, Keys, Permission, Run, Spec, flag};
 
 pub(in crate::resp) const COMMANDS: &[Spec] = &[
@@ -236,7 +237,7 @@ impl Options {
             .into_iter()
             .find(|(word, _)| call.is(index, word));
             let Some((_, is_given)) = option else {
-                let word = String::from_utf8_lossy(call.word(index));
+                let word = shown(call.word(index));
                 return Err(ErrorReply::new(format!("ERR Unsupported option {word}")));
             };
             *is_given = true;

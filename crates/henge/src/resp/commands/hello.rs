@@ -6,6 +6,7 @@ use henge_wire::resp::writer::{Protocol, Writer};
 use super::client::check_name;
 use super::connection::log_in;
 use crate::resp::call::{Call, ErrorReply, Flow};
+use crate::resp::pipeline::shown;
 use crate::resp::table::{Group, Keys, Permission, Run, Spec, flag};
 
 pub(in crate::resp) const COMMANDS: &[Spec] = &[Spec {
@@ -57,7 +58,7 @@ fn hello(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
         } else {
             return Err(ErrorReply::new(format!(
                 "ERR Syntax error in HELLO option '{}'",
-                String::from_utf8_lossy(option)
+                shown(option)
             )));
         }
     }

@@ -200,7 +200,9 @@ fn server(page: &mut Page, snapshot: &Snapshot) {
     page.line("server_time_usec", shared.clock.now_us());
     page.line("uptime_in_seconds", uptime);
     page.line("uptime_in_days", uptime / 86_400);
-    page.line("io_threads_active", 0);
+    // Whether there is more than one, as in Redis; `io-threads` says how many.
+    let is_threaded = metrics.counters.threads() > 1;
+    page.line("io_threads_active", u8::from(is_threaded));
     page.line("data_threads", metrics.counters.threads());
 }
 
@@ -250,7 +252,6 @@ fn memory_used(page: &mut Page, snapshot: &Snapshot) {
         percent(charged, snapshot.peak_bytes),
     );
     page.line("used_memory_overhead", overhead);
-    page.line("used_memory_startup", 0);
     page.line("used_memory_dataset", dataset);
     page.line("used_memory_dataset_perc", percent(dataset, charged));
     if let Some(figures) = snapshot.allocator {
@@ -352,7 +353,6 @@ fn stats(page: &mut Page, snapshot: &Snapshot) {
     page.line("sync_partial_ok", 0);
     page.line("sync_partial_err", 0);
     page.line("expired_keys", statistics.expirations);
-    page.line("expired_stale_perc", "0.00");
     page.line("expired_time_cap_reached_count", 0);
     page.line("evicted_keys", statistics.evictions);
     page.line("evicted_clients", 0);

@@ -5,8 +5,11 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 
 use henge_wire::{Command, Operation, Precondition, Reply};
 
+use super::many::INLINE_KEYS;
+use super::steps::{Pace, Words};
 use crate::resp::call::{Call, ErrorReply, Flow};
 use crate::resp::table::{Group, Keys, Permission, Run, Spec, flag};
+use crate::resp::update::Store;
 
 pub(in crate::resp) const COMMANDS: &[Spec] = &[
     Spec {
@@ -109,30 +112,28 @@ fn del(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     let operation = Operation::Delete {
         precondition: Precondition::NONE,
     };
-    count(call, &operation)
+    count(call, operation)
 }
 
 fn exists(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
-    count(call, &Operation::Peek)
+    count(call, Operation::Peek)
 }
 
 /// A use also where the client has said `CLIENT NO-TOUCH`: it is all that the command is for.
 fn touch(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
-    count(call, &Operation::Get)
+    count(call, Operation::Get)
 }
 
 /// Runs an operation on every key, and answers how many were there.
-fn count(call: &mut Call<'_>, operation: &Operation<'_>) -> Result<Flow, ErrorReply> {
-    let was_there = |reply: Reply<'_>| match reply {
-        Reply::Found(_) | Reply::Deleted => Ok(1),
-        Reply::Refused(refusal) => Err(ErrorReply::of(refusal)),
-        _ => Ok(0),
-    };
+fn count(call: &mut Call<'_>, operation: Operation<'static>) -> Result<Flow, ErrorReply> {
     let keys = call.words.len() - 1;
     if keys == 1 {
-        let count = call.on_key(1, operation.clone(), was_there)?;
+        let count = call.on_key(1, operation, was_there)?;
         call.out.integer(count);
         return Ok(Flow::Done);
+    }
+    if keys > INLINE_KEYS {
+        return count_in_steps(call, operation);
     }
     let cache = call.cache();
     let mut count = 0;
@@ -152,6 +153,47 @@ fn count(call: &mut Call<'_>, operation: &Operation<'_>) -> Result<Flow, ErrorRe
     }
     call.out.integer(count);
     Ok(Flow::Done)
+}
+
+#[cold]
+fn count_in_steps(call: &mut Call<'_>, operation: Operation<'static>) -> Result<Flow, ErrorReply> {
+    let store = Store::of(call);
+    let keys = Words::copy(call.words.from(1));
+    call.eventually_with(keys.size_bytes(), async move |out| {
+        let cache = &store.local.shared.cache;
+        let mut pace = Pace::default();
+        let mut count = 0;
+        let mut locations = Vec::with_capacity(AHEAD);
+        for first in (0..keys.len()).step_by(AHEAD) {
+            let indices = first..keys.len().min(first + AHEAD);
+            locations.clear();
+            locations.extend(indices.clone().map(|index| cache.locate(keys.word(index))));
+            cache.look_ahead(&locations);
+            for (index, &at) in indices.zip(&locations) {
+                let command = Command {
+                    key: keys.word(index),
+                    operation: operation.clone(),
+                };
+                count += cache.execute_at(at, &command, store.now_ms, was_there)?;
+            }
+            pace.keys(locations.len()).await;
+        }
+        out.integer(count);
+        Ok(())
+    })
+}
+
+/// How many items of a key there were.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "it is called with what the cache answers"
+)]
+fn was_there(reply: Reply<'_>) -> Result<i64, ErrorReply> {
+    match reply {
+        Reply::Found(_) | Reply::Deleted => Ok(1),
+        Reply::Refused(refusal) => Err(ErrorReply::of(refusal)),
+        _ => Ok(0),
+    }
 }
 
 fn type_of(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {

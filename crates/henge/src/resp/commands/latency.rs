@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::aside::aside;
 use crate::resp::call::{Call, ErrorReply, Flow};
 use crate::resp::latency::{Event, Latency, Sample, Series};
+use crate::resp::pipeline::shown;
 use crate::resp::statistics::Statistics;
 use crate::resp::table::{COMMANDS as ALL, Group, Keys, Permission, Run, Spec, flag};
 use crate::resp::{Server, help};
@@ -186,7 +187,7 @@ fn graph(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     let Some(series) = named(call, 2) else {
         return Err(ErrorReply::new(format!(
             "ERR No samples available for event '{}'",
-            String::from_utf8_lossy(call.word(2))
+            shown(call.word(2))
         )));
     };
     let name = String::from_utf8_lossy(call.word(2));

@@ -3,7 +3,8 @@
 
 use bytes::Bytes;
 use henge_wire::{
-    Condition, Effect, Expiry, Guard, Operation, Outcome, Precondition, Slot, Transaction, Value,
+    Condition, Effect, Expiry, Guard, MAX_TRANSACTION_KEYS, Operation, Outcome, Precondition, Slot,
+    Transaction, Value,
 };
 
 use super::steps::{Pace, STEP_BYTES, Words};
@@ -56,7 +57,7 @@ pub(in crate::resp) const COMMANDS: &[Spec] = &[
 ];
 
 /// With more keys than this a command goes in steps from the beginning: some 200 us of work.
-const INLINE_KEYS: usize = 1_000;
+pub(super) const INLINE_KEYS: usize = 1_000;
 
 fn mget(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     let count = call.words.len() - 1;
@@ -88,7 +89,7 @@ fn mget(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
 fn mget_in_steps(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     let (store, look) = (Store::of(call), call.look());
     let keys = Words::copy(call.words.from(1));
-    call.eventually(async move |out| {
+    call.eventually_with(keys.size_bytes(), async move |out| {
         let mut pace = Pace::default();
         out.array(keys.len());
         for key in keys.iter() {
@@ -98,10 +99,7 @@ fn mget_in_steps(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
                 Some(found) => out.bulk_shared(found.value),
                 None => out.null(),
             }
-            if out.output().is_over_budget() {
-                // The reply is refused as a whole.
-                return Ok(());
-            }
+            out.account()?;
             pace.key(len).await;
         }
         Ok(())
@@ -154,7 +152,7 @@ fn pairs(call: &Call<'_>) -> Result<usize, ErrorReply> {
 fn mset_in_steps(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     let store = Store::of(call);
     let words = Words::copy(call.words.from(1));
-    call.eventually(async move |out| {
+    call.eventually_with(words.size_bytes(), async move |out| {
         let mut pace = Pace::default();
         for pair in 0..words.len() / 2 {
             let (key, value) = (words.word(2 * pair), words.word(2 * pair + 1));
@@ -175,10 +173,13 @@ fn msetnx(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     one_slot(call, call.words.from(1).step_by(2))?;
     let store = Store::of(call);
     let words = Words::copy(call.words.from(1));
-    call.eventually(async move |out| {
+    call.eventually_with(words.size_bytes(), async move |out| {
         let mut pace = Pace::default();
         let mut values = Vec::with_capacity(words.len() / 2);
+        let mut values_bytes = 0;
         for value in words.iter().skip(1).step_by(2) {
+            values_bytes += value.len();
+            out.account_with(values_bytes)?;
             let value = Bytes::copy_from_slice(value);
             pace.key(value.len()).await;
             values.push(encode(&store.local, value, false).await?);
@@ -212,10 +213,15 @@ pub(super) fn one_slot<'a>(
     call: &Call<'_>,
     mut keys: impl ExactSizeIterator<Item = &'a [u8]>,
 ) -> Result<(), ErrorReply> {
-    let most = call.local.shared.limits().max_batch_items;
-    if keys.len() > most {
+    let limit = call.local.shared.limits().max_batch_items;
+    if keys.len() > limit.min(MAX_TRANSACTION_KEYS) {
+        let (most, setting) = if limit < MAX_TRANSACTION_KEYS {
+            (limit, " (limits.max_batch_items)")
+        } else {
+            (MAX_TRANSACTION_KEYS, "")
+        };
         return Err(ErrorReply::new(format!(
-            "ERR '{}' takes at most {most} keys at once (limits.max_batch_items)",
+            "ERR '{}' takes at most {most} keys at once{setting}",
             call.spec.name
         )));
     }

@@ -10,7 +10,8 @@ use henge_wire::{Glob, Search};
 use crate::cache::ScanCursor;
 use crate::net::data_thread::Local;
 use crate::net::inflight::Hold;
-use crate::resp::call::{Call, ErrorReply, Flow};
+use crate::resp::call::{Call, ErrorReply, Flow, glob};
+use crate::resp::pipeline::shown;
 use crate::resp::table::{Group, Keys, Permission, Run, Spec, flag};
 
 pub(in crate::resp) const COMMANDS: &[Spec] = &[
@@ -60,7 +61,7 @@ const TYPES: [&str; 6] = ["string", "list", "set", "zset", "hash", "stream"];
 
 fn scan(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     let mut cursor = cursor(call.word(1)).ok_or(ErrorReply::fixed("ERR invalid cursor"))?;
-    let (mut glob, mut count, mut is_of_type) = (None, DEFAULT_COUNT, true);
+    let (mut pattern, mut count, mut is_of_type) = (None, DEFAULT_COUNT, true);
     let mut index = 2;
     while index < call.words.len() {
         let has_value = index + 1 < call.words.len();
@@ -70,10 +71,10 @@ fn scan(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
                 .filter(|&count| count > 0)
                 .ok_or(ErrorReply::SYNTAX)?;
         } else if call.is(index, "match") && has_value {
-            glob = Some(Glob::new(call.word(index + 1)));
+            pattern = Some(glob(call.word(index + 1))?);
         } else if call.is(index, "type") && has_value {
             let Some(known) = TYPES.iter().position(|name| call.is(index + 1, name)) else {
-                let name = String::from_utf8_lossy(call.word(index + 1));
+                let name = shown(call.word(index + 1));
                 let error = format!("ERR unknown type name '{name}'");
                 return Err(ErrorReply::new(error));
             };
@@ -93,7 +94,7 @@ fn scan(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     }
     let local = Rc::clone(call.local);
     call.eventually(async move |out| {
-        let mut found = Found::new(&local, glob, out.protocol());
+        let mut found = Found::new(&local, pattern, out.protocol());
         // No key has another type, so such a scan is over.
         if !is_of_type {
             (cursor, count) = (ScanCursor::default(), 0);
@@ -119,10 +120,10 @@ fn scan(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
 }
 
 fn keys(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
-    let glob = Glob::new(call.word(1));
+    let pattern = glob(call.word(1))?;
     let local = Rc::clone(call.local);
     call.eventually(async move |out| {
-        let mut found = Found::new(&local, Some(glob), out.protocol());
+        let mut found = Found::new(&local, Some(pattern), out.protocol());
         let mut cursor = ScanCursor::default();
         loop {
             found.page(&mut cursor, PAGE).await?;

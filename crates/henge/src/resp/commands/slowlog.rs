@@ -4,6 +4,7 @@ use henge_wire::resp::request::integer;
 
 use crate::resp::call::{Call, ErrorReply, Flow};
 use crate::resp::help;
+use crate::resp::pipeline::shown;
 use crate::resp::table::{Group, Keys, Permission, Run, Spec, flag};
 
 pub(in crate::resp) const COMMANDS: &[Spec] = &[Spec {
@@ -81,7 +82,7 @@ fn get(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
         _ => {
             return Err(ErrorReply::new(format!(
                 "ERR unknown subcommand or wrong number of arguments for '{}'. Try SLOWLOG HELP.",
-                String::from_utf8_lossy(call.word(1))
+                shown(call.word(1))
             )));
         }
     };

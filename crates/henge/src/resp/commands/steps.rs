@@ -19,6 +19,12 @@ impl Pace {
         self.bytes(bytes).await;
     }
 
+    /// So many keys were worked on, whose values were not read.
+    pub(super) async fn keys(&mut self, keys: usize) {
+        self.keys += keys;
+        self.bytes(0).await;
+    }
+
     /// So many bytes were worked on.
     pub(super) async fn bytes(&mut self, bytes: usize) {
         self.bytes += bytes;
@@ -51,6 +57,11 @@ impl Words {
 
     pub(super) fn len(&self) -> usize {
         self.ends.len()
+    }
+
+    /// The memory that they take.
+    pub(super) fn size_bytes(&self) -> usize {
+        self.bytes.capacity() + self.ends.capacity() * size_of::<usize>()
     }
 
     /// The word at a place that there is.
