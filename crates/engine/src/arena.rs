@@ -13,12 +13,10 @@
 //! behind it can find its start.
 
 use crate::prefetch::Line;
+use crate::segment::{SEGMENT_BYTES, Segment};
 
 /// The unit of size and address. Four bytes let a handle reach 8 GiB and cost two bytes a record in rounding.
 pub(crate) const GRANULE: usize = 4;
-/// The size of a segment. Evacuating one is the longest step under a lock: 64 KiB is some hundred microseconds in the worst
-/// case of tiny records.
-pub(crate) const SEGMENT_BYTES: usize = 64 * 1024;
 const SEGMENT_GRANULES: u32 = (SEGMENT_BYTES / GRANULE) as u32;
 const SEGMENT_SHIFT: u32 = SEGMENT_GRANULES.trailing_zeros();
 /// The largest block: eleven bits of granules. An eighth of a segment, so that the end of a segment wastes little.
@@ -65,10 +63,14 @@ impl Handle {
     }
 }
 
+type Bytes = Segment<[u8; SEGMENT_BYTES]>;
+/// What a segment begins as. A local array would be much for a stack.
+static ZEROS: [u8; SEGMENT_BYTES] = [0; SEGMENT_BYTES];
+
 /// Blocks in segments. See the head of the file.
 pub(crate) struct Arena {
-    /// A released segment leaves an empty slice, so that handles of the others stay.
-    segments: Vec<Box<[u8]>>,
+    /// A released segment leaves nothing in its place, so that handles of the others stay.
+    segments: Vec<Option<Box<Bytes>>>,
     /// Granules in the holes of each segment; a segment that is being evacuated counts as 0.
     hole_granules: Vec<u16>,
     released: Vec<u32>,
@@ -94,7 +96,7 @@ impl Arena {
     /// Bytes in live segments and in the tables about them.
     pub(crate) fn charged_bytes(&self) -> usize {
         self.live * SEGMENT_BYTES
-            + self.segments.capacity() * size_of::<Box<[u8]>>()
+            + self.segments.capacity() * size_of::<Option<Box<Bytes>>>()
             + self.hole_granules.capacity() * size_of::<u16>()
     }
 
@@ -118,7 +120,7 @@ impl Arena {
     /// # Panics
     /// If `can_add_segment` is false.
     pub(crate) fn add_segment(&mut self) -> usize {
-        let memory = vec![0u8; SEGMENT_BYTES].into_boxed_slice();
+        let memory = Some(Segment::boxed(&ZEROS));
         let index = if let Some(index) = self.released.pop() {
             self.segments[index as usize] = memory;
             index as usize
@@ -229,7 +231,7 @@ impl Arena {
     /// The bytes of a used block, its word included.
     #[inline]
     pub(crate) fn block(&self, block: Handle) -> &[u8] {
-        let bytes = &self.segments[block.segment()][block.byte()..];
+        let bytes = &self.segment(block.segment())[block.byte()..];
         let word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
         &bytes[..Self::size_of_word(word) as usize * GRANULE]
     }
@@ -237,7 +239,7 @@ impl Arena {
     /// The bytes of a used block. Its word may only be changed through `set_owner_bits`.
     #[inline]
     pub(crate) fn block_mut(&mut self, block: Handle) -> &mut [u8] {
-        let bytes = &mut self.segments[block.segment()][block.byte()..];
+        let bytes = &mut self.segment_mut(block.segment())[block.byte()..];
         let word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
         &mut bytes[..Self::size_of_word(word) as usize * GRANULE]
     }
@@ -259,7 +261,7 @@ impl Arena {
     #[inline]
     pub(crate) fn read(&self, block: Handle, offset: usize) -> u32 {
         let at = block.byte() + offset;
-        let bytes = &self.segments[block.segment()][at..at + 4];
+        let bytes = &self.segment(block.segment())[at..at + 4];
         u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
     }
 
@@ -267,15 +269,21 @@ impl Arena {
     #[inline]
     pub(crate) fn write(&mut self, block: Handle, offset: usize, value: u32) {
         let at = block.byte() + offset;
-        self.segments[block.segment()][at..at + 4].copy_from_slice(&value.to_le_bytes());
+        self.segment_mut(block.segment())[at..at + 4].copy_from_slice(&value.to_le_bytes());
     }
 
     /// The line of a block's start. The handle may be any.
     #[inline]
     pub(crate) fn line(&self, block: Handle) -> Line {
-        let segment = self.segments.get(block.segment());
-        let first = segment.and_then(|bytes| bytes.get(block.byte()));
-        first.map_or(Line::NONE, Line::of)
+        self.line_at(block, 0)
+    }
+
+    /// The line that is so many bytes into a block. The handle may be any.
+    #[inline]
+    pub(crate) fn line_at(&self, block: Handle, offset: usize) -> Line {
+        let segment = self.segments.get(block.segment()).and_then(Option::as_ref);
+        let byte = segment.and_then(|segment| segment.0.get(block.byte() + offset));
+        byte.map_or(Line::NONE, Line::of)
     }
 
     /// The third line that a block reaches into, if it does; its word says how long it is.
@@ -297,7 +305,8 @@ impl Arena {
         block: Handle,
         offsets: [usize; N],
     ) -> Option<[u32; N]> {
-        let bytes = self.segments.get(block.segment())?.get(block.byte()..)?;
+        let segment = self.segments.get(block.segment())?.as_ref()?;
+        let bytes = &segment.0[block.byte()..];
         let mut words = [0; N];
         for (word, offset) in words.iter_mut().zip(offsets) {
             let bytes = bytes.get(offset..offset + 4)?;
@@ -314,13 +323,16 @@ impl Arena {
         );
         debug_assert!(self.granules(to) as usize * GRANULE >= len);
         if from.segment() == to.segment() {
-            self.segments[from.segment()].copy_within(source, target.start);
+            self.segment_mut(from.segment())
+                .copy_within(source, target.start);
         } else {
-            let [from, to] = self
+            let Ok([Some(from), Some(to)]) = self
                 .segments
                 .get_disjoint_mut([from.segment(), to.segment()])
-                .expect("both segments are live and differ");
-            to[target].copy_from_slice(&from[source]);
+            else {
+                unreachable!("both segments are live and differ");
+            };
+            to.0[target].copy_from_slice(&from.0[source]);
         }
     }
 
@@ -366,8 +378,29 @@ impl Arena {
         }
     }
 
+    #[inline]
+    fn segment(&self, index: usize) -> &[u8; SEGMENT_BYTES] {
+        match &self.segments[index] {
+            Some(segment) => &segment.0,
+            None => Self::released_is_named(),
+        }
+    }
+
+    #[inline]
+    fn segment_mut(&mut self, index: usize) -> &mut [u8; SEGMENT_BYTES] {
+        match &mut self.segments[index] {
+            Some(segment) => &mut segment.0,
+            None => Self::released_is_named(),
+        }
+    }
+
+    #[cold]
+    fn released_is_named() -> ! {
+        panic!("a handle names a segment that was given back");
+    }
+
     fn release(&mut self, segment: usize) {
-        self.segments[segment] = Box::default();
+        self.segments[segment] = None;
         self.released.push(segment as u32);
         self.live -= 1;
     }
@@ -470,7 +503,7 @@ impl Arena {
         let mut total = 0;
         let mut holes = 0;
         for (index, segment) in self.segments.iter().enumerate() {
-            if segment.is_empty() {
+            if segment.is_none() {
                 continue;
             }
             let (mut granule, mut after_hole, mut here) = (0, false, 0);

@@ -118,6 +118,7 @@ fn integer(item: &Item<'_>) -> Option<i64> {
 }
 
 /// The live item behind a body, if it is one.
+#[inline]
 pub(crate) fn live(
     body: Body<'_>,
     version: henge_wire::Version,

@@ -12,6 +12,7 @@ mod partition;
 mod policy;
 mod prefetch;
 mod record;
+mod segment;
 mod shard;
 mod table;
 
@@ -21,6 +22,7 @@ pub use partition::Progress;
 pub use policy::PolicyKind;
 pub use prefetch::Line;
 pub use record::Body;
+pub use segment::SEGMENT_BYTES;
 pub use shard::{
     Cause, Commit, Footprint, Forgotten, Hint, RecordView, Replace, Shard, ShardConfig, ShardStats,
     Short,

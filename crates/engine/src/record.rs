@@ -127,10 +127,32 @@ impl Parts {
         }
     }
 
+    #[inline]
     fn kind(self) -> u32 {
         self.flags >> KIND_SHIFT
     }
 
+    /// Whether the record is what most are: a value in its block, as the client gave it, without a media type.
+    #[inline]
+    fn is_plain(self) -> bool {
+        const { assert!(KIND_INLINE == 0) };
+        self.flags & !(EXPIRES | JSON) == 0
+    }
+
+    /// The value, of these parts.
+    #[inline]
+    fn value<'a>(self, data: Data<'a>, raw_len: u32, content_type: Option<&'a str>) -> Value<'a> {
+        Value {
+            data_type: DataType::String,
+            data,
+            encoding: self.encoding(),
+            raw_len,
+            json: self.flags & JSON != 0,
+            content_type,
+        }
+    }
+
+    #[inline]
     fn encoding(self) -> Encoding {
         Encoding::ALL[((self.flags >> ENCODING_SHIFT) & 3) as usize]
     }
@@ -371,7 +393,8 @@ impl Records {
         self.arena.free(at);
     }
 
-    /// The third line of a record, if it is so long, and the first ones of those that its links name. The handle may be any.
+    /// The third line of a record, if it is so long, and those of the links to it in the records that its own name. The handle
+    /// may be any.
     #[inline]
     pub(crate) fn ahead(&self, at: Handle) -> [Line; 3] {
         let Some([word, previous, next]) = self.arena.peek(at, [0, PREVIOUS, NEXT]) else {
@@ -379,8 +402,8 @@ impl Records {
         };
         [
             self.arena.third_line(at, word),
-            self.arena.line(Handle(previous)),
-            self.arena.line(Handle(next)),
+            self.arena.line_at(Handle(previous), NEXT),
+            self.arena.line_at(Handle(next), PREVIOUS),
         ]
     }
 
@@ -401,26 +424,29 @@ impl Records {
     pub(crate) fn body(&self, at: Handle) -> Body<'_> {
         let block = self.arena.block(at);
         let parts = Parts::of(u32::from_le_bytes([block[0], block[1], block[2], block[3]]));
-        let value = |data, raw_len, content_type| {
-            Body::Value(Value {
-                data_type: DataType::String,
-                data,
-                encoding: parts.encoding(),
-                raw_len,
-                json: parts.flags & JSON != 0,
-                content_type,
-            })
-        };
+        if !parts.is_plain() {
+            return self.other_body(at);
+        }
+        let key_at = parts.after_expiry(self.fixed);
+        let data = &block[key_at + parts.key_len..block.len() - parts.padding];
+        Body::Value(parts.value(Data::Slice(data), data.len() as u32, None))
+    }
+
+    /// The same of a record that is not plain.
+    #[inline(never)]
+    fn other_body(&self, at: Handle) -> Body<'_> {
+        let block = self.arena.block(at);
+        let parts = Parts::of(u32::from_le_bytes([block[0], block[1], block[2], block[3]]));
         match parts.kind() {
             KIND_TOMBSTONE => Body::Tombstone,
             KIND_LARGE => {
                 let large = self.large(at);
                 large.value.as_ref().map_or(Body::Tombstone, |bytes| {
-                    value(
+                    Body::Value(parts.value(
                         Data::Shared(bytes.clone()),
                         large.raw_len,
                         large.content_type.as_deref(),
-                    )
+                    ))
                 })
             }
             KIND_INLINE => {
@@ -436,7 +462,7 @@ impl Records {
                     let start = parts.after_raw_len(self.fixed) + 1;
                     std::str::from_utf8(&block[start..key_at]).expect("it was stored from a str")
                 });
-                value(Data::Slice(data), raw_len, content_type)
+                Body::Value(parts.value(Data::Slice(data), raw_len, content_type))
             }
             _ => unreachable!("no record is written with the fourth kind"),
         }

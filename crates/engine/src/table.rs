@@ -5,13 +5,14 @@
 
 use crate::arena::Handle;
 use crate::prefetch::Line;
+use crate::segment::{SEGMENT_BYTES, Segment};
 
 /// Entries in a bucket: twelve handles, twelve tags and the link to an overflow bucket fill 64 bytes.
 const ENTRIES: usize = 12;
 /// A partition's directory names groups of buckets, so that it costs a quarter of a handle for each bucket.
 const GROUP: u32 = 4;
-/// Buckets in a chunk: 64 KiB, as the arena's segments, so that the allocator sees one size.
-const CHUNK: u32 = 1024;
+/// Buckets in a chunk, which is a segment.
+const CHUNK: u32 = (SEGMENT_BYTES / size_of::<Bucket>()) as u32;
 /// A bucket is split when there are more entries than this for each. At ten an entry costs 8.5 bytes with its overflow
 /// buckets and directory, at nine 9.0, at twelve 8.3 with twice the second lines.
 const SPLIT_LOAD: u32 = 10;
@@ -22,8 +23,9 @@ const MERGE_LOAD: u32 = 3;
 /// What an entry costs in a table that is not small, rounded up.
 pub(crate) const ENTRY_BYTES: usize = 9;
 
-/// Bytes in a chunk of buckets.
-pub(crate) const CHUNK_BYTES: usize = CHUNK as usize * size_of::<Bucket>();
+type Chunk = Segment<[Bucket; CHUNK as usize]>;
+/// What a chunk begins as. A local array would be much for a stack.
+static EMPTY: [Bucket; CHUNK as usize] = [Bucket::EMPTY; CHUNK as usize];
 
 const NONE: u32 = u32::MAX;
 
@@ -108,9 +110,19 @@ fn tag(hash: u64) -> u8 {
     ((hash >> 56) as u8).max(1)
 }
 
+/// What a bucket says of a hash.
+pub(crate) enum Ahead {
+    /// Its first entry that may have it.
+    Entry(Handle),
+    /// No entry has it, and there is another bucket, with its line.
+    Overflow(u32, Line),
+    /// Nothing has it.
+    Nothing,
+}
+
 /// The buckets of all tables of a shard.
 pub(crate) struct Buckets {
-    chunks: Vec<Box<[Bucket]>>,
+    chunks: Vec<Box<Chunk>>,
     free_group: u32,
     free_groups: u32,
     free_bucket: u32,
@@ -133,8 +145,8 @@ impl Buckets {
 
     /// Bytes in chunks and directories.
     pub(crate) fn charged_bytes(&self) -> usize {
-        self.chunks.len() * CHUNK_BYTES
-            + self.chunks.capacity() * size_of::<Box<[Bucket]>>()
+        self.chunks.len() * SEGMENT_BYTES
+            + self.chunks.capacity() * size_of::<Box<Chunk>>()
             + self.directory_bytes
     }
 
@@ -144,7 +156,7 @@ impl Buckets {
     pub(crate) fn growth_bytes(&self, insertions: usize) -> usize {
         let wanted = 4 + (insertions - 1) / 2;
         let missing = wanted.saturating_sub(self.free_groups as usize);
-        missing.div_ceil((CHUNK / GROUP) as usize) * CHUNK_BYTES
+        missing.div_ceil((CHUNK / GROUP) as usize) * SEGMENT_BYTES
     }
 
     /// The entry with this hash that `is_it` accepts. `is_it` may be asked about entries of other hashes.
@@ -187,13 +199,22 @@ impl Buckets {
         Some((index, Line::of(self.at(index))))
     }
 
-    /// The first entry of a bucket that may have this hash. The bucket may be any number, and no longer the hash's.
+    /// What a bucket says of a hash. The bucket may be any number, and no longer the hash's.
     #[inline]
-    pub(crate) fn candidate(&self, bucket: u32, hash: u64) -> Option<Handle> {
-        let chunk = self.chunks.get((bucket / CHUNK) as usize)?;
-        let bucket = &chunk[(bucket % CHUNK) as usize];
+    pub(crate) fn candidate(&self, bucket: u32, hash: u64) -> Ahead {
+        let Some(chunk) = self.chunks.get((bucket / CHUNK) as usize) else {
+            return Ahead::Nothing;
+        };
+        let bucket = &chunk.0[(bucket % CHUNK) as usize];
         let bits = bucket.matches(tag(hash));
-        (bits != 0).then(|| Handle(bucket.handles[bits.trailing_zeros() as usize]))
+        if bits != 0 {
+            return Ahead::Entry(Handle(bucket.handles[bits.trailing_zeros() as usize]));
+        }
+        let next = bucket.overflow;
+        match self.chunks.get((next / CHUNK) as usize) {
+            Some(chunk) => Ahead::Overflow(next, Line::of(&chunk.0[(next % CHUNK) as usize])),
+            None => Ahead::Nothing,
+        }
     }
 
     /// Adds an entry that is not there. `hash_of` gives the hash of any entry of the table.
@@ -415,8 +436,7 @@ impl Buckets {
     fn take_group(&mut self) -> u32 {
         if self.free_group == NONE {
             let first = self.chunks.len() as u32 * CHUNK;
-            self.chunks
-                .push(vec![Bucket::EMPTY; CHUNK as usize].into_boxed_slice());
+            self.chunks.push(Segment::boxed(&EMPTY));
             for group in (first..first + CHUNK).step_by(GROUP as usize).rev() {
                 self.at_mut(group).overflow = self.free_group;
                 self.free_group = group;
@@ -455,12 +475,12 @@ impl Buckets {
 
     #[inline]
     fn at(&self, index: u32) -> &Bucket {
-        &self.chunks[(index / CHUNK) as usize][(index % CHUNK) as usize]
+        &self.chunks[(index / CHUNK) as usize].0[(index % CHUNK) as usize]
     }
 
     #[inline]
     fn at_mut(&mut self, index: u32) -> &mut Bucket {
-        &mut self.chunks[(index / CHUNK) as usize][(index % CHUNK) as usize]
+        &mut self.chunks[(index / CHUNK) as usize].0[(index % CHUNK) as usize]
     }
 }
 
@@ -539,7 +559,7 @@ mod tests {
                         inside.push(next);
                         next += 1;
                     }
-                    let grown = (buckets.chunks.len() - before) * CHUNK_BYTES;
+                    let grown = (buckets.chunks.len() - before) * SEGMENT_BYTES;
                     prop_assert!(grown <= said, "{} for {}, said {}", grown, count, said);
                 } else {
                     for number in inside.drain(..count.min(inside.len())) {

@@ -54,9 +54,10 @@ fn main() {
             return run(cache.locate(key), key);
         }
         let located: Vec<Location> = keys.iter().map(|key| cache.locate(key)).collect();
-        cache.look_ahead(&located);
-        for (key, at) in keys.iter().zip(located) {
-            run(at, key);
+        let mut ahead = cache.look_ahead(&located);
+        for (nth, (key, at)) in keys.iter().zip(&located).enumerate() {
+            ahead.before(nth);
+            run(*at, key);
         }
     };
     let get = |at: Location, key: &[u8]| get(&cache, at, key);

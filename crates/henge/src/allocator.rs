@@ -3,14 +3,86 @@
 //! asking, once, and what is not known is `None`.
 //!
 //! It is jemalloc, because the limit has to be the limit: with 256 MiB allowed and 4 GiB of mixed sizes written, it held
-//! 250 MiB resident where mimalloc held 308 to 343, and it can say what it holds. How it is set is in `main.rs`.
+//! 250 MiB resident where mimalloc held 308 to 343, and it can say what it holds. How it is set is in `main.rs`. Segments of
+//! the shards, which it can tell from all else by their layout, lie in huge pages (`regions.rs`) and all else in small ones:
+//! with huge pages, values of 70 to 600 KB took up to a fifth more than their rounded size, and the limit would not be the limit.
 
+use std::alloc::{GlobalAlloc, Layout};
 use std::hint::black_box;
+use std::ptr;
 use std::sync::OnceLock;
+
+use henge_engine::SEGMENT_BYTES;
 use tikv_jemalloc_ctl::{epoch, stats, thread};
+use tikv_jemallocator::Jemalloc;
+
+#[cfg(target_os = "linux")]
+mod regions;
 
 /// The allocator of the `henge` binary: `#[global_allocator] static ALLOCATOR: Allocator = Allocator;`.
-pub use tikv_jemallocator::Jemalloc as Allocator;
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Allocator;
+
+/// How the engine asks for a segment, and nobody else for anything.
+const SEGMENT: Layout = match Layout::from_size_align(SEGMENT_BYTES, SEGMENT_BYTES) {
+    Ok(layout) => layout,
+    Err(_) => unreachable!(),
+};
+
+/// Whether this is for `regions.rs`.
+#[inline]
+fn is_segment(layout: Layout) -> bool {
+    cfg!(target_os = "linux") && layout == SEGMENT
+}
+
+#[expect(unsafe_code, reason = "the trait of allocators is unsafe")]
+// SAFETY: each call goes to the allocator that its layout names, and a layout always names the same one; each of the two
+// gives memory that is apart from all else it gave, of the layout's size and alignment. Nothing here unwinds.
+unsafe impl GlobalAlloc for Allocator {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if is_segment(layout) {
+            return regions::take();
+        }
+        // SAFETY: as the caller promises.
+        unsafe { Jemalloc.alloc(layout) }
+    }
+
+    #[inline]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if is_segment(layout) {
+            let segment = regions::take();
+            if !segment.is_null() {
+                // SAFETY: it was just taken, and is so large.
+                unsafe { ptr::write_bytes(segment, 0, layout.size()) };
+            }
+            return segment;
+        }
+        // SAFETY: as the caller promises.
+        unsafe { Jemalloc.alloc_zeroed(layout) }
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        if is_segment(layout) {
+            // SAFETY: a segment came from `regions`, and as the caller promises.
+            return unsafe { regions::give_back(memory) };
+        }
+        // SAFETY: as the caller promises.
+        unsafe { Jemalloc.dealloc(memory, layout) }
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        // Nothing but a segment is aligned so, and nobody makes one larger or smaller: the two never have to be told apart.
+        assert!(
+            layout.align() != SEGMENT.align(),
+            "a segment keeps its size"
+        );
+        // SAFETY: as the caller promises.
+        unsafe { Jemalloc.realloc(memory, layout, new_size) }
+    }
+}
 
 /// Allocations up to this are rounded to a multiple of it.
 const QUANTUM: usize = 16;
@@ -53,6 +125,14 @@ fn size_class(bytes: usize) -> usize {
     bytes.checked_next_multiple_of(step).unwrap_or(bytes)
 }
 
+/// Bytes of segments that are in use, and bytes that are resident for them.
+fn region_figures() -> (u64, u64) {
+    #[cfg(target_os = "linux")]
+    return regions::figures();
+    #[cfg(not(target_os = "linux"))]
+    return (0, 0);
+}
+
 /// What the allocator says of this process, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Figures {
@@ -73,24 +153,13 @@ pub fn figures() -> Option<Figures> {
     }
     // The figures are those of the last epoch.
     epoch::advance().ok()?;
+    let (segment_bytes, region_bytes) = region_figures();
     Some(Figures {
-        allocated_bytes: stats::allocated::read().ok()? as u64,
-        active_bytes: stats::active::read().ok()? as u64,
-        resident_bytes: stats::resident::read().ok()? as u64,
+        allocated_bytes: segment_bytes + stats::allocated::read().ok()? as u64,
+        active_bytes: segment_bytes + stats::active::read().ok()? as u64,
+        resident_bytes: region_bytes + stats::resident::read().ok()? as u64,
         retained_bytes: stats::retained::read().ok()? as u64,
     })
-}
-
-/// Asks the system for small pages only, for this whole process and all that it starts. With huge pages, values of 70 to
-/// 600 KB took up to a fifth more than their rounded size, as each page came with 2 MiB: the limit would not be the limit.
-/// For a `main` to call first; a library has no business to. Elsewhere than on Linux there is nothing to do.
-///
-/// # Errors
-/// What the system says; the node can run without, with more memory than it charges.
-pub fn forbid_huge_pages() -> std::io::Result<()> {
-    #[cfg(target_os = "linux")]
-    rustix::thread::disable_transparent_huge_pages(true)?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -16,6 +16,14 @@ const UNSAFE: &[(&str, &str)] = &[
         "jemalloc reads its settings from a symbol of a given name",
     ),
     (
+        "crates/henge/src/allocator.rs",
+        "the trait of allocators is unsafe to implement and to call",
+    ),
+    (
+        "crates/henge/src/allocator/regions.rs",
+        "nothing safe maps memory of 2 MiB and has it in a huge page",
+    ),
+    (
         "crates/engine/src/prefetch.rs",
         "stable Rust has no safe name for the processor's prefetch",
     ),

@@ -1,45 +1,54 @@
 //! Looking ahead: what a coming command will read is asked of memory before the command runs, so that the misses of a
-//! whole pipeline overlap. Three steps follow one another's reads, bucket, record, neighbours in the eviction order; between
-//! them others' steps are taken. Nothing is changed, and nothing is promised: what a step names may be gone at the next.
+//! whole pipeline overlap. Each step follows what the one before has asked for: bucket, more buckets where they overflow, record,
+//! neighbours in the eviction order; between them others' steps are taken. Nothing is changed, and nothing is promised: what
+//! a step names may be gone at the next.
 
 use super::Shard;
 use crate::arena::Handle;
 use crate::prefetch::Line;
+use crate::table::Ahead;
 use henge_wire::Partition;
 
-/// What the step before has found, if it has.
+/// How far looking ahead has come for one key.
 #[derive(Clone, Copy, Debug)]
-pub struct Hint(u32);
-
-impl Hint {
-    /// Nothing was found.
-    pub const NONE: Self = Self(u32::MAX);
+pub enum Hint {
+    /// Nothing is known but the hash.
+    Start,
+    /// The bucket is asked for.
+    Bucket(u32),
+    /// The record is asked for.
+    Record(u32),
+    /// All is asked for, or there is nothing.
+    Done,
 }
 
 impl Shard {
-    /// The bucket of a hash in a partition of this shard, and its line.
+    /// Takes the next step for a key of a partition of this shard, by the key's hash: what is known then, and the lines that
+    /// are to be asked for.
     #[inline]
-    pub fn ahead_bucket(&self, partition: Partition, hash: u64) -> (Hint, Line) {
-        let table = &self.partitions[self.local(partition)].table;
-        match self.buckets.ahead(table, hash) {
-            Some((index, line)) => (Hint(index), line),
-            None => (Hint::NONE, Line::NONE),
+    pub fn ahead(&self, partition: Partition, hash: u64, hint: Hint) -> (Hint, [Line; 3]) {
+        match hint {
+            Hint::Start => {
+                let table = &self.partitions[self.local(partition)].table;
+                self.buckets
+                    .ahead(table, hash)
+                    .map_or((Hint::Done, [Line::NONE; 3]), |(bucket, line)| {
+                        (Hint::Bucket(bucket), [line, Line::NONE, Line::NONE])
+                    })
+            }
+            Hint::Bucket(bucket) => match self.buckets.candidate(bucket, hash) {
+                Ahead::Entry(at) => {
+                    // Most records have no more than two.
+                    let first = self.records.arena.line(at);
+                    (Hint::Record(at.0), [first, first.next(), Line::NONE])
+                }
+                Ahead::Overflow(bucket, line) => {
+                    (Hint::Bucket(bucket), [line, Line::NONE, Line::NONE])
+                }
+                Ahead::Nothing => (Hint::Done, [Line::NONE; 3]),
+            },
+            Hint::Record(record) => (Hint::Done, self.records.ahead(Handle(record))),
+            Hint::Done => (Hint::Done, [Line::NONE; 3]),
         }
-    }
-
-    /// The record that the bucket names for the hash, and its first two lines: most have no more.
-    #[inline]
-    pub fn ahead_record(&self, bucket: Hint, hash: u64) -> (Hint, [Line; 2]) {
-        let Some(at) = self.buckets.candidate(bucket.0, hash) else {
-            return (Hint::NONE, [Line::NONE; 2]);
-        };
-        let first = self.records.arena.line(at);
-        (Hint(at.0), [first, first.next()])
-    }
-
-    /// The line after a record's first two, if it goes on there, and those of what a use of it writes beside it.
-    #[inline]
-    pub fn ahead_neighbours(&self, record: Hint) -> [Line; 3] {
-        self.records.ahead(Handle(record.0))
     }
 }

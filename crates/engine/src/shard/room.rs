@@ -3,10 +3,11 @@
 //! it says what it is short of.
 
 use super::{Cause, Shard, Short, may_drop};
-use crate::arena::{GRANULE, Handle, SEGMENT_BYTES};
+use crate::arena::{GRANULE, Handle};
 use crate::budget::{Room, Turn};
 use crate::partition::PartitionState;
 use crate::record::Shape;
+use crate::segment::SEGMENT_BYTES;
 use henge_wire::{Partition, Refusal};
 
 /// What a shard draws at once: four segments, so that drawing is rare and little lies idle.

@@ -8,10 +8,10 @@ mod small;
 mod transact;
 
 use super::*;
-use crate::arena::SEGMENT_BYTES;
 use crate::budget::NoLender;
 use crate::partition::Progress;
 use crate::record::Body;
+use crate::segment::SEGMENT_BYTES;
 use henge_wire::{Data, Effect, Expiry, Mutation, Precondition, Refusal, Value};
 use proptest::prelude::*;
 use std::collections::BTreeMap;

@@ -18,10 +18,11 @@ use std::collections::BTreeSet;
 use super::room::{Need, NoRoom};
 use super::write::Target;
 use super::{Shard, Short};
-use crate::arena::{GRANULE, Handle, SEGMENT_BYTES};
+use crate::arena::{GRANULE, Handle};
 use crate::budget::Turn;
 use crate::links::Links;
 use crate::record::{Body, Records, Shape};
+use crate::segment::SEGMENT_BYTES;
 use henge_wire::{
     Condition, Effect, MAX_TRANSACTION_KEYS, Outcome, Partition, Refusal, Transaction, Version,
 };

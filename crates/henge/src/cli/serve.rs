@@ -6,7 +6,6 @@ use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::allocator;
 use crate::config::{Config, Sources};
 use crate::log;
 use crate::net::handles;
@@ -19,9 +18,6 @@ const EXIT_FAILURE: u8 = 1;
 /// Starts a node and waits for the signal to stop it.
 pub fn serve(config: Config, sources: Sources) -> ExitCode {
     let log = log::start(&config.log);
-    if let Err(error) = allocator::forbid_huge_pages() {
-        tracing::warn!(%error, "huge pages stay on, so more memory may be resident than cache.max_size_bytes");
-    }
     let failed = |line: &dyn std::fmt::Display| {
         // With standard error closed there is nobody to tell, and the exit code still tells.
         let _ = writeln!(io::stderr(), "henge: {line}");

@@ -271,13 +271,20 @@ impl Pipeline {
             untimed,
             ..
         } = buffers;
+        let local = Rc::clone(&self.local);
+        located.clear();
+        // What one command needs, it finds soonest itself.
         if batch.len() > 1 {
-            located.clear();
             located.extend(batch.iter().filter_map(|prepared| prepared.first_key));
-            self.local.shared.cache.look_ahead(located);
         }
+        let mut ahead = local.shared.cache.look_ahead(located);
+        let mut keys = 0;
         let time_each = clock.times_each || batch.len() <= TIMED_REQUESTS;
         for prepared in batch {
+            if prepared.first_key.is_some() {
+                ahead.before(keys);
+                keys += 1;
+            }
             let words = Arguments::new(
                 &input[prepared.frame.clone()],
                 &spans[prepared.spans.clone()],

@@ -1,0 +1,239 @@
+//! Huge pages for the segments of the shards, and for nothing else: regions of 2 MiB that the system is asked to back by one
+//! page each, cut into slices of a segment. A look-up at random then finds nearly all of its addresses translated, which in
+//! pages of 4 KiB is a tenth of what a request costs (docs/performance.md).
+//!
+//! What is charged stays what the system sees. Slices are handed out from the lowest region that has one, so that at most
+//! one region has slices that were resident before anybody had them. One that is given back is given to the system at once, and its
+//! region is not to be made a huge page again before it is whole, as the kernel would back the hole with memory.
+
+#![expect(
+    unsafe_code,
+    reason = "memory from the system for the global allocator; nothing safe gives it by 2 MiB"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::c_void;
+use std::ptr;
+
+use parking_lot::Mutex;
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+
+/// What is cut off a region at a time.
+pub(super) const SLICE_BYTES: usize = 64 * 1024;
+/// A huge page of x86-64, and of 64-bit Arm with small pages of 4 KiB. Where huge pages are larger, these stay small ones.
+const REGION_BYTES: usize = 2 * 1024 * 1024;
+const SLICES: u32 = (REGION_BYTES / SLICE_BYTES) as u32;
+const _: () = assert!(SLICES == u32::BITS, "a bit for each slice");
+
+static REGIONS: Mutex<Regions> = Mutex::new(Regions::new());
+
+/// A slice, aligned to its size, with anything in it; null if the system has no memory.
+pub(super) fn take() -> *mut u8 {
+    REGIONS.lock().take()
+}
+
+/// Gives a slice back.
+///
+/// # Safety
+/// It came from `take`, was not given back since, and nobody uses it any more.
+pub(super) unsafe fn give_back(slice: *mut u8) {
+    // SAFETY: as the caller promises.
+    unsafe { REGIONS.lock().give_back(slice) }
+}
+
+/// Bytes in slices that are in use, and bytes that may be resident.
+pub(super) fn figures() -> (u64, u64) {
+    REGIONS.lock().figures()
+}
+
+/// The regions there are. It allocates for itself, from the other allocator, while it is locked.
+struct Regions {
+    /// By their addresses.
+    all: BTreeMap<usize, Region>,
+    /// The addresses of those that have a free slice.
+    open: BTreeSet<usize>,
+}
+
+/// One region, by a bit for each of its slices.
+#[derive(Clone, Copy)]
+struct Region {
+    /// Nobody has them.
+    free: u32,
+    /// Of the free, those that were given back, and to the system.
+    returned: u32,
+}
+
+impl Regions {
+    const fn new() -> Self {
+        Self {
+            all: BTreeMap::new(),
+            open: BTreeSet::new(),
+        }
+    }
+
+    fn take(&mut self) -> *mut u8 {
+        let Some(base) = self.open.first().copied().or_else(|| self.map()) else {
+            return ptr::null_mut();
+        };
+        let region = self.all.get_mut(&base).expect("an open region is there");
+        let slice = region.free.trailing_zeros();
+        region.free &= !(1 << slice);
+        let was_returned = region.returned & (1 << slice) != 0;
+        region.returned &= !(1 << slice);
+        if region.free == 0 {
+            self.open.remove(&base);
+        }
+        if was_returned && region.returned == 0 {
+            advise(base, REGION_BYTES, Advice::LinuxHugepage);
+        }
+        ptr::with_exposed_provenance_mut(base + slice as usize * SLICE_BYTES)
+    }
+
+    /// A fresh region's address.
+    fn map(&mut self) -> Option<usize> {
+        let base = map_aligned()?;
+        advise(base, REGION_BYTES, Advice::LinuxHugepage);
+        let region = Region {
+            free: u32::MAX,
+            returned: 0,
+        };
+        self.all.insert(base, region);
+        self.open.insert(base);
+        Some(base)
+    }
+
+    /// # Safety
+    /// As [`give_back`].
+    unsafe fn give_back(&mut self, slice: *mut u8) {
+        let address = slice.expose_provenance();
+        let base = address & !(REGION_BYTES - 1);
+        let region = self.all.get_mut(&base).expect("a slice is of a region");
+        let bit = 1 << ((address - base) / SLICE_BYTES);
+        region.free |= bit;
+        if region.free == u32::MAX {
+            self.all.remove(&base);
+            self.open.remove(&base);
+            // SAFETY: it was mapped by `map_aligned`, and nobody has a slice of it.
+            let unmapped = unsafe { munmap(at(base), REGION_BYTES) };
+            debug_assert_eq!(unmapped, Ok(()));
+            return;
+        }
+        self.open.insert(base);
+        if region.returned == 0 {
+            advise(base, REGION_BYTES, Advice::LinuxNoHugepage);
+        }
+        // Locked pages stay where they are.
+        if advise(address, SLICE_BYTES, Advice::LinuxDontNeed) {
+            region.returned |= bit;
+        }
+    }
+
+    fn figures(&self) -> (u64, u64) {
+        let slices = |bits: fn(&Region) -> u32| -> u64 {
+            self.all
+                .values()
+                .map(|region| u64::from(bits(region).count_zeros()))
+                .sum()
+        };
+        (
+            slices(|region| region.free) * SLICE_BYTES as u64,
+            slices(|region| region.returned) * SLICE_BYTES as u64,
+        )
+    }
+}
+
+/// Memory for one region, aligned to its size. None if the system has none.
+fn map_aligned() -> Option<usize> {
+    // The kernel aligns what is a multiple of a huge page, or puts it beside the region before, which is aligned.
+    let base = map_bytes(REGION_BYTES)?;
+    if base.is_multiple_of(REGION_BYTES) {
+        return Some(base);
+    }
+    unmap(base, REGION_BYTES);
+    let whole = map_bytes(2 * REGION_BYTES)?;
+    let base = whole.next_multiple_of(REGION_BYTES);
+    unmap(whole, base - whole);
+    unmap(base + REGION_BYTES, whole + REGION_BYTES - base);
+    Some(base)
+}
+
+fn map_bytes(len: usize) -> Option<usize> {
+    // SAFETY: the system chooses the place, so nothing that is there is touched.
+    let mapped = unsafe {
+        mmap_anonymous(
+            ptr::null_mut(),
+            len,
+            ProtFlags::READ | ProtFlags::WRITE,
+            MapFlags::PRIVATE,
+        )
+    };
+    mapped.ok().map(<*mut c_void>::expose_provenance)
+}
+
+/// Undoes a part of what `map_bytes` did and nobody has seen.
+fn unmap(start: usize, len: usize) {
+    if len > 0 {
+        // SAFETY: only `map_aligned` calls this, on pages that it mapped and gives to nobody.
+        let unmapped = unsafe { munmap(at(start), len) };
+        debug_assert_eq!(unmapped, Ok(()));
+    }
+}
+
+/// Says whether the advice was taken. Where it was not, as on a system without huge pages, that costs speed or memory and
+/// nothing else.
+fn advise(start: usize, len: usize, advice: Advice) -> bool {
+    // SAFETY: only regions are advised on, and of slices that are in use no advice given here changes the contents.
+    unsafe { madvise(at(start), len, advice) }.is_ok()
+}
+
+fn at(address: usize) -> *mut c_void {
+    ptr::with_exposed_provenance_mut(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    /// Takes and gives back by a made-up order, with a mark in each slice, and checks against what is held.
+    #[test]
+    fn slices_are_apart_and_keep_what_is_in_them() {
+        let mut regions = Regions::new();
+        let mut held: BTreeMap<usize, u8> = BTreeMap::new();
+        let mut random = 1_u64;
+        for step in 0..4_000_u64 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005) + 1;
+            // Three waves of growing to some hundred slices and shrinking to few.
+            let grows = step % 1_300 < 700;
+            if held.is_empty() || (random >> 33) % 10 < if grows { 8 } else { 2 } {
+                let slice = regions.take();
+                let mark = (random >> 50) as u8;
+                assert!(slice.addr().is_multiple_of(SLICE_BYTES));
+                // SAFETY: the slice was just taken.
+                unsafe { ptr::write_bytes(slice, mark, SLICE_BYTES) };
+                assert_eq!(held.insert(slice.expose_provenance(), mark), None);
+            } else {
+                let nth = (random >> 33) as usize % held.len();
+                let (&address, &mark) = held.iter().nth(nth).expect("it is one of them");
+                held.remove(&address);
+                let slice: *mut u8 = ptr::with_exposed_provenance_mut(address);
+                // SAFETY: it is in use until it is given back, once.
+                unsafe {
+                    let bytes = std::slice::from_raw_parts(slice, SLICE_BYTES);
+                    assert!(bytes.iter().all(|&byte| byte == mark));
+                    regions.give_back(slice);
+                }
+            }
+            let (in_use, resident) = regions.figures();
+            assert_eq!(in_use, (held.len() * SLICE_BYTES) as u64);
+            assert!(resident >= in_use && resident < in_use + REGION_BYTES as u64);
+            let open = regions.all.iter().filter(|(_, region)| region.free != 0);
+            assert!(open.map(|(base, _)| base).eq(&regions.open));
+        }
+        for address in held.into_keys() {
+            // SAFETY: as above.
+            unsafe { regions.give_back(ptr::with_exposed_provenance_mut(address)) };
+        }
+        assert!(regions.all.is_empty() && regions.open.is_empty());
+    }
+}
