@@ -3,7 +3,7 @@
 //! cache` measures; `cargo test`, which does not say `--bench`, has a tiny run of it, so that it does not rot.
 
 use henge::allocator::{self, Allocator};
-use henge::cache::{AHEAD, Cache, CacheConfig, Location};
+use henge::cache::{AHEAD, Cache, CacheConfig, Location, LookAhead};
 use henge_engine::PolicyKind;
 use henge_wire::{Command, Expiry, Operation, Precondition, Reply, Value, Version};
 use std::hint::black_box;
@@ -54,9 +54,9 @@ fn main() {
             return run(cache.locate(key), key);
         }
         let located: Vec<Location> = keys.iter().map(|key| cache.locate(key)).collect();
-        let mut ahead = cache.look_ahead(&located);
+        let mut ahead = LookAhead::default();
         for (nth, (key, at)) in keys.iter().zip(&located).enumerate() {
-            ahead.before(nth);
+            ahead.before(nth, &cache, &located);
             run(*at, key);
         }
     };

@@ -94,49 +94,94 @@ pub struct Location {
     hash: u64,
 }
 
-/// Has the memory that a pipeline's commands will read on its way before they run, so that they wait for it together and not
-/// one by one, and while others run. It changes nothing.
-pub struct LookAhead<'a> {
-    cache: &'a Cache,
-    locations: &'a [Location],
+/// How far looking ahead has come for some keys, in the order in which commands will run on them: has the memory on its way that
+/// the commands will read, so that they wait for it together and not one by one, and while others run. It changes nothing.
+#[derive(Debug)]
+pub struct LookAhead {
     hints: [Hint; AHEAD],
     /// In round `r` group `g` takes its step `r - g`.
     rounds: usize,
+    /// What a round names, three lines at the most for a key. They are asked for at its end; see `Line`.
+    lines: [[Line; 3]; AHEAD_GROUP * AHEAD_STEPS],
 }
 
-impl LookAhead<'_> {
-    /// To be called before the command on the key of this number runs. It asks for what that still needs, if anything, and
-    /// for what those after it need first.
+impl Default for LookAhead {
+    fn default() -> Self {
+        Self {
+            hints: [Hint::Start; AHEAD],
+            rounds: 0,
+            lines: [[Line::NONE; 3]; AHEAD_GROUP * AHEAD_STEPS],
+        }
+    }
+}
+
+impl LookAhead {
+    /// Begins with other keys.
     #[inline]
-    pub fn before(&mut self, nth: usize) {
+    pub fn begin(&mut self) {
+        self.rounds = 0;
+    }
+
+    /// To be called before the command on the key of this number runs, always with the same keys, of which the first [`AHEAD`]
+    /// count. It asks for what that still needs, if anything, and for what those after it need first.
+    #[inline]
+    pub fn before(&mut self, nth: usize, cache: &Cache, locations: &[Location]) {
         while self.rounds < nth / AHEAD_GROUP + AHEAD_STEPS {
-            self.round();
+            self.round(cache, locations);
         }
     }
 
-    fn round(&mut self) {
-        // Three lines are the most that a step names. They are asked for at the end of the round; see `Line`.
-        let mut lines = [[Line::NONE; 3]; AHEAD_GROUP * AHEAD_STEPS];
+    fn round(&mut self, cache: &Cache, locations: &[Location]) {
         let mut named = 0;
+        let count = locations.len().min(AHEAD);
+        let begins = count.min(self.rounds * AHEAD_GROUP);
+        let end = count.min((self.rounds + 1) * AHEAD_GROUP);
+        self.hints[begins..end].fill(Hint::Start);
         let first = (self.rounds + 1).saturating_sub(AHEAD_STEPS) * AHEAD_GROUP;
-        let end = self.locations.len().min((self.rounds + 1) * AHEAD_GROUP);
+        let keys = first.min(end)..end;
         self.rounds += 1;
-        let first = first.min(end);
-        let keys = self.hints[first..end]
-            .iter_mut()
-            .zip(&self.locations[first..end]);
-        for (hint, at) in keys {
+        for (hint, at) in self.hints[keys.clone()].iter_mut().zip(&locations[keys]) {
             // Whoever holds a lock is reading there already.
             if !matches!(hint, Hint::Done)
-                && let Some(shard) = self.cache.shard(at.partition).try_lock()
+                && let Some(shard) = cache.shard(at.partition).try_lock()
             {
-                (*hint, lines[named]) = shard.ahead(at.partition, at.hash, *hint);
+                (*hint, self.lines[named]) = shard.ahead(at.partition, at.hash, *hint);
                 named += 1;
             }
         }
-        for line in lines[..named].iter().flatten() {
+        for line in self.lines[..named].iter().flatten() {
             line.prefetch();
         }
+    }
+}
+
+/// Looks ahead over the keys of one command, however many they are.
+#[derive(Debug, Default)]
+pub struct KeysAhead {
+    locations: Vec<Location>,
+    ahead: LookAhead,
+}
+
+impl KeysAhead {
+    /// Where key `nth` of `count` lies, by `locate`; what it needs, and those after it need first, is asked for. They are to be
+    /// asked for in order, from 0 on.
+    #[inline]
+    pub fn locate(
+        &mut self,
+        cache: &Cache,
+        nth: usize,
+        count: usize,
+        locate: impl Fn(usize) -> Location,
+    ) -> Location {
+        let place = nth % AHEAD;
+        if place == 0 {
+            self.locations.clear();
+            self.locations
+                .extend((nth..count.min(nth + AHEAD)).map(locate));
+            self.ahead.begin();
+        }
+        self.ahead.before(place, cache, &self.locations);
+        self.locations[place]
     }
 }
 
@@ -209,17 +254,6 @@ impl Cache {
         Location {
             partition: Partition::of(key),
             hash: self.hasher.hash(key),
-        }
-    }
-
-    /// Begins to look ahead for commands on these keys, of which the first [`AHEAD`] count.
-    #[inline]
-    pub fn look_ahead<'a>(&'a self, locations: &'a [Location]) -> LookAhead<'a> {
-        LookAhead {
-            cache: self,
-            locations: &locations[..locations.len().min(AHEAD)],
-            hints: [Hint::Start; AHEAD],
-            rounds: 0,
         }
     }
 

@@ -118,7 +118,7 @@ impl Node {
             cache: Arc::new(cache),
             clock,
             in_flight: InFlight::new(config.limits.max_inflight_bytes.as_usize()),
-            live: ArcSwap::from_pointee(Live::of(&config)),
+            live: Arc::new(ArcSwap::from_pointee(Live::of(&config))),
             resp: resp::Server::default(),
         });
         let node_id = match &config.cluster.node_id {

@@ -75,7 +75,8 @@ pub(crate) struct Shared {
     pub(crate) cache: Arc<Cache>,
     pub(crate) clock: Clock,
     pub(crate) in_flight: Arc<InFlight>,
-    pub(crate) live: ArcSwap<Live>,
+    /// Shared by itself, so that a thread can keep the latest at hand.
+    pub(crate) live: Arc<ArcSwap<Live>>,
     /// What the clients of the Redis protocol share.
     pub(crate) resp: resp::Server,
 }

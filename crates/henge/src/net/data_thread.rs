@@ -76,10 +76,10 @@ pub(crate) async fn serve(
     let local = Rc::new(Local {
         shared: Arc::clone(admin.shared()),
         counters,
-        admin,
         control,
         scratch: RefCell::new(Vec::new()),
-        resp: RefCell::new(resp::Scratch::default()),
+        resp: RefCell::new(resp::Scratch::new(admin.shared())),
+        admin,
         drain: Notify::new(),
         draining: Cell::new(false),
         empty: Notify::new(),

@@ -3,9 +3,11 @@
 
 use std::ops::Range;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use henge_wire::MAX_KEY_BYTES;
 use henge_wire::resp::request::{
     self, Arguments, Decoded, Limits, RequestError, Span, inline_arguments,
@@ -18,9 +20,10 @@ use super::pause::Paused;
 use super::session::{Replies, Session};
 use super::slowlog;
 use super::table::{COMMANDS, Entry, Keys, Run, flag};
-use crate::cache::{AHEAD, Location};
+use crate::cache::{AHEAD, Location, LookAhead};
 use crate::metrics::counters::add;
 use crate::net::data_thread::Local;
+use crate::shared::{self, Live, Shared};
 
 /// Requests that are decoded, and looked up ahead, together.
 const BATCH: usize = AHEAD;
@@ -55,11 +58,14 @@ pub(crate) struct Scratch {
 }
 
 /// What decoding and running needs beside input and output.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Buffers {
+    /// The live settings, without the cost of sharing them for each request.
+    live: arc_swap::Cache<Arc<ArcSwap<Live>>, Arc<Live>>,
     spans: Vec<Span>,
     batch: Vec<Prepared>,
     located: Vec<Location>,
+    ahead: LookAhead,
     /// The words of an inline command, without their quotes.
     line: Vec<u8>,
     /// Commands that ran since the clock was read.
@@ -70,12 +76,20 @@ pub(super) struct Buffers {
 /// second cache.
 const INPUT_BYTES: usize = 32 * 1024;
 
-impl Default for Scratch {
-    fn default() -> Self {
+impl Scratch {
+    pub(crate) fn new(shared: &Shared) -> Self {
         Self {
             input: vec![0; INPUT_BYTES].into_boxed_slice(),
             out: Output::default(),
-            buffers: Buffers::default(),
+            buffers: Buffers {
+                live: arc_swap::Cache::new(Arc::clone(&shared.live)),
+                spans: Vec::new(),
+                batch: Vec::new(),
+                located: Vec::new(),
+                ahead: LookAhead::default(),
+                line: Vec::new(),
+                untimed: Vec::new(),
+            },
         }
     }
 }
@@ -148,9 +162,10 @@ impl Pipeline {
         buffers: &mut Buffers,
         out: &mut Output,
     ) -> (usize, Stop) {
-        let limits = limits(&self.local);
+        let live = buffers.live.load();
+        let limits = limits(&live.limits);
+        let mut clock = Timing::begin(now, live, &self.local);
         let mut at = 0;
-        let mut clock = Timing::begin(now, &self.local);
         let mut commands = 0;
         let stop = loop {
             buffers.batch.clear();
@@ -268,21 +283,22 @@ impl Pipeline {
             spans,
             batch,
             located,
+            ahead,
             untimed,
             ..
         } = buffers;
-        let local = Rc::clone(&self.local);
-        located.clear();
         // What one command needs, it finds soonest itself.
-        if batch.len() > 1 {
+        let looks_ahead = batch.len() > 1;
+        if looks_ahead {
+            located.clear();
             located.extend(batch.iter().filter_map(|prepared| prepared.first_key));
+            ahead.begin();
         }
-        let mut ahead = local.shared.cache.look_ahead(located);
         let mut keys = 0;
         let time_each = clock.times_each || batch.len() <= TIMED_REQUESTS;
         for prepared in batch {
-            if prepared.first_key.is_some() {
-                ahead.before(keys);
+            if looks_ahead && prepared.first_key.is_some() {
+                ahead.before(keys, &self.local.shared.cache, located);
                 keys += 1;
             }
             let words = Arguments::new(
@@ -557,8 +573,7 @@ enum Broken {
     TooManyEmpty,
 }
 
-fn limits(local: &Local) -> Limits {
-    let limits = local.shared.limits();
+fn limits(limits: &shared::Limits) -> Limits {
     Limits {
         max_bulk_bytes: limits.max_value_bytes.max(MAX_KEY_BYTES),
         max_arguments: MAX_WORDS,
@@ -648,8 +663,7 @@ struct Timing {
 }
 
 impl Timing {
-    fn begin(now: Instant, local: &Local) -> Self {
-        let live = local.shared.live.load();
+    fn begin(now: Instant, live: &Live, local: &Local) -> Self {
         let threshold = local.shared.resp.slow_log.threshold_us();
         Self {
             now_ms: local.shared.clock.at(now),

@@ -1,6 +1,7 @@
 //! `SLOWLOG`: the last commands that took longer than a threshold. Each entry is bounded, whatever the command was.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use henge_wire::resp::request::Arguments;
@@ -13,9 +14,11 @@ const MAX_WORDS: usize = 32;
 const MAX_WORD_BYTES: usize = 128;
 /// More entries than this nobody reads, and each may hold some kilobytes.
 pub(crate) const MAX_ENTRIES: u64 = 100_000;
+/// Entries that are looked at under one hold of the lock, for which others' slow commands wait.
+const ENTRIES_PER_STEP: usize = 256;
 
 /// One slow command.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) id: u64,
     /// Seconds since the Unix epoch.
@@ -32,9 +35,14 @@ pub(crate) struct SlowLog {
     /// In microseconds; 0 logs all, negative none.
     threshold_us: AtomicI64,
     max_entries: AtomicU64,
-    next_id: AtomicU64,
-    /// The newest first.
-    entries: Mutex<VecDeque<Entry>>,
+    entries: Mutex<Entries>,
+}
+
+#[derive(Debug, Default)]
+struct Entries {
+    next_id: u64,
+    /// The newest first, and so by descending id.
+    kept: VecDeque<Arc<Entry>>,
 }
 
 impl Default for SlowLog {
@@ -43,8 +51,7 @@ impl Default for SlowLog {
         Self {
             threshold_us: AtomicI64::new(10_000),
             max_entries: AtomicU64::new(128),
-            next_id: AtomicU64::new(0),
-            entries: Mutex::new(VecDeque::new()),
+            entries: Mutex::new(Entries::default()),
         }
     }
 }
@@ -65,7 +72,12 @@ impl SlowLog {
 
     pub(crate) fn set_max_entries(&self, max_entries: u64) {
         self.max_entries.store(max_entries, Ordering::Relaxed);
-        self.entries.lock().truncate(max_entries as usize);
+        let mut entries = self.entries.lock();
+        let len = entries.kept.len();
+        let rest = entries.kept.split_off(len.min(max_entries as usize));
+        // Freed where nobody waits for it.
+        drop(entries);
+        drop(rest);
     }
 
     /// Whether a command that took so long belongs here.
@@ -76,30 +88,48 @@ impl SlowLog {
 
     /// Adds a command, whose words are [`shortened`].
     pub(crate) fn add(&self, now_ms: u64, took_us: u64, words: Vec<Vec<u8>>, client: &Client) {
+        let client_name = shortened_word(&client.details.lock().name);
+        let client = client.address.to_string();
+        let mut entries = self.entries.lock();
         let entry = Entry {
-            id: self.next_id.fetch_add(1, Ordering::Relaxed),
+            id: entries.next_id,
             at_seconds: now_ms / 1000,
             took_us,
             words,
-            client: client.address.to_string(),
-            client_name: shortened_word(&client.details.lock().name),
+            client,
+            client_name,
         };
-        let mut entries = self.entries.lock();
-        entries.push_front(entry);
-        entries.truncate(self.max_entries() as usize);
+        entries.next_id += 1;
+        entries.kept.push_front(Arc::new(entry));
+        entries.kept.truncate(self.max_entries() as usize);
     }
 
     /// The newest, up to `count` of them.
-    pub(crate) fn newest(&self, count: usize) -> Vec<Entry> {
-        self.entries.lock().iter().take(count).cloned().collect()
+    pub(crate) fn newest(&self, count: usize) -> Vec<Arc<Entry>> {
+        let mut found: Vec<Arc<Entry>> = Vec::new();
+        while found.len() < count {
+            let entries = self.entries.lock();
+            // What came since the last step stands before what was found.
+            let next = found.last().map_or(0, |last| {
+                entries.kept.partition_point(|entry| entry.id >= last.id)
+            });
+            let step = ENTRIES_PER_STEP.min(count - found.len());
+            let before = found.len();
+            found.extend(entries.kept.iter().skip(next).take(step).cloned());
+            if found.len() == before {
+                break;
+            }
+        }
+        found
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.entries.lock().len()
+        self.entries.lock().kept.len()
     }
 
     pub(crate) fn clear(&self) {
-        self.entries.lock().clear();
+        let forgotten = std::mem::take(&mut self.entries.lock().kept);
+        drop(forgotten);
     }
 }
 
@@ -127,4 +157,41 @@ fn shortened_word(word: &[u8]) -> Vec<u8> {
         format!("... ({rest} more bytes)").as_bytes(),
     ]
     .concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resp::clients::Clients;
+
+    #[test]
+    fn what_is_read_in_steps_is_whole_and_in_order() {
+        let log = SlowLog::default();
+        let address = "127.0.0.1:1".parse().expect("an address");
+        let client = Clients::default().connect(address, address, 0, 0);
+        let all = 3 * ENTRIES_PER_STEP + 7;
+        log.set_max_entries(all as u64);
+        for _ in 0..all + 5 {
+            log.add(0, 1, Vec::new(), &client);
+        }
+        for count in [
+            0,
+            1,
+            ENTRIES_PER_STEP,
+            ENTRIES_PER_STEP + 1,
+            all,
+            usize::MAX,
+        ] {
+            let ids: Vec<u64> = log.newest(count).iter().map(|entry| entry.id).collect();
+            let newest = all as u64 + 4;
+            let expected: Vec<u64> = (0..count.min(all) as u64).map(|n| newest - n).collect();
+            assert_eq!(ids, expected);
+        }
+        log.set_max_entries(3);
+        assert_eq!((log.len(), log.newest(9).len()), (3, 3));
+        log.clear();
+        assert_eq!((log.len(), log.newest(9).len()), (0, 0));
+        log.add(0, 1, Vec::new(), &client);
+        assert_eq!(log.newest(1)[0].id, all as u64 + 5, "ids go on");
+    }
 }

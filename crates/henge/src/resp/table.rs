@@ -317,12 +317,20 @@ fn packed(name: &[u8]) -> Option<u128> {
         ..=8 => 0,
         len => eight(&name[len - 8..]) >> (8 * (16 - len)),
     };
-    let mut bytes = (u128::from(high) << 64 | u128::from(low)).to_le_bytes();
-    for byte in &mut bytes {
-        *byte = byte.to_ascii_lowercase();
-    }
-    bytes[MOST] = name.len() as u8;
-    Some(u128::from_le_bytes(bytes))
+    let high = lower_case(high) | (name.len() as u64) << (8 * (MOST - 8));
+    Some(u128::from(high) << 64 | u128::from(lower_case(low)))
+}
+
+/// Eight bytes of ASCII at once: those that are upper-case letters get the bit that makes them lower-case ones.
+#[inline]
+fn lower_case(bytes: u64) -> u64 {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    // A sum reaches the top bit of its byte from that letter on.
+    let low_bits = bytes & (EACH * 0x7f);
+    let from_a = low_bits + EACH * (0x80 - u64::from(b'A'));
+    let past_z = low_bits + EACH * (0x7f - u64::from(b'Z'));
+    let upper = from_a & !past_z & !bytes & (EACH * 0x80);
+    bytes | upper >> 2
 }
 
 #[inline]

@@ -1,5 +1,6 @@
 //! Commands that make a new value of the old one: the item is read with its version, the change is computed outside of every
-//! lock, and written if the version is still the same. Who lost the race begins again, and somebody has won it.
+//! lock, and written if the version is still the same. Who lost the race begins again, as somebody has won it; but not for ever, as
+//! a change of megabytes may lose to quick ones as long as they come.
 
 use std::rc::Rc;
 
@@ -164,6 +165,27 @@ fn unchanged(version: Option<&Version>) -> Precondition<'_> {
     }
 }
 
+/// How often a change is tried before its client is told. Among quick ones nobody loses a handful of times in a row.
+const MOST_ATTEMPTS: u32 = 1_000;
+
+/// The attempts at a change that others' changes can get ahead of.
+#[derive(Debug, Default)]
+pub(crate) struct Attempts(u32);
+
+impl Attempts {
+    /// To be called before each of them.
+    #[inline]
+    pub(crate) fn begin(&mut self) -> Result<(), ErrorReply> {
+        if self.0 == MOST_ATTEMPTS {
+            return Err(ErrorReply::fixed(
+                "TRYAGAIN nothing was changed: others changed the key first, 1000 times in a row",
+            ));
+        }
+        self.0 += 1;
+        Ok(())
+    }
+}
+
 impl Call<'_> {
     /// Changes the call's first key by what `compute` makes of its item. `look` says whether reading it counts as a use:
     /// [`Call::look`] where the client is told what was there.
@@ -176,7 +198,9 @@ impl Call<'_> {
         // What `compute` keeps is of them.
         let copied = self.words.from(1).map(<[u8]>::len).sum();
         self.eventually_with(copied, async move |out| {
+            let mut attempts = Attempts::default();
             let answer = loop {
+                attempts.begin()?;
                 let current = store.current(&key, &look).await?;
                 let (change, answer) = compute(current.as_ref())?;
                 let old_bytes = current.as_ref().map_or(0, Current::decompressed_bytes);
@@ -202,5 +226,20 @@ impl Call<'_> {
             }
             Ok(())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempts_end_in_an_error() {
+        let mut attempts = Attempts::default();
+        for _ in 0..MOST_ATTEMPTS {
+            assert!(attempts.begin().is_ok());
+        }
+        assert!(attempts.begin().is_err());
+        assert!(attempts.begin().is_err(), "and stay there");
     }
 }

@@ -12,7 +12,7 @@ use super::steps::{Pace, STEP_BYTES, Words};
 use crate::resp::call::{Call, ErrorReply, Flow, string};
 use crate::resp::counted::Counted;
 use crate::resp::table::{Group, Keys, Permission, Run, Spec, flag};
-use crate::resp::update::{Answer, Change, Current, Store};
+use crate::resp::update::{Answer, Attempts, Change, Current, Store};
 use crate::values::{Found, encode};
 
 pub(in crate::resp) const COMMANDS: &[Spec] = &[
@@ -342,7 +342,9 @@ fn bitop(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     }
     let (store, look) = (Store::of(call), call.look());
     call.eventually_with(words.size_bytes(), async move |out| {
+        let mut attempts = Attempts::default();
         loop {
+            attempts.begin()?;
             let (result, guards) = combined(&store, combine, &words, &look, out).await?;
             let len = result.len();
             let encoded;

@@ -6,6 +6,7 @@ use henge_wire::{Expiry, Match, Operation, Precondition, Refusal, Reply, Version
 use crate::resp::call::{Call, ErrorReply, Flow};
 use crate::resp::pipeline::shown;
 use crate::resp::table::{Group, Keys, Permission, Run, Spec, flag};
+use crate::resp::update::Attempts;
 
 pub(in crate::resp) const COMMANDS: &[Spec] = &[
     Spec {
@@ -138,7 +139,9 @@ fn set_deadline(call: &mut Call<'_>, unit_ms: i64, from_ms: u64) -> Result<Flow,
     let is_set = if options == Options::default() {
         change(call, deadline, Precondition::NONE)? == Changed::Yes
     } else {
+        let mut attempts = Attempts::default();
         loop {
+            attempts.begin()?;
             let Some((version, current)) = peek(call) else {
                 break false;
             };
@@ -268,7 +271,9 @@ impl Options {
 }
 
 fn persist(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
+    let mut attempts = Attempts::default();
     let had_deadline = loop {
+        attempts.begin()?;
         let Some((version, Some(_))) = peek(call) else {
             break false;
         };

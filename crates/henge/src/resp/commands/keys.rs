@@ -7,6 +7,7 @@ use henge_wire::{Command, Operation, Precondition, Reply};
 
 use super::many::INLINE_KEYS;
 use super::steps::{Pace, Words};
+use crate::cache::KeysAhead;
 use crate::resp::call::{Call, ErrorReply, Flow};
 use crate::resp::table::{Group, Keys, Permission, Run, Spec, flag};
 use crate::resp::update::Store;
@@ -105,9 +106,6 @@ pub(in crate::resp) const COMMANDS: &[Spec] = &[
     },
 ];
 
-/// Keys that are looked up ahead together, as many as in a pipeline.
-const AHEAD: usize = 32;
-
 fn del(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     let operation = Operation::Delete {
         precondition: Precondition::NONE,
@@ -136,20 +134,16 @@ fn count(call: &mut Call<'_>, operation: Operation<'static>) -> Result<Flow, Err
         return count_in_steps(call, operation);
     }
     let cache = call.cache();
+    let mut ahead = KeysAhead::default();
     let mut count = 0;
-    let mut locations = Vec::with_capacity(keys.min(AHEAD));
-    for first in (1..=keys).step_by(AHEAD) {
-        let last = keys.min(first + AHEAD - 1);
-        locations.clear();
-        locations.extend((first..=last).map(|index| call.locate(index, call.word(index))));
-        cache.look_ahead(&locations);
-        for (index, &at) in (first..=last).zip(&locations) {
-            let command = Command {
-                key: call.word(index),
-                operation: operation.clone(),
-            };
-            count += cache.execute_at(at, &command, call.now_ms, was_there)?;
-        }
+    for nth in 0..keys {
+        let locate = |nth| call.locate(nth + 1, call.word(nth + 1));
+        let at = ahead.locate(cache, nth, keys, locate);
+        let command = Command {
+            key: call.word(nth + 1),
+            operation: operation.clone(),
+        };
+        count += cache.execute_at(at, &command, call.now_ms, was_there)?;
     }
     call.out.integer(count);
     Ok(Flow::Done)
@@ -163,20 +157,16 @@ fn count_in_steps(call: &mut Call<'_>, operation: Operation<'static>) -> Result<
         let cache = &store.local.shared.cache;
         let mut pace = Pace::default();
         let mut count = 0;
-        let mut locations = Vec::with_capacity(AHEAD);
-        for first in (0..keys.len()).step_by(AHEAD) {
-            let indices = first..keys.len().min(first + AHEAD);
-            locations.clear();
-            locations.extend(indices.clone().map(|index| cache.locate(keys.word(index))));
-            cache.look_ahead(&locations);
-            for (index, &at) in indices.zip(&locations) {
-                let command = Command {
-                    key: keys.word(index),
-                    operation: operation.clone(),
-                };
-                count += cache.execute_at(at, &command, store.now_ms, was_there)?;
-            }
-            pace.keys(locations.len()).await;
+        let mut ahead = KeysAhead::default();
+        for (nth, key) in keys.iter().enumerate() {
+            let locate = |nth| cache.locate(keys.word(nth));
+            let at = ahead.locate(cache, nth, keys.len(), locate);
+            let command = Command {
+                key,
+                operation: operation.clone(),
+            };
+            count += cache.execute_at(at, &command, store.now_ms, was_there)?;
+            pace.key(0).await;
         }
         out.integer(count);
         Ok(())

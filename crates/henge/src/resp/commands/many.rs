@@ -3,12 +3,13 @@
 
 use bytes::Bytes;
 use henge_wire::{
-    Condition, Effect, Expiry, Guard, MAX_TRANSACTION_KEYS, Operation, Outcome, Precondition, Slot,
-    Transaction, Value,
+    Command, Condition, Effect, Expiry, Guard, MAX_TRANSACTION_KEYS, Operation, Outcome,
+    Precondition, Slot, Transaction, Value,
 };
 
 use super::steps::{Pace, STEP_BYTES, Words};
 use super::strings::copy_value;
+use crate::cache::KeysAhead;
 use crate::resp::call::{Call, ErrorReply, Flow};
 use crate::resp::table::{Group, Keys, Permission, Run, Spec, flag};
 use crate::resp::update::{Change, Store, refusal};
@@ -67,8 +68,11 @@ fn mget(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     let mark = call.out.output().mark();
     let before = call.out.output().len();
     call.out.array(count);
-    for index in 1..=count {
-        let is_quick = match copy_value(call, index)? {
+    let mut ahead = KeysAhead::default();
+    for nth in 0..count {
+        let locate = |nth| call.locate(nth + 1, call.word(nth + 1));
+        let at = ahead.locate(call.cache(), nth, count, locate);
+        let is_quick = match copy_value(call, nth + 1, at)? {
             None => true,
             Some(found) if found.is_quick() => {
                 call.out.bulk_shared(found.raw()?);
@@ -116,13 +120,21 @@ fn mset(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     if !is_inline {
         return mset_in_steps(call);
     }
+    let mut ahead = KeysAhead::default();
     for pair in 0..pairs {
-        let operation = Operation::Set {
-            value: Value::from_slice(call.word(2 * pair + 2)),
-            expiry: Expiry::Never,
-            precondition: Precondition::NONE,
+        let key = |pair| call.word(2 * pair + 1);
+        let locate = |pair| call.locate(2 * pair + 1, key(pair));
+        let at = ahead.locate(call.cache(), pair, pairs, locate);
+        let command = Command {
+            key: key(pair),
+            operation: Operation::Set {
+                value: Value::from_slice(call.word(2 * pair + 2)),
+                expiry: Expiry::Never,
+                precondition: Precondition::NONE,
+            },
         };
-        if let Some(refusal) = call.on_key(2 * pair + 1, operation, refusal) {
+        let cache = call.cache();
+        if let Some(refusal) = cache.execute_at(at, &command, call.now_ms, refusal) {
             return Err(ErrorReply::of(refusal));
         }
     }

@@ -7,6 +7,7 @@ use henge_wire::{Condition, Effect, Guard, Operation, Outcome, Reply, Slot, Tran
 
 use crate::resp::call::{Call, ErrorReply, Flow};
 use crate::resp::table::{Group, Keys, Permission, Run, Spec, flag};
+use crate::resp::update::Attempts;
 use crate::values::Found;
 
 pub(in crate::resp) const COMMANDS: &[Spec] = &[
@@ -144,7 +145,9 @@ fn transfer(
         Source::Goes => Operation::Peek,
         Source::Stays => call.look(),
     };
+    let mut attempts = Attempts::default();
     loop {
+        attempts.begin()?;
         let found = call.on_key(1, look.clone(), |reply| match reply {
             Reply::Found(item) => Some(Found::copy(&item)),
             _ => None,

@@ -13,16 +13,10 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Another key was worked on, and so many bytes of it.
+    /// Another key was worked on, and so many bytes of its value.
     pub(super) async fn key(&mut self, bytes: usize) {
         self.keys += 1;
         self.bytes(bytes).await;
-    }
-
-    /// So many keys were worked on, whose values were not read.
-    pub(super) async fn keys(&mut self, keys: usize) {
-        self.keys += keys;
-        self.bytes(0).await;
     }
 
     /// So many bytes were worked on.

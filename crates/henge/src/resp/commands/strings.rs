@@ -6,6 +6,7 @@ use henge_wire::resp::writer::Writer;
 use henge_wire::{Command, Data, Encoding, Expiry, Match, Operation, Precondition, Refusal, Value};
 
 use super::set_options::{Condition, Lifetime, Options, Unit, deadline};
+use crate::cache::Location;
 use crate::resp::call::{Call, ErrorReply, Flow, string};
 use crate::resp::table::{Group, Keys, Permission, Run, Spec, flag};
 use crate::resp::update::{Answer, Change, Store, refusal};
@@ -146,7 +147,8 @@ pub(in crate::resp) const COMMANDS: &[Spec] = &[
 
 #[inline]
 fn get(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
-    match copy_value(call, 1)? {
+    let at = call.locate(1, call.word(1));
+    match copy_value(call, 1, at)? {
         None => Ok(Flow::Done),
         Some(found) => call.answer_value(found),
     }
@@ -154,12 +156,14 @@ fn get(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
 
 /// Answers the value of the key at a place, or that there is none; what has to be decompressed first is given back instead.
 #[inline]
-pub(super) fn copy_value(call: &mut Call<'_>, index: usize) -> Result<Option<Found>, ErrorReply> {
-    let key = call.word(index);
-    let (at, look) = (call.locate(index, key), call.look());
+pub(super) fn copy_value(
+    call: &mut Call<'_>,
+    index: usize,
+    at: Location,
+) -> Result<Option<Found>, ErrorReply> {
     let command = Command {
-        key,
-        operation: look,
+        key: call.word(index),
+        operation: call.look(),
     };
     let out = &mut call.out;
     let cache = &call.local.shared.cache;
