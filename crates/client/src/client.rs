@@ -9,6 +9,9 @@ use tokio::time::Instant;
 use crate::pool::Pool;
 use crate::{Answer, Error, Lifetime, Request, Scan, SetOptions, Settings, Target};
 
+/// A time-out beyond this is none: an instant that is further away than the clock reaches would be a panic.
+const LONGEST_TIMEOUT: Duration = Duration::from_hours(24 * 365);
+
 /// As many connections as answer most programs; each is a file handle here and there.
 const POOL_SIZE: usize = 16;
 
@@ -37,14 +40,14 @@ impl Builder {
     /// How long to wait for a connection; 5 seconds if it is not said.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.connect_timeout = timeout;
+        self.settings.connect_timeout = timeout.min(LONGEST_TIMEOUT);
         self
     }
 
     /// How long a request may take, with the wait for a connection; 5 seconds if it is not said.
     #[must_use]
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.request_timeout = timeout;
+        self.settings.request_timeout = timeout.min(LONGEST_TIMEOUT);
         self
     }
 

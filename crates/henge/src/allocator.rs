@@ -19,6 +19,22 @@ use tikv_jemallocator::Jemalloc;
 #[cfg(target_os = "linux")]
 mod regions;
 
+/// Elsewhere nobody can ask for huge pages, and segments come from where all else comes from.
+#[cfg(not(target_os = "linux"))]
+mod regions {
+    pub(super) const HAS: bool = false;
+
+    pub(super) fn take() -> *mut u8 {
+        std::ptr::null_mut()
+    }
+
+    pub(super) fn give_back(_: *mut u8) {}
+
+    pub(super) fn figures() -> (u64, u64) {
+        (0, 0)
+    }
+}
+
 /// The allocator of the `henge` binary: `#[global_allocator] static ALLOCATOR: Allocator = Allocator;`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Allocator;
@@ -32,12 +48,12 @@ const SEGMENT: Layout = match Layout::from_size_align(SEGMENT_BYTES, SEGMENT_BYT
 /// Whether this is for `regions.rs`.
 #[inline]
 fn is_segment(layout: Layout) -> bool {
-    cfg!(target_os = "linux") && layout == SEGMENT
+    regions::HAS && layout == SEGMENT
 }
 
 #[expect(unsafe_code, reason = "the trait of allocators is unsafe")]
 // SAFETY: each call goes to the allocator that its layout names, and a layout always names the same one; each of the two
-// gives memory that is apart from all else it gave, of the layout's size and alignment. Nothing here unwinds.
+// gives memory that is apart from all else it gave, of the layout's size and alignment. What would be a panic aborts, as an allocator must not unwind.
 unsafe impl GlobalAlloc for Allocator {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -74,11 +90,21 @@ unsafe impl GlobalAlloc for Allocator {
 
     #[inline]
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        // Nothing but a segment is aligned so, and nobody makes one larger or smaller: the two never have to be told apart.
-        assert!(
-            layout.align() != SEGMENT.align(),
-            "a segment keeps its size"
-        );
+        // The engine makes no segment larger or smaller; this is for whoever else has such an alignment.
+        if regions::HAS && layout.align() == SEGMENT.align() {
+            // SAFETY: the caller promises that the new size is none that overflows when it is rounded to the alignment.
+            let new_layout = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
+            // SAFETY: the caller promises that the new size is not 0, and that the old memory is of its layout; the new is of
+            // its own and apart from it.
+            unsafe {
+                let new_memory = self.alloc(new_layout);
+                if !new_memory.is_null() {
+                    ptr::copy_nonoverlapping(memory, new_memory, layout.size().min(new_size));
+                    self.dealloc(memory, layout);
+                }
+                return new_memory;
+            }
+        }
         // SAFETY: as the caller promises.
         unsafe { Jemalloc.realloc(memory, layout, new_size) }
     }
@@ -125,14 +151,6 @@ fn size_class(bytes: usize) -> usize {
     bytes.checked_next_multiple_of(step).unwrap_or(bytes)
 }
 
-/// Bytes of segments that are in use, and bytes that are resident for them.
-fn region_figures() -> (u64, u64) {
-    #[cfg(target_os = "linux")]
-    return regions::figures();
-    #[cfg(not(target_os = "linux"))]
-    return (0, 0);
-}
-
 /// What the allocator says of this process, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Figures {
@@ -153,7 +171,7 @@ pub fn figures() -> Option<Figures> {
     }
     // The figures are those of the last epoch.
     epoch::advance().ok()?;
-    let (segment_bytes, region_bytes) = region_figures();
+    let (segment_bytes, region_bytes) = regions::figures();
     Some(Figures {
         allocated_bytes: segment_bytes + stats::allocated::read().ok()? as u64,
         active_bytes: segment_bytes + stats::active::read().ok()? as u64,

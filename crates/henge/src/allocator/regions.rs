@@ -1,10 +1,10 @@
 //! Huge pages for the segments of the shards, and for nothing else: regions of 2 MiB that the system is asked to back by one
-//! page each, cut into slices of a segment. A look-up at random then finds nearly all of its addresses translated, which in
-//! pages of 4 KiB is a tenth of what a request costs (docs/performance.md).
+//! page each, cut into slices of a segment. A look-up at random then finds more of its addresses translated, and
+//! shorter ways to the rest (docs/performance.md has what it gives).
 //!
 //! What is charged stays what the system sees. Slices are handed out from the lowest region that has one, so that at most
-//! one region has slices that were resident before anybody had them. One that is given back is given to the system at once, and its
-//! region is not to be made a huge page again before it is whole, as the kernel would back the hole with memory.
+//! one region has slices that were resident before anybody had them. One that is given back splits its page and goes to the system at once, and
+//! its region is not to be made a huge page again before it is whole, as the kernel would back the hole with memory.
 
 #![expect(
     unsafe_code,
@@ -18,8 +18,10 @@ use std::ptr;
 use parking_lot::Mutex;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
+/// Whether there are regions on this system.
+pub(super) const HAS: bool = true;
 /// What is cut off a region at a time.
-pub(super) const SLICE_BYTES: usize = 64 * 1024;
+const SLICE_BYTES: usize = henge_engine::SEGMENT_BYTES;
 /// A huge page of x86-64, and of 64-bit Arm with small pages of 4 KiB. Where huge pages are larger, these stay small ones.
 const REGION_BYTES: usize = 2 * 1024 * 1024;
 const SLICES: u32 = (REGION_BYTES / SLICE_BYTES) as u32;
@@ -75,7 +77,9 @@ impl Regions {
         let Some(base) = self.open.first().copied().or_else(|| self.map()) else {
             return ptr::null_mut();
         };
-        let region = self.all.get_mut(&base).expect("an open region is there");
+        let Some(region) = self.all.get_mut(&base) else {
+            broken();
+        };
         let slice = region.free.trailing_zeros();
         region.free &= !(1 << slice);
         let was_returned = region.returned & (1 << slice) != 0;
@@ -107,22 +111,24 @@ impl Regions {
     unsafe fn give_back(&mut self, slice: *mut u8) {
         let address = slice.expose_provenance();
         let base = address & !(REGION_BYTES - 1);
-        let region = self.all.get_mut(&base).expect("a slice is of a region");
+        let Some(region) = self.all.get_mut(&base) else {
+            broken();
+        };
         let bit = 1 << ((address - base) / SLICE_BYTES);
         region.free |= bit;
-        if region.free == u32::MAX {
+        // SAFETY: it was mapped by `map_aligned`, and nobody has a slice of it.
+        if region.free == u32::MAX && unsafe { munmap(at(base), REGION_BYTES) }.is_ok() {
             self.all.remove(&base);
             self.open.remove(&base);
-            // SAFETY: it was mapped by `map_aligned`, and nobody has a slice of it.
-            let unmapped = unsafe { munmap(at(base), REGION_BYTES) };
-            debug_assert_eq!(unmapped, Ok(()));
             return;
         }
         self.open.insert(base);
         if region.returned == 0 {
             advise(base, REGION_BYTES, Advice::LinuxNoHugepage);
         }
-        // Locked pages stay where they are.
+        // A part of a huge page that is not needed is unmapped, and stays in memory with the rest of it until the machine is
+        // short; that it may be freed lazily splits the page, and then it goes. Locked pages stay where they are.
+        advise(address, SLICE_BYTES, Advice::LinuxFree);
         if advise(address, SLICE_BYTES, Advice::LinuxDontNeed) {
             region.returned |= bit;
         }
@@ -173,9 +179,9 @@ fn map_bytes(len: usize) -> Option<usize> {
 /// Undoes a part of what `map_bytes` did and nobody has seen.
 fn unmap(start: usize, len: usize) {
     if len > 0 {
-        // SAFETY: only `map_aligned` calls this, on pages that it mapped and gives to nobody.
-        let unmapped = unsafe { munmap(at(start), len) };
-        debug_assert_eq!(unmapped, Ok(()));
+        // SAFETY: only `map_aligned` calls this, on pages that it mapped and gives to nobody. Where it fails there are too many
+        // mappings, and address space is lost that no memory is behind.
+        let _ = unsafe { munmap(at(start), len) };
     }
 }
 
@@ -184,6 +190,12 @@ fn unmap(start: usize, len: usize) {
 fn advise(start: usize, len: usize, advice: Advice) -> bool {
     // SAFETY: only regions are advised on, and of slices that are in use no advice given here changes the contents.
     unsafe { madvise(at(start), len, advice) }.is_ok()
+}
+
+/// The books of the regions are wrong, or a caller gave what it did not have. An allocator must not unwind.
+#[cold]
+fn broken() -> ! {
+    std::process::abort()
 }
 
 fn at(address: usize) -> *mut c_void {
@@ -198,6 +210,7 @@ mod tests {
     /// Takes and gives back by a made-up order, with a mark in each slice, and checks against what is held.
     #[test]
     fn slices_are_apart_and_keep_what_is_in_them() {
+        let _alone = ALONE.lock();
         let mut regions = Regions::new();
         let mut held: BTreeMap<usize, u8> = BTreeMap::new();
         let mut random = 1_u64;
@@ -235,5 +248,54 @@ mod tests {
             unsafe { regions.give_back(ptr::with_exposed_provenance_mut(address)) };
         }
         assert!(regions.all.is_empty() && regions.open.is_empty());
+    }
+
+    /// One at a time, as the pages of the whole process are counted.
+    static ALONE: Mutex<()> = Mutex::new(());
+
+    /// Of a file of lines of a name and a number.
+    fn number(file: &str, name: &str) -> u64 {
+        let text = std::fs::read_to_string(file).expect("Linux has it");
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix(name));
+        let rest = lines.next().expect("it has the line");
+        let number = rest.trim_matches(|c: char| !c.is_ascii_digit());
+        number.parse().expect("a number")
+    }
+
+    #[test]
+    fn what_is_given_back_leaves_memory() {
+        const REGIONS: usize = 16;
+        let _alone = ALONE.lock();
+        let huge = || number("/proc/self/smaps_rollup", "AnonHugePages:") / 2048;
+        let split = || number("/proc/vmstat", "thp_split_page ");
+        let (huge_before, split_before) = (huge(), split());
+        let mut regions = Regions::new();
+        let slices: Vec<usize> = (0..REGIONS * SLICES as usize)
+            .map(|_| {
+                let slice = regions.take();
+                // SAFETY: the slice was just taken.
+                unsafe { ptr::write_bytes(slice, 1, SLICE_BYTES) };
+                slice.expose_provenance()
+            })
+            .collect();
+        let got = huge().saturating_sub(huge_before).min(REGIONS as u64);
+        if got == 0 {
+            println!("skipped: this machine gives no huge pages");
+        }
+        let (kept, given): (Vec<usize>, Vec<usize>) = slices
+            .into_iter()
+            .partition(|slice| slice % REGION_BYTES == 0);
+        let mut give_back = |slices: Vec<usize>| {
+            for slice in slices {
+                // SAFETY: it was taken, and is given back once.
+                unsafe { regions.give_back(ptr::with_exposed_provenance_mut(slice)) };
+            }
+        };
+        give_back(given);
+        // A page that was not split holds all of its memory as long as one slice of it is in use.
+        let parted = split() - split_before;
+        assert!(parted >= got, "{parted} of {got} huge pages were split");
+        give_back(kept);
+        assert!(regions.all.is_empty());
     }
 }

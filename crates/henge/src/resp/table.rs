@@ -348,6 +348,20 @@ fn slot(name: u128) -> usize {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn only_letters_change_their_case() {
+        for byte in 0..=u8::MAX {
+            for place in 0..8 {
+                let mut bytes = [b'Z' + 1; 8];
+                bytes[place] = byte;
+                let mut expected = bytes;
+                expected.make_ascii_lowercase();
+                let lower = super::lower_case(u64::from_le_bytes(bytes));
+                assert_eq!(lower.to_le_bytes(), expected, "{byte} at {place}");
+            }
+        }
+    }
+
     use super::*;
     use std::collections::HashSet;
 

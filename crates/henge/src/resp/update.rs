@@ -165,24 +165,35 @@ fn unchanged(version: Option<&Version>) -> Precondition<'_> {
     }
 }
 
-/// How often a change is tried before its client is told. Among quick ones nobody loses a handful of times in a row.
+/// How often a change is tried before its client is told. Among quick ones on many cores one may lose some hundred times.
 const MOST_ATTEMPTS: u32 = 1_000;
+/// How much is read and made for one change before its client is told: several seconds of compression.
+const MOST_ATTEMPTED_BYTES: usize = 512 << 20;
 
 /// The attempts at a change that others' changes can get ahead of.
 #[derive(Debug, Default)]
-pub(crate) struct Attempts(u32);
+pub(crate) struct Attempts {
+    begun: u32,
+    bytes: usize,
+}
 
 impl Attempts {
     /// To be called before each of them.
     #[inline]
     pub(crate) fn begin(&mut self) -> Result<(), ErrorReply> {
-        if self.0 == MOST_ATTEMPTS {
+        if self.begun == MOST_ATTEMPTS || self.bytes > MOST_ATTEMPTED_BYTES {
             return Err(ErrorReply::fixed(
-                "TRYAGAIN nothing was changed: others changed the key first, 1000 times in a row",
+                "ERR nothing was changed: others changed the key first, each time that it was tried",
             ));
         }
-        self.0 += 1;
+        self.begun += 1;
         Ok(())
+    }
+
+    /// This one read and made so many bytes.
+    #[inline]
+    pub(crate) fn worked_on(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_add(bytes);
     }
 }
 
@@ -209,6 +220,7 @@ impl Call<'_> {
                     Change::None | Change::Expire(_) | Change::Delete => 0,
                 };
                 out.account_with(old_bytes + new_bytes)?;
+                attempts.worked_on(old_bytes + new_bytes);
                 let version = current.map(|current| current.version);
                 if store
                     .change(&key, change, unchanged(version.as_ref()))
@@ -241,5 +253,12 @@ mod tests {
         }
         assert!(attempts.begin().is_err());
         assert!(attempts.begin().is_err(), "and stay there");
+
+        let mut attempts = Attempts::default();
+        for _ in 0..9 {
+            assert!(attempts.begin().is_ok());
+            attempts.worked_on(64 << 20);
+        }
+        assert!(attempts.begin().is_err(), "much was worked on");
     }
 }

@@ -222,6 +222,7 @@ fn bitcount(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     let key = Bytes::copy_from_slice(call.word(1));
     call.eventually(async move |out| {
         let current = store.current(&key, &look).await?;
+        out.account_with(current.as_ref().map_or(0, Current::decompressed_bytes))?;
         let value = current.map(|current| current.value).unwrap_or_default();
         // As with GETRANGE, beyond the beginning the order still counts.
         let is_reversed = matches!(span.end, Some(end) if span.start > end && span.start < 0);
@@ -271,6 +272,7 @@ fn bitpos(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
             out.integer(if bit { -1 } else { 0 });
             return Ok(());
         };
+        out.account_with(current.decompressed_bytes())?;
         let bits = span.bits(current.value.len());
         match first(&current.value, &bits, bit).await {
             Some(found) => out.count(found),
@@ -347,6 +349,7 @@ fn bitop(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
             attempts.begin()?;
             let (result, guards) = combined(&store, combine, &words, &look, out).await?;
             let len = result.len();
+            attempts.worked_on(len);
             let encoded;
             let effect = if result.is_empty() {
                 Effect::Delete

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use henge_wire::resp::writer::{Output, Protocol, Writer};
 
+use super::steps::{Pace, Words};
 use crate::resp::call::{Call, ErrorReply, Flow, glob};
 use crate::resp::syntax::{self, Argument, Kind};
 use crate::resp::table::{COMMANDS as ALL, Entry, Group, Keys, Permission, Run, Spec, flag};
@@ -154,19 +155,24 @@ fn info(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
         WHOLE.answer(call);
         return Ok(Flow::Done);
     }
-    let names = call.words.from(2);
-    call.out.array(names.len());
-    for name in names {
-        if call.out.output().is_over_budget() {
-            break;
+    let names = Words::copy(call.words.from(2));
+    call.eventually_with(names.size_bytes(), async move |out| {
+        let mut pace = Pace::default();
+        out.array(names.len());
+        for name in names.iter() {
+            match named(name) {
+                Some(entry) => write_info(out, entry.spec),
+                None => out.null(),
+            }
+            out.account()?;
+            pace.key(ROW_BYTES).await;
         }
-        match named(name) {
-            Some(entry) => write_info(&mut call.out, entry.spec),
-            None => call.out.null(),
-        }
-    }
-    Ok(Flow::Done)
+        Ok(())
+    })
 }
+
+/// About what is written of a command: whoever asks for very many has others served between.
+const ROW_BYTES: usize = 1_024;
 
 fn write_info(out: &mut Writer<'_>, spec: &Spec) {
     out.array(10);
@@ -243,15 +249,22 @@ fn docs(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
         WHOLE.answer(call);
         return Ok(Flow::Done);
     }
-    let found: Vec<Entry> = call.words.from(2).filter_map(named).collect();
-    call.out.map(found.len());
-    for entry in found {
-        if call.out.output().is_over_budget() {
-            break;
+    let names = Words::copy(call.words.from(2));
+    call.eventually_with(names.size_bytes(), async move |out| {
+        let mut pace = Pace::default();
+        let mut found = 0;
+        for name in names.iter() {
+            found += usize::from(named(name).is_some());
+            pace.key(0).await;
         }
-        write_docs(&mut call.out, entry.spec);
-    }
-    Ok(Flow::Done)
+        out.map(found);
+        for entry in names.iter().filter_map(named) {
+            write_docs(out, entry.spec);
+            out.account()?;
+            pace.key(ROW_BYTES).await;
+        }
+        Ok(())
+    })
 }
 
 fn write_docs(out: &mut Writer<'_>, spec: &Spec) {

@@ -63,7 +63,7 @@ pub(super) const INLINE_KEYS: usize = 1_000;
 fn mget(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     let count = call.words.len() - 1;
     if count > INLINE_KEYS {
-        return mget_in_steps(call);
+        return mget_in_steps(call, 0);
     }
     let mark = call.out.output().mark();
     let before = call.out.output().len();
@@ -83,21 +83,23 @@ fn mget(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
         // What was done is little enough to be done again.
         if !is_quick || call.out.output().len() > before + STEP_BYTES {
             call.out.output().rewind(mark);
-            return mget_in_steps(call);
+            return mget_in_steps(call, nth + 1);
         }
     }
     Ok(Flow::Done)
 }
 
+/// Of the first keys, so many were used already.
 #[cold]
-fn mget_in_steps(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
+fn mget_in_steps(call: &mut Call<'_>, used: usize) -> Result<Flow, ErrorReply> {
     let (store, look) = (Store::of(call), call.look());
     let keys = Words::copy(call.words.from(1));
     call.eventually_with(keys.size_bytes(), async move |out| {
         let mut pace = Pace::default();
         out.array(keys.len());
-        for key in keys.iter() {
-            let found = store.current(key, &look).await?;
+        for (nth, key) in keys.iter().enumerate() {
+            let look = if nth < used { &Operation::Peek } else { &look };
+            let found = store.current(key, look).await?;
             let len = found.as_ref().map_or(0, |found| found.value.len());
             match found {
                 Some(found) => out.bulk_shared(found.value),

@@ -67,7 +67,10 @@ fn getrange(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
                 let part = part(start, end, item.value.data.len());
                 match item.value.data {
                     Data::Slice(bytes) => out.bulk(&bytes[part]),
-                    Data::Shared(bytes) => out.bulk_shared(bytes.slice(part)),
+                    Data::Shared(bytes) if is_most(&part, &bytes) => {
+                        out.bulk_shared(bytes.slice(part));
+                    }
+                    Data::Shared(bytes) => out.bulk(&bytes[part]),
                 }
                 None
             }
@@ -83,9 +86,20 @@ fn getrange(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     };
     call.eventually(async move |out| {
         let value = found.raw_in_time().await?;
-        out.bulk_shared(value.slice(part(start, end, value.len())));
+        let part = part(start, end, value.len());
+        if is_most(&part, &value) {
+            out.bulk_shared(value.slice(part));
+        } else {
+            out.bulk(&value[part]);
+        }
         Ok(())
     })
+}
+
+/// Whether a part of a value may be sent as a part of it. A reply counts what it sends, and a small one would keep all of a large
+/// value for as long as its client does not take it.
+fn is_most(part: &Range<usize>, value: &[u8]) -> bool {
+    part.len() >= value.len() / 2
 }
 
 /// The bytes from `start` to `end`, both included.

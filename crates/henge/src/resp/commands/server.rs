@@ -49,7 +49,7 @@ pub(in crate::resp) const COMMANDS: &[Spec] = &[
     },
     Spec {
         name: "shutdown",
-        syntax: "[NOSAVE | SAVE] [NOW] [FORCE] [ABORT]",
+        syntax: "[NOSAVE | SAVE] [NOW] [FORCE] [SAFE] [ABORT]",
         arity: -1,
         flags: flag::ADMIN
             | flag::NOSCRIPT
@@ -123,7 +123,8 @@ fn shutdown(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
             forces = true;
         } else if call.is(at, "ABORT") && words == 2 {
             aborts = true;
-        } else if !call.is(at, "NOW") {
+        } else if !call.is(at, "NOW") && !call.is(at, "SAFE") {
+            // Safe is what leaves no slot of a cluster without its leader: a node by itself.
             return Err(ErrorReply::SYNTAX);
         }
     }

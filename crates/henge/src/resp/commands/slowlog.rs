@@ -2,6 +2,7 @@
 
 use henge_wire::resp::request::integer;
 
+use super::steps::Pace;
 use crate::resp::call::{Call, ErrorReply, Flow};
 use crate::resp::help;
 use crate::resp::pipeline::shown;
@@ -87,23 +88,30 @@ fn get(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
         }
     };
     let entries = call.local.shared.resp.slow_log.newest(count);
-    let out = &mut call.out;
-    let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    out.array(entries.len());
-    for entry in entries {
-        out.array(6);
-        out.integer(number(entry.id));
-        out.integer(number(entry.at_seconds));
-        out.integer(number(entry.took_us));
-        out.array(entry.words.len());
-        for word in &entry.words {
-            out.bulk(word);
+    call.eventually(async move |out| {
+        let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let mut pace = Pace::default();
+        out.array(entries.len());
+        for entry in entries {
+            out.array(6);
+            out.integer(number(entry.id));
+            out.integer(number(entry.at_seconds));
+            out.integer(number(entry.took_us));
+            out.array(entry.words.len());
+            for word in &entry.words {
+                out.bulk(word);
+            }
+            out.bulk(entry.client.as_bytes());
+            out.bulk(&entry.client_name);
+            out.account()?;
+            pace.key(ENTRY_BYTES).await;
         }
-        out.bulk(entry.client.as_bytes());
-        out.bulk(&entry.client_name);
-    }
-    Ok(Flow::Done)
+        Ok(())
+    })
 }
+
+/// What an entry may have, of words mostly: whoever asks for very many has others served between.
+const ENTRY_BYTES: usize = 4_096;
 
 fn len(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     call.out.count(call.local.shared.resp.slow_log.len());
