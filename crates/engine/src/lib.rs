@@ -15,6 +15,7 @@ mod record;
 mod segment;
 mod shard;
 mod table;
+pub mod wal;
 
 pub use budget::{Lender, NoLender, Room, Turn};
 pub use hasher::KeyHasher;
