@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use henge_engine::compress::{Algorithm, Compressor, Decompressor, Settings, Skipped};
@@ -10,6 +11,7 @@ use henge_wire::{Data, DataType, Encoding, Item, Value, Version};
 
 use crate::metrics::counters::add;
 use crate::net::data_thread::Local;
+use crate::net::inflight::{Hold, InFlight};
 
 /// What is compressed inline, in bytes: gzip at level 6 takes some 160 us for this much.
 const COMPRESSED_INLINE_BYTES: usize = 16 * 1024;
@@ -41,6 +43,8 @@ pub(crate) enum ValueError {
     Corrupt(String),
     /// The node is stopping.
     CutOff,
+    /// Requests and replies hold all of `limits.max_inflight_bytes`.
+    NoRoom,
 }
 
 impl fmt::Display for ValueError {
@@ -52,6 +56,9 @@ impl fmt::Display for ValueError {
             ),
             Self::Corrupt(detail) => f.write_str(detail),
             Self::CutOff => f.write_str("decompression was cut off"),
+            Self::NoRoom => f.write_str(
+                "requests and replies hold limits.max_inflight_bytes; there is no room to work on this one",
+            ),
         }
     }
 }
@@ -109,15 +116,27 @@ impl Found {
         decompressed(self.encoding, &self.data, self.raw_len)
     }
 
-    /// The same, on the blocking pool if it is large.
-    pub(crate) async fn raw_in_time(&self) -> Result<Bytes, ValueError> {
+    /// The same, on the blocking pool if it is large. Meanwhile, as long as it waits for its turn there too, its bytes are held;
+    /// whoever gets them holds them from then on.
+    pub(crate) async fn raw_in_time(&self, in_flight: &Arc<InFlight>) -> Result<Bytes, ValueError> {
         if self.is_quick() {
             return self.raw();
         }
+        let _hold = held(in_flight, self.raw_len as usize)?;
         let (encoding, data, raw_len) = (self.encoding, self.data.clone(), self.raw_len);
         tokio::task::spawn_blocking(move || decompressed(encoding, &data, raw_len))
             .await
             .unwrap_or(Err(ValueError::CutOff))
+    }
+}
+
+/// Holds bytes that work on a value will take.
+fn held(in_flight: &Arc<InFlight>, bytes: usize) -> Result<Option<Hold<'static>>, ValueError> {
+    let mut hold = in_flight.hold_for(bytes);
+    if hold.as_mut().is_none_or(|hold| hold.set(bytes)) {
+        Ok(hold)
+    } else {
+        Err(ValueError::NoRoom)
     }
 }
 
@@ -180,11 +199,15 @@ pub(crate) async fn encode(local: &Local, raw: Bytes, json: bool) -> Result<Enco
         Some(_) if raw.len() >= settings.threshold_bytes => {
             if raw.len() <= COMPRESSED_INLINE_BYTES {
                 compressed(settings, &raw)
-            } else {
+            } else if let Ok(_hold) = held(&local.shared.in_flight, raw.len()) {
+                // What comes out has at most as many bytes, and those are held meanwhile. Without room for them the value is kept
+                // as it is.
                 let raw = raw.clone();
                 tokio::task::spawn_blocking(move || compressed(settings, &raw))
                     .await
                     .unwrap_or(Err(Skipped::DidNotShrink))
+            } else {
+                Err(Skipped::Off)
             }
         }
         _ => Err(Skipped::Off),
@@ -229,4 +252,35 @@ fn compressed(settings: Settings, raw: &[u8]) -> Result<Vec<u8>, Skipped> {
         let compressor = slot.as_mut().expect("it was just made");
         compressor.compress(raw)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::data_thread;
+
+    #[test]
+    fn room_is_asked_for_before_the_work() {
+        const RAW_BYTES: u32 = 10 << 20;
+        // It cannot be decompressed: whoever tries learns that.
+        let found = Found {
+            data_type: DataType::String,
+            data: Bytes::from_static(b"no gzip"),
+            encoding: Encoding::Gzip,
+            raw_len: RAW_BYTES,
+            json: false,
+            content_type: None,
+            version: Version::new(1, 1),
+            expires_at_ms: None,
+        };
+        let in_flight = InFlight::new(RAW_BYTES as usize);
+        let runtime = data_thread::runtime().expect("a runtime");
+        let outcome = |in_flight| runtime.block_on(found.raw_in_time(in_flight));
+        assert!(matches!(outcome(&in_flight), Err(ValueError::Corrupt(_))));
+        assert_eq!(in_flight.held(), 0, "it gives back what it held");
+        let other = held(&in_flight, 100_000).expect("there is room");
+        assert!(matches!(outcome(&in_flight), Err(ValueError::NoRoom)));
+        drop(other);
+        assert!(matches!(outcome(&in_flight), Err(ValueError::Corrupt(_))));
+    }
 }

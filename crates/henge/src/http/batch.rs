@@ -187,7 +187,7 @@ pub(crate) async fn mget(local: Rc<Local>, body: Incoming) -> Outcome {
         if !results.has_room(found.raw_len as usize) {
             return results.push(key, Err(too_large()), |_| ()).await;
         }
-        match found.raw_in_time().await {
+        match found.raw_in_time(&local.shared.in_flight).await {
             Err(error) => results.push(key, Err(error.into()), |_| ()).await,
             Ok(raw) => {
                 let (key, raw) = (Bytes::copy_from_slice(key), (raw, found.json));

@@ -115,6 +115,7 @@ impl From<ValueError> for Problem {
     fn from(error: ValueError) -> Self {
         let code = match error {
             ValueError::TooLarge { .. } => Code::ValueTooLarge,
+            ValueError::NoRoom => Code::Overloaded,
             ValueError::Corrupt(_) | ValueError::CutOff => Code::Internal,
         };
         Self::new(code, error.to_string())

@@ -48,7 +48,7 @@ pub(crate) fn get(local: &Rc<Local>, request: &Request<Incoming>, now_ms: u64) -
     }
     let local = Rc::clone(local);
     Answer::later(async move {
-        let raw = wanted.raw_in_time().await?;
+        let raw = wanted.raw_in_time(&local.shared.in_flight).await?;
         full(&local, &wanted, raw, false, now_ms)
     })
 }

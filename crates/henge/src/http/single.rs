@@ -100,7 +100,7 @@ fn look_up(local: &Rc<Local>, key: &[u8], now_ms: u64) -> Answer {
             let (local, key) = (Rc::clone(local), key.to_vec());
             let raw_len = found.raw_len as usize;
             Answer::later(async move {
-                let raw = found.raw_in_time().await?;
+                let raw = found.raw_in_time(&local.shared.in_flight).await?;
                 let Some(hold) = local.shared.in_flight.hold_for(raw_len) else {
                     let hold = local.shared.in_flight.hold();
                     return large_item(hold, &key, &found, &raw, now_ms).map(json_response);

@@ -104,6 +104,7 @@ impl From<ValueError> for ErrorReply {
     fn from(error: ValueError) -> Self {
         match error {
             ValueError::TooLarge { .. } => Self::VALUE_TOO_LONG,
+            ValueError::NoRoom => Self::IN_FLIGHT,
             other => Self::new(format!("ERR {other}")),
         }
     }
@@ -208,7 +209,8 @@ impl<'a> Call<'a> {
             return Ok(Flow::Done);
         }
         self.eventually(async move |out| {
-            out.bulk_shared(found.raw_in_time().await?);
+            let value = found.raw_in_time(out.in_flight()).await?;
+            out.bulk_shared(value);
             Ok(())
         })
     }

@@ -22,6 +22,11 @@ pub(crate) struct Counted<'a> {
 }
 
 impl Counted<'_> {
+    /// Where it is counted.
+    pub(crate) fn in_flight(&self) -> &Arc<InFlight> {
+        self.in_flight
+    }
+
     /// Counts what was written so far. An error if that is past the bound: the reply is lost then.
     pub(crate) fn account(&mut self) -> Result<(), ErrorReply> {
         self.account_with(0)

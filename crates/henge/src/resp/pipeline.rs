@@ -72,6 +72,10 @@ pub(super) struct Buffers {
     untimed: Vec<u16>,
 }
 
+/// Places of words that are kept room for: those of a batch of any commands but those of very many words, a megabyte of which
+/// would else stay for good.
+const KEPT_SPANS: usize = 16 * 1024;
+
 /// What is read from a socket at once: a pipeline of some hundred commands, and little enough to stay in the processor's
 /// second cache.
 const INPUT_BYTES: usize = 32 * 1024;
@@ -205,6 +209,9 @@ impl Pipeline {
             }
         };
         clock.settle(&mut buffers.untimed, &self.local);
+        if buffers.spans.capacity() > KEPT_SPANS {
+            buffers.spans = Vec::new();
+        }
         let client = &self.session.client;
         add(&client.commands, commands);
         add(&self.local.counters.answered, commands);

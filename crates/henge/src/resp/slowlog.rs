@@ -12,8 +12,8 @@ use super::clients::Client;
 /// An entry keeps so many words of its command, and so many bytes of each, as in Redis.
 const MAX_WORDS: usize = 32;
 const MAX_WORD_BYTES: usize = 128;
-/// More entries than this nobody reads, and each may hold some kilobytes.
-pub(crate) const MAX_ENTRIES: u64 = 100_000;
+/// More entries than this nobody reads. They are beside `cache.max_size_bytes`, and each may hold some 6 KiB.
+pub(crate) const MAX_ENTRIES: u64 = 10_000;
 /// Entries that are looked at under one hold of the lock, for which others' slow commands wait.
 const ENTRIES_PER_STEP: usize = 256;
 

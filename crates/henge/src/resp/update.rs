@@ -90,7 +90,7 @@ impl Store {
             return Ok(None);
         };
         Ok(Some(Current {
-            value: found.raw_in_time().await?,
+            value: found.raw_in_time(&self.local.shared.in_flight).await?,
             version: found.version,
             is_decompressed: found.encoding != Encoding::Raw,
         }))

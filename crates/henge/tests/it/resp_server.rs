@@ -296,10 +296,10 @@ fn settings_change_all_or_none() {
             ),
         ),
         (
-            &["slowlog-max-len", "100001"],
+            &["slowlog-max-len", "10001"],
             failed(
                 "slowlog-max-len",
-                "argument must be between 0 and 100000 inclusive",
+                "argument must be between 0 and 10000 inclusive",
             ),
         ),
         (&["maxmemory-policy", "allkeys-lru"], ok.clone()),

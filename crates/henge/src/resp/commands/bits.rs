@@ -153,7 +153,7 @@ fn getbit(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
         return Ok(Flow::Done);
     };
     call.eventually(async move |out| {
-        let value = encoded.raw_in_time().await?;
+        let value = encoded.raw_in_time(out.in_flight()).await?;
         out.integer(i64::from(bit_at(&value, offset)));
         Ok(())
     })
@@ -334,8 +334,8 @@ fn bitop(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     .into_iter()
     .find(|(name, _)| call.is(1, name))
     .map(|(_, combine)| combine);
-    one_slot(call, call.words.from(2))?;
     let combine = combine.ok_or(ErrorReply::SYNTAX)?;
+    one_slot(call, call.words.from(2))?;
     let words = Words::copy(call.words.from(2));
     if combine == Combine::Not && words.len() > 2 {
         return Err(ErrorReply::fixed(

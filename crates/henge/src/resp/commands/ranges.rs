@@ -85,7 +85,7 @@ fn getrange(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
         return Ok(Flow::Done);
     };
     call.eventually(async move |out| {
-        let value = found.raw_in_time().await?;
+        let value = found.raw_in_time(out.in_flight()).await?;
         let part = part(start, end, value.len());
         if is_most(&part, &value) {
             out.bulk_shared(value.slice(part));
