@@ -1,15 +1,27 @@
-//! The oracles of the Redis protocol, which live with the tests of `henge-wire` so that these run them too. This crate only
-//! lends them to the fuzzer.
+//! The oracles, which live with the tests of `henge-wire` and of `henge-engine` so that these run them too. This crate only lends
+//! them to the fuzzer.
 
+#[path = "../../crates/engine/tests/oracle/mod.rs"]
+mod files;
 #[path = "../../crates/wire/tests/oracle/mod.rs"]
-mod oracle;
+mod protocol;
 
 /// What must hold for requests.
 pub fn requests(input: &[u8]) {
-    oracle::requests::check(input);
+    protocol::requests::check(input);
 }
 
 /// What must hold for replies.
 pub fn replies(input: &[u8]) {
-    oracle::replies::check(input);
+    protocol::replies::check(input);
+}
+
+/// What must hold for segments of the log.
+pub fn log(input: &[u8]) {
+    files::log::check(input);
+}
+
+/// What must hold for snapshots.
+pub fn snapshot(input: &[u8]) {
+    files::snapshot::check(input);
 }

@@ -9,13 +9,13 @@ mod expiry;
 mod hasher;
 mod links;
 mod partition;
+pub mod persistence;
 mod policy;
 mod prefetch;
 mod record;
 mod segment;
 mod shard;
 mod table;
-pub mod wal;
 
 pub use budget::{Lender, NoLender, Room, Turn};
 pub use hasher::KeyHasher;
@@ -25,6 +25,6 @@ pub use prefetch::Line;
 pub use record::Body;
 pub use segment::SEGMENT_BYTES;
 pub use shard::{
-    Cause, Commit, Footprint, Forgotten, Hint, RecordView, Replace, Shard, ShardConfig, ShardStats,
-    Short,
+    Cause, Commit, Footprint, Forgotten, Hint, NotNext, RecordView, Replace, ReplayError, Replayed,
+    Shard, ShardConfig, ShardStats, Short,
 };

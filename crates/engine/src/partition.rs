@@ -11,6 +11,11 @@ pub(crate) struct PartitionState {
     pub(crate) commit: u64,
     /// The highest seq of any record ever dropped.
     pub(crate) horizon: u64,
+    /// Where the log is with it.
+    pub(crate) logged: Logged,
+    /// The seq of the last delete or flush, or of a record that was dropped before it was kept: what is missing may be so because
+    /// of it.
+    pub(crate) deleted: u64,
 }
 
 impl PartitionState {
@@ -20,6 +25,8 @@ impl PartitionState {
             last,
             commit: last.seq(),
             horizon: last.seq(),
+            logged: Logged::default(),
+            deleted: 0,
         }
     }
 
@@ -33,6 +40,73 @@ impl PartitionState {
     }
 }
 
+/// Which part of a partition's order is known to be in the log. A shard's journal is taken once per round, and at most one that
+/// was taken is not known to be kept; so what is not kept is of two epochs at the most, the present one and the one before.
+/// Nothing of this changes when a journal is taken or kept: a round costs nothing for each partition.
+///
+/// Of epochs the low bits are enough, as each partition costs memory in the smallest cache: one that is 2^32 rounds old may
+/// pass for the present one, and then somebody waits for a round without need.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Logged {
+    /// The epoch of the last mutation.
+    epoch: u32,
+    /// How many mutations are of it.
+    count: u32,
+    /// The epoch before that of which there are mutations, and how many.
+    previous: u32,
+    previous_count: u32,
+}
+
+/// The epochs of a shard: the present one, and up to which one all is kept.
+#[derive(Clone, Copy)]
+pub(crate) struct Epochs {
+    /// What is written to the journal now is of this one.
+    pub(crate) present: u64,
+    /// The one before is not known to be kept.
+    pub(crate) has_unkept: bool,
+}
+
+impl Epochs {
+    /// Whether what is of an epoch may be of one that is not kept.
+    #[inline]
+    fn may_lack(self, epoch: u32) -> bool {
+        epoch == self.present as u32
+            || (self.has_unkept && epoch == self.present.wrapping_sub(1) as u32)
+    }
+}
+
+impl Logged {
+    /// The next mutation of the partition was written to the journal.
+    #[inline]
+    pub(crate) fn note(&mut self, epochs: Epochs) {
+        let present = epochs.present as u32;
+        if self.epoch != present {
+            // What is kept needs no count.
+            (self.previous, self.previous_count) = if epochs.may_lack(self.epoch) {
+                (self.epoch, self.count)
+            } else {
+                (present, 0)
+            };
+            (self.epoch, self.count) = (present, 0);
+        }
+        self.count = self.count.saturating_add(1);
+    }
+
+    /// Whether a seq is in the log, of a partition that has come to `last`.
+    #[inline]
+    pub(crate) fn has(&self, seq: u64, last: u64, epochs: Epochs) -> bool {
+        if !epochs.may_lack(self.epoch) {
+            return true;
+        }
+        let mut lacking = u64::from(self.count);
+        if epochs.may_lack(self.previous) {
+            lacking += u64::from(self.previous_count);
+        }
+        // Where the counting ended nothing is sure.
+        self.count < u32::MAX && seq + lacking <= last
+    }
+}
+
 /// How far a partition's order has come, for those who replicate it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Progress {
@@ -42,4 +116,47 @@ pub struct Progress {
     pub commit: u64,
     /// The highest seq of any record ever dropped.
     pub horizon: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Against what the epochs of all mutations say.
+    #[test]
+    fn what_is_in_the_log_is_known() {
+        // The epoch of each mutation, and up to which epoch all is kept then.
+        for steps in [
+            &[(1, 0)][..],
+            &[(1, 0), (1, 0)],
+            &[(1, 0), (2, 0)],
+            &[(1, 0), (2, 1)],
+            &[(1, 0), (2, 0), (2, 1)],
+            &[(1, 0), (2, 0), (2, 1), (3, 1)],
+            &[(1, 0), (2, 1), (3, 1), (3, 2)],
+            &[(1, 0), (2, 1), (3, 2), (4, 2), (4, 3)],
+            &[(1, 0), (5, 4)],
+            &[(1, 0), (1, 0), (2, 0), (4, 2), (4, 2), (5, 3)],
+        ] {
+            let mut logged = Logged::default();
+            for (last, &(present, kept)) in (1..).zip(steps) {
+                let epochs = Epochs {
+                    present,
+                    has_unkept: kept + 1 < present,
+                };
+                logged.note(epochs);
+                for has_unkept in [epochs.has_unkept, false] {
+                    let epochs = Epochs {
+                        has_unkept,
+                        ..epochs
+                    };
+                    let kept = if has_unkept { present - 2 } else { present - 1 };
+                    let expected = steps.iter().take(last as usize);
+                    let expected = expected.take_while(|(epoch, _)| *epoch <= kept).count();
+                    let found = (0..=last).rev().find(|&seq| logged.has(seq, last, epochs));
+                    assert_eq!(found, Some(expected as u64), "{steps:?}, at {last}");
+                }
+            }
+        }
+    }
 }

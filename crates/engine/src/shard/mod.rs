@@ -4,6 +4,7 @@
 //! replication, and stamps versions only where it is told that it leads.
 
 mod ahead;
+mod durable;
 mod replicate;
 mod room;
 #[cfg(test)]
@@ -12,6 +13,7 @@ mod transact;
 mod write;
 
 pub use ahead::Hint;
+pub use durable::{NotNext, ReplayError, Replayed};
 pub use replicate::{RecordView, Replace};
 
 use crate::arena::Handle;
@@ -177,6 +179,7 @@ pub struct Shard {
     evacuated: Vec<Handle>,
     vain: room::Vain,
     held: transact::Held,
+    durable: durable::Durable,
 }
 
 impl Shard {
@@ -208,6 +211,7 @@ impl Shard {
             evacuated: Vec::new(),
             vain: room::Vain::default(),
             held: transact::Held::default(),
+            durable: durable::Durable::default(),
             config,
         }
     }
@@ -222,6 +226,7 @@ impl Shard {
         command: &Command<'_>,
     ) -> Result<Reply<'_>, Short> {
         let p = self.local(partition);
+        self.durable.is_unkept = false;
         let found = self.find_live(turn.now_ms, p, hash, command.key);
         match &command.operation {
             Operation::Get => {
@@ -313,8 +318,8 @@ impl Shard {
         self.stats.items
     }
 
-    /// Forgets every record of every partition, and keeps how far they have come. The old contents are returned, so that
-    /// freeing them costs nobody who waits for the shard.
+    /// Forgets every record of every partition, as one more step of each partition's order. The old contents are returned, so
+    /// that freeing them costs nobody who waits for the shard.
     #[must_use = "dropping it frees the memory; do that where nobody waits"]
     pub fn clear(&mut self) -> Forgotten {
         let mut fresh = Self::new(self.config.clone());
@@ -324,9 +329,18 @@ impl Shard {
             tombstones: 0,
             ..self.stats
         };
-        for (new, old) in fresh.partitions.iter_mut().zip(&self.partitions) {
-            let seq = old.last.seq();
-            (new.last, new.commit, new.horizon) = (old.last, seq, seq);
+        std::mem::swap(&mut fresh.durable, &mut self.durable);
+        for (p, old) in self.partitions.iter().enumerate() {
+            let version = old.last.next();
+            fresh.partitions[p] = PartitionState {
+                last: version,
+                commit: version.seq(),
+                horizon: version.seq(),
+                logged: old.logged,
+                deleted: version.seq(),
+                ..PartitionState::new(version)
+            };
+            fresh.journal_flush(p, version);
         }
         Forgotten(std::mem::replace(self, fresh))
     }
@@ -406,7 +420,11 @@ impl Shard {
     /// The key's live item; one that has expired is dropped if it may be.
     #[inline]
     fn find_live(&mut self, now_ms: u64, p: usize, hash: u64, key: &[u8]) -> Option<Handle> {
-        let at = self.find(p, hash, key)?;
+        let Some(at) = self.find(p, hash, key) else {
+            self.look(p, self.partitions[p].deleted);
+            return None;
+        };
+        self.look(p, self.records.version(at).seq());
         if self.records.is_tombstone(at) {
             return None;
         }
@@ -493,7 +511,13 @@ impl Shard {
     fn raise_horizon(&mut self, at: Handle) {
         let p = self.local(Partition::of(self.records.key(at)));
         let seq = self.records.version(at).seq();
-        self.partitions[p].dropped(seq);
+        let epochs = self.durable.epochs();
+        let state = &mut self.partitions[p];
+        state.dropped(seq);
+        if !state.logged.has(seq, state.last.seq(), epochs) {
+            // After a crash an older value may be there again, as if this had never been.
+            state.deleted = state.deleted.max(seq);
+        }
     }
 
     fn drop_expired(&mut self, at: Handle) {

@@ -44,10 +44,26 @@ impl Shard {
             version.seq() == last.seq() + 1 && version.term() >= last.term(),
             "{version} does not follow {last}"
         );
+        match self.apply_next(turn, p, mutation) {
+            Ok(()) => self.journal(p, version, mutation.effects),
+            Err(NoRoom::Short(short)) => return Err(short),
+            Err(NoRoom::Refused(_)) => return Err(Short(Room::default())),
+        }
+        Ok(())
+    }
+
+    /// The same for a mutation that is known to be in order.
+    pub(super) fn apply_next(
+        &mut self,
+        turn: &Turn<'_>,
+        p: usize,
+        mutation: &Mutation<'_>,
+    ) -> Result<(), NoRoom> {
+        let version = mutation.version;
         let forgets = |effect: &Effect<'_>| !matches!(effect, Effect::Put { .. });
         let forgets = mutation.effects.iter().any(|(_, effect)| forgets(effect));
-        let outcome = match mutation.effects {
-            [] => Ok(()),
+        match mutation.effects {
+            [] => {}
             // One needs no plan, and may be written where the record before it lies.
             [(key, effect)] => {
                 let target = Target {
@@ -60,17 +76,16 @@ impl Shard {
                     Effect::Put {
                         value,
                         expires_at_ms,
-                    } => self.put(turn, &target, &Body::Value(value.clone()), *expires_at_ms),
-                    Effect::Expire { expires_at_ms } => self.expire(turn, &target, *expires_at_ms),
-                    Effect::Delete => self.delete(turn, &target),
+                    } => self.put(turn, &target, &Body::Value(value.clone()), *expires_at_ms)?,
+                    Effect::Expire { expires_at_ms } => {
+                        self.expire(turn, &target, *expires_at_ms)?;
+                    }
+                    Effect::Delete => self.delete(turn, &target)?,
                 }
             }
-            effects => self.carry_out(turn, p, version, effects).map(drop),
-        };
-        match outcome {
-            Ok(()) => {}
-            Err(NoRoom::Short(short)) => return Err(short),
-            Err(NoRoom::Refused(_)) => return Err(Short(Room::default())),
+            effects => {
+                self.carry_out(turn, p, version, effects)?;
+            }
         }
         self.advance(p, version, forgets);
         Ok(())
@@ -183,7 +198,7 @@ impl Shard {
         self.partitions[p] = PartitionState::new(Version::ZERO);
     }
 
-    fn remove_records(&mut self, p: usize, replace: Replace) {
+    pub(super) fn remove_records(&mut self, p: usize, replace: Replace) {
         let mut doomed = Vec::new();
         self.buckets.each(&self.partitions[p].table, |at| {
             if match replace {

@@ -21,6 +21,7 @@ use super::{Shard, Short};
 use crate::arena::{GRANULE, Handle};
 use crate::budget::Turn;
 use crate::links::Links;
+use crate::persistence::frame::MAX_BODY_BYTES;
 use crate::record::{Body, Records, Shape};
 use crate::segment::SEGMENT_BYTES;
 use henge_wire::{
@@ -107,6 +108,7 @@ impl Shard {
         transaction: &Transaction<'_>,
     ) -> Result<Outcome, Short> {
         let p = self.local(partition);
+        self.durable.is_unkept = false;
         assert!(
             transaction.guards.len().max(transaction.effects.len()) <= MAX_TRANSACTION_KEYS,
             "a transaction has few enough keys for one hold of the lock"
@@ -158,8 +160,12 @@ impl Shard {
             );
         }
         let version = last.next();
+        if !fits_the_log(transaction.effects) {
+            return Err(NoRoom::Refused(Refusal::TooLarge));
+        }
         let deleted = self.carry_out(turn, p, version, transaction.effects)?;
         self.stats.deletes += deleted;
+        self.journal(p, version, transaction.effects);
         let puts_only = transaction
             .effects
             .iter()
@@ -429,4 +435,18 @@ fn segments_for(blocks: impl Iterator<Item = u32>) -> usize {
         left -= block;
     }
     segments
+}
+
+/// Whether all effects are few and small enough for one record of the log.
+fn fits_the_log(effects: &[(&[u8], Effect<'_>)]) -> bool {
+    /// More than an effect takes beside its key and its data.
+    const BESIDE_BYTES: usize = 300;
+    let bytes = effects.iter().map(|(key, effect)| {
+        let data = match effect {
+            Effect::Put { value, .. } => value.data.len(),
+            Effect::Expire { .. } | Effect::Delete => 0,
+        };
+        key.len() + data + BESIDE_BYTES
+    });
+    bytes.sum::<usize>() < MAX_BODY_BYTES
 }

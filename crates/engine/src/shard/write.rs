@@ -8,7 +8,7 @@ use crate::budget::Turn;
 use crate::decide::{Decision, decide};
 use crate::record::{Body, Content, Shape};
 use bytes::Bytes;
-use henge_wire::{Data, DataType, Encoding, Operation, Reply, Value, Version};
+use henge_wire::{Data, DataType, Effect, Encoding, Operation, Reply, Value, Version};
 
 impl Shard {
     pub(super) fn write(
@@ -45,14 +45,22 @@ impl Shard {
                 } else {
                     Reply::Missing
                 };
-                (reply, self.delete(turn, &target))
+                let outcome = self.delete(turn, &target);
+                if outcome.is_ok() {
+                    self.journal(p, version, &[(key, Effect::Delete)]);
+                }
+                (reply, outcome)
             }
             Decision::Expire { expires_at_ms } => {
                 let reply = Reply::Stored {
                     version,
                     expires_at_ms,
                 };
-                (reply, self.expire(turn, &target, expires_at_ms))
+                let outcome = self.expire(turn, &target, expires_at_ms);
+                if outcome.is_ok() {
+                    self.journal(p, version, &[(key, Effect::Expire { expires_at_ms })]);
+                }
+                (reply, outcome)
             }
             Decision::Count {
                 value,
@@ -67,10 +75,12 @@ impl Shard {
                     version,
                     expires_at_ms,
                 };
-                (
-                    reply,
-                    self.put(turn, &target, &Body::Value(stored), expires_at_ms),
-                )
+                let body = Body::Value(stored.clone());
+                let outcome = self.put(turn, &target, &body, expires_at_ms);
+                if outcome.is_ok() {
+                    self.journal_put(p, version, key, &stored, expires_at_ms);
+                }
+                (reply, outcome)
             }
             Decision::Put { expires_at_ms } => {
                 let Operation::Set { value, .. } = operation else {
@@ -86,6 +96,9 @@ impl Shard {
                     Some(_) => self.put_over(turn, &target, &body, expires_at_ms, found),
                     None => self.put(turn, &target, &body, expires_at_ms),
                 };
+                if outcome.is_ok() {
+                    self.journal_put(p, version, key, value, expires_at_ms);
+                }
                 (reply, outcome)
             }
         };
@@ -306,8 +319,12 @@ impl Shard {
     pub(super) fn advance(&mut self, p: usize, version: Version, forgets: bool) {
         let state = &mut self.partitions[p];
         state.last = version;
+        if forgets {
+            state.deleted = version.seq();
+        }
         if self.config.commit == Commit::AtOnce {
-            state.commit = version.seq();
+            // In a recovery records that are newer may have been there before.
+            state.commit = state.commit.max(version.seq());
             if forgets && self.config.tombstone_bytes == 0 {
                 state.dropped(version.seq());
             }

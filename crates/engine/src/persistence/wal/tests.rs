@@ -1,5 +1,7 @@
-//! The codec of the log against its golden file, against itself, and against every tear and every flipped bit.
+//! The records of the log against their golden file, against themselves, and against bodies that say what cannot be.
 
+use super::super::frame::{self, Content, FRAME_BYTES, Frame, HEADER_BYTES, Header, Seed};
+use super::super::tests::golden::golden;
 use super::*;
 use proptest::prelude::*;
 
@@ -8,7 +10,10 @@ use proptest::prelude::*;
 enum Owned {
     Mutation(u16, u64, Vec<(Vec<u8>, OwnedEffect)>),
     Flush(u16, u64),
-    Synced(u64),
+    Synced(Position),
+    Started(u64, u64),
+    Gap(u64),
+    Follows(Position),
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -28,7 +33,7 @@ struct OwnedValue {
 }
 
 impl Owned {
-    fn encode(&self, out: &mut Vec<u8>) {
+    fn encode(&self, out: &mut Journal) {
         let partition = |number| Partition::new(number).expect("a partition");
         let encoded = match self {
             Self::Mutation(number, version, effects) => {
@@ -48,7 +53,14 @@ impl Owned {
                 last: Version::from_bits(*last),
             }
             .encode(out),
-            Self::Synced(offset) => Record::Synced { offset: *offset }.encode(out),
+            Self::Synced(position) => Record::Synced(*position).encode(out),
+            Self::Started(incarnation, first) => Record::Started {
+                incarnation: *incarnation,
+                first: Version::from_bits(*first),
+            }
+            .encode(out),
+            Self::Gap(bytes) => Record::Gap { bytes: *bytes }.encode(out),
+            Self::Follows(position) => Record::Follows(*position).encode(out),
         };
         assert_eq!(encoded, Ok(()));
     }
@@ -65,7 +77,10 @@ impl Owned {
                     .collect(),
             ),
             Record::Flush { partition, last } => Self::Flush(partition.number(), last.to_bits()),
-            Record::Synced { offset } => Self::Synced(*offset),
+            Record::Synced(position) => Self::Synced(*position),
+            Record::Started { incarnation, first } => Self::Started(*incarnation, first.to_bits()),
+            Record::Gap { bytes } => Self::Gap(*bytes),
+            Record::Follows(position) => Self::Follows(*position),
         }
     }
 }
@@ -80,7 +95,8 @@ impl OwnedEffect {
             Self::Put(value, expires_at_ms) => Effect::Put {
                 value: Value {
                     data_type: DataType::String,
-                    data: Data::Slice(&value.data),
+                    // What is shared is kept by reference if it is long, and the bytes are the same.
+                    data: Data::Shared(value.data.clone().into()),
                     encoding: value.encoding,
                     raw_len: value.raw_len,
                     json: value.json,
@@ -112,23 +128,15 @@ impl OwnedEffect {
     }
 }
 
-/// The whole records from the begin on, and what is at the place after the last.
-fn read(mut input: &[u8]) -> (Vec<Owned>, Result<bool, Damage>) {
+/// The whole records from the begin on; behind them there has to be nothing.
+fn read(seed: Seed, mut input: &[u8]) -> Result<Vec<Owned>, Damage> {
     let mut records = Vec::new();
-    loop {
-        match frame(input) {
-            Frame::Whole { body, len } => {
-                match decode(body, &mut Vec::new()) {
-                    Ok(record) => records.push(Owned::of(&record)),
-                    Err(damage) => return (records, Err(damage)),
-                }
-                input = &input[len..];
-            }
-            Frame::End => return (records, Ok(true)),
-            Frame::Torn => return (records, Ok(false)),
-            Frame::Damaged(damage) => return (records, Err(damage)),
-        }
+    while let Frame::Whole { body, len } = frame::frame(seed, input) {
+        records.push(Owned::of(&decode(body, &mut Vec::new())?));
+        input = &input[len..];
     }
+    assert!(input.iter().all(|&byte| byte == 0), "no frame: {input:?}");
+    Ok(records)
 }
 
 fn raw(data: &[u8]) -> OwnedValue {
@@ -153,6 +161,10 @@ fn examples() -> Vec<Owned> {
     };
     let version = |seq| Version::new(3, seq).to_bits();
     vec![
+        Owned::Follows(Position {
+            segment: 41,
+            offset: 9_999,
+        }),
         Owned::Mutation(
             0,
             version(1),
@@ -173,103 +185,109 @@ fn examples() -> Vec<Owned> {
             512,
             Version::new(Version::MAX_TERM, Version::MAX_SEQ).to_bits(),
         ),
-        Owned::Synced(4_096),
+        Owned::Synced(Position {
+            segment: 41,
+            offset: 4_096,
+        }),
+        Owned::Started(17, version(99)),
+        Owned::Gap(1 << 40),
     ]
 }
 
-fn encoded(records: &[Owned]) -> Vec<u8> {
-    let mut out = Vec::new();
+fn encoded(seed: Seed, records: &[Owned]) -> Vec<u8> {
+    let mut out = Journal::default();
     for record in records {
         record.encode(&mut out);
     }
-    out
+    assert_eq!(out.records(), records.len() as u64);
+    out.seal(seed);
+    out.frames().iter().flatten().copied().collect()
 }
 
 const GOLDEN_HEADER: Header = Header {
+    content: Content::Log,
     number: 42,
     cipher: 0,
     key_id: 0,
+    salt: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 255],
 };
 
 /// A file that version 1 wrote is read, and written, for ever.
 #[test]
 fn the_golden_segment_is_read_and_written() {
-    let golden: &[u8] = include_bytes!("../../tests/golden/wal-1.segment");
-    assert_eq!(Header::decode(golden), Ok(GOLDEN_HEADER));
-    let (records, end) = read(&golden[HEADER_BYTES..]);
-    assert_eq!((records, end), (examples(), Ok(true)));
     let mut written = GOLDEN_HEADER.encode().to_vec();
-    written.extend(encoded(&examples()));
-    written.resize(golden.len(), 0);
-    assert_eq!(written, golden, "the format changed without a new number");
+    written.extend(encoded(GOLDEN_HEADER.seed(), &examples()));
+    // Room that was made ahead.
+    written.resize(written.len() + 64, 0);
+    let bytes = golden("wal-1.segment", &written);
+    assert_eq!(Header::decode(&bytes), Ok(GOLDEN_HEADER));
+    let records = read(GOLDEN_HEADER.seed(), &bytes[HEADER_BYTES..]);
+    assert_eq!(records, Ok(examples()));
 }
 
 #[test]
-fn the_checksum_is_that_of_the_catalogue() {
-    assert_eq!(crc32c(b"123456789"), 0xe306_9283);
+fn the_partition_stands_at_the_begin() {
+    for record in examples() {
+        let frame = encoded(GOLDEN_HEADER.seed(), std::slice::from_ref(&record));
+        let body = &frame[frame::HEAD_BYTES..frame.len() - 1];
+        let expected = match record {
+            Owned::Mutation(number, ..) | Owned::Flush(number, _) => Partition::new(number),
+            _ => None,
+        };
+        assert_eq!(partition_of(body), Ok(expected));
+    }
+    assert_eq!(partition_of(&[]), Err(Damage::Short));
+    assert_eq!(partition_of(&[MUTATION, 1]), Err(Damage::Short));
+    let unknown = Damage::Unknown("partition", 1_024);
+    assert_eq!(partition_of(&[FLUSH, 0, 4]), Err(unknown));
 }
 
+/// Who looks for a `synced` among bytes that are no frames looks for these.
 #[test]
-fn headers_say_what_is_wrong_with_them() {
-    let good = GOLDEN_HEADER.encode();
-    let with = |at: usize, byte: u8| {
-        let mut bytes = good;
-        bytes[at] = byte;
-        bytes
-    };
-    for (bytes, expected) in [
-        (good.to_vec(), Ok(GOLDEN_HEADER)),
-        (good[..31].to_vec(), Err(HeaderError::Short)),
-        (Vec::new(), Err(HeaderError::Short)),
-        (with(0, b'h').to_vec(), Err(HeaderError::NotASegment)),
-        (with(8, 2).to_vec(), Err(HeaderError::Format(2))),
-        (with(16, 43).to_vec(), Err(HeaderError::Checksum)),
-        (with(31, !good[31]).to_vec(), Err(HeaderError::Checksum)),
+fn a_synced_has_the_length_and_the_kind_that_it_is_looked_for_by() {
+    let synced = Owned::Synced(Position::default());
+    let frame = encoded(GOLDEN_HEADER.seed(), &[synced]);
+    let body = &frame[frame::HEAD_BYTES..frame.len() - 1];
+    assert_eq!(SYNCED_BODY, (body.len(), body[0]));
+}
+
+/// A repair puts it in the place of what it leaves out, so that nothing behind that moves.
+#[test]
+fn a_gap_is_as_long_as_it_has_to_be() {
+    for len in [GAP_BODY_BYTES, GAP_BODY_BYTES + 1, 5_000] {
+        let body = gap_body(77, len);
+        assert_eq!(body.len(), len);
+        let mut effects = Vec::new();
+        let found = decode(&body, &mut effects).map(|record| Owned::of(&record));
+        assert_eq!(found, Ok(Owned::Gap(77)));
+        let mut odd = body.clone();
+        odd[len - 1] = 1;
+        let found = decode(&odd, &mut effects).map(|record| Owned::of(&record));
+        let is_length = len == GAP_BODY_BYTES;
+        assert_eq!(found.is_ok(), is_length, "{len}");
+    }
+    let shortest = encoded(GOLDEN_HEADER.seed(), &[Owned::Gap(77)]);
+    assert_eq!(shortest.len(), GAP_BODY_BYTES + FRAME_BYTES);
+}
+
+/// Who searches for frames finds all that may be written.
+#[test]
+fn what_is_written_begins_as_a_frame_may() {
+    for record in examples() {
+        let frame = encoded(GOLDEN_HEADER.seed(), std::slice::from_ref(&record));
+        let body = &frame[frame::HEAD_BYTES..frame.len() - 1];
+        let begin = &body[..body.len().min(BEGIN_BYTES)];
+        assert!(may_begin(body.len(), begin), "{record:?}");
+    }
+    for (len, begin) in [
+        (13, &[0, 0, 0][..]),
+        (13, &[MUTATION, 0, 4]),
+        (12, &[MUTATION, 0, 0]),
+        (12, &[FLUSH, 0, 0]),
+        (16, &[SYNCED]),
+        (0, &[]),
     ] {
-        assert_eq!(Header::decode(&bytes), expected);
-    }
-}
-
-/// Wherever the log ends, exactly the records that are whole are read, and the rest is torn.
-#[test]
-fn torn_at_every_byte() {
-    let records = examples();
-    let whole = encoded(&records);
-    let ends: Vec<usize> = (0..=records.len())
-        .map(|count| encoded(&records[..count]).len())
-        .collect();
-    for cut in 0..=whole.len() {
-        let count = ends.iter().filter(|&&end| end <= cut).count() - 1;
-        let (read_back, end) = read(&whole[..cut]);
-        assert_eq!(read_back, records[..count], "cut at {cut}");
-        assert_eq!(end, Ok(ends.contains(&cut)), "cut at {cut}");
-        // The same where the rest of the segment is zeros, as it is when it was made longer ahead of its use. What was cut may
-        // have been zeros itself.
-        let mut padded = whole[..cut].to_vec();
-        padded.resize(whole.len() + 64, 0);
-        let (read_back, _) = read(&padded);
-        assert!(
-            read_back.len() >= count && records.starts_with(&read_back),
-            "cut at {cut}"
-        );
-    }
-}
-
-/// Whatever bit is wrong, what stands before it is read, and what it is in is not.
-#[test]
-fn flipped_at_every_bit() {
-    let records = examples();
-    let whole = encoded(&records);
-    let ends: Vec<usize> = (0..=records.len())
-        .map(|count| encoded(&records[..count]).len())
-        .collect();
-    for bit in 0..whole.len() * 8 {
-        let mut damaged = whole.clone();
-        damaged[bit / 8] ^= 1 << (bit % 8);
-        let before = ends.iter().filter(|&&end| end <= bit / 8).count() - 1;
-        let (read_back, end) = read(&damaged);
-        assert_eq!(read_back, records[..before], "bit {bit}");
-        assert_ne!(end, Ok(true), "bit {bit} was taken for the end");
+        assert!(!may_begin(len, begin), "{len} {begin:?}");
     }
 }
 
@@ -284,11 +302,14 @@ fn bodies_of_the_right_checksum_and_the_wrong_content_are_refused() {
         ]
         .concat()
     };
+    let long_key = MAX_KEY_BYTES as u32 + 1;
     for (body, expected) in [
         (vec![0], Damage::Unknown("kind of record", 0)),
         (vec![9], Damage::Unknown("kind of record", 9)),
         (vec![SYNCED, 0, 0], Damage::Short),
-        (vec![SYNCED, 0, 0, 0, 0, 0, 0, 0, 0, 0], Damage::Long),
+        (vec![SYNCED; 18], Damage::Long),
+        (vec![STARTED; 16], Damage::Short),
+        (vec![GAP; 10], Damage::Long),
         (vec![FLUSH, 0, 4], Damage::Unknown("partition", 1_024)),
         (put(1 << TYPE_SHIFT), Damage::Unknown("type of value", 16)),
         (put(1), Damage::Short),
@@ -296,6 +317,17 @@ fn bodies_of_the_right_checksum_and_the_wrong_content_are_refused() {
         (
             [&put(0)[..19], &u32::MAX.to_le_bytes()].concat(),
             Damage::Short,
+        ),
+        // A key that no command could have had.
+        (
+            [
+                &put(0)[..14],
+                &long_key.to_le_bytes(),
+                &vec![b'k'; long_key as usize],
+                &[0; 5],
+            ]
+            .concat(),
+            Damage::Unknown("length of a key", long_key.into()),
         ),
     ] {
         let mut effects = Vec::new();
@@ -321,18 +353,20 @@ fn what_a_frame_cannot_say_is_not_written() {
         version: Version::new(1, 1),
         effects: &many,
     });
-    let mut out = b"before".to_vec();
+    let mut out = Journal::default();
+    examples()[0].encode(&mut out);
+    let before = out.frames().len();
     assert_eq!(record.encode(&mut out), Err(TooLong));
-    assert_eq!(out, b"before");
-    let huge = (MAX_BODY_BYTES as u32 + 1).to_le_bytes();
-    let input = [&huge[..], &[1; 12]].concat();
-    let expected = Damage::Length(MAX_BODY_BYTES as u32 + 1);
-    assert_eq!(frame(&input), Frame::Damaged(expected));
+    assert_eq!((out.frames().len(), out.records()), (before, 1));
 }
 
 fn any_value() -> impl Strategy<Value = OwnedValue> {
+    let data = prop_oneof![
+        9 => prop::collection::vec(any::<u8>(), 0..60),
+        1 => (4_000_usize..4_200, any::<u8>()).prop_map(|(len, byte)| vec![byte; len]),
+    ];
     (
-        prop::collection::vec(any::<u8>(), 0..60),
+        data,
         0..4_usize,
         any::<u32>(),
         any::<bool>(),
@@ -363,26 +397,39 @@ fn any_record() -> impl Strategy<Value = Owned> {
         8 => (0..1_024_u16, any::<u64>(), effects)
             .prop_map(|(partition, version, effects)| Owned::Mutation(partition, version, effects)),
         1 => (0..1_024_u16, any::<u64>()).prop_map(|(partition, last)| Owned::Flush(partition, last)),
-        1 => any::<u64>().prop_map(Owned::Synced),
+        1 => any::<[u64; 2]>().prop_map(|[segment, offset]| Owned::Synced(Position { segment, offset })),
+        1 => any::<[u64; 2]>().prop_map(|[incarnation, first]| Owned::Started(incarnation, first)),
+        1 => any::<u64>().prop_map(Owned::Gap),
+        1 => any::<[u64; 2]>().prop_map(|[segment, offset]| Owned::Follows(Position { segment, offset })),
     ]
 }
 
 proptest! {
     #[test]
-    fn what_was_written_is_read(records in prop::collection::vec(any_record(), 0..20)) {
-        prop_assert_eq!(read(&encoded(&records)), (records, Ok(true)));
+    fn what_was_written_is_read(
+        records in prop::collection::vec(any_record(), 0..20),
+        salt in any::<[u8; 16]>(),
+    ) {
+        let seed = Header { salt, ..GOLDEN_HEADER }.seed();
+        prop_assert_eq!(read(seed, &encoded(seed, &records)), Ok(records));
     }
 
     #[test]
-    fn no_bytes_are_a_panic(body in prop::collection::vec(any::<u8>(), 0..80), kind in 0..5_u8) {
+    fn no_bytes_are_a_panic(body in prop::collection::vec(any::<u8>(), 0..80), kind in 0..8_u8) {
         let body = [&[kind][..], &body].concat();
         let mut effects = Vec::new();
-        // Whatever is read is written as the same bytes: there is one way to say a thing.
+        // Whatever is read is written as the same bytes: there is one way to say a thing, and a gap may be longer.
         if let Ok(record) = decode(&body, &mut effects) {
-            let mut out = Vec::new();
+            let body = match record {
+                Record::Gap { .. } => &body[..GAP_BODY_BYTES],
+                _ => &body[..],
+            };
+            let mut out = Journal::default();
             prop_assert_eq!(record.encode(&mut out), Ok(()));
-            prop_assert_eq!(&out[FRAME_BYTES..], &body[..]);
+            let frame: Vec<u8> = out.frames().iter().flatten().copied().collect();
+            prop_assert_eq!(frame.len(), body.len() + FRAME_BYTES);
+            prop_assert_eq!(&frame[frame::HEAD_BYTES..][..body.len()], body);
         }
-        let _ = frame(&body);
+        let _ = partition_of(&body);
     }
 }

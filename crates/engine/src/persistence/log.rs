@@ -1,0 +1,324 @@
+//! Writes the log: segments one after the other, what was synced marked in them, and what a snapshot covers removed. It
+//! decides neither when to write nor when to sync, and holds nothing back: what it was given is written when it returns,
+//! or it says why not.
+
+use super::frame::{Content, HEADER_BYTES, Header, Seed};
+use super::journal::Journal;
+use super::storage::{Name, Position, Storage, StorageFile, write_all};
+use super::wal::Record;
+use std::collections::BTreeMap;
+use std::io::{self, IoSlice};
+
+/// Gives a salt for each file.
+pub type Salts = Box<dyn FnMut() -> [u8; 16] + Send>;
+
+/// How a log is written.
+#[derive(Clone, Copy, Debug)]
+pub struct LogConfig {
+    /// A segment that has come to this length is the last to be written to no more.
+    pub segment_bytes: u64,
+}
+
+/// See the head of the file.
+pub struct LogWriter<S: Storage> {
+    storage: S,
+    config: LogConfig,
+    salts: Salts,
+    file: S::File,
+    seed: Seed,
+    /// Where the next frame goes.
+    end: Position,
+    /// All before is on the disk.
+    synced: Position,
+    /// How far the log says so itself.
+    marked: Position,
+    /// Segments that are written to no more and were not synced, by their numbers.
+    unsynced: BTreeMap<u64, S::File>,
+    /// Records were written, and not only marks, that are not known to be on the disk.
+    has_news: bool,
+    /// A segment was made, and its name may not outlive a loss of power.
+    is_name_unsynced: bool,
+    /// The lengths of those that are written to no more.
+    closed: BTreeMap<u64, u64>,
+    /// A write failed, and what it left behind the end may come to the disk.
+    is_soiled: bool,
+}
+
+/// What has to be synced for all that was written to be on the disk. It may be done by another thread.
+pub struct SyncWork<S: Storage> {
+    files: Vec<S::File>,
+    names: bool,
+    /// How far all is synced then.
+    pub position: Position,
+}
+
+impl<S: Storage> SyncWork<S> {
+    /// Does it.
+    pub fn run(&self, storage: &S) -> io::Result<()> {
+        if self.names {
+            storage.sync_names()?;
+        }
+        self.files.iter().try_for_each(StorageFile::sync)
+    }
+}
+
+impl<S: Storage> LogWriter<S> {
+    /// Begins a segment of this number behind others, which are written to no more and have these lengths.
+    pub fn begin(
+        storage: S,
+        config: LogConfig,
+        mut salts: Salts,
+        number: u64,
+        closed: BTreeMap<u64, u64>,
+    ) -> io::Result<Self> {
+        let before = closed.last_key_value();
+        let before = before.map(|(&segment, &offset)| Position { segment, offset });
+        let made = create(
+            &storage,
+            config,
+            &mut salts,
+            number,
+            before.unwrap_or_default(),
+        );
+        let (file, seed, offset) = made?;
+        let end = Position {
+            segment: number,
+            offset,
+        };
+        Ok(Self {
+            storage,
+            config,
+            salts,
+            file,
+            seed,
+            end,
+            // Recovery has synced what it read and took for whole.
+            synced: Position {
+                segment: number,
+                offset: 0,
+            },
+            marked: Position::default(),
+            unsynced: BTreeMap::new(),
+            has_news: false,
+            is_name_unsynced: true,
+            closed,
+            is_soiled: false,
+        })
+    }
+
+    /// Where the next frame goes.
+    pub fn end(&self) -> Position {
+        self.end
+    }
+
+    /// All before is on the disk.
+    pub fn synced(&self) -> Position {
+        self.synced
+    }
+
+    /// Whether the log does not say yet how much of it is on the disk.
+    pub fn is_unmarked(&self) -> bool {
+        self.marked < self.synced
+    }
+
+    /// Whether records were written, and not only marks, that are not known to be on the disk.
+    pub fn has_news(&self) -> bool {
+        self.has_news
+    }
+
+    /// Writes all records of the journals, in this order. On an error none of them counts, and they may be written again.
+    pub fn write(&mut self, journals: &mut [Journal]) -> io::Result<()> {
+        self.clean()?;
+        if self.end.offset >= self.config.segment_bytes {
+            self.roll()?;
+        }
+        let mut mark = Journal::default();
+        if self.is_unmarked() {
+            Record::Synced(self.synced)
+                .encode(&mut mark)
+                .expect("it is short");
+            mark.seal(self.seed);
+        }
+        let mut len = mark.frames().len();
+        for journal in journals.iter_mut() {
+            journal.seal(self.seed);
+            len += journal.frames().len();
+        }
+        let mut slices: Vec<IoSlice<'_>> = Vec::with_capacity(journals.len() + 1);
+        mark.frames().slices(&mut slices);
+        for journal in journals.iter() {
+            journal.frames().slices(&mut slices);
+        }
+        if let Err(error) = write_all(&self.file, &mut slices, self.end.offset) {
+            self.is_soiled = true;
+            // At once, so that nothing is there to be cut if the process ends now. Where that fails it is tried again.
+            let _ = self.file.set_len(self.end.offset);
+            return Err(error);
+        }
+        self.end.offset += len as u64;
+        self.has_news |= !journals.is_empty();
+        self.marked = self.synced;
+        Ok(())
+    }
+
+    /// Has what a failed write has left go from the disk, before other bytes come in its place or the segment ends before it:
+    /// after a loss of power some of its sectors would be between others, and that looks like damage.
+    fn clean(&mut self) -> io::Result<()> {
+        if self.is_soiled {
+            self.file.set_len(self.end.offset)?;
+            // After a failed sync nobody knows what the disk has, whatever it failed with.
+            self.file.sync().map_err(io::Error::other)?;
+            self.is_soiled = false;
+        }
+        Ok(())
+    }
+
+    /// Begins the next segment. On an error the present one goes on.
+    pub fn roll(&mut self) -> io::Result<()> {
+        self.clean()?;
+        let number = self.end.segment + 1;
+        let made = create(
+            &self.storage,
+            self.config,
+            &mut self.salts,
+            number,
+            self.end,
+        );
+        let (file, seed, offset) = made?;
+        // The room ahead that was not used is nobody's any more. Where that fails it is only room.
+        let _ = self.file.set_len(self.end.offset);
+        let old = std::mem::replace(&mut self.file, file);
+        if self.synced < self.end {
+            self.unsynced.insert(self.end.segment, old);
+        }
+        self.closed.insert(self.end.segment, self.end.offset);
+        if self.synced == self.end {
+            self.synced = Position {
+                segment: number,
+                offset: 0,
+            };
+        }
+        self.end = Position {
+            segment: number,
+            offset,
+        };
+        self.seed = seed;
+        self.is_name_unsynced = true;
+        Ok(())
+    }
+
+    /// What has to be synced for all to be on the disk; none if it is.
+    pub fn sync_work(&self) -> Option<SyncWork<S>> {
+        if self.synced == self.end {
+            return None;
+        }
+        let mut files: Vec<S::File> = self.unsynced.values().cloned().collect();
+        files.push(self.file.clone());
+        Some(SyncWork {
+            files,
+            names: self.is_name_unsynced,
+            position: self.end,
+        })
+    }
+
+    /// Work was done.
+    pub fn sync_done(&mut self, work: &SyncWork<S>) {
+        // Its last file may have been written to since. Another work may have been done meanwhile.
+        self.unsynced = self.unsynced.split_off(&work.position.segment);
+        if work.position.segment == self.end.segment {
+            self.is_name_unsynced = false;
+        }
+        self.synced = self.synced.max(work.position);
+        self.has_news &= self.synced < self.end;
+    }
+
+    /// Syncs all that was written.
+    pub fn sync(&mut self) -> io::Result<()> {
+        if let Some(work) = self.sync_work() {
+            work.run(&self.storage)?;
+            self.sync_done(&work);
+        }
+        Ok(())
+    }
+
+    /// Gives back the room ahead that was not used. Nothing is written any more.
+    pub fn close(self) -> io::Result<()> {
+        self.file.set_len(self.end.offset)?;
+        self.file.sync()
+    }
+
+    /// The bytes of all segments from this one on.
+    pub fn bytes_from(&self, segment: u64) -> u64 {
+        let closed: u64 = self.closed.range(segment..).map(|(_, len)| len).sum();
+        closed + self.end.offset
+    }
+
+    /// How many segments that are written to no more were not synced; each is an open file.
+    pub fn unsynced_segments(&self) -> usize {
+        self.unsynced.len()
+    }
+
+    /// How many segments there are.
+    pub fn segments(&self) -> usize {
+        self.closed.len() + 1
+    }
+
+    /// Removes the segments before this one, oldest first: a snapshot covers them.
+    pub fn remove_before(&mut self, segment: u64) -> io::Result<()> {
+        while let Some((&number, _)) = self.closed.first_key_value() {
+            if number >= segment {
+                break;
+            }
+            match self.storage.remove(Name::segment(number)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => self.closed.remove(&number),
+            };
+        }
+        Ok(())
+    }
+}
+
+/// Makes a segment with nothing but its header and where the log before it ended. Gives how long that is as well.
+fn create<S: Storage>(
+    storage: &S,
+    config: LogConfig,
+    salts: &mut Salts,
+    number: u64,
+    before: Position,
+) -> io::Result<(S::File, Seed, u64)> {
+    let header = Header {
+        content: Content::Log,
+        number,
+        cipher: 0,
+        key_id: 0,
+        salt: salts(),
+    };
+    let seed = header.seed();
+    let mut first = Journal::default();
+    Record::Follows(before)
+        .encode(&mut first)
+        .expect("it is short");
+    first.seal(seed);
+    let head = header.encode();
+    let mut slices = vec![IoSlice::new(&head)];
+    first.frames().slices(&mut slices);
+    let name = Name::segment(number);
+    let mut made = storage.create(name, config.segment_bytes);
+    if matches!(&made, Err(error) if error.kind() == io::ErrorKind::AlreadyExists) {
+        // An earlier try left it, and has nothing of worth in it.
+        storage.remove(name)?;
+        made = storage.create(name, config.segment_bytes);
+    }
+    let made = made.and_then(|file| {
+        write_all(&file, &mut slices, 0)?;
+        Ok(file)
+    });
+    match made {
+        Ok(file) => Ok((file, seed, (HEADER_BYTES + first.frames().len()) as u64)),
+        Err(error) => {
+            // Where that fails the next try does it.
+            let _ = storage.remove(name);
+            Err(error)
+        }
+    }
+}

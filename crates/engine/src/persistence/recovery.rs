@@ -1,0 +1,458 @@
+//! Reads the log again. It finds how far the log goes, tells the torn end of what was being written from damage, and cuts
+//! the one and refuses the other. What is in the records, and what they do, is for who is shown them.
+//!
+//! A place that cannot be read is the torn end if a crash can have left it so ([`frame::may_be_torn`]) and nothing says
+//! that it was on the disk before: no `synced` record behind it, and no snapshot that was finished later. All behind it goes.
+//! The same holds where a segment ends before the place that the next one follows.
+
+use super::frame::{self, Damage, Frame, HEADER_BYTES, Header, HeaderError, Seed};
+use super::storage::{FileKind, Name, Position, Storage, StorageFile, read_to_end};
+use super::wal::{self, Record};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::ops::Range;
+
+/// Records shown at once.
+const CHUNK_RECORDS: usize = 4096;
+
+/// Some records of a segment, in their order.
+#[derive(Clone, Debug)]
+pub struct Chunk {
+    /// The number of the segment.
+    pub segment: u64,
+    /// The segment.
+    pub file: Bytes,
+    /// Where in it the bodies of the records are. Their checksums are right.
+    pub bodies: Vec<Range<usize>>,
+}
+
+/// How far the log went.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LogEnd {
+    /// Where the next frame would have gone.
+    pub end: Position,
+    /// The number of the segment that the log goes on in.
+    pub next: u64,
+    /// The lengths of all segments that there are.
+    pub segments: BTreeMap<u64, u64>,
+    /// Records read.
+    pub records: u64,
+    /// What was cut, if anything.
+    pub cut: Option<Cut>,
+}
+
+/// The torn end of a log, which was cut.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cut {
+    /// Where it began.
+    pub at: Position,
+    /// Its bytes, those included that were never written to.
+    pub bytes: u64,
+    /// Of these, whole segments behind the place.
+    pub segments: u64,
+}
+
+/// Why a log or a snapshot cannot be read. Nothing was changed.
+#[derive(Debug)]
+pub enum RecoveryError {
+    /// The system refused.
+    Io(Option<Name>, io::Error),
+    /// The head of a file is not one that can be read.
+    Header(Name, HeaderError),
+    /// What is at this place, which was on the disk, is damaged.
+    Damaged {
+        /// The file.
+        name: Name,
+        /// From its begin, in bytes.
+        offset: u64,
+        /// What is wrong.
+        damage: Damage,
+    },
+    /// A segment is not there, though one behind it is, or a snapshot that needs it.
+    Missing(u64),
+    /// A record does not follow the one before it.
+    Order {
+        /// The segment.
+        name: Name,
+        /// From its begin, in bytes: where its body begins.
+        offset: u64,
+        /// What is wrong.
+        detail: String,
+    },
+    /// A snapshot ends before it is complete.
+    Incomplete(Name),
+}
+
+impl fmt::Display for RecoveryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(Some(name), error) => write!(f, "{name}: {error}"),
+            Self::Io(None, error) => error.fmt(f),
+            Self::Header(name, error) => write!(f, "{name}: {error}"),
+            Self::Damaged {
+                name,
+                offset,
+                damage,
+            } => write!(f, "{name} is damaged at byte {offset}: {damage}"),
+            Self::Missing(number) => write!(
+                f,
+                "{} is missing, and what came after it is there",
+                Name::segment(*number)
+            ),
+            Self::Order {
+                name,
+                offset,
+                detail,
+            } => write!(f, "{name} is damaged at byte {offset}: {detail}"),
+            Self::Incomplete(name) => write!(f, "{name} ends before it is complete"),
+        }
+    }
+}
+
+impl std::error::Error for RecoveryError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io(_, error) => Some(error),
+            Self::Header(_, error) => Some(error),
+            Self::Damaged { damage, .. } => Some(damage),
+            Self::Missing(_) | Self::Order { .. } | Self::Incomplete(_) => None,
+        }
+    }
+}
+
+/// Why a place of a file cannot be read.
+#[derive(Clone, Copy, Debug)]
+enum Unreadable {
+    Missing,
+    Header(HeaderError),
+    Frame(Damage),
+    /// The file ends in a frame.
+    Cut,
+    /// Zeros, and then something else.
+    Hole,
+    /// The file ends here, and the next segment says that it ended elsewhere.
+    Ended(Position),
+}
+
+/// Reads the log from a segment on, shows all records, and cuts a torn end. `needed` is a place that was on the disk, as a
+/// snapshot says.
+pub fn read_log<S: Storage>(
+    storage: &S,
+    from: u64,
+    needed: Position,
+    show: &mut dyn FnMut(Chunk) -> Result<(), RecoveryError>,
+) -> Result<LogEnd, RecoveryError> {
+    let names = storage
+        .names()
+        .map_err(|error| RecoveryError::Io(None, error))?;
+    let there: Vec<u64> = names
+        .into_iter()
+        .filter(|name| name.kind == FileKind::Segment)
+        .map(|name| name.number)
+        .collect();
+    let last = there.last().copied().unwrap_or(0).max(needed.segment);
+    let mut log = LogEnd {
+        end: Position {
+            segment: from,
+            offset: 0,
+        },
+        next: from,
+        segments: BTreeMap::new(),
+        records: 0,
+        cut: None,
+    };
+    let mut unused = Vec::new();
+    // What the next segment goes on from, and where that lies.
+    let mut before: Option<(Position, Bytes)> = None;
+    for number in from..=last {
+        let mut name = Name::segment(number);
+        let mut file = if there.binary_search(&number).is_ok() {
+            let file = storage.open(name).and_then(|file| {
+                // A process that crashed may not have synced it, and what is taken for kept here must not be lost later.
+                file.sync()?;
+                read_to_end(&file, 0)
+            });
+            Bytes::from(file.map_err(|error| RecoveryError::Io(Some(name), error))?)
+        } else {
+            Bytes::new()
+        };
+        let is_missing = there.binary_search(&number).is_err();
+        let read = if is_missing {
+            Read::none(Unreadable::Missing)
+        } else {
+            let before = before.as_ref().map(|(end, _)| *end);
+            read_segment(number, &file, before, &mut log.records, show)?
+        };
+        log.end = Position {
+            segment: number,
+            offset: read.len as u64,
+        };
+        let Some(why) = read.then else {
+            log.segments.insert(number, log.end.offset);
+            unused.extend((read.len < file.len()).then_some(log.end));
+            // A repair may have made the file longer or shorter.
+            before = (!read.has_gap).then_some((log.end, file));
+            continue;
+        };
+        if let (Unreadable::Ended(_), Some((end, ended))) = (why, before.take()) {
+            (log.end, file, name) = (end, ended, Name::segment(end.segment));
+        }
+        let offset = log.end.offset as usize;
+        let later = there.iter().copied().filter(|&n| n > log.end.segment);
+        let later: Vec<u64> = later.collect();
+        refuse_damage(storage, &file, log.end, why, needed, &later)?;
+        let mut cut = Cut {
+            at: log.end,
+            bytes: (file.len() - offset) as u64,
+            segments: later.len() as u64,
+        };
+        for &number in later.iter().rev() {
+            cut.bytes += remove(storage, Name::segment(number))?;
+        }
+        if offset >= HEADER_BYTES {
+            let shortened = storage.open(name).and_then(|open| {
+                open.set_len(offset as u64)?;
+                open.sync()
+            });
+            shortened.map_err(|error| RecoveryError::Io(Some(name), error))?;
+            log.segments.insert(log.end.segment, offset as u64);
+        } else if !is_missing {
+            remove(storage, name)?;
+        }
+        // Room that was never written to is no loss.
+        let is_empty = file[offset..].iter().all(|&byte| byte == 0);
+        log.cut = (!is_empty || cut.segments > 0).then_some(cut);
+        break;
+    }
+    if log.end < needed {
+        return Err(RecoveryError::Order {
+            name: Name::segment(log.end.segment),
+            offset: log.end.offset,
+            detail: format!("it ends here, and the snapshot needs the log up to {needed}"),
+        });
+    }
+    sync_names(storage)?;
+    if let Some((&last, _)) = log.segments.last_key_value() {
+        log.next = last + 1;
+    }
+    keep_covered(storage, &there, from, &mut log)?;
+    for Position { segment, offset } in unused {
+        // Room that was made ahead.
+        let name = Name::segment(segment);
+        let shortened = storage.open(name).and_then(|file| file.set_len(offset));
+        shortened.map_err(|error| RecoveryError::Io(Some(name), error))?;
+    }
+    Ok(log)
+}
+
+/// Counts the segments that a snapshot covers, and that the process that made it did not come to remove.
+fn keep_covered<S: Storage>(
+    storage: &S,
+    there: &[u64],
+    from: u64,
+    log: &mut LogEnd,
+) -> Result<(), RecoveryError> {
+    for &number in there.iter().take_while(|&&number| number < from) {
+        let name = Name::segment(number);
+        let len = storage.open(name).and_then(|file| file.len());
+        let len = len.map_err(|error| RecoveryError::Io(Some(name), error))?;
+        log.segments.insert(number, len);
+    }
+    Ok(())
+}
+
+fn sync_names<S: Storage>(storage: &S) -> Result<(), RecoveryError> {
+    storage
+        .sync_names()
+        .map_err(|error| RecoveryError::Io(None, error))
+}
+
+fn remove<S: Storage>(storage: &S, name: Name) -> Result<u64, RecoveryError> {
+    let removed = storage.open(name).and_then(|file| {
+        let len = file.len()?;
+        storage.remove(name)?;
+        Ok(len)
+    });
+    removed.map_err(|error| RecoveryError::Io(Some(name), error))
+}
+
+/// What was read of a segment.
+struct Read {
+    /// The place behind its last record.
+    len: usize,
+    /// Why the next cannot be read, if that is not simply the end.
+    then: Option<Unreadable>,
+    /// A repair left something out.
+    has_gap: bool,
+}
+
+impl Read {
+    fn none(then: Unreadable) -> Self {
+        Self {
+            len: 0,
+            then: Some(then),
+            has_gap: false,
+        }
+    }
+}
+
+/// Shows the records of a segment, if it follows the log before it.
+fn read_segment(
+    number: u64,
+    file: &Bytes,
+    before: Option<Position>,
+    records: &mut u64,
+    show: &mut dyn FnMut(Chunk) -> Result<(), RecoveryError>,
+) -> Result<Read, RecoveryError> {
+    let seed = match header(number, file) {
+        Ok(seed) => seed,
+        Err(error) => return Ok(Read::none(Unreadable::Header(error))),
+    };
+    let mut has_gap = false;
+    let mut at = HEADER_BYTES;
+    let mut bodies = Vec::new();
+    let mut show_some = |bodies: &mut Vec<Range<usize>>, least| {
+        if bodies.len() < least {
+            return Ok(());
+        }
+        *records += bodies.len() as u64;
+        show(Chunk {
+            segment: number,
+            file: file.clone(),
+            bodies: std::mem::take(bodies),
+        })
+    };
+    let then = loop {
+        match frame::frame(seed, &file[at..]) {
+            Frame::Whole { body, len } => {
+                if let Some(before) = before.filter(|_| at == HEADER_BYTES) {
+                    match wal::follows(body) {
+                        Some(position) if position == before => {}
+                        Some(position) => return Ok(Read::none(Unreadable::Ended(position))),
+                        None => {
+                            break Some(Unreadable::Frame(Damage::Unknown(
+                                "first record of a segment",
+                                body[0].into(),
+                            )));
+                        }
+                    }
+                }
+                has_gap |= wal::is_gap(body);
+                let start = at + frame::HEAD_BYTES;
+                bodies.push(start..start + body.len());
+                at += len;
+                show_some(&mut bodies, CHUNK_RECORDS)?;
+            }
+            Frame::End => {
+                let is_hole = file[at..].iter().any(|&byte| byte != 0);
+                break is_hole.then_some(Unreadable::Hole);
+            }
+            Frame::Cut => break Some(Unreadable::Cut),
+            Frame::Damaged(damage) => break Some(Unreadable::Frame(damage)),
+        }
+    };
+    show_some(&mut bodies, 1)?;
+    Ok(Read {
+        len: at,
+        then,
+        has_gap,
+    })
+}
+
+fn header(number: u64, file: &[u8]) -> Result<Seed, HeaderError> {
+    let header = Header::decode(file)?;
+    if header.content != frame::Content::Log || header.number != number {
+        return Err(HeaderError::Unknown);
+    }
+    Ok(header.seed())
+}
+
+/// Finds out whether what cannot be read is damage, and refuses it then.
+fn refuse_damage<S: Storage>(
+    storage: &S,
+    file: &[u8],
+    at: Position,
+    why: Unreadable,
+    needed: Position,
+    later: &[u64],
+) -> Result<(), RecoveryError> {
+    let (name, offset) = (Name::segment(at.segment), at.offset);
+    let damaged = |damage| RecoveryError::Damaged {
+        name,
+        offset,
+        damage,
+    };
+    let place = file.len().min(offset as usize);
+    let seed = Header::decode(file).map(|header| header.seed());
+    let (may_be_torn, error) = match why {
+        Unreadable::Missing => (true, RecoveryError::Missing(at.segment)),
+        Unreadable::Header(error @ HeaderError::Format(_)) => {
+            (false, RecoveryError::Header(name, error))
+        }
+        Unreadable::Header(error) => {
+            let may_be_torn = Header::may_be_torn(file);
+            (may_be_torn, RecoveryError::Header(name, error))
+        }
+        Unreadable::Frame(damage) => {
+            let may_be_torn = seed.is_ok_and(|seed| frame::may_be_torn(seed, file, place));
+            (may_be_torn, damaged(damage))
+        }
+        Unreadable::Cut => {
+            let may_be_torn = seed.is_ok_and(|seed| frame::may_be_torn(seed, file, place));
+            (may_be_torn, damaged(Damage::Short))
+        }
+        Unreadable::Hole => (true, damaged(Damage::Short)),
+        Unreadable::Ended(ended) => {
+            let is_cut = ended.segment == at.segment && ended > at;
+            let detail = format!("it ends here, and the next segment begins behind {ended}");
+            (
+                is_cut,
+                RecoveryError::Order {
+                    name,
+                    offset,
+                    detail,
+                },
+            )
+        }
+    };
+    if !may_be_torn || needed > at {
+        return Err(error);
+    }
+    if seed.is_ok_and(|seed| says_synced(seed, &file[place..], at)) {
+        return Err(error);
+    }
+    for &number in later {
+        let name = Name::segment(number);
+        let file = storage.open(name).and_then(|file| read_to_end(&file, 0));
+        let file = file.map_err(|error| RecoveryError::Io(Some(name), error))?;
+        let was_on_disk = match Header::decode(&file) {
+            Ok(header) => says_synced(header.seed(), &file, at),
+            // What it says cannot be told, and no crash has made it so.
+            Err(_) => !Header::may_be_torn(&file),
+        };
+        if was_on_disk {
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// Whether there is a record among these bytes, at whatever place, which says that all up to behind `at` was synced.
+fn says_synced(seed: Seed, bytes: &[u8], at: Position) -> bool {
+    let (len, kind) = wal::SYNCED_BODY;
+    let window = len + frame::FRAME_BYTES;
+    let first = (len as u32).to_le_bytes();
+    bytes.windows(window).any(|window| {
+        window[..4] == first
+            && window[frame::HEAD_BYTES] == kind
+            && match frame::frame(seed, window) {
+                Frame::Whole { body, .. } => matches!(
+                    wal::decode(body, &mut Vec::new()),
+                    Ok(Record::Synced(position)) if position > at
+                ),
+                _ => false,
+            }
+    })
+}

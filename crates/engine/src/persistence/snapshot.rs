@@ -1,0 +1,328 @@
+//! A snapshot as bytes: the records of a cache, partition by partition, in blocks that are compressed where that pays. It
+//! opens no file. docs/durability.md has the format byte by byte; it changes only with a new number.
+//!
+//! ```text
+//! body       u8 kind, then by kind:
+//! block      1 | u16 partition | u32 records | u8 encoding | u32 raw length | record, record, ...; compressed together
+//! partition  2 | u16 partition | u64 last | u64 commit | u64 horizon | u64 records
+//! complete   3 | u64 segment | u64 offset | u64 records | u64 milliseconds since 1970
+//! record     u64 version | effect, as in the log: a put, or a delete for a tombstone
+//! ```
+//!
+//! The blocks of a partition come before its `partition`. What a block holds may be newer than the partition's `last`, which
+//! is where the log is replayed from; `complete` says how far the log must go for all of that to be in it.
+
+use super::Position;
+use super::frame::{Damage, Reader, TooLong};
+use super::journal::{Journal, Pieces};
+use super::wal::encode_effect;
+use crate::partition::Progress;
+use crate::record::Body;
+use crate::shard::RecordView;
+use henge_wire::{Effect, Encoding, PARTITIONS, Partition};
+use lz4_flex::block::{compress_into, decompress_into, get_maximum_output_size};
+
+const BLOCK: u8 = 1;
+const PARTITION: u8 = 2;
+const COMPLETE: u8 = 3;
+
+/// A block is full from here on: large enough to compress well, small enough to be copied under a lock in a few steps.
+pub const BLOCK_BYTES: usize = 128 * 1024;
+/// The longest block that is compressed: one that was not full and took one more record that lies in a segment of the arena.
+const MAX_COMPRESSED_BYTES: usize = 512 * 1024;
+/// What compression must save for a block to be kept compressed: a sixteenth. Less is not worth the time of reading it.
+const LEAST_SAVED: usize = 16;
+
+/// A part of a snapshot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part<'a> {
+    /// Records of a partition.
+    Block(Block<'a>),
+    /// All of a partition came before this.
+    Partition {
+        /// The partition.
+        partition: Partition,
+        /// How far it had come when its scan began.
+        progress: Progress,
+        /// How many records it has.
+        records: u64,
+    },
+    /// All came before this.
+    Complete {
+        /// What all records are in the log up to.
+        position: Position,
+        /// How many records there are.
+        records: u64,
+        /// When it was finished, in milliseconds since the Unix epoch.
+        at_ms: u64,
+    },
+}
+
+/// Records of a partition, as they lie in a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Block<'a> {
+    /// The partition.
+    pub partition: Partition,
+    /// How many there are.
+    pub records: u32,
+    /// How they are compressed.
+    encoding: Encoding,
+    /// Their length before that.
+    raw_len: u32,
+    data: &'a [u8],
+}
+
+/// Reads the body of a frame.
+pub fn decode(body: &[u8]) -> Result<Part<'_>, Damage> {
+    let mut reader = Reader(body);
+    let part = match reader.u8()? {
+        BLOCK => {
+            let partition = reader.partition()?;
+            let records = reader.u32()?;
+            let encoding = match reader.u8()? {
+                0 => Encoding::Raw,
+                3 => Encoding::Lz4,
+                other => return Err(Damage::Unknown("encoding of a block", other.into())),
+            };
+            let raw_len = reader.u32()?;
+            let data = reader.take(reader.0.len())?;
+            let is_right = match encoding {
+                Encoding::Raw => raw_len as usize == data.len(),
+                _ => raw_len as usize <= MAX_COMPRESSED_BYTES,
+            };
+            if !is_right {
+                return Err(Damage::Unknown("length of a block", raw_len.into()));
+            }
+            Part::Block(Block {
+                partition,
+                records,
+                encoding,
+                raw_len,
+                data,
+            })
+        }
+        PARTITION => Part::Partition {
+            partition: reader.partition()?,
+            progress: {
+                let progress = Progress {
+                    last: reader.version()?,
+                    commit: reader.u64()?,
+                    horizon: reader.u64()?,
+                };
+                let Progress {
+                    last,
+                    commit,
+                    horizon,
+                } = progress;
+                if horizon > commit || commit > last.seq() {
+                    return Err(Damage::Unknown("progress with a horizon", horizon));
+                }
+                progress
+            },
+            records: reader.u64()?,
+        },
+        COMPLETE => Part::Complete {
+            position: Position {
+                segment: reader.u64()?,
+                offset: reader.u64()?,
+            },
+            records: reader.u64()?,
+            at_ms: reader.u64()?,
+        },
+        kind => return Err(Damage::Unknown("part of a snapshot", kind.into())),
+    };
+    reader.end()?;
+    Ok(part)
+}
+
+/// Whether a body of so many bytes may begin like this; see [`may_begin`](super::wal::may_begin) of the log.
+pub fn may_begin(len: usize, begin: &[u8]) -> bool {
+    let Some(begin) = begin.first_chunk::<{ super::wal::BEGIN_BYTES }>() else {
+        return false;
+    };
+    let is_partition = u16::from(begin[2]) << 8 < PARTITIONS;
+    let raw_len = u32::from_le_bytes([begin[8], begin[9], begin[10], begin[11]]) as usize;
+    match (begin[0], begin[7]) {
+        (BLOCK, 0) => is_partition && raw_len == len.wrapping_sub(begin.len()),
+        (BLOCK, 3) => {
+            is_partition && raw_len <= MAX_COMPRESSED_BYTES && len <= raw_len + begin.len()
+        }
+        (PARTITION, _) => is_partition && len == 35,
+        (COMPLETE, _) => len == 33,
+        _ => false,
+    }
+}
+
+impl Block<'_> {
+    /// The bytes of its records, before they were compressed.
+    pub fn raw_bytes(&self) -> u64 {
+        self.raw_len.into()
+    }
+
+    /// The bytes of its records, as they lie in the file.
+    pub fn stored_bytes(&self) -> u64 {
+        self.data.len() as u64
+    }
+
+    /// Shows its records. `scratch` is where it is decompressed; what was in it goes.
+    pub fn records(
+        &self,
+        scratch: &mut Vec<u8>,
+        mut each: impl FnMut(RecordView<'_>),
+    ) -> Result<(), Damage> {
+        let raw = if self.encoding == Encoding::Raw {
+            self.data
+        } else {
+            scratch.clear();
+            scratch.resize(self.raw_len as usize, 0);
+            let read = decompress_into(self.data, scratch);
+            if !read.is_ok_and(|read| read == scratch.len()) {
+                return Err(Damage::Unknown("length of a block", self.raw_len.into()));
+            }
+            &scratch[..]
+        };
+        let mut reader = Reader(raw);
+        for _ in 0..self.records {
+            let version = reader.version()?;
+            let (key, effect) = reader.effect()?;
+            let partition = Partition::of(key);
+            if partition != self.partition {
+                let number = partition.number().into();
+                return Err(Damage::Unknown("partition of a key", number));
+            }
+            let (body, expires_at_ms) = match effect {
+                Effect::Put {
+                    value,
+                    expires_at_ms,
+                } => (Body::Value(value), expires_at_ms),
+                Effect::Delete => (Body::Tombstone, None),
+                Effect::Expire { .. } => return Err(Damage::Unknown("effect", 1)),
+            };
+            each(RecordView {
+                key,
+                version,
+                expires_at_ms,
+                body,
+            });
+        }
+        reader.end()
+    }
+}
+
+/// Makes the frames of a snapshot.
+#[derive(Debug, Default)]
+pub struct Builder {
+    block: Pieces,
+    records: u32,
+    compressed: Vec<u8>,
+}
+
+impl Builder {
+    /// Adds a record to the block in the making. Large values are shared, all else is copied.
+    pub fn push(&mut self, record: &RecordView<'_>) -> Result<(), TooLong> {
+        let effect = match &record.body {
+            Body::Value(value) => Effect::Put {
+                value: value.clone(),
+                expires_at_ms: record.expires_at_ms,
+            },
+            Body::Tombstone => Effect::Delete,
+        };
+        self.block.all_or_nothing(|out| {
+            out.push(&record.version.to_bits().to_le_bytes());
+            encode_effect(record.key, &effect, out)
+        })?;
+        self.records += 1;
+        Ok(())
+    }
+
+    /// Whether it is time to [finish](Self::finish) the block.
+    pub fn is_full(&self) -> bool {
+        self.block.len() >= BLOCK_BYTES
+    }
+
+    /// Adds the block in the making to the frames, if it has anything.
+    pub fn finish(&mut self, partition: Partition, out: &mut Journal) -> Result<(), TooLong> {
+        if self.records == 0 {
+            return Ok(());
+        }
+        let raw_len = u32::try_from(self.block.len()).map_err(|_| TooLong)?;
+        let is_compressed = self.compress();
+        let encoding = if is_compressed {
+            Encoding::Lz4
+        } else {
+            Encoding::Raw
+        };
+        let mut head = [0; 12];
+        head[0] = BLOCK;
+        head[1..3].copy_from_slice(&partition.number().to_le_bytes());
+        head[3..7].copy_from_slice(&self.records.to_le_bytes());
+        head[7] = encoding as u8;
+        head[8..].copy_from_slice(&raw_len.to_le_bytes());
+        let written = out.frame(|out| {
+            out.push(&head);
+            if is_compressed {
+                out.push(&self.compressed);
+            } else {
+                out.take(&mut self.block);
+            }
+            Ok(())
+        });
+        self.block.clear(2 * BLOCK_BYTES);
+        self.records = 0;
+        written
+    }
+
+    /// Compresses the block if that pays.
+    fn compress(&mut self) -> bool {
+        let Some(raw) = self.block.as_one() else {
+            return false;
+        };
+        if raw.len() > MAX_COMPRESSED_BYTES {
+            return false;
+        }
+        self.compressed
+            .resize(get_maximum_output_size(raw.len()), 0);
+        let Ok(len) = compress_into(raw, &mut self.compressed) else {
+            return false;
+        };
+        self.compressed.truncate(len);
+        len <= raw.len() - raw.len() / LEAST_SAVED
+    }
+
+    /// Adds the end of a partition.
+    pub fn partition(
+        partition: Partition,
+        progress: Progress,
+        records: u64,
+        out: &mut Journal,
+    ) -> Result<(), TooLong> {
+        out.frame(|out| {
+            out.push(&[PARTITION]);
+            out.push(&partition.number().to_le_bytes());
+            out.push(&progress.last.to_bits().to_le_bytes());
+            for number in [progress.commit, progress.horizon, records] {
+                out.push(&number.to_le_bytes());
+            }
+            Ok(())
+        })
+    }
+
+    /// Adds the end of all.
+    pub fn complete(
+        position: Position,
+        records: u64,
+        at_ms: u64,
+        out: &mut Journal,
+    ) -> Result<(), TooLong> {
+        out.frame(|out| {
+            out.push(&[COMPLETE]);
+            for number in [position.segment, position.offset, records, at_ms] {
+                out.push(&number.to_le_bytes());
+            }
+            Ok(())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

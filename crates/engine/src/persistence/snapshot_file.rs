@@ -1,0 +1,260 @@
+//! Snapshots as files: written beside and renamed once they are complete and on the disk, so that what has the name of a
+//! snapshot is a whole one; and read window by window. What is in them is `snapshot`'s.
+
+use super::frame::{self, Content, Damage, Frame, HEADER_BYTES, Header, HeaderError, Seed};
+use super::journal::Journal;
+use super::recovery::RecoveryError;
+use super::snapshot::{self, Builder, Part};
+use super::storage::{Name, Position, Storage, StorageFile, read_some, write_all};
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// How much is read at once; more where a block is longer.
+const WINDOW_BYTES: usize = 2 * 1024 * 1024;
+/// Buffers that are kept, each with no more than so much memory: as many windows as wait for those who work on them.
+const KEPT_BUFFERS: usize = 16;
+const KEPT_BYTES: usize = 2 * WINDOW_BYTES;
+
+/// Writes a snapshot. One that is dropped before it is finished has left a file that is `Unfinished`.
+pub struct SnapshotWriter<S: Storage> {
+    storage: S,
+    file: S::File,
+    number: u64,
+    seed: Seed,
+    offset: u64,
+}
+
+impl<S: Storage> SnapshotWriter<S> {
+    /// Begins the snapshot that the log from segment `number` on belongs to.
+    pub fn begin(storage: S, number: u64, salt: [u8; 16]) -> io::Result<Self> {
+        let header = Header {
+            content: Content::Snapshot,
+            number,
+            cipher: 0,
+            key_id: 0,
+            salt,
+        };
+        let name = Name::unfinished(number);
+        // One that was not finished may lie there.
+        match storage.remove(name) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = storage.create(name, 0)?;
+        write_all(&file, &mut [IoSlice::new(&header.encode())], 0)?;
+        Ok(Self {
+            storage,
+            file,
+            number,
+            seed: header.seed(),
+            offset: HEADER_BYTES as u64,
+        })
+    }
+
+    /// The bytes written.
+    pub fn len(&self) -> u64 {
+        self.offset
+    }
+
+    /// Whether there is nothing but the header.
+    pub fn is_empty(&self) -> bool {
+        self.offset == HEADER_BYTES as u64
+    }
+
+    /// Writes frames that a [`Builder`] made.
+    pub fn write(&mut self, frames: &mut Journal) -> io::Result<()> {
+        frames.seal(self.seed);
+        let mut slices = Vec::new();
+        frames.frames().slices(&mut slices);
+        write_all(&self.file, &mut slices, self.offset)?;
+        self.offset += frames.frames().len() as u64;
+        Ok(())
+    }
+
+    /// Ends it and gives it its name. Says how long it is.
+    pub fn finish(mut self, position: Position, records: u64, at_ms: u64) -> io::Result<u64> {
+        let mut end = Journal::default();
+        Builder::complete(position, records, at_ms, &mut end).expect("it is short");
+        self.write(&mut end)?;
+        self.file.sync()?;
+        let name = Name::snapshot(self.number);
+        self.storage.rename(Name::unfinished(self.number), name)?;
+        self.storage.sync_names()?;
+        Ok(self.offset)
+    }
+}
+
+/// Some parts of a snapshot.
+#[derive(Clone, Debug)]
+pub struct Window {
+    /// Where it begins in the file.
+    pub offset: u64,
+    /// What was read. Once nobody has it any more its memory is read into again.
+    pub bytes: Arc<Vec<u8>>,
+    /// Where in it the bodies of the parts are. Their checksums are right.
+    pub bodies: Vec<Range<usize>>,
+}
+
+/// Reads a snapshot.
+pub struct SnapshotReader<F> {
+    file: F,
+    name: Name,
+    header: Header,
+    offset: u64,
+    len: u64,
+    /// The bytes of windows, for their memory: fresh memory is cleared by the system, which costs more than reading.
+    buffers: Vec<Arc<Vec<u8>>>,
+}
+
+impl<F: StorageFile> SnapshotReader<F> {
+    /// Opens one.
+    pub fn open<S: Storage<File = F>>(storage: &S, name: Name) -> Result<Self, RecoveryError> {
+        let io = |error| RecoveryError::Io(Some(name), error);
+        let file = storage.open(name).map_err(io)?;
+        let mut reader = Self::of(file, name)?;
+        if reader.header.number != name.number {
+            return Err(RecoveryError::Header(name, HeaderError::Unknown));
+        }
+        reader.name = name;
+        Ok(reader)
+    }
+
+    /// Reads a file; `name` is what errors call it.
+    pub fn of(file: F, name: Name) -> Result<Self, RecoveryError> {
+        let io = |error| RecoveryError::Io(Some(name), error);
+        let mut head = [0; HEADER_BYTES];
+        let read = read_some(&file, &mut head, 0).map_err(io)?;
+        let header = Header::decode(&head[..read])
+            .and_then(|header| match header.content {
+                Content::Snapshot => Ok(header),
+                Content::Log => Err(HeaderError::Unknown),
+            })
+            .map_err(|error| RecoveryError::Header(name, error))?;
+        let len = file.len().map_err(io)?;
+        Ok(Self {
+            file,
+            name,
+            header,
+            offset: HEADER_BYTES as u64,
+            len,
+            buffers: Vec::new(),
+        })
+    }
+
+    /// What its head says.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Its length, in bytes.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether nothing is left to read.
+    pub fn is_empty(&self) -> bool {
+        self.offset >= self.len
+    }
+
+    /// The next parts, in their order; none at the end of the file.
+    pub fn next_window(&mut self) -> Result<Option<Window>, RecoveryError> {
+        let mut want = WINDOW_BYTES;
+        loop {
+            if self.is_empty() {
+                return Ok(None);
+            }
+            let left = usize::try_from(self.len - self.offset).unwrap_or(usize::MAX);
+            let mut shared = self.buffer();
+            let bytes = Arc::make_mut(&mut shared);
+            bytes.resize(want.min(left), 0);
+            let read = read_some(&self.file, bytes, self.offset)
+                .map_err(|error| RecoveryError::Io(Some(self.name), error))?;
+            if read < bytes.len() {
+                // The file is not as long as it was.
+                return Err(RecoveryError::Damaged {
+                    name: self.name,
+                    offset: self.offset + read as u64,
+                    damage: Damage::Short,
+                });
+            }
+            let is_rest = read == left;
+            let (mut at, mut bodies) = (0, Vec::new());
+            let end = loop {
+                match frame::frame(self.header.seed(), &bytes[at..]) {
+                    Frame::Whole { body, len } => {
+                        let start = at + frame::HEAD_BYTES;
+                        bodies.push(start..start + body.len());
+                        at += len;
+                    }
+                    Frame::Cut if !is_rest => break None,
+                    Frame::End if at == bytes.len() => break None,
+                    Frame::Cut | Frame::End => break Some(Damage::Short),
+                    Frame::Damaged(damage) => break Some(damage),
+                }
+            };
+            if let Some(damage) = end {
+                return Err(RecoveryError::Damaged {
+                    name: self.name,
+                    offset: self.offset + at as u64,
+                    damage,
+                });
+            }
+            if bodies.is_empty() {
+                // A block that is longer than the window.
+                let len = bytes
+                    .first_chunk::<4>()
+                    .map_or(0, |len| u32::from_le_bytes(*len));
+                want = (len as usize + frame::FRAME_BYTES).max(2 * want);
+                continue;
+            }
+            bytes.truncate(at);
+            if bytes.capacity() <= KEPT_BYTES && self.buffers.len() < KEPT_BUFFERS {
+                self.buffers.push(Arc::clone(&shared));
+            }
+            let window = Window {
+                offset: self.offset,
+                bytes: shared,
+                bodies,
+            };
+            self.offset += at as u64;
+            return Ok(Some(window));
+        }
+    }
+
+    /// One of the buffers that nobody has any more, or another.
+    fn buffer(&mut self) -> Arc<Vec<u8>> {
+        let free = |buffer: &Arc<Vec<u8>>| Arc::strong_count(buffer) == 1;
+        let free = self.buffers.iter().position(free);
+        free.map_or_else(Arc::default, |place| self.buffers.swap_remove(place))
+    }
+
+    /// Shows all parts, with the place of each in the file. It must be complete, and the end of it the end of the file.
+    pub fn read_all(
+        mut self,
+        mut show: impl FnMut(u64, Part<'_>) -> Result<(), Damage>,
+    ) -> Result<(), RecoveryError> {
+        let mut is_complete = false;
+        while let Some(window) = self.next_window()? {
+            for body in window.bodies {
+                let offset = window.offset + body.start as u64;
+                let damaged = |damage| RecoveryError::Damaged {
+                    name: self.name,
+                    offset,
+                    damage,
+                };
+                if is_complete {
+                    return Err(damaged(Damage::Long));
+                }
+                let part = snapshot::decode(&window.bytes[body]).map_err(damaged)?;
+                is_complete = matches!(part, Part::Complete { .. });
+                show(offset, part).map_err(damaged)?;
+            }
+        }
+        if is_complete {
+            Ok(())
+        } else {
+            Err(RecoveryError::Incomplete(self.name))
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! Goes through the frames of one file, whatever is in them, and finds the next whole one behind what cannot be read. It
+//! keeps a window of the file and no more, changes nothing, and does not decide what damage means: that is for recovery,
+//! and for who repairs.
+
+use super::frame::{self, Content, FRAME_BYTES, Frame, HEAD_BYTES, Header};
+use super::storage::{StorageFile, read_some};
+use super::{snapshot, wal};
+use std::io;
+
+/// How much is read at once; more where a frame is longer.
+const WINDOW_BYTES: usize = 1024 * 1024;
+/// The shortest frame: no body is empty.
+const LEAST_FRAME_BYTES: u64 = FRAME_BYTES as u64 + 1;
+/// What a look at a place that may be a frame needs of it.
+const PROBE_BYTES: usize = HEAD_BYTES + wal::BEGIN_BYTES;
+
+/// See the head of the file.
+pub struct Walk<F> {
+    file: F,
+    header: Header,
+    len: u64,
+    window: Vec<u8>,
+    /// Where in the file the window begins.
+    start: u64,
+}
+
+impl<F: StorageFile> Walk<F> {
+    /// Goes through a file whose header is known.
+    pub fn new(file: F, header: Header) -> io::Result<Self> {
+        let len = file.len()?;
+        Ok(Self {
+            file,
+            header,
+            len,
+            window: Vec::new(),
+            start: 0,
+        })
+    }
+
+    /// What the head of the file says.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The length of the file, in bytes.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// What is at this place of the file.
+    pub fn look(&mut self, at: u64) -> io::Result<Frame<'_>> {
+        let seed = self.header.seed();
+        let head = self.view(at, HEAD_BYTES)?;
+        let Some(len) = head.first_chunk::<4>().filter(|_| head.len() >= HEAD_BYTES) else {
+            return Ok(frame::frame(seed, self.view(at, HEAD_BYTES)?));
+        };
+        let want = u64::from(u32::from_le_bytes(*len)) + FRAME_BYTES as u64;
+        // A frame that goes beyond the file is cut, and need not be read to know that.
+        let want = if want > self.len - at {
+            HEAD_BYTES
+        } else {
+            usize::try_from(want).unwrap_or(HEAD_BYTES)
+        };
+        let view = self.view(at, want)?;
+        Ok(frame::frame(seed, &view[..want.min(view.len())]))
+    }
+
+    /// Whether there is a whole frame at this place, with something in it that can be read: that a checksum is right is not
+    /// enough for who searches.
+    pub fn is_frame(&mut self, at: u64) -> io::Result<bool> {
+        let Header {
+            content, cipher, ..
+        } = self.header;
+        Ok(match self.look(at)? {
+            Frame::Whole { .. } if cipher != 0 => true,
+            Frame::Whole { body, .. } => match content {
+                Content::Log => wal::decode(body, &mut Vec::new()).is_ok(),
+                Content::Snapshot => snapshot::decode(body).is_ok(),
+            },
+            _ => false,
+        })
+    }
+
+    /// The next place behind `damaged` where a whole frame begins; none if there is none.
+    pub fn next_frame(&mut self, damaged: u64) -> io::Result<Option<u64>> {
+        // Where the length is right and what it is of is not, the next one is where it says.
+        if let Some(len) = self.view(damaged, HEAD_BYTES)?.first_chunk::<4>() {
+            let end = damaged + u64::from(u32::from_le_bytes(*len)) + FRAME_BYTES as u64;
+            if end + LEAST_FRAME_BYTES <= self.len && self.is_frame(end)? {
+                return Ok(Some(end));
+            }
+        }
+        let mut at = damaged + 1;
+        while at + LEAST_FRAME_BYTES <= self.len {
+            match self.probe(at)? {
+                Ok(candidate) if self.is_frame(candidate)? => return Ok(Some(candidate)),
+                Ok(candidate) => at = candidate + 1,
+                Err(seen) => at = seen,
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first place from this on that looks like a frame; or how far there is none.
+    fn probe(&mut self, at: u64) -> io::Result<Result<u64, u64>> {
+        let Header {
+            content, cipher, ..
+        } = self.header;
+        let len = self.len;
+        let view = self.view(at, PROBE_BYTES)?;
+        let is_rest = at + view.len() as u64 >= len;
+        let places = if is_rest {
+            view.len().saturating_sub(HEAD_BYTES)
+        } else {
+            view.len().saturating_sub(PROBE_BYTES)
+        };
+        for place in 0..=places {
+            let Some((head, begin)) = view[place..].split_first_chunk::<HEAD_BYTES>() else {
+                break;
+            };
+            let body = u32::from_le_bytes([head[0], head[1], head[2], head[3]]);
+            let candidate = at + place as u64;
+            if body == 0 || candidate + FRAME_BYTES as u64 + u64::from(body) > len {
+                continue;
+            }
+            let body = body as usize;
+            let begin = &begin[..body.min(begin.len())];
+            if cipher != 0 || may_begin(content, body, begin) {
+                return Ok(Ok(candidate));
+            }
+        }
+        Ok(Err(at + places as u64 + 1))
+    }
+
+    /// The place behind the last byte from `at` on that is not zero; `at` if all are.
+    pub fn data_end(&mut self, at: u64) -> io::Result<u64> {
+        let (mut end, mut place) = (at, at);
+        while place < self.len {
+            let view = self.view(place, 1)?;
+            if view.is_empty() {
+                break;
+            }
+            if let Some(last) = view.iter().rposition(|&byte| byte != 0) {
+                end = place + last as u64 + 1;
+            }
+            place += view.len() as u64;
+        }
+        Ok(end)
+    }
+
+    /// What is in the file from a place on: so many bytes or more, unless it ends before that.
+    fn view(&mut self, at: u64, want: usize) -> io::Result<&[u8]> {
+        let end = self.start + self.window.len() as u64;
+        let wanted_end = at.saturating_add(want as u64).min(self.len);
+        if at < self.start || wanted_end > end || at > end {
+            let left = usize::try_from(self.len.saturating_sub(at)).unwrap_or(usize::MAX);
+            let mut window = std::mem::take(&mut self.window);
+            window.clear();
+            window.resize(want.max(WINDOW_BYTES).min(left), 0);
+            let read = read_some(&self.file, &mut window, at)?;
+            window.truncate(read);
+            (self.window, self.start) = (window, at);
+        }
+        let from = usize::try_from(at - self.start).unwrap_or(usize::MAX);
+        Ok(self.window.get(from..).unwrap_or_default())
+    }
+}
+
+fn may_begin(content: Content, len: usize, begin: &[u8]) -> bool {
+    match content {
+        Content::Log => wal::may_begin(len, begin),
+        Content::Snapshot => snapshot::may_begin(len, begin),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::frame::{HEADER_BYTES, append};
+    use super::super::wal::gap_body;
+    use super::*;
+    use std::io::IoSlice;
+    use std::rc::Rc;
+
+    /// A file in memory that gives a few bytes at a time.
+    #[derive(Clone)]
+    struct Slow(Rc<Vec<u8>>);
+
+    impl StorageFile for Slow {
+        fn write_at(&self, _: &[IoSlice<'_>], _: u64) -> io::Result<usize> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+            let left = self.0.get(offset as usize..).unwrap_or_default();
+            let len = buffer.len().min(left.len()).min(1_000);
+            buffer[..len].copy_from_slice(&left[..len]);
+            Ok(len)
+        }
+
+        fn len(&self) -> io::Result<u64> {
+            Ok(self.0.len() as u64)
+        }
+
+        fn set_len(&self, _: u64) -> io::Result<()> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    const HEADER: Header = Header {
+        content: Content::Log,
+        number: 1,
+        cipher: 0,
+        key_id: 0,
+        salt: [9; 16],
+    };
+
+    /// A segment of gaps with bodies of these lengths, and where each begins and the last one ends.
+    fn segment(lens: &[usize]) -> (Vec<u8>, Vec<u64>) {
+        let mut bytes = HEADER.encode().to_vec();
+        let mut places = vec![bytes.len() as u64];
+        for (number, &len) in lens.iter().enumerate() {
+            let body = gap_body(number as u64, len);
+            append(HEADER.seed(), &body, &mut bytes).expect("it is short");
+            places.push(bytes.len() as u64);
+        }
+        (bytes, places)
+    }
+
+    fn walk(bytes: &[u8]) -> Walk<Slow> {
+        Walk::new(Slow(Rc::new(bytes.to_vec())), HEADER).expect("it is in memory")
+    }
+
+    #[test]
+    fn frames_longer_than_the_window_are_seen_whole() {
+        let lens = [9, 2 * WINDOW_BYTES, 9, WINDOW_BYTES - 20, 10];
+        let (mut bytes, places) = segment(&lens);
+        let end = bytes.len() as u64;
+        bytes.resize(bytes.len() + WINDOW_BYTES, 0);
+        let mut walk = walk(&bytes);
+        for (place, len) in places.iter().zip(lens) {
+            match walk.look(*place).expect("it is in memory") {
+                Frame::Whole { body, .. } => assert_eq!(body.len(), len),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(matches!(walk.look(end), Ok(Frame::End)));
+        assert_eq!(walk.data_end(0).expect("it is in memory"), end);
+        assert_eq!(walk.data_end(end).expect("it is in memory"), end);
+        assert!(matches!(walk.look(bytes.len() as u64), Ok(Frame::End)));
+    }
+
+    #[test]
+    fn the_next_frame_is_found_wherever_one_is_damaged() {
+        let (bytes, places) = segment(&[9, 30, 9, 12]);
+        for at in places[1]..places[2] {
+            let mut damaged = bytes.clone();
+            damaged[at as usize] ^= 0x40;
+            let mut walk = walk(&damaged);
+            assert!(!walk.is_frame(places[1]).expect("it is in memory"), "{at}");
+            let next = walk.next_frame(places[1]).expect("it is in memory");
+            assert_eq!(next, Some(places[2]), "{at}");
+        }
+        // Nothing is behind the last, and bytes that were moved are found where they are.
+        let mut cut = bytes.clone();
+        cut[places[3] as usize + 9] ^= 1;
+        assert_eq!(
+            walk(&cut).next_frame(places[3]).expect("it is in memory"),
+            None
+        );
+        let from = places[1] as usize;
+        let moved = [&bytes[..from], &[1, 2, 3], &bytes[from..]].concat();
+        let next = walk(&moved).next_frame(places[1]).expect("it is in memory");
+        assert_eq!(next, Some(places[1] + 3));
+        let hole = vec![0; 3 * WINDOW_BYTES];
+        let zeros = [&bytes[..from], &hole, &bytes[from..]].concat();
+        let next = walk(&zeros).next_frame(places[1]).expect("it is in memory");
+        assert_eq!(next, Some(places[1] + 3 * WINDOW_BYTES as u64));
+        // Frames of another file are none.
+        let other = Header {
+            salt: [8; 16],
+            ..HEADER
+        };
+        let mut walk = Walk::new(Slow(Rc::new(bytes)), other).expect("it is in memory");
+        let first = HEADER_BYTES as u64;
+        assert_eq!(walk.next_frame(first).expect("it is in memory"), None);
+    }
+}

@@ -1,0 +1,106 @@
+//! The oracle of the log: whatever is in a segment, it is read to some place or refused; what is read has one form, and a
+//! second reading finds the same. Records are replayed, in a shard that has little room, without a panic.
+
+use super::files::{Files, file};
+use henge_engine::persistence::frame::{Content, Frame, HEADER_BYTES, Header, frame};
+use henge_engine::persistence::journal::Journal;
+use henge_engine::persistence::recovery::{Chunk, read_log};
+use henge_engine::persistence::{Name, Position, wal};
+use henge_engine::{Cause, Commit, NoLender, PolicyKind, Room, Shard, ShardConfig, Turn};
+use henge_wire::Version;
+
+/// Panics if something does not hold.
+pub(crate) fn check(input: &[u8]) {
+    let bytes = file(Content::Log, input);
+    let files = Files::default();
+    files.put(Name::segment(1), bytes.clone());
+    let mut records = Vec::new();
+    let read = read_log(&files, 1, Position::default(), &mut |chunk| {
+        take(&chunk, &mut records);
+        Ok(())
+    });
+    let Ok(log) = read else {
+        // Refused: nothing was changed.
+        assert_eq!(files.bytes(Name::segment(1)), Some(bytes));
+        return;
+    };
+    assert_eq!(log.records, records.len() as u64);
+    let mut again = Vec::new();
+    let second = read_log(&files, 1, Position::default(), &mut |chunk| {
+        take(&chunk, &mut again);
+        Ok(())
+    });
+    let second = second.expect("what was cut is whole");
+    assert_eq!(again, records, "a second reading finds the same");
+    assert_eq!((second.end, second.cut), (log.end, None));
+    replay(&records);
+    let mut effects = Vec::new();
+    for body in &records {
+        let Ok(record) = wal::decode(body, &mut effects) else {
+            continue;
+        };
+        let mut journal = Journal::default();
+        record.encode(&mut journal).expect("it was in a frame");
+        let header = Header {
+            content: Content::Log,
+            number: 1,
+            cipher: 0,
+            key_id: 0,
+            salt: [0; 16],
+        };
+        journal.seal(header.seed());
+        let frames: Vec<u8> = journal.frames().iter().flatten().copied().collect();
+        let Frame::Whole { body: written, .. } = frame(header.seed(), &frames) else {
+            panic!("what was written is no frame");
+        };
+        // A gap is as long as what it stands for, with zeros.
+        if !matches!(record, wal::Record::Gap { .. }) {
+            assert_eq!(written, body, "there is one way to write a thing");
+        }
+    }
+}
+
+fn take(chunk: &Chunk, records: &mut Vec<Vec<u8>>) {
+    for body in &chunk.bodies {
+        assert!(body.start > HEADER_BYTES, "no record lies in the header");
+        records.push(chunk.file[body.clone()].to_vec());
+    }
+}
+
+/// In a shard with room for little, which evicts and forgets.
+fn replay(records: &[Vec<u8>]) {
+    let mut shard = Shard::new(ShardConfig {
+        index: 0,
+        shards: 1,
+        policy: PolicyKind::Lru,
+        seed: 1,
+        first: Version::ZERO,
+        commit: Commit::AtOnce,
+        tombstone_bytes: 0,
+        allocation_size: |bytes| bytes,
+    });
+    let room = Room {
+        bytes: 512 << 10,
+        items: 100,
+    };
+    shard.grant(room);
+    let turn = Turn {
+        now_ms: 1,
+        lender: &NoLender,
+        fair: Room::default(),
+        limit: room,
+        cause: Cause::Size,
+    };
+    let mut effects = Vec::new();
+    for body in records {
+        let Ok(record) = wal::decode(body, &mut effects) else {
+            return;
+        };
+        match shard.replay(&turn, &record) {
+            Ok(outcome) => assert!(outcome.is_ok(), "without a fair share nothing is short"),
+            // It does not follow.
+            Err(_) => return,
+        }
+    }
+    shard.finish_recovery();
+}

@@ -1,0 +1,75 @@
+//! The oracle of snapshots: whatever is in a file, it is read to its end or refused, takes no more memory than it says, and
+//! its records can be restored.
+
+use super::files::{Files, file};
+use henge_engine::persistence::Name;
+use henge_engine::persistence::frame::Content;
+use henge_engine::persistence::snapshot::Part;
+use henge_engine::persistence::snapshot_file::SnapshotReader;
+use henge_engine::{Cause, Commit, NoLender, PolicyKind, Room, Shard, ShardConfig, Turn};
+use henge_wire::Version;
+
+/// Panics if something does not hold.
+pub(crate) fn check(input: &[u8]) {
+    let files = Files::default();
+    let name = Name::snapshot(1);
+    files.put(name, file(Content::Snapshot, input));
+    let Ok(reader) = SnapshotReader::open(&files, name) else {
+        return;
+    };
+    let mut shard = Shard::new(ShardConfig {
+        index: 0,
+        shards: 1,
+        policy: PolicyKind::Lru,
+        seed: 1,
+        first: Version::ZERO,
+        commit: Commit::AtOnce,
+        tombstone_bytes: 0,
+        allocation_size: |bytes| bytes,
+    });
+    let room = Room {
+        bytes: 512 << 10,
+        items: 100,
+    };
+    shard.grant(room);
+    let turn = Turn {
+        now_ms: 1,
+        lender: &NoLender,
+        fair: Room::default(),
+        limit: room,
+        cause: Cause::Size,
+    };
+    let mut scratch = Vec::new();
+    let mut place = 0;
+    let read = reader.read_all(|offset, part| {
+        assert!(offset > place, "parts come in their order");
+        place = offset;
+        match part {
+            Part::Block(block) => {
+                let mut count = 0;
+                let shown = block.records(&mut scratch, |record| {
+                    count += 1;
+                    let restored = shard.restore(&turn, block.partition, &record);
+                    assert!(restored.is_ok(), "without a fair share nothing is short");
+                });
+                assert!(count <= block.records);
+                if shown.is_ok() {
+                    assert_eq!(count, block.records);
+                }
+                shown
+            }
+            Part::Partition {
+                partition,
+                progress,
+                ..
+            } => {
+                shard.resume(partition, progress);
+                Ok(())
+            }
+            Part::Complete { .. } => Ok(()),
+        }
+    });
+    if read.is_ok() {
+        shard.finish_recovery();
+    }
+}
