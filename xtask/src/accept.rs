@@ -226,9 +226,74 @@ const LINES: &[Line] = &[
         bound: -1.5,
         command: TRACES,
     },
+    Line {
+        issue: 4,
+        figure: "log_interval_data_ratio",
+        what: "SET in pipelines of 16 with a log, over those without, by CPU-second of the data threads",
+        better: Better::Higher,
+        bound: 0.9,
+        command: DURABILITY,
+    },
+    Line {
+        issue: 4,
+        figure: "log_interval_all_ratio",
+        what: "the same by CPU-second of all threads",
+        better: Better::Higher,
+        bound: 0.7,
+        command: DURABILITY,
+    },
+    Line {
+        issue: 4,
+        figure: "log_always_over_redis",
+        what: "SET a second with every write synced, over Redis with appendfsync always",
+        better: Better::Higher,
+        bound: 1.1,
+        command: DURABILITY,
+    },
+    Line {
+        issue: 4,
+        figure: "log_always_syncs_over_redis",
+        what: "syncs for each 1,000 of these writes, over Redis",
+        better: Better::Lower,
+        bound: 1.0,
+        command: DURABILITY,
+    },
+    Line {
+        issue: 4,
+        figure: "snapshot_speed",
+        what: "MB/s of a snapshot of 2 GiB, over 3 times Redis's BGSAVE or 0.8 of the disk's in sequence",
+        better: Better::Higher,
+        bound: 1.0,
+        command: DURABILITY,
+    },
+    Line {
+        issue: 4,
+        figure: "snapshot_rss_ratio",
+        what: "resident size while one is made under 20,000 SET/s, over that before",
+        better: Better::Lower,
+        bound: 1.05,
+        command: DURABILITY,
+    },
+    Line {
+        issue: 4,
+        figure: "snapshot_p99_ratio",
+        what: "p99 of these SETs while one is made, over that without",
+        better: Better::Lower,
+        bound: 1.5,
+        command: DURABILITY,
+    },
+    Line {
+        issue: 4,
+        figure: "restart_over_redis",
+        what: "how many times faster the restart is than Redis's with the same data",
+        better: Better::Higher,
+        bound: 3.0,
+        command: DURABILITY,
+    },
 ];
 
 /// Beside Redis 7.0 and Valkey 9.1, where they are installed; without them their lines fail.
+const DURABILITY: &[&str] = &["xtask", "bench", "durability"];
 const PEERS: &[&str] = &["xtask", "bench-peers"];
 /// Where the traces are; without them its lines fail.
 const TRACES: &[&str] = &[

@@ -5,6 +5,7 @@ mod arguments;
 mod bare;
 mod churn;
 mod client;
+mod durability;
 mod echo;
 mod http;
 mod memory;
@@ -54,6 +55,12 @@ const BENCHES: &[Bench] = &[
         run: peers::run,
     },
     Bench {
+        name: "durability",
+        help: "the log and snapshots, beside a node without them and beside Redis with its own",
+        options: durability::OPTIONS,
+        run: durability::run,
+    },
+    Bench {
         name: "floor",
         help: "the same one request at a time, beside the echo loop alone",
         options: peers::FLOOR_OPTIONS,
@@ -101,7 +108,7 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
 fn usage(wrong: &str) -> ExitCode {
     eprintln!("xtask bench: {wrong}\n\nusage: cargo xtask bench <name> [--option value]\n");
     for bench in BENCHES {
-        eprintln!("  {:<8} {}", bench.name, bench.help);
+        eprintln!("  {:<10} {}", bench.name, bench.help);
         for (option, help) in bench.options {
             eprintln!("           --{option:<12} {help}");
         }

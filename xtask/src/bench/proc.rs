@@ -13,6 +13,24 @@ pub(super) fn cpu_seconds(pid: u32) -> Result<f64> {
     Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
 
+/// CPU time of the threads of a process whose names begin so, in seconds since they started.
+pub(super) fn thread_cpu_seconds(pid: u32, name: &str) -> Result<f64> {
+    let mut nanoseconds = 0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let thread = thread?.path();
+        // One that ends meanwhile is none of those that work.
+        let Ok(own) = fs::read_to_string(thread.join("comm")) else {
+            continue;
+        };
+        if own.starts_with(name) {
+            let text = fs::read_to_string(thread.join("schedstat"))?;
+            let first = text.split_ascii_whitespace().next().unwrap_or_default();
+            nanoseconds += first.parse::<u64>()?;
+        }
+    }
+    Ok(nanoseconds as f64 / 1e9)
+}
+
 /// The resident size of a process, now and at its peak, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Rss {
@@ -70,6 +88,16 @@ impl Cpus {
 pub(super) fn pin_to(cpu: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(cpu);
+    Ok(sched_setaffinity(None, &set)?)
+}
+
+/// Takes a binding back: this thread, and what it starts, may use every CPU that there is.
+pub(super) fn pin_to_any() -> Result<()> {
+    let mut set = CpuSet::new();
+    for cpu in 0..CpuSet::MAX_CPU {
+        set.set(cpu);
+    }
+    // The kernel leaves out those that are not there, or not allowed.
     Ok(sched_setaffinity(None, &set)?)
 }
 

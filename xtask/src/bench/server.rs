@@ -7,24 +7,37 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A running server.
 pub(super) struct Server {
     child: Child,
     address: SocketAddr,
+    /// What it has on the disk, to be removed with it.
+    data: Option<PathBuf>,
 }
 
 impl Server {
-    /// Starts `henge` on a free port with these flags beside, and waits until it says that it listens.
+    /// Starts `henge` on a free port with these flags beside, and waits until it says that it listens. It keeps everything in
+    /// memory, as what it is compared with, unless the flags say otherwise.
     pub(super) fn henge(binary: &Path, flags: &[String]) -> Result<Self> {
+        Self::henge_in(binary, flags, data_folder())
+    }
+
+    fn henge_in(binary: &Path, flags: &[String], data: PathBuf) -> Result<Self> {
         let child = Command::new(binary)
-            .args(["--port=127.0.0.1:0", "--log-level=error"])
+            // One that is started again finds its data by its name, and not by its port.
+            .args(["--port=127.0.0.1:0", "--log-level=error", "--node-id=bench"])
+            .args(memory_only(flags))
             .args(flags)
+            .env("HENGE_PERSISTENCE__DIR", &data)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
             .map_err(|error| format!("{}: {error}", binary.display()))?;
-        Self::listening(child)
+        let mut server = Self::listening(child)?;
+        server.data = Some(data);
+        Ok(server)
     }
 
     /// Starts the bare server, which answers everything with this answer.
@@ -53,19 +66,53 @@ impl Server {
         Self::listening(child)
     }
 
+    /// Ends it as a crash does and starts it again with the same data; returns when that is loaded.
+    pub(super) fn restart(&mut self, binary: &Path, flags: &[String]) -> Result<()> {
+        let data = self.data.take().ok_or("the server has no data")?;
+        self.child.kill()?;
+        self.child.wait()?;
+        *self = Self::henge_in(binary, flags, data)?;
+        Ok(())
+    }
+
+    /// The same for Redis.
+    pub(super) fn restart_redis(&mut self, binary: &Path, options: &[&str]) -> Result<()> {
+        let data = self.data.take().ok_or("the server has no data")?;
+        self.child.kill()?;
+        self.child.wait()?;
+        *self = Self::redis_in(binary, options, data)?;
+        Ok(())
+    }
+
     /// Starts Redis, or what takes its options, without persistence, and waits until it says that it is ready.
     pub(super) fn redis(binary: &Path) -> Result<Self> {
+        Self::redis_with(binary, &["--appendonly", "no"])
+    }
+
+    /// The same with these options, in a folder of its own.
+    pub(super) fn redis_with(binary: &Path, options: &[&str]) -> Result<Self> {
+        Self::redis_in(binary, options, data_folder())
+    }
+
+    fn redis_in(binary: &Path, options: &[&str], data: PathBuf) -> Result<Self> {
+        std::fs::create_dir_all(&data)?;
         // Free now, and most likely still so in a moment; it cannot choose one by itself and say which.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let mut child = Command::new(binary)
             .args(["--port", &address.port().to_string(), "--bind", "127.0.0.1"])
-            .args(["--save", "", "--appendonly", "no", "--daemonize", "no"])
+            .args(["--save", "", "--daemonize", "no", "--dir"])
+            .arg(&data)
+            .args(options)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
             .map_err(|error| format!("{}: {error}", binary.display()))?;
         let stdout = child.stdout.take();
-        let server = Self { child, address };
+        let server = Self {
+            child,
+            address,
+            data: Some(data),
+        };
         let mut lines = BufReader::new(stdout.ok_or("the server has no output")?).lines();
         while let Some(line) = lines.next().transpose()? {
             if line.contains("Ready to accept connections") {
@@ -84,6 +131,7 @@ impl Server {
         let mut server = Self {
             child,
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            data: None,
         };
         let mut line = String::new();
         BufReader::new(stdout.ok_or("the server has no output")?).read_line(&mut line)?;
@@ -110,6 +158,27 @@ impl Drop for Server {
         // It may have ended by itself, which is all that these could complain about.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if let Some(data) = &self.data {
+            // What stays lies in the folder of temporary files.
+            let _ = std::fs::remove_dir_all(data);
+        }
+    }
+}
+
+/// A folder that no server has had.
+fn data_folder() -> PathBuf {
+    static STARTED: AtomicUsize = AtomicUsize::new(0);
+    let started = STARTED.fetch_add(1, Ordering::Relaxed);
+    env::temp_dir().join(format!("henge-bench-{}-{started}", std::process::id()))
+}
+
+/// What keeps a node from writing to the disk, unless the flags speak of that.
+fn memory_only(flags: &[String]) -> &'static [&'static str] {
+    let is_said = |flag: &String| flag.starts_with("persistence.enabled=");
+    if flags.iter().any(is_said) {
+        &[]
+    } else {
+        &["--set", "persistence.enabled=false"]
     }
 }
 
