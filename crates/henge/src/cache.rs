@@ -2,17 +2,19 @@
 //! A thread holds at most one shard's lock, and briefly; the pool of room is two counters, not a lock. It knows no protocol.
 
 use crate::cache::cursor::{Mark, Position};
+use crate::disk::gate::note_unkept;
 use henge_engine::{
     Cause, Commit, Footprint, KeyHasher, Lender, PolicyKind, Room, Shard, ShardConfig, ShardStats,
     Short, Turn,
 };
 use henge_wire::{Command, Outcome, PARTITIONS, Partition, Refusal, Reply, Transaction, Version};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 mod ahead;
 mod cursor;
+mod durable;
 mod pool;
 #[cfg(test)]
 mod tests;
@@ -97,6 +99,7 @@ pub struct Cache {
     /// Tells the cursors of this process from those of another.
     mark: Mark,
     sweeps: AtomicU64,
+    log: LogState,
 }
 
 /// The keys of a transaction are of several partitions, or there are none.
@@ -113,7 +116,42 @@ impl std::error::Error for NotOnePartition {}
 
 /// A shard on cache lines of its own, prefetched pairs included.
 #[repr(align(128))]
-struct Slot(Mutex<Shard>);
+struct Slot {
+    shard: Mutex<Shard>,
+    /// There is something in its journal. Set under the lock, taken back before it is locked.
+    is_journalled: AtomicBool,
+}
+
+impl Slot {
+    /// The shard, told how far the log is.
+    #[inline]
+    fn lock(&self, log: &LogState) -> MutexGuard<'_, Shard> {
+        let mut shard = self.shard.lock();
+        shard.note_kept(log.kept.load(Relaxed));
+        shard
+    }
+
+    /// Takes notice of what a call has written to the journal, or shown of what is not in the log.
+    #[inline]
+    fn note(&self, shard: &Shard) {
+        if shard.is_unkept() {
+            note_unkept();
+            if shard.has_journal() && !self.is_journalled.load(Relaxed) {
+                // In one order with the number of the round, which is read after it: see `Log::next_round`.
+                self.is_journalled.store(true, SeqCst);
+            }
+        }
+    }
+}
+
+/// What the cache knows of the log.
+#[derive(Default)]
+struct LogState {
+    /// All rounds up to this one are kept.
+    kept: AtomicU64,
+    /// It cannot be written to.
+    refuses: AtomicBool,
+}
 
 impl Cache {
     /// An empty cache.
@@ -138,7 +176,10 @@ impl Cache {
                         items: u64::MAX,
                     });
                 }
-                Slot(Mutex::new(shard))
+                Slot {
+                    shard: Mutex::new(shard),
+                    is_journalled: AtomicBool::new(false),
+                }
             })
             .collect();
         Self {
@@ -148,6 +189,7 @@ impl Cache {
             policy: config.policy,
             mark: Mark::of_seed(config.seed),
             sweeps: AtomicU64::new(0),
+            log: LogState::default(),
         }
     }
 
@@ -183,14 +225,21 @@ impl Cache {
     ) -> R {
         let Location { partition, hash } = at;
         let index = usize::from(partition.number()) & (self.shards.len() - 1);
+        if self.log.refuses.load(Relaxed) && command.operation.is_write() {
+            return answer(Reply::Refused(Refusal::LogFailed));
+        }
         let turn = self.turn(now_ms);
-        let short = match self.shards[index]
-            .0
-            .lock()
-            .execute(&turn, partition, hash, command)
-        {
-            Ok(reply) => return answer(reply),
-            Err(short) => short,
+        let short = {
+            let slot = &self.shards[index];
+            let mut shard = slot.lock(&self.log);
+            match shard.execute(&turn, partition, hash, command) {
+                Ok(reply) => {
+                    let answered = answer(reply);
+                    slot.note(&shard);
+                    return answered;
+                }
+                Err(short) => short,
+            }
         };
         self.execute_with_help(command, index, hash, turn, short, answer)
     }
@@ -210,12 +259,14 @@ impl Cache {
             if !self.lend_to(index, short.0) || round == LENDING_ROUNDS {
                 turn.fair = Room::default();
             }
-            match self.shards[index]
-                .0
-                .lock()
-                .execute(&turn, partition, hash, command)
-            {
-                Ok(reply) => return answer(reply),
+            let slot = &self.shards[index];
+            let mut shard = slot.lock(&self.log);
+            match shard.execute(&turn, partition, hash, command) {
+                Ok(reply) => {
+                    let answered = answer(reply);
+                    slot.note(&shard);
+                    return answered;
+                }
                 Err(again) => short = again,
             }
         }
@@ -234,13 +285,17 @@ impl Cache {
         if partitions.any(|other| other != partition) {
             return Err(NotOnePartition);
         }
+        if self.log.refuses.load(Relaxed) && !transaction.effects.is_empty() {
+            return Ok(Outcome::Refused(Refusal::LogFailed));
+        }
         let index = usize::from(partition.number()) & (self.shards.len() - 1);
         let mut turn = self.turn(now_ms);
         for round in 0..=LENDING_ROUNDS + 1 {
-            let outcome = self.shards[index]
-                .0
-                .lock()
-                .transact(&turn, partition, transaction);
+            let slot = &self.shards[index];
+            let mut shard = slot.lock(&self.log);
+            let outcome = shard.transact(&turn, partition, transaction);
+            slot.note(&shard);
+            drop(shard);
             match outcome {
                 Ok(outcome) => return Ok(outcome),
                 Err(Short(wanted)) => {
@@ -268,7 +323,10 @@ impl Cache {
         // Empty partitions cost a place each, so a page may end before its limit.
         let mut places = usize::from(PARTITIONS).max(limit);
         while let Some(partition) = Partition::new(at.partition) {
-            let shard = self.shard(partition).lock();
+            let shard = self.slot(partition).lock(&self.log);
+            if shard.has_unkept() {
+                note_unkept();
+            }
             for _ in 0..SCAN_PLACES.min(places) {
                 at.place = shard.scan(partition, at.place, now_ms, |key| {
                     shown += 1;
@@ -298,7 +356,7 @@ impl Cache {
     pub fn random_key(&self, mut random: u64, now_ms: u64) -> Option<Vec<u8>> {
         let mut found = None;
         for _ in 0..RANDOM_DRAWS {
-            let items: Vec<u64> = self.shards.iter().map(|s| s.0.lock().items()).collect();
+            let items: Vec<u64> = self.shards.iter().map(|slot| self.count(slot)).collect();
             let sum: u64 = items.iter().sum();
             random = self.hasher.hash(&random.to_le_bytes());
             let mut nth = ((u128::from(random) * u128::from(sum)) >> 64) as u64;
@@ -309,7 +367,10 @@ impl Cache {
             })?;
             // Another number: the one that chose this shard would choose the same part of it.
             random = self.hasher.hash(&random.to_le_bytes());
-            let shard = self.shards[drawn].0.lock();
+            let shard = self.shards[drawn].lock(&self.log);
+            if shard.has_unkept() {
+                note_unkept();
+            }
             if shard.random_key(random, now_ms, |key| found = Some(key.to_vec())) {
                 return found;
             }
@@ -321,7 +382,10 @@ impl Cache {
         };
         while found.is_none() {
             let partition = Partition::new(at.partition).expect("it is one of them");
-            let shard = self.shard(partition).lock();
+            let shard = self.slot(partition).lock(&self.log);
+            if shard.has_unkept() {
+                note_unkept();
+            }
             for _ in 0..SCAN_PLACES {
                 at.place = shard.scan(partition, at.place, now_ms, |key| {
                     found.get_or_insert_with(|| key.to_vec());
@@ -345,22 +409,45 @@ impl Cache {
     pub fn footprint(&self, key: &[u8], now_ms: u64) -> Option<Footprint> {
         let partition = Partition::of(key);
         let hash = self.hasher.hash(key);
-        self.shard(partition)
-            .lock()
-            .footprint(partition, hash, key, now_ms)
+        let shard = self.slot(partition).lock(&self.log);
+        if shard.has_unkept() {
+            note_unkept();
+        }
+        shard.footprint(partition, hash, key, now_ms)
     }
 
-    /// Live items, those included that have expired and were not swept.
+    /// Live items, those included that have expired and were not swept, for a client: what is not in the log yet counts too.
+    pub fn size(&self) -> u64 {
+        self.shards.iter().map(|slot| self.count(slot)).sum()
+    }
+
+    fn count(&self, slot: &Slot) -> u64 {
+        let shard = slot.lock(&self.log);
+        if shard.has_unkept() {
+            note_unkept();
+        }
+        shard.items()
+    }
+
+    /// The same for a figure.
     pub fn items(&self) -> u64 {
-        self.shards.iter().map(|s| s.0.lock().items()).sum()
+        self.shards.iter().map(|s| s.shard.lock().items()).sum()
     }
 
-    /// Forgets everything. The memory is freed after each shard's lock is released.
-    pub fn flush(&self) {
-        for shard in &self.shards {
-            let forgotten = shard.0.lock().clear();
+    /// Forgets everything; false if that cannot be logged, and then nothing. The memory is freed after each shard's lock is
+    /// released. Whoever answers for it has to wait for the log.
+    pub fn flush(&self) -> bool {
+        if self.log.refuses.load(Relaxed) {
+            return false;
+        }
+        for slot in &self.shards {
+            let mut shard = slot.lock(&self.log);
+            let forgotten = shard.clear();
+            slot.note(&shard);
+            drop(shard);
             drop(forgotten);
         }
+        true
     }
 
     /// How many shards there are.
@@ -370,7 +457,7 @@ impl Cache {
 
     /// Drops what has expired in one shard, a few records under one hold of its lock; true if there may be more.
     pub fn sweep(&self, shard: usize, now_ms: u64) -> bool {
-        let more = self.shards[shard].0.lock().sweep(now_ms, STEPS);
+        let more = self.shards[shard].shard.lock().sweep(now_ms, STEPS);
         if !more {
             self.sweeps.fetch_add(1, Relaxed);
         }
@@ -379,12 +466,12 @@ impl Cache {
 
     /// Gives back a segment of one shard that deletes and expiry have mostly emptied; true if there may be more.
     pub fn compact(&self, shard: usize) -> bool {
-        self.shards[shard].0.lock().compact()
+        self.shards[shard].shard.lock().compact()
     }
 
     /// Takes the room that one shard does not use back into the pool.
     pub fn collect_idle(&self, shard: usize) {
-        let mut shard = self.shards[shard].0.lock();
+        let mut shard = self.shards[shard].shard.lock();
         let (granted, stats) = (shard.granted(), shard.stats());
         let room = shard.surrender(Room {
             bytes: granted
@@ -405,7 +492,7 @@ impl Cache {
         let had_items = self.pool.limit_items().is_some();
         self.pool.set_limits(max_size_bytes, max_items);
         for shard in &self.shards {
-            let mut shard = shard.0.lock();
+            let mut shard = shard.shard.lock();
             match (had_items, max_items) {
                 (true, None) => shard.grant(Room {
                     bytes: 0,
@@ -444,14 +531,17 @@ impl Cache {
 
     /// The bytes charged now.
     pub fn charged_bytes(&self) -> u64 {
-        self.shards.iter().map(|s| s.0.lock().charged_bytes()).sum()
+        self.shards
+            .iter()
+            .map(|s| s.shard.lock().charged_bytes())
+            .sum()
     }
 
     /// The figures.
     pub fn stats(&self) -> CacheStats {
         let mut sum = ShardStats::default();
         for shard in &self.shards {
-            let one = shard.0.lock().stats();
+            let one = shard.shard.lock().stats();
             sum += one;
         }
         CacheStats {
@@ -465,8 +555,8 @@ impl Cache {
         }
     }
 
-    fn shard(&self, partition: Partition) -> &Mutex<Shard> {
-        &self.shards[usize::from(partition.number()) & (self.shards.len() - 1)].0
+    fn slot(&self, partition: Partition) -> &Slot {
+        &self.shards[usize::from(partition.number()) & (self.shards.len() - 1)]
     }
 
     fn turn(&self, now_ms: u64) -> Turn<'_> {
@@ -483,7 +573,7 @@ impl Cache {
     fn lend_to(&self, index: usize, wanted: Room) -> bool {
         let mut rich: Vec<(Room, usize)> = (0..self.shards.len())
             .filter(|&other| other != index)
-            .map(|other| (self.shards[other].0.lock().granted(), other))
+            .map(|other| (self.shards[other].shard.lock().granted(), other))
             .collect();
         rich.sort_unstable_by_key(|(room, _)| {
             std::cmp::Reverse(if wanted.bytes > 0 {
@@ -510,14 +600,14 @@ impl Cache {
             if ask == Room::default() {
                 continue;
             }
-            let room = Self::collect(&self.shards[other].0, ask, self.pool.cause());
+            let room = Self::collect(&self.shards[other].shard, ask, self.pool.cause());
             got.bytes += room.bytes;
             got.items += room.items;
             if got.bytes >= wanted.bytes && got.items >= wanted.items {
                 break;
             }
         }
-        self.shards[index].0.lock().grant(got);
+        self.shards[index].shard.lock().grant(got);
         got.bytes >= wanted.bytes && got.items >= wanted.items
     }
 
@@ -546,7 +636,11 @@ impl Cache {
         if debt == Room::default() {
             return;
         }
-        let granted: Vec<Room> = self.shards.iter().map(|s| s.0.lock().granted()).collect();
+        let granted: Vec<Room> = self
+            .shards
+            .iter()
+            .map(|s| s.shard.lock().granted())
+            .collect();
         let sum = |part: fn(&Room) -> u64| {
             granted
                 .iter()
@@ -566,7 +660,7 @@ impl Cache {
                 bytes: share(debt.bytes, granted.bytes, bytes),
                 items: share(debt.items, granted.items, items),
             };
-            self.pool.give(Self::collect(&shard.0, ask, cause));
+            self.pool.give(Self::collect(&shard.shard, ask, cause));
         }
     }
 }

@@ -28,6 +28,11 @@ impl Clock {
         }
     }
 
+    /// Milliseconds since 1970, at the start.
+    pub fn started_ms(&self) -> u64 {
+        self.start_ms
+    }
+
     /// Milliseconds since 1970, now.
     pub fn now_ms(&self) -> u64 {
         self.at(Instant::now())

@@ -24,6 +24,10 @@ pub(crate) async fn keep_house(metrics: Arc<Metrics>) {
     let mut watched = Instant::now();
     loop {
         tokio::time::sleep(shared.live.load().cleanup_interval).await;
+        if shared.persistence.is_loading() {
+            // What expires while the log is replayed may be given another deadline by it.
+            continue;
+        }
         for shard in 0..cache.shard_count() {
             while cache.sweep(shard, shared.clock.now_ms()) {
                 tokio::task::yield_now().await;

@@ -8,7 +8,10 @@
 //!
 //! let mut config = henge::config::Config::default();
 //! config.set("server.listen", "127.0.0.1:0")?;
+//! let data = std::env::temp_dir().join(format!("henge-example-{}", std::process::id()));
+//! config.persistence.dir = henge::config::DirectoryPath::new(&data);
 //! let node = henge::Node::start(config)?;
+//! node.wait_until_ready()?;
 //!
 //! let mut stream = TcpStream::connect(node.local_addr())?;
 //! stream.write_all(b"PUT /cache/k HTTP/1.1\r\nhost: h\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello")?;
@@ -17,6 +20,7 @@
 //! assert!(answer.starts_with("HTTP/1.1 204 No Content\r\n"));
 //!
 //! assert!(node.shutdown());
+//! std::fs::remove_dir_all(data)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
@@ -26,6 +30,7 @@ pub mod cache;
 pub mod cli;
 pub mod clock;
 pub mod config;
+mod disk;
 mod housekeeping;
 mod http;
 mod log;

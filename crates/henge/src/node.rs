@@ -16,7 +16,9 @@ use tokio::sync::mpsc;
 use crate::admin::{Admin, size_of};
 use crate::cache::{Cache, CacheConfig};
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError, Reload};
+use crate::config::{Config, ConfigError, NodeId, Reload, SyncPolicy};
+use crate::disk::directory::Directory;
+use crate::disk::persistence::{Persistence, PersistenceError, Surroundings};
 use crate::housekeeping::keep_house;
 use crate::http::{CALLS, Control, serve_control};
 use crate::metrics::counters::Counters;
@@ -41,6 +43,16 @@ pub struct Node {
     acceptor: Option<JoinHandle<()>>,
     data_threads: Vec<JoinHandle<Option<bool>>>,
     control: Option<JoinHandle<Option<()>>>,
+    recovery: Option<JoinHandle<()>>,
+}
+
+/// How far a node is that loads what it has on its disk.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Loading {
+    /// The part of the bytes that was read, from 0 to 1.
+    pub share: f64,
+    /// Records loaded.
+    pub records: u64,
 }
 
 /// Why a node did not start. Nothing of it is left running.
@@ -52,6 +64,28 @@ pub enum StartError {
     Listen(ListenError),
     /// The system refused a thread, or what a runtime needs.
     System(io::Error),
+    /// The data directory cannot be used, or what is in it cannot be loaded.
+    Data(DataError),
+}
+
+/// Why the data directory cannot be used, or what is in it cannot be loaded: one line. Nothing in it was changed.
+#[derive(Clone, Debug)]
+pub struct DataError(Arc<PersistenceError>);
+
+impl fmt::Display for DataError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for DataError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&*self.0)
+    }
+}
+
+fn data(error: PersistenceError) -> StartError {
+    StartError::Data(DataError(Arc::new(error)))
 }
 
 impl fmt::Display for StartError {
@@ -59,6 +93,7 @@ impl fmt::Display for StartError {
         match self {
             Self::Config(error) => error.fmt(f),
             Self::Listen(error) => error.fmt(f),
+            Self::Data(error) => error.fmt(f),
             Self::System(error) => match handles::explained(error) {
                 Some(line) => f.write_str(&line),
                 None => write!(f, "the system refused what the node needs: {error}"),
@@ -72,59 +107,56 @@ impl std::error::Error for StartError {
         match self {
             Self::Config(error) => Some(error),
             Self::Listen(error) => Some(error),
+            Self::Data(error) => Some(error),
             Self::System(error) => Some(error),
         }
     }
 }
 
 impl Node {
-    /// Starts a node: opens its port, starts a data thread for each core that the process may use, and returns.
+    /// Starts a node: opens its port, starts a data thread for each core that the process may use, and returns. While it loads
+    /// what it has on its disk requests for data are refused: [`Node::wait_until_ready`] waits for that.
     pub fn start(config: Config) -> Result<Self, StartError> {
         config.validate().map_err(StartError::Config)?;
         let files = handles::raise_limit();
         handles::enough_to_start().map_err(StartError::System)?;
-        let listen_on = &config.server.listen;
-        let listener = listen::listen(listen_on.host.as_deref(), listen_on.port)
-            .map_err(StartError::Listen)?;
-        let address = listener.local_addr().map_err(StartError::System)?;
-        let mut ports = vec![Listening {
-            listener,
-            door: Door::Any,
-        }];
-        let mut resp_address = None;
-        if let Some(listen_on) = &config.server.resp_listen {
-            let listener = listen::listen(listen_on.host.as_deref(), listen_on.port)
-                .map_err(StartError::Listen)?;
-            resp_address = Some(listener.local_addr().map_err(StartError::System)?);
-            let door = Door::Resp;
-            ports.push(Listening { listener, door });
-        }
+        let Ports {
+            listening: ports,
+            address,
+            resp_address,
+        } = Ports::open(&config)?;
         tracing::debug!(%address, ?resp_address, open_files_limit = files, "listening");
 
         let clock = Clock::start();
         let max_size_bytes = size_of(config.cache.max_size_bytes).map_err(StartError::System)?;
         let threads = thread::available_parallelism().map_or(1, usize::from);
         let counters = Arc::new(Counters::new(threads));
-        let cache = Cache::new(&CacheConfig {
+        let (directory, sync) = data_directory(&config, address.port())?;
+        let fresh = first_version(clock.now_ms());
+        let cache = Arc::new(Cache::new(&CacheConfig {
             max_size_bytes,
             max_items: config.cache.max_items,
             policy: config.cache.policy,
             seed: RandomState::new().build_hasher().finish(),
-            first: first_version(clock.now_ms()),
+            // What is on the disk says how far partitions have come.
+            first: if sync.is_some() { Version::ZERO } else { fresh },
             threads,
             allocation_size: allocator::rounded_size,
-        });
+        }));
+        let persistence = match sync {
+            None => Persistence::none(directory).map_err(data)?,
+            Some(sync) => Persistence::loading(directory, &cache, clock, sync, threads),
+        };
+        let persistence = Arc::new(persistence);
         let shared = Arc::new(Shared {
-            cache: Arc::new(cache),
+            cache: Arc::clone(&cache),
             clock,
             in_flight: InFlight::new(config.limits.max_inflight_bytes.as_usize()),
             live: Arc::new(ArcSwap::from_pointee(Live::of(&config))),
             resp: resp::Server::default(),
+            persistence: Arc::clone(&persistence),
         });
-        let node_id = match &config.cluster.node_id {
-            Some(id) => id.to_string(),
-            None => format!("henge-{}", address.port()),
-        };
+        let node_id = persistence.node_id();
         let metrics = Arc::new(Metrics {
             node_id,
             address: address.to_string(),
@@ -144,6 +176,7 @@ impl Node {
             acceptor: None,
             data_threads: Vec::with_capacity(threads),
             control: None,
+            recovery: None,
         };
         let house = Arc::clone(&metrics);
         let (calls, called) = mpsc::channel(CALLS);
@@ -170,9 +203,17 @@ impl Node {
                 .push(spawn(&format!("henge-data-{index}"), async move || {
                     counters.watch_this_runtime();
                     let own = Arc::clone(counters.thread(index));
-                    data_thread::serve(admin, own, calls, receiver).await
+                    data_thread::serve(admin, own, index, calls, receiver).await
                 })?);
         }
+        let live = Arc::clone(&admin.shared().live);
+        let around = Surroundings {
+            cache,
+            clock,
+            live,
+            fresh,
+        };
+        node.recovery = persistence.start(around).map_err(StartError::System)?;
         let acceptor = thread::Builder::new()
             .name("henge-accept".to_owned())
             .spawn(move || acceptor::accept_all(&ports, senders, counters, shared, &stopped))
@@ -189,6 +230,33 @@ impl Node {
     /// The address on which it speaks the Redis protocol only, if `server.resp_listen` asked for one.
     pub fn resp_addr(&self) -> Option<SocketAddr> {
         self.resp_address
+    }
+
+    /// Waits until what the node has on its disk is loaded, and blocks meanwhile.
+    ///
+    /// # Errors
+    /// It cannot be loaded, and nothing of it was changed. The node answers no request for data; it is to be dropped.
+    pub fn wait_until_ready(&self) -> Result<(), StartError> {
+        loop {
+            if let Some(outcome) = self.wait_a_while(Duration::from_mins(1)) {
+                return outcome;
+            }
+        }
+    }
+
+    /// The same for no longer than this; none if it goes on.
+    pub(crate) fn wait_a_while(&self, timeout: Duration) -> Option<Result<(), StartError>> {
+        let outcome = self.admin.shared().persistence.wait(timeout)?;
+        Some(outcome.map_err(|error| StartError::Data(DataError(error))))
+    }
+
+    /// How far it is with loading; none if it is done.
+    pub fn loading(&self) -> Option<Loading> {
+        let persistence = &self.admin.shared().persistence;
+        persistence.is_loading().then(|| Loading {
+            share: persistence.progress.share(),
+            records: persistence.progress.records(),
+        })
     }
 
     /// Its cache, for a program that runs the node inside itself.
@@ -231,6 +299,8 @@ impl Node {
 
     fn stop(&mut self) -> bool {
         drop(self.stop.take());
+        let persistence = &self.admin.shared().persistence;
+        persistence.give_up();
         let mut drained = true;
         if let Some(acceptor) = self.acceptor.take() {
             drained &= acceptor.join().is_ok();
@@ -241,6 +311,11 @@ impl Node {
         if let Some(control) = self.control.take() {
             drained &= control.join().is_ok();
         }
+        if let Some(recovery) = self.recovery.take() {
+            drained &= recovery.join().is_ok();
+        }
+        // Nobody writes any more.
+        self.admin.shared().persistence.stop();
         drained
     }
 }
@@ -251,8 +326,56 @@ impl Drop for Node {
     }
 }
 
-/// The version before the first: the time, so that a node without persistence does not stamp a version twice. See
-/// "Versions without persistence" in docs/ARCHITECTURE.md.
+/// Takes the node's directory. Says how its log is to be synced as well, if it is to have one.
+fn data_directory(
+    config: &Config,
+    port: u16,
+) -> Result<(Directory, Option<SyncPolicy>), StartError> {
+    let persistence = &config.persistence;
+    let sync = persistence.enabled.then_some(persistence.sync);
+    let own_id = config.cluster.node_id.as_ref().map(NodeId::as_str);
+    let folder = own_id.map_or_else(|| format!("port-{port}"), str::to_owned);
+    let path = persistence.dir.as_path().join(folder);
+    let taken = Directory::take(path, own_id, &format!("henge-{port}"), sync);
+    let directory = taken.map_err(|error| data(PersistenceError::Directory(error)))?;
+    Ok((directory, sync))
+}
+
+/// The ports, open.
+struct Ports {
+    listening: Vec<Listening>,
+    address: SocketAddr,
+    resp_address: Option<SocketAddr>,
+}
+
+impl Ports {
+    fn open(config: &Config) -> Result<Self, StartError> {
+        let listen_on = &config.server.listen;
+        let listener = listen::listen(listen_on.host.as_deref(), listen_on.port)
+            .map_err(StartError::Listen)?;
+        let address = listener.local_addr().map_err(StartError::System)?;
+        let mut ports = vec![Listening {
+            listener,
+            door: Door::Any,
+        }];
+        let mut resp_address = None;
+        if let Some(listen_on) = &config.server.resp_listen {
+            let listener = listen::listen(listen_on.host.as_deref(), listen_on.port)
+                .map_err(StartError::Listen)?;
+            resp_address = Some(listener.local_addr().map_err(StartError::System)?);
+            let door = Door::Resp;
+            ports.push(Listening { listener, door });
+        }
+        Ok(Self {
+            listening: ports,
+            address,
+            resp_address,
+        })
+    }
+}
+
+/// The version before the first of a node that does not know which were stamped: the time, so that none is stamped twice. See
+/// "Versions" in docs/ARCHITECTURE.md.
 fn first_version(now_ms: u64) -> Version {
     const YEAR_2025_MS: u64 = 1_735_689_600_000;
     /// Writes that one partition may stamp in a millisecond before a restart could meet them.

@@ -10,7 +10,8 @@ use henge_engine::compress::Settings;
 
 use crate::cache::Cache;
 use crate::clock::Clock;
-use crate::config::{Config, ConsistencyLevel};
+use crate::config::{Config, ConsistencyLevel, Interval};
+use crate::disk::persistence::Persistence;
 use crate::net::inflight::InFlight;
 use crate::net::pace::Patience;
 use crate::resp;
@@ -36,6 +37,8 @@ pub(crate) struct Live {
     pub(crate) shutdown_timeout: Duration,
     pub(crate) cleanup_interval: Duration,
     pub(crate) memory_trigger: f64,
+    pub(crate) sync_interval: Duration,
+    pub(crate) snapshot_interval: Option<Duration>,
 }
 
 impl Live {
@@ -66,6 +69,11 @@ impl Live {
             shutdown_timeout: Duration::from_millis(config.server.shutdown_timeout_ms),
             cleanup_interval: Duration::from_millis(config.cache.cleanup_interval_ms),
             memory_trigger: config.cache.memory_trigger,
+            sync_interval: Duration::from_millis(config.persistence.sync_interval_ms),
+            snapshot_interval: config
+                .persistence
+                .snapshot_interval
+                .map(Interval::as_duration),
         }
     }
 }
@@ -79,6 +87,7 @@ pub(crate) struct Shared {
     pub(crate) live: Arc<ArcSwap<Live>>,
     /// What the clients of the Redis protocol share.
     pub(crate) resp: resp::Server,
+    pub(crate) persistence: Arc<Persistence>,
 }
 
 /// Without the cache, which is not for showing.

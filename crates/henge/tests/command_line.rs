@@ -51,11 +51,6 @@ fn errors_are_one_line_on_standard_error_and_exit_2() {
             "henge: --peers is not available yet",
         ),
         (
-            &["--data-dir=d"],
-            &[],
-            "henge: --data-dir is not available yet",
-        ),
-        (
             &["-max-items", "0"],
             &[],
             "henge: flag --max-items: cache.max_items: found \"0\"",

@@ -51,6 +51,14 @@ pub enum Operation<'a> {
     },
 }
 
+impl Operation<'_> {
+    /// Whether it may change something.
+    #[inline]
+    pub const fn is_write(&self) -> bool {
+        !matches!(self, Self::Get | Self::Peek)
+    }
+}
+
 /// A lifetime, decided when the command was read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Expiry {
@@ -159,4 +167,6 @@ pub enum Refusal {
     MemoryFull,
     /// The record could never fit this cache's budget.
     TooLarge,
+    /// It could not be logged, as the disk is full or has failed.
+    LogFailed,
 }

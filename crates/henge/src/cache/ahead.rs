@@ -61,7 +61,7 @@ impl LookAhead {
         for (hint, at) in self.hints[keys.clone()].iter_mut().zip(&locations[keys]) {
             // Whoever holds a lock is reading there already.
             if !matches!(hint, Hint::Done)
-                && let Some(shard) = cache.shard(at.partition).try_lock()
+                && let Some(shard) = cache.slot(at.partition).shard.try_lock()
             {
                 (*hint, self.lines[named]) = shard.ahead(at.partition, at.hash, *hint);
                 named += 1;

@@ -11,11 +11,11 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::simulate::{Simulation, Words};
-use super::{CliError, bench, client};
+use super::{CliError, bench, client, tools};
 use crate::config::{FlagSetting, SETTINGS, Setting, shown};
 
 /// A flag that is short for `--set`: its name, the setting, the name of its value in the help, and what the help says.
-const SHORTHANDS: [(&str, &str, &str, &str); 6] = [
+const SHORTHANDS: [(&str, &str, &str, &str); 7] = [
     (
         "port",
         "server.listen",
@@ -27,6 +27,12 @@ const SHORTHANDS: [(&str, &str, &str, &str); 6] = [
         "cluster.node_id",
         "NAME",
         "The name of this node",
+    ),
+    (
+        "data-dir",
+        "persistence.dir",
+        "DIR",
+        "Where the data of nodes lie, each in a directory of its own [default: data]",
     ),
     (
         "max-size",
@@ -55,16 +61,10 @@ const SHORTHANDS: [(&str, &str, &str, &str); 6] = [
 ];
 
 /// Flags that later versions will have. Silently ignored they would promise what this version does not keep.
-const NOT_YET: [(&str, &str); 2] = [
-    (
-        "peers",
-        "--peers is not available yet in this version: a node is a cluster of its own",
-    ),
-    (
-        "data-dir",
-        "--data-dir is not available yet in this version: a node keeps everything in memory",
-    ),
-];
+const NOT_YET: [(&str, &str); 1] = [(
+    "peers",
+    "--peers is not available yet in this version: a node is a cluster of its own",
+)];
 
 /// What to do, by the words of the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +85,7 @@ pub(super) enum Invocation {
     Simulate(Simulation),
     Client(client::Order),
     Bench(Box<bench::Options>),
+    Tool(tools::Errand),
     Help(String),
     Version,
 }
@@ -115,6 +116,12 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Inv
     {
         no_settings(word, levels[0])?;
         return Ok(Invocation::Client(order));
+    }
+    if let [word] = words[..]
+        && let Some(errand) = tools::understood(word, levels[1])
+    {
+        no_settings(word, levels[0])?;
+        return errand.map(Invocation::Tool).map_err(CliError::Usage);
     }
     if words == ["simulate"] {
         no_settings("simulate", levels[0])?;
@@ -267,6 +274,7 @@ fn command() -> Command {
         .subcommand(simulate)
         .subcommands(client::commands())
         .subcommand(bench::command())
+        .subcommands(tools::commands())
         .after_help(after_help());
     with_flags(root)
 }
@@ -378,6 +386,7 @@ fn after_help() -> String {
   henge simulate a.csv --capacity 1000,10000   which policy suits these accesses
   henge set greeting hello --ttl 60s           a key of the node on this machine
   henge bench -c 50 -d 30s                     how fast that node is
+  henge backup --to today.backup               what that node holds, in a file
 
 A flag wins over the environment, the environment over the file, the file over the defaults.
 Flags may be given with one dash as well: -port=:8080.
@@ -652,7 +661,6 @@ mod tests {
             ("henge get k -url x", format!("invalid value 'x' for '--url <URL>': \"x\" is no URL of a server: it has no scheme; expected http://host:port or redis://host:port{hint}")),
             ("henge --peers a:1", NOT_YET[0].1.to_owned()),
             ("henge config check -peers=a:1", NOT_YET[0].1.to_owned()),
-            ("henge -data-dir /var/lib/henge serve", NOT_YET[1].1.to_owned()),
         ];
         for (line, message) in cases {
             assert_eq!(understood(line), Err(message), "{line}");

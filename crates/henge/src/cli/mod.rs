@@ -9,6 +9,7 @@ mod client;
 mod duration;
 mod serve;
 mod simulate;
+mod tools;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -24,6 +25,7 @@ pub use bench::Options as BenchOptions;
 pub use client::Order;
 pub use serve::serve;
 pub use simulate::{Simulation, SimulationError};
+pub use tools::Errand;
 
 /// The exit code for a command line or a configuration that cannot be used, as shells and most tools have it.
 const EXIT_USAGE: u8 = 2;
@@ -53,6 +55,8 @@ pub enum Action {
     Client(Order),
     /// Measure a server.
     Bench(Box<BenchOptions>),
+    /// Do something with the files of a node.
+    Tool(Errand),
     /// Show this help.
     Help(String),
     /// Show the version.
@@ -90,6 +94,7 @@ pub fn parse(
         Invocation::Simulate(simulation) => return Ok(Action::Simulate(simulation)),
         Invocation::Client(order) => return Ok(Action::Client(order)),
         Invocation::Bench(options) => return Ok(Action::Bench(options)),
+        Invocation::Tool(errand) => return Ok(Action::Tool(errand)),
         Invocation::Run { task, file, flags } => (task, file, flags),
     };
     let sources = Sources::new(file, environment, flags);
@@ -116,6 +121,7 @@ pub fn run(serve: impl FnOnce(Config, Sources) -> ExitCode) -> ExitCode {
         },
         Ok(Action::Client(order)) => client::run(&order),
         Ok(Action::Bench(options)) => bench::run(&options),
+        Ok(Action::Tool(errand)) => tools::run(&errand),
         Ok(shown) => print(&shown.text()),
         Err(error) => failed(&error, EXIT_USAGE),
     }
@@ -131,7 +137,11 @@ impl Action {
     /// What an action shows on standard output that has nothing to do but that.
     fn text(&self) -> String {
         match self {
-            Self::Serve(..) | Self::Simulate(_) | Self::Client(_) | Self::Bench(_) => String::new(),
+            Self::Serve(..)
+            | Self::Simulate(_)
+            | Self::Client(_)
+            | Self::Bench(_)
+            | Self::Tool(_) => String::new(),
             Self::ConfigCheck { file: Some(file) } => {
                 format!("configuration is valid: {}\n", shown(file))
             }

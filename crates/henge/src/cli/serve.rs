@@ -3,7 +3,9 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
+use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Config, Sources};
@@ -52,6 +54,14 @@ pub fn serve(config: Config, sources: Sources) -> ExitCode {
         move || Ok(sources.load()?.config),
         move |config| log.set_level(config.log.level),
     );
+    match runtime.block_on(wait_until_ready(&node, &mut signals)) {
+        Ok(true) => {}
+        Ok(false) => {
+            node.shutdown();
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => return failed(&error),
+    }
     banner(&node);
     tracing::info!(address = %node.local_addr(), "ready");
     runtime.block_on(async {
@@ -68,11 +78,7 @@ pub fn serve(config: Config, sources: Sources) -> ExitCode {
                     tracing::info!(signal = name, "draining");
                     break;
                 }
-                Signal::Reload => {
-                    if let Err(error) = node.reload() {
-                        tracing::error!(%error, "the configuration was not reloaded");
-                    }
-                }
+                Signal::Reload => reload(&node),
             }
         }
     });
@@ -98,6 +104,66 @@ pub fn serve(config: Config, sources: Sources) -> ExitCode {
             }
         }
     })
+}
+
+fn reload(node: &Node) {
+    if let Err(error) = node.reload() {
+        tracing::error!(%error, "the configuration was not reloaded");
+    }
+}
+
+/// Shows how far the node is with loading: a bar on a terminal, lines of the log elsewhere. False if a signal ended it.
+async fn wait_until_ready(node: &Node, signals: &mut Signals) -> Result<bool, StartError> {
+    /// How often the bar moves.
+    const LOOK: Duration = Duration::from_millis(50);
+    /// How often the log says where it is.
+    const LINE: Duration = Duration::from_secs(5);
+    let begun = Instant::now();
+    let mut bar = None;
+    let mut lines = 0;
+    loop {
+        if let Some(outcome) = node.wait_a_while(LOOK) {
+            return outcome.map(|()| true);
+        }
+        // A look at the signals, and not a wait for one.
+        tokio::select! {
+            biased;
+            signal = signals.next() => match signal {
+                Signal::Stop(name) => {
+                    tracing::info!(signal = name, "stopping before all was loaded");
+                    return Ok(false);
+                }
+                Signal::Reload => reload(node),
+            },
+            () = tokio::task::yield_now() => {}
+        }
+        let Some(loading) = node.loading() else {
+            continue;
+        };
+        let bar = bar.get_or_insert_with(loading_bar);
+        #[expect(clippy::cast_sign_loss, reason = "a share is not below zero")]
+        bar.set_position((loading.share * BAR_STEPS as f64) as u64);
+        bar.set_message(format!("{} records", loading.records));
+        let due = u32::try_from(begun.elapsed().as_secs() / LINE.as_secs()).unwrap_or(u32::MAX);
+        if bar.is_hidden() && due > lines {
+            lines = due;
+            let percent = format!("{:.0}%", loading.share * 100.0);
+            tracing::info!(percent, records = loading.records, "loading");
+        }
+    }
+}
+
+/// What the bar of loading counts to.
+const BAR_STEPS: u64 = 1000;
+
+/// Hidden where standard error is no terminal.
+fn loading_bar() -> ProgressBar {
+    let style = ProgressStyle::with_template("loading [{bar:40}] {percent}% {msg}, {eta} left");
+    let bar = ProgressBar::new(BAR_STEPS);
+    match style {
+        Ok(style) => bar.with_style(style.progress_chars("=> ")),
+        Err(_) => bar,
+    }
 }
 
 enum Signal {

@@ -293,7 +293,7 @@ fn policy(name: &str) -> Result<PolicyKind, String> {
 }
 
 /// With a comma between thousands.
-fn grouped(number: u64) -> String {
+pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (place, digit) in digits.char_indices() {

@@ -11,7 +11,7 @@ const FOUND_CHARS_MAX: usize = 60;
 /// One scalar: what a source says, and what `config print` shows.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Literal {
-    /// `true` or `false`. No setting takes one yet; named so that an error can say what was found.
+    /// `true` or `false`.
     Boolean(bool),
     /// A whole number, wide enough for all that TOML and JSON can write.
     Integer(i128),
@@ -89,6 +89,30 @@ pub(crate) trait SettingValue: Sized {
 
     /// The literal from which [`Self::read`] makes this value again.
     fn literal(&self) -> Literal;
+}
+
+impl SettingValue for bool {
+    type Bounds = ();
+
+    fn expected((): &()) -> String {
+        "true or false".to_owned()
+    }
+
+    fn words() -> &'static [&'static str] {
+        &["true", "false"]
+    }
+
+    fn read(literal: &Literal, (): &()) -> Option<Self> {
+        match literal {
+            Literal::Boolean(boolean) => Some(*boolean),
+            Literal::Untyped(text) => text.parse().ok(),
+            _ => None,
+        }
+    }
+
+    fn literal(&self) -> Literal {
+        Literal::Boolean(*self)
+    }
 }
 
 impl SettingValue for u64 {

@@ -24,12 +24,13 @@ pub use layers::{FlagSetting, Loaded, Origin, Sources};
 pub use literal::Literal;
 pub use reload::{Change, Reload};
 pub use settings::{
-    CacheConfig, ClusterConfig, CompressionConfig, Config, LimitsConfig, LogConfig, SETTINGS,
-    ServerConfig, Setting, SettingError,
+    CacheConfig, ClusterConfig, CompressionConfig, Config, LimitsConfig, LogConfig,
+    PersistenceConfig, SETTINGS, ServerConfig, Setting, SettingError,
 };
 pub(crate) use suggest::nearest;
 pub use types::{
-    ByteSize, CacheSize, ConsistencyLevel, InvalidValue, ListenAddress, LogFormat, LogLevel, NodeId,
+    ByteSize, CacheSize, ConsistencyLevel, DirectoryPath, Interval, InvalidValue, ListenAddress,
+    LogFormat, LogLevel, NodeId, SyncPolicy,
 };
 
 /// A configuration that cannot be used: all that is wrong with it, one line each.

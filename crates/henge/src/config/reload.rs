@@ -88,6 +88,9 @@ mod tests {
                 "server.resp_listen",
                 "cluster.node_id",
                 "cache.policy",
+                "persistence.enabled",
+                "persistence.dir",
+                "persistence.sync",
                 "log.format"
             ]
         );

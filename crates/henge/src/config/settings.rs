@@ -13,7 +13,8 @@ use henge_engine::compress::Algorithm;
 use super::literal::{Literal, SettingValue};
 use super::suggest;
 use super::types::{
-    ByteSize, CacheSize, ConsistencyLevel, ListenAddress, LogFormat, LogLevel, NodeId,
+    ByteSize, CacheSize, ConsistencyLevel, DirectoryPath, Interval, ListenAddress, LogFormat,
+    LogLevel, NodeId, SyncPolicy,
 };
 
 /// The form of the table below: for each setting `reload` or `restart` (when a changed value takes effect), name, type,
@@ -133,6 +134,23 @@ settings! {
         /// The share of the machine's or the cgroup's memory in use above which the cache evicts and gives memory
         /// back. 1.0 is never. At least 0.1, as the system itself uses some of it, and the cache would stay empty.
         reload memory_trigger: f64 = 0.9, within 0.1..=1.0;
+    }
+
+    /// What outlives the process.
+    persistence: PersistenceConfig {
+        /// Whether writes are logged, and what is there is loaded at the start. Without it the node keeps everything in memory.
+        restart enabled: bool = true;
+        /// Where the data directories of nodes lie. A node's own is in it: its `cluster.node_id`, or `port-8080` by its port.
+        restart dir: DirectoryPath = DirectoryPath::new("data");
+        /// When a write is on the disk: before it is answered, some time after that, or when the system likes. A killed process
+        /// loses nothing with either; a loss of power loses what was not on the disk.
+        restart sync: SyncPolicy = SyncPolicy::Interval;
+        /// How long after a write it is on the disk, with `persistence.sync = "interval"`. At least 10, as each sync keeps the
+        /// disk busy; at most an hour.
+        reload sync_interval_ms: u64 = 1_000, within 10..=HOUR_MS;
+        /// How often a snapshot is made, beside those that the growth of the log asks for; "none" leaves it to that. At least 10
+        /// seconds, as it writes all there is.
+        reload snapshot_interval: Option<Interval> = Some(Interval::seconds(3_600)), within Interval::seconds(10)..=Interval::seconds(365 * 86_400);
     }
 
     /// How large values are made smaller.
@@ -399,6 +417,34 @@ mod tests {
             "cache.memory_trigger",
             &[("0.1", "0.1"), ("1", "1.0"), ("0.95", "0.95")],
             &["0", "0.09", "1.01", "NaN", "inf", "90%"],
+        ),
+        (
+            "persistence.enabled",
+            &[("true", "true"), ("false", "false")],
+            &["yes", "1"],
+        ),
+        (
+            "persistence.dir",
+            &[
+                ("/var/lib/henge", "\"/var/lib/henge\""),
+                ("data", "\"data\""),
+            ],
+            &[""],
+        ),
+        (
+            "persistence.sync",
+            &[("Always", "\"always\""), ("never", "\"never\"")],
+            &["everysec"],
+        ),
+        (
+            "persistence.sync_interval_ms",
+            &[("10", "10"), ("3600000", "3600000")],
+            &["9", "3600001"],
+        ),
+        (
+            "persistence.snapshot_interval",
+            &[("10", "\"10s\""), ("60m", "\"1h\""), ("none", "\"none\"")],
+            &["9s", "366d", "hourly"],
         ),
         (
             "compression.algorithm",

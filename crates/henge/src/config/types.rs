@@ -5,7 +5,9 @@
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use henge_engine::PolicyKind;
 use henge_engine::compress::Algorithm;
@@ -364,6 +366,106 @@ impl SettingValue for CacheSize {
     }
 }
 
+/// A directory, as a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectoryPath(PathBuf);
+
+impl DirectoryPath {
+    /// What comes to it in the end is for the system to say.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// The path.
+    pub fn as_path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl SettingValue for DirectoryPath {
+    type Bounds = ();
+
+    fn expected((): &()) -> String {
+        "the path of a directory".to_owned()
+    }
+
+    fn read(literal: &Literal, (): &()) -> Option<Self> {
+        let text = literal.text()?;
+        let is_path = !text.is_empty() && !text.contains('\0');
+        is_path.then(|| Self::new(text))
+    }
+
+    fn literal(&self) -> Literal {
+        // It was read from a text.
+        Literal::Text(self.0.to_string_lossy().into_owned())
+    }
+}
+
+/// A length of time: `30s`, `15m`, `1h`; a number without a unit is seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Interval(Duration);
+
+impl Interval {
+    /// So many seconds.
+    pub const fn seconds(seconds: u64) -> Self {
+        Self(Duration::from_secs(seconds))
+    }
+
+    /// The time.
+    pub const fn as_duration(self) -> Duration {
+        self.0
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let units = [("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)];
+        let (number, seconds) = units
+            .iter()
+            .find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, *seconds)))
+            .unwrap_or((text, 1));
+        let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+        let number: u64 = number.parse().ok().filter(|_| is_number)?;
+        number.checked_mul(seconds).map(Self::seconds)
+    }
+}
+
+impl fmt::Display for Interval {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.as_secs();
+        let units = [("d", 86_400), ("h", 3600), ("m", 60)];
+        let unit = units
+            .iter()
+            .find(|(_, length)| seconds > 0 && seconds.is_multiple_of(*length));
+        match unit {
+            Some((unit, length)) => write!(f, "{}{unit}", seconds / length),
+            None => write!(f, "{seconds}s"),
+        }
+    }
+}
+
+impl SettingValue for Interval {
+    type Bounds = RangeInclusive<Self>;
+
+    fn expected(bounds: &Self::Bounds) -> String {
+        format!(
+            "a time from {} to {}, such as 90s, 15m or 1h",
+            bounds.start(),
+            bounds.end()
+        )
+    }
+
+    fn read(literal: &Literal, bounds: &Self::Bounds) -> Option<Self> {
+        let interval = match literal {
+            Literal::Integer(seconds) => Self::seconds(u64::try_from(*seconds).ok()?),
+            literal => Self::parse(literal.text()?)?,
+        };
+        bounds.contains(&interval).then_some(interval)
+    }
+
+    fn literal(&self) -> Literal {
+        Literal::Text(self.to_string())
+    }
+}
+
 /// Types whose values are words: enums with `ALL` and `name`, matched in any case and shown in lower case.
 macro_rules! word_settings {
     ($($type:ident)+) => { $(
@@ -399,7 +501,7 @@ macro_rules! word_settings {
     )+ };
 }
 
-word_settings! { PolicyKind Algorithm ConsistencyLevel LogLevel LogFormat }
+word_settings! { PolicyKind Algorithm ConsistencyLevel LogLevel LogFormat SyncPolicy }
 
 /// The enums of words that only the configuration has.
 macro_rules! word_enums {
@@ -434,6 +536,16 @@ word_enums! {
         All = "all",
     }
 
+    /// When what was written to the log has to be on the disk.
+    SyncPolicy {
+        /// Before the write is answered.
+        Always = "always",
+        /// Some time after it.
+        Interval = "interval",
+        /// When the system likes.
+        Never = "never",
+    }
+
     /// The least severe of the events that are logged.
     LogLevel {
         /// What needs a person.
@@ -460,6 +572,30 @@ word_enums! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn intervals() {
+        // Input, and how it is shown; none where it is refused.
+        for (input, expected) in [
+            ("90", Some("90s")),
+            ("90s", Some("90s")),
+            ("60s", Some("1m")),
+            ("15m", Some("15m")),
+            ("36h", Some("36h")),
+            ("48h", Some("2d")),
+            ("0s", Some("0s")),
+            ("", None),
+            ("m", None),
+            ("+1s", None),
+            ("1.5h", None),
+            ("1 h", None),
+            ("99999999999999999999d", None),
+            ("9999999999999999999d", None),
+        ] {
+            let shown = Interval::parse(input).map(|interval| interval.to_string());
+            assert_eq!(shown.as_deref(), expected, "{input:?}");
+        }
+    }
 
     #[test]
     fn listen_addresses() {

@@ -10,17 +10,17 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
-use http::{Request, header};
+use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 use tower::ServiceExt;
 
-use super::openapi;
 use super::problem::{Code, Problem};
 use super::routes::{Place, ROUTES, RouteId};
 use super::service::Outcome;
+use super::{backup, openapi};
 use crate::config::{ConfigError, Reload};
 use crate::metrics::Metrics;
 use crate::metrics::exposition;
@@ -96,7 +96,9 @@ fn router(control: Arc<Control>) -> Router {
             RouteId::MetricsJson => get(metrics_json),
             RouteId::Cluster => get(cluster),
             RouteId::OpenApi => get(async || Json(openapi::document())),
+            RouteId::Backup => get(backup::page),
             RouteId::Reload => post(reload),
+            RouteId::Snapshot => post(snapshot),
             other => unreachable!("{other:?} is answered on the data threads"),
         };
         router = router.route(route.path, handler);
@@ -115,8 +117,20 @@ async fn health(State(control): Controlled) -> Response {
 }
 
 async fn ready(State(control): Controlled) -> Response {
-    // A node that does not take requests has closed its port, so whoever can ask is answered.
-    Json(json!({"status": "ready", "node_id": control.metrics.node_id})).into_response()
+    let metrics = &control.metrics;
+    let persistence = &metrics.shared.persistence;
+    if persistence.is_loading() {
+        let progress = &persistence.progress;
+        let body = Json(json!({
+            "status": "loading",
+            "node_id": metrics.node_id,
+            "progress": progress.share(),
+            "records": progress.records(),
+        }));
+        return (StatusCode::SERVICE_UNAVAILABLE, body).into_response();
+    }
+    // A node that drains has closed its port, so whoever can ask is answered.
+    Json(json!({"status": "ready", "node_id": metrics.node_id})).into_response()
 }
 
 async fn version() -> Response {
@@ -164,5 +178,30 @@ async fn reload(State(control): Controlled) -> Response {
         Err(_) => Problem::new(Code::Internal, "the reload was cut off")
             .into_response()
             .map(Body::new),
+    }
+}
+
+async fn snapshot(State(control): Controlled) -> Response {
+    let persistence = &control.metrics.shared.persistence;
+    let problem = |code, detail: String| Problem::new(code, detail).into_response().map(Body::new);
+    let Some(snapshots) = &persistence.snapshots else {
+        let detail = "persistence.enabled is false".to_owned();
+        return problem(Code::PersistenceOff, detail);
+    };
+    if persistence.is_loading() {
+        return problem(
+            Code::Loading,
+            "it is done when GET /ready says 200".to_owned(),
+        );
+    }
+    match snapshots.made(snapshots.ask()).await {
+        Ok(made) => Json(json!({
+            "number": made.number,
+            "records": made.records,
+            "bytes": made.bytes,
+            "seconds": made.took.as_secs_f64(),
+        }))
+        .into_response(),
+        Err(error) => problem(Code::SnapshotFailed, error),
     }
 }

@@ -12,8 +12,9 @@ use super::problem::{Code, Problem};
 use super::query;
 use super::requests::ScanRequest;
 use super::service::{Outcome, json_response};
-use super::single::{overloaded, parsed_body};
+use super::single::{self, overloaded, parsed_body};
 use crate::cache::ScanCursor;
+use crate::disk::gate::note_unkept;
 use crate::net::data_thread::Local;
 
 /// Keys on a page when the client does not say.
@@ -197,8 +198,13 @@ fn invalid_limit(text: &str) -> Problem {
 pub(crate) async fn flush(local: Rc<Local>) -> Outcome {
     let cache = local.shared.cache.clone();
     // Giving back gigabytes takes its time.
-    tokio::task::spawn_blocking(move || cache.flush())
+    let flushed = tokio::task::spawn_blocking(move || cache.flush())
         .await
         .map_err(|_| Problem::new(Code::Internal, "the flush was cut off"))?;
+    if !flushed {
+        return Err(single::log_failed());
+    }
+    // It was done on another thread.
+    note_unkept();
     Ok(json_response(Bytes::from_static(b"{\"flushed\":true}")))
 }

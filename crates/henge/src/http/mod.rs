@@ -1,6 +1,7 @@
 //! The HTTP interface: one table of routes, the data routes answered inline on the data threads, the rest by axum on the
 //! control runtime. It knows commands and replies, and nothing of shards, sockets or threads.
 
+mod backup;
 mod batch;
 mod body;
 mod conditions;
@@ -19,4 +20,5 @@ pub(crate) mod problem;
 pub(crate) mod routes;
 pub(crate) mod service;
 
+pub(crate) use backup::X_NEXT_PLACE;
 pub(crate) use control::{CALLS, Call, Control, serve as serve_control};

@@ -5,10 +5,11 @@ use utoipa::openapi::path::{HttpMethod, OperationBuilder, ParameterBuilder, Para
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, SchemaType, Type};
 use utoipa::openapi::{
-    ComponentsBuilder, Content, InfoBuilder, OpenApi, OpenApiBuilder, Paths, Ref, RefOr, Required,
-    ResponseBuilder, Schema,
+    ComponentsBuilder, Content, Header, InfoBuilder, OpenApi, OpenApiBuilder, Paths, Ref, RefOr,
+    Required, ResponseBuilder, Schema,
 };
 
+use super::backup::X_NEXT_PLACE;
 use super::problem::Code;
 use super::requests::{
     ExpireRequest, IncrRequest, KeyRequest, KeysRequest, MsetRequest, ScanRequest, SetRequest,
@@ -28,7 +29,11 @@ struct Shape {
 }
 
 /// What can go wrong with every data route.
-const DATA_CODES: &[Code] = &[Code::InvalidConsistencyLevel];
+const DATA_CODES: &[Code] = &[
+    Code::InvalidConsistencyLevel,
+    Code::Loading,
+    Code::OutcomeUnknown,
+];
 /// What can go wrong with a route that names a key.
 const KEY_CODES: &[Code] = &[
     Code::KeyMissing,
@@ -194,7 +199,19 @@ fn shape(id: RouteId) -> Shape {
             json_page("Figures")
         }
         RouteId::Metrics => json_page(crate::metrics::exposition::CONTENT_TYPE),
+        RouteId::Backup => shape(
+            &["partition", "place"],
+            None,
+            (200, "application/octet-stream"),
+            &[Code::Loading, Code::OutcomeUnknown, Code::Internal],
+        ),
         RouteId::Reload => shape(&[], None, (200, "Reloaded"), &[Code::InvalidConfiguration]),
+        RouteId::Snapshot => shape(
+            &[],
+            None,
+            (200, "Snapshot"),
+            &[Code::PersistenceOff, Code::SnapshotFailed, Code::Loading],
+        ),
     }
 }
 
@@ -206,6 +223,9 @@ impl Shape {
             codes.extend_from_slice(DATA_CODES);
         } else {
             codes.push(Code::Overloaded);
+        }
+        if route.class == Class::Write || route.id == RouteId::Flush {
+            codes.push(Code::LogFailed);
         }
         let names_key = self.query == KEY_QUERY
             || route.path.ends_with("{key}")
@@ -286,6 +306,11 @@ fn operation(route: &Route) -> OperationBuilder {
         ok = ok.content(answer, Content::new(Some(text())));
     } else if !answer.is_empty() {
         ok = ok.content("application/json", Content::new(Some(reference(answer))));
+    }
+    if route.id == RouteId::Backup {
+        let mut place = Header::new(text());
+        place.description = Some("The place to ask for next; not there if that was all".to_owned());
+        ok = ok.header(X_NEXT_PLACE.as_str(), place);
     }
     operation = operation.response(status.to_string(), ok);
 
@@ -397,6 +422,15 @@ fn components() -> utoipa::openapi::Components {
         .schema(
             "Reloaded",
             object(&[("changed", array(text())), ("needs_restart", array(text()))]),
+        )
+        .schema(
+            "Snapshot",
+            object(&[
+                ("number", integer()),
+                ("records", integer()),
+                ("bytes", integer()),
+                ("seconds", of_type(Type::Number).into()),
+            ]),
         )
         .schema("Figures", of_type(Type::Object))
         .schema(

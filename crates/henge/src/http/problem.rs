@@ -65,6 +65,7 @@ codes! {
     MethodNotAllowed "method_not_allowed" 405 "The route does not take this method";
     RequestTimeout "request_timeout" 408 "The request came too slowly";
     NotAnInteger "not_an_integer" 409 "The value is not an integer of 64 bits";
+    PersistenceOff "persistence_off" 409 "The node keeps everything in memory";
     Overflow "overflow" 409 "The sum does not fit 64 bits";
     PreconditionFailed "precondition_failed" 412 "A condition of the request does not hold";
     BodyTooLarge "body_too_large" 413 "The body is too large";
@@ -74,8 +75,12 @@ codes! {
     ExpectationFailed "expectation_failed" 417 "The request expects what is not known";
     InvalidConfiguration "invalid_configuration" 422 "The configuration cannot be used, and nothing was changed";
     Internal "internal" 500 "The node failed";
+    SnapshotFailed "snapshot_failed" 500 "No snapshot was made";
     Overloaded "overloaded" 503 "The node has too much in flight";
+    Loading "loading" 503 "The node is loading what it has on its disk";
     TooManyConnections "too_many_connections" 503 "The node has no room for another connection";
+    OutcomeUnknown "outcome_unknown" 504 "Whether it was done, and will last, is not known";
+    LogFailed "log_failed" 507 "The write-ahead log cannot be written";
     MemoryFull "memory_full" 507 "There is no room, and nothing that may be dropped";
 }
 

@@ -140,7 +140,9 @@ routes! {
     MetricsJson  Get    "/metrics/json"   "metrics_json"  Observe Control "All metrics, with quantiles, as JSON";
     Cluster      Get    "/cluster/status" "cluster_status" Cluster Control "The cluster as this node sees it";
     OpenApi      Get    "/openapi.json"   "openapi"       Observe Control "This interface as an OpenAPI 3.1 document";
+    Backup       Get    "/admin/backup"   "backup"        Admin   Control "Some of the records of a partition, for a backup";
     Reload       Post   "/admin/reload"   "reload"        Admin   Control "Reads again the settings that may change while running";
+    Snapshot     Post   "/admin/snapshot" "snapshot"      Admin   Control "Makes a snapshot, and answers when it is on the disk";
 }
 
 /// Where the raw form lives; its key is the rest of the path.

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -16,8 +16,10 @@ use hyper::body::{Body, Incoming};
 use super::level::{self, X_CONSISTENCY_LEVEL};
 use super::problem::{Code, Problem};
 use super::routes::{self, Lookup, Place, Route, RouteId};
-use super::{batch, body, control, keys, raw, single};
+use super::{backup, batch, body, control, keys, raw, single};
 use crate::config::ConsistencyLevel;
+use crate::disk::gate::Round;
+use crate::disk::log::NotKept;
 use crate::net::data_thread::Local;
 use crate::net::pace::Pace;
 
@@ -123,6 +125,13 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         let lookup =
             check_head(&request).map(|()| routes::find(request.method(), request.uri().path()));
         let (route, level, answer) = match lookup {
+            Ok(Lookup::Found(route))
+                if route.place == Place::Data && self.local.shared.persistence.is_loading() =>
+            {
+                let detail = "it is done when GET /ready says 200";
+                let problem = Problem::new(Code::Loading, detail);
+                (Some(route), None, Answer::Now(Err(problem)))
+            }
             Ok(Lookup::Found(route)) if route.place == Place::Data => {
                 match level::of(
                     request.headers(),
@@ -141,6 +150,10 @@ impl hyper::service::Service<Request<Incoming>> for Service {
                     Err(problem) => (Some(route), None, Answer::Now(Err(problem))),
                 }
             }
+            Ok(Lookup::Found(route)) if route.id == RouteId::Backup => {
+                let answer = backup::ask(Rc::clone(&self.local), request);
+                (Some(route), None, Answer::later(answer))
+            }
             Ok(Lookup::Found(route)) => {
                 let answer = control::ask(Rc::clone(&self.local), request);
                 (Some(route), None, Answer::later(answer))
@@ -156,20 +169,27 @@ impl hyper::service::Service<Request<Incoming>> for Service {
             }
         };
         let route = route.map(|route: &Route| route.id);
+        let unkept = self.local.gate.take_unkept();
+        let later = |stage| Answering::Later {
+            stage,
+            round: unkept,
+            place: 0,
+            service: self.clone(),
+            route,
+            level,
+            begun,
+        };
         match answer {
             Answer::Now(outcome) => {
                 if has_body {
                     self.pace.leave_unread();
                 }
+                if unkept.is_some() {
+                    return later(Stage::Held(Some(outcome)));
+                }
                 Answering::Now(Some(self.finish(route, level, begun, outcome)))
             }
-            Answer::Later(future) => Answering::Later {
-                future,
-                service: self.clone(),
-                route,
-                level,
-                begun,
-            },
+            Answer::Later(future) => later(Stage::Working(future)),
         }
     }
 }
@@ -244,7 +264,9 @@ fn answer(local: &Rc<Local>, route: RouteId, request: Request<Incoming>, now_ms:
         | RouteId::MetricsJson
         | RouteId::Cluster
         | RouteId::OpenApi
-        | RouteId::Reload => unreachable!("{route:?} is not answered here"),
+        | RouteId::Backup
+        | RouteId::Reload
+        | RouteId::Snapshot => unreachable!("{route:?} is not answered here"),
     }
 }
 
@@ -252,12 +274,23 @@ fn answer(local: &Rc<Local>, route: RouteId, request: Request<Incoming>, now_ms:
 pub(crate) enum Answering {
     Now(Option<Whole>),
     Later {
-        future: Pin<Box<dyn Future<Output = Outcome>>>,
+        stage: Stage,
+        /// The round of the log that has all that was shown or written until now.
+        round: Option<Round>,
+        /// Its place among those that wait for that.
+        place: u64,
         service: Service,
         route: Option<RouteId>,
         level: Option<ConsistencyLevel>,
         begun: Instant,
     },
+}
+
+/// How far an answer is that comes later.
+pub(crate) enum Stage {
+    Working(Pin<Box<dyn Future<Output = Outcome>>>),
+    /// It is there, and waits for the log.
+    Held(Option<Outcome>),
 }
 
 impl Future for Answering {
@@ -269,15 +302,37 @@ impl Future for Answering {
                 Poll::Ready(Ok(response.take().expect("polled once after it was ready")))
             }
             Self::Later {
-                future,
+                stage,
+                round,
+                place,
                 service,
                 route,
                 level,
                 begun,
-            } => future
-                .as_mut()
-                .poll(cx)
-                .map(|outcome| Ok(service.finish(*route, *level, *begun, outcome))),
+            } => {
+                let gate = &service.local.gate;
+                if let Stage::Working(future) = stage {
+                    let polled = future.as_mut().poll(cx);
+                    *round = (*round).max(gate.take_unkept());
+                    *stage = Stage::Held(Some(ready!(polled)));
+                }
+                let kept = match *round {
+                    None => Ok(()),
+                    Some(round) => ready!(gate.poll_kept(round, place, cx)),
+                };
+                let Stage::Held(outcome) = stage else {
+                    unreachable!("it was made so above");
+                };
+                let outcome = outcome.take().expect("polled once after it was ready");
+                let outcome = match kept {
+                    Ok(()) => outcome,
+                    Err(NotKept) => Err(Problem::new(
+                        Code::OutcomeUnknown,
+                        "the write-ahead log failed meanwhile: what was written, or seen, may or may not survive a restart",
+                    )),
+                };
+                Poll::Ready(Ok(service.finish(*route, *level, *begun, outcome)))
+            }
         }
     }
 }

@@ -540,6 +540,13 @@ pub(crate) fn overloaded() -> Problem {
     )
 }
 
+pub(crate) fn log_failed() -> Problem {
+    Problem::new(
+        Code::LogFailed,
+        "nothing was changed; the node's log and GET /cluster/status say what is wrong with its disk, and reads are served",
+    )
+}
+
 /// A refusal of the engine, for people.
 pub(crate) fn refused(refusal: Refusal) -> Problem {
     match refusal {
@@ -560,5 +567,6 @@ pub(crate) fn refused(refusal: Refusal) -> Problem {
             Code::ValueTooLarge,
             "key and value could never fit cache.max_size_bytes",
         ),
+        Refusal::LogFailed => log_failed(),
     }
 }

@@ -25,8 +25,8 @@ pub(crate) fn add(counter: &AtomicU64, n: u64) {
 /// The statuses that the node answers, frequent ones first. One that is missing here is counted as 500, which a test of
 /// the problems' table rules out. The parser's own refusals (400, 414, 431) are no requests: they are counted as
 /// [`ThreadCounters::protocol_errors`].
-pub(crate) const STATUSES: [u16; 16] = [
-    200, 304, 404, 204, 400, 405, 408, 409, 412, 413, 415, 417, 422, 500, 503, 507,
+pub(crate) const STATUSES: [u16; 17] = [
+    200, 304, 404, 204, 400, 405, 408, 409, 412, 413, 415, 417, 422, 500, 503, 504, 507,
 ];
 
 /// Where 500 stands.

@@ -12,8 +12,11 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::counters::CommandFigures;
+use super::persistence::{get, progress, seconds};
 use super::{COMMIT, Metrics};
 use crate::cache::CacheStats;
+use crate::disk::log::{self, Condition};
+use crate::disk::snapshots::Snapshots;
 use crate::resp::COMMANDS;
 use crate::{allocator, memory};
 
@@ -38,6 +41,7 @@ impl Collector for Scrape {
         self.requests(&mut out)?;
         self.commands(&mut out)?;
         self.cache(&mut out)?;
+        self.persistence(&mut out)?;
         self.network(&mut out)?;
         self.process(&mut out)
     }
@@ -72,6 +76,14 @@ impl Out<'_> {
         let name = format!("henge_{name}");
         self.0
             .encode_descriptor(&name, help, unit, MetricType::Counter)?
+            .encode_counter::<[(&str, &str); 0], _, f64>(&value, None)
+    }
+
+    /// A counter of time.
+    fn seconds(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
+        let name = format!("henge_{name}");
+        self.0
+            .encode_descriptor(&name, help, Some(&Unit::Seconds), MetricType::Counter)?
             .encode_counter::<[(&str, &str); 0], _, f64>(&value, None)
     }
 
@@ -313,6 +325,134 @@ impl Scrape {
             none,
             ratio,
         )
+    }
+
+    fn persistence(&self, out: &mut Out<'_>) -> fmt::Result {
+        let shared = &self.0.shared.persistence;
+        let is = |holds: bool| f64::from(u8::from(holds));
+        for (name, help, holds) in [
+            (
+                "writes_may_be_missing",
+                "Whether writes that were acknowledged before the start may be missing",
+                shared.missing.reason.is_some(),
+            ),
+            (
+                "loading",
+                "Whether the node is loading what it has on its disk",
+                shared.is_loading(),
+            ),
+        ] {
+            out.gauge(name, help, None, is(holds))?;
+        }
+        if let Some(log) = &shared.log {
+            let is_open = log.condition() == Condition::Open;
+            let help = "Whether the write-ahead log can be written";
+            out.gauge("log_writable", help, None, is(is_open))?;
+            Self::log(out, &log.figures)?;
+        }
+        match &shared.snapshots {
+            Some(snapshots) => Self::snapshots(out, snapshots),
+            None => Ok(()),
+        }
+    }
+
+    fn log(out: &mut Out<'_>, figures: &log::Figures) -> fmt::Result {
+        let bytes = Some(&Unit::Bytes);
+        for (name, help, unit, figure) in [
+            (
+                "log_segments",
+                "Segments of the log",
+                None,
+                &figures.segments,
+            ),
+            ("log_size", "The log on the disk", bytes, &figures.log_bytes),
+            (
+                "log_uncovered",
+                "Of the log, what no snapshot covers",
+                bytes,
+                &figures.uncovered_bytes,
+            ),
+        ] {
+            out.gauge(name, help, unit, get(figure) as f64)?;
+        }
+        for (name, help, unit, figure) in [
+            (
+                "log_records",
+                "Records written to the log",
+                None,
+                &figures.records,
+            ),
+            (
+                "log_written",
+                "What was written to the log",
+                bytes,
+                &figures.written_bytes,
+            ),
+            (
+                "log_rounds",
+                "Rounds in which it was written",
+                None,
+                &figures.rounds,
+            ),
+            ("log_syncs", "Syncs of the log", None, &figures.syncs),
+        ] {
+            out.counter(name, help, unit, get(figure))?;
+        }
+        out.seconds(
+            "log_sync",
+            "Time spent in syncs of the log",
+            seconds(&figures.sync_us),
+        )?;
+        out.seconds(
+            "log_delay",
+            "Time for which writes were held back, as the log outran the snapshots",
+            seconds(&figures.delayed_us),
+        )
+    }
+
+    fn snapshots(out: &mut Out<'_>, snapshots: &Snapshots) -> fmt::Result {
+        let figures = &snapshots.figures;
+        let (bytes, time) = (Some(&Unit::Bytes), Some(&Unit::Seconds));
+        let progress = progress(snapshots).unwrap_or(1.0);
+        let made_at = (get(&figures.made_at_ms) / 1000) as f64;
+        for (name, help, unit, figure) in [
+            (
+                "snapshot_size",
+                "The last snapshot on the disk",
+                bytes,
+                get(&figures.bytes) as f64,
+            ),
+            (
+                "snapshot_records",
+                "Records of the last snapshot",
+                None,
+                get(&figures.records) as f64,
+            ),
+            (
+                "snapshot_progress",
+                "The part of the partitions that the present snapshot has; 1 between snapshots",
+                None,
+                progress,
+            ),
+            (
+                "snapshot_duration",
+                "How long the last snapshot took",
+                time,
+                seconds(&figures.took_us),
+            ),
+            (
+                "snapshot_timestamp",
+                "When the last snapshot was made, since 1970; 0 for never",
+                time,
+                made_at,
+            ),
+        ] {
+            out.gauge(name, help, unit, figure)?;
+        }
+        let made = get(&figures.made);
+        out.counter("snapshots_made", "Snapshots made", None, made)?;
+        let failed = get(&figures.failed);
+        out.counter("snapshots_failed", "Snapshots that failed", None, failed)
     }
 
     fn network(&self, out: &mut Out<'_>) -> fmt::Result {

@@ -4,6 +4,7 @@
 pub(crate) mod counters;
 pub(crate) mod exposition;
 pub(crate) mod histogram;
+mod persistence;
 mod pulse;
 
 use std::sync::Arc;
@@ -85,6 +86,7 @@ impl Metrics {
             "sweeps": cache.sweeps,
             "purges": cache.shards.purges,
             "compression": self.compression(),
+            "persistence": persistence::figures(&self.shared.persistence),
             "connections": {
                 "open": counters.open_connections(),
                 "accepted": counters.acceptor.accepted.load(Ordering::Relaxed),
@@ -208,6 +210,7 @@ impl Metrics {
                 "state": "Up",
                 "leads_partitions": henge_wire::PARTITIONS,
                 "holds_partitions": henge_wire::PARTITIONS,
+                "durability": persistence::missing(&self.shared.persistence),
             }],
         })
     }

@@ -15,6 +15,7 @@ use tokio::sync::{Notify, mpsc};
 use super::acceptor::Accepted;
 use super::connection;
 use crate::admin::Admin;
+use crate::disk::gate::Gate;
 use crate::http::Call;
 use crate::metrics::counters::ThreadCounters;
 use crate::resp;
@@ -33,6 +34,8 @@ pub(crate) struct Local {
     pub(crate) scratch: RefCell<Vec<u8>>,
     /// The same for the Redis protocol, with what its connections read into.
     pub(crate) resp: RefCell<resp::Scratch>,
+    /// Where answers wait until what they show is in the log.
+    pub(crate) gate: Gate,
     drain: Notify,
     draining: Cell<bool>,
     empty: Notify,
@@ -70,6 +73,7 @@ pub(crate) fn runtime() -> io::Result<LocalRuntime> {
 pub(crate) async fn serve(
     admin: Arc<Admin>,
     counters: Arc<ThreadCounters>,
+    index: usize,
     control: mpsc::Sender<Call>,
     mut connections: mpsc::Receiver<Accepted>,
 ) -> bool {
@@ -79,11 +83,14 @@ pub(crate) async fn serve(
         control,
         scratch: RefCell::new(Vec::new()),
         resp: RefCell::new(resp::Scratch::new(admin.shared())),
+        gate: Gate::new(admin.shared().persistence.log.clone(), index),
         admin,
         drain: Notify::new(),
         draining: Cell::new(false),
         empty: Notify::new(),
     });
+    let keeper = Rc::clone(&local);
+    let keeper = tokio::task::spawn_local(async move { keeper.gate.keep().await });
     while let Some(connection) = connections.recv().await {
         let open = Open(Rc::clone(&local));
         // Refused only when the runtime has no more room in its poller; the connection is closed then.
@@ -109,6 +116,7 @@ pub(crate) async fn serve(
             return false;
         }
     }
+    keeper.abort();
     true
 }
 

@@ -49,6 +49,15 @@ impl ErrorReply {
     /// Beside Redis's own: what could never fit is told from what does not fit now.
     pub(crate) const TOO_LARGE: Self =
         Self::fixed("OOM the item is larger than cache.max_size_bytes can hold");
+    /// The code is Redis's for a disk that fails.
+    pub(crate) const LOG_FAILED: Self = Self::fixed(
+        "MISCONF the write-ahead log cannot be written, so writes are refused and reads are served. See the log of the node, or INFO persistence.",
+    );
+    /// As Redis has it, but for the name.
+    pub(crate) const LOADING: Self = Self::fixed("LOADING Henge is loading the dataset in memory");
+    pub(crate) const UNKNOWN: Self = Self::fixed(
+        "UNKNOWN the write-ahead log failed meanwhile: what was written, or seen, may or may not survive a restart",
+    );
     pub(crate) const KEY_TOO_LONG: Self = Self::fixed("ERR a key has at most 65536 bytes");
     /// Redis names its own setting in it; ours is `limits.max_value_bytes`.
     pub(crate) const VALUE_TOO_LONG: Self =
@@ -88,6 +97,7 @@ impl ErrorReply {
             Refusal::Overflow => Self::OVERFLOW,
             Refusal::MemoryFull => Self::OUT_OF_MEMORY,
             Refusal::TooLarge => Self::TOO_LARGE,
+            Refusal::LogFailed => Self::LOG_FAILED,
             Refusal::PreconditionFailed(_) => {
                 unreachable!("a precondition's failure is its command's to answer")
             }

@@ -4,7 +4,9 @@
 use super::table::{Group, Permission, Run, Spec, flag};
 
 /// Commands that an operator wants to know of before others use them, for other reasons than that they are for operators.
-const DANGEROUS: [&str; 3] = ["info", "role", "keys"];
+const DANGEROUS: [&str; 4] = ["info", "role", "keys", "lastsave"];
+/// Commands that Redis counts to those for operators, though they have no such flag.
+const OF_OPERATORS: [&str; 2] = ["role", "lastsave"];
 /// Commands about the node that Redis counts to those about connections.
 const OF_CONNECTIONS: [&str; 2] = ["command", "wait"];
 
@@ -28,7 +30,10 @@ pub(crate) fn of(spec: &Spec) -> Vec<&'static str> {
         (is(flag::WRITE), "write"),
         (spec.group == Group::String, "string"),
         (spec.group == Group::Bitmap, "bitmap"),
-        (is(flag::ADMIN) || spec.name == "role", "admin"),
+        (
+            is(flag::ADMIN) || OF_OPERATORS.contains(&spec.name),
+            "admin",
+        ),
         (is(flag::FAST), "fast"),
         (!is(flag::FAST), "slow"),
         (is(flag::BLOCKING), "blocking"),

@@ -19,8 +19,10 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::call::ErrorReply;
 use super::pipeline::{Pipeline, Scratch, Stop, Waiting};
 use super::session::Session;
+use crate::disk::gate::Round;
 use crate::metrics::counters::add;
 use crate::net::connection::linger;
 use crate::net::data_thread::Local;
@@ -76,6 +78,9 @@ pub(crate) async fn serve(socket: TcpStream, pace: Rc<Pace>, local: &Rc<Local>, 
         unsent_bytes: 0,
         hold: None,
         waiting: None,
+        held: None,
+        place: 0,
+        owed: None,
         paused: None,
         reads_no_more: false,
         is_closing: false,
@@ -144,6 +149,12 @@ struct Connection<'a> {
     /// What `pending` and `unsent` hold, where it is much.
     hold: Option<Hold<'static>>,
     waiting: Option<Waiting>,
+    /// What `unsent` has is not to be sent before this round of the log is done, and how many replies that are.
+    held: Option<(Round, usize)>,
+    /// Its place among those that wait for that.
+    place: u64,
+    /// What the command in `waiting` has to wait for beside itself.
+    owed: Option<Round>,
     /// Resolves at the end of a pause.
     paused: Option<Pin<Box<dyn Future<Output = ()>>>>,
     /// The node drains: what has come is answered, and nothing more is read.
@@ -158,6 +169,13 @@ impl Connection<'_> {
     /// Ready when the connection is done.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..READS_PER_TURN {
+            if let Some((round, replies)) = self.held {
+                let kept = ready!(self.local.gate.poll_kept(round, &mut self.place, cx));
+                self.held = None;
+                if kept.is_err() {
+                    self.disown(replies);
+                }
+            }
             if !self.unsent.is_empty() && ready!(self.poll_send(cx)).is_err() {
                 return Poll::Ready(());
             }
@@ -237,11 +255,15 @@ impl Connection<'_> {
         let now = Instant::now();
         out.set_budget(self.local.shared.in_flight.left());
         let (done, stop) = self.pipeline.run(input, now, buffers, out);
+        let unkept = self.local.gate.take_unkept();
         if done < input.len() && !matches!(stop, Stop::Close) {
             self.pending.extend_from_slice(&input[done..]);
         }
         self.after(stop, now);
-        Poll::Ready(self.send(out, cx))
+        Poll::Ready(match unkept {
+            None => self.send(out, cx),
+            Some(round) => self.hold_back(out, round, self.pipeline.replies),
+        })
     }
 
     /// Reads the rest of a request into the connection's own buffer.
@@ -281,6 +303,7 @@ impl Connection<'_> {
         out.set_budget(self.local.shared.in_flight.left());
         let pending = std::mem::take(&mut self.pending);
         let (done, stop) = self.pipeline.run(&pending, now, buffers, out);
+        let unkept = self.local.gate.take_unkept();
         self.pending = pending;
         self.pending.drain(..done);
         if self.pending.capacity() > KEPT_INPUT_BYTES.max(4 * self.pending.len()) {
@@ -291,7 +314,10 @@ impl Connection<'_> {
             self.account();
         }
         self.after(stop, now);
-        self.send(out, cx)
+        match unkept {
+            None => self.send(out, cx),
+            Some(round) => self.hold_back(out, round, self.pipeline.replies),
+        }
     }
 
     /// Takes notice of why a pipeline stopped.
@@ -360,7 +386,31 @@ impl Connection<'_> {
         self.keep_unsent(out, sent)
     }
 
+    /// Keeps what was written until a round of the log is done.
+    fn hold_back(&mut self, out: &mut Output, round: Round, replies: usize) -> Result<(), Gone> {
+        self.held = Some((round, replies));
+        self.keep_unsent(out, 0)
+    }
+
+    /// The log failed before it had what the replies that were held tell of.
     #[cold]
+    fn disown(&mut self, replies: usize) {
+        let mut out = Output::default();
+        for _ in 0..replies {
+            Writer::new(&mut out, self.pipeline.session.protocol).error(&ErrorReply::UNKNOWN.0);
+            self.local
+                .shared
+                .resp
+                .count_error(ErrorReply::UNKNOWN.code());
+        }
+        self.unsent.clear();
+        let pieces = out.take_pieces(0);
+        self.unsent_bytes = pieces.iter().map(Bytes::len).sum();
+        self.unsent.extend(pieces);
+        // A line for a reply: about as much as what it replaces, and no more than the requests were.
+        self.account();
+    }
+
     fn keep_unsent(&mut self, out: &mut Output, sent: usize) -> Result<(), Gone> {
         let pieces = out.take_pieces(sent);
         out.clear(KEPT_OUTPUT_BYTES);
@@ -413,7 +463,10 @@ impl Connection<'_> {
         let Some(waiting) = &mut self.waiting else {
             return Poll::Ready(Ok(()));
         };
-        let reply = ready!(waiting.reply.as_mut().poll(cx));
+        let polled = waiting.reply.as_mut().poll(cx);
+        // Of all that it ran, in whatever poll.
+        self.owed = self.owed.max(self.local.gate.take_unkept());
+        let reply = ready!(polled);
         let (entry, is_wanted) = (waiting.entry, waiting.is_wanted);
         let words = std::mem::take(&mut waiting.words);
         self.pipeline.waited(words, entry, waiting.since);
@@ -423,10 +476,12 @@ impl Connection<'_> {
             Ok(reply) => out = reply,
             Err(error) => self.pipeline.fail(entry, &error, &mut out),
         }
-        Poll::Ready(if is_wanted {
-            self.send(&mut out, cx)
-        } else {
-            Ok(())
+        if !is_wanted {
+            out = Output::default();
+        }
+        Poll::Ready(match self.owed.take() {
+            None => self.send(&mut out, cx),
+            Some(round) => self.hold_back(&mut out, round, usize::from(is_wanted)),
         })
     }
 

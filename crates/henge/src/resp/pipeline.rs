@@ -147,6 +147,8 @@ pub(super) struct Pipeline {
     local: Rc<Local>,
     /// Requests of no words since the last that had some.
     empty_requests: u32,
+    /// Replies that the last run wrote.
+    pub(super) replies: usize,
 }
 
 impl Pipeline {
@@ -155,6 +157,7 @@ impl Pipeline {
             session,
             local,
             empty_requests: 0,
+            replies: 0,
         }
     }
 
@@ -166,6 +169,7 @@ impl Pipeline {
         buffers: &mut Buffers,
         out: &mut Output,
     ) -> (usize, Stop) {
+        self.replies = 0;
         let live = buffers.live.load();
         let limits = limits(&live.limits);
         let mut clock = Timing::begin(now, live, &self.local);
@@ -394,6 +398,9 @@ impl Pipeline {
             Err((entry, error)) => return self.reject(entry, &error, out),
         };
         let spec = entry.spec;
+        if !spec.is(flag::LOADING) && self.local.shared.persistence.is_loading() {
+            return self.reject(Some(entry), &ErrorReply::LOADING, out);
+        }
         let server = &self.local.shared.resp;
         if let Some((paused, until_ms)) = server.pause.now(clock.now_ms) {
             let waits = match paused {
@@ -453,7 +460,9 @@ impl Pipeline {
             out.rewind(mark);
             self.fail(entry, &ErrorReply::REPLY_TOO_LONG, out);
         }
-        if !self.is_wanted() {
+        if self.is_wanted() {
+            self.replies += 1;
+        } else {
             out.rewind(mark);
         }
         self.session
@@ -508,6 +517,7 @@ impl Pipeline {
         }
         if self.is_wanted() {
             Writer::new(out, self.session.protocol).error(&error.0);
+            self.replies += 1;
         }
         None
     }
@@ -523,6 +533,7 @@ impl Pipeline {
         tracing::debug!(client = %self.session.client.address, error = line, "closing a connection");
         self.local.shared.resp.count_error("ERR");
         Writer::new(out, self.session.protocol).error(&line);
+        self.replies += 1;
         Stop::Close
     }
 

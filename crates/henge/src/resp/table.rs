@@ -96,13 +96,15 @@ pub(crate) mod flag {
     pub(crate) const SKIP_SLOWLOG: u16 = 1 << 12;
     /// It may make its client wait.
     pub(crate) const BLOCKING: u16 = 1 << 14;
+    /// It is not answered while a replica loads what its leader sent.
+    pub(crate) const NO_ASYNC_LOADING: u16 = 1 << 15;
 
     /// It takes a microsecond or so, whatever there is, though clients do not count it among the fast ones: its time need
     /// not be taken by itself.
     pub(crate) const BRIEF: u16 = 1 << 13;
 
     /// The names that clients know, in the order in which they are shown.
-    pub(crate) const NAMES: [(u16, &str); 12] = [
+    pub(crate) const NAMES: [(u16, &str); 13] = [
         (WRITE, "write"),
         (READONLY, "readonly"),
         (DENYOOM, "denyoom"),
@@ -110,6 +112,7 @@ pub(crate) mod flag {
         (NOSCRIPT, "noscript"),
         (BLOCKING, "blocking"),
         (LOADING, "loading"),
+        (NO_ASYNC_LOADING, "no_async_loading"),
         (STALE, "stale"),
         (FAST, "fast"),
         (NO_AUTH, "no_auth"),

@@ -4,12 +4,14 @@
 use std::env;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use henge::Node;
-use henge::config::Config;
+use henge::config::{Config, DirectoryPath};
 
 /// How long to wait for what must come. Generous: it is only ever reached when a test fails.
 pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
@@ -163,8 +165,31 @@ impl Client {
 
 /// A node in this process, on a port of its own.
 pub(crate) fn node(settings: &[(&str, &str)]) -> Node {
-    Node::start(config(settings)).expect("the node starts")
+    let node = Node::start(config(settings)).expect("the node starts");
+    node.wait_until_ready().expect("there is nothing to load");
+    node
 }
+
+/// A folder for the data of one node, which nobody has had. Those of test runs that are over are removed by the next one: a
+/// node that was killed leaves 32 MiB.
+pub(crate) fn data_directory() -> PathBuf {
+    static ROOT: LazyLock<PathBuf> = LazyLock::new(|| {
+        let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join("nodes");
+        for folder in all.read_dir().into_iter().flatten().flatten() {
+            let process = Path::new("/proc").join(folder.file_name());
+            if !process.exists() {
+                // Another run may be removing it as well.
+                let _ = std::fs::remove_dir_all(folder.path());
+            }
+        }
+        all.join(std::process::id().to_string())
+    });
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    ROOT.join(NEXT.fetch_add(1, Ordering::Relaxed).to_string())
+}
+
+/// What says where a node has its data, if no flag does.
+pub(crate) const DATA_VARIABLE: &str = "HENGE_PERSISTENCE__DIR";
 
 pub(crate) fn config(settings: &[(&str, &str)]) -> Config {
     let mut config = Config::default();
@@ -174,6 +199,7 @@ pub(crate) fn config(settings: &[(&str, &str)]) -> Config {
     config
         .set("cache.max_size_bytes", "256MiB")
         .expect("a setting");
+    config.persistence.dir = DirectoryPath::new(data_directory());
     for (name, value) in settings {
         config.set(name, value).expect("a setting");
     }
@@ -186,6 +212,8 @@ pub(crate) struct Process {
     pub(crate) address: SocketAddr,
     /// The first line that it printed.
     pub(crate) banner: String,
+    /// Where its data are, if only it wants them.
+    data: Option<PathBuf>,
     /// Keeps the pipe open: a node whose standard output is closed says nothing more, which is fine, but not the same.
     _stdout: BufReader<ChildStdout>,
 }
@@ -211,10 +239,14 @@ impl Process {
             let output = child.wait_with_output().expect("it ends");
             panic!("{line:?}: {}", String::from_utf8_lossy(&output.stderr));
         };
+        let data = command
+            .get_envs()
+            .find_map(|(name, value)| value.filter(|_| name == DATA_VARIABLE));
         Self {
             child,
             address,
             banner: line.trim_end().to_owned(),
+            data: data.map(PathBuf::from),
             _stdout: stdout,
         }
     }
@@ -224,6 +256,7 @@ impl Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_henge"));
         command
             .args(["--port=127.0.0.1:0", "--max-size=256MiB"])
+            .env(DATA_VARIABLE, data_directory())
             .args(arguments);
         command
     }
@@ -295,5 +328,8 @@ impl Drop for Process {
         // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if let Some(data) = &self.data {
+            let _ = std::fs::remove_dir_all(data);
+        }
     }
 }

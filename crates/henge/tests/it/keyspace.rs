@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use crate::client::{Client, node};
+use crate::random::Random;
 use crate::side_by_side::{Connection, Pair, Valkey, tables};
 
 #[test]
@@ -30,30 +31,6 @@ fn rename() {
 #[test]
 fn object() {
     tables(include_str!("side_by_side/object.txt"));
-}
-
-/// The same sequence on every machine: one step of `SplitMix64` for each number.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((u128::from(mixed ^ (mixed >> 31)) * bound as u128) >> 64) as usize
-    }
-
-    fn pick<'a>(&mut self, of: &[&'a str]) -> &'a str {
-        of[self.below(of.len())]
-    }
-}
-
-/// A seed to run again is given as `HENGE_TEST_SEED`.
-fn seed() -> u64 {
-    let given = std::env::var("HENGE_TEST_SEED").ok();
-    let seed = given.and_then(|seed| seed.parse().ok()).unwrap_or(9_001);
-    eprintln!("HENGE_TEST_SEED={seed}");
-    seed
 }
 
 /// Reads what `KEYS` and the like answer: bulk strings, whatever aggregates they stand in.
@@ -100,17 +77,17 @@ fn pipeline(connection: &mut Connection, commands: impl Iterator<Item = String>,
 fn random_commands_are_answered_as_by_valkey() {
     const KEYS: [&str; 5] = ["{k}a", "{k}b", "{k}c", "{k}d", "{k}e"];
     let valkey = Valkey::start();
-    let mut random = Random(seed());
+    let (mut random, _) = Random::seeded("keys and times");
     let mut pair = Pair::over(valkey.as_ref(), 2);
     let (node, server) = pair.connection("");
     for step in 0..20_000 {
-        let (key, other) = (random.pick(&KEYS), random.pick(&KEYS));
-        let time = random.pick(&["20", "21", "22", "23", "23"]);
+        let (key, other) = (random.of(&KEYS), random.of(&KEYS));
+        let time = random.of(&["20", "21", "22", "23", "23"]);
         let time = format!("331771174{time}");
         let past = random.below(12) == 0;
         let seconds = if past { "-1" } else { &time };
         let ms = if past { "-1" } else { &format!("{time}007") };
-        let option = random.pick(&["", "", " NX", " XX", " GT", " LT", " XX GT", " LT XX"]);
+        let option = random.of(&["", "", " NX", " XX", " GT", " LT", " XX GT", " LT XX"]);
         let command = match random.below(18) {
             0 | 1 => format!("SET {key} {}", random.below(1_000)),
             2 => format!("SET {key} {}", "x".repeat(random.below(150))),
@@ -122,7 +99,7 @@ fn random_commands_are_answered_as_by_valkey() {
             11 => format!("COPY {key} {other}"),
             12 => format!("COPY {key} {other} REPLACE"),
             13 => format!("DEL {key} {other}"),
-            14 => format!("{} {key} {other}", random.pick(&["EXISTS", "TOUCH"])),
+            14 => format!("{} {key} {other}", random.of(&["EXISTS", "TOUCH"])),
             15 => format!("SET {key} 7 KEEPTTL"),
             16 => format!("SET {key} 7 EXAT {time}"),
             _ => format!("APPEND {key} x"),
@@ -130,7 +107,7 @@ fn random_commands_are_answered_as_by_valkey() {
         // An empty value is a word too.
         let look = format!(
             "{} {key}",
-            random.pick(&["GET", "PEXPIRETIME", "EXPIRETIME", "TYPE"])
+            random.of(&["GET", "PEXPIRETIME", "EXPIRETIME", "TYPE"])
         );
         for command in [command, look] {
             let ours = node.call(&words(&command));
@@ -153,12 +130,12 @@ fn random_patterns_match_as_in_valkey() {
         "a", "b", "c", "*", "*", "?", "[", "]", "[a-c]", "[^b]", "^", "-", "\\", "[\\]",
     ];
     let valkey = Valkey::start();
-    let mut random = Random(seed());
+    let (mut random, _) = Random::seeded("keys and times");
     let mut pair = Pair::over(valkey.as_ref(), 2);
     let (node, server) = pair.connection("");
     let mut text = |letters: &[&str], least: usize, most: usize| -> String {
         let len = least + random.below(most - least + 1);
-        (0..len).map(|_| random.pick(letters)).collect()
+        (0..len).map(|_| random.of(letters)).collect()
     };
     for _ in 0..300 {
         let command = ["SET", &text(&KEY_LETTERS, 1, 6), "v"].map(str::to_owned);

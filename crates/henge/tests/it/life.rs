@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use henge::config::{LogLevel, PolicyKind};
 use rustix::process::Signal;
 
-use crate::client::{Client, Process, config, node};
+use crate::client::{Client, DATA_VARIABLE, Process, config, data_directory, node};
+use henge::Node;
 
 /// Waits until nobody can connect any more.
 fn until_port_closed(process: &Process) {
@@ -146,6 +147,7 @@ fn too_few_file_handles_to_start_is_one_line() {
         let mut command = Command::new("sh");
         let script = format!("ulimit -n {limit} && exec \"$0\" --port=127.0.0.1:0");
         command.args(["-c", &script, env!("CARGO_BIN_EXE_henge")]);
+        command.env(DATA_VARIABLE, data_directory());
         let (code, line) = fails(command);
         assert_eq!(code, Some(1), "{limit}: {line}");
         let part = format!("too few file handles: {limit} are allowed");
@@ -168,6 +170,7 @@ fn out_of_file_handles() {
         "--port=127.0.0.1:0",
         "--max-size=64MiB",
     ]);
+    command.env(DATA_VARIABLE, data_directory());
     let mut process = Process::start(command);
     let mut first = Client::connect(process.address);
     assert_eq!(first.get("/get?key=a").status, 404);
@@ -192,7 +195,10 @@ fn out_of_file_handles() {
 
 #[test]
 fn a_reload_takes_over_what_it_can() {
-    let node = node(&[]);
+    let running = config(&[]);
+    let data = running.persistence.dir.clone();
+    let node = Node::start(running).expect("the node starts");
+    node.wait_until_ready().expect("there is nothing to load");
     let mut client = Client::connect(node.local_addr());
     let before = client.request("POST", "/admin/reload", &[], b"").json();
     assert_eq!(
@@ -202,8 +208,9 @@ fn a_reload_takes_over_what_it_can() {
     let address = node.local_addr().to_string();
     let taken_over = Arc::new(Mutex::new(Vec::new()));
     let told = Arc::clone(&taken_over);
-    let load = || {
+    let load = move || {
         let mut config = config(&[("limits.max_value_bytes", "10"), ("cache.policy", "lfu")]);
+        config.persistence.dir = data.clone();
         config.set("log.level", "warn").expect("a setting");
         Ok(config)
     };

@@ -114,6 +114,7 @@ impl Bench {
         // All interfaces, as without any flag.
         let mut command = Command::new(env!("CARGO_BIN_EXE_henge"));
         command.args(["--port=:0", "--max-size=256MiB"]);
+        command.env("HENGE_PERSISTENCE__DIR", folder.join("data"));
         Some(Self {
             page,
             node: Process::start(command),

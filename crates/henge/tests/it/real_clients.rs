@@ -233,7 +233,7 @@ const CLI: &[(&[&str], &str, &str)] = &[
         "ERR Client names cannot contain spaces, newlines or special characters.\n\n",
     ),
     (&["--no-raw", "OBJECT", "ENCODING", "n"], "", "\"int\"\n"),
-    (&["CONFIG", "GET", "appendonly"], "", "appendonly\nno\n"),
+    (&["CONFIG", "GET", "appendonly"], "", "appendonly\nyes\n"),
     (&["FLUSHALL", "ASYNC"], "", "OK\n"),
     (&["DBSIZE"], "", "0\n"),
 ];

@@ -62,7 +62,7 @@ fn info_has_what_exporters_read() {
         ("maxmemory_human", "256.00M"),
         ("maxmemory_policy", "allkeys-lru"),
         ("loading", "0"),
-        ("aof_enabled", "0"),
+        ("aof_enabled", "1"),
         ("rdb_last_bgsave_status", "ok"),
         ("total_connections_received", "1"),
         ("keyspace_hits", "1"),
@@ -543,18 +543,22 @@ fn who_waits_does_not_keep_the_node_from_its_end() {
 
 #[test]
 fn a_client_ends_the_node() {
-    for words in [
-        &["SHUTDOWN"][..],
-        &["SHUTDOWN", "NOSAVE", "NOW", "FORCE"],
-        &["SHUTDOWN", "SAVE", "FORCE"],
+    let in_memory = ["--set", "persistence.enabled=false"];
+    for (settings, words) in [
+        (&in_memory[..], &["SHUTDOWN"][..]),
+        (&in_memory, &["SHUTDOWN", "NOSAVE", "NOW", "FORCE"]),
+        (&in_memory, &["SHUTDOWN", "SAVE", "FORCE"]),
+        (&[], &["SHUTDOWN", "SAVE"]),
     ] {
-        let process = Process::start(Process::command(&[]));
+        let process = Process::start(Process::command(settings));
         let mut connection = Connection::open(process.address, 2);
-        assert_eq!(
-            connection.call(&["SHUTDOWN", "SAVE"]),
-            b"-ERR Errors trying to SHUTDOWN. Check logs.\r\n",
-            "nothing can be saved"
-        );
+        if !settings.is_empty() {
+            assert_eq!(
+                connection.call(&["SHUTDOWN", "SAVE"]),
+                b"-ERR Errors trying to SHUTDOWN. Check logs.\r\n",
+                "nothing can be saved"
+            );
+        }
         assert_eq!(connection.call(&["SET", "k", "v"]), b"+OK\r\n");
         // What came before it is answered, and it has no answer itself.
         send_all(&mut connection, &[&["GET", "k"], words]);

@@ -9,7 +9,7 @@ use henge_wire::resp::request::integer;
 
 use super::aside::aside;
 use crate::admin::{Admin, AlterError};
-use crate::config::{Config, Literal, SETTINGS, Setting};
+use crate::config::{Config, Literal, SETTINGS, Setting, SyncPolicy};
 use crate::resp::call::{Call, ErrorReply, Flow, check_pattern};
 use crate::resp::connection::KEEPALIVE;
 use crate::resp::pipeline::shown;
@@ -119,6 +119,10 @@ enum Form {
     Words(&'static [(&'static str, &'static str)]),
 }
 
+fn yes_or_no(is: bool) -> String {
+    if is { "yes" } else { "no" }.to_owned()
+}
+
 const POLICIES: &[(&str, &str)] = &[
     ("volatile-ttl", "ttl"),
     ("allkeys-lru", "lru"),
@@ -137,8 +141,20 @@ const LOG_LEVELS: &[(&str, &str)] = &[
 
 const PARAMETERS: &[Parameter] = &[
     Parameter {
+        name: "appendfsync",
+        read: |config, _| {
+            let word = match config.persistence.sync {
+                SyncPolicy::Always => "always",
+                SyncPolicy::Interval => "everysec",
+                SyncPolicy::Never => "no",
+            };
+            word.to_owned()
+        },
+        write: Write::Never,
+    },
+    Parameter {
         name: "appendonly",
-        read: no,
+        read: |config, _| yes_or_no(config.persistence.enabled),
         write: Write::Never,
     },
     Parameter {
@@ -246,7 +262,13 @@ const PARAMETERS: &[Parameter] = &[
     },
     Parameter {
         name: "save",
-        read: nothing,
+        // As often whether much or little was written: the log tells of that.
+        read: |config, _| match config.persistence.snapshot_interval {
+            Some(interval) if config.persistence.enabled => {
+                format!("{} 1", interval.as_duration().as_secs())
+            }
+            _ => String::new(),
+        },
         write: Write::Never,
     },
     Parameter {

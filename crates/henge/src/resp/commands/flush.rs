@@ -1,6 +1,7 @@
 //! Commands that forget everything. There is one database, so `FLUSHDB` and `FLUSHALL` are the same; and freeing what was
 //! there never delays another client, so `SYNC` and `ASYNC` are the same too: the reply comes when all of it is gone.
 
+use crate::disk::gate::note_unkept;
 use crate::resp::call::{Call, ErrorReply, Flow};
 use crate::resp::table::{Group, Keys, Permission, Run, Spec, flag};
 
@@ -42,9 +43,14 @@ fn flush(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     let cache = call.local.shared.cache.clone();
     call.eventually(async move |out| {
         // Giving back gigabytes takes its time. A client that goes away does not stop it.
-        tokio::task::spawn_blocking(move || cache.flush())
+        let flushed = tokio::task::spawn_blocking(move || cache.flush())
             .await
             .map_err(|_| ErrorReply::fixed("ERR the flush was cut off"))?;
+        if !flushed {
+            return Err(ErrorReply::LOG_FAILED);
+        }
+        // It was done on another thread.
+        note_unkept();
         out.ok();
         Ok(())
     })

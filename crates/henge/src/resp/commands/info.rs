@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::fmt::{Display, Write as _};
 use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock};
 
 use super::aside::aside;
@@ -12,6 +13,8 @@ use super::memory::{percentage, ratio};
 use crate::admin::Admin;
 use crate::cache::CacheStats;
 use crate::config::Config;
+use crate::disk::log::Condition;
+use crate::disk::snapshots;
 use crate::memory::ProcessFigures;
 use crate::resp::call::{Call, ErrorReply, Flow};
 use crate::resp::pause::Paused;
@@ -310,28 +313,46 @@ fn memory_used(page: &mut Page, snapshot: &Snapshot) {
     page.line("lazyfreed_objects", 0);
 }
 
-/// Nothing is kept on disk, and what is not kept is up to date.
-fn persistence(page: &mut Page, _: &Snapshot) {
-    for (name, value) in [
-        ("loading", "0"),
-        ("async_loading", "0"),
-        ("rdb_changes_since_last_save", "0"),
-        ("rdb_bgsave_in_progress", "0"),
-        ("rdb_last_save_time", "0"),
-        ("rdb_last_bgsave_status", "ok"),
-        ("rdb_last_bgsave_time_sec", "-1"),
-        ("rdb_current_bgsave_time_sec", "-1"),
-        ("rdb_last_cow_size", "0"),
-        ("aof_enabled", "0"),
-        ("aof_rewrite_in_progress", "0"),
-        ("aof_rewrite_scheduled", "0"),
-        ("aof_last_rewrite_time_sec", "-1"),
-        ("aof_current_rewrite_time_sec", "-1"),
-        ("aof_last_bgrewrite_status", "ok"),
-        ("aof_last_write_status", "ok"),
-        ("aof_last_cow_size", "0"),
-    ] {
-        page.line(name, value);
+/// The log is what Redis calls the append-only file, and a snapshot what it calls the RDB file.
+fn persistence(page: &mut Page, snapshot: &Snapshot) {
+    let persistence = &snapshot.admin.shared().persistence;
+    page.line("loading", u8::from(persistence.is_loading()));
+    page.line("async_loading", 0);
+    let snapshots = persistence.snapshots.as_ref().map(|made| &made.figures);
+    let figure = |figure: fn(&snapshots::Figures) -> u64| snapshots.map_or(0, figure);
+    let ok = |is_ok: bool| if is_ok { "ok" } else { "err" };
+    let log = persistence.log.as_ref();
+    let records = log.map_or(0, |log| log.figures.all_records());
+    let saved = figure(|figures| figures.log_records.load(Ordering::Relaxed));
+    page.line("rdb_changes_since_last_save", records.saturating_sub(saved));
+    let is_running = snapshots.is_some_and(|figures| figures.is_running.load(Ordering::Relaxed));
+    page.line("rdb_bgsave_in_progress", u8::from(is_running));
+    let made_at_ms = figure(|figures| figures.made_at_ms.load(Ordering::Relaxed));
+    page.line("rdb_last_save_time", made_at_ms / 1000);
+    let failed = snapshots.is_some_and(|figures| figures.has_failed.load(Ordering::Relaxed));
+    page.line("rdb_last_bgsave_status", ok(!failed));
+    match figure(|figures| figures.took_us.load(Ordering::Relaxed)) {
+        0 => page.line("rdb_last_bgsave_time_sec", -1),
+        took_us => page.line("rdb_last_bgsave_time_sec", took_us / 1_000_000),
+    }
+    page.line(
+        "rdb_current_bgsave_time_sec",
+        if is_running { 0 } else { -1 },
+    );
+    // Nothing is copied on a write, as nothing forks.
+    page.line("rdb_last_cow_size", 0);
+    page.line("aof_enabled", u8::from(log.is_some()));
+    page.line("aof_rewrite_in_progress", 0);
+    page.line("aof_rewrite_scheduled", 0);
+    page.line("aof_last_rewrite_time_sec", -1);
+    page.line("aof_current_rewrite_time_sec", -1);
+    page.line("aof_last_bgrewrite_status", "ok");
+    let is_open = log.is_none_or(|log| log.condition() == Condition::Open);
+    page.line("aof_last_write_status", ok(is_open));
+    page.line("aof_last_cow_size", 0);
+    if let Some(log) = log {
+        let bytes = log.figures.log_bytes.load(Ordering::Relaxed);
+        page.line("aof_current_size", bytes);
     }
 }
 

@@ -203,7 +203,7 @@ fn random_key(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
 }
 
 fn dbsize(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
-    let items = call.cache().items();
+    let items = call.cache().size();
     call.out.integer(i64::try_from(items).unwrap_or(i64::MAX));
     Ok(Flow::Done)
 }

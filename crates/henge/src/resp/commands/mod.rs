@@ -26,6 +26,7 @@ mod memory;
 mod object;
 mod ranges;
 mod rename;
+mod save;
 mod scan;
 mod server;
 mod set_options;
@@ -51,6 +52,7 @@ pub(super) const ALL: &[&[Spec]] = &[
     slowlog::COMMANDS,
     latency::COMMANDS,
     server::COMMANDS,
+    save::COMMANDS,
     henge::COMMANDS,
     keys::COMMANDS,
     expiry::COMMANDS,

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::client::deadline;
+use crate::disk::log::Condition;
 use crate::resp::call::{Call, ErrorReply, Flow};
 use crate::resp::table::{Group, Keys, Permission, Run, Spec, flag};
 
@@ -109,8 +110,9 @@ fn wait(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     })
 }
 
-/// The client sees the connection end, and no reply. `NOW` waits for no replicas, of which there are none, and nothing is ever
-/// saved, so `SAVE` fails unless it is told to go on with `FORCE`.
+/// The client sees the connection end, and no reply. `NOW` waits for no replicas, of which there are none. All that was written
+/// is in the log, which is synced at the end: that is what `SAVE` asks for. Where there is no log, or it has failed, `SAVE`
+/// fails unless it is told to go on with `FORCE`.
 fn shutdown(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     let (mut saves, mut forgoes, mut forces, mut aborts) = (false, false, false, false);
     let words = call.words.len();
@@ -132,7 +134,11 @@ fn shutdown(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
         // What has begun is not to be stopped: connections close at once.
         return Err(ErrorReply::fixed("ERR No shutdown in progress."));
     }
-    if saves && !forces {
+    let log = &call.local.shared.persistence.log;
+    let is_kept = log
+        .as_ref()
+        .is_some_and(|log| log.condition() == Condition::Open);
+    if saves && !forces && !is_kept {
         return Err(ErrorReply::fixed(
             "ERR Errors trying to SHUTDOWN. Check logs.",
         ));

@@ -207,7 +207,11 @@ def server(protocol):
     assert r.info("memory")["used_memory"] > 0
     assert r.info("commandstats")["cmdstat_get"]["calls"] > 0
     assert "maxmemory" in r.config_get("maxmemory*")
-    assert r.config_get("save", "appendonly") == {"save": "", "appendonly": "no"}
+    assert r.config_get("save", "appendonly") == {"save": "3600 1", "appendonly": "yes"}
+    assert r.config_get("appendfsync") == {"appendfsync": "everysec"}
+    saved = r.lastsave()
+    assert r.save() is True and r.lastsave() >= saved
+    assert r.bgsave()
     assert r.config_set("slowlog-log-slower-than", 0) is True
     assert r.slowlog_reset() is True
     r.get("slow")

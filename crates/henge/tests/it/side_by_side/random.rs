@@ -3,9 +3,8 @@
 //!
 //! What depends on when a command is run is left out: lifetimes are given as points in time, long past or far ahead.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use super::{PROTOCOLS, Pair, VALUE_BYTES, Valkey, shown};
+use crate::random::Random;
 
 /// Commands in each protocol.
 const COMMANDS: usize = 4_000;
@@ -18,14 +17,7 @@ const KEYS: [&str; 6] = ["{t}a", "{t}b", "{t}c", "{t}d", "{t}e", "{t}f"];
 
 #[test]
 fn random_commands_are_answered_alike() {
-    let seed = match std::env::var("HENGE_SEED") {
-        Ok(seed) => seed.parse().expect("HENGE_SEED is a number"),
-        Err(_) => SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .expect("it is after 1970")
-            .as_nanos() as u64,
-    };
-    eprintln!("HENGE_SEED={seed}");
+    let (_, seed) = Random::seeded("random commands");
     let valkey = Valkey::start();
     for &protocol in PROTOCOLS {
         run(seed, Pair::over(valkey.as_ref(), protocol));
@@ -33,7 +25,7 @@ fn random_commands_are_answered_alike() {
 }
 
 fn run(seed: u64, mut pair: Pair) {
-    let mut random = Random(seed);
+    let mut random = Commands(Random::new(seed));
     let mut history: Vec<String> = Vec::new();
     for number in 1..=COMMANDS {
         let words = random.command();
@@ -78,34 +70,14 @@ fn line(words: &[Vec<u8>]) -> String {
     words.join(" ")
 }
 
-/// `SplitMix64`.
-struct Random(u64);
+/// What a random command is made from.
+struct Commands(Random);
 
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
-
-    fn one_in(&mut self, times: usize) -> bool {
-        self.below(times) == 0
-    }
-
-    fn of<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[self.below(choices.len())]
-    }
-
+impl Commands {
     fn command(&mut self) -> Vec<Vec<u8>> {
         let mut words: Vec<Vec<u8>> = Vec::new();
         // Each letter is a kind of argument; `*` and what follows may come several times, or not at all.
-        let (name, form) = self.of(&[
+        let (name, form) = self.0.of(&[
             ("GET", "k"),
             ("SET", "kvo"),
             ("SET", "kvo"),
@@ -146,15 +118,15 @@ impl Random {
         let (once, again) = form.split_once('*').unwrap_or((form, ""));
         self.arguments(once, &mut words);
         if !again.is_empty() {
-            for _ in 0..self.below(4) {
+            for _ in 0..self.0.below(4) {
                 self.arguments(again, &mut words);
             }
         }
         // Sometimes a word too many, or too few. What stands where a key does is one: of the same slot, and not too long.
-        if self.one_in(100) {
+        if self.0.one_in(100) {
             let is_key = form.contains('*') || form.ends_with('k');
             self.arguments(if is_key { "k" } else { "v" }, &mut words);
-        } else if self.one_in(100) && words.len() > 1 {
+        } else if self.0.one_in(100) && words.len() > 1 {
             words.pop();
         }
         words
@@ -163,25 +135,26 @@ impl Random {
     fn arguments(&mut self, form: &str, words: &mut Vec<Vec<u8>>) {
         for kind in form.chars() {
             let word = match kind {
-                'k' => self.of(&KEYS).into(),
+                'k' => self.0.of(&KEYS).into(),
                 'v' => self.value(),
                 'i' => self.integer(),
                 'f' => self.float(),
                 'p' => self.position(),
-                'b' => self.of(&["0", "1", "1", "0", "0", "1", "2", "a"]).into(),
-                'c' => self.of(&["AND", "OR", "XOR", "NOT", "and", "foo"]).into(),
+                'b' => self.0.of(&["0", "1", "1", "0", "0", "1", "2", "a"]).into(),
+                'c' => self.0.of(&["AND", "OR", "XOR", "NOT", "and", "foo"]).into(),
                 'z' => self
+                    .0
                     .of(&["0", "-1", "a", "9223372036854775807", "", "1.5"])
                     .into(),
                 'o' => {
-                    for _ in 0..self.below(5) {
+                    for _ in 0..self.0.below(5) {
                         self.set_option(words);
                     }
                     continue;
                 }
                 'g' => {
-                    for _ in 0..self.below(3) {
-                        match self.below(4) {
+                    for _ in 0..self.0.below(3) {
+                        match self.0.below(4) {
                             0 => words.push(b"PERSIST".to_vec()),
                             1 => self.set_option(words),
                             _ => self.time(words),
@@ -190,12 +163,12 @@ impl Random {
                     continue;
                 }
                 'r' => {
-                    for _ in 0..=self.below(2) {
+                    for _ in 0..=self.0.below(2) {
                         let word = self.integer();
                         words.push(word);
                     }
-                    if self.one_in(2) {
-                        words.push(self.of(&["BIT", "BYTE", "bit", "bits"]).into());
+                    if self.0.one_in(2) {
+                        words.push(self.0.of(&["BIT", "BYTE", "bit", "bits"]).into());
                     }
                     continue;
                 }
@@ -206,7 +179,7 @@ impl Random {
     }
 
     fn set_option(&mut self, words: &mut Vec<Vec<u8>>) {
-        match self.below(8) {
+        match self.0.below(8) {
             0 => words.push(b"NX".to_vec()),
             1 => words.push(b"xx".to_vec()),
             2 | 3 => words.push(b"GET".to_vec()),
@@ -221,7 +194,7 @@ impl Random {
     }
 
     fn time(&mut self, words: &mut Vec<Vec<u8>>) {
-        let (unit, time) = self.of(&[
+        let (unit, time) = self.0.of(&[
             ("EXAT", "4102444800"),
             ("PXAT", "4102444800123"),
             ("PXAT", "9223372036854775807"),
@@ -240,8 +213,9 @@ impl Random {
     }
 
     fn integer(&mut self) -> Vec<u8> {
-        match self.below(10) {
+        match self.0.below(10) {
             0 => self
+                .0
                 .of(&[
                     "9223372036854775807",
                     "-9223372036854775808",
@@ -261,39 +235,40 @@ impl Random {
 
     /// `-0`, which is no integer, included.
     fn signed(&mut self, bound: usize) -> Vec<u8> {
-        let sign = self.of(&["", "-"]);
-        format!("{sign}{}", self.below(bound)).into()
+        let sign = self.0.of(&["", "-"]);
+        format!("{sign}{}", self.0.below(bound)).into()
     }
 
     fn position(&mut self) -> Vec<u8> {
-        match self.below(12) {
+        match self.0.below(12) {
             0 => self.integer(),
-            1 => (VALUE_BYTES * 8 - 2 + self.below(4)).to_string().into(),
-            2 => (VALUE_BYTES - 2 + self.below(4)).to_string().into(),
-            3 => self.below(50_000).to_string().into(),
-            _ => self.below(100).to_string().into(),
+            1 => (VALUE_BYTES * 8 - 2 + self.0.below(4)).to_string().into(),
+            2 => (VALUE_BYTES - 2 + self.0.below(4)).to_string().into(),
+            3 => self.0.below(50_000).to_string().into(),
+            _ => self.0.below(100).to_string().into(),
         }
     }
 
     fn float(&mut self) -> Vec<u8> {
-        match self.below(8) {
+        match self.0.below(8) {
             0 => self
+                .0
                 .of(&[
                     "inf", "-inf", "nan", "1e4931", "-1e4932", "1e-4940", "0x1p-3", "", " 1", "1e",
                     ".", "-.5", "5.", "1e400", "0",
                 ])
                 .into(),
             1 => self.integer(),
-            2 => format!("{:e}", f64::from_bits(self.next())).into(),
+            2 => format!("{:e}", f64::from_bits(self.0.next())).into(),
             3 => format!(
                 "{}.{:017}",
-                self.below(1_000_000),
-                self.next() % 100_000_000_000_000_000
+                self.0.below(1_000_000),
+                self.0.next() % 100_000_000_000_000_000
             )
             .into(),
             _ => {
-                let scale = self.of(&[1.0, 10.0, 100.0, 1e6, 1e9]);
-                ((self.below(2_000_000) as f64 - 1e6) / scale)
+                let scale = self.0.of(&[1.0, 10.0, 100.0, 1e6, 1e9]);
+                ((self.0.below(2_000_000) as f64 - 1e6) / scale)
                     .to_string()
                     .into()
             }
@@ -301,25 +276,25 @@ impl Random {
     }
 
     fn value(&mut self) -> Vec<u8> {
-        match self.below(16) {
+        match self.0.below(16) {
             0 => Vec::new(),
             1..=4 => self.integer(),
             5..=6 => self.float(),
             7 => {
                 // Long enough to be compressed.
-                let byte = self.of(&[0, 0xff, b'x', 0x0f]);
-                vec![byte; 1_000 + self.below(3_000)]
+                let byte = self.0.of(&[0, 0xff, b'x', 0x0f]);
+                vec![byte; 1_000 + self.0.below(3_000)]
             }
-            8 if self.one_in(4) => {
+            8 if self.0.one_in(4) => {
                 // Long enough to be kept by reference, and nothing that shrinks.
-                let len = 30_000 + self.below(10_000);
-                (0..len).map(|_| self.next() as u8).collect()
+                let len = 30_000 + self.0.below(10_000);
+                (0..len).map(|_| self.0.next() as u8).collect()
             }
-            9 if self.one_in(8) => vec![b'y'; VALUE_BYTES - self.below(3)],
-            10 => vec![self.of(&[0, 0xff]); self.below(200)],
+            9 if self.0.one_in(8) => vec![b'y'; VALUE_BYTES - self.0.below(3)],
+            10 => vec![self.0.of(&[0, 0xff]); self.0.below(200)],
             _ => {
-                let len = self.below(30);
-                (0..len).map(|_| self.next() as u8).collect()
+                let len = self.0.below(30);
+                (0..len).map(|_| self.0.next() as u8).collect()
             }
         }
     }

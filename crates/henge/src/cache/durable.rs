@@ -1,0 +1,175 @@
+//! The cache and the log: journals are taken from all shards, records of snapshots are shown and restored, and those of the
+//! log are replayed.
+
+use super::{Cache, LENDING_ROUNDS};
+use henge_engine::persistence::journal::Journal;
+use henge_engine::persistence::wal::Record;
+use henge_engine::{Progress, RecordView, ReplayError, Replayed, Room, Short, Turn};
+use henge_wire::{PARTITIONS, Partition, Version};
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+
+/// Places of a scan of whole records under one hold of a lock: some 20 records, whose values are copied.
+const RECORD_PLACES: usize = 2;
+
+impl Cache {
+    /// From now on all shards write what they apply to their journals.
+    pub(crate) fn start_journals(&self) {
+        for slot in &self.shards {
+            slot.shard.lock().start_journal();
+        }
+    }
+
+    /// Takes what is in the journals, for the round of this number; all rounds before are kept.
+    pub(crate) fn take_journals(
+        &self,
+        round: u64,
+        batch: &mut Vec<Journal>,
+        spare: &mut Vec<Journal>,
+    ) {
+        for slot in &self.shards {
+            if slot.is_journalled.swap(false, SeqCst) {
+                let empty = spare.pop().unwrap_or_default();
+                let journal = slot.shard.lock().take_journal(round, empty);
+                batch.push(journal);
+            }
+        }
+    }
+
+    /// All rounds up to this one are in the log.
+    pub(crate) fn note_kept(&self, round: u64) {
+        self.log.kept.store(round, Relaxed);
+    }
+
+    /// Writes are refused, or taken again.
+    pub(crate) fn refuse_writes(&self, refuses: bool) {
+        self.log.refuses.store(refuses, Relaxed);
+    }
+
+    /// How far a partition has come.
+    pub(crate) fn progress(&self, partition: Partition) -> Progress {
+        self.slot(partition).shard.lock().progress(partition)
+    }
+
+    /// Shows all records of a partition from a place of its scan on, a few under one hold of the lock, and gives the next
+    /// place; 0 begins and ends.
+    pub(crate) fn scan_records(
+        &self,
+        partition: Partition,
+        mut place: u32,
+        mut each: impl FnMut(RecordView<'_>),
+    ) -> u32 {
+        let shard = self.slot(partition).shard.lock();
+        for _ in 0..RECORD_PLACES {
+            place = shard.scan_records(partition, 0, place, &mut each);
+            if place == 0 {
+                break;
+            }
+        }
+        place
+    }
+
+    /// The same at one place only, for who counts what it was shown before it goes on.
+    pub(crate) fn scan_records_at(
+        &self,
+        partition: Partition,
+        place: u32,
+        each: impl FnMut(RecordView<'_>),
+    ) -> u32 {
+        let shard = self.slot(partition).shard.lock();
+        shard.scan_records(partition, 0, place, each)
+    }
+
+    /// Puts a record of a snapshot.
+    pub(crate) fn restore(
+        &self,
+        partition: Partition,
+        record: &RecordView<'_>,
+        now_ms: u64,
+    ) -> Replayed {
+        self.with_help(partition, now_ms, |shard, turn| {
+            shard.restore(turn, partition, record)
+        })
+    }
+
+    /// A partition goes on from here.
+    pub(crate) fn resume(&self, partition: Partition, progress: Progress) {
+        let mut shard = self.slot(partition).shard.lock();
+        shard.resume(partition, progress);
+    }
+
+    /// Applies a record of the log to a partition again.
+    pub(crate) fn replay(
+        &self,
+        partition: Partition,
+        record: &Record<'_>,
+        now_ms: u64,
+    ) -> Result<Replayed, ReplayError> {
+        let mut refused = None;
+        let replayed = self.with_help(partition, now_ms, |shard, turn| {
+            match shard.replay(turn, record) {
+                Ok(replayed) => replayed,
+                Err(error) => {
+                    refused = Some(error);
+                    Ok(Replayed::Covered)
+                }
+            }
+        });
+        refused.map_or(Ok(replayed), Err)
+    }
+
+    /// Applies a record of the log that is of all partitions to those of a shard.
+    pub(crate) fn replay_for_all(&self, shard: usize, record: &Record<'_>, now_ms: u64) {
+        let turn = self.turn(now_ms);
+        let outcome = self.shards[shard].shard.lock().replay(&turn, record);
+        debug_assert!(matches!(outcome, Ok(Ok(Replayed::Applied))));
+    }
+
+    /// The shard that has a partition.
+    pub(crate) fn shard_of(&self, partition: Partition) -> usize {
+        usize::from(partition.number()) & (self.shards.len() - 1)
+    }
+
+    /// All was replayed; partitions go on from this version if they have not come as far. Says how many were forgotten, as a
+    /// part of the log is missing.
+    pub(crate) fn finish_recovery(&self, first: Version) -> usize {
+        let mut forgotten = 0;
+        for slot in &self.shards {
+            let mut shard = slot.shard.lock();
+            forgotten += shard.finish_recovery();
+            shard.go_on_from(first);
+        }
+        forgotten
+    }
+
+    /// Forgets what a recovery has restored that is begun anew.
+    pub(crate) fn wipe(&self) {
+        for number in 0..PARTITIONS {
+            let partition = Partition::new(number).expect("it is one of them");
+            self.slot(partition).shard.lock().wipe(partition);
+        }
+    }
+
+    /// Calls a shard, and again with room that others lent to it.
+    fn with_help(
+        &self,
+        partition: Partition,
+        now_ms: u64,
+        mut call: impl FnMut(&mut henge_engine::Shard, &Turn<'_>) -> Result<Replayed, Short>,
+    ) -> Replayed {
+        let index = self.shard_of(partition);
+        let mut turn = self.turn(now_ms);
+        for round in 0..=LENDING_ROUNDS + 1 {
+            let outcome = call(&mut self.shards[index].shard.lock(), &turn);
+            match outcome {
+                Ok(replayed) => return replayed,
+                Err(Short(wanted)) => {
+                    if !self.lend_to(index, wanted) || round == LENDING_ROUNDS {
+                        turn.fair = Room::default();
+                    }
+                }
+            }
+        }
+        // Without a fair share a shard does not say that it is short.
+        Replayed::Forgotten
+    }
+}

@@ -1,0 +1,424 @@
+//! `henge inspect`, `repair`, `restore` and `backup`: what is done with the files of a node beside running one. Here are the
+//! grammar, the exit codes and what all of them print by; each has its file.
+
+mod backup;
+mod inspect;
+mod repair;
+mod restore;
+
+use std::fmt;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::builder::ValueParser;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use henge_client::{Scheme, Target};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::client;
+use crate::disk::repair::Choice;
+
+/// The exit code where a file or a directory was found damaged.
+const EXIT_DAMAGED: u8 = 1;
+/// The exit code where nothing could be found out, or done. 2 is that of a wrong command line.
+const EXIT_FAILED: u8 = 3;
+
+/// What is to be done, as the command line has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Errand(Tool);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Tool {
+    Inspect {
+        file: PathBuf,
+        json: bool,
+        records: bool,
+    },
+    Repair {
+        directory: PathBuf,
+        choice: Option<Choice>,
+        dry_run: bool,
+    },
+    Restore {
+        file: PathBuf,
+        directory: PathBuf,
+    },
+    Backup {
+        target: Target,
+        timeout: Duration,
+        to: PathBuf,
+        force: bool,
+    },
+}
+
+const INSPECT_HELP: &str = "\
+A segment of the log shows what it holds by kind, a snapshot or a backup what it restores. Values are not shown. Nothing
+is changed, and no lock is taken: of a file that a node is writing the end may look torn.
+
+With --records each record is a line, its fields apart by tabs: the byte where it begins, partition, version, operation, key,
+length of the value, and when it expires, in milliseconds since 1970. A dash is none. With --json each is an object.
+
+Exit codes:
+  0  the file is whole
+  1  it is damaged or torn, or none of ours; what is wrong, and at which byte, is on standard error
+  2  the command line cannot be understood
+  3  it cannot be read";
+
+const REPAIR_HELP: &str = "\
+The directory is that of one node, such as data/node1, and the node must not run. Without --cut or --skip nothing is
+changed: it says whether a node would start, what keeps it from that, and what each way out would lose.
+
+  --cut   Drops all of the log from the damage on. Keys have the values again that they had then: older ones than were
+          acknowledged later. Of a damaged snapshot it drops all, and the log with it: the node starts empty.
+  --skip  Leaves out what cannot be read and goes on at the next whole record. What may have been changed there is forgotten,
+          so that no value comes back that was replaced later. Of a damaged snapshot it keeps what can be read.
+
+What is replaced or dropped stays beside, as NAME.before-repair. The next start says that writes may be missing.
+
+Exit codes:
+  0  a node would start, or does after the repair
+  1  it would not, and nothing was changed
+  2  the command line cannot be understood
+  3  it failed: the directory is in use or cannot be read, or no repair helps";
+
+const RESTORE_HELP: &str = "\
+FILE is a backup, or a snapshot of a node. It is read to its end, and only if it is whole DIR holds what a node starts from.
+DIR is the directory of that node, persistence.dir with the node's name behind it, such as data/node1; it is made
+if it is not there, and must not hold the files of a node. Lifetimes go on from when they were given: what has expired
+since is not restored.
+
+Exit codes:
+  0  restored
+  1  FILE is damaged, and nothing was restored
+  2  the command line cannot be understood
+  3  it failed, and nothing was restored";
+
+const BACKUP_HELP: &str = "\
+The node may have persistence or none, and goes on meanwhile. Each key is in the backup as it was at some moment while it was
+made; what was written or removed meanwhile may be in it or not. FILE comes to be once all of it is there and on the disk.
+henge restore makes a data directory of it, henge inspect shows what is in it.
+
+A node whose log has failed can be backed up too. What it could not log, and so did not acknowledge, may be in the backup.
+
+Exit codes:
+  0  FILE is whole
+  2  the command line cannot be understood
+  3  it failed, and there is no new FILE";
+
+/// The grammar of the commands.
+pub(super) fn commands() -> Vec<Command> {
+    let path = |name: &'static str, value: &'static str| {
+        Arg::new(name)
+            .value_name(value)
+            .required(true)
+            .value_parser(ValueParser::path_buf())
+    };
+    let flag = |name: &'static str, help: &'static str| {
+        Arg::new(name)
+            .long(name)
+            .action(ArgAction::SetTrue)
+            .help(help)
+    };
+    let directory = || path("data-dir", "DIR").long("data-dir");
+    vec![
+        Command::new("inspect")
+            .about("Show what a segment of the log or a snapshot holds, and whether it is whole")
+            .args([
+                path("file", "FILE")
+                    .help("A segment, log-*.wal; a snapshot, snapshot-*.snap; or a backup"),
+                flag("json", "As JSON, for programs"),
+                flag("records", "Each record, a line for each"),
+            ])
+            .after_help(INSPECT_HELP),
+        Command::new("repair")
+            .about("Say what keeps a node from starting on its files, and mend them")
+            .args([
+                directory().help("The directory of the node, such as data/node1"),
+                flag("cut", "Drop all from the damage on").conflicts_with("skip"),
+                flag(
+                    "skip",
+                    "Leave out what is damaged, and forget what may have been changed there",
+                ),
+                flag("dry-run", "Only say what would be done"),
+            ])
+            .after_help(REPAIR_HELP),
+        Command::new("restore")
+            .about("Make the files of a node from a backup or a snapshot")
+            .args([
+                path("file", "FILE").help("The backup or the snapshot"),
+                directory().help("The directory of the node, which must be empty"),
+            ])
+            .after_help(RESTORE_HELP),
+        Command::new("backup")
+            .about("Copy all that a running node holds into a file")
+            .args([
+                client::url(),
+                client::timeout(),
+                path("to", "FILE").long("to").help("The file to make"),
+                flag("force", "Replace FILE if it is there"),
+            ])
+            .after_help(BACKUP_HELP),
+    ]
+}
+
+/// What a command of this module asks for; none if the word is no such command. The error is about its options.
+pub(super) fn understood(word: &str, matches: &ArgMatches) -> Option<Result<Errand, String>> {
+    let path = |name: &str| {
+        matches
+            .get_one::<PathBuf>(name)
+            .cloned()
+            .unwrap_or_default()
+    };
+    let tool = match word {
+        "inspect" => Tool::Inspect {
+            file: path("file"),
+            json: matches.get_flag("json"),
+            records: matches.get_flag("records"),
+        },
+        "repair" => Tool::Repair {
+            directory: path("data-dir"),
+            choice: match (matches.get_flag("cut"), matches.get_flag("skip")) {
+                (true, _) => Some(Choice::Cut),
+                (_, true) => Some(Choice::Skip),
+                _ => None,
+            },
+            dry_run: matches.get_flag("dry-run"),
+        },
+        "restore" => Tool::Restore {
+            file: path("file"),
+            directory: path("data-dir"),
+        },
+        "backup" => {
+            let target: &Target = matches.get_one("url")?;
+            if target.scheme != Scheme::Http {
+                let wrong = format!("flag --url: found {target}, expected http://host:port");
+                return Some(Err(wrong));
+            }
+            Tool::Backup {
+                target: target.clone(),
+                timeout: *matches.get_one("timeout")?,
+                to: path("to"),
+                force: matches.get_flag("force"),
+            }
+        }
+        _ => return None,
+    };
+    Some(Ok(Errand(tool)))
+}
+
+/// Why an errand was not done, or what is wrong with what it found.
+#[derive(Debug)]
+struct Failure {
+    line: String,
+    exit_code: u8,
+}
+
+impl Failure {
+    /// Something is damaged.
+    fn damaged(line: impl fmt::Display) -> Self {
+        Self {
+            line: line.to_string(),
+            exit_code: EXIT_DAMAGED,
+        }
+    }
+
+    /// It could not be done.
+    fn failed(line: impl fmt::Display) -> Self {
+        Self {
+            line: line.to_string(),
+            exit_code: EXIT_FAILED,
+        }
+    }
+}
+
+/// Does an errand.
+pub(super) fn run(errand: &Errand) -> ExitCode {
+    let mut out = Output::new();
+    let done = match &errand.0 {
+        Tool::Inspect {
+            file,
+            json,
+            records,
+        } => inspect::run(file, *json, *records, &mut out),
+        Tool::Repair {
+            directory,
+            choice,
+            dry_run,
+        } => repair::run(directory, *choice, *dry_run, &mut out),
+        Tool::Restore { file, directory } => restore::run(file, directory, &mut out),
+        Tool::Backup {
+            target,
+            timeout,
+            to,
+            force,
+        } => backup::run(target, *timeout, to, *force, &mut out),
+    };
+    let shown = out.finish();
+    let failure = match (done, shown) {
+        (Ok(()), Ok(())) => return ExitCode::SUCCESS,
+        (Err(failure), _) => failure,
+        (Ok(()), Err(error)) => {
+            Failure::failed(format!("standard output cannot be written: {error}"))
+        }
+    };
+    // With standard error closed there is nobody to tell, and the exit code still tells.
+    let _ = writeln!(io::stderr(), "henge: {}", failure.line);
+    ExitCode::from(failure.exit_code)
+}
+
+/// Standard output: what fails there is told once, at the end, and a reader that leaves early is no failure.
+struct Output {
+    out: io::BufWriter<io::StdoutLock<'static>>,
+    failure: Option<io::Error>,
+}
+
+impl Output {
+    fn new() -> Self {
+        Self {
+            out: io::BufWriter::new(io::stdout().lock()),
+            failure: None,
+        }
+    }
+
+    fn line(&mut self, line: impl fmt::Display) {
+        if self.failure.is_none()
+            && let Err(error) = writeln!(self.out, "{line}")
+        {
+            self.failure = Some(error);
+        }
+    }
+
+    /// Nobody reads any more.
+    fn is_closed(&self) -> bool {
+        self.failure.is_some()
+    }
+
+    fn finish(mut self) -> io::Result<()> {
+        let flushed = self.out.flush();
+        match self.failure.map_or(flushed, Err) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            shown => shown,
+        }
+    }
+}
+
+/// A bar on standard error, hidden where that is no terminal.
+fn bar(template: &str, len: u64) -> ProgressBar {
+    let bar = ProgressBar::new(len);
+    match ProgressStyle::with_template(template) {
+        Ok(style) => bar.with_style(style.progress_chars("=> ")),
+        Err(_) => bar,
+    }
+}
+
+/// A time in milliseconds since 1970, for people.
+fn moment(at_ms: u64) -> String {
+    const DAY: u64 = 86_400;
+    let seconds = at_ms / 1000;
+    let (days, second) = (seconds / DAY, seconds % DAY);
+    // Years begin in March, so that a leap day is the last; 400 of them are an era. Days are counted from March of the year 0.
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let date = day - (153 * month + 2) / 5 + 1;
+    let (month, later) = if month < 10 {
+        (month + 3, 0)
+    } else {
+        (month - 9, 1)
+    };
+    let year = era * 400 + year + later;
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{date:02} {hour:02}:{minute:02}:{second:02} UTC")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn errand(line: &str) -> Result<Tool, String> {
+        let (word, _) = line.split_once(' ').unwrap_or((line, ""));
+        let command = commands()
+            .into_iter()
+            .find(|command| command.get_name() == word);
+        let command = command.expect("a command");
+        let matches = command.try_get_matches_from(line.split(' '));
+        let matches = matches.map_err(|error| error.kind().to_string())?;
+        Ok(understood(word, &matches).expect("an errand")?.0)
+    }
+
+    #[test]
+    fn errands() {
+        let repair = |choice, dry_run| Tool::Repair {
+            directory: "d".into(),
+            choice,
+            dry_run,
+        };
+        let table = [
+            (
+                "inspect f --json",
+                Tool::Inspect {
+                    file: "f".into(),
+                    json: true,
+                    records: false,
+                },
+            ),
+            ("repair --data-dir d", repair(None, false)),
+            (
+                "repair --data-dir d --cut",
+                repair(Some(Choice::Cut), false),
+            ),
+            (
+                "repair --skip --dry-run --data-dir d",
+                repair(Some(Choice::Skip), true),
+            ),
+            (
+                "restore f --data-dir d",
+                Tool::Restore {
+                    file: "f".into(),
+                    directory: "d".into(),
+                },
+            ),
+            (
+                "backup --to f --url http://h:1 --timeout 2s",
+                Tool::Backup {
+                    target: "http://h:1".parse().expect("a URL"),
+                    timeout: Duration::from_secs(2),
+                    to: "f".into(),
+                    force: false,
+                },
+            ),
+        ];
+        for (line, expected) in table {
+            assert_eq!(errand(line), Ok(expected), "{line}");
+        }
+        for line in [
+            "inspect",
+            "repair",
+            "repair --data-dir d --cut --skip",
+            "restore f",
+            "restore --data-dir d",
+            "backup",
+            "backup --to f --url redis://h",
+        ] {
+            assert!(errand(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn moments() {
+        for (at_ms, expected) in [
+            (0, "1970-01-01 00:00:00 UTC"),
+            (951_782_399_999, "2000-02-28 23:59:59 UTC"),
+            (951_782_400_000, "2000-02-29 00:00:00 UTC"),
+            (1_772_323_200_000, "2026-03-01 00:00:00 UTC"),
+            (4_107_542_399_000, "2100-02-28 23:59:59 UTC"),
+            (4_107_542_400_000, "2100-03-01 00:00:00 UTC"),
+        ] {
+            assert_eq!(moment(at_ms), expected);
+        }
+    }
+}

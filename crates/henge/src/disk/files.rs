@@ -1,0 +1,128 @@
+//! The engine's `Storage` over a directory of the system.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, IoSlice};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use henge_engine::persistence::{Name, Storage, StorageFile};
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::{Errno, pwritev};
+
+/// A directory; its clones are the same one.
+#[derive(Clone, Debug)]
+pub(crate) struct Files {
+    path: Arc<Path>,
+}
+
+impl Files {
+    pub(crate) fn new(path: &Path) -> Self {
+        Self {
+            path: Arc::from(path),
+        }
+    }
+
+    pub(crate) fn path(&self, name: Name) -> PathBuf {
+        self.path.join(name.to_string())
+    }
+}
+
+impl Storage for Files {
+    type File = OpenFile;
+
+    fn names(&self) -> io::Result<Vec<Name>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&self.path)? {
+            names.extend(entry?.file_name().to_str().and_then(Name::parse));
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn create(&self, name: Name, len: u64) -> io::Result<OpenFile> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true);
+        let file = options.open(self.path(name))?;
+        if len > 0 {
+            match fallocate(&file, FallocateFlags::empty(), 0, len) {
+                Ok(()) => {}
+                // A file system that cannot: the room is found when it is written to.
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => file.set_len(len)?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(OpenFile(Arc::new(file)))
+    }
+
+    fn open(&self, name: Name) -> io::Result<OpenFile> {
+        OpenFile::open(&self.path(name))
+    }
+
+    fn rename(&self, from: Name, to: Name) -> io::Result<()> {
+        std::fs::rename(self.path(from), self.path(to))
+    }
+
+    fn remove(&self, name: Name) -> io::Result<()> {
+        std::fs::remove_file(self.path(name))
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        sync_directory(&self.path)
+    }
+}
+
+/// Returns once the names in a directory outlive a loss of power.
+pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// An open file.
+#[derive(Clone, Debug)]
+pub(crate) struct OpenFile(Arc<File>);
+
+impl OpenFile {
+    /// Makes a file, to be written to. Fails if it exists.
+    pub(crate) fn create(path: &Path) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true);
+        Ok(Self(Arc::new(options.open(path)?)))
+    }
+
+    /// Opens what is there, only to be read.
+    pub(crate) fn to_read(path: &Path) -> io::Result<Self> {
+        Ok(Self(Arc::new(File::open(path)?)))
+    }
+
+    /// Opens what is there, to be written to if that is allowed.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let opened = OpenOptions::new().read(true).write(true).open(path);
+        let file = match opened {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => File::open(path)?,
+            opened => opened?,
+        };
+        Ok(Self(Arc::new(file)))
+    }
+}
+
+impl StorageFile for OpenFile {
+    fn write_at(&self, pieces: &[IoSlice<'_>], offset: u64) -> io::Result<usize> {
+        Ok(pwritev(&*self.0, pieces, offset)?)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        FileExt::read_at(&*self.0, buffer, offset)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}

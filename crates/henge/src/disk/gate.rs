@@ -1,0 +1,124 @@
+//! Where the connections of a data thread wait until what they are to show is in the log. It counts nothing and writes
+//! nothing: it asks the log for a round once per turn of the thread, and wakes who waits when one is done.
+//!
+//! A call into the cache notes for its thread that it showed, or made, what is not in the log yet. Whoever ran calls takes
+//! that note before anything else runs on the thread, and holds its answer until the round is done.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use super::log::{Log, NotKept};
+
+thread_local! {
+    static UNKEPT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The calls of this thread showed, or made, what is not in the log yet.
+#[inline]
+pub(crate) fn note_unkept() {
+    UNKEPT.set(true);
+}
+
+/// A round of the log.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Round(u64);
+
+/// See the head of the file.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    log: Option<Arc<Log>>,
+    /// Which bell of the log is this thread's.
+    thread: usize,
+    waiting: RefCell<Vec<Waker>>,
+    /// Counts how often all that waited were woken.
+    woken: Cell<u64>,
+    /// Somebody has begun to wait in this turn.
+    is_asked: Cell<bool>,
+    keeper: RefCell<Option<Waker>>,
+}
+
+impl Gate {
+    pub(crate) fn new(log: Option<Arc<Log>>, thread: usize) -> Self {
+        Self {
+            log,
+            thread,
+            waiting: RefCell::default(),
+            woken: Cell::new(1),
+            is_asked: Cell::new(false),
+            keeper: RefCell::default(),
+        }
+    }
+
+    /// The round that has what the calls since the last time need, if they need any. To be asked right after them.
+    #[inline]
+    pub(crate) fn take_unkept(&self) -> Option<Round> {
+        if UNKEPT.replace(false) {
+            self.log.as_ref().map(|log| Round(log.next_round()))
+        } else {
+            None
+        }
+    }
+
+    /// Waits for a round. `place` is the caller's in the crowd, so that it is there once however often it is polled; it begins
+    /// as 0.
+    pub(crate) fn poll_kept(
+        &self,
+        round: Round,
+        place: &mut u64,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), NotKept>> {
+        let Some(log) = &self.log else {
+            return Poll::Ready(Ok(()));
+        };
+        if let Some(outcome) = log.outcome(round.0) {
+            return Poll::Ready(outcome);
+        }
+        if *place == self.woken.get() {
+            return Poll::Pending;
+        }
+        *place = self.woken.get();
+        let mut waiting = self.waiting.borrow_mut();
+        waiting.push(cx.waker().clone());
+        log.note_waiting(self.thread, waiting.len());
+        if !self.is_asked.replace(true)
+            && let Some(keeper) = &*self.keeper.borrow()
+        {
+            keeper.wake_by_ref();
+        }
+        Poll::Pending
+    }
+
+    /// Keeps the gate for as long as it is polled: a task of its own, so that it runs after those that were ready before it,
+    /// and the log is asked once for all of them.
+    pub(crate) async fn keep(&self) {
+        let Some(log) = &self.log else {
+            return;
+        };
+        let mut done = log.outcomes();
+        poll_fn(|cx| {
+            if self.keeper.borrow().is_none() {
+                *self.keeper.borrow_mut() = Some(cx.waker().clone());
+                log.register(self.thread, cx.waker());
+            }
+            if self.is_asked.replace(false) {
+                log.ask();
+            }
+            if !self.waiting.borrow().is_empty() {
+                // Before the look: what is done from here on rings.
+                log.await_bell(self.thread);
+                let now = log.outcomes();
+                if now != done {
+                    done = now;
+                    // Who is not done waits again.
+                    log.note_waiting(self.thread, 0);
+                    self.woken.set(self.woken.get() + 1);
+                    self.waiting.borrow_mut().drain(..).for_each(Waker::wake);
+                }
+            }
+            Poll::<()>::Pending
+        })
+        .await;
+    }
+}

@@ -1,0 +1,367 @@
+//! A node and its disk as a whole: takes the data directory, recovers while the port is open and requests are refused,
+//! then runs the log and the snapshots, and ends them in order.
+//!
+//! ```text
+//! Loading ──▶ Ready      all was replayed
+//!    └──────▶ Failed     what is there cannot be read, and nothing of it was changed; the node is to be stopped
+//! ```
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use henge_engine::persistence::journal::Journal;
+use henge_engine::persistence::log::{LogConfig, LogWriter};
+use henge_engine::persistence::recovery::RecoveryError;
+use henge_engine::persistence::wal::Record;
+use henge_engine::persistence::{FileKind, Name, Storage, StorageFile};
+use henge_wire::Version;
+use parking_lot::{Condvar, Mutex};
+
+use super::directory::{Directory, DirectoryError, Missing};
+use super::files::Files;
+use super::log::{Log, LogThread, Start};
+use super::recovery::{Progress, Recovered, recover};
+use super::snapshots::{Schedule, SnapshotThread, Snapshots, salt};
+use crate::cache::Cache;
+use crate::clock::Clock;
+use crate::config::SyncPolicy;
+use crate::shared::Live;
+
+/// A segment of the log is full from here on: long enough that beginning one is nothing beside writing it, short enough that
+/// a small cache takes little disk.
+pub(crate) const SEGMENT_BYTES: u64 = 32 << 20;
+
+/// Why what is on the disk cannot be had.
+#[derive(Debug)]
+pub(crate) enum PersistenceError {
+    Directory(DirectoryError),
+    Recovery(RecoveryError),
+    Io(io::Error),
+}
+
+impl fmt::Display for PersistenceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(error) => error.fmt(f),
+            Self::Recovery(error) => error.fmt(f),
+            Self::Io(error) => write!(f, "the log cannot be begun: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for PersistenceError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Directory(error) => Some(error),
+            Self::Recovery(error) => Some(error),
+            Self::Io(error) => Some(error),
+        }
+    }
+}
+
+/// See the head of the file.
+pub(crate) struct Persistence {
+    /// None for a node that keeps everything in memory.
+    pub(crate) log: Option<Arc<Log>>,
+    pub(crate) snapshots: Option<Arc<Snapshots>>,
+    pub(crate) progress: Progress,
+    pub(crate) incarnation: u64,
+    pub(crate) missing: Missing,
+    pub(crate) path: String,
+    is_loading: AtomicBool,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    directory: Directory,
+    /// What a recovery has found; none before it is done.
+    outcome: Option<Result<Option<Recovered>, Arc<PersistenceError>>>,
+    running: Option<(LogThread, SnapshotThread)>,
+}
+
+impl fmt::Debug for Persistence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Persistence")
+            .field("path", &self.path)
+            .field("progress", &self.progress)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a recovery needs of the node.
+pub(crate) struct Surroundings {
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) clock: Clock,
+    pub(crate) live: Arc<ArcSwap<Live>>,
+    /// The version that no write before this start can have come to.
+    pub(crate) fresh: Version,
+}
+
+impl Persistence {
+    /// A node that keeps everything in memory.
+    pub(crate) fn none(directory: Directory) -> Result<Self, PersistenceError> {
+        directory.begin().map_err(PersistenceError::Directory)?;
+        Ok(Self::new(directory, None, None, Some(Ok(None))))
+    }
+
+    /// A node that is about to recover.
+    pub(crate) fn loading(
+        directory: Directory,
+        cache: &Arc<Cache>,
+        clock: Clock,
+        sync: SyncPolicy,
+        threads: usize,
+    ) -> Self {
+        // Whoever has the cache itself writes nothing to it that no log has.
+        cache.refuse_writes(true);
+        let log = Arc::new(Log::new(Arc::clone(cache), sync, threads));
+        let files = Files::new(&directory.path);
+        let snapshots = Snapshots::new(files, Arc::clone(cache), Arc::clone(&log), clock);
+        Self::new(directory, Some(log), Some(Arc::new(snapshots)), None)
+    }
+
+    fn new(
+        directory: Directory,
+        log: Option<Arc<Log>>,
+        snapshots: Option<Arc<Snapshots>>,
+        outcome: Option<Result<Option<Recovered>, Arc<PersistenceError>>>,
+    ) -> Self {
+        Self {
+            log,
+            snapshots,
+            progress: Progress::default(),
+            incarnation: directory.state.incarnation,
+            missing: directory.missing.clone(),
+            path: directory.path.display().to_string(),
+            is_loading: AtomicBool::new(outcome.is_none()),
+            state: Mutex::new(State {
+                directory,
+                outcome,
+                running: None,
+            }),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// Whether requests have to wait for the end of the recovery.
+    #[inline]
+    pub(crate) fn is_loading(&self) -> bool {
+        self.is_loading.load(Acquire)
+    }
+
+    /// The name that the directory knows the node by.
+    pub(crate) fn node_id(&self) -> String {
+        self.state.lock().directory.state.node_id.clone()
+    }
+
+    /// Starts the thread that recovers, if there is anything to recover for.
+    pub(crate) fn start(
+        self: &Arc<Self>,
+        around: Surroundings,
+    ) -> io::Result<Option<JoinHandle<()>>> {
+        if !self.is_loading() {
+            return Ok(None);
+        }
+        let own = Arc::clone(self);
+        let thread = thread::Builder::new()
+            .name("henge-recovery".to_owned())
+            .spawn(move || {
+                let outcome = own.recover_and_begin(&around).map_err(Arc::new);
+                let mut state = own.state.lock();
+                let is_whole = outcome.is_ok();
+                match &outcome {
+                    Ok(recovered) => tracing::info!("recovered {recovered}"),
+                    Err(error) => tracing::error!(%error, "what is on the disk was not loaded"),
+                }
+                state.outcome = Some(outcome.map(Some));
+                if is_whole {
+                    own.is_loading.store(false, Release);
+                }
+                own.changed.notify_all();
+            })?;
+        Ok(Some(thread))
+    }
+
+    /// Waits until the recovery is done, but no longer than this; none if it is not.
+    pub(crate) fn wait(&self, timeout: Duration) -> Option<Result<(), Arc<PersistenceError>>> {
+        let deadline = Instant::now() + timeout;
+        let mut state = self.state.lock();
+        loop {
+            if let Some(outcome) = &state.outcome {
+                return Some(outcome.as_ref().map(|_| ()).map_err(Arc::clone));
+            }
+            if self.changed.wait_until(&mut state, deadline).timed_out() {
+                return None;
+            }
+        }
+    }
+
+    fn recover_and_begin(&self, around: &Surroundings) -> Result<Recovered, PersistenceError> {
+        let Some((log, snapshots)) = self.log.as_ref().zip(self.snapshots.as_ref()) else {
+            unreachable!("a node without a log does not recover");
+        };
+        let cache = &around.cache;
+        let (path, is_outdated, is_fresh) = {
+            let directory = &self.state.lock().directory;
+            let is_fresh = directory.state.incarnation == 1;
+            (directory.path.clone(), directory.is_outdated, is_fresh)
+        };
+        let files = Files::new(&path);
+        if is_outdated {
+            forget_all(&files).map_err(PersistenceError::Io)?;
+        }
+        let now_ms = around.clock.now_ms();
+        let recovered =
+            recover(&files, cache, now_ms, &self.progress).map_err(PersistenceError::Recovery)?;
+        // What was stamped before and is not in the log must not be stamped again.
+        let first = if is_fresh || self.missing.reason.is_some() {
+            around.fresh
+        } else {
+            Version::ZERO
+        };
+        let forgotten = cache.finish_recovery(first);
+        if forgotten > 0 {
+            tracing::warn!(
+                partitions = forgotten,
+                "a part of the log is missing: what was in these partitions before it was forgotten"
+            );
+        }
+        if let Some(number) = recovered.snapshot {
+            let bytes = files
+                .open(Name::snapshot(number))
+                .and_then(|file| file.len())
+                .unwrap_or(0);
+            snapshots.note_found(bytes, recovered.restored, recovered.snapshot_at_ms);
+        }
+        log.figures.replayed.store(recovered.log.records, Relaxed);
+        let writer = self.begin_log(&files, &recovered, first)?;
+        let (path, state) = {
+            let directory = &self.state.lock().directory;
+            // Only now: until the log says where versions go on from, the last life's state has to be there.
+            directory.begin().map_err(PersistenceError::Directory)?;
+            (directory.path.clone(), directory.state.clone())
+        };
+        let note_failure = move || {
+            let mut state = state.clone();
+            state.failed = true;
+            if let Err(error) = state.write(&path) {
+                tracing::error!(%error, "the next start will not know of the failure");
+            }
+        };
+        cache.start_journals();
+        let (live, room) = (Arc::clone(&around.live), Arc::clone(snapshots));
+        let log_thread = LogThread::start(
+            log,
+            Start {
+                writer,
+                files,
+                note_failure: Box::new(note_failure),
+                sync_interval: Box::new(move || live.load().sync_interval),
+                room: Box::new(room_of(room, Arc::clone(cache))),
+            },
+        )
+        .map_err(PersistenceError::Io)?;
+        let live = Arc::clone(&around.live);
+        let schedule = Schedule {
+            interval: Box::new(move || live.load().snapshot_interval),
+        };
+        let snapshot_thread =
+            SnapshotThread::start(snapshots, schedule).map_err(PersistenceError::Io)?;
+        self.state.lock().running = Some((log_thread, snapshot_thread));
+        cache.refuse_writes(false);
+        Ok(recovered)
+    }
+
+    /// Begins a segment, and says in it that this process goes on here.
+    fn begin_log(
+        &self,
+        files: &Files,
+        recovered: &Recovered,
+        first: Version,
+    ) -> Result<LogWriter<Files>, PersistenceError> {
+        let mut started = Journal::default();
+        let incarnation = self.incarnation;
+        Record::Started { incarnation, first }
+            .encode(&mut started)
+            .expect("it is short");
+        let config = LogConfig {
+            segment_bytes: SEGMENT_BYTES,
+        };
+        let (number, segments) = (recovered.log.next, recovered.log.segments.clone());
+        let begun = LogWriter::begin(files.clone(), config, Box::new(salt), number, segments);
+        let begun = begun.and_then(|mut writer| {
+            writer.write(&mut [started])?;
+            writer.sync()?;
+            Ok(writer)
+        });
+        begun.map_err(PersistenceError::Io)
+    }
+
+    /// Gives a recovery up.
+    pub(crate) fn give_up(&self) {
+        self.progress.is_given_up.store(true, Relaxed);
+    }
+
+    /// Ends the threads in order, once nobody writes any more.
+    pub(crate) fn stop(&self) {
+        let mut state = self.state.lock();
+        let is_whole = match state.running.take() {
+            Some((log, snapshots)) => {
+                drop(snapshots);
+                log.stop()
+            }
+            // In memory nothing is missing of what was promised; a recovery that did not end has promised nothing.
+            None => matches!(state.outcome, Some(Ok(None))),
+        };
+        if is_whole && let Err(error) = state.directory.end() {
+            tracing::error!(%error, "the next start will take this one for a crash");
+        }
+    }
+}
+
+/// How much more log there may be, by how much there is that no snapshot covers; asks for a snapshot when it is time.
+fn room_of(snapshots: Arc<Snapshots>, cache: Arc<Cache>) -> impl Fn(u64) -> u64 + Send {
+    /// How long what the cache is charged is taken for the same: to ask all shards costs microseconds.
+    const STALE: Duration = Duration::from_millis(100);
+    let kept = Mutex::new((Instant::now(), cache.charged_bytes()));
+    move |uncovered| {
+        let mut kept = kept.lock();
+        if kept.0.elapsed() > STALE {
+            *kept = (Instant::now(), cache.charged_bytes());
+        }
+        let live = kept.1;
+        // Two snapshots of no more than that may lie beside it, and a segment whose room is not all used.
+        let wish = live / 4 * 3 + 2 * SEGMENT_BYTES;
+        if uncovered <= wish {
+            return u64::MAX;
+        }
+        if !snapshots.is_wanted() {
+            snapshots.ask();
+        }
+        (live + 3 * SEGMENT_BYTES).saturating_sub(uncovered)
+    }
+}
+
+/// Removes what a life before the last has left, as the last one served newer things from its memory.
+fn forget_all(files: &Files) -> io::Result<()> {
+    let names = files.names()?;
+    if names.is_empty() {
+        return Ok(());
+    }
+    tracing::warn!(
+        "the node kept everything in memory since the log and the snapshots here were written: they are older than what it served, and are removed"
+    );
+    let order = [FileKind::Snapshot, FileKind::Unfinished, FileKind::Segment];
+    for kind in order {
+        for name in names.iter().filter(|name| name.kind == kind) {
+            files.remove(*name)?;
+        }
+    }
+    files.sync_names()
+}

@@ -1,0 +1,265 @@
+//! Makes a data directory of a snapshot or a backup: it reads the file to its end, and writes a snapshot that stands for
+//! itself and needs no log. It takes an empty directory only, so that it never mixes what two nodes had.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use henge_engine::Progress;
+use henge_engine::persistence::frame::{Content, Damage, HEAD_BYTES, HEADER_BYTES, Header};
+use henge_engine::persistence::journal::Journal;
+use henge_engine::persistence::recovery::RecoveryError;
+use henge_engine::persistence::snapshot::{self, Builder, Part};
+use henge_engine::persistence::snapshot_file::{SnapshotReader, SnapshotWriter};
+use henge_engine::persistence::{Name, Position, Storage, StorageFile};
+use henge_wire::{PARTITIONS, Version};
+
+use super::directory::{Directory, DirectoryError, STATE};
+use super::files::{Files, OpenFile};
+use super::snapshots::salt;
+use crate::config::shown;
+
+/// The number of a snapshot that comes before every log.
+const FIRST: u64 = 1;
+/// Frames are written when they come to this.
+const WRITE_BYTES: usize = 512 * 1024;
+
+/// What was restored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Restored {
+    pub(crate) records: u64,
+    pub(crate) bytes: u64,
+    /// When the records were taken from their node, in milliseconds since 1970; 0 if it does not say.
+    pub(crate) at_ms: u64,
+}
+
+/// Why nothing was restored. No snapshot was left behind.
+#[derive(Debug)]
+pub(crate) enum RestoreError {
+    /// The file cannot be used: what is wrong with it.
+    File(PathBuf, RecoveryError),
+    /// The file says something that no snapshot does, at this place.
+    Contents(PathBuf, u64, String),
+    /// It is a segment of a log.
+    Segment(PathBuf),
+    /// It is encrypted.
+    Encrypted(PathBuf),
+    /// The directory is not empty: what is in it.
+    NotEmpty(PathBuf, String),
+    /// The directory cannot be had.
+    Directory(DirectoryError),
+    /// The system refused.
+    Io(&'static str, PathBuf, io::Error),
+}
+
+impl fmt::Display for RestoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path, error) => f.write_str(&of_file(path, error)),
+            Self::Contents(path, offset, wrong) => {
+                write!(f, "{} is damaged at byte {offset}: {wrong}", shown(path))
+            }
+            Self::Segment(path) => write!(
+                f,
+                "{} is a segment of a log, which has no whole cache; expected a snapshot or a backup",
+                shown(path)
+            ),
+            Self::Encrypted(path) => write!(
+                f,
+                "{} is encrypted, and nothing says with what key; expected a backup that is not",
+                shown(path)
+            ),
+            Self::NotEmpty(path, found) => write!(
+                f,
+                "{} holds {found}, which is of another node or an earlier time; choose a directory that is empty",
+                shown(path)
+            ),
+            Self::Directory(error) => error.fmt(f),
+            Self::Io(what, path, error) => write!(f, "cannot {what} {}: {error}", shown(path)),
+        }
+    }
+}
+
+impl std::error::Error for RestoreError {}
+
+impl RestoreError {
+    /// Whether it is the file that is not whole, rather than something around it.
+    pub(crate) fn is_damage(&self) -> bool {
+        match self {
+            Self::File(_, error) => !matches!(error, RecoveryError::Io(..)),
+            Self::Contents(..) => true,
+            _ => false,
+        }
+    }
+}
+
+/// An error of a file of any name.
+pub(crate) fn of_file(path: &Path, error: &RecoveryError) -> String {
+    let path = shown(path);
+    match error {
+        RecoveryError::Io(_, error) => format!("{path}: {error}"),
+        RecoveryError::Header(_, error) => format!("{path}: {error}"),
+        RecoveryError::Damaged { offset, damage, .. } => {
+            format!("{path} is damaged at byte {offset}: {damage}")
+        }
+        RecoveryError::Order { offset, detail, .. } => {
+            format!("{path} is damaged at byte {offset}: {detail}")
+        }
+        RecoveryError::Incomplete(_) => format!("{path} ends before it is complete"),
+        RecoveryError::Missing(_) => format!("{path}: {error}"),
+    }
+}
+
+/// Makes the directory of the file. `progress` is shown how many bytes of how many were read, and how many records.
+pub(crate) fn restore(
+    file: &Path,
+    directory: &Path,
+    progress: &mut dyn FnMut(u64, u64, u64),
+) -> Result<Restored, RestoreError> {
+    let name = Name::snapshot(FIRST);
+    let failed = |error| RestoreError::File(file.to_owned(), error);
+    let opened = OpenFile::to_read(file)
+        .map_err(|error| RestoreError::Io("open", file.to_owned(), error))?;
+    if is_segment(&opened) {
+        return Err(RestoreError::Segment(file.to_owned()));
+    }
+    let reader = SnapshotReader::of(opened, name).map_err(failed)?;
+    if reader.header().cipher != 0 {
+        return Err(RestoreError::Encrypted(file.to_owned()));
+    }
+    let there = |error| RestoreError::Io("make", directory.to_owned(), error);
+    fs::create_dir_all(directory).map_err(there)?;
+    let lock = Directory::borrow(directory.to_owned()).map_err(RestoreError::Directory)?;
+    check_empty(directory)?;
+    let files = Files::new(directory);
+    let restored = copy(file, reader, &files, progress);
+    if restored.is_err() {
+        // Where that fails the next start removes it, as nobody finished it.
+        let _ = files.remove(Name::unfinished(FIRST));
+    }
+    drop(lock);
+    restored
+}
+
+fn is_segment(file: &OpenFile) -> bool {
+    let mut head = [0; HEADER_BYTES];
+    let read = file.read_at(&mut head, 0).unwrap_or(0);
+    Header::decode(&head[..read]).is_ok_and(|header| header.content == Content::Log)
+}
+
+/// Refuses a directory that has anything of a node in it but a lock.
+fn check_empty(directory: &Path) -> Result<(), RestoreError> {
+    let failed = |error| RestoreError::Io("read", directory.to_owned(), error);
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        let name = name.to_string_lossy();
+        if name == STATE || Name::parse(&name).is_some() {
+            found.push(name.into_owned());
+        }
+    }
+    found.sort_unstable();
+    match &found[..] {
+        [] => Ok(()),
+        [one] => Err(RestoreError::NotEmpty(directory.to_owned(), one.clone())),
+        [first, rest @ ..] => {
+            let more = rest.len();
+            let found = format!("{first} and {more} files more");
+            Err(RestoreError::NotEmpty(directory.to_owned(), found))
+        }
+    }
+}
+
+/// What was seen of a partition.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    records: u64,
+    newest: Version,
+    has_ended: bool,
+}
+
+fn copy(
+    path: &Path,
+    mut reader: SnapshotReader<OpenFile>,
+    files: &Files,
+    progress: &mut dyn FnMut(u64, u64, u64),
+) -> Result<Restored, RestoreError> {
+    let failed = |error| RestoreError::File(path.to_owned(), error);
+    let to = files.path(Name::snapshot(FIRST));
+    let unwritten = |error| RestoreError::Io("write", to.clone(), error);
+    let mut writer = SnapshotWriter::begin(files.clone(), FIRST, salt()).map_err(unwritten)?;
+    let mut seen = vec![Seen::default(); usize::from(PARTITIONS)];
+    let mut frames = Journal::default();
+    let mut scratch = Vec::new();
+    let mut records = 0;
+    let mut complete = None;
+    let len = reader.len();
+    while let Some(window) = reader.next_window().map_err(failed)? {
+        for body in window.bodies {
+            let offset = window.offset + (body.start - HEAD_BYTES) as u64;
+            let wrong =
+                |wrong: &str| RestoreError::Contents(path.to_owned(), offset, wrong.to_owned());
+            let damaged = |damage: Damage| wrong(&damage.to_string());
+            let too_long = |error| unwritten(io::Error::other(error));
+            if complete.is_some() {
+                return Err(wrong("it goes on behind its end"));
+            }
+            let body = &window.bytes[body];
+            match snapshot::decode(body).map_err(damaged)? {
+                Part::Block(block) => {
+                    let seen = &mut seen[usize::from(block.partition.number())];
+                    if seen.has_ended {
+                        return Err(wrong("records come behind the end of their partition"));
+                    }
+                    let newest = &mut seen.newest;
+                    let read = block.records(&mut scratch, |record| {
+                        *newest = (*newest).max(record.version);
+                    });
+                    read.map_err(damaged)?;
+                    seen.records += u64::from(block.records);
+                    records += u64::from(block.records);
+                    frames.push_body(body).map_err(too_long)?;
+                }
+                Part::Partition {
+                    partition,
+                    progress,
+                    ..
+                } => {
+                    let seen = &mut seen[usize::from(partition.number())];
+                    seen.has_ended = true;
+                    // What would come from the log is not there: the records are all there is.
+                    let progress = Progress {
+                        last: progress.last.max(seen.newest),
+                        ..progress
+                    };
+                    Builder::partition(partition, progress, seen.records, &mut frames)
+                        .map_err(too_long)?;
+                }
+                Part::Complete { at_ms, .. } => complete = Some((offset, at_ms)),
+            }
+            if frames.frames().len() >= WRITE_BYTES {
+                writer.write(&mut frames).map_err(unwritten)?;
+                frames.clear(2 * WRITE_BYTES);
+            }
+        }
+        progress(window.offset + window.bytes.len() as u64, len, records);
+    }
+    let Some((offset, at_ms)) = complete else {
+        return Err(failed(RecoveryError::Incomplete(Name::snapshot(FIRST))));
+    };
+    if seen.iter().any(|seen| seen.records > 0 && !seen.has_ended) {
+        let wrong = "it ends before all of its partitions do".to_owned();
+        return Err(RestoreError::Contents(path.to_owned(), offset, wrong));
+    }
+    writer.write(&mut frames).map_err(unwritten)?;
+    // No log has any of it.
+    let position = Position::default();
+    writer.finish(position, records, at_ms).map_err(unwritten)?;
+    let bytes = fs::metadata(&to).map_err(unwritten)?.len();
+    Ok(Restored {
+        records,
+        bytes,
+        at_ms,
+    })
+}

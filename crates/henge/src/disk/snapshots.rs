@@ -1,0 +1,392 @@
+//! The thread that makes snapshots, and what others see of it: partition by partition, a few records under one hold of a
+//! shard's lock, compressed and written outside of it. Nothing forks, nothing stops.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use henge_engine::persistence::frame::TooLong;
+use henge_engine::persistence::journal::Journal;
+use henge_engine::persistence::snapshot::Builder;
+use henge_engine::persistence::snapshot_file::SnapshotWriter;
+use henge_engine::persistence::{FileKind, Name, Position, Storage};
+use henge_wire::{PARTITIONS, Partition};
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::watch;
+
+use super::files::Files;
+use super::log::{Log, Order};
+use super::pace::Pace;
+use crate::cache::Cache;
+use crate::clock::Clock;
+
+/// Frames are written when they come to this.
+const WRITE_BYTES: usize = 512 * 1024;
+/// What the frames in the making keep of their memory.
+const KEPT_BYTES: usize = 2 * WRITE_BYTES;
+/// The longest pause after a snapshot that failed; each is twice as long as the one before.
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+/// What others see of the snapshots.
+pub(crate) struct Snapshots {
+    files: Files,
+    cache: Arc<Cache>,
+    log: Arc<Log>,
+    clock: Clock,
+    wanted: Mutex<Wanted>,
+    changed: Condvar,
+    /// How many of those that were asked for are done, by however many snapshots; all of them once the thread has ended.
+    done: watch::Sender<u64>,
+    pub(crate) figures: Figures,
+}
+
+/// Without the cache, which is not for showing.
+impl fmt::Debug for Snapshots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshots")
+            .field("figures", &self.figures)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is wanted of the thread, and what became of it.
+#[derive(Debug, Default)]
+struct Wanted {
+    is_stopping: bool,
+    /// How many were asked for.
+    asked: u64,
+    /// What became of the last.
+    outcome: Option<Result<Snapshot, String>>,
+}
+
+/// A snapshot that was made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) number: u64,
+    pub(crate) records: u64,
+    /// Records of the log when it was begun, as its thread counts them.
+    log_records: u64,
+    pub(crate) bytes: u64,
+    pub(crate) at_ms: u64,
+    pub(crate) took: Duration,
+}
+
+/// What the thread counts.
+#[derive(Debug, Default)]
+pub(crate) struct Figures {
+    pub(crate) is_running: AtomicBool,
+    /// When the last was begun, in milliseconds since 1970.
+    pub(crate) begun_at_ms: AtomicU64,
+    /// Partitions that the present one has.
+    pub(crate) partitions: AtomicU64,
+    pub(crate) made: AtomicU64,
+    pub(crate) failed: AtomicU64,
+    /// Of the last one, as long as it lies on the disk.
+    pub(crate) bytes: AtomicU64,
+    pub(crate) records: AtomicU64,
+    /// What the log's thread had counted when it was begun.
+    pub(crate) log_records: AtomicU64,
+    pub(crate) took_us: AtomicU64,
+    /// Milliseconds since 1970; 0 for none.
+    pub(crate) made_at_ms: AtomicU64,
+    /// The last that was tried did not fail.
+    pub(crate) has_failed: AtomicBool,
+}
+
+/// How the thread decides that it is time.
+pub(crate) struct Schedule {
+    /// How often, if at all.
+    pub(crate) interval: Box<dyn Fn() -> Option<Duration> + Send>,
+}
+
+/// The thread; it ends when it is stopped, with what it was at given up.
+#[derive(Debug)]
+pub(crate) struct SnapshotThread {
+    snapshots: Arc<Snapshots>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Why there is no snapshot.
+#[derive(Debug)]
+enum Failure {
+    Io(io::Error),
+    /// The node stops.
+    GivenUp,
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<TooLong> for Failure {
+    fn from(error: TooLong) -> Self {
+        Self::Io(io::Error::other(error))
+    }
+}
+
+/// A snapshot that was asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked(u64);
+
+impl Snapshots {
+    pub(crate) fn new(files: Files, cache: Arc<Cache>, log: Arc<Log>, clock: Clock) -> Self {
+        Self {
+            files,
+            cache,
+            log,
+            clock,
+            wanted: Mutex::default(),
+            changed: Condvar::new(),
+            done: watch::Sender::new(0),
+            figures: Figures::default(),
+        }
+    }
+
+    /// Asks for a snapshot that begins after this.
+    pub(crate) fn ask(&self) -> Asked {
+        let mut wanted = self.wanted.lock();
+        wanted.asked += 1;
+        self.changed.notify_all();
+        Asked(wanted.asked)
+    }
+
+    /// Waits until it is made.
+    pub(crate) async fn made(&self, asked: Asked) -> Result<Snapshot, String> {
+        let mut done = self.done.subscribe();
+        // It fails only when the sender is gone, which lives as long as `self`.
+        let _ = done.wait_for(|done| *done >= asked.0).await;
+        let wanted = self.wanted.lock();
+        let stops = || Err("the node stops".to_owned());
+        wanted.outcome.clone().unwrap_or_else(stops)
+    }
+
+    /// Whether anything was written since the last one was begun.
+    fn has_news(&self) -> bool {
+        self.log.figures.all_records() > self.figures.log_records.load(Relaxed)
+    }
+
+    /// Notes what lies on the disk from before the start.
+    pub(crate) fn note_found(&self, bytes: u64, records: u64, at_ms: u64) {
+        let figures = &self.figures;
+        figures.bytes.store(bytes, Relaxed);
+        figures.records.store(records, Relaxed);
+        figures.made_at_ms.store(at_ms, Relaxed);
+    }
+
+    /// Whether one was asked for, or is being made.
+    pub(crate) fn is_wanted(&self) -> bool {
+        let asked = self.wanted.lock().asked;
+        asked > *self.done.borrow()
+    }
+
+    fn make(&self) -> Result<Snapshot, Failure> {
+        let begun = Instant::now();
+        let log_records = self.log.figures.all_records();
+        let number = self.log.order(Order::Roll)?;
+        self.remove(|name| name.kind == FileKind::Unfinished)?;
+        let written = self.write_file(number);
+        if written.is_err() {
+            // It may be what fills the disk. Where that fails it is tried before the next.
+            let _ = self.files.remove(Name::unfinished(number));
+        }
+        let (records, bytes, at_ms) = written?;
+        self.log.order(|sender| Order::Cover(number, sender))?;
+        self.remove(|name| name.kind == FileKind::Snapshot && name.number < number)?;
+        Ok(Snapshot {
+            number,
+            records,
+            log_records,
+            bytes,
+            at_ms,
+            took: begun.elapsed(),
+        })
+    }
+
+    /// Writes the file and gives it its name; its records, its bytes, and when it was done.
+    fn write_file(&self, number: u64) -> Result<(u64, u64, u64), Failure> {
+        let mut writer = SnapshotWriter::begin(self.files.clone(), number, salt())?;
+        let records = self.write(&mut writer)?;
+        // What it shows may be newer than what is in the log yet.
+        let position: Position = self.log.order(Order::Sync)?;
+        let at_ms = self.clock.now_ms();
+        let bytes = writer.finish(position, records, at_ms)?;
+        Ok((records, bytes, at_ms))
+    }
+
+    /// Writes all partitions; says how many records they have.
+    fn write(&self, writer: &mut SnapshotWriter<Files>) -> Result<u64, Failure> {
+        let mut builder = Builder::default();
+        let mut frames = Journal::default();
+        let mut way = Pace::new();
+        let mut all = 0;
+        for number in 0..PARTITIONS {
+            let partition = Partition::new(number).expect("it is one of them");
+            let before = self.cache.progress(partition);
+            let mut records = 0;
+            let mut place = 0;
+            loop {
+                let mut outcome = Ok(());
+                place = self.cache.scan_records(partition, place, |record| {
+                    if outcome.is_ok() {
+                        outcome = builder.push(&record);
+                        records += 1;
+                    }
+                });
+                outcome?;
+                way.worked();
+                if builder.is_full() {
+                    builder.finish(partition, &mut frames)?;
+                }
+                if frames.frames().len() >= WRITE_BYTES {
+                    writer.write(&mut frames)?;
+                    frames.clear(KEPT_BYTES);
+                }
+                if place == 0 {
+                    break;
+                }
+            }
+            builder.finish(partition, &mut frames)?;
+            let after = self.cache.progress(partition);
+            let mut progress = before;
+            // What was dropped meanwhile may be missing from what was scanned.
+            progress.horizon = after.horizon.min(before.last.seq());
+            progress.commit = before.commit.min(before.last.seq()).max(progress.horizon);
+            Builder::partition(partition, progress, records, &mut frames)?;
+            all += records;
+            self.figures
+                .partitions
+                .store(u64::from(number) + 1, Relaxed);
+            if self.wanted.lock().is_stopping {
+                return Err(Failure::GivenUp);
+            }
+        }
+        writer.write(&mut frames)?;
+        Ok(all)
+    }
+
+    fn remove(&self, is_one: impl Fn(&Name) -> bool) -> io::Result<()> {
+        let names = self.files.names()?;
+        names
+            .into_iter()
+            .filter(is_one)
+            .try_for_each(|name| self.files.remove(name))
+    }
+}
+
+impl SnapshotThread {
+    /// Starts it.
+    pub(crate) fn start(snapshots: &Arc<Snapshots>, schedule: Schedule) -> io::Result<Self> {
+        let own = Arc::clone(snapshots);
+        let thread = thread::Builder::new()
+            .name("henge-snapshot".to_owned())
+            .spawn(move || run(&own, &schedule))?;
+        Ok(Self {
+            snapshots: Arc::clone(snapshots),
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for SnapshotThread {
+    fn drop(&mut self) {
+        self.snapshots.wanted.lock().is_stopping = true;
+        self.snapshots.changed.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // It has logged what went wrong with it.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(snapshots: &Snapshots, schedule: &Schedule) {
+    /// How often the schedule is looked at, which a reload may change.
+    const LOOK: Duration = Duration::from_secs(1);
+    let mut last = Instant::now();
+    let mut not_before = last;
+    let mut pause = LOOK;
+    loop {
+        let asked = {
+            let mut wanted = snapshots.wanted.lock();
+            let done = *snapshots.done.borrow();
+            if wanted.is_stopping {
+                snapshots.done.send_replace(u64::MAX);
+                return;
+            }
+            let is_time = (schedule.interval)().is_some_and(|interval| last.elapsed() >= interval)
+                && snapshots.has_news();
+            let now = Instant::now();
+            if (wanted.asked == done && !is_time) || now < not_before {
+                let until = LOOK.max(not_before.saturating_duration_since(now));
+                snapshots.changed.wait_for(&mut wanted, until);
+                continue;
+            }
+            wanted.asked = wanted.asked.max(done + u64::from(is_time));
+            wanted.asked
+        };
+        last = Instant::now();
+        let figures = &snapshots.figures;
+        let now_ms = snapshots.clock.now_ms();
+        figures.begun_at_ms.store(now_ms, Relaxed);
+        figures.partitions.store(0, Relaxed);
+        figures.is_running.store(true, Relaxed);
+        tracing::info!("a snapshot is begun");
+        let outcome = snapshots.make();
+        figures.is_running.store(false, Relaxed);
+        let outcome = match outcome {
+            Ok(made) => {
+                figures.made.fetch_add(1, Relaxed);
+                figures.has_failed.store(false, Relaxed);
+                snapshots.note_found(made.bytes, made.records, made.at_ms);
+                figures.log_records.store(made.log_records, Relaxed);
+                let took = u64::try_from(made.took.as_micros()).unwrap_or(u64::MAX);
+                figures.took_us.store(took, Relaxed);
+                tracing::info!(
+                    number = made.number,
+                    records = made.records,
+                    bytes = made.bytes,
+                    seconds = made.took.as_secs_f64(),
+                    "a snapshot was made"
+                );
+                Ok(made)
+            }
+            Err(Failure::GivenUp) => Err("the node stops".to_owned()),
+            Err(Failure::Io(error)) => {
+                figures.failed.fetch_add(1, Relaxed);
+                figures.has_failed.store(true, Relaxed);
+                tracing::error!(%error, "no snapshot was made");
+                Err(error.to_string())
+            }
+        };
+        let mut wanted = snapshots.wanted.lock();
+        let has_failed = outcome.is_err();
+        wanted.outcome = Some(outcome);
+        snapshots.done.send_replace(asked);
+        // Where one fails the next one likely does.
+        pause = if has_failed {
+            (2 * pause).min(LONGEST_PAUSE)
+        } else {
+            LOOK
+        };
+        not_before = if has_failed {
+            Instant::now() + pause
+        } else {
+            last
+        };
+    }
+}
+
+/// A salt for a file.
+pub(crate) fn salt() -> [u8; 16] {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    let mut salt = [0; 16];
+    for half in salt.chunks_mut(8) {
+        // A hasher that was seeded by the system gives no other randomness, and needs none.
+        let random = RandomState::new().build_hasher().finish();
+        half.copy_from_slice(&random.to_le_bytes());
+    }
+    salt
+}
