@@ -185,11 +185,6 @@ impl Block<'_> {
         for _ in 0..self.records {
             let version = reader.version()?;
             let (key, effect) = reader.effect()?;
-            let partition = Partition::of(key);
-            if partition != self.partition {
-                let number = partition.number().into();
-                return Err(Damage::Unknown("partition of a key", number));
-            }
             let (body, expires_at_ms) = match effect {
                 Effect::Put {
                     value,

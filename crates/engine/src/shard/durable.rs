@@ -237,12 +237,20 @@ impl Shard {
 
     /// Puts a record of a snapshot, in no order with others of its partition. A tombstone is none to a node that keeps none.
     /// Without room the key is forgotten if `turn` has no fair share, as then nobody can help.
+    ///
+    /// # Panics
+    /// If the key is of another partition.
     pub fn restore(
         &mut self,
         turn: &Turn<'_>,
         partition: Partition,
         record: &RecordView<'_>,
     ) -> Result<Replayed, Short> {
+        assert_eq!(
+            Partition::of(record.key),
+            partition,
+            "a record is of its key's partition"
+        );
         let p = self.local(partition);
         let target = Target {
             p,

@@ -7,7 +7,7 @@ use henge_engine::persistence::frame::Content;
 use henge_engine::persistence::snapshot::Part;
 use henge_engine::persistence::snapshot_file::SnapshotReader;
 use henge_engine::{Cause, Commit, NoLender, PolicyKind, Room, Shard, ShardConfig, Turn};
-use henge_wire::Version;
+use henge_wire::{Partition, Version};
 
 /// Panics if something does not hold.
 pub(crate) fn check(input: &[u8]) {
@@ -49,8 +49,11 @@ pub(crate) fn check(input: &[u8]) {
                 let mut count = 0;
                 let shown = block.records(&mut scratch, |record| {
                     count += 1;
-                    let restored = shard.restore(&turn, block.partition, &record);
-                    assert!(restored.is_ok(), "without a fair share nothing is short");
+                    // A file may say that a key is of another partition than it is, which who loads it refuses.
+                    if Partition::of(record.key) == block.partition {
+                        let restored = shard.restore(&turn, block.partition, &record);
+                        assert!(restored.is_ok(), "without a fair share nothing is short");
+                    }
                 });
                 assert!(count <= block.records);
                 if shown.is_ok() {

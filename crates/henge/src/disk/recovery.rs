@@ -16,6 +16,7 @@ use henge_engine::persistence::snapshot::{self, Part};
 use henge_engine::persistence::snapshot_file::{SnapshotReader, Window};
 use henge_engine::persistence::wal::{self, Record};
 use henge_engine::persistence::{FileKind, Name, Position, Storage, StorageFile};
+use henge_wire::Partition;
 
 use super::files::Files;
 use crate::cache::Cache;
@@ -216,13 +217,23 @@ fn restore(
             };
             match snapshot::decode(&window.bytes[body.clone()]).map_err(damaged)? {
                 Part::Block(block) if worker.has(cache.shard_of(block.partition)) => {
+                    let mut foreign = None;
                     let restored = block.records(&mut scratch, |record| {
+                        let partition = Partition::of(record.key);
+                        if partition != block.partition {
+                            foreign = Some(partition);
+                            return;
+                        }
                         // What has expired comes as well: the log may give it another deadline.
                         let restored = cache.restore(block.partition, &record, now_ms);
                         if restored == Replayed::Forgotten {
                             forgotten.fetch_add(1, Relaxed);
                         }
                     });
+                    if let Some(partition) = foreign {
+                        let number = partition.number().into();
+                        return Err(damaged(Damage::Unknown("partition of a key", number)));
+                    }
                     restored.map_err(damaged)?;
                     progress
                         .records
