@@ -2,12 +2,11 @@
 //! second reading finds the same. Records are replayed, in a shard that has little room, without a panic.
 
 use super::files::{Files, file};
+use super::with_little_room;
 use henge_engine::persistence::frame::{Content, Frame, HEADER_BYTES, Header, frame};
 use henge_engine::persistence::journal::Journal;
 use henge_engine::persistence::recovery::{Chunk, read_log};
 use henge_engine::persistence::{Name, Position, wal};
-use henge_engine::{Cause, Commit, NoLender, PolicyKind, Room, Shard, ShardConfig, Turn};
-use henge_wire::Version;
 
 /// Panics if something does not hold.
 pub(crate) fn check(input: &[u8]) {
@@ -69,28 +68,7 @@ fn take(chunk: &Chunk, records: &mut Vec<Vec<u8>>) {
 
 /// In a shard with room for little, which evicts and forgets.
 fn replay(records: &[Vec<u8>]) {
-    let mut shard = Shard::new(ShardConfig {
-        index: 0,
-        shards: 1,
-        policy: PolicyKind::Lru,
-        seed: 1,
-        first: Version::ZERO,
-        commit: Commit::AtOnce,
-        tombstone_bytes: 0,
-        allocation_size: |bytes| bytes,
-    });
-    let room = Room {
-        bytes: 512 << 10,
-        items: 100,
-    };
-    shard.grant(room);
-    let turn = Turn {
-        now_ms: 1,
-        lender: &NoLender,
-        fair: Room::default(),
-        limit: room,
-        cause: Cause::Size,
-    };
+    let (mut shard, turn) = with_little_room();
     let mut effects = Vec::new();
     for body in records {
         let Ok(record) = wal::decode(body, &mut effects) else {

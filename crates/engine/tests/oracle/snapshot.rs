@@ -2,12 +2,12 @@
 //! its records can be restored.
 
 use super::files::{Files, file};
+use super::with_little_room;
 use henge_engine::persistence::Name;
 use henge_engine::persistence::frame::Content;
 use henge_engine::persistence::snapshot::Part;
 use henge_engine::persistence::snapshot_file::SnapshotReader;
-use henge_engine::{Cause, Commit, NoLender, PolicyKind, Room, Shard, ShardConfig, Turn};
-use henge_wire::{Partition, Version};
+use henge_wire::Partition;
 
 /// Panics if something does not hold.
 pub(crate) fn check(input: &[u8]) {
@@ -17,28 +17,7 @@ pub(crate) fn check(input: &[u8]) {
     let Ok(reader) = SnapshotReader::open(&files, name) else {
         return;
     };
-    let mut shard = Shard::new(ShardConfig {
-        index: 0,
-        shards: 1,
-        policy: PolicyKind::Lru,
-        seed: 1,
-        first: Version::ZERO,
-        commit: Commit::AtOnce,
-        tombstone_bytes: 0,
-        allocation_size: |bytes| bytes,
-    });
-    let room = Room {
-        bytes: 512 << 10,
-        items: 100,
-    };
-    shard.grant(room);
-    let turn = Turn {
-        now_ms: 1,
-        lender: &NoLender,
-        fair: Room::default(),
-        limit: room,
-        cause: Cause::Size,
-    };
+    let (mut shard, turn) = with_little_room();
     let mut scratch = Vec::new();
     let mut place = 0;
     let read = reader.read_all(|offset, part| {
