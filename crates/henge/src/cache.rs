@@ -131,6 +131,15 @@ impl Slot {
         shard
     }
 
+    /// The same for who shows whatever is there: all of it waits for what is not in the log yet.
+    fn lock_to_show(&self, log: &LogState) -> MutexGuard<'_, Shard> {
+        let shard = self.lock(log);
+        if shard.has_unkept() {
+            note_unkept();
+        }
+        shard
+    }
+
     /// Takes notice of what a call has written to the journal, or shown of what is not in the log.
     #[inline]
     fn note(&self, shard: &Shard) {
@@ -323,10 +332,7 @@ impl Cache {
         // Empty partitions cost a place each, so a page may end before its limit.
         let mut places = usize::from(PARTITIONS).max(limit);
         while let Some(partition) = Partition::new(at.partition) {
-            let shard = self.slot(partition).lock(&self.log);
-            if shard.has_unkept() {
-                note_unkept();
-            }
+            let shard = self.slot(partition).lock_to_show(&self.log);
             for _ in 0..SCAN_PLACES.min(places) {
                 at.place = shard.scan(partition, at.place, now_ms, |key| {
                     shown += 1;
@@ -367,10 +373,7 @@ impl Cache {
             })?;
             // Another number: the one that chose this shard would choose the same part of it.
             random = self.hasher.hash(&random.to_le_bytes());
-            let shard = self.shards[drawn].lock(&self.log);
-            if shard.has_unkept() {
-                note_unkept();
-            }
+            let shard = self.shards[drawn].lock_to_show(&self.log);
             if shard.random_key(random, now_ms, |key| found = Some(key.to_vec())) {
                 return found;
             }
@@ -382,10 +385,7 @@ impl Cache {
         };
         while found.is_none() {
             let partition = Partition::new(at.partition).expect("it is one of them");
-            let shard = self.slot(partition).lock(&self.log);
-            if shard.has_unkept() {
-                note_unkept();
-            }
+            let shard = self.slot(partition).lock_to_show(&self.log);
             for _ in 0..SCAN_PLACES {
                 at.place = shard.scan(partition, at.place, now_ms, |key| {
                     found.get_or_insert_with(|| key.to_vec());
@@ -409,10 +409,7 @@ impl Cache {
     pub fn footprint(&self, key: &[u8], now_ms: u64) -> Option<Footprint> {
         let partition = Partition::of(key);
         let hash = self.hasher.hash(key);
-        let shard = self.slot(partition).lock(&self.log);
-        if shard.has_unkept() {
-            note_unkept();
-        }
+        let shard = self.slot(partition).lock_to_show(&self.log);
         shard.footprint(partition, hash, key, now_ms)
     }
 
@@ -422,11 +419,7 @@ impl Cache {
     }
 
     fn count(&self, slot: &Slot) -> u64 {
-        let shard = slot.lock(&self.log);
-        if shard.has_unkept() {
-            note_unkept();
-        }
-        shard.items()
+        slot.lock_to_show(&self.log).items()
     }
 
     /// The same for a figure.

@@ -68,7 +68,8 @@ pub enum StartError {
     Data(DataError),
 }
 
-/// Why the data directory cannot be used, or what is in it cannot be loaded: one line. Nothing in it was changed.
+/// Why the data directory cannot be used, or what is in it cannot be loaded: one line. What was acknowledged is still
+/// there.
 #[derive(Clone, Debug)]
 pub struct DataError(Arc<PersistenceError>);
 
@@ -235,7 +236,7 @@ impl Node {
     /// Waits until what the node has on its disk is loaded, and blocks meanwhile.
     ///
     /// # Errors
-    /// It cannot be loaded, and nothing of it was changed. The node answers no request for data; it is to be dropped.
+    /// It cannot be loaded; what was acknowledged is still there. The node answers no request for data; it is to be dropped.
     pub fn wait_until_ready(&self) -> Result<(), StartError> {
         loop {
             if let Some(outcome) = self.wait_a_while(Duration::from_mins(1)) {

@@ -7,7 +7,7 @@
 //! 3. A snapshot of some gigabytes: MB/s beside Redis's BGSAVE of the same data and beside what the disk writes in sequence;
 //!    what it adds to the resident size and to the latency of 20,000 SET/s; and the restart beside Redis's.
 
-use super::proc::{Cpus, cpu_seconds, pin_to, pin_to_any, rss, thread_cpu_seconds};
+use super::proc::{Cpus, cpu_seconds, pin_to, pin_to_any, reset_peak, rss, thread_cpu_seconds};
 use super::server::{HENGE_OPTION, Server, henge_binary};
 use super::{Arguments, Result, median, print_figure};
 use std::fs;
@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 pub(super) const OPTIONS: &[(&str, &str)] = &[
     ("rounds", "turns of each server in the parts 1 and 2 (3)"),
@@ -190,7 +190,7 @@ impl Bench {
 
         let mut redis = Server::redis_with(&self.redis, &[])?;
         self.load(redis.address(), keys, &[])?;
-        let theirs = megabytes / timed(|| background_save(redis.address()))?;
+        let theirs = megabytes / timed(|| background_save(&redis))?;
         let reloaded = timed(|| redis.restart_redis(&self.redis, &[]))?;
 
         println!("  MB/s: henge {ours:.0}, redis {theirs:.0}");
@@ -288,18 +288,16 @@ fn save(address: SocketAddr) -> Result<()> {
 }
 
 /// The same in Redis, which forks for it.
-fn background_save(address: SocketAddr) -> Result<()> {
-    ask(address, "BGSAVE")?;
-    while ask(address, "INFO persistence")?.contains("rdb_bgsave_in_progress:1") {
-        thread::sleep(Duration::from_millis(5));
-    }
-    Ok(())
+fn background_save(server: &Server) -> Result<()> {
+    ask(server.address(), "BGSAVE")?;
+    server.wait_for_line("Background saving terminated with success")
 }
 
 /// Does something while snapshots are made, one after the other. Gives what it found and the highest resident size.
 fn while_saving<T>(server: &Server, work: impl FnOnce() -> Result<T>) -> Result<(T, u64)> {
     let is_done = AtomicBool::new(false);
-    let (address, pid) = (server.address(), server.pid());
+    let address = server.address();
+    reset_peak(server.pid())?;
     thread::scope(|scope| {
         let saver = scope.spawn(|| {
             while !is_done.load(Ordering::Relaxed) {
@@ -309,19 +307,10 @@ fn while_saving<T>(server: &Server, work: impl FnOnce() -> Result<T>) -> Result<
                 }
             }
         });
-        let watcher = scope.spawn(|| {
-            let mut most = 0;
-            while !is_done.load(Ordering::Relaxed) {
-                most = most.max(rss(pid).map_or(0, |rss| rss.now));
-                thread::sleep(Duration::from_millis(5));
-            }
-            most
-        });
         let found = work();
         is_done.store(true, Ordering::Relaxed);
-        let most = watcher.join().map_err(|_| "the watcher panicked")?;
         saver.join().map_err(|_| "the saver panicked")?;
-        Ok((found?, most))
+        Ok((found?, rss(server.pid())?.peak))
     })
 }
 

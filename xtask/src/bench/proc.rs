@@ -45,6 +45,11 @@ pub(super) fn rss(pid: u32) -> Result<Rss> {
         .ok_or_else(|| format!("{path} is not as proc(5) says").into())
 }
 
+/// Has the kernel begin anew with the peak (`proc_pid_clear_refs(5)`).
+pub(super) fn reset_peak(pid: u32) -> Result<()> {
+    Ok(fs::write(format!("/proc/{pid}/clear_refs"), "5")?)
+}
+
 /// User and system ticks: fields 14 and 15, counted past the name, which may hold anything.
 fn parse_cpu_ticks(stat: &str) -> Option<u64> {
     let mut fields = stat[stat.rfind(')')? + 1..].split_ascii_whitespace();

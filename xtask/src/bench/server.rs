@@ -3,11 +3,16 @@
 
 use super::{Arguments, BARE, ECHO, Result};
 use std::env;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+/// The longest wait for something that a server says: some gigabytes to a slow disk.
+const LINE_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// A running server.
 pub(super) struct Server {
@@ -15,6 +20,8 @@ pub(super) struct Server {
     address: SocketAddr,
     /// What it has on the disk, to be removed with it.
     data: Option<PathBuf>,
+    /// What it says from when it is ready; of Redis only.
+    lines: Option<Receiver<String>>,
 }
 
 impl Server {
@@ -108,16 +115,24 @@ impl Server {
             .spawn()
             .map_err(|error| format!("{}: {error}", binary.display()))?;
         let stdout = child.stdout.take();
-        let server = Self {
+        let mut server = Self {
             child,
             address,
             data: Some(data),
+            lines: None,
         };
         let mut lines = BufReader::new(stdout.ok_or("the server has no output")?).lines();
         while let Some(line) = lines.next().transpose()? {
             if line.contains("Ready to accept connections") {
                 // It says little more; what it says is read so that it never waits for us.
-                std::thread::spawn(move || lines.for_each(drop));
+                let (sender, receiver) = channel();
+                std::thread::spawn(move || {
+                    for line in lines.map_while(io::Result::ok) {
+                        // Mostly nobody wants to know.
+                        let _ = sender.send(line);
+                    }
+                });
+                server.lines = Some(receiver);
                 return Ok(server);
             }
         }
@@ -132,6 +147,7 @@ impl Server {
             child,
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             data: None,
+            lines: None,
         };
         let mut line = String::new();
         BufReader::new(stdout.ok_or("the server has no output")?).read_line(&mut line)?;
@@ -142,6 +158,17 @@ impl Server {
             .parse()
             .map_err(|_| format!("the server said {line:?}, which ends in no address"))?;
         Ok(server)
+    }
+
+    /// Waits until Redis says something.
+    pub(super) fn wait_for_line(&self, part: &str) -> Result<()> {
+        let lines = self.lines.as_ref().ok_or("this server says nothing")?;
+        while let Ok(line) = lines.recv_timeout(LINE_TIMEOUT) {
+            if line.contains(part) {
+                return Ok(());
+            }
+        }
+        Err(format!("the server did not say {part:?}").into())
     }
 
     pub(super) fn pid(&self) -> u32 {

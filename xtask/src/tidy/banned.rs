@@ -124,16 +124,10 @@ const BANS: &[Ban] = &[
 ];
 
 /// Who may sleep.
-const SLEEPERS: &[(&str, &str)] = &[
-    (
-        "crates/henge/src/housekeeping.rs",
-        "the pace of a loop, not a wait for something; an interval could not follow a setting that a reload changes",
-    ),
-    (
-        "xtask/src/bench/durability.rs",
-        "the pace of looks at another process, which tells nobody when it is done",
-    ),
-];
+const SLEEPERS: &[(&str, &str)] = &[(
+    "crates/henge/src/housekeeping.rs",
+    "the pace of a loop, not a wait for something; an interval could not follow a setting that a reload changes",
+)];
 
 /// Who may print.
 const PRINTERS: &[(&str, &str)] = &[

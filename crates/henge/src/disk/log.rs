@@ -113,7 +113,7 @@ pub(crate) struct Figures {
     pub(crate) uncovered_bytes: AtomicU64,
     /// From where on they count as that.
     covered: AtomicU64,
-    /// How long rounds were held back, as the log outran the snapshots.
+    /// For how long rounds were put off, as the log outran the snapshots.
     pub(crate) delayed_us: AtomicU64,
 }
 
@@ -154,7 +154,7 @@ pub(crate) struct Start {
     pub(crate) writer: LogWriter<Files>,
     pub(crate) files: Files,
     pub(crate) sync_interval: Box<dyn Fn() -> Duration + Send>,
-    /// Called after each round with the bytes that no snapshot covers; gives how many there may be.
+    /// Called with the bytes that no snapshot covers; gives how many more there may be, `u64::MAX` if nothing is short.
     pub(crate) room: Box<dyn Fn(u64) -> u64 + Send>,
     /// Called when a failure may have cost what was acknowledged.
     pub(crate) note_failure: Box<dyn Fn() + Send>,
