@@ -3,7 +3,7 @@
 //! 1. SET in pipelines of 16 over 50 connections, with the log synced at an interval and without a log: requests per CPU-second.
 //!    The server has a CPU for itself and the load another; the two take turns.
 //! 2. SET one at a time over 50 connections, with every write synced, beside Redis with `appendfsync always`: requests a
-//!    second, and syncs for each 1,000 writes, which `strace` counts in runs of their own.
+//!    second, and syncs for each 1,000 writes, which `strace` counts in runs of their own. CPUs as in part 1.
 //! 3. A snapshot of some gigabytes: MB/s beside Redis's BGSAVE of the same data and beside what the disk writes in sequence;
 //!    what it adds to the resident size and to the latency of 20,000 SET/s; and the restart beside Redis's.
 
@@ -14,7 +14,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
@@ -112,8 +112,7 @@ impl Bench {
     }
 
     fn always(&self, arguments: &Arguments) -> Result<()> {
-        // Servers use several threads, or wait for the disk.
-        pin_to_any()?;
+        let cpus = Cpus::find()?;
         let writes = arguments.number("syncs", 60_000_u64)?.max(1_000);
         println!(
             "SET P=1, 50 connections, every write synced: requests a second, syncs for 1,000 writes"
@@ -122,20 +121,17 @@ impl Bench {
         for round in 1..=self.rounds {
             let mut turns = Vec::new();
             for ours in [true, false] {
-                let server = if ours {
-                    let settings = ["persistence.enabled=true", "persistence.sync=always"];
-                    Server::henge(&self.henge, &flags(&settings))?
-                } else {
-                    Server::redis_with(
-                        &self.redis,
-                        &["--appendonly", "yes", "--appendfsync", "always"],
-                    )?
-                };
+                pin_to(cpus.server)?;
+                let server = self.always_synced(ours, false)?;
+                pin_to(cpus.load)?;
                 benchmark(server.address(), "1", writes / 5)?;
                 let per_second = benchmark(server.address(), "1", writes)?;
-                let counted = Strace::count(server.pid(), || {
-                    benchmark(server.address(), "1", writes).map(drop)
-                })?;
+                drop(server);
+                pin_to(cpus.server)?;
+                let server = self.always_synced(ours, true)?;
+                pin_to(cpus.load)?;
+                benchmark(server.address(), "1", writes)?;
+                let counted = server.syncs()?;
                 turns.push((per_second, counted as f64 * 1e3 / writes as f64));
             }
             let (ours, theirs) = (turns[0], turns[1]);
@@ -154,6 +150,18 @@ impl Bench {
         print_figure("log_always_over_redis", median(rates));
         print_figure("log_always_syncs_over_redis", median(syncs));
         Ok(())
+    }
+
+    /// A server that syncs every write, and whose syncs may be counted.
+    fn always_synced(&self, ours: bool, is_counted: bool) -> Result<Server> {
+        let settings = flags(&["persistence.enabled=true", "persistence.sync=always"]);
+        let options = ["--appendonly", "yes", "--appendfsync", "always"];
+        match (ours, is_counted) {
+            (true, false) => Server::henge(&self.henge, &settings),
+            (true, true) => Server::henge_counted(&self.henge, &settings),
+            (false, false) => Server::redis_with(&self.redis, &options),
+            (false, true) => Server::redis_counted(&self.redis, &options),
+        }
     }
 
     fn snapshot(&self, arguments: &Arguments) -> Result<()> {
@@ -327,36 +335,4 @@ fn benchmark(address: SocketAddr, pipeline: &str, requests: u64) -> Result<f64> 
         return Err(format!("redis-benchmark: {errors}").into());
     }
     Ok(requests as f64 / begun.elapsed().as_secs_f64())
-}
-
-/// Counts the syncs of a process.
-struct Strace;
-
-impl Strace {
-    fn count(pid: u32, work: impl FnOnce() -> Result<()>) -> Result<u64> {
-        let mut strace = Command::new("strace")
-            .args(["-f", "-q", "-e", "trace=fdatasync,fsync", "-p"])
-            .arg(pid.to_string())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|error| format!("strace, which counts the syncs: {error}"))?;
-        let lines = strace.stderr.take();
-        let counter = thread::spawn(move || {
-            let lines = lines.map(BufReader::new);
-            let lines = lines.into_iter().flat_map(BufRead::lines).flatten();
-            // A call that another thread interrupts is shown in two lines.
-            lines
-                .filter(|line| line.contains("sync(") || line.contains("sync resumed"))
-                .filter(|line| !line.contains("unfinished"))
-                .count() as u64
-        });
-        // It says nothing of when it is attached; what it misses is little beside the rest.
-        let done = work();
-        let id = i32::try_from(strace.id())?;
-        let id = rustix::process::Pid::from_raw(id).ok_or("strace has an id")?;
-        rustix::process::kill_process(id, rustix::process::Signal::INT)?;
-        strace.wait()?;
-        done?;
-        counter.join().map_err(|_| "the counter panicked".into())
-    }
 }

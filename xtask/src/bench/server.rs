@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// The longest wait for something that a server says: some gigabytes to a slow disk.
@@ -22,17 +23,26 @@ pub(super) struct Server {
     data: Option<PathBuf>,
     /// What it says from when it is ready; of Redis only.
     lines: Option<Receiver<String>>,
+    /// Counts its syncs until it ends; of one that was started for that only.
+    syncs: Option<JoinHandle<u64>>,
 }
 
 impl Server {
     /// Starts `henge` on a free port with these flags beside, and waits until it says that it listens. It keeps everything in
     /// memory, as what it is compared with, unless the flags say otherwise.
     pub(super) fn henge(binary: &Path, flags: &[String]) -> Result<Self> {
-        Self::henge_in(binary, flags, data_folder())
+        Self::henge_in(Command::new(binary), flags, data_folder())
     }
 
-    fn henge_in(binary: &Path, flags: &[String], data: PathBuf) -> Result<Self> {
-        let child = Command::new(binary)
+    /// The same for [`syncs`](Self::syncs).
+    pub(super) fn henge_counted(binary: &Path, flags: &[String]) -> Result<Self> {
+        let mut server = Self::henge_in(counted(binary), flags, data_folder())?;
+        server.count_syncs()?;
+        Ok(server)
+    }
+
+    fn henge_in(mut command: Command, flags: &[String], data: PathBuf) -> Result<Self> {
+        let child = command
             // One that is started again finds its data by its name, and not by its port.
             .args(["--port=127.0.0.1:0", "--log-level=error", "--node-id=bench"])
             .args(memory_only(flags))
@@ -41,7 +51,7 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
-            .map_err(|error| format!("{}: {error}", binary.display()))?;
+            .map_err(|error| format!("{}: {error}", program(&command)))?;
         let mut server = Self::listening(child)?;
         server.data = Some(data);
         Ok(server)
@@ -78,7 +88,7 @@ impl Server {
         let data = self.data.take().ok_or("the server has no data")?;
         self.child.kill()?;
         self.child.wait()?;
-        *self = Self::henge_in(binary, flags, data)?;
+        *self = Self::henge_in(Command::new(binary), flags, data)?;
         Ok(())
     }
 
@@ -87,7 +97,7 @@ impl Server {
         let data = self.data.take().ok_or("the server has no data")?;
         self.child.kill()?;
         self.child.wait()?;
-        *self = Self::redis_in(binary, options, data)?;
+        *self = Self::redis_in(Command::new(binary), options, data)?;
         Ok(())
     }
 
@@ -98,14 +108,21 @@ impl Server {
 
     /// The same with these options, in a folder of its own.
     pub(super) fn redis_with(binary: &Path, options: &[&str]) -> Result<Self> {
-        Self::redis_in(binary, options, data_folder())
+        Self::redis_in(Command::new(binary), options, data_folder())
     }
 
-    fn redis_in(binary: &Path, options: &[&str], data: PathBuf) -> Result<Self> {
+    /// The same for [`syncs`](Self::syncs).
+    pub(super) fn redis_counted(binary: &Path, options: &[&str]) -> Result<Self> {
+        let mut server = Self::redis_in(counted(binary), options, data_folder())?;
+        server.count_syncs()?;
+        Ok(server)
+    }
+
+    fn redis_in(mut command: Command, options: &[&str], data: PathBuf) -> Result<Self> {
         std::fs::create_dir_all(&data)?;
         // Free now, and most likely still so in a moment; it cannot choose one by itself and say which.
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let mut child = Command::new(binary)
+        let mut child = command
             .args(["--port", &address.port().to_string(), "--bind", "127.0.0.1"])
             .args(["--save", "", "--daemonize", "no", "--dir"])
             .arg(&data)
@@ -113,13 +130,14 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
-            .map_err(|error| format!("{}: {error}", binary.display()))?;
+            .map_err(|error| format!("{}: {error}", program(&command)))?;
         let stdout = child.stdout.take();
         let mut server = Self {
             child,
             address,
             data: Some(data),
             lines: None,
+            syncs: None,
         };
         let mut lines = BufReader::new(stdout.ok_or("the server has no output")?).lines();
         while let Some(line) = lines.next().transpose()? {
@@ -136,7 +154,7 @@ impl Server {
                 return Ok(server);
             }
         }
-        Err(format!("{} ended before it was ready", binary.display()).into())
+        Err(format!("{} ended before it was ready", program(&command)).into())
     }
 
     /// Waits for a server's first line, whose last word is its address.
@@ -148,6 +166,7 @@ impl Server {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             data: None,
             lines: None,
+            syncs: None,
         };
         let mut line = String::new();
         BufReader::new(stdout.ok_or("the server has no output")?).read_line(&mut line)?;
@@ -171,6 +190,30 @@ impl Server {
         Err(format!("the server did not say {part:?}").into())
     }
 
+    /// From here on its syncs are counted as they are told.
+    fn count_syncs(&mut self) -> Result<()> {
+        let lines = self.child.stderr.take().map(BufReader::new);
+        let lines = lines.ok_or("the server has no output for errors")?.lines();
+        self.syncs = Some(std::thread::spawn(move || {
+            lines
+                .map_while(io::Result::ok)
+                // A call that another thread interrupts is told in two lines.
+                .filter(|line| line.contains("sync(") || line.contains("sync resumed"))
+                .filter(|line| !line.contains("unfinished"))
+                .count() as u64
+        }));
+        Ok(())
+    }
+
+    /// Ends it; says how often it has synced a file.
+    pub(super) fn syncs(mut self) -> Result<u64> {
+        let counter = self.syncs.take().ok_or("nobody counts this one's syncs")?;
+        self.child.kill()?;
+        self.child.wait()?;
+        // `strace` ends with it, and has told all then.
+        counter.join().map_err(|_| "the counter panicked".into())
+    }
+
     pub(super) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -190,6 +233,22 @@ impl Drop for Server {
             let _ = std::fs::remove_dir_all(data);
         }
     }
+}
+
+/// What starts a program so that `strace` tells on its output for errors of each sync, beside it and not above it. The kernel lets
+/// all other calls go by: to be stopped at each of them would make a server many times as slow.
+fn counted(binary: &Path) -> Command {
+    let mut command = Command::new("strace");
+    command
+        .args(["-D", "-f", "-qq", "--seccomp-bpf"])
+        .args(["-e", "trace=fdatasync,fsync", "-e", "signal=none", "--"])
+        .arg(binary)
+        .stderr(Stdio::piped());
+    command
+}
+
+fn program(command: &Command) -> String {
+    command.get_program().to_string_lossy().into_owned()
 }
 
 /// A folder that no server has had.

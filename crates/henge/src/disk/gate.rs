@@ -61,8 +61,8 @@ impl Gate {
         }
     }
 
-    /// Waits for a round. `place` is the caller's in the crowd, so that it is there once however often it is polled; it begins
-    /// as 0.
+    /// Waits for a round. `place` is the caller's in the crowd, so that it is there once however often it is polled; it is 0
+    /// before and after.
     pub(crate) fn poll_kept(
         &self,
         round: Round,
@@ -73,15 +73,17 @@ impl Gate {
             return Poll::Ready(Ok(()));
         };
         if let Some(outcome) = log.outcome(round.0) {
+            *place = 0;
             return Poll::Ready(outcome);
         }
         if *place == self.woken.get() {
             return Poll::Pending;
         }
+        if *place == 0 {
+            log.note_waiting(self.thread, round.0);
+        }
         *place = self.woken.get();
-        let mut waiting = self.waiting.borrow_mut();
-        waiting.push(cx.waker().clone());
-        log.note_waiting(self.thread, waiting.len());
+        self.waiting.borrow_mut().push(cx.waker().clone());
         if !self.is_asked.replace(true)
             && let Some(keeper) = &*self.keeper.borrow()
         {
@@ -112,7 +114,6 @@ impl Gate {
                 if now != done {
                     done = now;
                     // Who is not done waits again.
-                    log.note_waiting(self.thread, 0);
                     self.woken.set(self.woken.get() + 1);
                     self.waiting.borrow_mut().drain(..).for_each(Waker::wake);
                 }

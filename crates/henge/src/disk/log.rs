@@ -43,6 +43,8 @@ const LONGEST_GATHERING: Duration = Duration::from_millis(4);
 const LONGEST_GAP: Duration = Duration::from_millis(1);
 /// The shortest of these: what a client of many connections takes to answer them all, where a disk is faster than that.
 const SHORTEST_GAP: Duration = Duration::from_micros(300);
+/// A round that is synced waits for this part of the connections: the others are worked on meanwhile.
+const ENOUGH: (usize, usize) = (3, 5);
 /// How often it is looked whether there is room again.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// For how long nothing is written where no room is made: longer than any snapshot takes that is being made.
@@ -123,8 +125,9 @@ pub(crate) struct Figures {
 struct Bell {
     waker: OnceLock<Waker>,
     is_awaited: AtomicBool,
-    /// Connections of the thread that wait.
-    waiting: AtomicUsize,
+    /// Connections of the thread that wait for a round: for the one that is to come, and for the one under way, by the last bit
+    /// of its number.
+    waiting: [AtomicUsize; 2],
 }
 
 /// What the thread is told to do between two rounds.
@@ -226,20 +229,20 @@ impl Log {
         let is_new = self.asked.fetch_max(round, SeqCst) < round;
         // While more connections are waited for, the last of them is the one that matters.
         let gathering = self.gathering.load(SeqCst);
-        if (is_new && gathering == 0) || (gathering > 0 && self.waiting() >= gathering) {
+        if (is_new && gathering == 0) || (gathering > 0 && self.waiting(round) >= gathering) {
             self.wake();
         }
     }
 
-    /// So many connections of a data thread wait.
+    /// One more connection of a data thread waits for this round.
     #[inline]
-    pub(crate) fn note_waiting(&self, thread: usize, connections: usize) {
-        self.bells[thread].waiting.store(connections, Relaxed);
+    pub(crate) fn note_waiting(&self, thread: usize, round: u64) {
+        self.bells[thread].of(round).fetch_add(1, Relaxed);
     }
 
-    /// How many connections wait.
-    fn waiting(&self) -> usize {
-        let waiting = self.bells.iter().map(|bell| bell.waiting.load(Relaxed));
+    /// How many connections wait for a round.
+    fn waiting(&self, round: u64) -> usize {
+        let waiting = self.bells.iter().map(|bell| bell.of(round).load(Relaxed));
         waiting.sum()
     }
 
@@ -294,6 +297,12 @@ impl Log {
     }
 }
 
+impl Bell {
+    fn of(&self, round: u64) -> &AtomicUsize {
+        &self.waiting[usize::from(round % 2 == 1)]
+    }
+}
+
 impl LogThread {
     /// Starts it. The journals of the shards have to be running.
     pub(crate) fn start(log: &Arc<Log>, start: Start) -> io::Result<Self> {
@@ -320,7 +329,7 @@ impl LogThread {
             in_sync: false,
             synced_at: Instant::now(),
             sync_took: Duration::ZERO,
-            expected: 0,
+            crowd: 0,
             waiting: Vec::new(),
         };
         let thread = thread::Builder::new()
@@ -430,8 +439,9 @@ struct Runner {
     synced_at: Instant,
     /// What the last sync of a round took.
     sync_took: Duration,
-    /// Connections that waited at the end of the last round: those that it answered, and those that came meanwhile.
-    expected: usize,
+    /// How many connections take turns with the log: those that a round has answered and those that came meanwhile, which sinks
+    /// slowly where that was fewer than before.
+    crowd: usize,
     /// Who waits until all up to a place is on the disk.
     waiting: Vec<(Position, Sender<io::Result<Position>>)>,
 }
@@ -540,27 +550,31 @@ impl Runner {
             tracing::debug!(segment = self.writer.end().segment, "a segment was begun");
         }
         self.slow_down(bytes as u64);
-        self.expected = log.waiting();
+        let answered = log.bells.iter().map(|bell| bell.of(round).swap(0, Relaxed));
+        let crowd = answered.sum::<usize>() + log.waiting(round + 1);
+        self.crowd = crowd.max(self.crowd - self.crowd.div_ceil(16));
         log.cache.note_kept(round);
         log.done.store(round, SeqCst);
         log.ring();
     }
 
-    /// Waits for the connections that the last round answered to come again, as long as more of them come. Without it they would
-    /// be of several crowds, each of which waits for the syncs of the others, and there would be many times as many syncs.
+    /// Waits until more than half of the connections are there, as long as more of them come. Without it there would be many times
+    /// as many syncs, each for a few; if it waited for all, clients and data threads would stand still during each sync.
     fn gather(&self) {
         let log = &self.log;
         let gap = self.sync_took.clamp(SHORTEST_GAP, LONGEST_GAP);
+        let enough = (self.crowd * ENOUGH.0).div_ceil(ENOUGH.1);
+        let round = log.next_round();
         let until = Instant::now() + (16 * self.sync_took).min(LONGEST_GATHERING);
         let (mut before, mut changed_at) = (0, Instant::now());
-        log.gathering.store(self.expected, SeqCst);
+        log.gathering.store(enough, SeqCst);
         loop {
-            let (waiting, now) = (log.waiting(), Instant::now());
+            let (waiting, now) = (log.waiting(round), Instant::now());
             if waiting != before {
                 (before, changed_at) = (waiting, now);
             }
             let end = until.min(changed_at + gap);
-            if waiting >= self.expected || now >= end || log.is_stopping.load(SeqCst) {
+            if waiting >= enough || now >= end || log.is_stopping.load(SeqCst) {
                 break;
             }
             thread::park_timeout(end - now);
