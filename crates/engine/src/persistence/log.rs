@@ -9,6 +9,10 @@ use super::wal::Record;
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 
+/// A write that is longer than this part of what is written ahead has nothing written behind it: it would cost it more than
+/// it spares those that come.
+const LARGE_SHARE: usize = 4;
+
 /// Gives a salt for each file.
 pub type Salts = Box<dyn FnMut() -> [u8; 16] + Send>;
 
@@ -17,6 +21,9 @@ pub type Salts = Box<dyn FnMut() -> [u8; 16] + Send>;
 pub struct LogConfig {
     /// A segment that has come to this length is the last to be written to no more.
     pub segment_bytes: u64,
+    /// So many zeros are written behind a small write where none are yet; 0 for none. To sync what was only reserved a file system
+    /// has to write down as well that it is used now, each time, which takes longer than the sync of a few records.
+    pub ahead_bytes: usize,
 }
 
 /// See the head of the file.
@@ -40,6 +47,10 @@ pub struct LogWriter<S: Storage> {
     is_name_unsynced: bool,
     /// The lengths of those that are written to no more.
     closed: BTreeMap<u64, u64>,
+    /// As far the file was written to, zeros included.
+    used: u64,
+    /// As many as are written ahead.
+    zeros: Vec<u8>,
     /// A write failed, and what it left behind the end may come to the disk.
     is_soiled: bool,
 }
@@ -102,6 +113,8 @@ impl<S: Storage> LogWriter<S> {
             has_news: false,
             is_name_unsynced: true,
             closed,
+            used: offset,
+            zeros: vec![0; config.ahead_bytes],
             is_soiled: false,
         })
     }
@@ -149,13 +162,21 @@ impl<S: Storage> LogWriter<S> {
         for journal in journals.iter() {
             journal.frames().slices(&mut slices);
         }
+        let end = self.end.offset + len as u64;
+        let room = usize::try_from(self.config.segment_bytes.saturating_sub(end));
+        let mut ahead = room.unwrap_or(usize::MAX).min(self.zeros.len());
+        if end <= self.used || len > self.zeros.len() / LARGE_SHARE {
+            ahead = 0;
+        }
+        slices.extend((ahead > 0).then(|| IoSlice::new(&self.zeros[..ahead])));
         if let Err(error) = write_all(&self.file, &mut slices, self.end.offset) {
             self.is_soiled = true;
             // At once, so that nothing is there to be cut if the process ends now. Where that fails it is tried again.
             let _ = self.file.set_len(self.end.offset);
             return Err(error);
         }
-        self.end.offset += len as u64;
+        self.end.offset = end;
+        self.used = self.used.max(end + ahead as u64);
         self.has_news |= !journals.is_empty();
         self.marked = self.synced;
         Ok(())
@@ -168,6 +189,7 @@ impl<S: Storage> LogWriter<S> {
             self.file.set_len(self.end.offset)?;
             // After a failed sync nobody knows what the disk has, whatever it failed with.
             self.file.sync().map_err(io::Error::other)?;
+            self.used = self.end.offset;
             self.is_soiled = false;
         }
         Ok(())
@@ -203,6 +225,7 @@ impl<S: Storage> LogWriter<S> {
             offset,
         };
         self.seed = seed;
+        self.used = offset;
         self.is_name_unsynced = true;
         Ok(())
     }

@@ -44,7 +44,7 @@ const LONGEST_GAP: Duration = Duration::from_millis(1);
 /// The shortest of these: what a client of many connections takes to answer them all, where a disk is faster than that.
 const SHORTEST_GAP: Duration = Duration::from_micros(300);
 /// A round that is synced waits for this part of the connections: the others are worked on meanwhile.
-const ENOUGH: (usize, usize) = (3, 5);
+const ENOUGH: (usize, usize) = (2, 3);
 /// How often it is looked whether there is room again.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// For how long nothing is written where no room is made: longer than any snapshot takes that is being made.
@@ -552,7 +552,7 @@ impl Runner {
         self.slow_down(bytes as u64);
         let answered = log.bells.iter().map(|bell| bell.of(round).swap(0, Relaxed));
         let crowd = answered.sum::<usize>() + log.waiting(round + 1);
-        self.crowd = crowd.max(self.crowd - self.crowd.div_ceil(16));
+        self.crowd = crowd.max(self.crowd - self.crowd.div_ceil(64));
         log.cache.note_kept(round);
         log.done.store(round, SeqCst);
         log.ring();

@@ -35,6 +35,8 @@ use crate::shared::Live;
 /// A segment of the log is full from here on: long enough that beginning one is nothing beside writing it, short enough that
 /// a small cache takes little disk.
 pub(crate) const SEGMENT_BYTES: u64 = 32 << 20;
+/// What is written ahead where each write is synced: of hundreds of rounds of small writes one pays for it.
+const AHEAD_BYTES: usize = 256 << 10;
 
 /// Why what is on the disk cannot be had.
 #[derive(Debug)]
@@ -240,7 +242,7 @@ impl Persistence {
             snapshots.note_found(bytes, recovered.restored, recovered.snapshot_at_ms);
         }
         log.figures.replayed.store(recovered.log.records, Relaxed);
-        let writer = self.begin_log(&files, &recovered, first)?;
+        let writer = self.begin_log(&files, &recovered, first, log.sync)?;
         let (path, state) = {
             let directory = &self.state.lock().directory;
             // Only now: until the log says where versions go on from, the last life's state has to be there.
@@ -284,6 +286,7 @@ impl Persistence {
         files: &Files,
         recovered: &Recovered,
         first: Version,
+        sync: SyncPolicy,
     ) -> Result<LogWriter<Files>, PersistenceError> {
         let mut started = Journal::default();
         let incarnation = self.incarnation;
@@ -292,6 +295,11 @@ impl Persistence {
             .expect("it is short");
         let config = LogConfig {
             segment_bytes: SEGMENT_BYTES,
+            // Where nobody waits for syncs they may take their time.
+            ahead_bytes: match sync {
+                SyncPolicy::Always => AHEAD_BYTES,
+                SyncPolicy::Interval | SyncPolicy::Never => 0,
+            },
         };
         let (number, segments) = (recovered.log.next, recovered.log.segments.clone());
         let begun = LogWriter::begin(files.clone(), config, Box::new(salt), number, segments);

@@ -119,6 +119,11 @@ impl Machine {
         } = recovered;
         let config = LogConfig {
             segment_bytes: self.settings.segment_bytes,
+            // Each other life writes ahead.
+            ahead_bytes: match self.starts % 2 {
+                0 => self.settings.segment_bytes as usize / 4,
+                _ => 0,
+            },
         };
         let mut salts = Random::new(self.random.number());
         let mut writer = LogWriter::begin(
