@@ -35,6 +35,8 @@ use crate::shared::Live;
 /// A segment of the log is full from here on: long enough that beginning one is nothing beside writing it, short enough that
 /// a small cache takes little disk.
 pub(crate) const SEGMENT_BYTES: u64 = 32 << 20;
+/// For how long writes wait for a snapshot before they are refused: longer than most take, and most clients wait.
+const LONGEST_STANDSTILL: Duration = Duration::from_mins(1);
 
 /// Why what is on the disk cannot be had.
 #[derive(Debug)]
@@ -49,7 +51,10 @@ impl fmt::Display for PersistenceError {
         match self {
             Self::Directory(error) => error.fmt(f),
             Self::Recovery(error) => error.fmt(f),
-            Self::Io(error) => write!(f, "the log cannot be begun: {error}"),
+            Self::Io(error) => write!(
+                f,
+                "the log cannot be begun: {error}; what is there is kept for the next start"
+            ),
         }
     }
 }
@@ -255,7 +260,8 @@ impl Persistence {
             }
         };
         cache.start_journals();
-        let (live, room) = (Arc::clone(&around.live), Arc::clone(snapshots));
+        let live = Arc::clone(&around.live);
+        let (room, shortage) = (Arc::clone(snapshots), Arc::clone(snapshots));
         let log_thread = LogThread::start(
             log,
             Start {
@@ -264,6 +270,8 @@ impl Persistence {
                 note_failure: Box::new(note_failure),
                 sync_interval: Box::new(move || live.load().sync_interval),
                 room: Box::new(room_of(room, Arc::clone(cache))),
+                standstill: LONGEST_STANDSTILL,
+                shortage: Box::new(move || shortage_of(&shortage)),
             },
         )
         .map_err(PersistenceError::Io)?;
@@ -345,6 +353,17 @@ fn room_of(snapshots: Arc<Snapshots>, cache: Arc<Cache>) -> impl Fn(u64) -> u64 
             snapshots.ask();
         }
         (live + 3 * SEGMENT_BYTES).saturating_sub(uncovered)
+    }
+}
+
+/// Why the log is not made shorter.
+fn shortage_of(snapshots: &Snapshots) -> String {
+    match snapshots.failure() {
+        Some(failure) => {
+            format!("the log is as long as it may be, and no snapshot was made: {failure}")
+        }
+        None => "the log is as long as it may be, and the snapshot that is being made is not done"
+            .to_owned(),
     }
 }
 
