@@ -2,7 +2,7 @@
 //! A thread holds at most one shard's lock, and briefly; the pool of room is two counters, not a lock. It knows no protocol.
 
 use crate::cache::cursor::{Mark, Position};
-use crate::disk::gate::note_unkept;
+use crate::disk::gate::{note_journalled, note_unkept};
 use henge_engine::{
     Cause, Commit, Footprint, KeyHasher, Lender, PolicyKind, Room, Shard, ShardConfig, ShardStats,
     Short, Turn,
@@ -145,6 +145,7 @@ impl Slot {
     fn note(&self, shard: &Shard) {
         if shard.is_unkept() {
             note_unkept();
+            note_journalled(shard.journalled_bytes());
             if shard.has_journal() && !self.is_journalled.load(Relaxed) {
                 // In one order with the number of the round, which is read after it: see `Log::next_round`.
                 self.is_journalled.store(true, SeqCst);

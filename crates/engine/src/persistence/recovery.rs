@@ -1,5 +1,6 @@
-//! Reads the log again. It finds how far the log goes, tells the torn end of what was being written from damage, and cuts
-//! the one and refuses the other. What is in the records, and what they do, is for who is shown them.
+//! Reads the log again. It finds how far the log goes, tells the torn end of what was being written from damage, and
+//! refuses the one. The other is cut when who was shown the records has found them all good, and nothing is changed before.
+//! What is in the records, and what they do, is for them.
 //!
 //! A place that cannot be read is the torn end if a crash can have left it so ([`frame::may_be_torn`]) and nothing says
 //! that it was on the disk before: no `synced` record behind it, and no snapshot that was finished later. All behind it goes.
@@ -39,11 +40,23 @@ pub struct LogEnd {
     pub segments: BTreeMap<u64, u64>,
     /// Records read.
     pub records: u64,
-    /// What was cut, if anything.
+    /// The torn end, if there is one.
     pub cut: Option<Cut>,
+    leftovers: Leftovers,
 }
 
-/// The torn end of a log, which was cut.
+/// What is behind the end of a log: it is to go before the log goes on.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Leftovers {
+    /// Segments, in the order in which they go.
+    segments: Vec<u64>,
+    /// Where the segment ends that has the torn end.
+    torn: Option<Position>,
+    /// Where segments end that have room left.
+    unused: Vec<Position>,
+}
+
+/// The torn end of a log, which is cut before the log goes on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cut {
     /// Where it began.
@@ -136,8 +149,38 @@ enum Unreadable {
     Ended(Position),
 }
 
-/// Reads the log from a segment on, shows all records, and cuts a torn end. `needed` is a place that was on the disk, as a
-/// snapshot says.
+impl LogEnd {
+    /// Cuts the torn end, and gives back room that was not used. To be called once all that was shown is known to be good,
+    /// and before the log goes on.
+    pub fn settle<S: Storage>(&self, storage: &S) -> Result<(), RecoveryError> {
+        let Leftovers {
+            segments,
+            torn,
+            unused,
+        } = &self.leftovers;
+        let shorten = |end: &Position, is_synced: bool| {
+            let name = Name::segment(end.segment);
+            let shortened = storage.open(name).and_then(|file| {
+                file.set_len(end.offset)?;
+                if is_synced { file.sync() } else { Ok(()) }
+            });
+            shortened.map_err(|error| RecoveryError::Io(Some(name), error))
+        };
+        for &number in segments {
+            let name = Name::segment(number);
+            let removed = storage.remove(name);
+            removed.map_err(|error| RecoveryError::Io(Some(name), error))?;
+        }
+        torn.iter().try_for_each(|end| shorten(end, true))?;
+        storage
+            .sync_names()
+            .map_err(|error| RecoveryError::Io(None, error))?;
+        unused.iter().try_for_each(|end| shorten(end, false))
+    }
+}
+
+/// Reads the log from a segment on, and shows all records. `needed` is a place that was on the disk, as a snapshot says.
+/// Nothing is changed: that is for [`LogEnd::settle`].
 pub fn read_log<S: Storage>(
     storage: &S,
     from: u64,
@@ -162,12 +205,12 @@ pub fn read_log<S: Storage>(
         segments: BTreeMap::new(),
         records: 0,
         cut: None,
+        leftovers: Leftovers::default(),
     };
-    let mut unused = Vec::new();
     // What the next segment goes on from, and where that lies.
     let mut before: Option<(Position, Bytes)> = None;
     for number in from..=last {
-        let mut name = Name::segment(number);
+        let name = Name::segment(number);
         let mut file = if there.binary_search(&number).is_ok() {
             let file = storage.open(name).and_then(|file| {
                 // A process that crashed may not have synced it, and what is taken for kept here must not be lost later.
@@ -191,13 +234,15 @@ pub fn read_log<S: Storage>(
         };
         let Some(why) = read.then else {
             log.segments.insert(number, log.end.offset);
-            unused.extend((read.len < file.len()).then_some(log.end));
+            if read.len < file.len() {
+                log.leftovers.unused.push(log.end);
+            }
             // A repair may have made the file longer or shorter.
             before = (!read.has_gap).then_some((log.end, file));
             continue;
         };
         if let (Unreadable::Ended(_), Some((end, ended))) = (why, before.take()) {
-            (log.end, file, name) = (end, ended, Name::segment(end.segment));
+            (log.end, file) = (end, ended);
         }
         let offset = log.end.offset as usize;
         let later = there.iter().copied().filter(|&n| n > log.end.segment);
@@ -209,17 +254,14 @@ pub fn read_log<S: Storage>(
             segments: later.len() as u64,
         };
         for &number in later.iter().rev() {
-            cut.bytes += remove(storage, Name::segment(number))?;
+            cut.bytes += len(storage, Name::segment(number))?;
+            log.leftovers.segments.push(number);
         }
         if offset >= HEADER_BYTES {
-            let shortened = storage.open(name).and_then(|open| {
-                open.set_len(offset as u64)?;
-                open.sync()
-            });
-            shortened.map_err(|error| RecoveryError::Io(Some(name), error))?;
+            log.leftovers.torn = Some(log.end);
             log.segments.insert(log.end.segment, offset as u64);
         } else if !is_missing {
-            remove(storage, name)?;
+            log.leftovers.segments.push(log.end.segment);
         }
         // Room that was never written to is no loss.
         let is_empty = file[offset..].iter().all(|&byte| byte == 0);
@@ -233,49 +275,20 @@ pub fn read_log<S: Storage>(
             detail: format!("it ends here, and the snapshot needs the log up to {needed}"),
         });
     }
-    sync_names(storage)?;
     if let Some((&last, _)) = log.segments.last_key_value() {
         log.next = last + 1;
     }
-    keep_covered(storage, &there, from, &mut log)?;
-    for Position { segment, offset } in unused {
-        // Room that was made ahead.
-        let name = Name::segment(segment);
-        let shortened = storage.open(name).and_then(|file| file.set_len(offset));
-        shortened.map_err(|error| RecoveryError::Io(Some(name), error))?;
+    for &number in there.iter().take_while(|&&number| number < from) {
+        // A snapshot covers it, and the process that made that did not come to remove it.
+        let len = len(storage, Name::segment(number))?;
+        log.segments.insert(number, len);
     }
     Ok(log)
 }
 
-/// Counts the segments that a snapshot covers, and that the process that made it did not come to remove.
-fn keep_covered<S: Storage>(
-    storage: &S,
-    there: &[u64],
-    from: u64,
-    log: &mut LogEnd,
-) -> Result<(), RecoveryError> {
-    for &number in there.iter().take_while(|&&number| number < from) {
-        let name = Name::segment(number);
-        let len = storage.open(name).and_then(|file| file.len());
-        let len = len.map_err(|error| RecoveryError::Io(Some(name), error))?;
-        log.segments.insert(number, len);
-    }
-    Ok(())
-}
-
-fn sync_names<S: Storage>(storage: &S) -> Result<(), RecoveryError> {
-    storage
-        .sync_names()
-        .map_err(|error| RecoveryError::Io(None, error))
-}
-
-fn remove<S: Storage>(storage: &S, name: Name) -> Result<u64, RecoveryError> {
-    let removed = storage.open(name).and_then(|file| {
-        let len = file.len()?;
-        storage.remove(name)?;
-        Ok(len)
-    });
-    removed.map_err(|error| RecoveryError::Io(Some(name), error))
+fn len<S: Storage>(storage: &S, name: Name) -> Result<u64, RecoveryError> {
+    let len = storage.open(name).and_then(|file| file.len());
+    len.map_err(|error| RecoveryError::Io(Some(name), error))
 }
 
 /// What was read of a segment.

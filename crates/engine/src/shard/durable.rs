@@ -29,11 +29,20 @@ pub(super) struct Durable {
     round: Option<u64>,
     /// The last call showed what is not known to be kept, or made it.
     pub(super) is_unkept: bool,
+    /// The bytes that the last call wrote to the journal.
+    journalled_bytes: usize,
     /// In a recovery: partitions of which a missing part of the log may have had mutations.
     suspects: BTreeSet<usize>,
 }
 
 impl Durable {
+    /// A call begins.
+    #[inline]
+    pub(super) fn begin_call(&mut self) {
+        self.is_unkept = false;
+        self.journalled_bytes = 0;
+    }
+
     #[inline]
     pub(super) fn epochs(&self) -> Epochs {
         Epochs {
@@ -131,6 +140,12 @@ impl Shard {
         self.durable.is_unkept
     }
 
+    /// The bytes that the last call wrote to the journal.
+    #[inline]
+    pub fn journalled_bytes(&self) -> usize {
+        self.durable.journalled_bytes
+    }
+
     /// Whether anything is not known to be in the log.
     pub fn has_unkept(&self) -> bool {
         self.has_journal() || self.durable.round.is_some()
@@ -189,8 +204,10 @@ impl Shard {
         self.note_journalled(p);
         self.durable.is_unkept = true;
         if let Some(journal) = &mut self.durable.journal {
+            let before = journal.frames().len();
             let written = encode_put(journal, partition, version, key, (value, expires_at_ms));
             written.expect(WRITTEN);
+            self.durable.journalled_bytes += journal.frames().len() - before;
         }
     }
 
@@ -223,7 +240,9 @@ impl Shard {
             return;
         };
         self.durable.is_unkept = true;
+        let before = journal.frames().len();
         record.encode(journal).expect(WRITTEN);
+        self.durable.journalled_bytes += journal.frames().len() - before;
     }
 
     /// The partition at a place of this shard.

@@ -226,7 +226,7 @@ impl Shard {
         command: &Command<'_>,
     ) -> Result<Reply<'_>, Short> {
         let p = self.local(partition);
-        self.durable.is_unkept = false;
+        self.durable.begin_call();
         let found = self.find_live(turn.now_ms, p, hash, command.key);
         match &command.operation {
             Operation::Get => {
@@ -330,6 +330,7 @@ impl Shard {
             ..self.stats
         };
         std::mem::swap(&mut fresh.durable, &mut self.durable);
+        fresh.durable.begin_call();
         for (p, old) in self.partitions.iter().enumerate() {
             let version = old.last.next();
             fresh.partitions[p] = PartitionState {

@@ -108,7 +108,7 @@ impl Shard {
         transaction: &Transaction<'_>,
     ) -> Result<Outcome, Short> {
         let p = self.local(partition);
-        self.durable.is_unkept = false;
+        self.durable.begin_call();
         assert!(
             transaction.guards.len().max(transaction.effects.len()) <= MAX_TRANSACTION_KEYS,
             "a transaction has few enough keys for one hold of the lock"

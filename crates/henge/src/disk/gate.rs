@@ -10,15 +10,29 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::log::{Log, NotKept};
+use crate::net::inflight::InFlight;
 
 thread_local! {
     static UNKEPT: Cell<bool> = const { Cell::new(false) };
+    static JOURNALLED_BYTES: Cell<usize> = const { Cell::new(0) };
 }
 
 /// The calls of this thread showed, or made, what is not in the log yet.
 #[inline]
 pub(crate) fn note_unkept() {
     UNKEPT.set(true);
+}
+
+/// The calls of this thread wrote so much more to the journals.
+#[inline]
+pub(crate) fn note_journalled(bytes: usize) {
+    JOURNALLED_BYTES.set(JOURNALLED_BYTES.get().saturating_add(bytes));
+}
+
+/// What the calls of this thread have written to the journals since the note of it was taken.
+#[inline]
+pub(crate) fn journalled_bytes() -> usize {
+    JOURNALLED_BYTES.get()
 }
 
 /// A round of the log.
@@ -29,6 +43,7 @@ pub(crate) struct Round(u64);
 #[derive(Debug)]
 pub(crate) struct Gate {
     log: Option<Arc<Log>>,
+    in_flight: Arc<InFlight>,
     /// Which bell of the log is this thread's.
     thread: usize,
     waiting: RefCell<Vec<Waker>>,
@@ -40,9 +55,10 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    pub(crate) fn new(log: Option<Arc<Log>>, thread: usize) -> Self {
+    pub(crate) fn new(log: Option<Arc<Log>>, in_flight: Arc<InFlight>, thread: usize) -> Self {
         Self {
             log,
+            in_flight,
             thread,
             waiting: RefCell::default(),
             woken: Cell::new(1),
@@ -51,14 +67,22 @@ impl Gate {
         }
     }
 
-    /// The round that has what the calls since the last time need, if they need any. To be asked right after them.
+    /// The round that has what the calls since the last time need, if they need any. To be asked right after them. What they
+    /// wrote to the journals counts as in flight from here on, until it is written.
     #[inline]
     pub(crate) fn take_unkept(&self) -> Option<Round> {
-        if UNKEPT.replace(false) {
-            self.log.as_ref().map(|log| Round(log.next_round()))
-        } else {
-            None
+        if !UNKEPT.replace(false) {
+            return None;
         }
+        let bytes = JOURNALLED_BYTES.replace(0);
+        let log = self.log.as_ref()?;
+        let round = log.next_round();
+        if let Some(mut hold) = self.in_flight.hold_for(bytes) {
+            // It is there, whether there is room for it or not.
+            hold.set_anyway(bytes);
+            log.hold(round, hold);
+        }
+        Some(Round(round))
     }
 
     /// Waits for a round. `place` is the caller's in the crowd, so that it is there once however often it is polled; it is 0

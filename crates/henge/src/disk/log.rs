@@ -5,9 +5,12 @@
 //! ```text
 //!            write fails for want of room
 //! Open ───────────────────────────────────▶ Full: writes are refused, the round is tried again every 100 ms
-//!   ▲ ◀─────────────────────────────────────  │  it was written
-//!   │ any other failure to write or to sync ▼ ▼
-//!   └───────────────────────────────────▶ Broken: for good; writes are refused, reads of what is kept go on
+//!   │ ◀─────────────────────────────────────  │  it was written
+//!   │        no snapshot makes room for long  │
+//!   │ ──────────────────────────────────────▶ │  writes are refused, and no round is begun
+//!   │ ◀─────────────────────────────────────  │  a snapshot was made
+//!   │ any other failure to write or to sync   │
+//!   └─────────────────────────────────────────┴─▶ Broken: for good; writes are refused, reads of what is kept go on
 //! ```
 
 use std::fmt;
@@ -21,15 +24,15 @@ use std::task::Waker;
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
-use henge_engine::persistence::Position;
 use henge_engine::persistence::journal::Journal;
 use henge_engine::persistence::log::{LogWriter, SyncWork};
+use henge_engine::persistence::{Position, Storage};
 use parking_lot::Mutex;
 use rustix::io::Errno;
 
-use super::files::Files;
 use crate::cache::Cache;
 use crate::config::SyncPolicy;
+use crate::net::inflight::Hold;
 
 /// How often a round is tried again that found no room on the disk.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
@@ -47,8 +50,6 @@ const SHORTEST_GAP: Duration = Duration::from_micros(300);
 const ENOUGH: (usize, usize) = (2, 3);
 /// How often it is looked whether there is room again.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
-/// For how long nothing is written where no room is made: longer than any snapshot takes that is being made.
-const LONGEST_STANDSTILL: Duration = Duration::from_mins(1);
 /// So many segments that are not synced may be open, whatever the policy.
 const MOST_UNSYNCED: usize = 8;
 
@@ -85,6 +86,8 @@ pub(crate) struct Log {
     orders: Mutex<Vec<Order>>,
     is_stopping: AtomicBool,
     has_ended: AtomicBool,
+    /// What is in the journals, or was taken from them, counts as in flight until the round is written that has it.
+    holds: Mutex<Vec<(u64, Hold<'static>)>>,
     pub(crate) figures: Figures,
 }
 
@@ -153,12 +156,16 @@ impl Order {
 }
 
 /// How the log goes on from a recovery, and what bounds it.
-pub(crate) struct Start {
-    pub(crate) writer: LogWriter<Files>,
-    pub(crate) files: Files,
+pub(crate) struct Start<S: Storage> {
+    pub(crate) writer: LogWriter<S>,
+    pub(crate) files: S,
     pub(crate) sync_interval: Box<dyn Fn() -> Duration + Send>,
     /// Called with the bytes that no snapshot covers; gives how many more there may be, `u64::MAX` if nothing is short.
     pub(crate) room: Box<dyn Fn(u64) -> u64 + Send>,
+    /// For how long nothing is written where no room is made, before writes are refused.
+    pub(crate) standstill: Duration,
+    /// Says why no room is made.
+    pub(crate) shortage: Box<dyn Fn() -> String + Send>,
     /// Called when a failure may have cost what was acknowledged.
     pub(crate) note_failure: Box<dyn Fn() + Send>,
 }
@@ -186,6 +193,7 @@ impl Log {
             orders: Mutex::default(),
             is_stopping: AtomicBool::new(false),
             has_ended: AtomicBool::new(false),
+            holds: Mutex::default(),
             figures: Figures::default(),
         }
     }
@@ -231,6 +239,15 @@ impl Log {
         let gathering = self.gathering.load(SeqCst);
         if (is_new && gathering == 0) || (gathering > 0 && self.waiting(round) >= gathering) {
             self.wake();
+        }
+    }
+
+    /// Keeps the hold on what a round is to write until it is written.
+    pub(crate) fn hold(&self, round: u64, hold: Hold<'static>) {
+        let mut holds = self.holds.lock();
+        // It may have been written since its number was asked for.
+        if self.done.load(SeqCst) < round {
+            holds.push((round, hold));
         }
     }
 
@@ -305,7 +322,10 @@ impl Bell {
 
 impl LogThread {
     /// Starts it. The journals of the shards have to be running.
-    pub(crate) fn start(log: &Arc<Log>, start: Start) -> io::Result<Self> {
+    pub(crate) fn start<S>(log: &Arc<Log>, start: Start<S>) -> io::Result<Self>
+    where
+        S: Storage<File: Send> + Clone + Send + 'static,
+    {
         let (work, works) = sync_channel(1);
         let (synced, done) = channel();
         let syncing = Arc::clone(log);
@@ -318,10 +338,13 @@ impl LogThread {
             writer: start.writer,
             sync_interval: start.sync_interval,
             room: start.room,
+            standstill: start.standstill,
+            shortage: start.shortage,
             note_failure: start.note_failure,
             orders: Vec::new(),
             resume_at: Instant::now(),
             stood_still: None,
+            lacks_snapshot: false,
             batch: Vec::new(),
             spare: Vec::new(),
             work: Some(work),
@@ -387,11 +410,11 @@ impl Drop for Ended {
 }
 
 /// Syncs for the log's thread, which goes on writing meanwhile.
-fn sync_all(
+fn sync_all<S: Storage>(
     log: &Log,
-    files: &Files,
-    works: &Receiver<SyncWork<Files>>,
-    synced: &Sender<(SyncWork<Files>, io::Result<()>)>,
+    files: &S,
+    works: &Receiver<SyncWork<S>>,
+    synced: &Sender<(SyncWork<S>, io::Result<()>)>,
 ) {
     for work in works {
         let begun = Instant::now();
@@ -418,11 +441,13 @@ impl Figures {
 }
 
 /// What the thread has.
-struct Runner {
+struct Runner<S: Storage> {
     log: Arc<Log>,
-    writer: LogWriter<Files>,
+    writer: LogWriter<S>,
     sync_interval: Box<dyn Fn() -> Duration + Send>,
     room: Box<dyn Fn(u64) -> u64 + Send>,
+    standstill: Duration,
+    shortage: Box<dyn Fn() -> String + Send>,
     note_failure: Box<dyn Fn() + Send>,
     /// What is to be done after the next round.
     orders: Vec<Order>,
@@ -430,11 +455,13 @@ struct Runner {
     resume_at: Instant,
     /// Since when there is no room for one.
     stood_still: Option<Instant>,
+    /// That has gone on for so long that writes are refused.
+    lacks_snapshot: bool,
     batch: Vec<Journal>,
     /// Empty journals, for their memory.
     spare: Vec<Journal>,
-    work: Option<SyncSender<SyncWork<Files>>>,
-    done: Receiver<(SyncWork<Files>, io::Result<()>)>,
+    work: Option<SyncSender<SyncWork<S>>>,
+    done: Receiver<(SyncWork<S>, io::Result<()>)>,
     in_sync: bool,
     synced_at: Instant,
     /// What the last sync of a round took.
@@ -446,7 +473,7 @@ struct Runner {
     waiting: Vec<(Position, Sender<io::Result<Position>>)>,
 }
 
-impl Runner {
+impl<S: Storage> Runner<S> {
     /// Runs until it is stopped; whether all is on the disk then.
     fn run(mut self) -> bool {
         loop {
@@ -462,7 +489,9 @@ impl Runner {
             }
             self.take_orders();
             let is_asked = self.is_asked() && self.may_begin();
-            if is_asked || !self.orders.is_empty() || is_stopping {
+            // What goes to a new segment and what to the one before is all the same.
+            let is_ordered = |order: &Order| matches!(order, Order::Sync(_));
+            if is_asked || self.orders.iter().any(is_ordered) || is_stopping {
                 self.round();
             }
             if self.log.condition() == Condition::Broken {
@@ -481,7 +510,8 @@ impl Runner {
 
     /// Whether somebody waits for a round.
     fn is_asked(&self) -> bool {
-        self.log.asked.load(SeqCst) > self.log.done.load(SeqCst)
+        // Where rounds stand still one is to be tried, whoever still waits: its end says that writes are taken again.
+        self.stood_still.is_some() || self.log.asked.load(SeqCst) > self.log.done.load(SeqCst)
     }
 
     /// Takes what is ordered. What a snapshot covers is removed at once, as it may be the room that a round needs.
@@ -554,7 +584,11 @@ impl Runner {
         let crowd = answered.sum::<usize>() + log.waiting(round + 1);
         self.crowd = crowd.max(self.crowd - self.crowd.div_ceil(64));
         log.cache.note_kept(round);
-        log.done.store(round, SeqCst);
+        {
+            let mut holds = log.holds.lock();
+            holds.retain(|(held, _)| *held > round);
+            log.done.store(round, SeqCst);
+        }
         log.ring();
     }
 
@@ -587,7 +621,7 @@ impl Runner {
         loop {
             let error = match self.writer.write(&mut self.batch) {
                 Ok(()) => {
-                    if self.log.condition() == Condition::Full {
+                    if self.log.condition() == Condition::Full && !self.lacks_snapshot {
                         self.log.set_condition(Condition::Open, None);
                         tracing::info!("the disk has room again: writes are taken");
                     }
@@ -625,6 +659,10 @@ impl Runner {
         if self.log.sync != SyncPolicy::Always {
             (self.note_failure)();
         }
+        // Nobody will write it.
+        self.batch.clear();
+        let begun = self.log.begun.load(SeqCst);
+        self.log.holds.lock().retain(|(held, _)| *held > begun);
         let failure = Some(format!("failed to {what}: {error}"));
         self.log.set_condition(Condition::Broken, failure);
     }
@@ -655,11 +693,21 @@ impl Runner {
         // Once, as `resume_at` says nothing of what was removed meanwhile.
         if self.room_left() == 0 {
             self.put_off(LOOK_INTERVAL);
-            // Where no snapshot can be made the log goes on all the same, slowly: to stand still would help nobody.
-            return self.stood_still.get_or_insert_with(Instant::now).elapsed()
-                > LONGEST_STANDSTILL;
+            let since = *self.stood_still.get_or_insert_with(Instant::now);
+            if !self.lacks_snapshot && since.elapsed() >= self.standstill {
+                // What stands still for longer had better say so; to go on would break what is promised of the disk.
+                self.lacks_snapshot = true;
+                let failure = (self.shortage)();
+                tracing::error!(%failure, "the log may not grow: writes are refused until a snapshot is made");
+                self.log.set_condition(Condition::Full, Some(failure));
+            }
+            return false;
         }
         self.stood_still = None;
+        if std::mem::take(&mut self.lacks_snapshot) {
+            self.log.set_condition(Condition::Open, None);
+            tracing::info!("a snapshot has made room: writes are taken");
+        }
         true
     }
 
@@ -771,7 +819,8 @@ impl Runner {
                 Err(error) => self.break_off("sync", &error),
             }
         }
-        if self.log.condition() != Condition::Open {
+        // What was kept back for want of a snapshot was written just now.
+        if self.log.condition() != Condition::Open && !self.lacks_snapshot {
             self.refuse_orders();
             return false;
         }

@@ -13,3 +13,5 @@ pub(crate) mod recovery;
 pub(crate) mod repair;
 pub(crate) mod restore;
 pub(crate) mod snapshots;
+#[cfg(test)]
+mod tests;

@@ -37,6 +37,8 @@ use crate::shared::Live;
 pub(crate) const SEGMENT_BYTES: u64 = 32 << 20;
 /// What is written ahead where each write is synced: of hundreds of rounds of small writes one pays for it.
 const AHEAD_BYTES: usize = 256 << 10;
+/// For how long writes wait for a snapshot before they are refused: longer than most take, and most clients wait.
+const LONGEST_STANDSTILL: Duration = Duration::from_mins(1);
 
 /// Why what is on the disk cannot be had.
 #[derive(Debug)]
@@ -51,7 +53,10 @@ impl fmt::Display for PersistenceError {
         match self {
             Self::Directory(error) => error.fmt(f),
             Self::Recovery(error) => error.fmt(f),
-            Self::Io(error) => write!(f, "the log cannot be begun: {error}"),
+            Self::Io(error) => write!(
+                f,
+                "the log cannot be begun: {error}; what is there is kept for the next start"
+            ),
         }
     }
 }
@@ -257,7 +262,8 @@ impl Persistence {
             }
         };
         cache.start_journals();
-        let (live, room) = (Arc::clone(&around.live), Arc::clone(snapshots));
+        let live = Arc::clone(&around.live);
+        let (room, shortage) = (Arc::clone(snapshots), Arc::clone(snapshots));
         let log_thread = LogThread::start(
             log,
             Start {
@@ -266,6 +272,8 @@ impl Persistence {
                 note_failure: Box::new(note_failure),
                 sync_interval: Box::new(move || live.load().sync_interval),
                 room: Box::new(room_of(room, Arc::clone(cache))),
+                standstill: LONGEST_STANDSTILL,
+                shortage: Box::new(move || shortage_of(&shortage)),
             },
         )
         .map_err(PersistenceError::Io)?;
@@ -353,6 +361,17 @@ fn room_of(snapshots: Arc<Snapshots>, cache: Arc<Cache>) -> impl Fn(u64) -> u64 
             snapshots.ask();
         }
         (live + 3 * SEGMENT_BYTES).saturating_sub(uncovered)
+    }
+}
+
+/// Why the log is not made shorter.
+fn shortage_of(snapshots: &Snapshots) -> String {
+    match snapshots.failure() {
+        Some(failure) => {
+            format!("the log is as long as it may be, and no snapshot was made: {failure}")
+        }
+        None => "the log is as long as it may be, and the snapshot that is being made is not done"
+            .to_owned(),
     }
 }
 

@@ -121,12 +121,6 @@ pub(crate) fn recover(
     let begun = Instant::now();
     let io = |error| RecoveryError::Io(None, error);
     let names = files.names().map_err(io)?;
-    for name in &names {
-        if name.kind == FileKind::Unfinished {
-            // Nobody finished it, and nothing was removed for it.
-            files.remove(*name).map_err(io)?;
-        }
-    }
     let mut snapshots: Vec<u64> = names
         .iter()
         .filter(|name| name.kind == FileKind::Snapshot)
@@ -176,6 +170,14 @@ pub(crate) fn recover(
         now_ms,
         progress,
     )?;
+    // All of it was found good by all workers: only now may anything be changed.
+    for name in &names {
+        if name.kind == FileKind::Unfinished {
+            // Nobody finished it, and nothing was removed for it.
+            files.remove(*name).map_err(io)?;
+        }
+    }
+    log.settle(files)?;
     Ok(Recovered {
         log,
         snapshot,

@@ -15,7 +15,7 @@ use henge_engine::persistence::snapshot_file::SnapshotWriter;
 use henge_engine::persistence::{FileKind, Name, Position, Storage};
 use henge_wire::{PARTITIONS, Partition};
 use parking_lot::{Condvar, Mutex};
-use tokio::sync::watch;
+use tokio::sync::oneshot;
 
 use super::files::Files;
 use super::log::{Log, Order};
@@ -29,6 +29,7 @@ const WRITE_BYTES: usize = 512 * 1024;
 const KEPT_BYTES: usize = 2 * WRITE_BYTES;
 /// The longest pause after a snapshot that failed; each is twice as long as the one before.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+
 /// What others see of the snapshots.
 pub(crate) struct Snapshots {
     files: Files,
@@ -37,8 +38,6 @@ pub(crate) struct Snapshots {
     clock: Clock,
     wanted: Mutex<Wanted>,
     changed: Condvar,
-    /// How many of those that were asked for are done, by however many snapshots; all of them once the thread has ended.
-    done: watch::Sender<u64>,
     pub(crate) figures: Figures,
 }
 
@@ -55,11 +54,18 @@ impl fmt::Debug for Snapshots {
 #[derive(Debug, Default)]
 struct Wanted {
     is_stopping: bool,
-    /// How many were asked for.
-    asked: u64,
-    /// What became of the last.
-    outcome: Option<Result<Snapshot, String>>,
+    /// One was asked for, and is not begun.
+    is_asked: bool,
+    /// Who is to be told what becomes of the next one that is begun.
+    waiting: Vec<oneshot::Sender<Outcome>>,
+    /// The thread has ended: there is no next one.
+    has_ended: bool,
+    /// Why the last one failed, if it did.
+    failure: Option<String>,
 }
+
+/// What became of a snapshot; the error is for people.
+type Outcome = Result<Snapshot, String>;
 
 /// A snapshot that was made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -129,8 +135,18 @@ impl From<TooLong> for Failure {
 }
 
 /// A snapshot that was asked for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Asked(u64);
+#[derive(Debug)]
+pub(crate) struct Asked(oneshot::Receiver<Outcome>);
+
+impl Asked {
+    /// Waits until it is made.
+    pub(crate) async fn made(self) -> Result<Snapshot, String> {
+        self.0.await.unwrap_or_else(|_| Err(STOPS.to_owned()))
+    }
+}
+
+/// Why a snapshot is not made that was asked for too late.
+const STOPS: &str = "the node stops";
 
 impl Snapshots {
     pub(crate) fn new(files: Files, cache: Arc<Cache>, log: Arc<Log>, clock: Clock) -> Self {
@@ -141,27 +157,33 @@ impl Snapshots {
             clock,
             wanted: Mutex::default(),
             changed: Condvar::new(),
-            done: watch::Sender::new(0),
             figures: Figures::default(),
         }
     }
 
-    /// Asks for a snapshot that begins after this.
-    pub(crate) fn ask(&self) -> Asked {
-        let mut wanted = self.wanted.lock();
-        wanted.asked += 1;
+    /// Asks for a snapshot that begins after this. Where the last one failed it may have to wait.
+    pub(crate) fn ask(&self) {
+        self.wanted.lock().is_asked = true;
         self.changed.notify_all();
-        Asked(wanted.asked)
     }
 
-    /// Waits until it is made.
-    pub(crate) async fn made(&self, asked: Asked) -> Result<Snapshot, String> {
-        let mut done = self.done.subscribe();
-        // It fails only when the sender is gone, which lives as long as `self`.
-        let _ = done.wait_for(|done| *done >= asked.0).await;
-        let wanted = self.wanted.lock();
-        let stops = || Err("the node stops".to_owned());
-        wanted.outcome.clone().unwrap_or_else(stops)
+    /// The same for who waits for what becomes of it; it is tried at once.
+    pub(crate) fn ask_and_wait(&self) -> Asked {
+        let (sender, receiver) = oneshot::channel();
+        let mut wanted = self.wanted.lock();
+        if !wanted.has_ended {
+            // Clients that are gone wait for nothing.
+            wanted.waiting.retain(|waiting| !waiting.is_closed());
+            wanted.waiting.push(sender);
+            wanted.is_asked = true;
+            self.changed.notify_all();
+        }
+        Asked(receiver)
+    }
+
+    /// Why the last one failed, if it did.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.wanted.lock().failure.clone()
     }
 
     /// Whether anything was written since the last one was begun.
@@ -179,15 +201,15 @@ impl Snapshots {
 
     /// Whether one was asked for, or is being made.
     pub(crate) fn is_wanted(&self) -> bool {
-        let asked = self.wanted.lock().asked;
-        asked > *self.done.borrow()
+        self.wanted.lock().is_asked || self.figures.is_running.load(Relaxed)
     }
 
     fn make(&self) -> Result<Snapshot, Failure> {
         let begun = Instant::now();
         let log_records = self.log.figures.all_records();
-        let number = self.log.order(Order::Roll)?;
+        // First, so that nothing is begun where this fails.
         self.remove(|name| name.kind == FileKind::Unfinished)?;
+        let number = self.log.order(Order::Roll)?;
         let written = self.write_file(number);
         if written.is_err() {
             // It may be what fills the disk. Where that fails it is tried before the next.
@@ -309,30 +331,32 @@ fn run(snapshots: &Snapshots, schedule: &Schedule) {
     let mut not_before = last;
     let mut pause = LOOK;
     loop {
-        let asked = {
+        let waiting = {
             let mut wanted = snapshots.wanted.lock();
-            let done = *snapshots.done.borrow();
             if wanted.is_stopping {
-                snapshots.done.send_replace(u64::MAX);
+                wanted.has_ended = true;
+                wanted.waiting.clear();
                 return;
             }
             let is_time = (schedule.interval)().is_some_and(|interval| last.elapsed() >= interval)
                 && snapshots.has_news();
             let now = Instant::now();
-            if (wanted.asked == done && !is_time) || now < not_before {
+            let has_paused = now >= not_before || !wanted.waiting.is_empty();
+            if !(wanted.is_asked || is_time) || !has_paused {
                 let until = LOOK.max(not_before.saturating_duration_since(now));
                 snapshots.changed.wait_for(&mut wanted, until);
                 continue;
             }
-            wanted.asked = wanted.asked.max(done + u64::from(is_time));
-            wanted.asked
+            wanted.is_asked = false;
+            let figures = &snapshots.figures;
+            figures.begun_at_ms.store(snapshots.clock.now_ms(), Relaxed);
+            figures.partitions.store(0, Relaxed);
+            // Under the lock, so that at any time one is wanted, or runs, or is done.
+            figures.is_running.store(true, Relaxed);
+            std::mem::take(&mut wanted.waiting)
         };
         last = Instant::now();
         let figures = &snapshots.figures;
-        let now_ms = snapshots.clock.now_ms();
-        figures.begun_at_ms.store(now_ms, Relaxed);
-        figures.partitions.store(0, Relaxed);
-        figures.is_running.store(true, Relaxed);
         tracing::info!("a snapshot is begun");
         let outcome = snapshots.make();
         figures.is_running.store(false, Relaxed);
@@ -353,7 +377,7 @@ fn run(snapshots: &Snapshots, schedule: &Schedule) {
                 );
                 Ok(made)
             }
-            Err(Failure::GivenUp) => Err("the node stops".to_owned()),
+            Err(Failure::GivenUp) => Err(STOPS.to_owned()),
             Err(Failure::Io(error)) => {
                 figures.failed.fetch_add(1, Relaxed);
                 figures.has_failed.store(true, Relaxed);
@@ -361,10 +385,12 @@ fn run(snapshots: &Snapshots, schedule: &Schedule) {
                 Err(error.to_string())
             }
         };
-        let mut wanted = snapshots.wanted.lock();
         let has_failed = outcome.is_err();
-        wanted.outcome = Some(outcome);
-        snapshots.done.send_replace(asked);
+        snapshots.wanted.lock().failure = outcome.clone().err();
+        for sender in waiting {
+            // Whoever asked may be gone.
+            let _ = sender.send(outcome.clone());
+        }
         // Where one fails the next one likely does.
         pause = if has_failed {
             (2 * pause).min(LONGEST_PAUSE)

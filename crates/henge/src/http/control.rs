@@ -129,8 +129,14 @@ async fn ready(State(control): Controlled) -> Response {
         }));
         return (StatusCode::SERVICE_UNAVAILABLE, body).into_response();
     }
-    // A node that drains has closed its port, so whoever can ask is answered.
-    Json(json!({"status": "ready", "node_id": metrics.node_id})).into_response()
+    // A node that drains has closed its port, so whoever can ask is answered. One whose log has failed serves what it has:
+    // who sends it no more requests at all would lose that.
+    let mut body = json!({"status": "ready", "node_id": metrics.node_id});
+    if let Some(failure) = persistence.log.as_ref().and_then(|log| log.failure()) {
+        body["writes"] = json!("refused");
+        body["failure"] = json!(failure);
+    }
+    Json(body).into_response()
 }
 
 async fn version() -> Response {
@@ -194,7 +200,7 @@ async fn snapshot(State(control): Controlled) -> Response {
             "it is done when GET /ready says 200".to_owned(),
         );
     }
-    match snapshots.made(snapshots.ask()).await {
+    match snapshots.ask_and_wait().made().await {
         Ok(made) => Json(json!({
             "number": made.number,
             "records": made.records,

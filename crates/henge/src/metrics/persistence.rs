@@ -44,12 +44,14 @@ pub(super) fn figures(persistence: &Persistence) -> Value {
     })
 }
 
-/// Whether the node may lack what it had acknowledged before its start, and why.
-pub(super) fn missing(persistence: &Persistence) -> Value {
+/// Whether the node may lack what it had acknowledged before its start, and whether its log can be written now; and why.
+pub(super) fn durability(persistence: &Persistence) -> Value {
     json!({
         "incarnation": persistence.incarnation,
         "writes_may_be_missing": persistence.missing.reason.is_some(),
         "reason": persistence.missing.reason,
+        "log": persistence.log.as_ref().map(|log| condition(log)),
+        "failure": persistence.log.as_ref().and_then(|log| log.failure()),
     })
 }
 

@@ -83,7 +83,11 @@ pub(crate) async fn serve(
         control,
         scratch: RefCell::new(Vec::new()),
         resp: RefCell::new(resp::Scratch::new(admin.shared())),
-        gate: Gate::new(admin.shared().persistence.log.clone(), index),
+        gate: Gate::new(
+            admin.shared().persistence.log.clone(),
+            Arc::clone(&admin.shared().in_flight),
+            index,
+        ),
         admin,
         drain: Notify::new(),
         draining: Cell::new(false),

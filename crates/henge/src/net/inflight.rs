@@ -90,10 +90,19 @@ impl Hold<'_> {
     /// Holds this many bytes instead of those before; false, and nothing changes, if that is past the bound.
     #[must_use]
     pub(crate) fn set(&mut self, bytes: usize) -> bool {
+        self.set_within(bytes, self.in_flight.limit.load(Ordering::Relaxed))
+    }
+
+    /// The same for what is there already, past the bound or not: who comes after it finds less room.
+    pub(crate) fn set_anyway(&mut self, bytes: usize) {
+        // All that is counted lies in memory, so the sum of it is a number.
+        let _ = self.set_within(bytes, usize::MAX);
+    }
+
+    fn set_within(&mut self, bytes: usize, limit: usize) -> bool {
         let bytes = if bytes <= UNCOUNTED_BYTES { 0 } else { bytes };
         if bytes > self.bytes {
             let more = bytes - self.bytes;
-            let limit = self.in_flight.limit.load(Ordering::Relaxed);
             let within = |held: usize| held.checked_add(more).filter(|&held| held <= limit);
             let counter = &self.in_flight.held;
             if counter
@@ -175,6 +184,11 @@ mod tests {
         assert!(other.set(100_000));
         assert!(large.set(150_000));
         assert_eq!(in_flight.held(), 250_000);
+        let mut anyway = in_flight.hold();
+        anyway.set_anyway(100_000);
+        assert_eq!(in_flight.held(), 350_000);
+        assert!(!small.set(UNCOUNTED_BYTES + 1), "it is past the bound");
+        drop(anyway);
         let bytes = large.attach(Bytes::from(vec![1; 150_000]));
         let slice = bytes.slice(5..6);
         drop((other, bytes));

@@ -21,6 +21,7 @@ use super::session::{Replies, Session};
 use super::slowlog;
 use super::table::{COMMANDS, Entry, Keys, Run, flag};
 use crate::cache::{AHEAD, Location, LookAhead};
+use crate::disk::gate::journalled_bytes;
 use crate::metrics::counters::add;
 use crate::net::data_thread::Local;
 use crate::shared::{self, Live, Shared};
@@ -30,6 +31,9 @@ const BATCH: usize = AHEAD;
 
 /// Replies are sent when they come to this much, before more are made. It bounds what a pipeline holds.
 const OUTPUT_BYTES: usize = 64 * 1024;
+/// The next command waits until the log has what those before it wrote, where that is as much: what a connection has in the
+/// journals is no more than this and one value.
+const JOURNAL_BYTES: usize = 1024 * 1024;
 
 /// Up to so many requests at once, each is timed by itself. In a longer pipeline quick commands share the time that they
 /// took together: reading the clock would be a tenth of each.
@@ -334,7 +338,7 @@ impl Pipeline {
             if step.is_some() {
                 return step;
             }
-            if out.len() >= OUTPUT_BYTES {
+            if out.len() >= OUTPUT_BYTES || journalled_bytes() >= JOURNAL_BYTES {
                 return Some(Stop::Output);
             }
         }

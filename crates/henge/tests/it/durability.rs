@@ -23,18 +23,18 @@ const WRITERS: usize = 4;
 const KEYS: usize = 24;
 
 /// A data directory that outlives its nodes, and is removed with this.
-struct Data(PathBuf);
+pub(crate) struct Data(pub(crate) PathBuf);
 
 impl Data {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(data_directory())
     }
 
-    fn start(&self, settings: &[&str]) -> Process {
+    pub(crate) fn start(&self, settings: &[&str]) -> Process {
         Process::start(self.command(settings))
     }
 
-    fn command(&self, settings: &[&str]) -> std::process::Command {
+    pub(crate) fn command(&self, settings: &[&str]) -> std::process::Command {
         self.command_of("a", settings)
     }
 
@@ -48,7 +48,7 @@ impl Data {
     }
 
     /// Where the node has its files.
-    fn node(&self) -> PathBuf {
+    pub(crate) fn node(&self) -> PathBuf {
         self.0.join("a")
     }
 }
@@ -60,22 +60,22 @@ impl Drop for Data {
 }
 
 /// A connection whose other end may be gone at any time.
-struct Resp(BufReader<TcpStream>);
+pub(crate) struct Resp(pub(crate) BufReader<TcpStream>);
 
 impl Resp {
-    fn connect(address: SocketAddr) -> Self {
+    pub(crate) fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).expect("the node listens");
         stream.set_read_timeout(Some(DEADLINE)).expect("a time-out");
         stream.set_nodelay(true).expect("an option");
         Self(BufReader::new(stream))
     }
 
-    fn send(&mut self, requests: &str) -> io::Result<()> {
+    pub(crate) fn send(&mut self, requests: &str) -> io::Result<()> {
         self.0.get_mut().write_all(requests.as_bytes())
     }
 
     /// Reads a reply of one piece.
-    fn reply(&mut self) -> io::Result<Reply> {
+    pub(crate) fn reply(&mut self) -> io::Result<Reply> {
         let mut bytes = Vec::new();
         self.0.read_until(b'\n', &mut bytes)?;
         let line = std::str::from_utf8(&bytes).ok();
@@ -93,7 +93,7 @@ impl Resp {
     }
 
     /// Sends a command, inline, and reads its reply.
-    fn ask(&mut self, command: &str) -> Reply {
+    pub(crate) fn ask(&mut self, command: &str) -> Reply {
         self.send(&format!("{command}\r\n")).expect("it is sent");
         self.reply().expect("it is answered")
     }
@@ -574,7 +574,7 @@ fn disk_used(folder: &Path) -> u64 {
         .sum()
 }
 
-fn ok() -> Reply {
+pub(crate) fn ok() -> Reply {
     Reply::Text("OK".to_owned())
 }
 
@@ -677,6 +677,13 @@ fn a_full_disk_refuses_writes_and_recovers() {
     let Reply::Error(_) = resp.ask("FLUSHALL") else {
         panic!("the disk is full");
     };
+    // Neither is told how many keys there are, as some are not kept, nor which.
+    for command in ["DBSIZE", "KEYS *"] {
+        let Reply::Error(line) = resp.ask(command) else {
+            panic!("{command} shows what is not kept");
+        };
+        assert!(line.starts_with("UNKNOWN "), "{line}");
+    }
     assert_eq!(resp.ask("GET first"), Reply::Text("1".to_owned()));
     assert_eq!(http.get("/get?key=first").json()["value"], "1");
     let status = http.get("/stats").json();

@@ -9,6 +9,7 @@ mod hostile;
 mod http_api;
 mod keyspace;
 mod life;
+mod log_failure;
 mod observe;
 mod random;
 mod raw;

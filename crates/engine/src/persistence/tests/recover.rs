@@ -195,6 +195,7 @@ pub(crate) fn recover(
         let mut bodies = chunk.bodies.into_iter();
         bodies.try_for_each(|body| show(chunk.segment, &chunk.file, body))
     })?;
+    end.settle(disk)?;
     let forgotten = shards.iter_mut().map(Shard::finish_recovery).sum();
     for shard in &shards {
         shard.check();

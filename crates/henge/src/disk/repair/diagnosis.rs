@@ -197,5 +197,7 @@ pub(super) fn follow<S: Storage>(
         }
         Ok(())
     };
-    read_log(storage, from, needed, &mut each)
+    let log = read_log(storage, from, needed, &mut each)?;
+    log.settle(storage)?;
+    Ok(log)
 }

@@ -59,9 +59,9 @@ fn snapshots(call: &Call<'_>) -> Result<Arc<Snapshots>, ErrorReply> {
 
 fn save(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     let snapshots = snapshots(call)?;
-    let asked = snapshots.ask();
+    let asked = snapshots.ask_and_wait();
     call.eventually(async move |out| {
-        match snapshots.made(asked).await {
+        match asked.made().await {
             Ok(_) => out.ok(),
             Err(error) => {
                 return Err(ErrorReply::new(format!(
