@@ -1,5 +1,5 @@
-//! How a thread that nobody waits for gives way to the others: it looks how long it was ready and had no processor, and rests
-//! as long as others want it. Alone it rests never.
+//! How a thread that nobody waits for gives way to the others: it lets them go first after each little piece of work, looks how
+//! long it was ready and had no processor, and rests as long as others want it. Alone it rests never.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -34,6 +34,8 @@ impl Pace {
 
     /// To be called after each little piece of work.
     pub(crate) fn worked(&mut self) {
+        // Once it runs the system lets it run for some milliseconds, whoever else is woken meanwhile.
+        thread::yield_now();
         let worked = self.looked_at.elapsed();
         if worked < WORK {
             return;
