@@ -210,7 +210,7 @@ impl Metrics {
                 "state": "Up",
                 "leads_partitions": henge_wire::PARTITIONS,
                 "holds_partitions": henge_wire::PARTITIONS,
-                "durability": persistence::missing(&self.shared.persistence),
+                "durability": persistence::durability(&self.shared.persistence),
             }],
         })
     }

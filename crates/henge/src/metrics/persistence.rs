@@ -44,13 +44,23 @@ pub(super) fn figures(persistence: &Persistence) -> Value {
     })
 }
 
-/// Whether the node may lack what it had acknowledged before its start, and why.
-pub(super) fn missing(persistence: &Persistence) -> Value {
+/// Whether the node may lack what it had acknowledged before its start, and why; and how its files are encrypted.
+pub(super) fn durability(persistence: &Persistence) -> Value {
     json!({
         "incarnation": persistence.incarnation,
         "writes_may_be_missing": persistence.missing.reason.is_some(),
         "reason": persistence.missing.reason,
+        "encryption": encryption(persistence),
+        "keys_needed": persistence.snapshots.as_ref().map(|snapshots| snapshots.needed_keys()),
     })
+}
+
+/// What new files are encrypted with; null for not at all.
+fn encryption(persistence: &Persistence) -> Value {
+    match persistence.encryption.writes() {
+        Some((cipher, key_id)) => json!({"cipher": cipher.name(), "key_id": key_id}),
+        None => Value::Null,
+    }
 }
 
 pub(super) fn condition(log: &Log) -> &'static str {

@@ -1,0 +1,1 @@
+//! The ciphers against what others have reckoned, and whole files of them against golden ones.
