@@ -453,6 +453,20 @@ mod tests {
             &["9s", "366d", "hourly"],
         ),
         (
+            "persistence.encryption",
+            &[
+                ("none", "\"none\""),
+                ("AES-256-GCM", "\"aes-256-gcm\""),
+                ("chacha20-poly1305", "\"chacha20-poly1305\""),
+            ],
+            &["", "aes", "aes-128-gcm", "true"],
+        ),
+        (
+            "persistence.key_file",
+            &[("none", "\"none\""), ("/etc/keys", "\"/etc/keys\"")],
+            &[""],
+        ),
+        (
             "compression.algorithm",
             &[("ZSTD", "\"zstd\""), ("none", "\"none\"")],
             &["brotli", "gz"],

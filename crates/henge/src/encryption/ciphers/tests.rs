@@ -28,7 +28,7 @@ const SALT: [u8; 16] = [
 
 /// A key of number 7, and what it is; and one of number 9 that writes.
 fn keys() -> Keys {
-    let digits: String = (0..32).map(|byte| format!("{byte:02x}")).collect();
+    let digits = hex(&(0..32).collect::<Vec<u8>>());
     let lines = format!("9 {},7 {digits}", "9".repeat(64));
     let keys = from_variable(Some(lines.into())).expect("they are keys");
     keys.expect("they are given")
@@ -41,7 +41,8 @@ fn encryption(cipher: EncryptionCipher) -> Encryption {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let pairs = bytes.iter().map(|byte| format!("{byte:02x}"));
+    pairs.collect::<Vec<_>>().concat()
 }
 
 /// HKDF by Python's `hmac`, the ciphers by its `cryptography`, which is OpenSSL.

@@ -298,6 +298,14 @@ fn keys_that_cannot_be_used_are_refused() {
     assert!(!has(&all_bytes(&place, "b"), "dddd"));
 }
 
+const NOT_THE_ONE: &str = "key 6 is not the one that it was encrypted with";
+
+fn no_key() -> String {
+    format!(
+        "encrypted with key 6, and no key is given; expected --key-file or the variable {KEYS_VARIABLE}"
+    )
+}
+
 #[test]
 fn tools_take_keys() {
     let place = Place::new("tools");
@@ -309,14 +317,11 @@ fn tools_take_keys() {
     let before = see(process.address, &all);
     let file = place.path("backup");
     let url = format!("--url=http://{}", process.address);
-    let no_key = format!(
-        "encrypted with key 6, and no key is given; expected --key-file or the variable {KEYS_VARIABLE}"
-    );
-    let not_the_one = "key 6 is not the one that it was encrypted with";
+    let no_key = no_key();
     // A backup is no way around the keys, and leaves nothing where it fails.
     for (arguments, why) in [
         (&[][..], &no_key[..]),
-        (&["--key-file", wrong], not_the_one),
+        (&["--key-file", wrong], NOT_THE_ONE),
     ] {
         let command = [&["backup", &url, "--to", text(&file)], arguments].concat();
         let (_, err) = said(&command, 3);
@@ -350,7 +355,7 @@ fn tools_take_keys() {
         let (_, err) = said(&["inspect", "--records", text(file)], 3);
         assert_eq!(err, format!("henge: {}: {no_key}\n", file.display()));
         let (_, err) = said(&["inspect", text(file), "--key-file", wrong], 3);
-        assert_eq!(err, format!("henge: {}: {not_the_one}\n", file.display()));
+        assert_eq!(err, format!("henge: {}: {NOT_THE_ONE}\n", file.display()));
         let (out, _) = said(&["inspect", "--records", text(file), "--key-file", keys], 0);
         assert!(out.contains("\tput\tlarge\t102400\t"), "{out}");
     }
@@ -358,7 +363,7 @@ fn tools_take_keys() {
     let new = place.of_node("new");
     for (arguments, why) in [
         (&[][..], &no_key[..]),
-        (&["--key-file", wrong], not_the_one),
+        (&["--key-file", wrong], NOT_THE_ONE),
     ] {
         let command = [
             &["restore", text(&file), "--data-dir", text(&new)],
@@ -383,13 +388,19 @@ fn tools_take_keys() {
     super::assert_same(&before, &see(process.address, &all));
     stop(process);
 
-    // What no key opens is not repaired, however damaged something else is.
+    is_repaired_with_its_key_only(&place, keys, wrong);
+}
+
+/// What no key opens is not repaired, however damaged something else is.
+fn is_repaired_with_its_key_only(place: &Place, keys: &str, wrong: &str) {
+    let log = place.files("a", ".wal").remove(0);
+    let no_key = no_key();
     let damaged = text(&place.of_node("a")).to_owned();
     flip(&log, 400);
     let name = "log-0000000000000001.wal";
     for (arguments, why) in [
         (&[][..], &no_key[..]),
-        (&["--key-file", wrong], not_the_one),
+        (&["--key-file", wrong], NOT_THE_ONE),
     ] {
         for way in [&[][..], &["--cut"], &["--skip"]] {
             let command = [&["repair", "--data-dir", &damaged], way, arguments].concat();
@@ -451,5 +462,57 @@ fn a_plain_backup_is_restored_encrypted() {
     let process = place.start("new", &[AES, &with(&keys)]);
     let mut client = Client::connect(process.address);
     assert_eq!(get(&mut client, "a:key").as_deref(), Some("its value"));
+    stop(process);
+}
+
+/// Only its header is damaged: with the key that is found out, and without it the file is not taken for lost.
+#[test]
+fn a_header_is_made_anew_with_the_key() {
+    let place = Place::new("header");
+    let keys = key_file(&place, "keys", &[(6, 'e'), (8, '8')]);
+    let process = place.start("a", &[CHACHA, &with(&keys)]);
+    set(&mut Client::connect(process.address), "k", b"v", &[]);
+    kill(process);
+    let log = place.files("a", ".wal").remove(0);
+    let directory = text(&place.of_node("a")).to_owned();
+    let whole = fs::read(&log).expect("it is there");
+    // Of the number, the cipher, the number of the key, and the checksum.
+    for at in [16, 10, 12, 40] {
+        fs::write(&log, &whole).expect("it is written");
+        flip(&log, at);
+        let (_, err) = said(&["repair", "--skip", "--data-dir", &directory], 3);
+        assert!(
+            err.contains(": log-0000000000000001.wal: encrypted with "),
+            "{at}: {err}"
+        );
+        let wrong = key_file(&place, "wrong", &[(8, '7')]);
+        let command = [
+            "repair",
+            "--skip",
+            "--data-dir",
+            &directory,
+            "--key-file",
+            text(&wrong),
+        ];
+        let (_, err) = said(&command, 3);
+        assert!(err.contains(": log-0000000000000001.wal: "), "{at}: {err}");
+        let command = [
+            "repair",
+            "--skip",
+            "--data-dir",
+            &directory,
+            "--key-file",
+            text(&keys),
+        ];
+        let (out, _) = said(&command, 0);
+        assert!(
+            out.contains("is made anew; the records behind it are whole"),
+            "{at}: {out}"
+        );
+        assert!(fs::read(&log).expect("it is there") == whole, "{at}");
+    }
+    let process = place.start("a", &[CHACHA, &with(&keys)]);
+    let mut client = Client::connect(process.address);
+    assert_eq!(get(&mut client, "k").as_deref(), Some("v"));
     stop(process);
 }
