@@ -31,6 +31,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 mod disk;
+mod encryption;
 mod housekeeping;
 mod http;
 mod log;
@@ -42,5 +43,6 @@ mod resp;
 mod shared;
 mod values;
 
+pub use encryption::{Keys, KeysError};
 pub use net::ListenError;
 pub use node::{Node, StartError};

@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::config::{Config, ConfigError, NodeId, Reload, SyncPolicy};
 use crate::disk::directory::Directory;
 use crate::disk::persistence::{Persistence, PersistenceError, Surroundings};
+use crate::encryption::{Encryption, Keys, KeysError};
 use crate::housekeeping::keep_house;
 use crate::http::{CALLS, Control, serve_control};
 use crate::metrics::counters::Counters;
@@ -64,6 +65,8 @@ pub enum StartError {
     Listen(ListenError),
     /// The system refused a thread, or what a runtime needs.
     System(io::Error),
+    /// The keys for what is on the disk cannot be had.
+    Keys(KeysError),
     /// The data directory cannot be used, or what is in it cannot be loaded.
     Data(DataError),
 }
@@ -94,6 +97,7 @@ impl fmt::Display for StartError {
         match self {
             Self::Config(error) => error.fmt(f),
             Self::Listen(error) => error.fmt(f),
+            Self::Keys(error) => error.fmt(f),
             Self::Data(error) => error.fmt(f),
             Self::System(error) => match handles::explained(error) {
                 Some(line) => f.write_str(&line),
@@ -108,6 +112,7 @@ impl std::error::Error for StartError {
         match self {
             Self::Config(error) => Some(error),
             Self::Listen(error) => Some(error),
+            Self::Keys(error) => Some(error),
             Self::Data(error) => Some(error),
             Self::System(error) => Some(error),
         }
@@ -118,7 +123,13 @@ impl Node {
     /// Starts a node: opens its port, starts a data thread for each core that the process may use, and returns. While it loads
     /// what it has on its disk requests for data are refused: [`Node::wait_until_ready`] waits for that.
     pub fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_with_keys(config, None)
+    }
+
+    /// The same with keys for what is on the disk that come from elsewhere than `persistence.key_file`.
+    pub fn start_with_keys(config: Config, keys: Option<Keys>) -> Result<Self, StartError> {
         config.validate().map_err(StartError::Config)?;
+        let encryption = Arc::new(Encryption::of(&config, keys).map_err(StartError::Keys)?);
         let files = handles::raise_limit();
         handles::enough_to_start().map_err(StartError::System)?;
         let Ports {
@@ -145,8 +156,8 @@ impl Node {
             allocation_size: allocator::rounded_size,
         }));
         let persistence = match sync {
-            None => Persistence::none(directory).map_err(data)?,
-            Some(sync) => Persistence::loading(directory, &cache, clock, sync, threads),
+            None => Persistence::none(directory, encryption).map_err(data)?,
+            Some(sync) => Persistence::loading(directory, encryption, &cache, clock, sync, threads),
         };
         let persistence = Arc::new(persistence);
         let shared = Arc::new(Shared {

@@ -17,7 +17,7 @@ pub const FORMAT: u16 = 1;
 /// Bytes of a file's header.
 pub const HEADER_BYTES: usize = 48;
 /// Of these, those that its checksum is of.
-const CHECKED_BYTES: usize = HEADER_BYTES - 8;
+pub const CHECKED_BYTES: usize = HEADER_BYTES - 8;
 /// Bytes of a frame before its body.
 pub const HEAD_BYTES: usize = 8;
 /// Bytes of a frame beside its body.
@@ -77,6 +77,13 @@ impl Header {
         bytes[CHECKED_BYTES..CHECKED_BYTES + 4].copy_from_slice(&crc.to_le_bytes());
         bytes[HEADER_BYTES - 1] = TRAILER;
         bytes
+    }
+
+    /// All that it says, as bytes, without its checksum.
+    pub fn identity(&self) -> [u8; CHECKED_BYTES] {
+        let mut said = [0; CHECKED_BYTES];
+        said.copy_from_slice(&self.encode()[..CHECKED_BYTES]);
+        said
     }
 
     /// Reads the head of a file.
@@ -189,7 +196,7 @@ pub fn append(seed: Seed, body: &[u8], out: &mut Vec<u8>) -> Result<(), TooLong>
     Ok(())
 }
 
-/// The length of a body, as a frame says it.
+/// The length of a body, as a frame says it. That of a plain one has to be shorter by what encryption adds.
 pub(crate) fn body_len(len: usize) -> Result<u32, TooLong> {
     u32::try_from(len)
         .ok()
@@ -240,6 +247,8 @@ pub enum Damage {
     Long,
     /// The checksum is right, and it holds what this version does not know: what it is, and what it says.
     Unknown(&'static str, u64),
+    /// The checksum is right, and what is encrypted is not what the key of the file made.
+    Sealed,
 }
 
 impl fmt::Display for Damage {
@@ -250,6 +259,9 @@ impl fmt::Display for Damage {
             Self::Short => f.write_str("the record ends before what it says is in it"),
             Self::Long => f.write_str("the record goes on behind what it says is in it"),
             Self::Unknown(what, found) => write!(f, "an unknown {what}: {found}"),
+            Self::Sealed => {
+                f.write_str("the record does not decrypt with the key that others here do")
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What was done and is not in the log yet: frames in the making, small things copied and large values by reference, so that
 //! whoever applies a mutation under a lock does no more than that. Checksums are reckoned by whoever writes it out.
 
+use super::cipher::SEALED_BYTES;
 use super::frame::{FRAME_BYTES, HEAD_BYTES, Seed, TRAILER, TooLong, body_len};
 use bytes::Bytes;
 use henge_wire::Data;
@@ -172,7 +173,7 @@ impl Journal {
         let before = self.frames.len();
         self.frames.push(&[0; HEAD_BYTES]);
         let written = write(&mut self.frames)
-            .and_then(|()| body_len(self.frames.len() - before - HEAD_BYTES));
+            .and_then(|()| plain_len(self.frames.len() - before - HEAD_BYTES));
         match written {
             Ok(len) => {
                 self.frames.own[mark.own..mark.own + 4].copy_from_slice(&len.to_le_bytes());
@@ -194,7 +195,7 @@ impl Journal {
         let own = &mut self.frames.own;
         own.reserve(len + FRAME_BYTES);
         let mut head = [0; HEAD_BYTES];
-        head[..4].copy_from_slice(&body_len(len)?.to_le_bytes());
+        head[..4].copy_from_slice(&plain_len(len)?.to_le_bytes());
         own.extend_from_slice(&head);
         for piece in pieces {
             own.extend_from_slice(piece);
@@ -210,6 +211,14 @@ impl Journal {
             out.push(body);
             Ok(())
         })
+    }
+
+    /// What is in each frame, in order.
+    pub(super) fn each_frame(&self) -> Frames<'_, impl Iterator<Item = &[u8]>> {
+        Frames {
+            pieces: self.frames.iter(),
+            piece: &[],
+        }
     }
 
     /// Reckons the checksum of every frame, for a file of this seed.
@@ -244,6 +253,53 @@ impl Journal {
             };
             own[at + 4..at + HEAD_BYTES].copy_from_slice(&crc.to_le_bytes());
             at = place + (FRAME_BYTES - HEAD_BYTES);
+        }
+    }
+}
+
+/// The length of a body that is not encrypted yet, as a frame says it: it has to fit with what that adds.
+#[inline]
+fn plain_len(len: usize) -> Result<u32, TooLong> {
+    body_len(len + SEALED_BYTES).map(|_| len as u32)
+}
+
+/// The frames of a journal, to be copied out one after the other.
+pub(super) struct Frames<'a, I: Iterator<Item = &'a [u8]>> {
+    pieces: I,
+    /// What is left of the piece that was begun.
+    piece: &'a [u8],
+}
+
+impl<'a, I: Iterator<Item = &'a [u8]>> Frames<'a, I> {
+    /// How long the body of the next one is; none if that was all. Its body has to be [copied](Self::copy_body) then.
+    pub(super) fn next_len(&mut self) -> Option<usize> {
+        let (mut head, mut read) = ([0; HEAD_BYTES], 0);
+        self.take(HEAD_BYTES, |bytes| {
+            head[read..read + bytes.len()].copy_from_slice(bytes);
+            read += bytes.len();
+        });
+        let len = u32::from_le_bytes([head[0], head[1], head[2], head[3]]);
+        (read == HEAD_BYTES).then_some(len as usize)
+    }
+
+    /// Appends the body of that length, and goes behind it.
+    pub(super) fn copy_body(&mut self, len: usize, out: &mut Vec<u8>) {
+        self.take(len, |bytes| out.extend_from_slice(bytes));
+        self.take(FRAME_BYTES - HEAD_BYTES, |_| {});
+    }
+
+    fn take(&mut self, mut len: usize, mut each: impl FnMut(&'a [u8])) {
+        while len > 0 {
+            if self.piece.is_empty() {
+                let Some(piece) = self.pieces.next() else {
+                    return;
+                };
+                self.piece = piece;
+            }
+            let (taken, rest) = self.piece.split_at(len.min(self.piece.len()));
+            each(taken);
+            len -= taken.len();
+            self.piece = rest;
         }
     }
 }

@@ -2,8 +2,10 @@
 //! decides neither when to write nor when to sync, and holds nothing back: what it was given is written when it returns,
 //! or it says why not.
 
-use super::frame::{Content, HEADER_BYTES, Header, Seed};
+use super::cipher;
+use super::frame::Content;
 use super::journal::Journal;
+use super::output::Output;
 use super::storage::{Name, Position, Storage, StorageFile, write_all};
 use super::wal::Record;
 use std::collections::BTreeMap;
@@ -32,7 +34,7 @@ pub struct LogWriter<S: Storage> {
     config: LogConfig,
     salts: Salts,
     file: S::File,
-    seed: Seed,
+    output: Output,
     /// Where the next frame goes.
     end: Position,
     /// All before is on the disk.
@@ -91,7 +93,7 @@ impl<S: Storage> LogWriter<S> {
             number,
             before.unwrap_or_default(),
         );
-        let (file, seed, offset) = made?;
+        let (file, output, offset) = made?;
         let end = Position {
             segment: number,
             offset,
@@ -101,7 +103,7 @@ impl<S: Storage> LogWriter<S> {
             config,
             salts,
             file,
-            seed,
+            output,
             end,
             // Recovery has synced what it read and took for whole.
             synced: Position {
@@ -150,35 +152,44 @@ impl<S: Storage> LogWriter<S> {
             Record::Synced(self.synced)
                 .encode(&mut mark)
                 .expect("it is short");
-            mark.seal(self.seed);
         }
-        let mut len = mark.frames().len();
-        for journal in journals.iter_mut() {
-            journal.seal(self.seed);
-            len += journal.frames().len();
+        let offset = self.end.offset;
+        let written = self.write_ahead(journals).and_then(|()| {
+            self.output
+                .write(&self.file, offset, &[], &mut mark, journals)
+        });
+        match written {
+            Ok(len) => {
+                self.end.offset += len;
+                self.used = self.used.max(self.end.offset);
+            }
+            Err(error) => {
+                self.is_soiled = true;
+                // At once, so that nothing is there to be cut if the process ends now. Where that fails it is tried again.
+                let _ = self.file.set_len(offset);
+                return Err(error);
+            }
         }
-        let mut slices: Vec<IoSlice<'_>> = Vec::with_capacity(journals.len() + 1);
-        mark.frames().slices(&mut slices);
-        for journal in journals.iter() {
-            journal.frames().slices(&mut slices);
-        }
-        let end = self.end.offset + len as u64;
-        let room = usize::try_from(self.config.segment_bytes.saturating_sub(end));
-        let mut ahead = room.unwrap_or(usize::MAX).min(self.zeros.len());
-        if end <= self.used || len > self.zeros.len() / LARGE_SHARE {
-            ahead = 0;
-        }
-        slices.extend((ahead > 0).then(|| IoSlice::new(&self.zeros[..ahead])));
-        if let Err(error) = write_all(&self.file, &mut slices, self.end.offset) {
-            self.is_soiled = true;
-            // At once, so that nothing is there to be cut if the process ends now. Where that fails it is tried again.
-            let _ = self.file.set_len(self.end.offset);
-            return Err(error);
-        }
-        self.end.offset = end;
-        self.used = self.used.max(end + ahead as u64);
         self.has_news |= !journals.is_empty();
         self.marked = self.synced;
+        Ok(())
+    }
+
+    /// Writes zeros to where these are to come, and some more behind them, unless they are there already.
+    fn write_ahead(&mut self, journals: &[Journal]) -> io::Result<()> {
+        let len: usize = journals.iter().map(|journal| journal.frames().len()).sum();
+        let from = self.used.max(self.end.offset);
+        let room = self.config.segment_bytes.saturating_sub(from);
+        let zeros =
+            usize::try_from(room).map_or(self.zeros.len(), |room| room.min(self.zeros.len()));
+        // Encrypted they are a little longer; what reaches beyond costs one slow sync.
+        let is_there = self.end.offset + len as u64 <= self.used;
+        if is_there || len > self.zeros.len() / LARGE_SHARE || zeros == 0 {
+            return Ok(());
+        }
+        let zeros = IoSlice::new(&self.zeros[..zeros]);
+        write_all(&self.file, &mut [zeros], from)?;
+        self.used = from + zeros.len() as u64;
         Ok(())
     }
 
@@ -206,7 +217,7 @@ impl<S: Storage> LogWriter<S> {
             number,
             self.end,
         );
-        let (file, seed, offset) = made?;
+        let (file, output, offset) = made?;
         // The room ahead that was not used is nobody's any more. Where that fails it is only room.
         let _ = self.file.set_len(self.end.offset);
         let old = std::mem::replace(&mut self.file, file);
@@ -224,7 +235,7 @@ impl<S: Storage> LogWriter<S> {
             segment: number,
             offset,
         };
-        self.seed = seed;
+        self.output = output;
         self.used = offset;
         self.is_name_unsynced = true;
         Ok(())
@@ -308,23 +319,14 @@ fn create<S: Storage>(
     salts: &mut Salts,
     number: u64,
     before: Position,
-) -> io::Result<(S::File, Seed, u64)> {
-    let header = Header {
-        content: Content::Log,
-        number,
-        cipher: 0,
-        key_id: 0,
-        salt: salts(),
-    };
-    let seed = header.seed();
+) -> io::Result<(S::File, Output, u64)> {
+    let (header, sealer) =
+        cipher::begin(storage.keys(), Content::Log, number, salts()).map_err(io::Error::other)?;
+    let mut output = Output::new(sealer);
     let mut first = Journal::default();
     Record::Follows(before)
         .encode(&mut first)
         .expect("it is short");
-    first.seal(seed);
-    let head = header.encode();
-    let mut slices = vec![IoSlice::new(&head)];
-    first.frames().slices(&mut slices);
     let name = Name::segment(number);
     let mut made = storage.create(name, config.segment_bytes);
     if matches!(&made, Err(error) if error.kind() == io::ErrorKind::AlreadyExists) {
@@ -333,11 +335,11 @@ fn create<S: Storage>(
         made = storage.create(name, config.segment_bytes);
     }
     let made = made.and_then(|file| {
-        write_all(&file, &mut slices, 0)?;
-        Ok(file)
+        let len = output.write(&file, 0, &header.encode(), &mut first, &mut [])?;
+        Ok((file, len))
     });
     match made {
-        Ok(file) => Ok((file, seed, (HEADER_BYTES + first.frames().len()) as u64)),
+        Ok((file, len)) => Ok((file, output, len)),
         Err(error) => {
             // Where that fails the next try does it.
             let _ = storage.remove(name);

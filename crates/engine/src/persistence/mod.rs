@@ -2,9 +2,11 @@
 //! both. Pure: files are behind [`Storage`], which the node implements over a directory and the tests over a disk that
 //! fails. docs/durability.md has every format byte by byte.
 
+pub mod cipher;
 pub mod frame;
 pub mod journal;
 pub mod log;
+mod output;
 pub mod recovery;
 pub mod snapshot;
 pub mod snapshot_file;

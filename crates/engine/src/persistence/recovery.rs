@@ -5,8 +5,12 @@
 //! A place that cannot be read is the torn end if a crash can have left it so ([`frame::may_be_torn`]) and nothing says
 //! that it was on the disk before: no `synced` record behind it, and no snapshot that was finished later. All behind it goes.
 //! The same holds where a segment ends before the place that the next one follows.
+//!
+//! What is encrypted is told from damage by its checksums as all else is, so nothing is cut for want of the right key: a file
+//! whose key is missing or wrong is refused, wherever in the log it is.
 
-use super::frame::{self, Damage, Frame, HEADER_BYTES, Header, HeaderError, Seed};
+use super::cipher::{self, FileCipher, KeyError, Keyring, SEALED_BYTES};
+use super::frame::{self, Damage, Frame, HEADER_BYTES, Header, HeaderError};
 use super::storage::{FileKind, Name, Position, Storage, StorageFile, read_to_end};
 use super::wal::{self, Record};
 use bytes::Bytes;
@@ -14,19 +18,43 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Records shown at once.
 const CHUNK_RECORDS: usize = 4096;
+/// Of those that were decrypted so many bytes, or one record: each chunk has memory of its own then.
+const CHUNK_BYTES: usize = 4 * 1024 * 1024;
 
 /// Some records of a segment, in their order.
 #[derive(Clone, Debug)]
 pub struct Chunk {
     /// The number of the segment.
     pub segment: u64,
-    /// The segment.
-    pub file: Bytes,
-    /// Where in it the bodies of the records are. Their checksums are right.
-    pub bodies: Vec<Range<usize>>,
+    /// The segment from a place on; what is encrypted in it is decrypted where it lay.
+    bytes: Bytes,
+    /// That place.
+    start: usize,
+    /// Where in these bytes the bodies of the records are. Their checksums are right.
+    bodies: Vec<Range<usize>>,
+    /// From the begin of a frame to what is in it.
+    lead: usize,
+}
+
+impl Chunk {
+    /// The bodies of the records, each with the place of its frame in the segment.
+    pub fn bodies(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        let bodies = self.bodies.iter().cloned();
+        bodies.map(|body| {
+            let offset = self.start + body.start - self.lead;
+            (offset as u64, &self.bytes[body])
+        })
+    }
+
+    /// How far the segment was read.
+    pub fn end(&self) -> u64 {
+        let end = self.bodies.last().map_or(0, |body| body.end);
+        (self.start + end) as u64
+    }
 }
 
 /// How far the log went.
@@ -74,6 +102,8 @@ pub enum RecoveryError {
     Io(Option<Name>, io::Error),
     /// The head of a file is not one that can be read.
     Header(Name, HeaderError),
+    /// What is in a file cannot be read for want of its key. It may be whole.
+    Key(Name, KeyError),
     /// What is at this place, which was on the disk, is damaged.
     Damaged {
         /// The file.
@@ -104,6 +134,7 @@ impl fmt::Display for RecoveryError {
             Self::Io(Some(name), error) => write!(f, "{name}: {error}"),
             Self::Io(None, error) => error.fmt(f),
             Self::Header(name, error) => write!(f, "{name}: {error}"),
+            Self::Key(name, error) => write!(f, "{name}: {error}"),
             Self::Damaged {
                 name,
                 offset,
@@ -129,6 +160,7 @@ impl std::error::Error for RecoveryError {
         match self {
             Self::Io(_, error) => Some(error),
             Self::Header(_, error) => Some(error),
+            Self::Key(_, error) => Some(error),
             Self::Damaged { damage, .. } => Some(damage),
             Self::Missing(_) | Self::Order { .. } | Self::Incomplete(_) => None,
         }
@@ -226,7 +258,10 @@ pub fn read_log<S: Storage>(
             Read::none(Unreadable::Missing)
         } else {
             let before = before.as_ref().map(|(end, _)| *end);
-            read_segment(number, &file, before, &mut log.records, show)?
+            read_segment(storage.keys(), number, &file, before, &mut |chunk| {
+                log.records += chunk.bodies.len() as u64;
+                show(chunk)
+            })?
         };
         log.end = Position {
             segment: number,
@@ -313,50 +348,52 @@ impl Read {
 
 /// Shows the records of a segment, if it follows the log before it.
 fn read_segment(
+    keys: &dyn Keyring,
     number: u64,
     file: &Bytes,
     before: Option<Position>,
-    records: &mut u64,
     show: &mut dyn FnMut(Chunk) -> Result<(), RecoveryError>,
 ) -> Result<Read, RecoveryError> {
-    let seed = match header(number, file) {
-        Ok(seed) => seed,
+    let name = Name::segment(number);
+    let header = match header(number, file) {
+        Ok(header) => header,
         Err(error) => return Ok(Read::none(Unreadable::Header(error))),
     };
+    let seed = header.seed();
+    let cipher = cipher::opener(keys, &header).map_err(|error| RecoveryError::Key(name, error))?;
+    let mut bodies = Bodies::new(number, file, cipher);
     let mut has_gap = false;
     let mut at = HEADER_BYTES;
-    let mut bodies = Vec::new();
-    let mut show_some = |bodies: &mut Vec<Range<usize>>, least| {
-        if bodies.len() < least {
-            return Ok(());
-        }
-        *records += bodies.len() as u64;
-        show(Chunk {
-            segment: number,
-            file: file.clone(),
-            bodies: std::mem::take(bodies),
-        })
-    };
     let then = loop {
         match frame::frame(seed, &file[at..]) {
             Frame::Whole { body, len } => {
+                let body = match bodies.take(at, body) {
+                    Ok(body) => body,
+                    Err(Damage::Sealed) if at == HEADER_BYTES => {
+                        let wrong = KeyError::Wrong(header.key_id);
+                        return Err(RecoveryError::Key(name, wrong));
+                    }
+                    Err(damage) => break Some(Unreadable::Frame(damage)),
+                };
                 if let Some(before) = before.filter(|_| at == HEADER_BYTES) {
                     match wal::follows(body) {
                         Some(position) if position == before => {}
                         Some(position) => return Ok(Read::none(Unreadable::Ended(position))),
                         None => {
+                            let kind = body[0].into();
+                            bodies.forget();
                             break Some(Unreadable::Frame(Damage::Unknown(
                                 "first record of a segment",
-                                body[0].into(),
+                                kind,
                             )));
                         }
                     }
                 }
                 has_gap |= wal::is_gap(body);
-                let start = at + frame::HEAD_BYTES;
-                bodies.push(start..start + body.len());
                 at += len;
-                show_some(&mut bodies, CHUNK_RECORDS)?;
+                if let Some(chunk) = bodies.full_chunk() {
+                    show(chunk)?;
+                }
             }
             Frame::End => {
                 let is_hole = file[at..].iter().any(|&byte| byte != 0);
@@ -366,7 +403,9 @@ fn read_segment(
             Frame::Damaged(damage) => break Some(Unreadable::Frame(damage)),
         }
     };
-    show_some(&mut bodies, 1)?;
+    if let Some(chunk) = bodies.chunk() {
+        show(chunk)?;
+    }
     Ok(Read {
         len: at,
         then,
@@ -374,12 +413,88 @@ fn read_segment(
     })
 }
 
-fn header(number: u64, file: &[u8]) -> Result<Seed, HeaderError> {
+/// The bodies of a segment that were read and not shown yet: where they lie in the file, or a decrypted copy of that.
+struct Bodies<'a> {
+    segment: u64,
+    file: &'a Bytes,
+    cipher: Option<Arc<dyn FileCipher>>,
+    /// What was copied of the file, from `start` on.
+    copy: Vec<u8>,
+    start: usize,
+    places: Vec<Range<usize>>,
+}
+
+impl<'a> Bodies<'a> {
+    fn new(segment: u64, file: &'a Bytes, cipher: Option<Arc<dyn FileCipher>>) -> Self {
+        Self {
+            segment,
+            file,
+            cipher,
+            copy: Vec::new(),
+            start: 0,
+            places: Vec::new(),
+        }
+    }
+
+    /// Takes the body of the frame at this place, and gives what is in it.
+    fn take<'s>(&'s mut self, at: usize, body: &'s [u8]) -> Result<&'s [u8], Damage> {
+        let start = at + frame::HEAD_BYTES;
+        let Some(cipher) = &self.cipher else {
+            self.places.push(start..start + body.len());
+            return Ok(body);
+        };
+        if self.places.is_empty() {
+            self.start = at;
+        }
+        // All of the frame, so that places in the copy are those in the file.
+        self.copy.truncate(at - self.start);
+        self.copy.extend_from_slice(&self.file[at..start]);
+        let begin = self.copy.len();
+        self.copy.extend_from_slice(body);
+        let plain = cipher::open(&**cipher, &mut self.copy[begin..])?;
+        let plain = begin + plain.start..begin + plain.end;
+        self.copy.push(frame::TRAILER);
+        self.places.push(plain.clone());
+        Ok(&self.copy[plain])
+    }
+
+    /// Forgets the last one.
+    fn forget(&mut self) {
+        self.places.pop();
+    }
+
+    /// What was taken, if it is enough to be shown.
+    fn full_chunk(&mut self) -> Option<Chunk> {
+        let is_full = self.places.len() >= CHUNK_RECORDS || self.copy.len() >= CHUNK_BYTES;
+        is_full.then(|| self.chunk()).flatten()
+    }
+
+    /// What was taken, if anything was.
+    fn chunk(&mut self) -> Option<Chunk> {
+        if self.places.is_empty() {
+            return None;
+        }
+        let is_encrypted = self.cipher.is_some();
+        Some(Chunk {
+            segment: self.segment,
+            bytes: if is_encrypted {
+                Bytes::from(std::mem::take(&mut self.copy))
+            } else {
+                self.file.clone()
+            },
+            start: self.start,
+            bodies: std::mem::take(&mut self.places),
+            lead: cipher::lead_bytes(is_encrypted),
+        })
+    }
+}
+
+fn header(number: u64, file: &[u8]) -> Result<Header, HeaderError> {
     let header = Header::decode(file)?;
     if header.content != frame::Content::Log || header.number != number {
         return Err(HeaderError::Unknown);
     }
-    Ok(header.seed())
+    Ok(header)
 }
 
 /// Finds out whether what cannot be read is damage, and refuses it then.
@@ -398,7 +513,8 @@ fn refuse_damage<S: Storage>(
         damage,
     };
     let place = file.len().min(offset as usize);
-    let seed = Header::decode(file).map(|header| header.seed());
+    let header = Header::decode(file);
+    let seed = header.map(|header| header.seed());
     let (may_be_torn, error) = match why {
         Unreadable::Missing => (true, RecoveryError::Missing(at.segment)),
         Unreadable::Header(error @ HeaderError::Format(_)) => {
@@ -408,6 +524,8 @@ fn refuse_damage<S: Storage>(
             let may_be_torn = Header::may_be_torn(file);
             (may_be_torn, RecoveryError::Header(name, error))
         }
+        // Its checksum is right, so all of it was written.
+        Unreadable::Frame(Damage::Sealed) => (false, damaged(Damage::Sealed)),
         Unreadable::Frame(damage) => {
             let may_be_torn = seed.is_ok_and(|seed| frame::may_be_torn(seed, file, place));
             (may_be_torn, damaged(damage))
@@ -433,7 +551,10 @@ fn refuse_damage<S: Storage>(
     if !may_be_torn || needed > at {
         return Err(error);
     }
-    if seed.is_ok_and(|seed| says_synced(seed, &file[place..], at)) {
+    let keys = storage.keys();
+    if let Ok(header) = header
+        && says_synced(keys, name, &header, (&file[place..], place), at)?
+    {
         return Err(error);
     }
     for &number in later {
@@ -441,7 +562,7 @@ fn refuse_damage<S: Storage>(
         let file = storage.open(name).and_then(|file| read_to_end(&file, 0));
         let file = file.map_err(|error| RecoveryError::Io(Some(name), error))?;
         let was_on_disk = match Header::decode(&file) {
-            Ok(header) => says_synced(header.seed(), &file, at),
+            Ok(header) => says_synced(keys, name, &header, (&file, 0), at)?,
             // What it says cannot be told, and no crash has made it so.
             Err(_) => !Header::may_be_torn(&file),
         };
@@ -452,20 +573,53 @@ fn refuse_damage<S: Storage>(
     Ok(())
 }
 
-/// Whether there is a record among these bytes, at whatever place, which says that all up to behind `at` was synced.
-fn says_synced(seed: Seed, bytes: &[u8], at: Position) -> bool {
+/// Whether there is a record among these bytes of a file, which begin at some place of it, that says that all up to behind
+/// `at` was synced. An error if that cannot be told for want of the file's key.
+fn says_synced(
+    keys: &dyn Keyring,
+    name: Name,
+    header: &Header,
+    (bytes, start): (&[u8], usize),
+    at: Position,
+) -> Result<bool, RecoveryError> {
+    let cipher = cipher::opener(keys, header).map_err(|error| RecoveryError::Key(name, error))?;
+    let seed = header.seed();
     let (len, kind) = wal::SYNCED_BODY;
-    let window = len + frame::FRAME_BYTES;
+    let len = len + cipher.as_ref().map_or(0, |_| SEALED_BYTES);
     let first = (len as u32).to_le_bytes();
-    bytes.windows(window).any(|window| {
-        window[..4] == first
-            && window[frame::HEAD_BYTES] == kind
-            && match frame::frame(seed, window) {
-                Frame::Whole { body, .. } => matches!(
-                    wal::decode(body, &mut Vec::new()),
-                    Ok(Record::Synced(position)) if position > at
-                ),
-                _ => false,
+    for (place, window) in bytes.windows(len + frame::FRAME_BYTES).enumerate() {
+        let may_be_one = window[..4] == first
+            && match &cipher {
+                None => window[frame::HEAD_BYTES] == kind,
+                Some(_) => cipher::may_begin(len, &window[frame::HEAD_BYTES..]),
+            };
+        if !may_be_one {
+            continue;
+        }
+        let Frame::Whole { body, .. } = frame::frame(seed, window) else {
+            continue;
+        };
+        let mut copy;
+        let body = match &cipher {
+            None => body,
+            Some(cipher) => {
+                copy = body.to_vec();
+                match cipher::open(&**cipher, &mut copy) {
+                    Ok(plain) => &copy[plain],
+                    Err(_) if start + place == HEADER_BYTES => {
+                        let wrong = KeyError::Wrong(header.key_id);
+                        return Err(RecoveryError::Key(name, wrong));
+                    }
+                    // Somebody changed what was written, so it was.
+                    Err(_) => return Ok(true),
+                }
             }
-    })
+        };
+        let mut effects = Vec::new();
+        let record = wal::decode(body, &mut effects);
+        if matches!(record, Ok(Record::Synced(position)) if position > at) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

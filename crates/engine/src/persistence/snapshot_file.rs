@@ -1,8 +1,10 @@
 //! Snapshots as files: written beside and renamed once they are complete and on the disk, so that what has the name of a
 //! snapshot is a whole one; and read window by window. What is in them is `snapshot`'s.
 
-use super::frame::{self, Content, Damage, Frame, HEADER_BYTES, Header, HeaderError, Seed};
+use super::cipher::{self, FileCipher, KeyError, Keyring};
+use super::frame::{self, Content, Damage, Frame, HEADER_BYTES, Header, HeaderError};
 use super::journal::Journal;
+use super::output::Output;
 use super::recovery::RecoveryError;
 use super::snapshot::{self, Builder, Part};
 use super::storage::{Name, Position, Storage, StorageFile, read_some, write_all};
@@ -21,20 +23,15 @@ pub struct SnapshotWriter<S: Storage> {
     storage: S,
     file: S::File,
     number: u64,
-    seed: Seed,
+    output: Output,
     offset: u64,
 }
 
 impl<S: Storage> SnapshotWriter<S> {
     /// Begins the snapshot that the log from segment `number` on belongs to.
     pub fn begin(storage: S, number: u64, salt: [u8; 16]) -> io::Result<Self> {
-        let header = Header {
-            content: Content::Snapshot,
-            number,
-            cipher: 0,
-            key_id: 0,
-            salt,
-        };
+        let (header, sealer) = cipher::begin(storage.keys(), Content::Snapshot, number, salt)
+            .map_err(io::Error::other)?;
         let name = Name::unfinished(number);
         // One that was not finished may lie there.
         match storage.remove(name) {
@@ -47,7 +44,7 @@ impl<S: Storage> SnapshotWriter<S> {
             storage,
             file,
             number,
-            seed: header.seed(),
+            output: Output::new(sealer),
             offset: HEADER_BYTES as u64,
         })
     }
@@ -64,11 +61,9 @@ impl<S: Storage> SnapshotWriter<S> {
 
     /// Writes frames that a [`Builder`] made.
     pub fn write(&mut self, frames: &mut Journal) -> io::Result<()> {
-        frames.seal(self.seed);
-        let mut slices = Vec::new();
-        frames.frames().slices(&mut slices);
-        write_all(&self.file, &mut slices, self.offset)?;
-        self.offset += frames.frames().len() as u64;
+        self.offset += self
+            .output
+            .write(&self.file, self.offset, &[], frames, &mut [])?;
         Ok(())
     }
 
@@ -92,8 +87,21 @@ pub struct Window {
     pub offset: u64,
     /// What was read. Once nobody has it any more its memory is read into again.
     pub bytes: Arc<Vec<u8>>,
-    /// Where in it the bodies of the parts are. Their checksums are right.
-    pub bodies: Vec<Range<usize>>,
+    /// Where in it the bodies of the parts are, decrypted. Their checksums are right.
+    bodies: Vec<Range<usize>>,
+    /// From the begin of a frame to what is in it.
+    lead: usize,
+}
+
+impl Window {
+    /// The bodies of the parts, each with the place of its frame in the file.
+    pub fn bodies(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        let bodies = self.bodies.iter().cloned();
+        bodies.map(|body| {
+            let offset = self.offset + (body.start - self.lead) as u64;
+            (offset, &self.bytes[body])
+        })
+    }
 }
 
 /// Reads a snapshot.
@@ -101,6 +109,7 @@ pub struct SnapshotReader<F> {
     file: F,
     name: Name,
     header: Header,
+    cipher: Option<Arc<dyn FileCipher>>,
     offset: u64,
     len: u64,
     /// The bytes of windows, for their memory: fresh memory is cleared by the system, which costs more than reading.
@@ -112,7 +121,7 @@ impl<F: StorageFile> SnapshotReader<F> {
     pub fn open<S: Storage<File = F>>(storage: &S, name: Name) -> Result<Self, RecoveryError> {
         let io = |error| RecoveryError::Io(Some(name), error);
         let file = storage.open(name).map_err(io)?;
-        let mut reader = Self::of(file, name)?;
+        let mut reader = Self::of(file, name, storage.keys())?;
         if reader.header.number != name.number {
             return Err(RecoveryError::Header(name, HeaderError::Unknown));
         }
@@ -121,7 +130,7 @@ impl<F: StorageFile> SnapshotReader<F> {
     }
 
     /// Reads a file; `name` is what errors call it.
-    pub fn of(file: F, name: Name) -> Result<Self, RecoveryError> {
+    pub fn of(file: F, name: Name, keys: &dyn Keyring) -> Result<Self, RecoveryError> {
         let io = |error| RecoveryError::Io(Some(name), error);
         let mut head = [0; HEADER_BYTES];
         let read = read_some(&file, &mut head, 0).map_err(io)?;
@@ -131,11 +140,14 @@ impl<F: StorageFile> SnapshotReader<F> {
                 Content::Log => Err(HeaderError::Unknown),
             })
             .map_err(|error| RecoveryError::Header(name, error))?;
+        let cipher = cipher::opener(keys, &header);
+        let cipher = cipher.map_err(|error| RecoveryError::Key(name, error))?;
         let len = file.len().map_err(io)?;
         Ok(Self {
             file,
             name,
             header,
+            cipher,
             offset: HEADER_BYTES as u64,
             len,
             buffers: Vec::new(),
@@ -180,11 +192,19 @@ impl<F: StorageFile> SnapshotReader<F> {
             }
             let is_rest = read == left;
             let (mut at, mut bodies) = (0, Vec::new());
+            let cipher = self.cipher.as_deref();
             let end = loop {
                 match frame::frame(self.header.seed(), &bytes[at..]) {
                     Frame::Whole { body, len } => {
                         let start = at + frame::HEAD_BYTES;
-                        bodies.push(start..start + body.len());
+                        let mut body = start..start + body.len();
+                        if let Some(cipher) = cipher {
+                            match cipher::open(cipher, &mut bytes[body]) {
+                                Ok(plain) => body = start + plain.start..start + plain.end,
+                                Err(damage) => break Some(damage),
+                            }
+                        }
+                        bodies.push(body);
                         at += len;
                     }
                     Frame::Cut if !is_rest => break None,
@@ -194,6 +214,11 @@ impl<F: StorageFile> SnapshotReader<F> {
                 }
             };
             if let Some(damage) = end {
+                let is_first = self.offset + at as u64 == HEADER_BYTES as u64;
+                if is_first && damage == Damage::Sealed {
+                    let wrong = KeyError::Wrong(self.header.key_id);
+                    return Err(RecoveryError::Key(self.name, wrong));
+                }
                 return Err(RecoveryError::Damaged {
                     name: self.name,
                     offset: self.offset + at as u64,
@@ -216,6 +241,7 @@ impl<F: StorageFile> SnapshotReader<F> {
                 offset: self.offset,
                 bytes: shared,
                 bodies,
+                lead: cipher::lead_bytes(self.cipher.is_some()),
             };
             self.offset += at as u64;
             return Ok(Some(window));
@@ -236,8 +262,7 @@ impl<F: StorageFile> SnapshotReader<F> {
     ) -> Result<(), RecoveryError> {
         let mut is_complete = false;
         while let Some(window) = self.next_window()? {
-            for body in window.bodies {
-                let offset = window.offset + body.start as u64;
+            for (offset, body) in window.bodies() {
                 let damaged = |damage| RecoveryError::Damaged {
                     name: self.name,
                     offset,
@@ -246,7 +271,7 @@ impl<F: StorageFile> SnapshotReader<F> {
                 if is_complete {
                     return Err(damaged(Damage::Long));
                 }
-                let part = snapshot::decode(&window.bytes[body]).map_err(damaged)?;
+                let part = snapshot::decode(body).map_err(damaged)?;
                 is_complete = matches!(part, Part::Complete { .. });
                 show(offset, part).map_err(damaged)?;
             }

@@ -1,6 +1,7 @@
 //! What the log and snapshots need of a directory, and what its files are called. The node implements it over the system's
 //! files, the tests over a disk that fails.
 
+use super::cipher::{Keyring, NoKeys};
 use std::fmt;
 use std::io::{self, IoSlice};
 
@@ -115,6 +116,11 @@ pub trait Storage {
 
     /// Returns once names made, changed and removed before will be so after a loss of power.
     fn sync_names(&self) -> io::Result<()>;
+
+    /// The keys of its files. Where there are none, files are plain.
+    fn keys(&self) -> &dyn Keyring {
+        &NoKeys
+    }
 }
 
 /// A file that is open. Its clones are the same file.

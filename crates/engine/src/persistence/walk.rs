@@ -2,10 +2,12 @@
 //! keeps a window of the file and no more, changes nothing, and does not decide what damage means: that is for recovery,
 //! and for who repairs.
 
+use super::cipher::{self, FileCipher, KeyError, Keyring};
 use super::frame::{self, Content, FRAME_BYTES, Frame, HEAD_BYTES, Header};
 use super::storage::{StorageFile, read_some};
 use super::{snapshot, wal};
 use std::io;
+use std::sync::Arc;
 
 /// How much is read at once; more where a frame is longer.
 const WINDOW_BYTES: usize = 1024 * 1024;
@@ -18,23 +20,35 @@ const PROBE_BYTES: usize = HEAD_BYTES + wal::BEGIN_BYTES;
 pub struct Walk<F> {
     file: F,
     header: Header,
+    /// None of a plain file.
+    cipher: Result<Option<Arc<dyn FileCipher>>, KeyError>,
     len: u64,
     window: Vec<u8>,
     /// Where in the file the window begins.
     start: u64,
+    /// What was decrypted last.
+    plain: Vec<u8>,
 }
 
 impl<F: StorageFile> Walk<F> {
-    /// Goes through a file whose header is known.
-    pub fn new(file: F, header: Header) -> io::Result<Self> {
+    /// Goes through a file whose header is known. If it is encrypted, and its key is not among these, only its frames can be
+    /// told apart; what is in them is shown as it is.
+    pub fn new(file: F, header: Header, keys: &dyn Keyring) -> io::Result<Self> {
         let len = file.len()?;
         Ok(Self {
             file,
             header,
+            cipher: cipher::opener(keys, &header),
             len,
             window: Vec::new(),
             start: 0,
+            plain: Vec::new(),
         })
+    }
+
+    /// Why what is in the file cannot be read, if it cannot for want of a key.
+    pub fn key_error(&self) -> Option<&KeyError> {
+        self.cipher.as_ref().err()
     }
 
     /// What the head of the file says.
@@ -52,8 +66,36 @@ impl<F: StorageFile> Walk<F> {
         self.len == 0
     }
 
-    /// What is at this place of the file.
+    /// What is at this place of the file; what is encrypted there is decrypted.
     pub fn look(&mut self, at: u64) -> io::Result<Frame<'_>> {
+        let cipher = self.cipher.clone();
+        let Ok(Some(cipher)) = cipher else {
+            return self.look_at_raw(at);
+        };
+        let mut plain = std::mem::take(&mut self.plain);
+        let len = match self.look_at_raw(at)? {
+            Frame::Whole { body, len } => {
+                plain.clear();
+                plain.extend_from_slice(body);
+                len
+            }
+            // What has no body holds on to nothing.
+            Frame::End => return Ok(Frame::End),
+            Frame::Cut => return Ok(Frame::Cut),
+            Frame::Damaged(damage) => return Ok(Frame::Damaged(damage)),
+        };
+        let opened = cipher::open(&*cipher, &mut plain);
+        self.plain = plain;
+        Ok(match opened {
+            Ok(body) => Frame::Whole {
+                body: &self.plain[body],
+                len,
+            },
+            Err(damage) => Frame::Damaged(damage),
+        })
+    }
+
+    fn look_at_raw(&mut self, at: u64) -> io::Result<Frame<'_>> {
         let seed = self.header.seed();
         let head = self.view(at, HEAD_BYTES)?;
         let Some(len) = head.first_chunk::<4>().filter(|_| head.len() >= HEAD_BYTES) else {
@@ -73,11 +115,10 @@ impl<F: StorageFile> Walk<F> {
     /// Whether there is a whole frame at this place, with something in it that can be read: that a checksum is right is not
     /// enough for who searches.
     pub fn is_frame(&mut self, at: u64) -> io::Result<bool> {
-        let Header {
-            content, cipher, ..
-        } = self.header;
+        let content = self.header.content;
+        let is_sealed = self.cipher.is_err();
         Ok(match self.look(at)? {
-            Frame::Whole { .. } if cipher != 0 => true,
+            Frame::Whole { .. } if is_sealed => true,
             Frame::Whole { body, .. } => match content {
                 Content::Log => wal::decode(body, &mut Vec::new()).is_ok(),
                 Content::Snapshot => snapshot::decode(body).is_ok(),
@@ -130,7 +171,12 @@ impl<F: StorageFile> Walk<F> {
             }
             let body = body as usize;
             let begin = &begin[..body.min(begin.len())];
-            if cipher != 0 || may_begin(content, body, begin) {
+            let is_candidate = if cipher == 0 {
+                may_begin(content, body, begin)
+            } else {
+                cipher::may_begin(body, begin)
+            };
+            if is_candidate {
                 return Ok(Ok(candidate));
             }
         }
@@ -180,7 +226,9 @@ fn may_begin(content: Content, len: usize, begin: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::frame::{HEADER_BYTES, append};
+    use super::super::cipher::{NoKeys, Sealer};
+    use super::super::frame::HEADER_BYTES;
+    use super::super::tests::keys::Keys;
     use super::super::wal::gap_body;
     use super::*;
     use std::io::IoSlice;
@@ -223,74 +271,110 @@ mod tests {
         salt: [9; 16],
     };
 
+    /// The same for an encrypted one.
+    const ENCRYPTED: Header = Header {
+        cipher: 7,
+        key_id: 1,
+        ..HEADER
+    };
+
     /// A segment of gaps with bodies of these lengths, and where each begins and the last one ends.
-    fn segment(lens: &[usize]) -> (Vec<u8>, Vec<u64>) {
-        let mut bytes = HEADER.encode().to_vec();
+    fn segment(header: Header, lens: &[usize]) -> (Vec<u8>, Vec<u64>) {
+        let mut bytes = header.encode().to_vec();
         let mut places = vec![bytes.len() as u64];
+        let mut sealer = Sealer::mending(&Keys::FIRST, &header, 5).expect("it has the key");
         for (number, &len) in lens.iter().enumerate() {
             let body = gap_body(number as u64, len);
-            append(HEADER.seed(), &body, &mut bytes).expect("it is short");
+            sealer.append(&body, &mut bytes).expect("it is short");
             places.push(bytes.len() as u64);
         }
         (bytes, places)
     }
 
-    fn walk(bytes: &[u8]) -> Walk<Slow> {
-        Walk::new(Slow(Rc::new(bytes.to_vec())), HEADER).expect("it is in memory")
+    fn walk(bytes: &[u8], header: Header) -> Walk<Slow> {
+        Walk::new(Slow(Rc::new(bytes.to_vec())), header, &Keys::FIRST).expect("it is in memory")
     }
 
     #[test]
     fn frames_longer_than_the_window_are_seen_whole() {
-        let lens = [9, 2 * WINDOW_BYTES, 9, WINDOW_BYTES - 20, 10];
-        let (mut bytes, places) = segment(&lens);
-        let end = bytes.len() as u64;
-        bytes.resize(bytes.len() + WINDOW_BYTES, 0);
-        let mut walk = walk(&bytes);
-        for (place, len) in places.iter().zip(lens) {
-            match walk.look(*place).expect("it is in memory") {
-                Frame::Whole { body, .. } => assert_eq!(body.len(), len),
-                other => panic!("{other:?}"),
+        for header in [HEADER, ENCRYPTED] {
+            let lens = [9, 2 * WINDOW_BYTES, 9, WINDOW_BYTES - 20, 10];
+            let (mut bytes, places) = segment(header, &lens);
+            let end = bytes.len() as u64;
+            bytes.resize(bytes.len() + WINDOW_BYTES, 0);
+            let mut walk = walk(&bytes, header);
+            for (place, len) in places.iter().zip(lens) {
+                match walk.look(*place).expect("it is in memory") {
+                    Frame::Whole { body, .. } => assert_eq!(body.len(), len),
+                    other => panic!("{other:?}"),
+                }
             }
+            assert!(matches!(walk.look(end), Ok(Frame::End)));
+            assert_eq!(walk.data_end(0).expect("it is in memory"), end);
+            assert_eq!(walk.data_end(end).expect("it is in memory"), end);
+            assert!(matches!(walk.look(bytes.len() as u64), Ok(Frame::End)));
         }
-        assert!(matches!(walk.look(end), Ok(Frame::End)));
-        assert_eq!(walk.data_end(0).expect("it is in memory"), end);
-        assert_eq!(walk.data_end(end).expect("it is in memory"), end);
-        assert!(matches!(walk.look(bytes.len() as u64), Ok(Frame::End)));
     }
 
     #[test]
     fn the_next_frame_is_found_wherever_one_is_damaged() {
-        let (bytes, places) = segment(&[9, 30, 9, 12]);
-        for at in places[1]..places[2] {
-            let mut damaged = bytes.clone();
-            damaged[at as usize] ^= 0x40;
-            let mut walk = walk(&damaged);
-            assert!(!walk.is_frame(places[1]).expect("it is in memory"), "{at}");
-            let next = walk.next_frame(places[1]).expect("it is in memory");
-            assert_eq!(next, Some(places[2]), "{at}");
+        for header in [HEADER, ENCRYPTED] {
+            let (bytes, places) = segment(header, &[9, 30, 9, 12]);
+            for at in places[1]..places[2] {
+                let mut damaged = bytes.clone();
+                damaged[at as usize] ^= 0x40;
+                let mut walk = walk(&damaged, header);
+                assert!(!walk.is_frame(places[1]).expect("it is in memory"), "{at}");
+                let next = walk.next_frame(places[1]).expect("it is in memory");
+                assert_eq!(next, Some(places[2]), "{at}");
+            }
+            // Nothing is behind the last, and bytes that were moved are found where they are.
+            let mut cut = bytes.clone();
+            cut[places[3] as usize + 9] ^= 1;
+            assert_eq!(
+                walk(&cut, header)
+                    .next_frame(places[3])
+                    .expect("it is in memory"),
+                None
+            );
+            let from = places[1] as usize;
+            let moved = [&bytes[..from], &[1, 2, 3], &bytes[from..]].concat();
+            let next = walk(&moved, header)
+                .next_frame(places[1])
+                .expect("it is in memory");
+            assert_eq!(next, Some(places[1] + 3));
+            let hole = vec![0; 3 * WINDOW_BYTES];
+            let zeros = [&bytes[..from], &hole, &bytes[from..]].concat();
+            let next = walk(&zeros, header)
+                .next_frame(places[1])
+                .expect("it is in memory");
+            assert_eq!(next, Some(places[1] + 3 * WINDOW_BYTES as u64));
+            // Frames of another file are none.
+            let other = Header {
+                salt: [8; 16],
+                ..header
+            };
+            let mut walk =
+                Walk::new(Slow(Rc::new(bytes)), other, &Keys::FIRST).expect("it is in memory");
+            let first = HEADER_BYTES as u64;
+            assert_eq!(walk.next_frame(first).expect("it is in memory"), None);
         }
-        // Nothing is behind the last, and bytes that were moved are found where they are.
-        let mut cut = bytes.clone();
-        cut[places[3] as usize + 9] ^= 1;
-        assert_eq!(
-            walk(&cut).next_frame(places[3]).expect("it is in memory"),
-            None
-        );
-        let from = places[1] as usize;
-        let moved = [&bytes[..from], &[1, 2, 3], &bytes[from..]].concat();
-        let next = walk(&moved).next_frame(places[1]).expect("it is in memory");
-        assert_eq!(next, Some(places[1] + 3));
-        let hole = vec![0; 3 * WINDOW_BYTES];
-        let zeros = [&bytes[..from], &hole, &bytes[from..]].concat();
-        let next = walk(&zeros).next_frame(places[1]).expect("it is in memory");
-        assert_eq!(next, Some(places[1] + 3 * WINDOW_BYTES as u64));
-        // Frames of another file are none.
-        let other = Header {
-            salt: [8; 16],
-            ..HEADER
-        };
-        let mut walk = Walk::new(Slow(Rc::new(bytes)), other).expect("it is in memory");
-        let first = HEADER_BYTES as u64;
-        assert_eq!(walk.next_frame(first).expect("it is in memory"), None);
+    }
+
+    /// Without its key the frames of an encrypted file are told apart all the same.
+    #[test]
+    fn frames_are_found_without_a_key() {
+        let (bytes, places) = segment(ENCRYPTED, &[9, 30, 12]);
+        let mut walk = Walk::new(Slow(Rc::new(bytes)), ENCRYPTED, &NoKeys).expect("in memory");
+        assert!(walk.key_error().is_some());
+        for pair in places.windows(2) {
+            assert!(walk.is_frame(pair[0]).expect("it is in memory"));
+            let found = walk
+                .look(pair[0])
+                .map(|frame| matches!(frame, Frame::Whole { .. }));
+            assert!(found.expect("it is in memory"));
+        }
+        let next = walk.next_frame(places[0] + 1).expect("it is in memory");
+        assert_eq!(next, Some(places[1]));
     }
 }

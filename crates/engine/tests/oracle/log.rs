@@ -61,9 +61,12 @@ pub(crate) fn check(input: &[u8]) {
 }
 
 fn take(chunk: &Chunk, records: &mut Vec<Vec<u8>>) {
-    for body in &chunk.bodies {
-        assert!(body.start > HEADER_BYTES, "no record lies in the header");
-        records.push(chunk.file[body.clone()].to_vec());
+    for (offset, body) in chunk.bodies() {
+        assert!(
+            offset >= HEADER_BYTES as u64,
+            "no record lies in the header"
+        );
+        records.push(body.to_vec());
     }
 }
 

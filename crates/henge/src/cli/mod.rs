@@ -20,6 +20,7 @@ use std::process::ExitCode;
 use arguments::{Invocation, Task};
 
 use crate::config::{Config, ConfigError, Loaded, Sources, shown};
+use crate::encryption::{Encryption, Keys, KeysError, VARIABLE, from_variable};
 
 pub use bench::Options as BenchOptions;
 pub use client::Order;
@@ -35,8 +36,8 @@ const EXIT_FAILURE: u8 = 1;
 /// What the command line asks for, ready to be done.
 #[derive(Debug, PartialEq)]
 pub enum Action {
-    /// Start a node. The sources are for its reloads.
-    Serve(Sources, Box<Config>),
+    /// Start a node. The sources are for its reloads; the keys are those of the environment.
+    Serve(Sources, Box<Config>, Option<Keys>),
     /// Say that the configuration is valid; that it is was found out on the way here.
     ConfigCheck {
         /// The file that was checked, if one was named.
@@ -70,12 +71,14 @@ pub enum CliError {
     Usage(String),
     /// What they, the environment and the file configure.
     Config(ConfigError),
+    /// The keys for what is on the disk cannot be had.
+    Keys(String),
 }
 
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Usage(line) => f.write_str(line),
+            Self::Usage(line) | Self::Keys(line) => f.write_str(line),
             Self::Config(error) => error.fmt(f),
         }
     }
@@ -97,13 +100,24 @@ pub fn parse(
         Invocation::Tool(errand) => return Ok(Action::Tool(errand)),
         Invocation::Run { task, file, flags } => (task, file, flags),
     };
+    let environment: Vec<_> = environment.into_iter().collect();
+    let keys = environment.iter().find(|(name, _)| name == VARIABLE);
+    let keys = keys.map(|(_, value)| value.clone());
+    let unusable = |error: KeysError| CliError::Keys(error.to_string());
     let sources = Sources::new(file, environment, flags);
     let loaded = sources.load().map_err(CliError::Config)?;
     Ok(match task {
-        Task::Serve => Action::Serve(sources, Box::new(loaded.config)),
-        Task::ConfigCheck => Action::ConfigCheck {
-            file: sources.file().map(PathBuf::from),
-        },
+        Task::Serve => {
+            let keys = from_variable(keys).map_err(unusable)?;
+            Action::Serve(sources, Box::new(loaded.config), keys)
+        }
+        Task::ConfigCheck => {
+            let keys = from_variable(keys).map_err(unusable)?;
+            Encryption::of(&loaded.config, keys).map_err(unusable)?;
+            Action::ConfigCheck {
+                file: sources.file().map(PathBuf::from),
+            }
+        }
         Task::ConfigPrint { json } => Action::ConfigPrint {
             loaded: Box::new(loaded),
             json,
@@ -112,16 +126,16 @@ pub fn parse(
 }
 
 /// Does what the process's own arguments and environment ask for; `serve` starts the node.
-pub fn run(serve: impl FnOnce(Config, Sources) -> ExitCode) -> ExitCode {
+pub fn run(serve: impl FnOnce(Config, Sources, Option<Keys>) -> ExitCode) -> ExitCode {
     match parse(std::env::args_os(), std::env::vars_os()) {
-        Ok(Action::Serve(sources, config)) => serve(*config, sources),
+        Ok(Action::Serve(sources, config, keys)) => serve(*config, sources, keys),
         Ok(Action::Simulate(simulation)) => match simulation.run() {
             Ok(text) => print(&text),
             Err(error) => failed(&error, EXIT_FAILURE),
         },
         Ok(Action::Client(order)) => client::run(&order),
         Ok(Action::Bench(options)) => bench::run(&options),
-        Ok(Action::Tool(errand)) => tools::run(&errand),
+        Ok(Action::Tool(errand)) => tools::run(&errand, std::env::var_os(VARIABLE)),
         Ok(shown) => print(&shown.text()),
         Err(error) => failed(&error, EXIT_USAGE),
     }
@@ -195,7 +209,8 @@ mod tests {
             ("HENGE_CACHE__MAX_ITEMS", "2"),
             ("HENGE_CACHE__POLICY", "lfu"),
         ];
-        let Ok(Action::Serve(sources, config)) = done("henge -max-items 3 --port 0", &environment)
+        let Ok(Action::Serve(sources, config, None)) =
+            done("henge -max-items 3 --port 0", &environment)
         else {
             panic!("the line serves");
         };

@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Config, Sources};
+use crate::encryption::Keys;
 use crate::log;
 use crate::net::handles;
 use crate::node::{Node, StartError};
@@ -18,7 +19,7 @@ use crate::node::{Node, StartError};
 const EXIT_FAILURE: u8 = 1;
 
 /// Starts a node and waits for the signal to stop it.
-pub fn serve(config: Config, sources: Sources) -> ExitCode {
+pub fn serve(config: Config, sources: Sources, keys: Option<Keys>) -> ExitCode {
     let log = log::start(&config.log);
     let failed = |line: &dyn std::fmt::Display| {
         // With standard error closed there is nobody to tell, and the exit code still tells.
@@ -46,7 +47,7 @@ pub fn serve(config: Config, sources: Sources) -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return failed(&StartError::System(error)),
     };
-    let node = match Node::start(config) {
+    let node = match Node::start_with_keys(config, keys) {
         Ok(node) => node,
         Err(error) => return failed(&error),
     };

@@ -16,6 +16,7 @@ use super::document::{self, Entry, Format, Position};
 use super::literal::quoted;
 use super::settings::{Config, SETTINGS, Setting, SettingError};
 use super::{ConfigError, Literal, suggest};
+use crate::encryption::VARIABLE;
 
 /// A megabyte of settings is a mistake (a data file, a device); the largest sensible file is a few kilobytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -84,9 +85,10 @@ impl Sources {
         environment: impl IntoIterator<Item = (OsString, OsString)>,
         flags: Vec<FlagSetting>,
     ) -> Self {
+        // Keys are no setting, and are not to be shown where settings are.
         let is_ours = |name: &OsString| {
-            name.as_encoded_bytes()
-                .starts_with(ENVIRONMENT_PREFIX.as_bytes())
+            let prefix = ENVIRONMENT_PREFIX.as_bytes();
+            name.as_encoded_bytes().starts_with(prefix) && name != VARIABLE
         };
         let mut environment: Vec<_> = environment
             .into_iter()
@@ -391,7 +393,8 @@ fn unknown(entry: &Entry) -> String {
 /// `HENGE_PORT`, `HENGE_SERVICE_HOST` and more, and must not keep a node from starting. Only a setting whose double
 /// underscore lost its half is surely meant for us.
 fn unknown_variable(name: &str) -> Option<String> {
-    let variables: Vec<String> = SETTINGS.iter().map(Setting::environment_variable).collect();
+    let settings = SETTINGS.iter().map(Setting::environment_variable);
+    let variables: Vec<String> = settings.chain([VARIABLE.to_owned()]).collect();
     let single = |name: &str| name.replace("__", "_").to_ascii_uppercase();
     let near = match variables
         .iter()

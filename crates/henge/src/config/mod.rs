@@ -29,8 +29,8 @@ pub use settings::{
 };
 pub(crate) use suggest::nearest;
 pub use types::{
-    ByteSize, CacheSize, ConsistencyLevel, DirectoryPath, Interval, InvalidValue, ListenAddress,
-    LogFormat, LogLevel, NodeId, SyncPolicy,
+    ByteSize, CacheSize, ConsistencyLevel, DirectoryPath, EncryptionCipher, FilePath, Interval,
+    InvalidValue, ListenAddress, LogFormat, LogLevel, NodeId, SyncPolicy,
 };
 
 /// A configuration that cannot be used: all that is wrong with it, one line each.

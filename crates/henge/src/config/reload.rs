@@ -91,6 +91,8 @@ mod tests {
                 "persistence.enabled",
                 "persistence.dir",
                 "persistence.sync",
+                "persistence.encryption",
+                "persistence.key_file",
                 "log.format"
             ]
         );

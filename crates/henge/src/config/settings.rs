@@ -13,8 +13,8 @@ use henge_engine::compress::Algorithm;
 use super::literal::{Literal, SettingValue};
 use super::suggest;
 use super::types::{
-    ByteSize, CacheSize, ConsistencyLevel, DirectoryPath, Interval, ListenAddress, LogFormat,
-    LogLevel, NodeId, SyncPolicy,
+    ByteSize, CacheSize, ConsistencyLevel, DirectoryPath, EncryptionCipher, FilePath, Interval,
+    ListenAddress, LogFormat, LogLevel, NodeId, SyncPolicy,
 };
 
 /// The form of the table below: for each setting `reload` or `restart` (when a changed value takes effect), name, type,
@@ -151,6 +151,12 @@ settings! {
         /// How often a snapshot is made, beside those that the growth of the log asks for; "none" leaves it to that. At least 10
         /// seconds, as it writes all there is.
         reload snapshot_interval: Option<Interval> = Some(Interval::seconds(3_600)), within Interval::seconds(10)..=Interval::seconds(365 * 86_400);
+        /// How the log, snapshots and backups are encrypted; "none" for not at all. It takes a key. What was written
+        /// before stays as it is until the next snapshot.
+        restart encryption: Option<EncryptionCipher> = None;
+        /// A file of keys, for its owner alone: lines of a number and 64 hexadecimal digits. The last one's key writes, all
+        /// read. The variable `HENGE_PERSISTENCE__KEYS` may hold the lines instead.
+        restart key_file: Option<FilePath> = None;
     }
 
     /// How large values are made smaller.
@@ -445,6 +451,20 @@ mod tests {
             "persistence.snapshot_interval",
             &[("10", "\"10s\""), ("60m", "\"1h\""), ("none", "\"none\"")],
             &["9s", "366d", "hourly"],
+        ),
+        (
+            "persistence.encryption",
+            &[
+                ("none", "\"none\""),
+                ("AES-256-GCM", "\"aes-256-gcm\""),
+                ("chacha20-poly1305", "\"chacha20-poly1305\""),
+            ],
+            &["", "aes", "aes-128-gcm", "true"],
+        ),
+        (
+            "persistence.key_file",
+            &[("none", "\"none\""), ("/etc/keys", "\"/etc/keys\"")],
+            &[""],
         ),
         (
             "compression.algorithm",

@@ -366,39 +366,51 @@ impl SettingValue for CacheSize {
     }
 }
 
-/// A directory, as a path.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DirectoryPath(PathBuf);
+/// Path types: what a path is of, and the words for it.
+macro_rules! path_settings {
+    ($( $(#[doc = $doc:literal])+ $type:ident = $expected:literal; )+) => { $(
+        $(#[doc = $doc])+
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub struct $type(PathBuf);
 
-impl DirectoryPath {
-    /// What comes to it in the end is for the system to say.
-    pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self(path.into())
-    }
+        impl $type {
+            /// What comes to it in the end is for the system to say.
+            pub fn new(path: impl Into<PathBuf>) -> Self {
+                Self(path.into())
+            }
 
-    /// The path.
-    pub fn as_path(&self) -> &Path {
-        &self.0
-    }
+            /// The path.
+            pub fn as_path(&self) -> &Path {
+                &self.0
+            }
+        }
+
+        impl SettingValue for $type {
+            type Bounds = ();
+
+            fn expected((): &()) -> String {
+                $expected.to_owned()
+            }
+
+            fn read(literal: &Literal, (): &()) -> Option<Self> {
+                let text = literal.text()?;
+                let is_path = !text.is_empty() && !text.contains('\0');
+                is_path.then(|| Self::new(text))
+            }
+
+            fn literal(&self) -> Literal {
+                // It was read from a text.
+                Literal::Text(self.0.to_string_lossy().into_owned())
+            }
+        }
+    )+ };
 }
 
-impl SettingValue for DirectoryPath {
-    type Bounds = ();
-
-    fn expected((): &()) -> String {
-        "the path of a directory".to_owned()
-    }
-
-    fn read(literal: &Literal, (): &()) -> Option<Self> {
-        let text = literal.text()?;
-        let is_path = !text.is_empty() && !text.contains('\0');
-        is_path.then(|| Self::new(text))
-    }
-
-    fn literal(&self) -> Literal {
-        // It was read from a text.
-        Literal::Text(self.0.to_string_lossy().into_owned())
-    }
+path_settings! {
+    /// A directory, as a path.
+    DirectoryPath = "the path of a directory";
+    /// The path of a file.
+    FilePath = "the path of a file";
 }
 
 /// A length of time: `30s`, `15m`, `1h`; a number without a unit is seconds.
@@ -501,7 +513,7 @@ macro_rules! word_settings {
     )+ };
 }
 
-word_settings! { PolicyKind Algorithm ConsistencyLevel LogLevel LogFormat SyncPolicy }
+word_settings! { PolicyKind Algorithm ConsistencyLevel LogLevel LogFormat SyncPolicy EncryptionCipher }
 
 /// The enums of words that only the configuration has.
 macro_rules! word_enums {
@@ -544,6 +556,14 @@ word_enums! {
         Interval = "interval",
         /// When the system likes.
         Never = "never",
+    }
+
+    /// How files are encrypted.
+    EncryptionCipher {
+        /// AES with keys of 256 bits, in Galois/Counter Mode: fast where the processor has instructions for it.
+        Aes256Gcm = "aes-256-gcm",
+        /// `ChaCha20` with Poly1305: the faster one where it has none.
+        ChaCha20Poly1305 = "chacha20-poly1305",
     }
 
     /// The least severe of the events that are logged.

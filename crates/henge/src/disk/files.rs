@@ -6,21 +6,35 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use henge_engine::persistence::cipher::Keyring;
+use henge_engine::persistence::frame::{HEADER_BYTES, Header};
 use henge_engine::persistence::{Name, Storage, StorageFile};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::{Errno, pwritev};
+
+use crate::encryption::Encryption;
 
 /// A directory; its clones are the same one.
 #[derive(Clone, Debug)]
 pub(crate) struct Files {
     path: Arc<Path>,
+    encryption: Arc<Encryption>,
 }
 
 impl Files {
-    pub(crate) fn new(path: &Path) -> Self {
+    pub(crate) fn new(path: &Path, encryption: Arc<Encryption>) -> Self {
         Self {
             path: Arc::from(path),
+            encryption,
         }
+    }
+
+    /// The header of a file; none if what is there is no header.
+    pub(crate) fn header(&self, name: Name) -> io::Result<Option<Header>> {
+        let file = OpenFile::to_read(&self.path(name))?;
+        let mut head = [0; HEADER_BYTES];
+        let read = file.read_at(&mut head, 0)?;
+        Ok(Header::decode(&head[..read]).ok())
     }
 
     pub(crate) fn path(&self, name: Name) -> PathBuf {
@@ -69,6 +83,10 @@ impl Storage for Files {
 
     fn sync_names(&self) -> io::Result<()> {
         sync_directory(&self.path)
+    }
+
+    fn keys(&self) -> &dyn Keyring {
+        &*self.encryption
     }
 }
 

@@ -5,20 +5,24 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use henge_engine::persistence::cipher::Keyring;
 use henge_engine::persistence::{FileKind, Name, Storage};
 
 use super::files::{OpenFile, sync_directory};
+use crate::encryption::Encryption;
 
 /// See the head of the file.
 #[derive(Clone, Debug)]
 pub(crate) struct OneFile {
     path: PathBuf,
+    encryption: Encryption,
 }
 
 impl OneFile {
-    pub(crate) fn new(path: &Path) -> Self {
+    pub(crate) fn new(path: &Path, encryption: Encryption) -> Self {
         Self {
             path: path.to_owned(),
+            encryption,
         }
     }
 
@@ -71,5 +75,9 @@ impl Storage for OneFile {
             Some(parent) if !parent.as_os_str().is_empty() => sync_directory(parent),
             _ => sync_directory(Path::new(".")),
         }
+    }
+
+    fn keys(&self) -> &dyn Keyring {
+        &self.encryption
     }
 }

@@ -26,10 +26,11 @@ use super::directory::{Directory, DirectoryError, Missing};
 use super::files::Files;
 use super::log::{Log, LogThread, Start};
 use super::recovery::{Progress, Recovered, recover};
-use super::snapshots::{Schedule, SnapshotThread, Snapshots, salt};
+use super::snapshots::{Schedule, SnapshotThread, Snapshots};
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::config::SyncPolicy;
+use crate::encryption::{Encryption, salt};
 use crate::shared::Live;
 
 /// A segment of the log is full from here on: long enough that beginning one is nothing beside writing it, short enough that
@@ -80,6 +81,7 @@ pub(crate) struct Persistence {
     pub(crate) incarnation: u64,
     pub(crate) missing: Missing,
     pub(crate) path: String,
+    pub(crate) encryption: Arc<Encryption>,
     is_loading: AtomicBool,
     state: Mutex<State>,
     changed: Condvar,
@@ -112,14 +114,18 @@ pub(crate) struct Surroundings {
 
 impl Persistence {
     /// A node that keeps everything in memory.
-    pub(crate) fn none(directory: Directory) -> Result<Self, PersistenceError> {
+    pub(crate) fn none(
+        directory: Directory,
+        encryption: Arc<Encryption>,
+    ) -> Result<Self, PersistenceError> {
         directory.begin().map_err(PersistenceError::Directory)?;
-        Ok(Self::new(directory, None, None, Some(Ok(None))))
+        Ok(Self::new(directory, encryption, None, Some(Ok(None))))
     }
 
     /// A node that is about to recover.
     pub(crate) fn loading(
         directory: Directory,
+        encryption: Arc<Encryption>,
         cache: &Arc<Cache>,
         clock: Clock,
         sync: SyncPolicy,
@@ -128,17 +134,19 @@ impl Persistence {
         // Whoever has the cache itself writes nothing to it that no log has.
         cache.refuse_writes(true);
         let log = Arc::new(Log::new(Arc::clone(cache), sync, threads));
-        let files = Files::new(&directory.path);
+        let files = Files::new(&directory.path, Arc::clone(&encryption));
         let snapshots = Snapshots::new(files, Arc::clone(cache), Arc::clone(&log), clock);
-        Self::new(directory, Some(log), Some(Arc::new(snapshots)), None)
+        let running = (log, Arc::new(snapshots));
+        Self::new(directory, encryption, Some(running), None)
     }
 
     fn new(
         directory: Directory,
-        log: Option<Arc<Log>>,
-        snapshots: Option<Arc<Snapshots>>,
+        encryption: Arc<Encryption>,
+        running: Option<(Arc<Log>, Arc<Snapshots>)>,
         outcome: Option<Result<Option<Recovered>, Arc<PersistenceError>>>,
     ) -> Self {
+        let (log, snapshots) = running.unzip();
         Self {
             log,
             snapshots,
@@ -146,6 +154,7 @@ impl Persistence {
             incarnation: directory.state.incarnation,
             missing: directory.missing.clone(),
             path: directory.path.display().to_string(),
+            encryption,
             is_loading: AtomicBool::new(outcome.is_none()),
             state: Mutex::new(State {
                 directory,
@@ -219,7 +228,7 @@ impl Persistence {
             let is_fresh = directory.state.incarnation == 1;
             (directory.path.clone(), directory.is_outdated, is_fresh)
         };
-        let files = Files::new(&path);
+        let files = Files::new(&path, Arc::clone(&self.encryption));
         if is_outdated {
             forget_all(&files).map_err(PersistenceError::Io)?;
         }
@@ -248,6 +257,7 @@ impl Persistence {
         }
         log.figures.replayed.store(recovered.log.records, Relaxed);
         let writer = self.begin_log(&files, &recovered, first, log.sync)?;
+        snapshots.note_keys();
         let (path, state) = {
             let directory = &self.state.lock().directory;
             // Only now: until the log says where versions go on from, the last life's state has to be there.

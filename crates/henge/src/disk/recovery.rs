@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use henge_engine::Replayed;
-use henge_engine::persistence::frame::{Damage, HEAD_BYTES};
+use henge_engine::persistence::frame::Damage;
 use henge_engine::persistence::recovery::{Chunk, Cut, LogEnd, RecoveryError, read_log};
 use henge_engine::persistence::snapshot::{self, Part};
 use henge_engine::persistence::snapshot_file::{SnapshotReader, Window};
@@ -144,6 +144,8 @@ pub(crate) fn recover(
         progress.total_bytes.store(sizes.map_err(io)?, Relaxed);
         match restore(files, cache, number, now_ms, progress) {
             Ok(complete) => break (Some(number), complete),
+            // It may be whole, and with its key nothing has to be passed over.
+            Err(error @ RecoveryError::Key(..)) => return Err(error),
             Err(error) => {
                 // An older one is as good, if the log still has all that came after it; which the log will show.
                 if let Some(older) = snapshots.last() {
@@ -211,13 +213,13 @@ fn restore(
     let complete = OnceLock::new();
     let apply = |worker: Worker, window: &Window| {
         let mut scratch = Vec::new();
-        for body in &window.bodies {
+        for (offset, body) in window.bodies() {
             let damaged = |damage| RecoveryError::Damaged {
                 name,
-                offset: window.offset + (body.start - HEAD_BYTES) as u64,
+                offset,
                 damage,
             };
-            match snapshot::decode(&window.bytes[body.clone()]).map_err(damaged)? {
+            match snapshot::decode(body).map_err(damaged)? {
                 Part::Block(block) if worker.has(cache.shard_of(block.partition)) => {
                     let mut foreign = None;
                     let restored = block.records(&mut scratch, |record| {
@@ -261,11 +263,11 @@ fn restore(
     };
     in_parallel(apply, |send| {
         while let Some(window) = reader.next_window()? {
-            if complete.get().is_some() && !window.bodies.is_empty() {
-                let start = window.bodies[0].start as u64;
+            let behind = complete.get().and_then(|_| window.bodies().next());
+            if let Some((offset, _)) = behind {
                 return Err(RecoveryError::Damaged {
                     name,
-                    offset: window.offset + start - HEAD_BYTES as u64,
+                    offset,
                     damage: Damage::Long,
                 });
             }
@@ -302,15 +304,13 @@ fn replay(
     let apply = |worker: Worker, chunk: &Chunk| {
         let mut effects = Vec::new();
         let mut replayed = 0;
-        for body in &chunk.bodies {
-            let name = Name::segment(chunk.segment);
-            let offset = (body.start - HEAD_BYTES) as u64;
+        let name = Name::segment(chunk.segment);
+        for (offset, body) in chunk.bodies() {
             let damaged = |damage| RecoveryError::Damaged {
                 name,
                 offset,
                 damage,
             };
-            let body = &chunk.file[body.clone()];
             let partition = wal::partition_of(body).map_err(damaged)?;
             if partition.is_some_and(|partition| !worker.has(cache.shard_of(partition))) {
                 continue;
@@ -346,8 +346,8 @@ fn replay(
                 (segment, read) = (chunk.segment, 0);
             }
             progress.go_on()?;
-            let end = chunk.bodies.last().map_or(0, |body| body.end);
-            progress.read_bytes.fetch_add((end - read) as u64, Relaxed);
+            let end = chunk.end();
+            progress.read_bytes.fetch_add(end - read, Relaxed);
             read = end;
             send(Arc::new(chunk))
         })

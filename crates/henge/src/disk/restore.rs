@@ -5,9 +5,10 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use henge_engine::Progress;
-use henge_engine::persistence::frame::{Content, Damage, HEAD_BYTES, HEADER_BYTES, Header};
+use henge_engine::persistence::frame::{Content, Damage, HEADER_BYTES, Header};
 use henge_engine::persistence::journal::Journal;
 use henge_engine::persistence::recovery::RecoveryError;
 use henge_engine::persistence::snapshot::{self, Builder, Part};
@@ -17,8 +18,8 @@ use henge_wire::{PARTITIONS, Version};
 
 use super::directory::{Directory, DirectoryError, STATE};
 use super::files::{Files, OpenFile};
-use super::snapshots::salt;
 use crate::config::shown;
+use crate::encryption::{Encryption, salt};
 
 /// The number of a snapshot that comes before every log.
 const FIRST: u64 = 1;
@@ -43,8 +44,6 @@ pub(crate) enum RestoreError {
     Contents(PathBuf, u64, String),
     /// It is a segment of a log.
     Segment(PathBuf),
-    /// It is encrypted.
-    Encrypted(PathBuf),
     /// The directory is not empty: what is in it.
     NotEmpty(PathBuf, String),
     /// The directory cannot be had.
@@ -65,11 +64,6 @@ impl fmt::Display for RestoreError {
                 "{} is a segment of a log, which has no whole cache; expected a snapshot or a backup",
                 shown(path)
             ),
-            Self::Encrypted(path) => write!(
-                f,
-                "{} is encrypted, and nothing says with what key; expected a backup that is not",
-                shown(path)
-            ),
             Self::NotEmpty(path, found) => write!(
                 f,
                 "{} holds {found}, which is of another node or an earlier time; choose a directory that is empty",
@@ -87,7 +81,9 @@ impl RestoreError {
     /// Whether it is the file that is not whole, rather than something around it.
     pub(crate) fn is_damage(&self) -> bool {
         match self {
-            Self::File(_, error) => !matches!(error, RecoveryError::Io(..)),
+            Self::File(_, error) => {
+                !matches!(error, RecoveryError::Io(..) | RecoveryError::Key(..))
+            }
             Self::Contents(..) => true,
             _ => false,
         }
@@ -100,6 +96,7 @@ pub(crate) fn of_file(path: &Path, error: &RecoveryError) -> String {
     match error {
         RecoveryError::Io(_, error) => format!("{path}: {error}"),
         RecoveryError::Header(_, error) => format!("{path}: {error}"),
+        RecoveryError::Key(_, error) => format!("{path}: {error}"),
         RecoveryError::Damaged { offset, damage, .. } => {
             format!("{path} is damaged at byte {offset}: {damage}")
         }
@@ -115,6 +112,7 @@ pub(crate) fn of_file(path: &Path, error: &RecoveryError) -> String {
 pub(crate) fn restore(
     file: &Path,
     directory: &Path,
+    encryption: &Encryption,
     progress: &mut dyn FnMut(u64, u64, u64),
 ) -> Result<Restored, RestoreError> {
     let name = Name::snapshot(FIRST);
@@ -124,15 +122,13 @@ pub(crate) fn restore(
     if is_segment(&opened) {
         return Err(RestoreError::Segment(file.to_owned()));
     }
-    let reader = SnapshotReader::of(opened, name).map_err(failed)?;
-    if reader.header().cipher != 0 {
-        return Err(RestoreError::Encrypted(file.to_owned()));
-    }
+    let reader = SnapshotReader::of(opened, name, encryption).map_err(failed)?;
     let there = |error| RestoreError::Io("make", directory.to_owned(), error);
     fs::create_dir_all(directory).map_err(there)?;
     let lock = Directory::borrow(directory.to_owned()).map_err(RestoreError::Directory)?;
     check_empty(directory)?;
-    let files = Files::new(directory);
+    let encryption = encryption.made_of(reader.header().cipher);
+    let files = Files::new(directory, Arc::new(encryption));
     let restored = copy(file, reader, &files, progress);
     if restored.is_err() {
         // Where that fails the next start removes it, as nobody finished it.
@@ -196,8 +192,7 @@ fn copy(
     let mut complete = None;
     let len = reader.len();
     while let Some(window) = reader.next_window().map_err(failed)? {
-        for body in window.bodies {
-            let offset = window.offset + (body.start - HEAD_BYTES) as u64;
+        for (offset, body) in window.bodies() {
             let wrong =
                 |wrong: &str| RestoreError::Contents(path.to_owned(), offset, wrong.to_owned());
             let damaged = |damage: Damage| wrong(&damage.to_string());
@@ -205,7 +200,6 @@ fn copy(
             if complete.is_some() {
                 return Err(wrong("it goes on behind its end"));
             }
-            let body = &window.bytes[body];
             match snapshot::decode(body).map_err(damaged)? {
                 Part::Block(block) => {
                     let seen = &mut seen[usize::from(block.partition.number())];

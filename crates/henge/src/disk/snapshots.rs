@@ -1,6 +1,7 @@
 //! The thread that makes snapshots, and what others see of it: partition by partition, a few records under one hold of a
 //! shard's lock, compressed and written outside of it. Nothing forks, nothing stops.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use super::log::{Log, Order};
 use super::pace::Pace;
 use crate::cache::Cache;
 use crate::clock::Clock;
+use crate::encryption::salt;
 
 /// Frames are written when they come to this.
 const WRITE_BYTES: usize = 512 * 1024;
@@ -38,6 +40,8 @@ pub(crate) struct Snapshots {
     clock: Clock,
     wanted: Mutex<Wanted>,
     changed: Condvar,
+    /// The numbers of the keys that files of the directory need, beside the one that writes.
+    key_ids: Mutex<BTreeSet<u32>>,
     pub(crate) figures: Figures,
 }
 
@@ -157,6 +161,7 @@ impl Snapshots {
             clock,
             wanted: Mutex::default(),
             changed: Condvar::new(),
+            key_ids: Mutex::default(),
             figures: Figures::default(),
         }
     }
@@ -199,6 +204,31 @@ impl Snapshots {
         figures.made_at_ms.store(at_ms, Relaxed);
     }
 
+    /// Looks again which keys the files of the directory need: at a start, and once a snapshot has made some superfluous. What
+    /// comes meanwhile takes the one that writes.
+    pub(crate) fn note_keys(&self) {
+        let found = || -> io::Result<BTreeSet<u32>> {
+            let mut ids = BTreeSet::new();
+            for name in self.files.names()? {
+                let header = self.files.header(name)?;
+                let encrypted = header.filter(|header| header.cipher != 0);
+                ids.extend(encrypted.map(|header| header.key_id));
+            }
+            Ok(ids)
+        };
+        match found() {
+            Ok(ids) => *self.key_ids.lock() = ids,
+            Err(error) => tracing::warn!(%error, "it is not known which keys are still needed"),
+        }
+    }
+
+    /// The numbers of the keys that must not go yet.
+    pub(crate) fn needed_keys(&self) -> BTreeSet<u32> {
+        let mut ids = self.key_ids.lock().clone();
+        ids.extend(self.files.keys().current().map(|(_, key_id)| key_id));
+        ids
+    }
+
     /// Whether one was asked for, or is being made.
     pub(crate) fn is_wanted(&self) -> bool {
         self.wanted.lock().is_asked || self.figures.is_running.load(Relaxed)
@@ -218,6 +248,7 @@ impl Snapshots {
         let (records, bytes, at_ms) = written?;
         self.log.order(|sender| Order::Cover(number, sender))?;
         self.remove(|name| name.kind == FileKind::Snapshot && name.number < number)?;
+        self.note_keys();
         Ok(Snapshot {
             number,
             records,
@@ -403,16 +434,4 @@ fn run(snapshots: &Snapshots, schedule: &Schedule) {
             last
         };
     }
-}
-
-/// A salt for a file.
-pub(crate) fn salt() -> [u8; 16] {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    let mut salt = [0; 16];
-    for half in salt.chunks_mut(8) {
-        // A hasher that was seeded by the system gives no other randomness, and needs none.
-        let random = RandomState::new().build_hasher().finish();
-        half.copy_from_slice(&random.to_le_bytes());
-    }
-    salt
 }

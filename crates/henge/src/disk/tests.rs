@@ -29,10 +29,11 @@ use super::gate::Gate;
 use super::log::{Condition, Log, LogThread, NotKept, Order, Start};
 use super::persistence::SEGMENT_BYTES;
 use super::recovery::{Progress, recover};
-use super::snapshots::{Schedule, SnapshotThread, Snapshots, salt};
+use super::snapshots::{Schedule, SnapshotThread, Snapshots};
 use crate::cache::{Cache, CacheConfig};
 use crate::clock::Clock;
 use crate::config::SyncPolicy;
+use crate::encryption::{Encryption, salt};
 use crate::net::inflight::InFlight;
 
 /// How long to wait for what must come.
@@ -172,6 +173,10 @@ struct Logged {
     gate: Gate,
 }
 
+fn files(path: &Path) -> Files {
+    Files::new(path, Arc::new(Encryption::default()))
+}
+
 fn cache() -> Arc<Cache> {
     Arc::new(Cache::new(&CacheConfig {
         max_size_bytes: 32 << 20,
@@ -199,7 +204,7 @@ impl Logged {
         let log = Arc::new(Log::new(Arc::clone(&cache), sync, 1));
         let faults = Arc::new(Faults::default());
         let disk = Disk {
-            files: Files::new(path),
+            files: files(path),
             faults: Arc::clone(&faults),
         };
         let room = Arc::new(AtomicU64::new(u64::MAX));
@@ -296,7 +301,7 @@ fn set(cache: &Cache, key: &[u8], value: &[u8]) -> Result<(), Refusal> {
 /// What the next start finds: how many records of the log.
 fn recovered(path: &Path) -> u64 {
     let progress = Progress::default();
-    recover(&Files::new(path), &cache(), 1, &progress).expect("it is whole");
+    recover(&files(path), &cache(), 1, &progress).expect("it is whole");
     progress.records()
 }
 
@@ -441,7 +446,7 @@ fn everybody_is_told_of_their_snapshot() {
     let folder = Folder::new();
     let node = Logged::start(&folder.0, SyncPolicy::Never, FOR_EVER);
     let snapshots = Arc::new(Snapshots::new(
-        Files::new(&folder.0),
+        files(&folder.0),
         Arc::clone(&node.cache),
         Arc::clone(&node.log),
         Clock::start(),
@@ -495,7 +500,7 @@ fn write_log(path: &Path, records: u64, is_wrong: bool) {
         let written = Record::Mutation(mutation).encode(&mut journal);
         written.expect("it is short");
     }
-    let mut writer = writer(Files::new(path));
+    let mut writer = writer(files(path));
     writer.write(&mut [journal]).expect("there is room");
     let end = writer.end().offset as usize;
     drop(writer);
@@ -520,7 +525,7 @@ fn a_refused_log_keeps_its_torn_end() {
         let file = folder.0.join(Name::segment(1).to_string());
         let before = fs::read(&file).expect("it is there");
         let progress = Progress::default();
-        let outcome = recover(&Files::new(&folder.0), &cache(), 1, &progress);
+        let outcome = recover(&files(&folder.0), &cache(), 1, &progress);
         let after = fs::read(&file).expect("it is there");
         if is_wrong {
             let error = outcome.expect_err("a version is missing");

@@ -1,4 +1,5 @@
-//! `GET /admin/backup`: some of the records of a partition, as the frames of a snapshot, from a place of its scan on. A client
+//! `GET /admin/backup`: some of the records of a partition, as the frames of a snapshot, from a place of its scan on, encrypted
+//! if the node's files are. A client
 //! that asks for all places of all partitions has a backup, whether the node has a log or not. It keeps nothing between
 //! two requests, and blocks no thread that serves others.
 
@@ -10,7 +11,8 @@ use axum::extract::State;
 use axum::http::Request as AxumRequest;
 use axum::response::Response as AxumResponse;
 use bytes::Bytes;
-use henge_engine::persistence::frame::{Content, Header};
+use henge_engine::persistence::cipher;
+use henge_engine::persistence::frame::Content;
 use henge_engine::persistence::journal::Journal;
 use henge_engine::persistence::snapshot::Builder;
 use henge_wire::{PARTITIONS, Partition};
@@ -25,7 +27,7 @@ use super::service::Outcome;
 use super::single::overloaded;
 use crate::disk::gate::note_unkept;
 use crate::disk::log::Condition;
-use crate::disk::snapshots::salt;
+use crate::encryption::salt;
 use crate::net::data_thread::Local;
 use crate::shared::Shared;
 
@@ -118,13 +120,9 @@ fn make(
     mut place: u32,
 ) -> Result<(Bytes, Option<u32>), Problem> {
     let too_long = |_| Problem::new(Code::Internal, "a block of records is too long for a frame");
-    let header = Header {
-        content: Content::Snapshot,
-        number: 1,
-        cipher: 0,
-        key_id: 0,
-        salt: salt(),
-    };
+    let encryption = &*shared.persistence.encryption;
+    let (header, mut sealer) = cipher::begin(encryption, Content::Snapshot, 1, salt())
+        .map_err(|error| Problem::new(Code::Internal, error.to_string()))?;
     let mut hold = shared
         .in_flight
         .hold_for(PAGE_BYTES)
@@ -160,12 +158,9 @@ fn make(
         }
     }
     builder.finish(partition, &mut frames).map_err(too_long)?;
-    frames.seal(header.seed());
     let mut page = Vec::with_capacity(frames.frames().len() + header.encode().len());
     page.extend_from_slice(&header.encode());
-    for piece in frames.frames().iter() {
-        page.extend_from_slice(piece);
-    }
+    sealer.append_all(&frames, &mut page).map_err(too_long)?;
     drop(frames);
     if !hold.set(page.len()) {
         return Err(overloaded());

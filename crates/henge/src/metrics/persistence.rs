@@ -44,7 +44,8 @@ pub(super) fn figures(persistence: &Persistence) -> Value {
     })
 }
 
-/// Whether the node may lack what it had acknowledged before its start, and whether its log can be written now; and why.
+/// Whether the node may lack what it had acknowledged before its start, and whether its log can be written now, and why; and
+/// how its files are encrypted.
 pub(super) fn durability(persistence: &Persistence) -> Value {
     json!({
         "incarnation": persistence.incarnation,
@@ -52,7 +53,17 @@ pub(super) fn durability(persistence: &Persistence) -> Value {
         "reason": persistence.missing.reason,
         "log": persistence.log.as_ref().map(|log| condition(log)),
         "failure": persistence.log.as_ref().and_then(|log| log.failure()),
+        "encryption": encryption(persistence),
+        "keys_needed": persistence.snapshots.as_ref().map(|snapshots| snapshots.needed_keys()),
     })
+}
+
+/// What new files are encrypted with; null for not at all.
+fn encryption(persistence: &Persistence) -> Value {
+    match persistence.encryption.writes() {
+        Some((cipher, key_id)) => json!({"cipher": cipher.name(), "key_id": key_id}),
+        None => Value::Null,
+    }
 }
 
 pub(super) fn condition(log: &Log) -> &'static str {

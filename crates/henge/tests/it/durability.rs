@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -45,6 +46,16 @@ impl Data {
             command.args(["--set", setting]);
         }
         command
+    }
+
+    /// A file of a key, as a node takes it.
+    fn key_file(&self) -> PathBuf {
+        std::fs::create_dir_all(&self.0).expect("a directory");
+        let path = self.0.join("keys");
+        std::fs::write(&path, format!("1 {}\n", "7".repeat(64))).expect("written");
+        let owner = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(&path, owner).expect("it is ours");
+        path
     }
 
     /// Where the node has its files.
@@ -207,14 +218,20 @@ fn number(value: &str) -> u64 {
     value[..8].parse().expect("it is a number")
 }
 
-fn killed_a_hundred_times(sync: &str) {
+fn killed_a_hundred_times(sync: &str, encryption: &str) {
     let (mut random, _) = Random::seeded(sync);
     let data = Data::new();
-    let sync = format!("persistence.sync={sync}");
+    let keys = data.key_file();
+    let settings = [
+        format!("persistence.sync={sync}"),
+        format!("persistence.encryption={encryption}"),
+        format!("persistence.key_file={}", keys.display()),
+    ];
+    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
     let next = AtomicU64::new(1);
     let mut states: BTreeMap<String, Option<u64>> = BTreeMap::new();
     let mut acknowledged = 0;
-    let mut process = data.start(&[&sync]);
+    let mut process = data.start(&settings);
     for kill in 0..KILLS {
         let address = process.address;
         let mut histories: Vec<BTreeMap<String, History>> = (0..WRITERS)
@@ -257,7 +274,7 @@ fn killed_a_hundred_times(sync: &str) {
             }
         }
         acknowledged += all.values().map(|history| history.kept - 1).sum::<usize>();
-        process = data.start(&[&sync]);
+        process = data.start(&settings);
         let mut client = Resp::connect(process.address);
         for (key, history) in &all {
             let state = client.get(key);
@@ -274,7 +291,7 @@ fn killed_a_hundred_times(sync: &str) {
             process.signal(Signal::TERM);
             let (code, log) = process.wait();
             assert_eq!(code, Some(0), "{log}");
-            process = data.start(&[&sync]);
+            process = data.start(&settings);
             let mut client = Resp::connect(process.address);
             for (key, state) in &states {
                 assert_eq!(client.get(key), *state, "kill {kill}: {key}");
@@ -289,12 +306,17 @@ fn killed_a_hundred_times(sync: &str) {
 
 #[test]
 fn killed_a_hundred_times_with_every_write_synced() {
-    killed_a_hundred_times("always");
+    killed_a_hundred_times("always", "none");
 }
 
 #[test]
 fn killed_a_hundred_times_with_writes_synced_at_an_interval() {
-    killed_a_hundred_times("interval");
+    killed_a_hundred_times("interval", "none");
+}
+
+#[test]
+fn killed_a_hundred_times_with_all_files_encrypted() {
+    killed_a_hundred_times("interval", "aes-256-gcm");
 }
 
 /// What there is of every kind comes back as it was; what has expired meanwhile does not.

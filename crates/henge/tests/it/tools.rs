@@ -1,7 +1,9 @@
 //! `henge inspect`, `repair`, `restore` and `backup`, as a shell runs them, on the files of real nodes. Here are all but repairs.
 
+mod encryption;
 mod repair;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
@@ -15,6 +17,28 @@ use crate::client::{Client, Process};
 
 /// The name of every node here, and so of its directory.
 const NODE: &str = "n1";
+
+/// The variable that gives keys to nodes and tools.
+const KEYS_VARIABLE: &str = "HENGE_PERSISTENCE__KEYS";
+
+thread_local! {
+    /// The keys that nodes and tools of this thread's test are given.
+    static KEYS: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// The same digits make a key again.
+fn key(digit: char) -> String {
+    digit.to_string().repeat(64)
+}
+
+/// Does it with plain files and with encrypted ones.
+fn plain_and_encrypted(test: &str, run: impl Fn(&Place)) {
+    run(&Place::new(test));
+    let place = Place::new(&format!("{test}-encrypted"));
+    KEYS.set(Some(format!("1 {},4 {}", key('1'), key('4'))));
+    run(&place);
+    KEYS.set(None);
+}
 
 /// A directory of a test's own, which goes with it.
 struct Place(PathBuf);
@@ -47,7 +71,14 @@ impl Place {
         let id = format!("--node-id={NODE}");
         let interval = "--set=persistence.sync_interval_ms=10";
         let settings = [&[&dir[..], &id, interval], settings].concat();
-        Process::command(&settings)
+        let mut command = Process::command(&settings);
+        KEYS.with_borrow(|keys| {
+            if let Some(keys) = keys {
+                command.env(KEYS_VARIABLE, keys);
+                command.arg("--set=persistence.encryption=aes-256-gcm");
+            }
+        });
+        command
     }
 
     /// A copy of the files of a node, to be started as another.
@@ -79,11 +110,10 @@ impl Drop for Place {
 }
 
 fn henge(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_henge"))
-        .args(arguments)
-        .env_clear()
-        .output()
-        .expect("the binary of this build runs")
+    let mut command = Command::new(env!("CARGO_BIN_EXE_henge"));
+    command.args(arguments).env_clear();
+    KEYS.with_borrow(|keys| command.envs(keys.iter().map(|keys| (KEYS_VARIABLE, keys))));
+    command.output().expect("the binary of this build runs")
 }
 
 /// What it printed, if it ended with this code.
@@ -373,38 +403,39 @@ fn pages_of_a_backup() {
 
 #[test]
 fn what_a_killed_node_leaves_is_whole() {
-    let place = Place::new("inspect");
-    let process = place.start("a", &[]);
-    let keys = fill(process.address);
-    kill(process);
-    let files = place.files("a", ".wal");
-    assert_eq!(files.len(), 1);
-    let shown = inspected(&files[0], 0);
-    assert_eq!(shown["whole"], true);
-    assert_eq!(shown["effects"]["put"], keys.len() as u64 + 1);
-    assert_eq!(shown["effects"]["delete"], 1);
-    assert_eq!(shown["records"]["started"], 1);
-    assert_eq!(shown["keys"], keys.len() as u64 + 1);
-    let (out, _) = said(&["inspect", "--records", "--json", text(&files[0])], 0);
-    let lines = out
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
-    let puts = lines.filter(|line| line["operation"] == "put");
-    assert_eq!(puts.count(), keys.len() + 1);
-    let (out, _) = said(&["inspect", text(&files[0])], 0);
-    assert!(out.contains("room behind that"), "{out}");
-    // Some other file, and none.
-    let other = place.path("other");
-    fs::write(&other, [b'x'; 100]).expect("written");
-    let (_, err) = said(&["inspect", text(&other)], 1);
-    assert!(
-        err.contains("neither a segment of a log nor a snapshot"),
-        "{err}"
-    );
-    let (_, err) = said(&["inspect", text(&place.path("none"))], 3);
-    assert!(err.contains("No such file"), "{err}");
-    let (out, _) = said(&["repair", "--data-dir", text(&place.of_node("a"))], 0);
-    assert!(out.contains("there is nothing to repair"), "{out}");
+    plain_and_encrypted("inspect", |place| {
+        let process = place.start("a", &[]);
+        let keys = fill(process.address);
+        kill(process);
+        let files = place.files("a", ".wal");
+        assert_eq!(files.len(), 1);
+        let shown = inspected(&files[0], 0);
+        assert_eq!(shown["whole"], true);
+        assert_eq!(shown["effects"]["put"], keys.len() as u64 + 1);
+        assert_eq!(shown["effects"]["delete"], 1);
+        assert_eq!(shown["records"]["started"], 1);
+        assert_eq!(shown["keys"], keys.len() as u64 + 1);
+        let (out, _) = said(&["inspect", "--records", "--json", text(&files[0])], 0);
+        let lines = out
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        let puts = lines.filter(|line| line["operation"] == "put");
+        assert_eq!(puts.count(), keys.len() + 1);
+        let (out, _) = said(&["inspect", text(&files[0])], 0);
+        assert!(out.contains("room behind that"), "{out}");
+        // Some other file, and none.
+        let other = place.path("other");
+        fs::write(&other, [b'x'; 100]).expect("written");
+        let (_, err) = said(&["inspect", text(&other)], 1);
+        assert!(
+            err.contains("neither a segment of a log nor a snapshot"),
+            "{err}"
+        );
+        let (_, err) = said(&["inspect", text(&place.path("none"))], 3);
+        assert!(err.contains("No such file"), "{err}");
+        let (out, _) = said(&["repair", "--data-dir", text(&place.of_node("a"))], 0);
+        assert!(out.contains("there is nothing to repair"), "{out}");
+    });
 }
 
 #[test]

@@ -5,6 +5,7 @@ use super::super::recovery::RecoveryError;
 use super::super::storage::{FileKind, Name};
 use super::disk::Faults;
 use super::for_seeds;
+use super::keys::Keys;
 use super::machine::{Machine, StartError, Syncs};
 use super::random::Random;
 use super::recover::Settings;
@@ -24,8 +25,12 @@ enum Last {
 
 impl Last {
     /// A node that is about to do it.
-    fn prepared(self, seed: u64) -> Machine {
-        let mut machine = Machine::new(seed, Settings::DEFAULT);
+    fn prepared(self, seed: u64, keys: Keys) -> Machine {
+        let settings = Settings {
+            keys,
+            ..Settings::DEFAULT
+        };
+        let mut machine = Machine::new(seed, settings);
         machine.start().expect("nothing fails");
         machine.live(8, Syncs::Always).expect("nothing fails");
         machine.live(4, Syncs::Never).expect("nothing fails");
@@ -61,14 +66,18 @@ impl Last {
 /// all that was written before is there, and after a loss of power all that was synced.
 #[test]
 fn the_last_is_cut_at_every_byte() {
-    for last in [
+    let all = [
         Last::Write,
         Last::SyncedWrite,
         Last::Roll,
         Last::Snapshot,
         Last::Start,
-    ] {
-        let mut machine = last.prepared(1);
+    ];
+    for (last, keys) in all
+        .into_iter()
+        .flat_map(|last| Keys::BOTH.map(|keys| (last, keys)))
+    {
+        let mut machine = last.prepared(1, keys);
         machine.disk.set_faults(Faults::default());
         last.act(&mut machine).expect("nothing fails");
         let calls = machine.disk.to_write();
@@ -76,7 +85,7 @@ fn the_last_is_cut_at_every_byte() {
         for (call, bytes) in calls.into_iter().enumerate() {
             for done in 0..=bytes.max(1) {
                 for power_is_lost in [false, true] {
-                    let mut machine = last.prepared(1);
+                    let mut machine = last.prepared(1, keys);
                     machine.disk.set_faults(Faults {
                         stops: Some((call as u64, done)),
                         ..Faults::default()
@@ -121,6 +130,10 @@ fn many_lives_end_in_all_ways() {
             },
         );
         for _ in 0..6 {
+            if seed % 4 != 0 {
+                // Encryption is switched on and off, and each of two keys comes to be the one that writes.
+                machine.disk.keys = *machine.random.pick(&Keys::ALTERNATING);
+            }
             let syncs = *machine
                 .random
                 .pick(&[Syncs::Always, Syncs::Sometimes, Syncs::Never]);

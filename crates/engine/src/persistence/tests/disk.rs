@@ -4,7 +4,9 @@
 //! What a loss of power may do is what file systems promise and no more. What was synced is there. Of what was not, each
 //! sector of 512 bytes has its content of any moment since; so have the length of a file and, each on its own, its names.
 
+use super::super::cipher::Keyring;
 use super::super::storage::{Name, Storage, StorageFile};
+use super::keys::Keys;
 use super::random::Random;
 use std::cell::{RefCell, RefMut};
 use std::collections::BTreeMap;
@@ -47,7 +49,11 @@ pub(crate) struct Faults {
 
 /// See the head of the file. Its clones are the same disk.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Disk(Rc<RefCell<State>>);
+pub(crate) struct Disk {
+    all: Rc<RefCell<State>>,
+    /// What who writes to it and reads from it has of keys.
+    pub(crate) keys: Keys,
+}
 
 #[derive(Clone, Debug, Default)]
 struct State {
@@ -305,12 +311,23 @@ fn stopped() -> io::Error {
 
 impl Disk {
     fn state(&self) -> RefMut<'_, State> {
-        self.0.borrow_mut()
+        self.all.borrow_mut()
+    }
+
+    /// An empty one for who has these keys.
+    pub(crate) fn with(keys: Keys) -> Self {
+        Self {
+            keys,
+            ..Self::default()
+        }
     }
 
     /// Another disk with the same on it.
     pub(crate) fn copy(&self) -> Self {
-        Self(Rc::new(RefCell::new(self.0.borrow().clone())))
+        Self {
+            all: Rc::new(RefCell::new(self.all.borrow().clone())),
+            keys: self.keys,
+        }
     }
 
     /// This goes wrong from now on; calls count from 0 again.
@@ -322,16 +339,16 @@ impl Disk {
 
     /// Calls since the last start.
     pub(crate) fn calls(&self) -> u64 {
-        self.0.borrow().calls
+        self.all.borrow().calls
     }
 
     /// Of each call since the last start, how many bytes it was to write.
     pub(crate) fn to_write(&self) -> Vec<usize> {
-        self.0.borrow().to_write.clone()
+        self.all.borrow().to_write.clone()
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
-        self.0.borrow().is_stopped
+        self.all.borrow().is_stopped
     }
 
     /// The process is gone, and a new one may begin: what was written is there, synced or not.
@@ -346,7 +363,7 @@ impl Disk {
 
     /// What is in a file.
     pub(crate) fn bytes(&self, name: Name) -> Vec<u8> {
-        let state = self.0.borrow();
+        let state = self.all.borrow();
         state.files[state.names[&name]].bytes.clone()
     }
 
@@ -375,7 +392,7 @@ impl Disk {
 
     /// The names that there are.
     pub(crate) fn all(&self) -> Vec<Name> {
-        self.0.borrow().names.keys().copied().collect()
+        self.all.borrow().names.keys().copied().collect()
     }
 }
 
@@ -433,6 +450,10 @@ impl Storage for Disk {
             state.sync_names();
             Ok(())
         })
+    }
+
+    fn keys(&self) -> &dyn Keyring {
+        &self.keys
     }
 }
 

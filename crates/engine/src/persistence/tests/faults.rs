@@ -5,16 +5,20 @@ use super::super::recovery::RecoveryError;
 use super::super::snapshot_file::SnapshotWriter;
 use super::super::storage::Name;
 use super::disk::{Disk, Failure, Faults};
+use super::keys::Keys;
 use super::machine::{Machine, StartError, Syncs};
 use super::random::Random;
 use super::recover::{Settings, found_in, recover};
 use henge_wire::Expiry;
 use std::io::ErrorKind;
 
-const SMALL: Settings = Settings {
-    segment_bytes: 1_024,
-    ..Settings::DEFAULT
-};
+fn small(keys: Keys) -> Settings {
+    Settings {
+        segment_bytes: 1_024,
+        keys,
+        ..Settings::DEFAULT
+    }
+}
 
 /// The disk is well again: what could not be written is written, and is there after a loss of power.
 fn recovers(mut machine: Machine) {
@@ -54,10 +58,10 @@ fn lives(machine: &mut Machine) {
 /// some, and a start after anything else finds what it may.
 #[test]
 fn every_call_fails_in_turn() {
-    for seed in 0..3 {
+    for (seed, keys) in [0, 1, 2].into_iter().zip(Keys::BOTH.into_iter().cycle()) {
         let before = |seed| {
             // So that there is something to recover, a snapshot among it.
-            let mut machine = Machine::new(seed, SMALL);
+            let mut machine = Machine::new(seed, small(keys));
             machine.start().expect("nothing fails");
             machine.live(10, Syncs::Always).expect("nothing fails");
             machine.snapshot().expect("nothing fails");
@@ -88,7 +92,7 @@ fn every_call_fails_in_turn() {
 #[test]
 fn writes_and_reads_may_take_a_part() {
     for most in (1..80).chain([511, 512, 513]) {
-        let mut machine = Machine::new(most, SMALL);
+        let mut machine = Machine::new(most, small(Keys::BOTH[most as usize % 2]));
         for syncs in [Syncs::Sometimes, Syncs::Never, Syncs::Always] {
             machine.disk.set_faults(Faults {
                 most_bytes: Some(most as usize),
@@ -107,7 +111,8 @@ fn writes_and_reads_may_take_a_part() {
 fn every_call_of_a_recovery_fails_in_turn() {
     let mut torn = 0;
     for seed in 0..40 {
-        let mut machine = Machine::new(seed, SMALL);
+        let settings = small(Keys::BOTH[(seed / 2 % 2) as usize]);
+        let mut machine = Machine::new(seed, settings);
         machine.start().expect("nothing fails");
         machine.live(15, Syncs::Sometimes).expect("nothing fails");
         if seed % 2 == 0 {
@@ -116,7 +121,7 @@ fn every_call_of_a_recovery_fails_in_turn() {
         machine.live(15, Syncs::Never).expect("nothing fails");
         machine.lose_power();
         let (disk, now_ms) = (machine.disk.copy(), machine.now_ms);
-        let expected = recover(&disk, &SMALL, now_ms).expect("nothing fails");
+        let expected = recover(&disk, &settings, now_ms).expect("nothing fails");
         torn += usize::from(expected.end.cut.is_some());
         let calls = disk.calls();
         for call in 0..calls {
@@ -126,7 +131,7 @@ fn every_call_of_a_recovery_fails_in_turn() {
                     fails: Some((call..call + 1, failure)),
                     ..Faults::default()
                 });
-                match recover(&disk, &SMALL, now_ms) {
+                match recover(&disk, &settings, now_ms) {
                     Err(RecoveryError::Io(_, error)) => {
                         assert_ne!(error.kind(), ErrorKind::NotFound);
                     }
@@ -134,7 +139,7 @@ fn every_call_of_a_recovery_fails_in_turn() {
                     Ok(_) => panic!("call {call} failed, and nobody noticed"),
                 }
                 disk.set_faults(Faults::default());
-                let found = recover(&disk, &SMALL, now_ms).expect("nothing fails any more");
+                let found = recover(&disk, &settings, now_ms).expect("nothing fails any more");
                 assert_eq!(found_in(&found.shards), found_in(&expected.shards));
                 assert_eq!(found.end.segments, expected.end.segments, "call {call}");
                 assert_eq!(found.end.next, expected.end.next);
@@ -149,7 +154,11 @@ fn every_call_of_a_recovery_fails_in_turn() {
 #[test]
 fn what_a_failed_write_left_does_not_come_back() {
     for (seed, rolls) in (0..60).flat_map(|seed| [(seed, false), (seed, true)]) {
-        let mut machine = Machine::new(seed, Settings::DEFAULT);
+        let settings = Settings {
+            keys: Keys::BOTH[seed as usize % 2],
+            ..Settings::DEFAULT
+        };
+        let mut machine = Machine::new(seed, settings);
         machine.start().expect("nothing fails");
         machine.round(true).expect("nothing fails");
         // Marks what is synced, so that the next round has no reason to.

@@ -77,7 +77,7 @@ impl Machine {
     /// One that is not started, with an empty disk.
     pub(crate) fn new(seed: u64, settings: Settings) -> Self {
         Self {
-            disk: Disk::default(),
+            disk: Disk::with(settings.keys),
             settings,
             model: Model::new(
                 USED_SHARDS.into(),

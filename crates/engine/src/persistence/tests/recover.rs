@@ -7,6 +7,7 @@ use super::super::snapshot_file::SnapshotReader;
 use super::super::storage::{FileKind, Name, Position, Storage};
 use super::super::wal;
 use super::disk::Disk;
+use super::keys::Keys;
 use super::machine::USED_SHARDS;
 use super::model::{Found, Item};
 use crate::budget::{NoLender, Room, Turn};
@@ -14,9 +15,7 @@ use crate::partition::Progress;
 use crate::policy::PolicyKind;
 use crate::record::Body;
 use crate::shard::{Cause, Commit, Replayed, Shard, ShardConfig};
-use bytes::Bytes;
 use henge_wire::{Partition, Version};
-use std::ops::Range;
 
 /// How many shards a node would have, of which there are two: so they have few partitions, and a flush is few records.
 const SHARDS: u16 = 256;
@@ -31,6 +30,7 @@ pub(crate) struct Settings {
     pub(crate) room: Room,
     /// Whether values may have long runs of zeros, which damage can be mistaken for a torn write in.
     pub(crate) has_zeros: bool,
+    pub(crate) keys: Keys,
 }
 
 impl Settings {
@@ -44,6 +44,7 @@ impl Settings {
             items: u64::MAX,
         },
         has_zeros: false,
+        keys: Keys::NONE,
     };
 
     /// Whether there may be more items than there is room for.
@@ -164,15 +165,14 @@ pub(crate) fn recover(
         (needed, without_room) = restore(disk, name, &mut shards, now_ms)?;
     }
     let snapshot = newest.map(|name| name.number);
-    let mut show = |segment, file: &Bytes, body: Range<usize>| {
-        let (name, offset) = (Name::segment(segment), body.start as u64);
+    let mut show = |segment, offset, body: &[u8]| {
+        let name = Name::segment(segment);
         let damaged = |damage| RecoveryError::Damaged {
             name,
             offset,
             damage,
         };
         let mut effects = Vec::new();
-        let body = &file[body];
         let partition = wal::partition_of(body).map_err(damaged)?;
         let record = wal::decode(body, &mut effects).map_err(damaged)?;
         let of = partition.map(shard_of);
@@ -192,8 +192,8 @@ pub(crate) fn recover(
         Ok(())
     };
     let end = read_log(disk, snapshot.unwrap_or(1), needed, &mut |chunk| {
-        let mut bodies = chunk.bodies.into_iter();
-        bodies.try_for_each(|body| show(chunk.segment, &chunk.file, body))
+        let mut bodies = chunk.bodies();
+        bodies.try_for_each(|(offset, body)| show(chunk.segment, offset, body))
     })?;
     end.settle(disk)?;
     let forgotten = shards.iter_mut().map(Shard::finish_recovery).sum();

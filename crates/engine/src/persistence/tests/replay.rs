@@ -549,9 +549,8 @@ fn an_unknown_record_is_refused() {
     machine.disk.replace(name, longer);
     match recover(&machine.disk, &Settings::DEFAULT, machine.now_ms) {
         Err(error @ RecoveryError::Damaged { .. }) => {
-            let at = place + HEAD_BYTES;
             let expected =
-                format!("{name} is damaged at byte {at}: an unknown kind of record: 200");
+                format!("{name} is damaged at byte {place}: an unknown kind of record: 200");
             assert_eq!(error.to_string(), expected);
         }
         Err(error) => panic!("{error}"),

@@ -7,6 +7,7 @@ use super::super::snapshot::{Builder, Part};
 use super::super::snapshot_file::{SnapshotReader, SnapshotWriter};
 use super::super::storage::{Name, Position};
 use super::disk::{Disk, Faults};
+use super::keys::Keys;
 use super::random::Random;
 use crate::partition::Progress;
 use crate::record::Body;
@@ -93,8 +94,10 @@ fn read(disk: &Disk, name: Name) -> Result<Vec<usize>, RecoveryError> {
 
 #[test]
 fn blocks_may_be_longer_than_what_is_read_at_once() {
-    for most_bytes in [None, Some(1_000_000), Some(123_456)] {
-        let disk = Disk::default();
+    let all =
+        [None, Some(1_000_000), Some(123_456)].map(|most| Keys::BOTH.map(|keys| (most, keys)));
+    for (most_bytes, keys) in all.into_iter().flatten() {
+        let disk = Disk::with(keys);
         disk.set_faults(Faults {
             most_bytes,
             ..Faults::default()

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use henge_client::Target;
 use henge_engine::Progress;
-use henge_engine::persistence::frame::{Content, Frame, HEADER_BYTES, Header, frame};
+use henge_engine::persistence::cipher::{self, KeyError};
+use henge_engine::persistence::frame::{Content, Frame, HEADER_BYTES, Header, append, frame};
 use henge_engine::persistence::journal::Journal;
 use henge_engine::persistence::snapshot::{self, Builder, Part};
 use henge_engine::persistence::snapshot_file::SnapshotWriter;
@@ -28,7 +29,7 @@ use crate::cli::simulate::grouped;
 use crate::clock::Clock;
 use crate::config::shown;
 use crate::disk::one_file::OneFile;
-use crate::disk::snapshots::salt;
+use crate::encryption::{Encryption, salt};
 use crate::http::X_NEXT_PLACE;
 
 /// What a backup counts as: a snapshot that comes before every log.
@@ -54,6 +55,8 @@ enum BackupError {
     Refused(StatusCode, String),
     /// What came for a partition is not what a node sends.
     Page(Partition, String),
+    /// What comes is encrypted, and not to be read.
+    Key(KeyError),
     /// The file cannot be written.
     Write(io::Error),
     Interrupted,
@@ -74,6 +77,7 @@ impl fmt::Display for BackupError {
                     partition.number()
                 )
             }
+            Self::Key(error) => write!(f, "what the node sends: {error}"),
             Self::Write(error) => error.fmt(f),
             Self::Interrupted => f.write_str("interrupted"),
         }
@@ -104,6 +108,7 @@ pub(super) fn run(
     patience: Duration,
     to: &Path,
     force: bool,
+    encryption: Encryption,
     out: &mut Output,
 ) -> Result<(), Failure> {
     let failed = |error: BackupError| Failure::failed(format!("no backup {}: {error}", shown(to)));
@@ -118,17 +123,16 @@ pub(super) fn run(
         "backing up [{bar:40}] {pos} of {len} partitions, {msg}, {eta} left",
         PARTITIONS.into(),
     );
-    let file = OneFile::new(to);
     let made = runtime.block_on(async {
         tokio::select! {
-            made = back_up(target, patience, &file, &bar) => made,
+            made = back_up(target, patience, to, encryption, &bar) => made,
             _ = tokio::signal::ctrl_c() => Err(BackupError::Interrupted),
         }
     });
     bar.finish_and_clear();
     let made = made.map_err(|error| {
         // It may never have come to be.
-        let _ = file.remove(Name::unfinished(FIRST));
+        let _ = OneFile::new(to, Encryption::default()).remove(Name::unfinished(FIRST));
         failed(error)
     })?;
     out.line(format_args!(
@@ -143,18 +147,26 @@ pub(super) fn run(
 async fn back_up(
     target: &Target,
     patience: Duration,
-    file: &OneFile,
+    to: &Path,
+    encryption: Encryption,
     bar: &ProgressBar,
 ) -> Result<Made, BackupError> {
     let mut link = Link::new(target, patience);
     // Before the file, so that a wrong URL leaves nothing.
     link.connect().await?;
     let at_ms = Clock::start().now_ms();
+    // A page is asked for twice: how the node encrypts is how the file is encrypted.
+    let first = Partition::new(0).expect("there is one");
+    let (page, _) = link.page(first, 0).await?;
+    let header = Header::decode(&page);
+    let header = header.map_err(|error| BackupError::Page(first, error.to_string()))?;
+    let encryption = encryption.made_of(header.cipher);
+    let file = OneFile::new(to, encryption.clone());
     let mut writer =
         SnapshotWriter::begin(file.clone(), FIRST, salt()).map_err(BackupError::Write)?;
     let mut made = Made::default();
     for partition in Partition::all() {
-        made.records += copy(&mut link, partition, &mut writer).await?;
+        made.records += copy(&mut link, partition, &encryption, &mut writer).await?;
         bar.inc(1);
         let bytes = HumanBytes(writer.len());
         bar.set_message(format!("{bytes}, {} records", grouped(made.records)));
@@ -172,13 +184,15 @@ async fn back_up(
 async fn copy(
     link: &mut Link<'_>,
     partition: Partition,
+    encryption: &Encryption,
     writer: &mut SnapshotWriter<OneFile>,
 ) -> Result<u64, BackupError> {
     let mut copied = Copied::default();
     let mut frames = Journal::default();
     let mut place = 0_u32;
     loop {
-        let (page, next) = link.page(partition, place).await?;
+        let (mut page, next) = link.page(partition, place).await?;
+        open(&mut page, encryption)?;
         let wrong = |wrong: String| BackupError::Page(partition, wrong);
         let end = copied.take(partition, &page, &mut frames).map_err(wrong)?;
         match (next, end) {
@@ -205,6 +219,36 @@ async fn copy(
     }
 }
 
+/// Makes a page that is encrypted a plain one. What is no page is left as it is, for who reads it to say.
+fn open(page: &mut Vec<u8>, encryption: &Encryption) -> Result<(), BackupError> {
+    let Ok(header) = Header::decode(page) else {
+        return Ok(());
+    };
+    let cipher = cipher::opener(encryption, &header).map_err(BackupError::Key)?;
+    let Some(cipher) = cipher else {
+        return Ok(());
+    };
+    let plain = Header {
+        cipher: 0,
+        key_id: 0,
+        ..header
+    };
+    let mut opened = plain.encode().to_vec();
+    let mut at = HEADER_BYTES;
+    while let Frame::Whole { body, len } = frame(header.seed(), &page[at..]) {
+        let mut body = body.to_vec();
+        let place = cipher::open(&*cipher, &mut body)
+            .map_err(|_| BackupError::Key(KeyError::Wrong(header.key_id)))?;
+        let appended = append(plain.seed(), &body[place], &mut opened);
+        appended.expect("it is shorter than it was");
+        at += len;
+    }
+    // What is no frame is none after this either.
+    opened.extend_from_slice(&page[at..]);
+    *page = opened;
+    Ok(())
+}
+
 /// What was copied of a partition.
 #[derive(Default)]
 struct Copied {
@@ -222,7 +266,7 @@ impl Copied {
         frames: &mut Journal,
     ) -> Result<Option<Progress>, String> {
         let header = Header::decode(page).map_err(|error| error.to_string())?;
-        if header.content != Content::Snapshot || header.cipher != 0 {
+        if header.content != Content::Snapshot {
             return Err("it is no part of a snapshot".to_owned());
         }
         let mut at = HEADER_BYTES;

@@ -9,6 +9,7 @@ use std::path::Path;
 use henge_engine::Body;
 use henge_engine::persistence::Position;
 use henge_engine::persistence::StorageFile;
+use henge_engine::persistence::cipher::KeyError;
 use henge_engine::persistence::frame::{
     Content, Damage, FORMAT, Frame, HEADER_BYTES, Header, may_be_torn,
 };
@@ -22,11 +23,13 @@ use super::{Failure, Output, moment};
 use crate::cli::simulate::grouped;
 use crate::config::shown;
 use crate::disk::files::OpenFile;
+use crate::encryption::{Encryption, cipher_name};
 
 pub(super) fn run(
     path: &Path,
     as_json: bool,
     with_records: bool,
+    encryption: &Encryption,
     out: &mut Output,
 ) -> Result<(), Failure> {
     let file_name = shown(path);
@@ -45,25 +48,39 @@ pub(super) fn run(
     }
     let header = Header::decode(&head[..read])
         .map_err(|error| Failure::damaged(format!("{file_name} at byte 0: {error}")))?;
-    let mut walk = Walk::new(file.clone(), header).map_err(failed)?;
+    let mut walk = Walk::new(file.clone(), header, encryption).map_err(failed)?;
+    let hidden = walk.key_error().map(KeyError::to_string);
+    if let Some(error) = hidden.as_ref().filter(|_| with_records) {
+        return Err(Failure::failed(format!("{file_name}: {error}")));
+    }
+    let first = walk.look(HEADER_BYTES as u64).map_err(failed)?;
+    if matches!(first, Frame::Damaged(Damage::Sealed)) {
+        let error = KeyError::Wrong(header.key_id);
+        return Err(Failure::failed(format!("{file_name}: {error}")));
+    }
     let mut listing = Listing {
         out,
         as_json,
         is_wanted: with_records,
     };
     listing.begin();
-    let mut tally = Tally::of(&header);
+    let mut tally = Tally {
+        is_hidden: hidden.is_some(),
+        ..Tally::default()
+    };
     let (end, mut wrong) = tally.go_through(&mut walk, &mut listing).map_err(failed)?;
     let data_end = walk.data_end(end).map_err(failed)?;
     if let Some(wrong) = &mut wrong {
         wrong.resumes_at = walk.next_frame(wrong.offset).map_err(failed)?;
         wrong.may_be_torn = header.content == Content::Log
             && wrong.resumes_at.is_none()
+            && !wrong.is_sealed
             && is_torn(&file, &header, wrong.offset).map_err(failed)?;
     }
     let report = Report {
         file: file_name.clone(),
         header,
+        hidden,
         tally,
         len: walk.len(),
         end,
@@ -87,6 +104,8 @@ struct Wrong {
     detail: String,
     /// A crash may have left it so.
     may_be_torn: bool,
+    /// Its checksum is right: no crash has left it so.
+    is_sealed: bool,
     /// Where the next whole frame is, if there is one.
     resumes_at: Option<u64>,
 }
@@ -97,6 +116,7 @@ impl Wrong {
             offset,
             detail: detail.into(),
             may_be_torn: false,
+            is_sealed: false,
             resumes_at: None,
         }
     }
@@ -233,7 +253,8 @@ impl Versions {
 #[derive(Default)]
 struct Tally {
     frames: u64,
-    is_encrypted: bool,
+    /// What is in them cannot be read for want of a key.
+    is_hidden: bool,
     mutations: u64,
     flushes: u64,
     synced: u64,
@@ -261,13 +282,6 @@ struct Tally {
 }
 
 impl Tally {
-    fn of(header: &Header) -> Self {
-        Self {
-            is_encrypted: header.cipher != 0,
-            ..Self::default()
-        }
-    }
-
     /// Counts all frames; says where they end, and what is wrong there.
     fn go_through(
         &mut self,
@@ -285,11 +299,15 @@ impl Tally {
                     return Ok((at, Some(Wrong::at(at, Damage::Short.to_string()))));
                 }
                 Frame::Damaged(damage) => {
-                    return Ok((at, Some(Wrong::at(at, damage.to_string()))));
+                    let wrong = Wrong {
+                        is_sealed: damage == Damage::Sealed,
+                        ..Wrong::at(at, damage.to_string())
+                    };
+                    return Ok((at, Some(wrong)));
                 }
             };
             self.frames += 1;
-            if self.is_encrypted {
+            if self.is_hidden {
                 at = next;
                 continue;
             }
@@ -306,7 +324,7 @@ impl Tally {
             let detail = "zeros, and then something else";
             return Ok((at, Some(Wrong::at(at, detail))));
         }
-        if content == Content::Snapshot && !self.is_encrypted && self.complete.is_none() {
+        if content == Content::Snapshot && !self.is_hidden && self.complete.is_none() {
             let detail = "it ends before it is complete";
             return Ok((at, Some(Wrong::at(at, detail))));
         }
@@ -515,6 +533,8 @@ impl Tally {
 struct Report {
     file: String,
     header: Header,
+    /// Why what it holds is not shown.
+    hidden: Option<String>,
     tally: Tally,
     len: u64,
     /// The place behind the last whole frame of those that follow each other from the begin on.
@@ -549,6 +569,8 @@ impl Report {
             "format": FORMAT,
             "cipher": header.cipher,
             "key_id": header.key_id,
+            "encryption": cipher_name(header.cipher),
+            "not_shown": self.hidden,
             "length_bytes": self.len,
             "end": self.end,
             "frames": tally.frames,
@@ -560,7 +582,7 @@ impl Report {
                 "next_frame": wrong.resumes_at,
             })),
         });
-        if tally.is_encrypted {
+        if tally.is_hidden {
             return shown;
         }
         let partitions: serde_json::Map<String, Json> = tally
@@ -634,14 +656,18 @@ impl Report {
         );
         match (header.cipher, header.key_id) {
             (0, _) => rows.add("encryption", "none"),
-            (cipher, key) => rows.add(
-                "encryption",
-                format_args!("cipher {cipher} with key {key}: what it holds is not shown"),
-            ),
+            (cipher, key) => {
+                let numbered = format!("cipher {cipher}");
+                let name = cipher_name(cipher).unwrap_or(&numbered);
+                rows.add("encryption", format_args!("{name} with key {key}"));
+            }
+        }
+        if let Some(hidden) = &self.hidden {
+            rows.add("not shown", format_args!("what it holds: {hidden}"));
         }
         rows.add("length", format_args!("{} bytes", grouped(self.len)));
         match header.content {
-            _ if self.tally.is_encrypted => rows.add("frames", grouped(self.tally.frames)),
+            _ if self.tally.is_hidden => rows.add("frames", grouped(self.tally.frames)),
             Content::Log => self.add_records(&mut rows),
             Content::Snapshot => self.add_parts(&mut rows),
         }

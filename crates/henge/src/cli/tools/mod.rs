@@ -6,6 +6,7 @@ mod inspect;
 mod repair;
 mod restore;
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::client;
 use crate::disk::repair::Choice;
+use crate::encryption::{Encryption, from_variable};
 
 /// The exit code where a file or a directory was found damaged.
 const EXIT_DAMAGED: u8 = 1;
@@ -27,7 +29,10 @@ const EXIT_FAILED: u8 = 3;
 
 /// What is to be done, as the command line has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Errand(Tool);
+pub struct Errand {
+    tool: Tool,
+    key_file: Option<PathBuf>,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Tool {
@@ -57,6 +62,8 @@ const INSPECT_HELP: &str = "\
 A segment of the log shows what it holds by kind, a snapshot or a backup what it restores. Values are not shown. Nothing
 is changed, and no lock is taken: of a file that a node is writing the end may look torn.
 
+Of an encrypted file without its key only what its head says is shown, and whether its checksums are right.
+
 With --records each record is a line, its fields apart by tabs: the byte where it begins, partition, version, operation, key,
 length of the value, and when it expires, in milliseconds since 1970. A dash is none. With --json each is an object.
 
@@ -64,7 +71,7 @@ Exit codes:
   0  the file is whole
   1  it is damaged or torn, or none of ours; what is wrong, and at which byte, is on standard error
   2  the command line cannot be understood
-  3  it cannot be read";
+  3  it cannot be read, or its key is missing or wrong";
 
 const REPAIR_HELP: &str = "\
 The directory is that of one node, such as data/node1, and the node must not run. Without --cut or --skip nothing is
@@ -75,7 +82,8 @@ changed: it says whether a node would start, what keeps it from that, and what e
   --skip  Leaves out what cannot be read and goes on at the next whole record. What may have been changed there is forgotten,
           so that no value comes back that was replaced later. Of a damaged snapshot it keeps what can be read.
 
-What is replaced or dropped stays beside, as NAME.before-repair. The next start says that writes may be missing.
+What is replaced or dropped stays beside, as NAME.before-repair. The next start says that writes may be missing. A file whose
+key is missing or wrong is not damaged, and nothing is done as long as there is one.
 
 Exit codes:
   0  a node would start, or does after the repair
@@ -87,7 +95,7 @@ const RESTORE_HELP: &str = "\
 FILE is a backup, or a snapshot of a node. It is read to its end, and only if it is whole DIR holds what a node starts from.
 DIR is the directory of that node, persistence.dir with the node's name behind it, such as data/node1; it is made
 if it is not there, and must not hold the files of a node. Lifetimes go on from when they were given: what has expired
-since is not restored.
+since is not restored. With keys what is made is encrypted, with the last of them.
 
 Exit codes:
   0  restored
@@ -98,7 +106,8 @@ Exit codes:
 const BACKUP_HELP: &str = "\
 The node may have persistence or none, and goes on meanwhile. Each key is in the backup as it was at some moment while it was
 made; what was written or removed meanwhile may be in it or not. FILE comes to be once all of it is there and on the disk.
-henge restore makes a data directory of it, henge inspect shows what is in it.
+henge restore makes a data directory of it, henge inspect shows what is in it. A node that encrypts its files sends what it
+holds encrypted, which takes its keys. With keys FILE is encrypted, with the last of them.
 
 A node whose log has failed can be backed up too. What it could not log, and so did not acknowledge, may be in the backup.
 
@@ -122,6 +131,12 @@ pub(super) fn commands() -> Vec<Command> {
             .help(help)
     };
     let directory = || path("data-dir", "DIR").long("data-dir");
+    let keys = || {
+        path("key-file", "FILE")
+            .long("key-file")
+            .required(false)
+            .help("Keys for what is encrypted, as persistence.key_file has them")
+    };
     vec![
         Command::new("inspect")
             .about("Show what a segment of the log or a snapshot holds, and whether it is whole")
@@ -130,6 +145,7 @@ pub(super) fn commands() -> Vec<Command> {
                     .help("A segment, log-*.wal; a snapshot, snapshot-*.snap; or a backup"),
                 flag("json", "As JSON, for programs"),
                 flag("records", "Each record, a line for each"),
+                keys(),
             ])
             .after_help(INSPECT_HELP),
         Command::new("repair")
@@ -142,6 +158,7 @@ pub(super) fn commands() -> Vec<Command> {
                     "Leave out what is damaged, and forget what may have been changed there",
                 ),
                 flag("dry-run", "Only say what would be done"),
+                keys(),
             ])
             .after_help(REPAIR_HELP),
         Command::new("restore")
@@ -149,6 +166,7 @@ pub(super) fn commands() -> Vec<Command> {
             .args([
                 path("file", "FILE").help("The backup or the snapshot"),
                 directory().help("The directory of the node, which must be empty"),
+                keys(),
             ])
             .after_help(RESTORE_HELP),
         Command::new("backup")
@@ -158,6 +176,7 @@ pub(super) fn commands() -> Vec<Command> {
                 client::timeout(),
                 path("to", "FILE").long("to").help("The file to make"),
                 flag("force", "Replace FILE if it is there"),
+                keys(),
             ])
             .after_help(BACKUP_HELP),
     ]
@@ -205,7 +224,8 @@ pub(super) fn understood(word: &str, matches: &ArgMatches) -> Option<Result<Erra
         }
         _ => return None,
     };
-    Some(Ok(Errand(tool)))
+    let key_file = matches.get_one::<PathBuf>("key-file").cloned();
+    Some(Ok(Errand { tool, key_file }))
 }
 
 /// Why an errand was not done, or what is wrong with what it found.
@@ -234,27 +254,13 @@ impl Failure {
 }
 
 /// Does an errand.
-pub(super) fn run(errand: &Errand) -> ExitCode {
+/// `keys` is the variable of the environment that may hold some.
+pub(super) fn run(errand: &Errand, keys: Option<OsString>) -> ExitCode {
     let mut out = Output::new();
-    let done = match &errand.0 {
-        Tool::Inspect {
-            file,
-            json,
-            records,
-        } => inspect::run(file, *json, *records, &mut out),
-        Tool::Repair {
-            directory,
-            choice,
-            dry_run,
-        } => repair::run(directory, *choice, *dry_run, &mut out),
-        Tool::Restore { file, directory } => restore::run(file, directory, &mut out),
-        Tool::Backup {
-            target,
-            timeout,
-            to,
-            force,
-        } => backup::run(target, *timeout, to, *force, &mut out),
-    };
+    let encryption = from_variable(keys)
+        .and_then(|keys| Encryption::of_tool(errand.key_file.as_deref(), keys))
+        .map_err(Failure::failed);
+    let done = encryption.and_then(|encryption| errand.tool.run(encryption, &mut out));
     let shown = out.finish();
     let failure = match (done, shown) {
         (Ok(()), Ok(())) => return ExitCode::SUCCESS,
@@ -266,6 +272,30 @@ pub(super) fn run(errand: &Errand) -> ExitCode {
     // With standard error closed there is nobody to tell, and the exit code still tells.
     let _ = writeln!(io::stderr(), "henge: {}", failure.line);
     ExitCode::from(failure.exit_code)
+}
+
+impl Tool {
+    fn run(&self, encryption: Encryption, out: &mut Output) -> Result<(), Failure> {
+        match self {
+            Self::Inspect {
+                file,
+                json,
+                records,
+            } => inspect::run(file, *json, *records, &encryption, out),
+            Self::Repair {
+                directory,
+                choice,
+                dry_run,
+            } => repair::run(directory, *choice, *dry_run, encryption, out),
+            Self::Restore { file, directory } => restore::run(file, directory, &encryption, out),
+            Self::Backup {
+                target,
+                timeout,
+                to,
+                force,
+            } => backup::run(target, *timeout, to, *force, encryption, out),
+        }
+    }
 }
 
 /// Standard output: what fails there is told once, at the end, and a reader that leaves early is no failure.
@@ -347,7 +377,7 @@ mod tests {
         let command = command.expect("a command");
         let matches = command.try_get_matches_from(line.split(' '));
         let matches = matches.map_err(|error| error.kind().to_string())?;
-        Ok(understood(word, &matches).expect("an errand")?.0)
+        Ok(understood(word, &matches).expect("an errand")?.tool)
     }
 
     #[test]

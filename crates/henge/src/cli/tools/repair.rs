@@ -10,12 +10,14 @@ use crate::disk::directory::{Directory, State};
 use crate::disk::repair::{
     Choice, Finding, Health, Overlay, Plan, RepairError, Step, Survey, find, torn,
 };
+use crate::encryption::Encryption;
 use henge_wire::PARTITIONS;
 
 pub(super) fn run(
     directory: &Path,
     choice: Option<Choice>,
     dry_run: bool,
+    encryption: Encryption,
     out: &mut Output,
 ) -> Result<(), Failure> {
     let failed = |error: RepairError| Failure::failed(format!("{}: {error}", shown(directory)));
@@ -25,7 +27,8 @@ pub(super) fn run(
         out.line("There is nothing to repair.");
         return Ok(());
     }
-    let overlay = Overlay::new(directory);
+    let overlay = Overlay::new(directory, encryption)
+        .map_err(|error| failed(RepairError::Io(None, error)))?;
     let wrong = match find(&overlay).map_err(failed)? {
         Finding::Starts(health) => {
             describe(&health, out);

@@ -6,13 +6,19 @@ use super::{Failure, Output, bar, moment};
 use crate::cli::simulate::grouped;
 use crate::config::shown;
 use crate::disk::restore::restore;
+use crate::encryption::Encryption;
 
-pub(super) fn run(file: &Path, directory: &Path, out: &mut Output) -> Result<(), Failure> {
+pub(super) fn run(
+    file: &Path,
+    directory: &Path,
+    encryption: &Encryption,
+    out: &mut Output,
+) -> Result<(), Failure> {
     let bar = bar(
         "restoring [{bar:40}] {bytes} of {total_bytes}, {msg}, {eta} left",
         0,
     );
-    let restored = restore(file, directory, &mut |read, of, records| {
+    let restored = restore(file, directory, encryption, &mut |read, of, records| {
         bar.set_length(of);
         bar.set_position(read);
         bar.set_message(format!("{} records", grouped(records)));

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use henge_engine::persistence::frame::{Damage, HEAD_BYTES};
+use henge_engine::persistence::frame::Damage;
 use henge_engine::persistence::recovery::{Chunk, LogEnd, RecoveryError, read_log};
 use henge_engine::persistence::snapshot::Part;
 use henge_engine::persistence::snapshot_file::SnapshotReader;
@@ -82,8 +82,10 @@ pub(crate) fn diagnose<S: Storage>(storage: &S) -> Result<Health, Box<Trouble>> 
                 whole = Some((*name, complete, course));
                 break;
             }
-            // What the system does not give is not known to be damaged.
-            Err(error @ RecoveryError::Io(..)) => return Err(fail(Vec::new(), error)),
+            // What the system does not give, or no key opens, is not known to be damaged.
+            Err(error @ (RecoveryError::Io(..) | RecoveryError::Key(..))) => {
+                return Err(fail(Vec::new(), error));
+            }
             Err(error) => {
                 broken.push((*name, error.to_string()));
                 first.get_or_insert(error);
@@ -177,14 +179,13 @@ pub(super) fn follow<S: Storage>(
     let mut each = |chunk: Chunk| {
         let name = Name::segment(chunk.segment);
         let mut effects = Vec::new();
-        for body in &chunk.bodies {
-            let offset = (body.start - HEAD_BYTES) as u64;
+        for (offset, body) in chunk.bodies() {
             let damaged = |damage: Damage| RecoveryError::Damaged {
                 name,
                 offset,
                 damage,
             };
-            let record = wal::decode(&chunk.file[body.clone()], &mut effects).map_err(damaged)?;
+            let record = wal::decode(body, &mut effects).map_err(damaged)?;
             let at = Position {
                 segment: chunk.segment,
                 offset,

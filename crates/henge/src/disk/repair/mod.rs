@@ -13,8 +13,10 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use henge_engine::persistence::frame::HeaderError;
+use henge_engine::persistence::cipher::KeyError;
+use henge_engine::persistence::frame::{Damage, Frame, HEADER_BYTES, HeaderError};
 use henge_engine::persistence::recovery::{Cut, LogEnd, RecoveryError};
+use henge_engine::persistence::walk::Walk;
 use henge_engine::persistence::{FileKind, Name, Position, Storage};
 
 use super::directory::{DirectoryError, State};
@@ -88,8 +90,8 @@ pub(crate) enum RepairError {
     Io(Option<Name>, io::Error),
     /// A file is of another version, not damaged.
     Format(Name, HeaderError),
-    /// A file is encrypted: without its key nothing can be said of what is in it.
-    Encrypted(Name),
+    /// A file is encrypted, and its key is not there or is another: it may be whole.
+    Key(Name, KeyError),
     /// It still would not start: what is wrong.
     Unmended(String),
     /// The directory cannot be had.
@@ -105,10 +107,7 @@ impl fmt::Display for RepairError {
                 f,
                 "{name}: {error}: that is no damage; use the version that wrote it"
             ),
-            Self::Encrypted(name) => write!(
-                f,
-                "{name} is encrypted, and only what is not can be repaired; restore a backup, or put the files aside"
-            ),
+            Self::Key(name, error) => write!(f, "{name}: {error}"),
             Self::Unmended(wrong) => write!(f, "that is not enough to start: {wrong}"),
             Self::Directory(error) => error.fmt(f),
         }
@@ -128,25 +127,36 @@ pub(crate) enum Finding {
 
 /// Finds out whether a start would succeed.
 pub(crate) fn find(overlay: &Overlay) -> Result<Finding, RepairError> {
-    refuse_encrypted(overlay)?;
+    refuse_unreadable(overlay)?;
     match diagnose(overlay) {
         Ok(health) => Ok(Finding::Starts(Box::new(health))),
         Err(trouble) => match trouble.error {
             RecoveryError::Io(name, error) => Err(RepairError::Io(name, error)),
+            RecoveryError::Key(name, error) => Err(RepairError::Key(name, error)),
             error => Ok(Finding::Refuses(error.to_string())),
         },
     }
 }
 
-/// Refuses a directory of which a file is encrypted: what cannot be read would look damaged.
-fn refuse_encrypted(overlay: &Overlay) -> Result<(), RepairError> {
+/// Refuses a directory of which a file is encrypted with a key that is not there, or is another: what cannot be read is not to
+/// be dropped as if it were damaged.
+fn refuse_unreadable(overlay: &Overlay) -> Result<(), RepairError> {
     let names = overlay
         .names()
         .map_err(|error| RepairError::Io(None, error))?;
     for name in names {
         let file = overlay.open(name).map_err(of(name))?;
-        if segments::read_header(&file).is_ok_and(|header| header.cipher != 0) {
-            return Err(RepairError::Encrypted(name));
+        let Ok(header) = segments::read_header(&file) else {
+            continue;
+        };
+        let mut walk = Walk::new(file, header, overlay.keys()).map_err(of(name))?;
+        if let Some(error) = walk.key_error() {
+            return Err(RepairError::Key(name, error.clone()));
+        }
+        let first = walk.look(HEADER_BYTES as u64).map_err(of(name))?;
+        if matches!(first, Frame::Damaged(Damage::Sealed)) {
+            let wrong = KeyError::Wrong(header.key_id);
+            return Err(RepairError::Key(name, wrong));
         }
     }
     Ok(())

@@ -10,9 +10,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use henge_engine::persistence::cipher::Keyring;
 use henge_engine::persistence::{Name, Storage, StorageFile};
 
 use crate::disk::files::{Files, OpenFile, sync_directory};
+use crate::encryption::Encryption;
 
 /// What the name of a file ends in that a repair has replaced or put aside.
 const KEPT: &str = "before-repair";
@@ -119,12 +121,20 @@ pub(crate) struct Overlay {
 
 impl Overlay {
     /// The directory as it is.
-    pub(crate) fn new(directory: &Path) -> Self {
-        Self {
-            files: Files::new(directory),
+    pub(crate) fn new(directory: &Path, encryption: Encryption) -> io::Result<Self> {
+        let files = Files::new(directory, Arc::new(encryption.clone()));
+        // What is made anew is encrypted if anything here is.
+        let mut encryption = encryption;
+        for name in files.names()? {
+            if let Some(header) = files.header(name)?.filter(|header| header.cipher != 0) {
+                encryption = encryption.made_of(header.cipher);
+            }
+        }
+        Ok(Self {
+            files: Files::new(directory, Arc::new(encryption)),
             directory: directory.to_owned(),
             changes: BTreeMap::new(),
-        }
+        })
     }
 
     /// Whether anything is other than on the disk.
@@ -285,6 +295,10 @@ impl Storage for Overlay {
 
     fn sync_names(&self) -> io::Result<()> {
         Ok(())
+    }
+
+    fn keys(&self) -> &dyn Keyring {
+        self.files.keys()
     }
 }
 

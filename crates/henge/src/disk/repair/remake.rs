@@ -19,7 +19,6 @@ use super::diagnosis::{Complete, Trouble, diagnose, follow};
 use super::overlay::{Draft, Laid, Overlay};
 use super::segments::{self, guess_header, read_header, refuse_format, sealed};
 use super::{MAX_ROUNDS, RepairError, Step, of};
-use crate::disk::snapshots::salt;
 
 /// Puts a snapshot aside if the log is there from its begin on, and so has all of it. False if not.
 pub(super) fn try_without(
@@ -55,8 +54,9 @@ struct Found {
 
 /// What can be read of a snapshot.
 struct Rest {
-    header: Header,
-    /// The header can be read.
+    /// None if it is lost.
+    header: Option<Header>,
+    /// It can be read.
     has_header: bool,
     partitions: Vec<Found>,
     complete: Option<Complete>,
@@ -85,13 +85,19 @@ pub(super) fn remake(
     };
     let needed = rest.complete.map_or(begin, |complete| complete.position);
     let (log, logged) = follow_mended(overlay, name, needed, steps)?;
-    let seed = rest.header.seed();
     let mut draft = Draft::default();
-    if rest.has_header {
-        draft.keep(0..HEADER_BYTES as u64);
+    let mut sealer = if let Some(header) = rest.header {
+        if rest.has_header {
+            draft.keep(0..HEADER_BYTES as u64);
+        } else {
+            draft.add(header.encode().to_vec());
+        }
+        segments::sealer(overlay, name, &header)?
     } else {
-        draft.add(rest.header.encode().to_vec());
-    }
+        let (header, sealer) = segments::begin(overlay, Content::Snapshot, name.number)?;
+        draft.add(header.encode().to_vec());
+        sealer
+    };
     let (mut kept, mut dropped) = (0, 0);
     for (partition, mut found) in Partition::all().zip(rest.partitions) {
         let logged = logged[usize::from(partition.number())];
@@ -119,7 +125,7 @@ pub(super) fn remake(
         };
         let mut frames = Journal::default();
         Builder::partition(partition, progress, found.records, &mut frames).expect("it is short");
-        draft.add(sealed(frames, seed));
+        draft.add(sealed(&frames, &mut sealer));
         kept += found.records;
     }
     let (position, at_ms) = match rest.complete {
@@ -128,7 +134,7 @@ pub(super) fn remake(
     };
     let mut frames = Journal::default();
     Builder::complete(position, kept, at_ms, &mut frames).expect("it is short");
-    draft.add(sealed(frames, seed));
+    draft.add(sealed(&frames, &mut sealer));
     overlay.put(name, draft);
     steps.push(Step::Remade {
         name,
@@ -151,6 +157,7 @@ fn follow_mended(
         let error = match read_log(overlay, name.number, needed) {
             Ok(read) => return Ok(read),
             Err(RecoveryError::Io(name, error)) => return Err(RepairError::Io(name, error)),
+            Err(RecoveryError::Key(name, error)) => return Err(RepairError::Key(name, error)),
             Err(error) => error,
         };
         let wrong = error.to_string();
@@ -214,13 +221,7 @@ fn go_on_from(found: &Found, logged: Logged) -> Version {
 fn read(overlay: &Overlay, name: Name) -> Result<Rest, RepairError> {
     let failed = of(name);
     let mut rest = Rest {
-        header: Header {
-            content: Content::Snapshot,
-            number: name.number,
-            cipher: 0,
-            key_id: 0,
-            salt: salt(),
-        },
+        header: None,
         has_header: false,
         partitions: vec![Found::default(); usize::from(PARTITIONS)],
         complete: None,
@@ -231,7 +232,6 @@ fn read(overlay: &Overlay, name: Name) -> Result<Rest, RepairError> {
         file => file.map_err(&failed)?,
     };
     let header = match read_header(&file) {
-        Ok(header) if header.cipher != 0 => return Err(RepairError::Encrypted(name)),
         Ok(header) if header.number == name.number && header.content == Content::Snapshot => {
             rest.has_header = true;
             Some(header)
@@ -240,15 +240,18 @@ fn read(overlay: &Overlay, name: Name) -> Result<Rest, RepairError> {
             if let Err(error) = found {
                 refuse_format(overlay, name, error)?;
             }
-            guess_header(&file, name).map_err(&failed)?
+            guess_header(overlay, &file, name)?
         }
     };
     let Some(header) = header else {
         rest.lost_bytes = file.len().map_err(&failed)?;
         return Ok(rest);
     };
-    rest.header = header;
-    let mut walk = Walk::new(file, header).map_err(&failed)?;
+    rest.header = Some(header);
+    let mut walk = Walk::new(file, header, overlay.keys()).map_err(&failed)?;
+    if let Some(error) = walk.key_error() {
+        return Err(RepairError::Key(name, error.clone()));
+    }
     let mut at = HEADER_BYTES as u64;
     let mut scratch = Vec::new();
     while at < walk.len() && rest.complete.is_none() {

@@ -1,10 +1,9 @@
 //! Repairs the log: leaves out what cannot be read, and says so in the same place and of the same length, so that every mark
 //! behind it stays right; or ends the log there. It changes an [`Overlay`] and no file.
 
-use std::io;
-
+use henge_engine::persistence::cipher::{self, KeyError, NoKeys, SEALED_BYTES, Sealer};
 use henge_engine::persistence::frame::{
-    self, Content, FORMAT, FRAME_BYTES, Frame, HEADER_BYTES, Header, HeaderError, Seed,
+    Content, FORMAT, FRAME_BYTES, Frame, HEADER_BYTES, Header, HeaderError,
 };
 use henge_engine::persistence::journal::Journal;
 use henge_engine::persistence::recovery::RecoveryError;
@@ -16,10 +15,14 @@ use henge_engine::persistence::{FileKind, Name, Position, Storage, StorageFile};
 use super::diagnosis::Trouble;
 use super::overlay::{Draft, Laid, Overlay};
 use super::{RepairError, Step, Survey, of};
-use crate::disk::snapshots::salt;
+use crate::encryption::{random_number, salt};
 
-/// The shortest frame that says that something is missing.
-const GAP_BYTES: u64 = (FRAME_BYTES + GAP_BODY_BYTES) as u64;
+/// The shortest frame that says that something is missing. No other record is shorter, encrypted or not.
+const fn gap_bytes(header: &Header) -> u64 {
+    let more = if header.cipher == 0 { 0 } else { SEALED_BYTES };
+    (FRAME_BYTES + GAP_BODY_BYTES + more) as u64
+}
+
 /// More segments than any log lacks: 320 GiB of them.
 const MAX_MISSING: u64 = 10_000;
 
@@ -45,7 +48,8 @@ pub(super) fn skip(
                 end = end.max(trouble.needed.offset);
             }
             let mut draft = overlay.draft(name).map_err(of(name))?;
-            mark_gap(&mut draft, header.seed(), name, offset, end, steps);
+            let mut sealer = sealer(overlay, name, &header)?;
+            mark_gap(&mut draft, &mut sealer, name, offset, end, steps);
             overlay.put(name, draft);
             Ok(())
         }
@@ -62,7 +66,8 @@ pub(super) fn skip(
                 let end = log_end(&mut walk, name)?;
                 let mut draft = overlay.draft(name).map_err(of(name))?;
                 let needed = trouble.needed.offset;
-                mark_gap(&mut draft, header.seed(), name, end, needed, steps);
+                let mut sealer = sealer(overlay, name, &header)?;
+                mark_gap(&mut draft, &mut sealer, name, end, needed, steps);
                 overlay.put(name, draft);
                 return Ok(());
             }
@@ -80,7 +85,7 @@ pub(super) fn skip(
             }
             doubt_the_end(overlay, Name::segment(number), from)?;
             for number in number..=last {
-                let draft = gap_segment(number, 0, trouble.needed);
+                let draft = gap_segment(overlay, number, 0, trouble.needed)?;
                 overlay.put(Name::segment(number), draft);
             }
             steps.push(Step::Missing {
@@ -90,6 +95,7 @@ pub(super) fn skip(
             Ok(())
         }
         RecoveryError::Io(name, error) => Err(RepairError::Io(name, error)),
+        RecoveryError::Key(name, error) => Err(RepairError::Key(name, error)),
         RecoveryError::Incomplete(_) => Err(RepairError::Unmended(trouble.error.to_string())),
     }
 }
@@ -103,8 +109,9 @@ fn doubt_the_end(overlay: &mut Overlay, name: Name, from: u64) -> Result<(), Rep
     let (mut walk, header) = walk(overlay, before)?;
     let end = log_end(&mut walk, before)?;
     let mut draft = overlay.draft(before).map_err(of(before))?;
-    let mark = framed(header.seed(), &wal::gap_body(0, GAP_BODY_BYTES));
-    draft.replace(end..end + GAP_BYTES, mark);
+    let mut sealer = sealer(overlay, before, &header)?;
+    let mark = framed(&mut sealer, &wal::gap_body(0, GAP_BODY_BYTES));
+    draft.replace(end..end + gap_bytes(&header), mark);
     overlay.put(before, draft);
     Ok(())
 }
@@ -119,24 +126,24 @@ fn leave_out(
     steps: &mut Vec<Step>,
 ) -> Result<(), RepairError> {
     let failed = of(name);
-    let (mut walk, _) = walk(overlay, name)?;
+    let (mut walk, header) = walk(overlay, name)?;
     let mut draft = overlay.draft(name).map_err(&failed)?;
-    let seed = walk.header().seed();
+    let mut sealer = sealer(overlay, name, &header)?;
     let Some(next) = walk.next_frame(offset).map_err(&failed)? else {
         let mut end = walk.data_end(offset).map_err(&failed)?;
         if needed.segment == name.number {
             end = end.max(needed.offset);
         }
-        mark_gap(&mut draft, seed, name, offset, end, steps);
+        mark_gap(&mut draft, &mut sealer, name, offset, end, steps);
         overlay.put(name, draft);
         return Ok(());
     };
     let (mut damaged, mut next) = (offset, next);
     loop {
-        while next < damaged + GAP_BYTES {
+        while next < damaged + gap_bytes(&header) {
             next = frame_end(&mut walk, name, next)?;
         }
-        mark_gap(&mut draft, seed, name, damaged, next, steps);
+        mark_gap(&mut draft, &mut sealer, name, damaged, next, steps);
         let mut at = next;
         while walk.is_frame(at).map_err(&failed)? {
             at = frame_end(&mut walk, name, at)?;
@@ -166,7 +173,7 @@ fn mend_header(
     let failed = of(name);
     let mut draft = overlay.draft(name).map_err(&failed)?;
     let file = overlay.open(name).map_err(&failed)?;
-    if let Some(header) = guess_header(&file, name).map_err(&failed)? {
+    if let Some(header) = guess_header(overlay, &file, name)? {
         draft.replace(0..HEADER_BYTES as u64, header.encode().to_vec());
         steps.push(Step::Header(name));
     } else {
@@ -176,7 +183,7 @@ fn mend_header(
             segment: name.number,
             offset: 0,
         };
-        draft = gap_segment(name.number, bytes, needed);
+        draft = gap_segment(overlay, name.number, bytes, needed)?;
         steps.push(Step::LeftOut { at, bytes });
     }
     overlay.put(name, draft);
@@ -193,15 +200,20 @@ pub(super) fn refuse_format(
         return Ok(());
     }
     let file = overlay.open(name).map_err(of(name))?;
-    match guess_header(&file, name).map_err(of(name))? {
+    match guess_header(overlay, &file, name)? {
         Some(_) => Ok(()),
         None => Err(RepairError::Format(name, error)),
     }
 }
 
 /// The header that a file must have had whose own cannot be read: with the salt that lies where it should, if a frame
-/// behind it was written with that. None if there is no such frame.
-pub(super) fn guess_header(file: &Laid, name: Name) -> io::Result<Option<Header>> {
+/// behind it was written with that. None if there is no such frame. An error if there is one that no key here opens.
+pub(super) fn guess_header(
+    overlay: &Overlay,
+    file: &Laid,
+    name: Name,
+) -> Result<Option<Header>, RepairError> {
+    let failed = of(name);
     let content = match name.kind {
         FileKind::Segment => Content::Log,
         FileKind::Snapshot | FileKind::Unfinished => Content::Snapshot,
@@ -209,7 +221,10 @@ pub(super) fn guess_header(file: &Laid, name: Name) -> io::Result<Option<Header>
     let mut head = [0; HEADER_BYTES];
     let mut read = 0;
     while read < head.len() {
-        match file.read_at(&mut head[read..], read as u64)? {
+        match file
+            .read_at(&mut head[read..], read as u64)
+            .map_err(&failed)?
+        {
             0 => return Ok(None),
             more => read += more,
         }
@@ -227,29 +242,54 @@ pub(super) fn guess_header(file: &Laid, name: Name) -> io::Result<Option<Header>
     }
     let mut salt = [0; 16];
     salt.copy_from_slice(&head[24..40]);
-    let header = Header {
+    let with = |(cipher, key_id)| Header {
         content,
         number: name.number,
-        cipher: 0,
-        key_id: 0,
+        cipher,
+        key_id,
         salt,
     };
-    let mut walk = Walk::new(file.clone(), header)?;
+    let ways: Vec<Header> = [(0, 0)]
+        .into_iter()
+        .chain(overlay.keys().all())
+        .map(with)
+        .collect();
     let first = HEADER_BYTES as u64;
-    let is_right = walk.is_frame(first)? || walk.next_frame(first)?.is_some();
-    Ok(is_right.then_some(header))
+    // The first frame of nearly every file tells; only then it is worth looking for another, once for each way.
+    for is_only_first in [true, false] {
+        for header in &ways {
+            let walk = Walk::new(file.clone(), *header, overlay.keys());
+            let mut walk = walk.map_err(&failed)?;
+            let is_right = walk.is_frame(first).map_err(&failed)?
+                || (!is_only_first && walk.next_frame(first).map_err(&failed)?.is_some());
+            if is_right {
+                return Ok(Some(*header));
+            }
+        }
+    }
+    // Frames that are whole and that nothing opens: their key is none of these, and the file may be whole but for its header.
+    let cipher = u16::from_le_bytes([head[10], head[11]]);
+    let key_id = u32::from_le_bytes([head[12], head[13], head[14], head[15]]);
+    let sealed = with((cipher.max(1), key_id));
+    let mut walk = Walk::new(file.clone(), sealed, &NoKeys).map_err(&failed)?;
+    if walk.is_frame(first).map_err(&failed)? {
+        return match cipher::opener(overlay.keys(), &sealed) {
+            Err(error) => Err(RepairError::Key(name, error)),
+            Ok(_) => Err(RepairError::Key(name, KeyError::Wrong(key_id))),
+        };
+    }
+    Ok(None)
 }
 
 /// A segment that says only that something is missing, and goes as far as it has to.
-fn gap_segment(number: u64, bytes: u64, needed: Position) -> Draft {
-    let header = Header {
-        content: Content::Log,
-        number,
-        cipher: 0,
-        key_id: 0,
-        salt: salt(),
-    };
-    let least = HEADER_BYTES as u64 + GAP_BYTES;
+fn gap_segment(
+    overlay: &Overlay,
+    number: u64,
+    bytes: u64,
+    needed: Position,
+) -> Result<Draft, RepairError> {
+    let (header, mut sealer) = begin(overlay, Content::Log, number)?;
+    let least = HEADER_BYTES as u64 + gap_bytes(&header);
     let end = if needed.segment == number {
         needed.offset.max(least)
     } else {
@@ -257,30 +297,56 @@ fn gap_segment(number: u64, bytes: u64, needed: Position) -> Draft {
     };
     let mut draft = Draft::default();
     draft.add(header.encode().to_vec());
-    let len = (end - HEADER_BYTES as u64) as usize - FRAME_BYTES;
-    draft.add(framed(header.seed(), &wal::gap_body(bytes, len)));
-    draft
+    let len = (end - HEADER_BYTES as u64) as usize - sealer.frame_bytes();
+    draft.add(framed(&mut sealer, &wal::gap_body(bytes, len)));
+    Ok(draft)
 }
 
-fn framed(seed: Seed, body: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(body.len() + FRAME_BYTES);
-    frame::append(seed, body, &mut bytes).expect("no more than lay in a file there");
+/// The header of a new file, and what makes its frames.
+pub(super) fn begin(
+    overlay: &Overlay,
+    content: Content,
+    number: u64,
+) -> Result<(Header, Sealer), RepairError> {
+    let name = match content {
+        Content::Log => Name::segment(number),
+        Content::Snapshot => Name::snapshot(number),
+    };
+    cipher::begin(overlay.keys(), content, number, salt())
+        .map_err(|error| RepairError::Key(name, error))
+}
+
+/// What makes frames for a file that others have written.
+pub(super) fn sealer(
+    overlay: &Overlay,
+    name: Name,
+    header: &Header,
+) -> Result<Sealer, RepairError> {
+    Sealer::mending(overlay.keys(), header, random_number())
+        .map_err(|error| RepairError::Key(name, error))
+}
+
+fn framed(sealer: &mut Sealer, body: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let appended = sealer.append(body, &mut bytes);
+    appended.expect("no more than lay in a file there");
     bytes
 }
 
 /// Puts a mark in the place of what is left out.
 fn mark_gap(
     draft: &mut Draft,
-    seed: Seed,
+    sealer: &mut Sealer,
     name: Name,
     offset: u64,
     end: u64,
     steps: &mut Vec<Step>,
 ) {
     let bytes = end.saturating_sub(offset);
-    let end = end.max(offset + GAP_BYTES);
-    let len = (end - offset) as usize - FRAME_BYTES;
-    draft.replace(offset..end, framed(seed, &wal::gap_body(bytes, len)));
+    let least = sealer.frame_bytes() + GAP_BODY_BYTES;
+    let end = end.max(offset + least as u64);
+    let len = (end - offset) as usize - sealer.frame_bytes();
+    draft.replace(offset..end, framed(sealer, &wal::gap_body(bytes, len)));
     let at = Position {
         segment: name.number,
         offset,
@@ -308,9 +374,10 @@ pub(super) fn cut(
             (*number, log_end(&mut walk, name)?)
         }
         RecoveryError::Missing(number) => (*number, 0),
-        RecoveryError::Io(..) | RecoveryError::Incomplete(_) => {
+        RecoveryError::Io(..) | RecoveryError::Key(..) | RecoveryError::Incomplete(_) => {
             return match trouble.error {
                 RecoveryError::Io(name, error) => Err(RepairError::Io(name, error)),
+                RecoveryError::Key(name, error) => Err(RepairError::Key(name, error)),
                 error => Err(RepairError::Unmended(error.to_string())),
             };
         }
@@ -363,9 +430,6 @@ fn shorten(
 ) -> Result<(), RepairError> {
     let failed = of(name);
     let (mut walk, header) = walk(overlay, name)?;
-    if header.cipher != 0 {
-        return Err(RepairError::Encrypted(name));
-    }
     let mut offset = HEADER_BYTES as u64;
     loop {
         let end = frame_end(&mut walk, name, offset)?;
@@ -378,7 +442,8 @@ fn shorten(
             let mut frames = Journal::default();
             Builder::complete(at, records, at_ms, &mut frames).expect("it is short");
             let mut draft = overlay.draft(name).map_err(&failed)?;
-            draft.replace(offset..end, sealed(frames, header.seed()));
+            let mut sealer = sealer(overlay, name, &header)?;
+            draft.replace(offset..end, sealed(&frames, &mut sealer));
             overlay.put(name, draft);
             steps.push(Step::Shortened(name));
             return Ok(());
@@ -394,27 +459,18 @@ fn start_from(
     first: henge_wire::Version,
 ) -> Result<(), RepairError> {
     let name = Name::segment(at.segment);
-    let (mut draft, header) = if at.offset == 0 {
-        let header = Header {
-            content: Content::Log,
-            number: at.segment,
-            cipher: 0,
-            key_id: 0,
-            salt: salt(),
-        };
+    let (mut draft, mut sealer) = if at.offset == 0 {
+        let (header, sealer) = begin(overlay, Content::Log, at.segment)?;
         let mut draft = Draft::default();
         draft.add(header.encode().to_vec());
-        (draft, header)
+        (draft, sealer)
     } else {
         let (_, header) = walk(overlay, name)?;
         let mut draft = overlay.draft(name).map_err(of(name))?;
         // Room that was made ahead, if it is a segment that nothing is cut from.
         draft.cut(at.offset);
-        (draft, header)
+        (draft, sealer(overlay, name, &header)?)
     };
-    if header.cipher != 0 {
-        return Err(RepairError::Encrypted(name));
-    }
     let mut frames = Journal::default();
     let record = Record::Started {
         // No process; those count from 1.
@@ -422,15 +478,17 @@ fn start_from(
         first,
     };
     record.encode(&mut frames).expect("it is short");
-    draft.add(sealed(frames, header.seed()));
+    draft.add(sealed(&frames, &mut sealer));
     overlay.put(name, draft);
     Ok(())
 }
 
-/// The bytes of frames, for a file of this seed.
-pub(super) fn sealed(mut frames: Journal, seed: Seed) -> Vec<u8> {
-    frames.seal(seed);
-    frames.frames().iter().flatten().copied().collect()
+/// The bytes of frames, for the file of this sealer.
+pub(super) fn sealed(frames: &Journal, sealer: &mut Sealer) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let appended = sealer.append_all(frames, &mut bytes);
+    appended.expect("they are short");
+    bytes
 }
 
 /// What is in a file from a place on. Of a snapshot it is only the bytes.
@@ -440,15 +498,15 @@ pub(super) fn survey(overlay: &Overlay, name: Name, offset: u64) -> Result<Surve
     let mut survey = Survey::default();
     let header = match read_header(&file) {
         Ok(header) => Some(header),
-        Err(_) => guess_header(&file, name).map_err(&failed)?,
+        Err(_) => guess_header(overlay, &file, name)?,
     };
     let Some(header) = header else {
         survey.bytes = file.len().map_err(&failed)?;
         return Ok(survey);
     };
-    let mut walk = Walk::new(file, header).map_err(&failed)?;
+    let mut walk = Walk::new(file, header, overlay.keys()).map_err(&failed)?;
     survey.bytes = walk.data_end(offset).map_err(&failed)? - offset;
-    if header.content == Content::Snapshot || header.cipher != 0 {
+    if header.content == Content::Snapshot || walk.key_error().is_some() {
         return Ok(survey);
     }
     let mut at = offset.max(HEADER_BYTES as u64);
@@ -489,10 +547,10 @@ pub(super) fn walk(overlay: &Overlay, name: Name) -> Result<(Walk<Laid>, Header)
     let file = overlay.open(name).map_err(of(name))?;
     let header =
         read_header(&file).map_err(|error| RepairError::Unmended(format!("{name}: {error}")))?;
-    if header.cipher != 0 {
-        return Err(RepairError::Encrypted(name));
+    let walk = Walk::new(file, header, overlay.keys()).map_err(of(name))?;
+    if let Some(error) = walk.key_error() {
+        return Err(RepairError::Key(name, error.clone()));
     }
-    let walk = Walk::new(file, header).map_err(of(name))?;
     Ok((walk, header))
 }
 
@@ -510,7 +568,7 @@ fn frame_end(walk: &mut Walk<Laid>, name: Name, at: u64) -> Result<u64, RepairEr
     match walk.look(at).map_err(of(name))? {
         Frame::Whole { len, .. } => Ok(at + len as u64),
         // Behind the last one there is nothing that could be left out more.
-        _ => Ok(at + GAP_BYTES),
+        _ => Ok(at + gap_bytes(walk.header())),
     }
 }
 
