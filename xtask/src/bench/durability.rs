@@ -5,7 +5,8 @@
 //! 2. SET one at a time over 50 connections, with every write synced, beside Redis with `appendfsync always`: requests a
 //!    second, and syncs for each 1,000 writes, which `strace` counts in runs of their own. CPUs as in part 1.
 //! 3. A snapshot of some gigabytes: MB/s beside Redis's BGSAVE of the same data and beside what the disk writes in sequence;
-//!    what it adds to the resident size and to the latency of 20,000 SET/s; and the restart beside Redis's.
+//!    what it adds to the resident size and to the latency of 20,000 SET/s, CPUs as in part 1, as the load spins to send on
+//!    time; and the restart beside Redis's, both with all CPUs.
 
 use super::proc::{Cpus, cpu_seconds, pin_to, pin_to_any, reset_peak, rss, thread_cpu_seconds};
 use super::server::{HENGE_OPTION, Server, henge_binary};
@@ -41,6 +42,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let bench = Bench {
         henge: henge_binary(arguments)?,
         redis: PathBuf::from(arguments.text("redis").unwrap_or("redis-server")),
+        cpus: Cpus::find()?,
         rounds: arguments.number("rounds", 3_usize)?.max(1),
     };
     let parts: [(&str, Part); 3] = [
@@ -61,6 +63,7 @@ type Part = fn(&Bench, &Arguments) -> Result<()>;
 struct Bench {
     henge: PathBuf,
     redis: PathBuf,
+    cpus: Cpus,
     rounds: usize,
 }
 
@@ -72,7 +75,6 @@ fn flags(settings: &[&str]) -> Vec<String> {
 impl Bench {
     fn interval(&self, arguments: &Arguments) -> Result<()> {
         let requests = arguments.number("requests", 3_000_000_u64)?.max(1);
-        let cpus = Cpus::find()?;
         println!(
             "SET P=16, 50 connections: requests per CPU-second of the data threads, and of all"
         );
@@ -80,9 +82,9 @@ impl Bench {
         for round in 1..=self.rounds {
             let mut turns = Vec::new();
             for setting in ["persistence.enabled=false", "persistence.enabled=true"] {
-                pin_to(cpus.server)?;
+                pin_to(self.cpus.server)?;
                 let server = Server::henge(&self.henge, &flags(&[setting]))?;
-                pin_to(cpus.load)?;
+                pin_to(self.cpus.load)?;
                 benchmark(server.address(), "16", requests / 10)?;
                 let before = (
                     thread_cpu_seconds(server.pid(), "henge-data")?,
@@ -112,7 +114,6 @@ impl Bench {
     }
 
     fn always(&self, arguments: &Arguments) -> Result<()> {
-        let cpus = Cpus::find()?;
         let writes = arguments.number("syncs", 60_000_u64)?.max(1_000);
         println!(
             "SET P=1, 50 connections, every write synced: requests a second, syncs for 1,000 writes"
@@ -121,15 +122,15 @@ impl Bench {
         for round in 1..=self.rounds {
             let mut turns = Vec::new();
             for ours in [true, false] {
-                pin_to(cpus.server)?;
+                pin_to(self.cpus.server)?;
                 let server = self.always_synced(ours, false)?;
-                pin_to(cpus.load)?;
+                pin_to(self.cpus.load)?;
                 benchmark(server.address(), "1", writes / 5)?;
                 let per_second = benchmark(server.address(), "1", writes)?;
                 drop(server);
-                pin_to(cpus.server)?;
+                pin_to(self.cpus.server)?;
                 let server = self.always_synced(ours, true)?;
-                pin_to(cpus.load)?;
+                pin_to(self.cpus.load)?;
                 benchmark(server.address(), "1", writes)?;
                 let counted = server.syncs()?;
                 turns.push((per_second, counted as f64 * 1e3 / writes as f64));
@@ -165,7 +166,6 @@ impl Bench {
     }
 
     fn snapshot(&self, arguments: &Arguments) -> Result<()> {
-        pin_to_any()?;
         let gib = arguments.number("gib", 2.0_f64)?.clamp(0.01, 64.0);
         #[expect(clippy::cast_sign_loss, reason = "it is at least a hundredth")]
         let bytes = (gib * (1_u64 << 30) as f64) as u64;
@@ -173,12 +173,15 @@ impl Bench {
         let megabytes = (keys * (VALUE_BYTES + KEY_BYTES)) as f64 / 1e6;
         println!("a snapshot of {keys} items, {megabytes:.0} MB of keys and values");
 
+        pin_to_any()?;
         let disk = disk_rate(megabytes)?;
         println!("  the disk writes {disk:.0} MB/s in sequence");
 
         let size = format!("cache.max_size_bytes={}", 2 * bytes);
         let settings = ["persistence.enabled=true", &size];
+        pin_to(self.cpus.server)?;
         let mut server = Server::henge(&self.henge, &flags(&settings))?;
+        pin_to(self.cpus.load)?;
         self.load(server.address(), keys, &[])?;
         // The log of the loading is none of its concern.
         save(server.address())?;
@@ -193,12 +196,16 @@ impl Bench {
         let (with, peak) = while_saving(&server, || self.load(server.address(), keys, &load))?;
         let rss_ratio = peak as f64 / before as f64;
         save(server.address())?;
+        pin_to_any()?;
         let restarted = timed(|| server.restart(&self.henge, &flags(&settings)))?;
         drop(server);
 
+        pin_to(self.cpus.server)?;
         let mut redis = Server::redis_with(&self.redis, &[])?;
+        pin_to(self.cpus.load)?;
         self.load(redis.address(), keys, &[])?;
         let theirs = megabytes / timed(|| background_save(&redis))?;
+        pin_to_any()?;
         let reloaded = timed(|| redis.restart_redis(&self.redis, &[]))?;
 
         println!("  MB/s: henge {ours:.0}, redis {theirs:.0}");
