@@ -212,6 +212,9 @@ fn keys_that_cannot_be_used_are_refused() {
     let broken = place.path("broken");
     fs::write(&broken, format!("1 {}\n", &key('d')[1..])).expect("written");
     fs::set_permissions(&broken, Permissions::from_mode(0o400)).expect("it is ours");
+    let pipe = place.path("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("mkfifo").success());
     let good = key_file(&place, "good", &[(1, 'd')]);
     let lines = format!("1 {}", key('d'));
     let open_line = format!(
@@ -222,6 +225,14 @@ fn keys_that_cannot_be_used_are_refused() {
         (&[AES, &with(&open)], None, open_line.clone()),
         // Also where nothing is encrypted.
         (&[&with(&open)], None, open_line),
+        (
+            &[AES, &with(&pipe)],
+            None,
+            format!(
+                "henge: {}: expected a file of keys, and it is none",
+                pipe.display()
+            ),
+        ),
         (
             &[AES, &with(&broken)],
             None,
