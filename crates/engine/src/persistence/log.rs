@@ -141,12 +141,21 @@ impl<S: Storage> LogWriter<S> {
         self.has_news
     }
 
-    /// Writes all records of the journals, in this order. On an error none of them counts, and they may be written again.
-    pub fn write(&mut self, journals: &mut [Journal]) -> io::Result<()> {
+    /// Writes all records of a journal, or only what was synced. On an error none of them counts, and they may be written again.
+    pub fn write(&mut self, journal: Option<Journal>) -> io::Result<()> {
+        let mut journals = Vec::from_iter(journal);
+        self.write_some(&mut journals).map(|_| ())
+    }
+
+    /// Writes all records of some journals, in this order: of as many as one segment takes, and of one at the least. Says how
+    /// many journals those are. On an error none of them counts, and they may be written again.
+    pub fn write_some(&mut self, journals: &mut [Journal]) -> io::Result<usize> {
         self.clean()?;
         if self.end.offset >= self.config.segment_bytes {
             self.roll()?;
         }
+        let fitting = self.fitting(journals);
+        let journals = &mut journals[..fitting];
         let mut mark = Journal::default();
         if self.is_unmarked() {
             Record::Synced(self.synced)
@@ -172,7 +181,20 @@ impl<S: Storage> LogWriter<S> {
         }
         self.has_news |= !journals.is_empty();
         self.marked = self.synced;
-        Ok(())
+        Ok(fitting)
+    }
+
+    /// Of how many of these journals the segment takes the records: it is full behind the last of them, and not before.
+    fn fitting(&self, journals: &[Journal]) -> usize {
+        let mut end = self.end.offset;
+        let fits = |journal: &&Journal| {
+            let begins = end < self.config.segment_bytes;
+            end += journal.frames().len() as u64;
+            begins
+        };
+        // A segment that has just begun may be full already, if segments are tiny.
+        let count = journals.iter().take_while(fits).count();
+        count.max(journals.len().min(1))
     }
 
     /// Writes zeros to where these are to come, and some more behind them, unless they are there already.

@@ -30,9 +30,10 @@ use henge_engine::persistence::{Position, Storage};
 use parking_lot::Mutex;
 use rustix::io::Errno;
 
-use crate::cache::Cache;
+use super::backlog::{Backlog, Change};
+use crate::cache::{Cache, Refuses};
 use crate::config::SyncPolicy;
-use crate::net::inflight::Hold;
+use crate::net::inflight::InFlight;
 
 /// How often a round is tried again that found no room on the disk.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
@@ -50,6 +51,9 @@ const SHORTEST_GAP: Duration = Duration::from_micros(300);
 const ENOUGH: (usize, usize) = (2, 3);
 /// How often it is looked whether there is room again.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// What is said while too much waits for it.
+const BEHIND: &str =
+    "the log is behind: what waits for it holds its part of limits.max_inflight_bytes";
 /// So many segments that are not synced may be open, whatever the policy.
 const MOST_UNSYNCED: usize = 8;
 
@@ -86,8 +90,7 @@ pub(crate) struct Log {
     orders: Mutex<Vec<Order>>,
     is_stopping: AtomicBool,
     has_ended: AtomicBool,
-    /// What is in the journals, or was taken from them, counts as in flight until the round is written that has it.
-    holds: Mutex<Vec<(u64, Hold<'static>)>>,
+    backlog: Mutex<Backlog>,
     pub(crate) figures: Figures,
 }
 
@@ -193,7 +196,7 @@ impl Log {
             orders: Mutex::default(),
             is_stopping: AtomicBool::new(false),
             has_ended: AtomicBool::new(false),
-            holds: Mutex::default(),
+            backlog: Mutex::default(),
             figures: Figures::default(),
         }
     }
@@ -226,9 +229,10 @@ impl Log {
         }
     }
 
-    /// Why it cannot be written, if it cannot.
+    /// Why writes are refused, if they are.
     pub(crate) fn failure(&self) -> Option<String> {
-        self.failure.lock().clone()
+        let failure = self.failure.lock().clone();
+        failure.or_else(|| self.backlog.lock().is_long().then(|| BEHIND.to_owned()))
     }
 
     /// Asks for a round that has all that is in the journals now.
@@ -242,12 +246,31 @@ impl Log {
         }
     }
 
-    /// Keeps the hold on what a round is to write until it is written.
-    pub(crate) fn hold(&self, round: u64, hold: Hold<'static>) {
-        let mut holds = self.holds.lock();
+    /// Counts what a round is to write as in flight until it is written, and has writes refused if that is too much.
+    pub(crate) fn count(&self, round: u64, bytes: usize, in_flight: &Arc<InFlight>) {
+        let mut backlog = self.backlog.lock();
         // It may have been written since its number was asked for.
-        if self.done.load(SeqCst) < round {
-            holds.push((round, hold));
+        if self.done.load(SeqCst) >= round {
+            return;
+        }
+        if backlog.add(round, bytes, in_flight) == Some(Change::Refuse) {
+            // Under the lock, so that the last that is said is what is.
+            self.cache.refuse_writes(Refuses::Behind, true);
+            drop(backlog);
+            tracing::warn!("{BEHIND}: writes are refused until it has caught up");
+            // Whoever wrote that may be gone without having waited for it.
+            self.ask();
+        }
+    }
+
+    /// All rounds up to this one are written, or never will be.
+    fn release(&self, round: u64, backlog: &mut Backlog) {
+        if backlog.release(round) == Some(Change::Take) {
+            self.cache.refuse_writes(Refuses::Behind, false);
+            tracing::info!("the log has caught up: writes are taken");
+        } else if backlog.is_long() {
+            // For the rest of it.
+            self.asked.fetch_max(round + 1, SeqCst);
         }
     }
 
@@ -309,7 +332,8 @@ impl Log {
     fn set_condition(&self, condition: Condition, failure: Option<String>) {
         *self.failure.lock() = failure;
         self.condition.store(condition as u8, SeqCst);
-        self.cache.refuse_writes(condition != Condition::Open);
+        let is_open = condition == Condition::Open;
+        self.cache.refuse_writes(Refuses::Failed, !is_open);
         self.ring();
     }
 }
@@ -559,8 +583,11 @@ impl<S: Storage> Runner<S> {
             .map(|journal| journal.frames().len())
             .sum();
         for mut journal in self.batch.drain(..) {
-            journal.clear(KEPT_JOURNAL_BYTES);
-            self.spare.push(journal);
+            // One for each shard is what the next round needs.
+            if self.spare.len() < log.cache.shard_count() {
+                journal.clear(KEPT_JOURNAL_BYTES);
+                self.spare.push(journal);
+            }
         }
         if records > 0 && log.sync == SyncPolicy::Always {
             let begun = Instant::now();
@@ -585,9 +612,9 @@ impl<S: Storage> Runner<S> {
         self.crowd = crowd.max(self.crowd - self.crowd.div_ceil(64));
         log.cache.note_kept(round);
         {
-            let mut holds = log.holds.lock();
-            holds.retain(|(held, _)| *held > round);
+            let mut backlog = log.backlog.lock();
             log.done.store(round, SeqCst);
+            log.release(round, &mut backlog);
         }
         log.ring();
     }
@@ -618,14 +645,12 @@ impl<S: Storage> Runner<S> {
 
     /// Writes the batch, as often as it takes. False if it never will be.
     fn write(&mut self) -> bool {
-        loop {
-            let error = match self.writer.write(&mut self.batch) {
-                Ok(()) => {
-                    if self.log.condition() == Condition::Full && !self.lacks_snapshot {
-                        self.log.set_condition(Condition::Open, None);
-                        tracing::info!("the disk has room again: writes are taken");
-                    }
-                    return true;
+        let mut written = 0;
+        while written < self.batch.len() {
+            let error = match self.writer.write_some(&mut self.batch[written..]) {
+                Ok(count) => {
+                    written += count;
+                    continue;
                 }
                 Err(error) => error,
             };
@@ -651,6 +676,11 @@ impl<S: Storage> Runner<S> {
             }
             thread::park_timeout(RETRY_INTERVAL);
         }
+        if self.log.condition() == Condition::Full && !self.lacks_snapshot {
+            self.log.set_condition(Condition::Open, None);
+            tracing::info!("the disk has room again: writes are taken");
+        }
+        true
     }
 
     /// A failure that nothing mends: what the file has from now on is not known.
@@ -662,7 +692,7 @@ impl<S: Storage> Runner<S> {
         // Nobody will write it.
         self.batch.clear();
         let begun = self.log.begun.load(SeqCst);
-        self.log.holds.lock().retain(|(held, _)| *held > begun);
+        self.log.release(begun, &mut self.log.backlog.lock());
         let failure = Some(format!("failed to {what}: {error}"));
         self.log.set_condition(Condition::Broken, failure);
     }
@@ -749,7 +779,7 @@ impl<S: Storage> Runner<S> {
                 self.in_sync = sender.try_send(work).is_ok();
             }
         } else if self.writer.is_unmarked()
-            && let Err(error) = self.writer.write(&mut [])
+            && let Err(error) = self.writer.write(None)
             && !is_full(&error)
         {
             self.break_off("write", &error);
@@ -826,7 +856,7 @@ impl<S: Storage> Runner<S> {
         }
         let synced = self.writer.sync();
         let finished = synced.and_then(|()| {
-            self.writer.write(&mut [])?;
+            self.writer.write(None)?;
             self.writer.sync()?;
             self.writer.close()
         });

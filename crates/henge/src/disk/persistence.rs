@@ -27,7 +27,7 @@ use super::files::Files;
 use super::log::{Log, LogThread, Start};
 use super::recovery::{Progress, Recovered, recover};
 use super::snapshots::{Schedule, SnapshotThread, Snapshots};
-use crate::cache::Cache;
+use crate::cache::{Cache, Refuses};
 use crate::clock::Clock;
 use crate::config::SyncPolicy;
 use crate::encryption::{Encryption, salt};
@@ -132,7 +132,7 @@ impl Persistence {
         threads: usize,
     ) -> Self {
         // Whoever has the cache itself writes nothing to it that no log has.
-        cache.refuse_writes(true);
+        cache.refuse_writes(Refuses::Loading, true);
         let log = Arc::new(Log::new(Arc::clone(cache), sync, threads));
         let files = Files::new(&directory.path, Arc::clone(&encryption));
         let snapshots = Snapshots::new(files, Arc::clone(cache), Arc::clone(&log), clock);
@@ -294,7 +294,7 @@ impl Persistence {
         let snapshot_thread =
             SnapshotThread::start(snapshots, schedule).map_err(PersistenceError::Io)?;
         self.state.lock().running = Some((log_thread, snapshot_thread));
-        cache.refuse_writes(false);
+        cache.refuse_writes(Refuses::Loading, false);
         Ok(recovered)
     }
 
@@ -322,7 +322,7 @@ impl Persistence {
         let (number, segments) = (recovered.log.next, recovered.log.segments.clone());
         let begun = LogWriter::begin(files.clone(), config, Box::new(salt), number, segments);
         let begun = begun.and_then(|mut writer| {
-            writer.write(&mut [started])?;
+            writer.write(Some(started))?;
             writer.sync()?;
             Ok(writer)
         });

@@ -7,7 +7,7 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
-use std::task::{Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ use parking_lot::Mutex;
 use rustix::io::Errno;
 
 use super::files::{Files, OpenFile};
-use super::gate::Gate;
+use super::gate::{Gate, Place};
 use super::log::{Condition, Log, LogThread, NotKept, Order, Start};
 use super::persistence::SEGMENT_BYTES;
 use super::recovery::{Progress, recover};
@@ -439,6 +439,84 @@ fn journals_count_as_in_flight() {
     assert!(!node.thread.stop());
 }
 
+/// What clients have written that are gone takes no more memory than it may: writes are refused until it is in the log, and
+/// segments of the log stay as short as they are to be.
+#[test]
+fn what_the_log_is_behind_with_is_bounded() {
+    const LIMIT: usize = 128 << 20;
+    let folder = Folder::new();
+    let node = Logged::start(&folder.0, SyncPolicy::Never, FOR_EVER);
+    node.in_flight.set_limit(LIMIT);
+    node.room.store(0, SeqCst);
+    // Each by itself is too little to be counted.
+    let value = vec![b'v'; 60_000];
+    let mut written = 0;
+    let refused = loop {
+        match set(&node.cache, b"key", &value) {
+            Ok(()) => written += value.len(),
+            Err(refusal) => break refusal,
+        }
+        let round = node.gate.take_unkept();
+        assert!(round.is_some() && written <= LIMIT, "{written}");
+    };
+    assert_eq!(refused, Refusal::LogBehind);
+    let held = node.in_flight.held();
+    assert!(written > LIMIT / 2 && held > LIMIT / 2, "{written} {held}");
+    assert_eq!(node.cache.flush(), Err(Refusal::LogBehind));
+    let failure = node.log.failure().expect("it says why");
+    assert!(failure.starts_with("the log is behind"), "{failure}");
+    assert_eq!(node.log.condition(), Condition::Open);
+    assert!(node.reads(b"key"), "it is in no log yet");
+
+    // Nobody waits for it, and it is written all the same.
+    node.room.store(u64::MAX, SeqCst);
+    let round = node.log.next_round();
+    assert_eq!(node.outcome(round), Ok(()));
+    assert_eq!((node.in_flight.held(), node.log.failure()), (0, None));
+    assert!(!node.reads(b"key"));
+    let round = node.write(b"key", b"1").expect("it is taken again");
+    assert_eq!(node.outcome(round), Ok(()));
+    assert!(node.thread.stop());
+    let longest = fs::read_dir(&folder.0)
+        .expect("it is there")
+        .filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len()))
+        .max();
+    assert!(longest < Some(SEGMENT_BYTES + (2 << 20)), "{longest:?}");
+    assert_eq!(recovered(&folder.0), (written / value.len()) as u64 + 1);
+}
+
+/// Whoever goes away while it waits leaves nothing.
+#[test]
+fn who_is_gone_does_not_wait() {
+    let folder = Folder::new();
+    let node = Logged::start(&folder.0, SyncPolicy::Never, FOR_EVER);
+    node.room.store(0, SeqCst);
+    set(&node.cache, b"key", b"1").expect("it is taken");
+    let round = node.gate.take_unkept().expect("it is not kept yet");
+    let woken = Waker::from(Arc::new(Woken(thread::current())));
+    let mut cx = Context::from_waker(&woken);
+    let before = Arc::new(Woken(thread::current()));
+    let mut stays = Place::default();
+    let polled = node.gate.poll_kept(round, &mut stays, &mut cx);
+    assert!(polled.is_pending());
+    for _ in 0..100 {
+        let waker = Waker::from(Arc::clone(&before));
+        let mut place = Place::default();
+        let mut cx = Context::from_waker(&waker);
+        for _ in 0..2 {
+            assert!(node.gate.poll_kept(round, &mut place, &mut cx).is_pending());
+        }
+        assert_eq!(node.gate.waiting(), 2);
+    }
+    assert_eq!((node.gate.waiting(), Arc::strong_count(&before)), (1, 1));
+    node.room.store(u64::MAX, SeqCst);
+    node.log.ask();
+    node.wait(|log| (log.outcomes().0 > 0).then_some(()));
+    let polled = node.gate.poll_kept(round, &mut stays, &mut cx);
+    assert_eq!(polled, Poll::Ready(Ok(())));
+    assert_eq!(node.gate.waiting(), 0);
+}
+
 /// Who asked for a snapshot is told of the one that began after that, however late they look; and one that somebody waits
 /// for is tried at once, though the last one failed.
 #[test]
@@ -501,7 +579,7 @@ fn write_log(path: &Path, records: u64, is_wrong: bool) {
         written.expect("it is short");
     }
     let mut writer = writer(files(path));
-    writer.write(&mut [journal]).expect("there is room");
+    writer.write(Some(journal)).expect("there is room");
     let end = writer.end().offset as usize;
     drop(writer);
     // The begin of a frame, as a crash leaves it.
