@@ -29,6 +29,10 @@ pub struct LogConfig {
 }
 
 /// See the head of the file.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact about the file that goes with none of the others"
+)]
 pub struct LogWriter<S: Storage> {
     storage: S,
     config: LogConfig,
@@ -55,6 +59,8 @@ pub struct LogWriter<S: Storage> {
     zeros: Vec<u8>,
     /// A write failed, and what it left behind the end may come to the disk.
     is_soiled: bool,
+    /// A sync has failed that was done here.
+    has_failed_sync: bool,
 }
 
 /// What has to be synced for all that was written to be on the disk. It may be done by another thread.
@@ -118,6 +124,7 @@ impl<S: Storage> LogWriter<S> {
             used: offset,
             zeros: vec![0; config.ahead_bytes],
             is_soiled: false,
+            has_failed_sync: false,
         })
     }
 
@@ -221,7 +228,8 @@ impl<S: Storage> LogWriter<S> {
         if self.is_soiled {
             self.file.set_len(self.end.offset)?;
             // After a failed sync nobody knows what the disk has, whatever it failed with.
-            self.file.sync().map_err(io::Error::other)?;
+            let synced = self.file.sync().map_err(io::Error::other);
+            self.note_sync(synced)?;
             self.used = self.end.offset;
             self.is_soiled = false;
         }
@@ -291,10 +299,21 @@ impl<S: Storage> LogWriter<S> {
     /// Syncs all that was written.
     pub fn sync(&mut self) -> io::Result<()> {
         if let Some(work) = self.sync_work() {
-            work.run(&self.storage)?;
+            let synced = work.run(&self.storage);
+            self.note_sync(synced)?;
             self.sync_done(&work);
         }
         Ok(())
+    }
+
+    /// Whether a sync has failed that was done here.
+    pub fn has_failed_sync(&self) -> bool {
+        self.has_failed_sync
+    }
+
+    fn note_sync(&mut self, synced: io::Result<()>) -> io::Result<()> {
+        self.has_failed_sync |= synced.is_err();
+        synced
     }
 
     /// Gives back the room ahead that was not used. Nothing is written any more.

@@ -105,16 +105,12 @@ impl Crowd {
     }
 
     fn join(&mut self, waker: Waker) -> usize {
-        match self.free.pop() {
-            Some(index) => {
-                self.places[index] = Some(waker);
-                index
-            }
-            None => {
-                self.places.push(Some(waker));
-                self.places.len() - 1
-            }
-        }
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.places.push(None);
+            self.places.len() - 1
+        });
+        self.places[index] = Some(waker);
+        index
     }
 
     fn leave(&mut self, woken: u64, index: usize) -> Option<Waker> {

@@ -31,6 +31,7 @@ use parking_lot::Mutex;
 use rustix::io::Errno;
 
 use super::backlog::{Backlog, Change};
+use super::order::Order;
 use crate::cache::{Cache, Refuses};
 use crate::config::SyncPolicy;
 use crate::net::inflight::InFlight;
@@ -134,28 +135,6 @@ struct Bell {
     /// Connections of the thread that wait for a round: for the one that is to come, and for the one under way, by the last bit
     /// of its number.
     waiting: [AtomicUsize; 2],
-}
-
-/// What the thread is told to do between two rounds.
-#[derive(Debug)]
-pub(crate) enum Order {
-    /// Begin a segment, and say which.
-    Roll(Sender<io::Result<u64>>),
-    /// Have all that was applied until now on the disk, and say how far that is.
-    Sync(Sender<io::Result<Position>>),
-    /// Remove what a snapshot covers: all segments before this one.
-    Cover(u64, Sender<io::Result<()>>),
-}
-
-impl Order {
-    /// Answers that it was not done. Whoever gave it may be gone.
-    fn refuse(self, error: io::Error) {
-        match self {
-            Self::Roll(sender) => drop(sender.send(Err(error))),
-            Self::Sync(sender) => drop(sender.send(Err(error))),
-            Self::Cover(_, sender) => drop(sender.send(Err(error))),
-        }
-    }
 }
 
 /// How the log goes on from a recovery, and what bounds it.
@@ -332,8 +311,8 @@ impl Log {
     fn set_condition(&self, condition: Condition, failure: Option<String>) {
         *self.failure.lock() = failure;
         self.condition.store(condition as u8, SeqCst);
-        let is_open = condition == Condition::Open;
-        self.cache.refuse_writes(Refuses::Failed, !is_open);
+        let refuses = condition != Condition::Open;
+        self.cache.refuse_writes(Refuses::Failed, refuses);
         self.ring();
     }
 }
@@ -353,10 +332,18 @@ impl LogThread {
         let (work, works) = sync_channel(1);
         let (synced, done) = channel();
         let syncing = Arc::clone(log);
-        let files = start.files.clone();
-        let sync_thread = thread::Builder::new()
-            .name("henge-sync".to_owned())
-            .spawn(move || sync_all(&syncing, &files, &works, &synced))?;
+        let files = start.files;
+        let sync = move || sync_all(&syncing, &files, &works, &synced);
+        // Of a failure the kernel tells once for each open file. Where a round promises that it is synced no other thread may be
+        // the one that is told.
+        let is_apart = log.sync != SyncPolicy::Always;
+        let sync_thread = is_apart
+            .then(|| {
+                thread::Builder::new()
+                    .name("henge-sync".to_owned())
+                    .spawn(sync)
+            })
+            .transpose()?;
         let runner = Runner {
             log: Arc::clone(log),
             writer: start.writer,
@@ -371,7 +358,7 @@ impl LogThread {
             lacks_snapshot: false,
             batch: Vec::new(),
             spare: Vec::new(),
-            work: Some(work),
+            work: is_apart.then_some(work),
             done,
             in_sync: false,
             synced_at: Instant::now(),
@@ -386,7 +373,7 @@ impl LogThread {
                 let _ended = Ended(Arc::clone(&runner.log));
                 let is_whole = runner.run();
                 // It has lost its channel.
-                let _ = sync_thread.join();
+                let _ = sync_thread.map(JoinHandle::join);
                 is_whole
             })?;
         let _ = log.thread.set(thread.thread().clone());
@@ -396,16 +383,21 @@ impl LogThread {
         })
     }
 
+    /// Has it end; nobody has to wait for anything any more that may never come.
+    pub(crate) fn begin_stop(&self) {
+        self.log.is_stopping.store(true, SeqCst);
+        self.log.wake();
+    }
+
     /// Writes and syncs what is left, and ends. Says whether all of it is on the disk. No data thread may run any more.
     pub(crate) fn stop(mut self) -> bool {
         self.end()
     }
 
     fn end(&mut self) -> bool {
-        self.log.is_stopping.store(true, SeqCst);
-        self.log.wake();
-        let thread = self.thread.take();
-        thread.is_some_and(|thread| thread.join().unwrap_or(false))
+        self.begin_stop();
+        let ended = self.thread.take().map(JoinHandle::join);
+        matches!(ended, Some(Ok(true)))
     }
 }
 
@@ -671,7 +663,12 @@ impl<S: Storage> Runner<S> {
             for order in self.orders.drain(..) {
                 order.refuse(io::ErrorKind::StorageFull.into());
             }
+            // What is written can be synced, and a snapshot may wait for that.
+            if !self.waiting.is_empty() {
+                self.begin_sync();
+            }
             if self.log.is_stopping.load(SeqCst) {
+                self.refuse_orders();
                 return false;
             }
             thread::park_timeout(RETRY_INTERVAL);
@@ -686,7 +683,9 @@ impl<S: Storage> Runner<S> {
     /// A failure that nothing mends: what the file has from now on is not known.
     fn break_off(&mut self, what: &str, error: &io::Error) {
         tracing::error!(%error, "the log failed to {what}: writes are refused from now on, and what was acknowledged until now is on the disk as far as it was synced; restart the node when the disk is well");
-        if self.log.sync != SyncPolicy::Always {
+        // With `always` all that was acknowledged is synced. But after a failed sync the system may show to the next start what the
+        // disk does not have.
+        if self.log.sync != SyncPolicy::Always || self.writer.has_failed_sync() {
             (self.note_failure)();
         }
         // Nobody will write it.
@@ -775,14 +774,20 @@ impl<S: Storage> Runner<S> {
             }
         }
         if self.writer.has_news() || is_wanted {
-            if let (Some(work), Some(sender)) = (self.writer.sync_work(), &self.work) {
-                self.in_sync = sender.try_send(work).is_ok();
-            }
+            self.begin_sync();
         } else if self.writer.is_unmarked()
             && let Err(error) = self.writer.write(None)
             && !is_full(&error)
         {
             self.break_off("write", &error);
+        }
+    }
+
+    /// Has the other thread sync what is written. While it is at it that has to wait.
+    fn begin_sync(&mut self) {
+        let work = self.writer.sync_work().filter(|_| !self.in_sync);
+        if let (Some(work), Some(sender)) = (work, &self.work) {
+            self.in_sync = sender.try_send(work).is_ok();
         }
         self.answer_waiting();
     }
@@ -813,10 +818,26 @@ impl<S: Storage> Runner<S> {
     fn obey(&mut self, order: Order) {
         // Whoever gave it may be gone; it is obeyed all the same.
         match order {
+            order if self.log.condition() == Condition::Broken => {
+                let failure = self.log.failure().unwrap_or_default();
+                order.refuse(io::Error::other(failure));
+            }
             Order::Roll(sender) => {
                 let rolled = self.writer.roll().map(|()| self.writer.end().segment);
+                if let Err(error) = &rolled
+                    && !is_full(error)
+                {
+                    self.break_off("begin a segment", error);
+                }
                 self.note_sizes();
                 let _ = sender.send(rolled);
+            }
+            Order::Sync(sender) if self.work.is_none() => {
+                let synced = self.writer.sync();
+                if let Err(error) = &synced {
+                    self.break_off("sync", error);
+                }
+                let _ = sender.send(synced.map(|()| self.writer.synced()));
             }
             Order::Sync(sender) => self.waiting.push((self.writer.end(), sender)),
             Order::Cover(segment, sender) => {
@@ -849,8 +870,8 @@ impl<S: Storage> Runner<S> {
                 Err(error) => self.break_off("sync", &error),
             }
         }
-        // What was kept back for want of a snapshot was written just now.
-        if self.log.condition() != Condition::Open && !self.lacks_snapshot {
+        // What was kept back for want of a snapshot was written just now; what there was no room for is left.
+        if self.log.condition() == Condition::Broken || !self.batch.is_empty() {
             self.refuse_orders();
             return false;
         }

@@ -8,6 +8,7 @@ pub(crate) mod files;
 pub(crate) mod gate;
 pub(crate) mod log;
 pub(crate) mod one_file;
+mod order;
 mod pace;
 pub(crate) mod persistence;
 pub(crate) mod recovery;

@@ -16,7 +16,7 @@ use henge_engine::persistence::journal::Journal;
 use henge_engine::persistence::log::{LogConfig, LogWriter};
 use henge_engine::persistence::recovery::RecoveryError;
 use henge_engine::persistence::wal::Record;
-use henge_engine::persistence::{Name, Storage, StorageFile};
+use henge_engine::persistence::{Name, Position, Storage, StorageFile};
 use henge_wire::{
     Command, Effect, Expiry, Mutation, Operation, Partition, Precondition, Refusal, Reply, Value,
     Version,
@@ -26,11 +26,12 @@ use rustix::io::Errno;
 
 use super::files::{Files, OpenFile};
 use super::gate::{Gate, Place};
-use super::log::{Condition, Log, LogThread, NotKept, Order, Start};
-use super::persistence::SEGMENT_BYTES;
+use super::log::{Condition, Log, LogThread, NotKept, Start};
+use super::order::Order;
+use super::persistence::{SEGMENT_BYTES, stop};
 use super::recovery::{Progress, recover};
 use super::snapshots::{Schedule, SnapshotThread, Snapshots};
-use crate::cache::{Cache, CacheConfig};
+use crate::cache::{Cache, CacheConfig, Refuses};
 use crate::clock::Clock;
 use crate::config::SyncPolicy;
 use crate::encryption::{Encryption, salt};
@@ -68,6 +69,14 @@ impl Drop for Folder {
 struct Faults {
     write: Mutex<Option<Errno>>,
     sync: Mutex<Option<Errno>>,
+    /// The next sync of a file is held up.
+    hold: AtomicBool,
+    /// One is, until this is taken back.
+    is_held: AtomicBool,
+    /// The thread that has it held up.
+    held_thread: Mutex<Option<String>>,
+    /// What a sync answers that was held up.
+    late: Mutex<Option<Errno>>,
 }
 
 /// A directory on a disk that may fail.
@@ -146,6 +155,16 @@ impl StorageFile for DiskFile {
 
     fn sync(&self) -> io::Result<()> {
         fail(&self.faults.sync)?;
+        if self.faults.hold.swap(false, SeqCst) {
+            *self.faults.held_thread.lock() = thread::current().name().map(str::to_owned);
+            self.faults.is_held.store(true, SeqCst);
+            // Not for ever, so that a test that fails ends.
+            let until = Instant::now() + DEADLINE;
+            while self.faults.is_held.load(SeqCst) && Instant::now() < until {
+                thread::yield_now();
+            }
+            fail(&self.faults.late)?;
+        }
         self.file.sync()
     }
 }
@@ -249,12 +268,22 @@ impl Logged {
         }
     }
 
+    /// Waits until a sync is held up.
+    fn wait_until_held(&self) {
+        until(|| self.faults.is_held.load(SeqCst));
+    }
+
     fn wait_until(&self, condition: Condition) {
         self.wait(|log| (log.condition() == condition).then_some(()));
     }
 
     fn wait_until_kept(&self, round: u64) {
         self.wait(|log| (log.outcome(round) == Some(Ok(()))).then_some(()));
+    }
+
+    fn snapshots(&self, folder: &Folder) -> Snapshots {
+        let (cache, log) = (Arc::clone(&self.cache), Arc::clone(&self.log));
+        Snapshots::new(files(&folder.0), cache, log, Clock::start())
     }
 
     /// Writes to the cache, and asks for the round that has it.
@@ -282,6 +311,15 @@ impl Logged {
             .execute(&command, 1, |reply| matches!(reply, Reply::Found(_)));
         assert!(found, "it is there");
         self.gate.take_unkept().is_some()
+    }
+}
+
+/// Waits until something is so that wakes nobody.
+fn until(is_so: impl Fn() -> bool) {
+    let until = Instant::now() + DEADLINE;
+    while !is_so() {
+        assert!(Instant::now() < until, "it does not come");
+        thread::yield_now();
     }
 }
 
@@ -316,7 +354,8 @@ fn a_disk_that_fails_breaks_the_log() {
         ("write", writing, SyncPolicy::Always, false, false),
         ("write", writing, SyncPolicy::Interval, false, true),
         ("write", writing, SyncPolicy::Never, false, true),
-        ("sync", syncing, SyncPolicy::Always, false, false),
+        // What a start reads then the disk may not have.
+        ("sync", syncing, SyncPolicy::Always, false, true),
         ("sync", syncing, SyncPolicy::Interval, true, true),
     ] {
         let folder = Folder::new();
@@ -342,6 +381,8 @@ fn a_disk_that_fails_breaks_the_log() {
 
         // What the kernel said once it does not say again.
         *fault(&node.faults).lock() = None;
+        // A start that is not at its end yet takes back no more than it has refused itself.
+        node.cache.refuse_writes(Refuses::Loading, false);
         assert_eq!(node.write(b"more", b"1"), Err(Refusal::LogFailed));
         assert!(!node.reads(b"kept"), "{what} {sync:?}");
         if written.is_ok() && !is_kept {
@@ -375,6 +416,126 @@ fn a_full_disk_is_waited_for() {
     assert!(!node.is_noted.load(SeqCst));
     assert!(node.thread.stop());
     assert_eq!(recovered(&folder.0), 2);
+}
+
+/// A node of which a sync is held up, another one is ordered, and the disk has become full; what was ordered.
+fn held_and_full(folder: &Folder) -> (Logged, thread::JoinHandle<io::Result<Position>>) {
+    let node = Logged::start(&folder.0, SyncPolicy::Interval, FOR_EVER);
+    node.faults.hold.store(true, SeqCst);
+    let round = node.write(b"kept", b"1").expect("it is taken");
+    assert_eq!(node.outcome(round), Ok(()));
+    node.wait_until_held();
+    let round = node.write(b"more", b"1").expect("it is taken");
+    assert_eq!(node.outcome(round), Ok(()));
+    let rounds = node.log.figures.rounds.load(Relaxed);
+    let log = Arc::clone(&node.log);
+    let ordered = thread::spawn(move || log.order(Order::Sync));
+    until(|| node.log.figures.rounds.load(Relaxed) > rounds);
+    *node.faults.write.lock() = Some(Errno::NOSPC);
+    let round = node.write(b"later", b"1").expect("nobody knows yet");
+    assert_eq!(node.outcome(round), Err(NotKept));
+    (node, ordered)
+}
+
+/// What is written is synced for whoever asks, though nothing more can be written.
+#[test]
+fn a_full_disk_is_synced() {
+    let folder = Folder::new();
+    let (node, ordered) = held_and_full(&folder);
+    node.faults.is_held.store(false, SeqCst);
+    until(|| ordered.is_finished());
+    let synced = ordered.join().expect("it does not panic");
+    assert!(synced.is_ok(), "{synced:?}");
+    assert_eq!(node.log.condition(), Condition::Full);
+    *node.faults.write.lock() = None;
+    node.wait_until(Condition::Open);
+    assert!(node.thread.stop());
+    assert_eq!(recovered(&folder.0), 3);
+}
+
+/// A node that stops does not wait for room, and neither does its snapshot.
+#[test]
+fn a_node_with_a_full_disk_stops() {
+    let folder = Folder::new();
+    let node = Logged::start(&folder.0, SyncPolicy::Interval, FOR_EVER);
+    let snapshots = Arc::new(node.snapshots(&folder));
+    let schedule = Schedule {
+        interval: Box::new(|| None),
+    };
+    let thread = SnapshotThread::start(&snapshots, schedule).expect("a thread");
+    let round = node.write(b"kept", b"1").expect("it is taken");
+    assert_eq!(node.outcome(round), Ok(()));
+    node.log.order(Order::Sync).expect("nothing fails yet");
+    node.faults.hold.store(true, SeqCst);
+    let asked = snapshots.ask_and_wait();
+    node.wait_until_held();
+    *node.faults.write.lock() = Some(Errno::NOSPC);
+    let Ok(round) = node.write(b"later", b"1") else {
+        panic!("nobody knows yet that it is full");
+    };
+    assert_eq!(node.outcome(round), Err(NotKept));
+    let (faults, log) = (Arc::clone(&node.faults), node.thread);
+    let stopping = thread::spawn(move || stop(log, thread));
+    // While the sync goes on that it waits for.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .expect("a runtime");
+    let outcome = runtime.block_on(async { tokio::time::timeout(DEADLINE, asked.made()).await });
+    assert_eq!(outcome, Ok(Err("the node stops".to_owned())));
+    faults.is_held.store(false, SeqCst);
+    until(|| stopping.is_finished());
+    let is_whole = stopping.join().expect("it does not panic");
+    assert!(!is_whole, "what is in no log was not promised, and is said");
+    assert_eq!(recovered(&folder.0), 1);
+}
+
+/// The kernel tells of a failure once for each open file: whoever is told has to be whoever promises.
+#[test]
+fn a_failed_sync_is_not_lost_on_another_thread() {
+    let folder = Folder::new();
+    let node = Logged::start(&folder.0, SyncPolicy::Always, FOR_EVER);
+    let round = node.write(b"kept", b"1").expect("it is taken");
+    assert_eq!(node.outcome(round), Ok(()));
+    node.log.order(Order::Roll).expect("nothing fails yet");
+    *node.faults.late.lock() = Some(Errno::IO);
+    node.faults.hold.store(true, SeqCst);
+    let log = Arc::clone(&node.log);
+    let ordered = thread::spawn(move || log.order(Order::Sync));
+    node.wait_until_held();
+    set(&node.cache, b"later", b"1").expect("nobody knows yet");
+    let round = node.log.next_round();
+    node.log.ask();
+    node.faults.is_held.store(false, SeqCst);
+    assert_eq!(node.faults.held_thread.lock().as_deref(), Some("henge-log"));
+    node.wait_until(Condition::Broken);
+    assert_eq!(node.log.outcome(round), Some(Err(NotKept)));
+    assert!(ordered.join().expect("it does not panic").is_err());
+    assert!(node.is_noted.load(SeqCst));
+    assert!(!node.thread.stop());
+}
+
+/// Where a segment cannot be begun, or what a failed write has left not be removed, nothing is written any more.
+#[test]
+fn a_segment_that_cannot_be_begun_breaks_the_log() {
+    // What happens -> whether the log is broken then.
+    for (errno, expected) in [
+        (Errno::IO, Condition::Broken),
+        (Errno::NOSPC, Condition::Open),
+    ] {
+        let folder = Folder::new();
+        let node = Logged::start(&folder.0, SyncPolicy::Never, FOR_EVER);
+        let round = node.write(b"kept", b"1").expect("it is taken");
+        assert_eq!(node.outcome(round), Ok(()));
+        *node.faults.write.lock() = Some(errno);
+        let error = node.log.order(Order::Roll).expect_err("it cannot be made");
+        assert_eq!(error.raw_os_error(), Some(errno.raw_os_error()));
+        assert_eq!(node.log.condition(), expected);
+        *node.faults.write.lock() = None;
+        let is_open = expected == Condition::Open;
+        assert_eq!(node.write(b"more", b"1").is_ok(), is_open);
+        assert_eq!(node.thread.stop(), is_open);
+    }
 }
 
 /// Where no snapshot makes room nothing is written, so that the log never grows beyond its bound. After a while that is said.
@@ -523,12 +684,7 @@ fn who_is_gone_does_not_wait() {
 fn everybody_is_told_of_their_snapshot() {
     let folder = Folder::new();
     let node = Logged::start(&folder.0, SyncPolicy::Never, FOR_EVER);
-    let snapshots = Arc::new(Snapshots::new(
-        files(&folder.0),
-        Arc::clone(&node.cache),
-        Arc::clone(&node.log),
-        Clock::start(),
-    ));
+    let snapshots = Arc::new(node.snapshots(&folder));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .expect("a runtime");
