@@ -54,6 +54,8 @@ pub(crate) struct Directory {
     pub(crate) missing: Missing,
     /// The last life kept all in memory: what is in the log is older than what it served.
     pub(crate) is_outdated: bool,
+    /// The disk failed in the last life: what is read now it may not have.
+    pub(crate) is_in_doubt: bool,
 }
 
 /// Why a directory cannot be had.
@@ -148,6 +150,7 @@ impl Directory {
         let missing = Missing {
             reason: last.as_ref().and_then(|last| last.missing(&state.boot_id)),
         };
+        let is_in_doubt = last.as_ref().is_some_and(|last| last.failed);
         let is_outdated = last.is_some_and(|last| last.is_memory_only());
         Ok(Self {
             path,
@@ -155,6 +158,7 @@ impl Directory {
             state,
             missing,
             is_outdated,
+            is_in_doubt,
         })
     }
 

@@ -2,11 +2,13 @@
 //! made again of both at a start. The formats and the rules of recovery are the engine's; here are the files, the threads,
 //! and who waits for what.
 
+mod backlog;
 pub(crate) mod directory;
 pub(crate) mod files;
 pub(crate) mod gate;
 pub(crate) mod log;
 pub(crate) mod one_file;
+mod order;
 mod pace;
 pub(crate) mod persistence;
 pub(crate) mod recovery;

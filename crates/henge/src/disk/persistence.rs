@@ -27,7 +27,7 @@ use super::files::Files;
 use super::log::{Log, LogThread, Start};
 use super::recovery::{Progress, Recovered, recover};
 use super::snapshots::{Schedule, SnapshotThread, Snapshots};
-use crate::cache::Cache;
+use crate::cache::{Cache, Refuses};
 use crate::clock::Clock;
 use crate::config::SyncPolicy;
 use crate::encryption::{Encryption, salt};
@@ -132,7 +132,7 @@ impl Persistence {
         threads: usize,
     ) -> Self {
         // Whoever has the cache itself writes nothing to it that no log has.
-        cache.refuse_writes(true);
+        cache.refuse_writes(Refuses::Loading, true);
         let log = Arc::new(Log::new(Arc::clone(cache), sync, threads));
         let files = Files::new(&directory.path, Arc::clone(&encryption));
         let snapshots = Snapshots::new(files, Arc::clone(cache), Arc::clone(&log), clock);
@@ -223,10 +223,11 @@ impl Persistence {
             unreachable!("a node without a log does not recover");
         };
         let cache = &around.cache;
-        let (path, is_outdated, is_fresh) = {
+        let (path, is_outdated, is_fresh, is_in_doubt) = {
             let directory = &self.state.lock().directory;
             let is_fresh = directory.state.incarnation == 1;
-            (directory.path.clone(), directory.is_outdated, is_fresh)
+            let (is_outdated, is_in_doubt) = (directory.is_outdated, directory.is_in_doubt);
+            (directory.path.clone(), is_outdated, is_fresh, is_in_doubt)
         };
         let files = Files::new(&path, Arc::clone(&self.encryption));
         if is_outdated {
@@ -293,8 +294,12 @@ impl Persistence {
         };
         let snapshot_thread =
             SnapshotThread::start(snapshots, schedule).map_err(PersistenceError::Io)?;
+        if is_in_doubt {
+            // What was read the system may have had in its memory only, and takes for written.
+            snapshots.ask();
+        }
         self.state.lock().running = Some((log_thread, snapshot_thread));
-        cache.refuse_writes(false);
+        cache.refuse_writes(Refuses::Loading, false);
         Ok(recovered)
     }
 
@@ -322,7 +327,7 @@ impl Persistence {
         let (number, segments) = (recovered.log.next, recovered.log.segments.clone());
         let begun = LogWriter::begin(files.clone(), config, Box::new(salt), number, segments);
         let begun = begun.and_then(|mut writer| {
-            writer.write(&mut [started])?;
+            writer.write(Some(started))?;
             writer.sync()?;
             Ok(writer)
         });
@@ -338,10 +343,7 @@ impl Persistence {
     pub(crate) fn stop(&self) {
         let mut state = self.state.lock();
         let is_whole = match state.running.take() {
-            Some((log, snapshots)) => {
-                drop(snapshots);
-                log.stop()
-            }
+            Some((log, snapshots)) => stop(log, snapshots),
             // In memory nothing is missing of what was promised; a recovery that did not end has promised nothing.
             None => matches!(state.outcome, Some(Ok(None))),
         };
@@ -349,6 +351,15 @@ impl Persistence {
             tracing::error!(%error, "the next start will take this one for a crash");
         }
     }
+}
+
+/// Ends both threads; whether all is on the disk then. A snapshot is given up: it may wait for the log, which does not end
+/// of itself while the disk is full.
+pub(super) fn stop(log: LogThread, snapshots: SnapshotThread) -> bool {
+    snapshots.begin_stop();
+    log.begin_stop();
+    drop(snapshots);
+    log.stop()
 }
 
 /// How much more log there may be, by how much there is that no snapshot covers; asks for a snapshot when it is time.

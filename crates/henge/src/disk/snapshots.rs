@@ -19,7 +19,8 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use super::files::Files;
-use super::log::{Log, Order};
+use super::log::Log;
+use super::order::Order;
 use super::pace::Pace;
 use crate::cache::Cache;
 use crate::clock::Clock;
@@ -342,12 +343,17 @@ impl SnapshotThread {
             thread: Some(thread),
         })
     }
+
+    /// Has it end.
+    pub(crate) fn begin_stop(&self) {
+        self.snapshots.wanted.lock().is_stopping = true;
+        self.snapshots.changed.notify_all();
+    }
 }
 
 impl Drop for SnapshotThread {
     fn drop(&mut self) {
-        self.snapshots.wanted.lock().is_stopping = true;
-        self.snapshots.changed.notify_all();
+        self.begin_stop();
         if let Some(thread) = self.thread.take() {
             // It has logged what went wrong with it.
             let _ = thread.join();
@@ -389,7 +395,14 @@ fn run(snapshots: &Snapshots, schedule: &Schedule) {
         last = Instant::now();
         let figures = &snapshots.figures;
         tracing::info!("a snapshot is begun");
-        let outcome = snapshots.make();
+        let outcome = snapshots.make().map_err(|failure| {
+            // Whatever it failed by then: the log ends as well.
+            if snapshots.wanted.lock().is_stopping {
+                Failure::GivenUp
+            } else {
+                failure
+            }
+        });
         figures.is_running.store(false, Relaxed);
         let outcome = match outcome {
             Ok(made) => {
