@@ -291,9 +291,7 @@ impl Snapshots {
                 });
                 outcome?;
                 way.worked();
-                if builder.is_full() {
-                    builder.finish(partition, &mut frames)?;
-                }
+                builder.finish_full(partition, &mut frames)?;
                 if frames.frames().len() >= WRITE_BYTES {
                     writer.write(&mut frames)?;
                     frames.clear(KEPT_BYTES);
