@@ -2,6 +2,7 @@
 //! made again of both at a start. The formats and the rules of recovery are the engine's; here are the files, the threads,
 //! and who waits for what.
 
+mod bound;
 pub(crate) mod directory;
 pub(crate) mod files;
 pub(crate) mod gate;

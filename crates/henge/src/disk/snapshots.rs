@@ -18,6 +18,7 @@ use henge_wire::{PARTITIONS, Partition};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
+use super::bound::{Cleaning, Usage};
 use super::files::Files;
 use super::log::{Log, Order};
 use super::pace::Pace;
@@ -196,6 +197,15 @@ impl Snapshots {
         self.log.figures.all_records() > self.figures.log_records.load(Relaxed)
     }
 
+    /// What there is in memory and on the disk.
+    fn usage(&self) -> Usage {
+        Usage {
+            live: self.cache.charged_bytes(),
+            snapshot: self.figures.bytes.load(Relaxed),
+            uncovered: self.log.figures.uncovered_bytes.load(Relaxed),
+        }
+    }
+
     /// Notes what lies on the disk from before the start.
     pub(crate) fn note_found(&self, bytes: u64, records: u64, at_ms: u64) {
         let figures = &self.figures;
@@ -359,7 +369,10 @@ fn run(snapshots: &Snapshots, schedule: &Schedule) {
     let mut last = Instant::now();
     let mut not_before = last;
     let mut pause = LOOK;
+    let mut cleaning = Cleaning::default();
     loop {
+        // Here too, as nothing may be written after what lives has become less.
+        let is_too_much = cleaning.is_due(&snapshots.usage(), Instant::now());
         let waiting = {
             let mut wanted = snapshots.wanted.lock();
             if wanted.is_stopping {
@@ -371,7 +384,7 @@ fn run(snapshots: &Snapshots, schedule: &Schedule) {
                 && snapshots.has_news();
             let now = Instant::now();
             let has_paused = now >= not_before || !wanted.waiting.is_empty();
-            if !(wanted.is_asked || is_time) || !has_paused {
+            if !(wanted.is_asked || is_time || is_too_much) || !has_paused {
                 let until = LOOK.max(not_before.saturating_duration_since(now));
                 snapshots.changed.wait_for(&mut wanted, until);
                 continue;
@@ -395,6 +408,7 @@ fn run(snapshots: &Snapshots, schedule: &Schedule) {
                 figures.has_failed.store(false, Relaxed);
                 snapshots.note_found(made.bytes, made.records, made.at_ms);
                 figures.log_records.store(made.log_records, Relaxed);
+                cleaning.note_made(&snapshots.usage(), Instant::now());
                 let took = u64::try_from(made.took.as_micros()).unwrap_or(u64::MAX);
                 figures.took_us.store(took, Relaxed);
                 tracing::info!(
