@@ -30,6 +30,8 @@ use crate::encryption::salt;
 const WRITE_BYTES: usize = 512 * 1024;
 /// What the frames in the making keep of their memory.
 const KEPT_BYTES: usize = 2 * WRITE_BYTES;
+/// How often the log has a line of how far a snapshot is; as often as of loading.
+const LINE_EVERY: Duration = Duration::from_secs(5);
 /// The longest pause after a snapshot that failed; each is twice as long as the one before.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
@@ -43,6 +45,8 @@ pub(crate) struct Snapshots {
     changed: Condvar,
     /// The numbers of the keys that files of the directory need, beside the one that writes.
     key_ids: Mutex<BTreeSet<u32>>,
+    /// How often the log has a line of how far one is.
+    pub(super) line_every: Duration,
     pub(crate) figures: Figures,
 }
 
@@ -121,7 +125,7 @@ pub(crate) struct SnapshotThread {
 
 /// Why there is no snapshot.
 #[derive(Debug)]
-enum Failure {
+pub(super) enum Failure {
     Io(io::Error),
     /// The node stops.
     GivenUp,
@@ -163,6 +167,7 @@ impl Snapshots {
             wanted: Mutex::default(),
             changed: Condvar::new(),
             key_ids: Mutex::default(),
+            line_every: LINE_EVERY,
             figures: Figures::default(),
         }
     }
@@ -244,7 +249,8 @@ impl Snapshots {
         self.wanted.lock().is_asked || self.figures.is_running.load(Relaxed)
     }
 
-    fn make(&self) -> Result<Snapshot, Failure> {
+    /// Makes one, on the thread that calls.
+    pub(super) fn make(&self) -> Result<Snapshot, Failure> {
         let begun = Instant::now();
         let log_records = self.log.figures.all_records();
         // First, so that nothing is begun where this fails.
@@ -285,6 +291,7 @@ impl Snapshots {
         let mut builder = Builder::default();
         let mut frames = Journal::default();
         let mut way = Pace::new();
+        let mut line = Instant::now() + self.line_every;
         let mut all = 0;
         for number in 0..PARTITIONS {
             let partition = Partition::new(number).expect("it is one of them");
@@ -305,6 +312,14 @@ impl Snapshots {
                 if frames.frames().len() >= WRITE_BYTES {
                     writer.write(&mut frames)?;
                     frames.clear(KEPT_BYTES);
+                }
+                let now = Instant::now();
+                if now >= line {
+                    line = now + self.line_every;
+                    let percent = u32::from(number) * 100 / u32::from(PARTITIONS);
+                    let percent = format!("{percent}%");
+                    let (records, bytes) = (all + records, writer.len());
+                    tracing::info!(percent, records, bytes, "a snapshot is being made");
                 }
                 if place == 0 {
                     break;

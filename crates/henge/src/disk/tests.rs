@@ -439,6 +439,45 @@ fn journals_count_as_in_flight() {
     assert!(!node.thread.stop());
 }
 
+/// What was logged.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// One that takes long says how far it is.
+#[test]
+fn a_snapshot_tells_of_its_progress() {
+    let folder = Folder::new();
+    let node = Logged::start(&folder.0, SyncPolicy::Never, FOR_EVER);
+    let round = node.write(b"key", b"value").expect("it is taken");
+    assert_eq!(node.outcome(round), Ok(()));
+    let (files, cache, log) = (files(&folder.0), &node.cache, &node.log);
+    let mut snapshots = Snapshots::new(files, Arc::clone(cache), Arc::clone(log), Clock::start());
+    for (every, is_told) in [(DEADLINE, false), (Duration::ZERO, true)] {
+        snapshots.line_every = every;
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        let made = tracing::subscriber::with_default(subscriber, || snapshots.make());
+        assert_eq!(made.expect("nothing fails").records, 1);
+        let lines = String::from_utf8(lines.0.lock().clone()).expect("it is text");
+        let line = r#"a snapshot is being made percent="50%" records="#;
+        assert_eq!(lines.contains(line), is_told, "{lines}");
+    }
+}
+
 /// Who asked for a snapshot is told of the one that began after that, however late they look; and one that somebody waits
 /// for is tried at once, though the last one failed.
 #[test]
