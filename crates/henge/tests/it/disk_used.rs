@@ -1,6 +1,7 @@
 //! How much disk a node takes, and whose its files are: real processes, real files.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -87,6 +88,28 @@ fn fill(address: SocketAddr, keys: usize, bytes: usize) {
             assert_eq!(connection.reply().expect("an answer"), ok());
         }
     }
+}
+
+/// Nobody but its owner reads this file or directory, nor anything in it.
+pub(crate) fn assert_private(path: &Path) {
+    let mode = path.metadata().expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o077, 0, "{}: {mode:o}", path.display());
+    for entry in path.read_dir().into_iter().flatten() {
+        assert_private(&entry.expect("an entry").path());
+    }
+}
+
+/// Whatever the umask is.
+#[test]
+fn data_is_read_by_its_owner_only() {
+    let data = Data::new();
+    let process = data.start(&[]);
+    fill(process.address, 10, 10);
+    assert_eq!(Resp::connect(process.address).ask("SAVE"), ok());
+    let files = data.node().read_dir().expect("it is there").count();
+    // The lock, the state, a segment and a snapshot.
+    assert!(files >= 4, "{files} files");
+    assert_private(&data.0);
 }
 
 /// What lives becomes less, and nobody writes any more: what the disk has becomes less as well.
