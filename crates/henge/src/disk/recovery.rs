@@ -167,7 +167,7 @@ pub(crate) fn recover(
             .sum();
         progress.total_bytes.store(sizes.map_err(io)?, Relaxed);
     }
-    let (log, forgotten) = replay(
+    let (mut log, forgotten) = replay(
         files,
         cache,
         snapshot.unwrap_or(1),
@@ -183,6 +183,16 @@ pub(crate) fn recover(
         }
     }
     log.settle(files)?;
+    if let Some(number) = snapshot {
+        // Before anything is written: it may be what fills the disk.
+        let removed = snapshots
+            .iter()
+            .try_for_each(|&older| files.remove(Name::snapshot(older)))
+            .and_then(|()| log.remove_covered(files, number));
+        if let Err(error) = removed {
+            tracing::warn!(%error, "what {} covers was not removed", Name::snapshot(number));
+        }
+    }
     Ok(Recovered {
         log,
         snapshot,
