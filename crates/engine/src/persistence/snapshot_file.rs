@@ -12,7 +12,7 @@ use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// How much is read at once; more where a block is longer.
+/// How much is read at once; where a block is longer, that block alone.
 const WINDOW_BYTES: usize = 2 * 1024 * 1024;
 /// Buffers that are kept, each with no more than so much memory: as many windows as wait for those who work on them.
 const KEPT_BUFFERS: usize = 16;
@@ -230,7 +230,7 @@ impl<F: StorageFile> SnapshotReader<F> {
                 let len = bytes
                     .first_chunk::<4>()
                     .map_or(0, |len| u32::from_le_bytes(*len));
-                want = (len as usize + frame::FRAME_BYTES).max(2 * want);
+                want = len as usize + frame::FRAME_BYTES;
                 continue;
             }
             bytes.truncate(at);

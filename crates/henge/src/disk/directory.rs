@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::files::sync_directory;
+use super::files::{make_directory, sync_directory, to_make};
 use crate::config::SyncPolicy;
 
 /// The form of the file below that is written, and the newest that is read.
@@ -174,8 +174,9 @@ impl Directory {
 
     fn lock(path: PathBuf) -> Result<(PathBuf, File, Option<State>), DirectoryError> {
         let failed = |what, error| DirectoryError::Io(what, path.clone(), error);
-        fs::create_dir_all(&path).map_err(|error| failed("make", error))?;
-        let lock = File::create(path.join(LOCK)).map_err(|error| failed("write to", error))?;
+        make_directory(&path).map_err(|error| failed("make", error))?;
+        let lock = to_make().create(true).open(path.join(LOCK));
+        let lock = lock.map_err(|error| failed("write to", error))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(DirectoryError::Locked(path)),
@@ -221,7 +222,7 @@ impl State {
     pub(crate) fn write(&self, path: &Path) -> Result<(), DirectoryError> {
         let written = (|| {
             let beside = path.join("node.json.part");
-            let mut file = File::create(&beside)?;
+            let mut file = to_make().create(true).truncate(true).open(&beside)?;
             file.write_all(serde_json::to_string_pretty(self)?.as_bytes())?;
             file.write_all(b"\n")?;
             file.sync_all()?;

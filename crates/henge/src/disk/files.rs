@@ -1,8 +1,8 @@
 //! The engine's `Storage` over a directory of the system.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, IoSlice};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -55,9 +55,8 @@ impl Storage for Files {
     }
 
     fn create(&self, name: Name, len: u64) -> io::Result<OpenFile> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create_new(true);
-        let file = options.open(self.path(name))?;
+        let mut options = to_make();
+        let file = options.read(true).create_new(true).open(self.path(name))?;
         if len > 0 {
             match fallocate(&file, FallocateFlags::empty(), 0, len) {
                 Ok(()) => {}
@@ -90,6 +89,18 @@ impl Storage for Files {
     }
 }
 
+/// How a file of data is made: its owner reads and writes it, and nobody else, whatever the umask is.
+pub(crate) fn to_make() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).mode(0o600);
+    options
+}
+
+/// Makes a directory for data, and those above it, if they are not there: for their owner only.
+pub(crate) fn make_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
 /// Returns once the names in a directory outlive a loss of power.
 pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
@@ -102,9 +113,8 @@ pub(crate) struct OpenFile(Arc<File>);
 impl OpenFile {
     /// Makes a file, to be written to. Fails if it exists.
     pub(crate) fn create(path: &Path) -> io::Result<Self> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create_new(true);
-        Ok(Self(Arc::new(options.open(path)?)))
+        let file = to_make().read(true).create_new(true).open(path)?;
+        Ok(Self(Arc::new(file)))
     }
 
     /// Opens what is there, only to be read.

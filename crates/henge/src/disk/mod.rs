@@ -3,6 +3,7 @@
 //! and who waits for what.
 
 mod backlog;
+mod bound;
 pub(crate) mod directory;
 pub(crate) mod files;
 pub(crate) mod gate;

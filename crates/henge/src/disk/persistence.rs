@@ -22,6 +22,7 @@ use henge_engine::persistence::{FileKind, Name, Storage, StorageFile};
 use henge_wire::Version;
 use parking_lot::{Condvar, Mutex};
 
+use super::bound::Usage;
 use super::directory::{Directory, DirectoryError, Missing};
 use super::files::Files;
 use super::log::{Log, LogThread, Start};
@@ -372,16 +373,18 @@ fn room_of(snapshots: Arc<Snapshots>, cache: Arc<Cache>) -> impl Fn(u64) -> u64 
         if kept.0.elapsed() > STALE {
             *kept = (Instant::now(), cache.charged_bytes());
         }
-        let live = kept.1;
-        // Two snapshots of no more than that may lie beside it, and a segment whose room is not all used.
-        let wish = live / 4 * 3 + 2 * SEGMENT_BYTES;
-        if uncovered <= wish {
+        let usage = Usage {
+            live: kept.1,
+            snapshot: snapshots.figures.bytes.load(Relaxed),
+            uncovered,
+        };
+        if !usage.is_log_long() {
             return u64::MAX;
         }
         if !snapshots.is_wanted() {
             snapshots.ask();
         }
-        (live + 3 * SEGMENT_BYTES).saturating_sub(uncovered)
+        usage.room()
     }
 }
 

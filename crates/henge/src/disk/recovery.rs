@@ -17,12 +17,15 @@ use henge_engine::persistence::snapshot_file::{SnapshotReader, Window};
 use henge_engine::persistence::wal::{self, Record};
 use henge_engine::persistence::{FileKind, Name, Position, Storage, StorageFile};
 use henge_wire::Partition;
+use parking_lot::{Condvar, Mutex};
 
 use super::files::Files;
 use crate::cache::Cache;
 
 /// Windows and chunks that wait for one worker.
 const WAITING: usize = 4;
+/// A window that is longer than this is done before anything else is read: it is one value, which is in the cache as well by then.
+const LARGE_BYTES: usize = 4 << 20;
 
 /// How far a recovery is; others read it meanwhile.
 #[derive(Debug, Default)]
@@ -164,7 +167,7 @@ pub(crate) fn recover(
             .sum();
         progress.total_bytes.store(sizes.map_err(io)?, Relaxed);
     }
-    let (log, forgotten) = replay(
+    let (mut log, forgotten) = replay(
         files,
         cache,
         snapshot.unwrap_or(1),
@@ -180,6 +183,16 @@ pub(crate) fn recover(
         }
     }
     log.settle(files)?;
+    if let Some(number) = snapshot {
+        // Before anything is written: it may be what fills the disk.
+        let removed = snapshots
+            .iter()
+            .try_for_each(|&older| files.remove(Name::snapshot(older)))
+            .and_then(|()| log.remove_covered(files, number));
+        if let Err(error) = removed {
+            tracing::warn!(%error, "what {} covers was not removed", Name::snapshot(number));
+        }
+    }
     Ok(Recovered {
         log,
         snapshot,
@@ -261,7 +274,7 @@ fn restore(
         }
         Ok(())
     };
-    in_parallel(apply, |send| {
+    in_parallel(apply, |workers| {
         while let Some(window) = reader.next_window()? {
             let behind = complete.get().and_then(|_| window.bodies().next());
             if let Some((offset, _)) = behind {
@@ -272,10 +285,12 @@ fn restore(
                 });
             }
             progress.go_on()?;
-            progress
-                .read_bytes
-                .fetch_add(window.bytes.len() as u64, Relaxed);
-            send(Arc::new(window))?;
+            let len = window.bytes.len();
+            progress.read_bytes.fetch_add(len as u64, Relaxed);
+            workers.send(window)?;
+            if len > LARGE_BYTES {
+                workers.wait();
+            }
         }
         Ok(())
     })?;
@@ -339,17 +354,19 @@ fn replay(
         progress.records.fetch_add(replayed, Relaxed);
         Ok(())
     };
-    let log = in_parallel(apply, |send| {
+    let log = in_parallel(apply, |workers| {
         let (mut segment, mut read) = (0, 0);
         read_log(files, from, needed, &mut |chunk| {
             if chunk.segment != segment {
                 (segment, read) = (chunk.segment, 0);
+                // A chunk keeps its segment: no more than two are in memory, this one and the next that is read meanwhile.
+                workers.wait();
             }
             progress.go_on()?;
             let end = chunk.end();
             progress.read_bytes.fetch_add(end - read, Relaxed);
             read = end;
-            send(Arc::new(chunk))
+            workers.send(chunk)
         })
     })?;
     Ok((log, forgotten.into_inner()))
@@ -368,28 +385,89 @@ impl Worker {
     }
 }
 
+/// What was sent to all workers, and is not done by all of them.
+#[derive(Default)]
+struct Undone {
+    count: Mutex<usize>,
+    changed: Condvar,
+}
+
+/// A piece of work. It is done when the last worker has dropped it.
+struct Piece<W> {
+    work: W,
+    /// Dropped after the work, whose memory is free by then.
+    _counted: Counted,
+}
+
+struct Counted(Arc<Undone>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut count = self.0.count.lock();
+        *count -= 1;
+        if *count == 0 {
+            self.0.changed.notify_all();
+        }
+    }
+}
+
+/// Those that work, for who reads.
+struct Workers<W> {
+    senders: Vec<SyncSender<Arc<Piece<W>>>>,
+    undone: Arc<Undone>,
+    failure: Arc<OnceLock<()>>,
+}
+
+impl<W> Workers<W> {
+    /// Shows work to all of them. An error if one has failed.
+    fn send(&self, work: W) -> Result<(), RecoveryError> {
+        *self.undone.count.lock() += 1;
+        let piece = Arc::new(Piece {
+            work,
+            _counted: Counted(Arc::clone(&self.undone)),
+        });
+        for sender in &self.senders {
+            // One that has failed takes nothing more, and says so in the end.
+            let _ = sender.send(Arc::clone(&piece));
+        }
+        match self.failure.get() {
+            // What the worker says comes before this.
+            Some(()) => Err(RecoveryError::Io(None, io::Error::other("given up"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until all that was sent is done.
+    fn wait(&self) {
+        let mut count = self.undone.count.lock();
+        while *count > 0 {
+            self.undone.changed.wait(&mut count);
+        }
+    }
+}
+
 /// Has `read` send work to as many workers as there are cores, each of which is shown all of it. The first error of any ends
 /// all.
 fn in_parallel<W: Send + Sync, R>(
     apply: impl Fn(Worker, &W) -> Result<(), RecoveryError> + Sync,
-    read: impl FnOnce(&mut dyn FnMut(Arc<W>) -> Result<(), RecoveryError>) -> Result<R, RecoveryError>,
+    read: impl FnOnce(&Workers<W>) -> Result<R, RecoveryError>,
 ) -> Result<R, RecoveryError> {
     let count = thread::available_parallelism().map_or(1, usize::from);
-    let failure = OnceLock::new();
+    let failure = Arc::new(OnceLock::new());
     let (outcome, applied) = thread::scope(|scope| {
-        let mut senders: Vec<SyncSender<Arc<W>>> = Vec::new();
+        let mut senders = Vec::new();
         let mut workers = Vec::new();
         for index in 0..count {
-            let (sender, receiver): (_, Receiver<Arc<W>>) = sync_channel(WAITING);
+            let (sender, receiver): (_, Receiver<Arc<Piece<W>>>) = sync_channel(WAITING);
             senders.push(sender);
             let (apply, failure) = (&apply, &failure);
             workers.push(scope.spawn(move || {
-                for work in receiver {
+                for piece in receiver {
                     // After a failure what comes is only taken, so that nobody waits.
                     if failure.get().is_some() {
                         continue;
                     }
-                    if let Err(error) = apply(Worker { index, count }, &work) {
+                    if let Err(error) = apply(Worker { index, count }, &piece.work) {
                         let _ = failure.set(());
                         return Err(error);
                     }
@@ -397,18 +475,13 @@ fn in_parallel<W: Send + Sync, R>(
                 Ok(())
             }));
         }
-        let outcome = read(&mut |work| {
-            for sender in &senders {
-                // One that has failed takes nothing more, and says so in the end.
-                let _ = sender.send(Arc::clone(&work));
-            }
-            match failure.get() {
-                // What the worker says comes before this.
-                Some(()) => Err(RecoveryError::Io(None, io::Error::other("given up"))),
-                None => Ok(()),
-            }
-        });
-        drop(senders);
+        let to = Workers {
+            senders,
+            undone: Arc::default(),
+            failure: Arc::clone(&failure),
+        };
+        let outcome = read(&to);
+        drop(to);
         let applied: Vec<_> = workers
             .into_iter()
             .map(|worker| {
@@ -422,4 +495,65 @@ fn in_parallel<W: Send + Sync, R>(
     });
     applied.into_iter().collect::<Result<(), _>>()?;
     outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+    /// Counts how many there are of it.
+    struct Thing(Arc<AtomicUsize>);
+
+    impl Drop for Thing {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, SeqCst);
+        }
+    }
+
+    #[test]
+    fn who_waits_finds_all_work_done() {
+        let (there, done) = (Arc::new(AtomicUsize::new(0)), AtomicUsize::new(0));
+        let work = || {
+            there.fetch_add(1, SeqCst);
+            Thing(Arc::clone(&there))
+        };
+        let workers = thread::available_parallelism().map_or(1, usize::from);
+        let apply = |_: Worker, _: &Thing| {
+            done.fetch_add(1, SeqCst);
+            Ok(())
+        };
+        let outcome = in_parallel(apply, |to| {
+            for round in 1..50 {
+                to.wait();
+                for _ in 0..round {
+                    to.send(work())?;
+                }
+                to.wait();
+                assert_eq!(there.load(SeqCst), 0, "round {round}");
+            }
+            Ok(())
+        });
+        assert!(outcome.is_ok(), "{outcome:?}");
+        assert_eq!(done.load(SeqCst), workers * (1..50).sum::<usize>());
+    }
+
+    /// Nobody waits for a worker that is not there any more.
+    #[test]
+    fn a_failure_ends_all() {
+        let there = Arc::new(AtomicUsize::new(0));
+        let apply = |worker: Worker, _: &Thing| match worker.index {
+            0 => Err(RecoveryError::Missing(7)),
+            _ => Ok(()),
+        };
+        let outcome: Result<(), _> = in_parallel(apply, |to| {
+            loop {
+                there.fetch_add(1, SeqCst);
+                to.send(Thing(Arc::clone(&there)))?;
+                to.wait();
+            }
+        });
+        assert!(matches!(outcome, Err(RecoveryError::Missing(7))));
+        assert_eq!(there.load(SeqCst), 0);
+    }
 }

@@ -17,7 +17,7 @@ use henge_engine::persistence::{Name, Position, Storage, StorageFile};
 use henge_wire::{PARTITIONS, Version};
 
 use super::directory::{Directory, DirectoryError, STATE};
-use super::files::{Files, OpenFile};
+use super::files::{Files, OpenFile, make_directory};
 use crate::config::shown;
 use crate::encryption::{Encryption, salt};
 
@@ -124,7 +124,7 @@ pub(crate) fn restore(
     }
     let reader = SnapshotReader::of(opened, name, encryption).map_err(failed)?;
     let there = |error| RestoreError::Io("make", directory.to_owned(), error);
-    fs::create_dir_all(directory).map_err(there)?;
+    make_directory(directory).map_err(there)?;
     let lock = Directory::borrow(directory.to_owned()).map_err(RestoreError::Directory)?;
     check_empty(directory)?;
     let encryption = encryption.made_of(reader.header().cipher);

@@ -16,7 +16,7 @@ use henge_engine::persistence::journal::Journal;
 use henge_engine::persistence::log::{LogConfig, LogWriter};
 use henge_engine::persistence::recovery::RecoveryError;
 use henge_engine::persistence::wal::Record;
-use henge_engine::persistence::{Name, Position, Storage, StorageFile};
+use henge_engine::persistence::{FileKind, Name, Position, Storage, StorageFile};
 use henge_wire::{
     Command, Effect, Expiry, Mutation, Operation, Partition, Precondition, Refusal, Reply, Value,
     Version,
@@ -676,6 +676,90 @@ fn who_is_gone_does_not_wait() {
     let polled = node.gate.poll_kept(round, &mut stays, &mut cx);
     assert_eq!(polled, Poll::Ready(Ok(())));
     assert_eq!(node.gate.waiting(), 0);
+}
+
+/// What was logged.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// One that takes long says how far it is.
+#[test]
+fn a_snapshot_tells_of_its_progress() {
+    let folder = Folder::new();
+    let node = Logged::start(&folder.0, SyncPolicy::Never, FOR_EVER);
+    let round = node.write(b"key", b"value").expect("it is taken");
+    assert_eq!(node.outcome(round), Ok(()));
+    let (files, cache, log) = (files(&folder.0), &node.cache, &node.log);
+    let mut snapshots = Snapshots::new(files, Arc::clone(cache), Arc::clone(log), Clock::start());
+    for (every, is_told) in [(DEADLINE, false), (Duration::ZERO, true)] {
+        snapshots.line_every = every;
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        let made = tracing::subscriber::with_default(subscriber, || snapshots.make());
+        assert_eq!(made.expect("nothing fails").records, 1);
+        let lines = String::from_utf8(lines.0.lock().clone()).expect("it is text");
+        let line = r#"a snapshot is being made percent="50%" records="#;
+        assert_eq!(lines.contains(line), is_told, "{lines}");
+    }
+}
+
+/// A node that was killed before it could remove what its last snapshot covers needs no room for that at the next start.
+#[test]
+fn a_start_removes_what_its_snapshot_covers() {
+    let folder = Folder::new();
+    let node = Logged::start(&folder.0, SyncPolicy::Never, FOR_EVER);
+    let (own, cache, log) = (files(&folder.0), &node.cache, &node.log);
+    let snapshots = Snapshots::new(
+        own.clone(),
+        Arc::clone(cache),
+        Arc::clone(log),
+        Clock::start(),
+    );
+    let mut covered = BTreeMap::new();
+    for value in [b"1", b"2"] {
+        let round = node.write(b"key", value).expect("it is taken");
+        assert_eq!(node.outcome(round), Ok(()));
+        for name in own.names().expect("they are read") {
+            let bytes = fs::read(own.path(name)).expect("it is read");
+            covered.insert(name, bytes);
+        }
+        snapshots.make().expect("nothing fails");
+    }
+    assert!(node.thread.stop());
+    let there = own.names().expect("they are read");
+    covered.retain(|name, _| !there.contains(name));
+    let kinds: Vec<FileKind> = covered.keys().map(|name| name.kind).collect();
+    let (log, snapshot) = (FileKind::Segment, FileKind::Snapshot);
+    assert_eq!(kinds, [log, log, snapshot]);
+    for (name, bytes) in covered {
+        fs::write(own.path(name), bytes).expect("it is written");
+    }
+
+    let (cache, progress) = (self::cache(), Progress::default());
+    let recovered = recover(&own, &cache, 1, &progress).expect("it is whole");
+    assert_eq!(recovered.snapshot, Some(3));
+    assert_eq!(own.names().expect("they are read"), there);
+    let segments: Vec<Name> = recovered
+        .log
+        .segments
+        .into_keys()
+        .map(Name::segment)
+        .collect();
+    assert_eq!(segments, there[..1]);
 }
 
 /// Who asked for a snapshot is told of the one that began after that, however late they look; and one that somebody waits

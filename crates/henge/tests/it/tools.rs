@@ -14,6 +14,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::client::{Client, Process};
+use crate::disk_used::assert_private;
 
 /// The name of every node here, and so of its directory.
 const NODE: &str = "n1";
@@ -316,6 +317,7 @@ fn a_backup_makes_the_same_cache_again() {
         let (_, err) = said(&["backup", &url, "--to", text(&file)], 3);
         assert!(err.contains("--force replaces it"), "{err}");
         said(&["backup", "--force", &url, "--to", text(&file)], 0);
+        assert_private(&file);
         let count = items(process.address);
         kill(process);
 
@@ -334,6 +336,7 @@ fn a_backup_makes_the_same_cache_again() {
         let directory = place.of_node(&new);
         let (out, _) = said(&["restore", text(&file), "--data-dir", text(&directory)], 0);
         assert!(out.starts_with("restored 374 records of 20"), "{out}");
+        assert_private(&place.path(&new));
         let process = place.start(&new, &[]);
         assert_same(&before, &see(process.address, &keys));
         assert_eq!(items(process.address), count);
