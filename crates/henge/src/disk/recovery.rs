@@ -10,13 +10,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use henge_engine::Replayed;
-use henge_engine::persistence::frame::Damage;
+use henge_engine::persistence::inventory::Inventory;
 use henge_engine::persistence::recovery::{Chunk, Cut, LogEnd, RecoveryError, read_log};
 use henge_engine::persistence::snapshot::{self, Part};
 use henge_engine::persistence::snapshot_file::{SnapshotReader, Window};
 use henge_engine::persistence::wal::{self, Record};
 use henge_engine::persistence::{FileKind, Name, Position, Storage, StorageFile};
-use henge_wire::Partition;
 
 use super::files::Files;
 use crate::cache::Cache;
@@ -41,6 +40,19 @@ impl Progress {
     /// Records restored and replayed.
     pub(crate) fn records(&self) -> u64 {
         self.records.load(Relaxed)
+    }
+
+    /// So much is to be read from now on. What was read before of what did not help does not count.
+    fn begin(&self, total_bytes: u64) {
+        self.total_bytes.store(total_bytes, Relaxed);
+        self.read_bytes.store(0, Relaxed);
+        self.records.store(0, Relaxed);
+    }
+
+    /// All was read.
+    fn end(&self) {
+        let total = self.total_bytes.load(Relaxed);
+        self.read_bytes.store(total, Relaxed);
     }
 
     /// An error if nobody needs it any more.
@@ -141,11 +153,13 @@ pub(crate) fn recover(
             .chain([&Name::snapshot(number)])
             .map(|name| files.open(*name)?.len())
             .sum();
-        progress.total_bytes.store(sizes.map_err(io)?, Relaxed);
+        progress.begin(sizes.map_err(io)?);
         match restore(files, cache, number, now_ms, progress) {
             Ok(complete) => break (Some(number), complete),
             // It may be whole, and with its key nothing has to be passed over.
             Err(error @ RecoveryError::Key(..)) => return Err(error),
+            // Nothing is wrong with it.
+            Err(error) if progress.is_given_up.load(Relaxed) => return Err(error),
             Err(error) => {
                 // An older one is as good, if the log still has all that came after it; which the log will show.
                 if let Some(older) = snapshots.last() {
@@ -162,16 +176,27 @@ pub(crate) fn recover(
             .filter(|name| name.kind == FileKind::Segment)
             .map(|name| files.open(*name)?.len())
             .sum();
-        progress.total_bytes.store(sizes.map_err(io)?, Relaxed);
+        progress.begin(sizes.map_err(io)?);
     }
-    let (log, forgotten) = replay(
-        files,
-        cache,
-        snapshot.unwrap_or(1),
-        complete.position,
-        now_ms,
-        progress,
-    )?;
+    let from = snapshot.unwrap_or(1);
+    let replayed = replay(files, cache, from, complete.position, now_ms, progress);
+    let (log, forgotten) = match (replayed, broken) {
+        (Ok(replayed), _) => replayed,
+        (Err(error), None) => return Err(error),
+        // What the newest one needs is not what is wrong with the log of an older one.
+        (Err(error), Some(broken)) => {
+            return Err(match error {
+                RecoveryError::Key(..) => error,
+                _ if progress.is_given_up.load(Relaxed) => error,
+                _ => {
+                    tracing::error!(%error, "the older snapshot does not help");
+                    broken
+                }
+            });
+        }
+    };
+    // Room that was made ahead and not used is not read.
+    progress.end();
     // All of it was found good by all workers: only now may anything be changed.
     for name in &names {
         if name.kind == FileKind::Unfinished {
@@ -210,7 +235,6 @@ fn restore(
     let name = Name::snapshot(number);
     let mut reader = SnapshotReader::open(files, name)?;
     let forgotten = AtomicU64::new(0);
-    let complete = OnceLock::new();
     let apply = |worker: Worker, window: &Window| {
         let mut scratch = Vec::new();
         for (offset, body) in window.bodies() {
@@ -221,23 +245,13 @@ fn restore(
             };
             match snapshot::decode(body).map_err(damaged)? {
                 Part::Block(block) if worker.has(cache.shard_of(block.partition)) => {
-                    let mut foreign = None;
-                    let restored = block.records(&mut scratch, |record| {
-                        let partition = Partition::of(record.key);
-                        if partition != block.partition {
-                            foreign = Some(partition);
-                            return;
-                        }
+                    let restored = block.own_records(&mut scratch, |record| {
                         // What has expired comes as well: the log may give it another deadline.
                         let restored = cache.restore(block.partition, &record, now_ms);
                         if restored == Replayed::Forgotten {
                             forgotten.fetch_add(1, Relaxed);
                         }
                     });
-                    if let Some(partition) = foreign {
-                        let number = partition.number().into();
-                        return Err(damaged(Damage::Unknown("partition of a key", number)));
-                    }
                     restored.map_err(damaged)?;
                     progress
                         .records
@@ -248,30 +262,33 @@ fn restore(
                     progress,
                     ..
                 } if worker.has(cache.shard_of(partition)) => cache.resume(partition, progress),
-                Part::Block(_) | Part::Partition { .. } => {}
-                Part::Complete {
-                    position,
-                    records,
-                    at_ms,
-                } => {
-                    // Each worker says the same.
-                    let _ = complete.set((position, records, at_ms));
-                }
+                Part::Block(_) | Part::Partition { .. } | Part::Complete { .. } => {}
             }
         }
         Ok(())
     };
+    let mut complete = None;
     in_parallel(apply, |send| {
+        let mut inventory = Inventory::default();
         while let Some(window) = reader.next_window()? {
-            let behind = complete.get().and_then(|_| window.bodies().next());
-            if let Some((offset, _)) = behind {
-                return Err(RecoveryError::Damaged {
+            progress.go_on()?;
+            for (offset, body) in window.bodies() {
+                let damaged = |damage| RecoveryError::Damaged {
                     name,
                     offset,
-                    damage: Damage::Long,
-                });
+                    damage,
+                };
+                let part = snapshot::decode(body).map_err(damaged)?;
+                inventory.take(&part).map_err(damaged)?;
+                if let Part::Complete {
+                    position,
+                    records,
+                    at_ms,
+                } = part
+                {
+                    complete = Some((position, records, at_ms));
+                }
             }
-            progress.go_on()?;
             progress
                 .read_bytes
                 .fetch_add(window.bytes.len() as u64, Relaxed);
@@ -279,10 +296,7 @@ fn restore(
         }
         Ok(())
     })?;
-    let (position, records, at_ms) = complete
-        .get()
-        .copied()
-        .ok_or(RecoveryError::Incomplete(name))?;
+    let (position, records, at_ms) = complete.ok_or(RecoveryError::Incomplete(name))?;
     Ok(Complete {
         position,
         records,
@@ -423,3 +437,6 @@ fn in_parallel<W: Send + Sync, R>(
     applied.into_iter().collect::<Result<(), _>>()?;
     outcome
 }
+
+#[cfg(test)]
+mod tests;
