@@ -165,7 +165,26 @@ impl Block<'_> {
         self.data.len() as u64
     }
 
-    /// Shows its records. `scratch` is where it is decompressed; what was in it goes.
+    /// Shows its records, as far as their keys are of the partition; an error if one is not. Who keeps records goes by the
+    /// partition of their keys, and would not find it again.
+    pub fn own_records(
+        &self,
+        scratch: &mut Vec<u8>,
+        mut each: impl FnMut(RecordView<'_>),
+    ) -> Result<(), Damage> {
+        let mut foreign = None;
+        self.records(scratch, |record| {
+            let partition = Partition::of(record.key);
+            if partition != self.partition {
+                foreign = Some(partition.number());
+            } else if foreign.is_none() {
+                each(record);
+            }
+        })?;
+        foreign.map_or(Ok(()), |number| Err(Damage::Foreign(number)))
+    }
+
+    /// Shows its records, whatever keys they have. `scratch` is where it is decompressed; what was in it goes.
     pub fn records(
         &self,
         scratch: &mut Vec<u8>,

@@ -28,18 +28,19 @@ pub struct SnapshotWriter<S: Storage> {
 }
 
 impl<S: Storage> SnapshotWriter<S> {
-    /// Begins the snapshot that the log from segment `number` on belongs to.
+    /// Begins the snapshot that the log from segment `number` on belongs to. Fails if one that was not finished lies there:
+    /// whether that may go only its owner knows.
     pub fn begin(storage: S, number: u64, salt: [u8; 16]) -> io::Result<Self> {
         let (header, sealer) = cipher::begin(storage.keys(), Content::Snapshot, number, salt)
             .map_err(io::Error::other)?;
         let name = Name::unfinished(number);
-        // One that was not finished may lie there.
-        match storage.remove(name) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
         let file = storage.create(name, 0)?;
-        write_all(&file, &mut [IoSlice::new(&header.encode())], 0)?;
+        let written = write_all(&file, &mut [IoSlice::new(&header.encode())], 0);
+        if written.is_err() {
+            // It was made just now. Where that fails it is for who begins the next one.
+            let _ = storage.remove(name);
+        }
+        written?;
         Ok(Self {
             storage,
             file,

@@ -5,7 +5,9 @@ use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::files::{make_directory, sync_directory, to_make};
@@ -34,6 +36,32 @@ pub(crate) struct State {
     /// The disk failed, and what was acknowledged may not be on it.
     #[serde(default)]
     pub(crate) failed: bool,
+    /// The latest time that the node's clock is known to have come to, in milliseconds since 1970.
+    #[serde(default)]
+    pub(crate) seen_ms: u64,
+    /// The latest seq that partitions went on from where it was not known what they had stamped.
+    #[serde(default)]
+    pub(crate) first_seq: u64,
+}
+
+/// The state of this life and the file that has it. All who change something in it do it here, so that none takes back what
+/// another has noted.
+#[derive(Clone, Debug)]
+pub(crate) struct Ledger(Arc<(PathBuf, Mutex<State>)>);
+
+impl Ledger {
+    /// Changes the state, and returns when it is on the disk.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut State)) -> Result<(), DirectoryError> {
+        let (path, state) = &*self.0;
+        let mut state = state.lock();
+        change(&mut state);
+        state.write(path)
+    }
+
+    /// As it is now.
+    pub(crate) fn state(&self) -> State {
+        self.0.1.lock().clone()
+    }
 }
 
 /// Whether writes that were acknowledged may be missing after a start.
@@ -49,7 +77,7 @@ pub(crate) struct Directory {
     pub(crate) path: PathBuf,
     /// The lock lasts as long as it is open.
     _lock: File,
-    pub(crate) state: State,
+    pub(crate) ledger: Ledger,
     /// What the last life left, as far as its state tells.
     pub(crate) missing: Missing,
     /// The last life kept all in memory: what is in the log is older than what it served.
@@ -146,6 +174,8 @@ impl Directory {
             clean: false,
             repaired: false,
             failed: false,
+            seen_ms: last.as_ref().map_or(0, |last| last.seen_ms),
+            first_seq: last.as_ref().map_or(0, |last| last.first_seq),
         };
         let missing = Missing {
             reason: last.as_ref().and_then(|last| last.missing(&state.boot_id)),
@@ -153,9 +183,9 @@ impl Directory {
         let is_in_doubt = last.as_ref().is_some_and(|last| last.failed);
         let is_outdated = last.is_some_and(|last| last.is_memory_only());
         Ok(Self {
+            ledger: Ledger(Arc::new((path.clone(), Mutex::new(state)))),
             path,
             _lock: lock,
-            state,
             missing,
             is_outdated,
             is_in_doubt,
@@ -175,7 +205,8 @@ impl Directory {
     fn lock(path: PathBuf) -> Result<(PathBuf, File, Option<State>), DirectoryError> {
         let failed = |what, error| DirectoryError::Io(what, path.clone(), error);
         make_directory(&path).map_err(|error| failed("make", error))?;
-        let lock = to_make().create(true).open(path.join(LOCK));
+        // What is in it stays, if it is another's.
+        let lock = to_make().create(true).truncate(false).open(path.join(LOCK));
         let lock = lock.map_err(|error| failed("write to", error))?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -186,15 +217,21 @@ impl Directory {
         Ok((path, lock, state))
     }
 
-    /// Writes down that this life has begun. From now on the last one's state is gone.
-    pub(crate) fn begin(&self) -> Result<(), DirectoryError> {
-        self.state.write(&self.path)
+    /// Writes down that this life has begun, at this time; and the seq that its partitions go on from, if they do not from
+    /// what the last one left. From now on the last one's state is gone.
+    pub(crate) fn begin(&self, now_ms: u64, first_seq: u64) -> Result<(), DirectoryError> {
+        self.ledger.change(|state| {
+            state.seen_ms = now_ms;
+            state.first_seq = state.first_seq.max(first_seq);
+        })
     }
 
-    /// Writes down that this life ended in order.
-    pub(crate) fn end(&mut self) -> Result<(), DirectoryError> {
-        self.state.clean = true;
-        self.state.write(&self.path)
+    /// Writes down that this life ended in order, at this time.
+    pub(crate) fn end(&self, now_ms: u64) -> Result<(), DirectoryError> {
+        self.ledger.change(|state| {
+            state.seen_ms = now_ms;
+            state.clean = true;
+        })
     }
 }
 
@@ -286,6 +323,8 @@ mod tests {
             clean,
             repaired,
             failed: false,
+            seen_ms: 0,
+            first_seq: 0,
         }
     }
 

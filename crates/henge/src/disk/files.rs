@@ -14,6 +14,9 @@ use rustix::io::{Errno, pwritev};
 
 use crate::encryption::Encryption;
 
+/// What comes behind the name of a file that a repair has replaced or put aside; a number may follow.
+pub(crate) const BEFORE_REPAIR: &str = ".before-repair";
+
 /// A directory; its clones are the same one.
 #[derive(Clone, Debug)]
 pub(crate) struct Files {
@@ -31,15 +34,34 @@ impl Files {
 
     /// The header of a file; none if what is there is no header.
     pub(crate) fn header(&self, name: Name) -> io::Result<Option<Header>> {
-        let file = OpenFile::to_read(&self.path(name))?;
-        let mut head = [0; HEADER_BYTES];
-        let read = file.read_at(&mut head, 0)?;
-        Ok(Header::decode(&head[..read]).ok())
+        header_of(&self.path(name))
+    }
+
+    /// The headers of all files that have one, those included that a repair has kept.
+    pub(crate) fn headers(&self) -> io::Result<Vec<Header>> {
+        let mut headers = Vec::new();
+        for entry in std::fs::read_dir(&self.path)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else { continue };
+            let kept = name.split_once(BEFORE_REPAIR).map(|(name, _)| name);
+            if Name::parse(kept.unwrap_or(name)).is_some() {
+                headers.extend(header_of(&entry.path())?);
+            }
+        }
+        Ok(headers)
     }
 
     pub(crate) fn path(&self, name: Name) -> PathBuf {
         self.path.join(name.to_string())
     }
+}
+
+fn header_of(path: &Path) -> io::Result<Option<Header>> {
+    let file = OpenFile::to_read(path)?;
+    let mut head = [0; HEADER_BYTES];
+    let read = file.read_at(&mut head, 0)?;
+    Ok(Header::decode(&head[..read]).ok())
 }
 
 impl Storage for Files {

@@ -18,3 +18,4 @@ pub(crate) mod restore;
 pub(crate) mod snapshots;
 #[cfg(test)]
 mod tests;
+mod timekeeper;

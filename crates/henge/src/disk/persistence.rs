@@ -14,12 +14,13 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use henge_engine::persistence::frame::LAST_SEQ;
 use henge_engine::persistence::journal::Journal;
 use henge_engine::persistence::log::{LogConfig, LogWriter};
 use henge_engine::persistence::recovery::RecoveryError;
 use henge_engine::persistence::wal::Record;
 use henge_engine::persistence::{FileKind, Name, Storage, StorageFile};
-use henge_wire::Version;
+use henge_wire::{Partition, Version};
 use parking_lot::{Condvar, Mutex};
 
 use super::bound::Usage;
@@ -28,6 +29,7 @@ use super::files::Files;
 use super::log::{Log, LogThread, Start};
 use super::recovery::{Progress, Recovered, recover};
 use super::snapshots::{Schedule, SnapshotThread, Snapshots};
+use super::timekeeper::{self, TimeKeeper};
 use crate::cache::{Cache, Refuses};
 use crate::clock::Clock;
 use crate::config::SyncPolicy;
@@ -83,6 +85,7 @@ pub(crate) struct Persistence {
     pub(crate) missing: Missing,
     pub(crate) path: String,
     pub(crate) encryption: Arc<Encryption>,
+    clock: Clock,
     is_loading: AtomicBool,
     state: Mutex<State>,
     changed: Condvar,
@@ -93,6 +96,7 @@ struct State {
     /// What a recovery has found; none before it is done.
     outcome: Option<Result<Option<Recovered>, Arc<PersistenceError>>>,
     running: Option<(LogThread, SnapshotThread)>,
+    time: Option<TimeKeeper>,
 }
 
 impl fmt::Debug for Persistence {
@@ -107,20 +111,25 @@ impl fmt::Debug for Persistence {
 /// What a recovery needs of the node.
 pub(crate) struct Surroundings {
     pub(crate) cache: Arc<Cache>,
-    pub(crate) clock: Clock,
     pub(crate) live: Arc<ArcSwap<Live>>,
     /// The version that no write before this start can have come to.
     pub(crate) fresh: Version,
 }
 
 impl Persistence {
-    /// A node that keeps everything in memory.
+    /// A node that keeps everything in memory, and goes on from a version.
     pub(crate) fn none(
         directory: Directory,
         encryption: Arc<Encryption>,
+        clock: Clock,
+        fresh: Version,
     ) -> Result<Self, PersistenceError> {
-        directory.begin().map_err(PersistenceError::Directory)?;
-        Ok(Self::new(directory, encryption, None, Some(Ok(None))))
+        let begun = directory.begin(clock.now_ms(), fresh.seq());
+        begun.map_err(PersistenceError::Directory)?;
+        let time = TimeKeeper::start(directory.ledger.clone(), clock, timekeeper::INTERVAL);
+        let own = Self::new(directory, encryption, clock, None, Some(Ok(None)));
+        own.state.lock().time = Some(time.map_err(PersistenceError::Io)?);
+        Ok(own)
     }
 
     /// A node that is about to recover.
@@ -138,12 +147,13 @@ impl Persistence {
         let files = Files::new(&directory.path, Arc::clone(&encryption));
         let snapshots = Snapshots::new(files, Arc::clone(cache), Arc::clone(&log), clock);
         let running = (log, Arc::new(snapshots));
-        Self::new(directory, encryption, Some(running), None)
+        Self::new(directory, encryption, clock, Some(running), None)
     }
 
     fn new(
         directory: Directory,
         encryption: Arc<Encryption>,
+        clock: Clock,
         running: Option<(Arc<Log>, Arc<Snapshots>)>,
         outcome: Option<Result<Option<Recovered>, Arc<PersistenceError>>>,
     ) -> Self {
@@ -152,15 +162,17 @@ impl Persistence {
             log,
             snapshots,
             progress: Progress::default(),
-            incarnation: directory.state.incarnation,
+            incarnation: directory.ledger.state().incarnation,
             missing: directory.missing.clone(),
             path: directory.path.display().to_string(),
             encryption,
+            clock,
             is_loading: AtomicBool::new(outcome.is_none()),
             state: Mutex::new(State {
                 directory,
                 outcome,
                 running: None,
+                time: None,
             }),
             changed: Condvar::new(),
         }
@@ -174,7 +186,7 @@ impl Persistence {
 
     /// The name that the directory knows the node by.
     pub(crate) fn node_id(&self) -> String {
-        self.state.lock().directory.state.node_id.clone()
+        self.state.lock().directory.ledger.state().node_id
     }
 
     /// Starts the thread that recovers, if there is anything to recover for.
@@ -226,7 +238,7 @@ impl Persistence {
         let cache = &around.cache;
         let (path, is_outdated, is_fresh, is_in_doubt) = {
             let directory = &self.state.lock().directory;
-            let is_fresh = directory.state.incarnation == 1;
+            let is_fresh = self.incarnation == 1;
             let (is_outdated, is_in_doubt) = (directory.is_outdated, directory.is_in_doubt);
             (directory.path.clone(), is_outdated, is_fresh, is_in_doubt)
         };
@@ -234,12 +246,13 @@ impl Persistence {
         if is_outdated {
             forget_all(&files).map_err(PersistenceError::Io)?;
         }
-        let now_ms = around.clock.now_ms();
+        let now_ms = self.clock.now_ms();
         let recovered =
             recover(&files, cache, now_ms, &self.progress).map_err(PersistenceError::Recovery)?;
         // What was stamped before and is not in the log must not be stamped again.
         let first = if is_fresh || self.missing.reason.is_some() {
-            around.fresh
+            // The clock may be behind that of the last life.
+            around.fresh.max(beyond(newest(cache)))
         } else {
             Version::ZERO
         };
@@ -260,16 +273,17 @@ impl Persistence {
         log.figures.replayed.store(recovered.log.records, Relaxed);
         let writer = self.begin_log(&files, &recovered, first, log.sync)?;
         snapshots.note_keys();
-        let (path, state) = {
+        let ledger = {
             let directory = &self.state.lock().directory;
             // Only now: until the log says where versions go on from, the last life's state has to be there.
-            directory.begin().map_err(PersistenceError::Directory)?;
-            (directory.path.clone(), directory.state.clone())
+            let begun = directory.begin(self.clock.now_ms(), first.seq());
+            begun.map_err(PersistenceError::Directory)?;
+            directory.ledger.clone()
         };
+        let time = TimeKeeper::start(ledger.clone(), self.clock, timekeeper::INTERVAL);
+        self.state.lock().time = Some(time.map_err(PersistenceError::Io)?);
         let note_failure = move || {
-            let mut state = state.clone();
-            state.failed = true;
-            if let Err(error) = state.write(&path) {
+            if let Err(error) = ledger.change(|state| state.failed = true) {
                 tracing::error!(%error, "the next start will not know of the failure");
             }
         };
@@ -348,7 +362,9 @@ impl Persistence {
             // In memory nothing is missing of what was promised; a recovery that did not end has promised nothing.
             None => matches!(state.outcome, Some(Ok(None))),
         };
-        if is_whole && let Err(error) = state.directory.end() {
+        // Before the end is noted, as nothing comes after that.
+        drop(state.time.take());
+        if is_whole && let Err(error) = state.directory.end(self.clock.now_ms()) {
             tracing::error!(%error, "the next start will take this one for a crash");
         }
     }
@@ -361,6 +377,20 @@ pub(super) fn stop(log: LogThread, snapshots: SnapshotThread) -> bool {
     log.begin_stop();
     drop(snapshots);
     log.stop()
+}
+
+/// The newest version of any partition.
+fn newest(cache: &Cache) -> Version {
+    let versions = Partition::all().map(|partition| cache.progress(partition).last);
+    versions.max().unwrap_or(Version::ZERO)
+}
+
+/// A version that no partition can have come to that is known to have come to another, and had stamped what is lost since.
+pub(crate) fn beyond(version: Version) -> Version {
+    /// So many records of one partition are more than 2 GiB of log. What is lost is that of a second or so, or what the
+    /// kernel has kept in memory for half a minute.
+    const LOST: u64 = 1 << 26;
+    Version::new(version.term(), (version.seq() + LOST).min(LAST_SEQ))
 }
 
 /// How much more log there may be, by how much there is that no snapshot covers; asks for a snapshot when it is time.
@@ -416,3 +446,6 @@ fn forget_all(files: &Files) -> io::Result<()> {
     }
     files.sync_names()
 }
+
+#[cfg(test)]
+mod tests;

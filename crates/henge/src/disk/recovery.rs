@@ -1,29 +1,26 @@
 //! Makes the cache again at a start: the newest snapshot that is whole, then the log after it. One thread reads, as many as
 //! there are cores decode and apply, each for shards of its own; so each partition's records stay in their order.
 
+mod workers;
+
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, OnceLock};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use henge_engine::Replayed;
-use henge_engine::persistence::frame::Damage;
+use henge_engine::persistence::inventory::Inventory;
 use henge_engine::persistence::recovery::{Chunk, Cut, LogEnd, RecoveryError, read_log};
 use henge_engine::persistence::snapshot::{self, Part};
 use henge_engine::persistence::snapshot_file::{SnapshotReader, Window};
 use henge_engine::persistence::wal::{self, Record};
 use henge_engine::persistence::{FileKind, Name, Position, Storage, StorageFile};
-use henge_wire::Partition;
-use parking_lot::{Condvar, Mutex};
 
+use self::workers::{Worker, in_parallel};
 use super::files::Files;
 use crate::cache::Cache;
 
-/// Windows and chunks that wait for one worker.
-const WAITING: usize = 4;
 /// A window that is longer than this is done before anything else is read: it is one value, which is in the cache as well by then.
 const LARGE_BYTES: usize = 4 << 20;
 
@@ -44,6 +41,19 @@ impl Progress {
     /// Records restored and replayed.
     pub(crate) fn records(&self) -> u64 {
         self.records.load(Relaxed)
+    }
+
+    /// So much is to be read from now on. What was read before of what did not help does not count.
+    fn begin(&self, total_bytes: u64) {
+        self.total_bytes.store(total_bytes, Relaxed);
+        self.read_bytes.store(0, Relaxed);
+        self.records.store(0, Relaxed);
+    }
+
+    /// All was read.
+    fn end(&self) {
+        let total = self.total_bytes.load(Relaxed);
+        self.read_bytes.store(total, Relaxed);
     }
 
     /// An error if nobody needs it any more.
@@ -144,11 +154,13 @@ pub(crate) fn recover(
             .chain([&Name::snapshot(number)])
             .map(|name| files.open(*name)?.len())
             .sum();
-        progress.total_bytes.store(sizes.map_err(io)?, Relaxed);
+        progress.begin(sizes.map_err(io)?);
         match restore(files, cache, number, now_ms, progress) {
             Ok(complete) => break (Some(number), complete),
             // It may be whole, and with its key nothing has to be passed over.
             Err(error @ RecoveryError::Key(..)) => return Err(error),
+            // Nothing is wrong with it.
+            Err(error) if progress.is_given_up.load(Relaxed) => return Err(error),
             Err(error) => {
                 // An older one is as good, if the log still has all that came after it; which the log will show.
                 if let Some(older) = snapshots.last() {
@@ -165,16 +177,27 @@ pub(crate) fn recover(
             .filter(|name| name.kind == FileKind::Segment)
             .map(|name| files.open(*name)?.len())
             .sum();
-        progress.total_bytes.store(sizes.map_err(io)?, Relaxed);
+        progress.begin(sizes.map_err(io)?);
     }
-    let (mut log, forgotten) = replay(
-        files,
-        cache,
-        snapshot.unwrap_or(1),
-        complete.position,
-        now_ms,
-        progress,
-    )?;
+    let from = snapshot.unwrap_or(1);
+    let replayed = replay(files, cache, from, complete.position, now_ms, progress);
+    let (mut log, forgotten) = match (replayed, broken) {
+        (Ok(replayed), _) => replayed,
+        (Err(error), None) => return Err(error),
+        // What the newest one needs is not what is wrong with the log of an older one.
+        (Err(error), Some(broken)) => {
+            return Err(match error {
+                RecoveryError::Key(..) => error,
+                _ if progress.is_given_up.load(Relaxed) => error,
+                _ => {
+                    tracing::error!(%error, "the older snapshot does not help");
+                    broken
+                }
+            });
+        }
+    };
+    // Room that was made ahead and not used is not read.
+    progress.end();
     // All of it was found good by all workers: only now may anything be changed.
     for name in &names {
         if name.kind == FileKind::Unfinished {
@@ -223,7 +246,6 @@ fn restore(
     let name = Name::snapshot(number);
     let mut reader = SnapshotReader::open(files, name)?;
     let forgotten = AtomicU64::new(0);
-    let complete = OnceLock::new();
     let apply = |worker: Worker, window: &Window| {
         let mut scratch = Vec::new();
         for (offset, body) in window.bodies() {
@@ -234,23 +256,13 @@ fn restore(
             };
             match snapshot::decode(body).map_err(damaged)? {
                 Part::Block(block) if worker.has(cache.shard_of(block.partition)) => {
-                    let mut foreign = None;
-                    let restored = block.records(&mut scratch, |record| {
-                        let partition = Partition::of(record.key);
-                        if partition != block.partition {
-                            foreign = Some(partition);
-                            return;
-                        }
+                    let restored = block.own_records(&mut scratch, |record| {
                         // What has expired comes as well: the log may give it another deadline.
                         let restored = cache.restore(block.partition, &record, now_ms);
                         if restored == Replayed::Forgotten {
                             forgotten.fetch_add(1, Relaxed);
                         }
                     });
-                    if let Some(partition) = foreign {
-                        let number = partition.number().into();
-                        return Err(damaged(Damage::Unknown("partition of a key", number)));
-                    }
                     restored.map_err(damaged)?;
                     progress
                         .records
@@ -261,30 +273,33 @@ fn restore(
                     progress,
                     ..
                 } if worker.has(cache.shard_of(partition)) => cache.resume(partition, progress),
-                Part::Block(_) | Part::Partition { .. } => {}
-                Part::Complete {
-                    position,
-                    records,
-                    at_ms,
-                } => {
-                    // Each worker says the same.
-                    let _ = complete.set((position, records, at_ms));
-                }
+                Part::Block(_) | Part::Partition { .. } | Part::Complete { .. } => {}
             }
         }
         Ok(())
     };
+    let mut complete = None;
     in_parallel(apply, |workers| {
+        let mut inventory = Inventory::default();
         while let Some(window) = reader.next_window()? {
-            let behind = complete.get().and_then(|_| window.bodies().next());
-            if let Some((offset, _)) = behind {
-                return Err(RecoveryError::Damaged {
+            progress.go_on()?;
+            for (offset, body) in window.bodies() {
+                let damaged = |damage| RecoveryError::Damaged {
                     name,
                     offset,
-                    damage: Damage::Long,
-                });
+                    damage,
+                };
+                let part = snapshot::decode(body).map_err(damaged)?;
+                inventory.take(&part).map_err(damaged)?;
+                if let Part::Complete {
+                    position,
+                    records,
+                    at_ms,
+                } = part
+                {
+                    complete = Some((position, records, at_ms));
+                }
             }
-            progress.go_on()?;
             let len = window.bytes.len();
             progress.read_bytes.fetch_add(len as u64, Relaxed);
             workers.send(window)?;
@@ -294,10 +309,7 @@ fn restore(
         }
         Ok(())
     })?;
-    let (position, records, at_ms) = complete
-        .get()
-        .copied()
-        .ok_or(RecoveryError::Incomplete(name))?;
+    let (position, records, at_ms) = complete.ok_or(RecoveryError::Incomplete(name))?;
     Ok(Complete {
         position,
         records,
@@ -372,188 +384,5 @@ fn replay(
     Ok((log, forgotten.into_inner()))
 }
 
-/// One of several that share the shards.
-#[derive(Clone, Copy)]
-struct Worker {
-    index: usize,
-    count: usize,
-}
-
-impl Worker {
-    fn has(self, shard: usize) -> bool {
-        shard % self.count == self.index
-    }
-}
-
-/// What was sent to all workers, and is not done by all of them.
-#[derive(Default)]
-struct Undone {
-    count: Mutex<usize>,
-    changed: Condvar,
-}
-
-/// A piece of work. It is done when the last worker has dropped it.
-struct Piece<W> {
-    work: W,
-    /// Dropped after the work, whose memory is free by then.
-    _counted: Counted,
-}
-
-struct Counted(Arc<Undone>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        let mut count = self.0.count.lock();
-        *count -= 1;
-        if *count == 0 {
-            self.0.changed.notify_all();
-        }
-    }
-}
-
-/// Those that work, for who reads.
-struct Workers<W> {
-    senders: Vec<SyncSender<Arc<Piece<W>>>>,
-    undone: Arc<Undone>,
-    failure: Arc<OnceLock<()>>,
-}
-
-impl<W> Workers<W> {
-    /// Shows work to all of them. An error if one has failed.
-    fn send(&self, work: W) -> Result<(), RecoveryError> {
-        *self.undone.count.lock() += 1;
-        let piece = Arc::new(Piece {
-            work,
-            _counted: Counted(Arc::clone(&self.undone)),
-        });
-        for sender in &self.senders {
-            // One that has failed takes nothing more, and says so in the end.
-            let _ = sender.send(Arc::clone(&piece));
-        }
-        match self.failure.get() {
-            // What the worker says comes before this.
-            Some(()) => Err(RecoveryError::Io(None, io::Error::other("given up"))),
-            None => Ok(()),
-        }
-    }
-
-    /// Waits until all that was sent is done.
-    fn wait(&self) {
-        let mut count = self.undone.count.lock();
-        while *count > 0 {
-            self.undone.changed.wait(&mut count);
-        }
-    }
-}
-
-/// Has `read` send work to as many workers as there are cores, each of which is shown all of it. The first error of any ends
-/// all.
-fn in_parallel<W: Send + Sync, R>(
-    apply: impl Fn(Worker, &W) -> Result<(), RecoveryError> + Sync,
-    read: impl FnOnce(&Workers<W>) -> Result<R, RecoveryError>,
-) -> Result<R, RecoveryError> {
-    let count = thread::available_parallelism().map_or(1, usize::from);
-    let failure = Arc::new(OnceLock::new());
-    let (outcome, applied) = thread::scope(|scope| {
-        let mut senders = Vec::new();
-        let mut workers = Vec::new();
-        for index in 0..count {
-            let (sender, receiver): (_, Receiver<Arc<Piece<W>>>) = sync_channel(WAITING);
-            senders.push(sender);
-            let (apply, failure) = (&apply, &failure);
-            workers.push(scope.spawn(move || {
-                for piece in receiver {
-                    // After a failure what comes is only taken, so that nobody waits.
-                    if failure.get().is_some() {
-                        continue;
-                    }
-                    if let Err(error) = apply(Worker { index, count }, &piece.work) {
-                        let _ = failure.set(());
-                        return Err(error);
-                    }
-                }
-                Ok(())
-            }));
-        }
-        let to = Workers {
-            senders,
-            undone: Arc::default(),
-            failure: Arc::clone(&failure),
-        };
-        let outcome = read(&to);
-        drop(to);
-        let applied: Vec<_> = workers
-            .into_iter()
-            .map(|worker| {
-                worker.join().unwrap_or_else(|_| {
-                    let error = io::Error::other("a thread of the recovery ended early");
-                    Err(RecoveryError::Io(None, error))
-                })
-            })
-            .collect();
-        (outcome, applied)
-    });
-    applied.into_iter().collect::<Result<(), _>>()?;
-    outcome
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-
-    /// Counts how many there are of it.
-    struct Thing(Arc<AtomicUsize>);
-
-    impl Drop for Thing {
-        fn drop(&mut self) {
-            self.0.fetch_sub(1, SeqCst);
-        }
-    }
-
-    #[test]
-    fn who_waits_finds_all_work_done() {
-        let (there, done) = (Arc::new(AtomicUsize::new(0)), AtomicUsize::new(0));
-        let work = || {
-            there.fetch_add(1, SeqCst);
-            Thing(Arc::clone(&there))
-        };
-        let workers = thread::available_parallelism().map_or(1, usize::from);
-        let apply = |_: Worker, _: &Thing| {
-            done.fetch_add(1, SeqCst);
-            Ok(())
-        };
-        let outcome = in_parallel(apply, |to| {
-            for round in 1..50 {
-                to.wait();
-                for _ in 0..round {
-                    to.send(work())?;
-                }
-                to.wait();
-                assert_eq!(there.load(SeqCst), 0, "round {round}");
-            }
-            Ok(())
-        });
-        assert!(outcome.is_ok(), "{outcome:?}");
-        assert_eq!(done.load(SeqCst), workers * (1..50).sum::<usize>());
-    }
-
-    /// Nobody waits for a worker that is not there any more.
-    #[test]
-    fn a_failure_ends_all() {
-        let there = Arc::new(AtomicUsize::new(0));
-        let apply = |worker: Worker, _: &Thing| match worker.index {
-            0 => Err(RecoveryError::Missing(7)),
-            _ => Ok(()),
-        };
-        let outcome: Result<(), _> = in_parallel(apply, |to| {
-            loop {
-                there.fetch_add(1, SeqCst);
-                to.send(Thing(Arc::clone(&there)))?;
-                to.wait();
-            }
-        });
-        assert!(matches!(outcome, Err(RecoveryError::Missing(7))));
-        assert_eq!(there.load(SeqCst), 0);
-    }
-}
+mod tests;

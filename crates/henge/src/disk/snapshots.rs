@@ -224,13 +224,9 @@ impl Snapshots {
     /// comes meanwhile takes the one that writes.
     pub(crate) fn note_keys(&self) {
         let found = || -> io::Result<BTreeSet<u32>> {
-            let mut ids = BTreeSet::new();
-            for name in self.files.names()? {
-                let header = self.files.header(name)?;
-                let encrypted = header.filter(|header| header.cipher != 0);
-                ids.extend(encrypted.map(|header| header.key_id));
-            }
-            Ok(ids)
+            let headers = self.files.headers()?;
+            let encrypted = headers.iter().filter(|header| header.cipher != 0);
+            Ok(encrypted.map(|header| header.key_id).collect())
         };
         match found() {
             Ok(ids) => *self.key_ids.lock() = ids,

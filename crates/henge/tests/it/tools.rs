@@ -498,6 +498,36 @@ fn restore_takes_a_whole_file_and_an_empty_directory() {
     );
 }
 
+/// What lies where a tool would write is another's, unless it made it.
+#[test]
+fn tools_remove_nothing_that_they_did_not_make() {
+    let place = Place::new("mine");
+    let (file, part) = (place.path("x"), place.path("x.part"));
+    let mine = |path: &Path| fs::read_to_string(path).ok().as_deref() == Some("mine");
+    fs::write(&part, "mine").expect("written");
+    let nobody = "--url=http://127.0.0.1:1";
+    said(&["backup", nobody, "--to", text(&file)], 3);
+    assert!(mine(&part), "a backup that had no connection removed it");
+    let process = place.start("a", &[]);
+    fill(process.address);
+    let url = format!("--url=http://{}", process.address);
+    for options in [&[][..], &["--force"]] {
+        let arguments = [&["backup", &url, "--to", text(&file)], options].concat();
+        let (_, err) = said(&arguments, 3);
+        let expected = format!("{} is there: another backup", text(&part));
+        assert!(err.contains(&expected), "{err}");
+        assert!(mine(&part) && !file.exists());
+    }
+    fs::remove_file(&part).expect("it is there");
+    said(&["backup", &url, "--to", text(&file)], 0);
+    stop(process);
+    let directory = place.of_node("b");
+    fs::create_dir_all(&directory).expect("a directory");
+    fs::write(directory.join("lock"), "mine").expect("written");
+    said(&["restore", text(&file), "--data-dir", text(&directory)], 0);
+    assert!(mine(&directory.join("lock")));
+}
+
 #[test]
 fn a_directory_is_of_one_process() {
     let place = Place::new("lock");

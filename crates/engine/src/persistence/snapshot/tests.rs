@@ -2,6 +2,7 @@
 
 use super::super::frame::{Content, Frame, HEADER_BYTES, Header, frame};
 use super::super::tests::golden::golden;
+use super::super::wal::tests::any_version;
 use super::*;
 use henge_wire::{Data, DataType, Value, Version};
 use proptest::prelude::*;
@@ -325,13 +326,13 @@ fn any_record() -> impl Strategy<Value = Owned> {
     let key = prop::collection::vec(any::<u8>(), 0..20);
     (
         key,
-        any::<u64>(),
+        any_version(),
         any::<Option<u64>>(),
         prop::option::of(value),
     )
         .prop_map(|(key, version, deadline, value)| Owned {
             key,
-            version: Version::from_bits(version),
+            version,
             deadline: deadline.filter(|_| value.is_some()),
             value,
         })

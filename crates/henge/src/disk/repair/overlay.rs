@@ -13,11 +13,9 @@ use bytes::Bytes;
 use henge_engine::persistence::cipher::Keyring;
 use henge_engine::persistence::{Name, Storage, StorageFile};
 
-use crate::disk::files::{Files, OpenFile, sync_directory, to_make};
+use crate::disk::files::{BEFORE_REPAIR, Files, OpenFile, sync_directory, to_make};
 use crate::encryption::Encryption;
 
-/// What the name of a file ends in that a repair has replaced or put aside.
-const KEPT: &str = "before-repair";
 /// What the name of a file ends in that is being written to replace another.
 const BESIDE: &str = "repaired.part";
 /// What is copied at once.
@@ -211,8 +209,8 @@ impl Overlay {
 
     /// A name for what an older repair has not kept already.
     fn free_name(&self, name: Name) -> PathBuf {
-        let numbered = (2..).map(|number| format!("{name}.{KEPT}-{number}"));
-        [format!("{name}.{KEPT}")]
+        let numbered = (2..).map(|number| format!("{name}{BEFORE_REPAIR}-{number}"));
+        [format!("{name}{BEFORE_REPAIR}")]
             .into_iter()
             .chain(numbered)
             .map(|name| self.directory.join(name))

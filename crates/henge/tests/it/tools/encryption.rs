@@ -182,6 +182,14 @@ fn keys_are_changed_one_after_the_other() {
     let expected = json!({"cipher": "chacha20-poly1305", "key_id": 20});
     assert_eq!(durability(&process)["encryption"], expected);
     assert_eq!(durability(&process)["keys_needed"], json!([1, 20]));
+    // As a repair keeps what it has replaced.
+    let segment = &place.files("a", ".wal")[0];
+    let kept = format!("{}.before-repair-2", text(segment));
+    fs::copy(segment, &kept).expect("it is copied");
+    snapshot(&process);
+    assert_eq!(durability(&process)["keys_needed"], json!([1, 20]));
+    fs::remove_file(kept).expect("it is there");
+    set(&mut client, "third", b"3", &[]);
     snapshot(&process);
     assert_eq!(durability(&process)["keys_needed"], json!([20]));
     stop(process);
