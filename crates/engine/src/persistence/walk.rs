@@ -184,15 +184,14 @@ impl<F: StorageFile> Walk<F> {
         let in_window = last
             .checked_sub(self.start)
             .and_then(|place| usize::try_from(place).ok());
-        let trailer = match in_window.and_then(|place| self.window.get(place)) {
-            Some(&byte) => byte,
-            None => {
-                // The window stays where it is, as most of these are none.
-                let mut byte = [0];
-                read_some(&self.file, &mut byte, last)?;
-                self.checked += PEEK_BYTES;
-                byte[0]
-            }
+        let trailer = if let Some(&byte) = in_window.and_then(|place| self.window.get(place)) {
+            byte
+        } else {
+            // The window stays where it is, as most of these are none.
+            let mut byte = [0];
+            read_some(&self.file, &mut byte, last)?;
+            self.checked += PEEK_BYTES;
+            byte[0]
         };
         if trailer != frame::TRAILER {
             return Ok(false);

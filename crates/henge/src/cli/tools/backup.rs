@@ -185,7 +185,7 @@ async fn back_up(
         io::ErrorKind::AlreadyExists => BackupError::Exists,
         _ => BackupError::Write(error),
     })?;
-    unfinished.is_done();
+    unfinished.keep();
     made.bytes = file.len().map_err(BackupError::Write)?;
     Ok(made)
 }
@@ -195,7 +195,7 @@ async fn back_up(
 struct Unfinished<'a>(Option<&'a OneFile>);
 
 impl Unfinished<'_> {
-    fn is_done(mut self) {
+    fn keep(mut self) {
         self.0 = None;
     }
 }

@@ -109,7 +109,7 @@ fn write_snapshot(folder: &Folder, number: u64, seq: u64, pieces: &[Piece]) {
     for piece in pieces {
         match *piece {
             Piece::Block(key, partition) => push(key, b"value", partition, &mut frames),
-            Piece::Large => push(KEY, &[0; 1 << 20], Partition::of(KEY), &mut frames),
+            Piece::Large => push(KEY, &vec![0; 1 << 20], Partition::of(KEY), &mut frames),
             Piece::End(partition, records) => {
                 let last = Version::new(
                     1,
@@ -191,6 +191,9 @@ fn damage(folder: &Folder, name: Name) {
     fs::write(&path, bytes).expect("there is room");
 }
 
+/// What makes a snapshot a wrong one.
+type Change = Box<dyn Fn(&mut Vec<Piece>)>;
+
 /// All of it is one window, so nothing of this is found by who applies being behind.
 #[test]
 fn what_a_snapshot_says_of_itself_must_hold() {
@@ -201,7 +204,6 @@ fn what_a_snapshot_says_of_itself_must_hold() {
         let is_end = |piece: &Piece| matches!(piece, Piece::End(partition, _) if *partition == of);
         pieces.iter().position(is_end).expect("it has one")
     };
-    type Change = Box<dyn Fn(&mut Vec<Piece>)>;
     let changes: [(&str, Change); 10] = [
         (
             "behind the end of all",

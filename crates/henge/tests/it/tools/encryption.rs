@@ -183,7 +183,7 @@ fn keys_are_changed_one_after_the_other() {
     assert_eq!(durability(&process)["encryption"], expected);
     assert_eq!(durability(&process)["keys_needed"], json!([1, 20]));
     // As a repair keeps what it has replaced.
-    let segment = &place.files("a", ".wal")[0];
+    let segment = &place.files("a", ".wal")[1];
     let kept = format!("{}.before-repair-2", text(segment));
     fs::copy(segment, &kept).expect("it is copied");
     snapshot(&process);
