@@ -7,6 +7,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use henge_engine::persistence::Position;
+use henge_engine::persistence::recovery::LogEnd;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +44,11 @@ pub(crate) struct State {
     /// The latest seq that partitions went on from where it was not known what they had stamped.
     #[serde(default)]
     pub(crate) first_seq: u64,
+    /// A place that the log has come to: where this life began in it, and where it ended in order.
+    #[serde(default)]
+    log_segment: u64,
+    #[serde(default)]
+    log_offset: u64,
 }
 
 /// The state of this life and the file that has it. All who change something in it do it here, so that none takes back what
@@ -71,6 +78,15 @@ pub(crate) struct Missing {
     pub(crate) reason: Option<String>,
 }
 
+/// What the last life says of its log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Left {
+    /// It had come to there.
+    log_end: Position,
+    /// The machine has stopped since: segments may have gone with what was not synced.
+    may_be_torn: bool,
+}
+
 /// The directory, held by this process until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Directory {
@@ -80,6 +96,7 @@ pub(crate) struct Directory {
     pub(crate) ledger: Ledger,
     /// What the last life left, as far as its state tells.
     pub(crate) missing: Missing,
+    left: Option<Left>,
     /// The last life kept all in memory: what is in the log is older than what it served.
     pub(crate) is_outdated: bool,
     /// The disk failed in the last life: what is read now it may not have.
@@ -176,17 +193,24 @@ impl Directory {
             failed: false,
             seen_ms: last.as_ref().map_or(0, |last| last.seen_ms),
             first_seq: last.as_ref().map_or(0, |last| last.first_seq),
+            log_segment: 0,
+            log_offset: 0,
         };
         let missing = Missing {
             reason: last.as_ref().and_then(|last| last.missing(&state.boot_id)),
         };
         let is_in_doubt = last.as_ref().is_some_and(|last| last.failed);
-        let is_outdated = last.is_some_and(|last| last.is_memory_only());
+        let is_outdated = last.as_ref().is_some_and(State::is_memory_only);
+        let left = last.map(|last| Left {
+            log_end: last.log_end(),
+            may_be_torn: last.boot_id != state.boot_id || state.boot_id.is_empty(),
+        });
         Ok(Self {
             ledger: Ledger(Arc::new((path.clone(), Mutex::new(state)))),
             path,
             _lock: lock,
             missing,
+            left,
             is_outdated,
             is_in_doubt,
         })
@@ -217,18 +241,45 @@ impl Directory {
         Ok((path, lock, state))
     }
 
-    /// Writes down that this life has begun, at this time; and the seq that its partitions go on from, if they do not from
-    /// what the last one left. From now on the last one's state is gone.
-    pub(crate) fn begin(&self, now_ms: u64, first_seq: u64) -> Result<(), DirectoryError> {
+    /// Why writes may be missing, by what was found of the log, if they may: no process that ended leaves such a one.
+    pub(crate) fn missing_from(&self, log: &LogEnd) -> Option<&'static str> {
+        let segments_cut = log.cut.map_or(0, |cut| cut.segments);
+        match self.left {
+            // One that was made of a backup has a snapshot, and no log.
+            None if log.records > 0 => {
+                Some("there is a log, and node.json, which says how it was left, is not")
+            }
+            Some(left) if log.end < left.log_end => {
+                Some("the log ends before a place that it had come to")
+            }
+            Some(left) if segments_cut > 0 && !left.may_be_torn => {
+                Some("the log cannot be read up to its end, though the machine has not stopped")
+            }
+            _ => None,
+        }
+    }
+
+    /// Writes down that this life has begun, at this time and with the log here; and the seq that its partitions go on from, if
+    /// they do not from what the last one left. From now on the last one's state is gone.
+    pub(crate) fn begin(
+        &self,
+        now_ms: u64,
+        first_seq: u64,
+        log_end: Position,
+    ) -> Result<(), DirectoryError> {
         self.ledger.change(|state| {
+            state.note_log_end(log_end);
             state.seen_ms = now_ms;
             state.first_seq = state.first_seq.max(first_seq);
         })
     }
 
-    /// Writes down that this life ended in order, at this time.
-    pub(crate) fn end(&self, now_ms: u64) -> Result<(), DirectoryError> {
+    /// Writes down that this life ended in order, at this time and with its log here, if it has one.
+    pub(crate) fn end(&self, now_ms: u64, log_end: Option<Position>) -> Result<(), DirectoryError> {
         self.ledger.change(|state| {
+            if let Some(end) = log_end {
+                state.note_log_end(end);
+            }
             state.seen_ms = now_ms;
             state.clean = true;
         })
@@ -273,6 +324,17 @@ impl State {
     pub(crate) fn mark_repaired(mut self, path: &Path) -> Result<(), DirectoryError> {
         self.repaired = true;
         self.write(path)
+    }
+
+    fn log_end(&self) -> Position {
+        Position {
+            segment: self.log_segment,
+            offset: self.log_offset,
+        }
+    }
+
+    fn note_log_end(&mut self, end: Position) {
+        (self.log_segment, self.log_offset) = (end.segment, end.offset);
     }
 
     /// This life kept all in memory: the next start takes nothing from what lies here.
@@ -325,6 +387,8 @@ mod tests {
             failed: false,
             seen_ms: 0,
             first_seq: 0,
+            log_segment: 0,
+            log_offset: 0,
         }
     }
 

@@ -128,6 +128,17 @@ pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
+/// Whether there was no room on the disk, or no file to be had, which may change: nothing was written then that counts.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    let no_file = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    ) || error
+        .raw_os_error()
+        .is_some_and(|error| no_file.contains(&error))
+}
+
 /// An open file.
 #[derive(Clone, Debug)]
 pub(crate) struct OpenFile(Arc<File>);

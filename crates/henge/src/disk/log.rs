@@ -28,9 +28,9 @@ use henge_engine::persistence::journal::Journal;
 use henge_engine::persistence::log::{LogWriter, SyncWork};
 use henge_engine::persistence::{Position, Storage};
 use parking_lot::Mutex;
-use rustix::io::Errno;
 
 use super::backlog::{Backlog, Change};
+use super::files::is_full;
 use super::order::Order;
 use crate::cache::{Cache, Refuses};
 use crate::config::SyncPolicy;
@@ -156,7 +156,7 @@ pub(crate) struct Start<S: Storage> {
 #[derive(Debug)]
 pub(crate) struct LogThread {
     log: Arc<Log>,
-    thread: Option<JoinHandle<bool>>,
+    thread: Option<JoinHandle<Option<Position>>>,
 }
 
 impl Log {
@@ -371,10 +371,10 @@ impl LogThread {
             .spawn(move || {
                 // However it ends.
                 let _ended = Ended(Arc::clone(&runner.log));
-                let is_whole = runner.run();
+                let end = runner.run();
                 // It has lost its channel.
                 let _ = sync_thread.map(JoinHandle::join);
-                is_whole
+                end
             })?;
         let _ = log.thread.set(thread.thread().clone());
         Ok(Self {
@@ -389,15 +389,16 @@ impl LogThread {
         self.log.wake();
     }
 
-    /// Writes and syncs what is left, and ends. Says whether all of it is on the disk. No data thread may run any more.
-    pub(crate) fn stop(mut self) -> bool {
+    /// Writes and syncs what is left, and ends. Says where the log ends, if all of it is on the disk. No data thread may run any
+    /// more.
+    pub(crate) fn stop(mut self) -> Option<Position> {
         self.end()
     }
 
-    fn end(&mut self) -> bool {
+    fn end(&mut self) -> Option<Position> {
         self.begin_stop();
         let ended = self.thread.take().map(JoinHandle::join);
-        matches!(ended, Some(Ok(true)))
+        ended?.unwrap_or(None)
     }
 }
 
@@ -490,15 +491,15 @@ struct Runner<S: Storage> {
 }
 
 impl<S: Storage> Runner<S> {
-    /// Runs until it is stopped; whether all is on the disk then.
-    fn run(mut self) -> bool {
+    /// Runs until it is stopped; where the log ends, if all is on the disk then.
+    fn run(mut self) -> Option<Position> {
         loop {
             let is_stopping = self.log.is_stopping.load(SeqCst);
             self.take_synced();
             if self.log.condition() == Condition::Broken {
                 self.refuse_orders();
                 if is_stopping {
-                    return false;
+                    return None;
                 }
                 thread::park();
                 continue;
@@ -861,7 +862,7 @@ impl<S: Storage> Runner<S> {
     }
 
     /// All is written; syncs it and marks that.
-    fn finish(mut self) -> bool {
+    fn finish(mut self) -> Option<Position> {
         // Wait for the other thread, which ends when it has nothing more to do.
         drop(self.work.take());
         while let Ok((work, outcome)) = self.done.recv() {
@@ -873,28 +874,18 @@ impl<S: Storage> Runner<S> {
         // What was kept back for want of a snapshot was written just now; what there was no room for is left.
         if self.log.condition() == Condition::Broken || !self.batch.is_empty() {
             self.refuse_orders();
-            return false;
+            return None;
         }
         let synced = self.writer.sync();
         let finished = synced.and_then(|()| {
             self.writer.write(None)?;
             self.writer.sync()?;
-            self.writer.close()
+            let end = self.writer.end();
+            self.writer.close().map(|()| end)
         });
-        if let Err(error) = &finished {
+        let say = |error: &io::Error| {
             tracing::error!(%error, "the log could not be synced at the end");
-        }
-        finished.is_ok()
+        };
+        finished.inspect_err(say).ok()
     }
-}
-
-/// Whether there was no room on the disk, or no file to be had, which may change: nothing was written then that counts.
-fn is_full(error: &io::Error) -> bool {
-    let no_file = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    ) || error
-        .raw_os_error()
-        .is_some_and(|error| no_file.contains(&error))
 }

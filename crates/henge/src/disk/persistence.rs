@@ -19,7 +19,7 @@ use henge_engine::persistence::journal::Journal;
 use henge_engine::persistence::log::{LogConfig, LogWriter};
 use henge_engine::persistence::recovery::RecoveryError;
 use henge_engine::persistence::wal::Record;
-use henge_engine::persistence::{FileKind, Name, Storage, StorageFile};
+use henge_engine::persistence::{FileKind, Name, Position, Storage, StorageFile};
 use henge_wire::{Partition, Version};
 use parking_lot::{Condvar, Mutex};
 
@@ -82,7 +82,7 @@ pub(crate) struct Persistence {
     pub(crate) snapshots: Option<Arc<Snapshots>>,
     pub(crate) progress: Progress,
     pub(crate) incarnation: u64,
-    pub(crate) missing: Missing,
+    missing: Mutex<Missing>,
     pub(crate) path: String,
     pub(crate) encryption: Arc<Encryption>,
     clock: Clock,
@@ -124,7 +124,7 @@ impl Persistence {
         clock: Clock,
         fresh: Version,
     ) -> Result<Self, PersistenceError> {
-        let begun = directory.begin(clock.now_ms(), fresh.seq());
+        let begun = directory.begin(clock.now_ms(), fresh.seq(), Position::default());
         begun.map_err(PersistenceError::Directory)?;
         let time = TimeKeeper::start(directory.ledger.clone(), clock, timekeeper::INTERVAL);
         let own = Self::new(directory, encryption, clock, None, Some(Ok(None)));
@@ -163,7 +163,7 @@ impl Persistence {
             snapshots,
             progress: Progress::default(),
             incarnation: directory.ledger.state().incarnation,
-            missing: directory.missing.clone(),
+            missing: Mutex::new(directory.missing.clone()),
             path: directory.path.display().to_string(),
             encryption,
             clock,
@@ -249,8 +249,19 @@ impl Persistence {
         let now_ms = self.clock.now_ms();
         let recovered =
             recover(&files, cache, now_ms, &self.progress).map_err(PersistenceError::Recovery)?;
+        let mut missing = self.missing.lock().clone();
+        if let Some(found) = self.state.lock().directory.missing_from(&recovered.log) {
+            missing.reason.get_or_insert_with(|| found.to_owned());
+            self.missing.lock().clone_from(&missing);
+        }
+        if let Some(reason) = &missing.reason {
+            tracing::warn!(
+                reason,
+                "writes that were acknowledged before may be missing"
+            );
+        }
         // What was stamped before and is not in the log must not be stamped again.
-        let first = if is_fresh || self.missing.reason.is_some() {
+        let first = if is_fresh || missing.reason.is_some() {
             // The clock may be behind that of the last life.
             around.fresh.max(beyond(newest(cache)))
         } else {
@@ -276,7 +287,7 @@ impl Persistence {
         let ledger = {
             let directory = &self.state.lock().directory;
             // Only now: until the log says where versions go on from, the last life's state has to be there.
-            let begun = directory.begin(self.clock.now_ms(), first.seq());
+            let begun = directory.begin(self.clock.now_ms(), first.seq(), writer.end());
             begun.map_err(PersistenceError::Directory)?;
             directory.ledger.clone()
         };
@@ -349,6 +360,11 @@ impl Persistence {
         begun.map_err(PersistenceError::Io)
     }
 
+    /// Why writes that were acknowledged before the start may be missing, if they may.
+    pub(crate) fn missing(&self) -> Option<String> {
+        self.missing.lock().reason.clone()
+    }
+
     /// Gives a recovery up.
     pub(crate) fn give_up(&self) {
         self.progress.is_given_up.store(true, Relaxed);
@@ -357,22 +373,25 @@ impl Persistence {
     /// Ends the threads in order, once nobody writes any more.
     pub(crate) fn stop(&self) {
         let mut state = self.state.lock();
-        let is_whole = match state.running.take() {
-            Some((log, snapshots)) => stop(log, snapshots),
+        let (is_whole, log_end) = match state.running.take() {
+            Some((log, snapshots)) => {
+                let end = stop(log, snapshots);
+                (end.is_some(), end)
+            }
             // In memory nothing is missing of what was promised; a recovery that did not end has promised nothing.
-            None => matches!(state.outcome, Some(Ok(None))),
+            None => (matches!(state.outcome, Some(Ok(None))), None),
         };
         // Before the end is noted, as nothing comes after that.
         drop(state.time.take());
-        if is_whole && let Err(error) = state.directory.end(self.clock.now_ms()) {
+        if is_whole && let Err(error) = state.directory.end(self.clock.now_ms(), log_end) {
             tracing::error!(%error, "the next start will take this one for a crash");
         }
     }
 }
 
-/// Ends both threads; whether all is on the disk then. A snapshot is given up: it may wait for the log, which does not end
+/// Ends both threads; where the log ends, if all is on the disk then. A snapshot is given up: it may wait for the log, which does not end
 /// of itself while the disk is full.
-pub(super) fn stop(log: LogThread, snapshots: SnapshotThread) -> bool {
+pub(super) fn stop(log: LogThread, snapshots: SnapshotThread) -> Option<Position> {
     snapshots.begin_stop();
     log.begin_stop();
     drop(snapshots);

@@ -390,7 +390,7 @@ fn a_disk_that_fails_breaks_the_log() {
         }
         let refused = node.log.order(Order::Roll).expect_err("it is broken");
         assert_eq!(refused.to_string(), failure);
-        assert!(!node.thread.stop(), "it does not end in order");
+        assert_eq!(node.thread.stop(), None, "it does not end in order");
         assert!(recovered(&folder.0) >= 1);
     }
 }
@@ -414,7 +414,7 @@ fn a_full_disk_is_waited_for() {
     node.wait_until_kept(round);
     assert!(!node.reads(b"later"));
     assert!(!node.is_noted.load(SeqCst));
-    assert!(node.thread.stop());
+    assert!(node.thread.stop().is_some());
     assert_eq!(recovered(&folder.0), 2);
 }
 
@@ -449,7 +449,7 @@ fn a_full_disk_is_synced() {
     assert_eq!(node.log.condition(), Condition::Full);
     *node.faults.write.lock() = None;
     node.wait_until(Condition::Open);
-    assert!(node.thread.stop());
+    assert!(node.thread.stop().is_some());
     assert_eq!(recovered(&folder.0), 3);
 }
 
@@ -485,8 +485,8 @@ fn a_node_with_a_full_disk_stops() {
     assert_eq!(outcome, Ok(Err("the node stops".to_owned())));
     faults.is_held.store(false, SeqCst);
     until(|| stopping.is_finished());
-    let is_whole = stopping.join().expect("it does not panic");
-    assert!(!is_whole, "what is in no log was not promised, and is said");
+    let end = stopping.join().expect("it does not panic");
+    assert_eq!(end, None, "what is in no log was not promised, and is said");
     assert_eq!(recovered(&folder.0), 1);
 }
 
@@ -512,7 +512,7 @@ fn a_failed_sync_is_not_lost_on_another_thread() {
     assert_eq!(node.log.outcome(round), Some(Err(NotKept)));
     assert!(ordered.join().expect("it does not panic").is_err());
     assert!(node.is_noted.load(SeqCst));
-    assert!(!node.thread.stop());
+    assert_eq!(node.thread.stop(), None);
 }
 
 /// Where a segment cannot be begun, or what a failed write has left not be removed, nothing is written any more.
@@ -534,7 +534,7 @@ fn a_segment_that_cannot_be_begun_breaks_the_log() {
         *node.faults.write.lock() = None;
         let is_open = expected == Condition::Open;
         assert_eq!(node.write(b"more", b"1").is_ok(), is_open);
-        assert_eq!(node.thread.stop(), is_open);
+        assert_eq!(node.thread.stop().is_some(), is_open);
     }
 }
 
@@ -569,7 +569,7 @@ fn a_log_without_room_stands_still() {
     node.room.store(0, SeqCst);
     let round = node.write(b"last", b"1").expect("nobody knows yet");
     assert_eq!(node.outcome(round), Err(NotKept));
-    assert!(node.thread.stop());
+    assert!(node.thread.stop().is_some());
     assert_eq!(recovered(&folder.0), 4);
 }
 
@@ -597,7 +597,7 @@ fn journals_count_as_in_flight() {
     let round = node.write(b"key", &value).expect("it is taken");
     assert_eq!(node.outcome(round), Err(NotKept));
     assert_eq!(node.in_flight.held(), 0);
-    assert!(!node.thread.stop());
+    assert_eq!(node.thread.stop(), None);
 }
 
 /// What clients have written that are gone takes no more memory than it may: writes are refused until it is in the log, and
@@ -637,7 +637,7 @@ fn what_the_log_is_behind_with_is_bounded() {
     assert!(!node.reads(b"key"));
     let round = node.write(b"key", b"1").expect("it is taken again");
     assert_eq!(node.outcome(round), Ok(()));
-    assert!(node.thread.stop());
+    assert!(node.thread.stop().is_some());
     let longest = fs::read_dir(&folder.0)
         .expect("it is there")
         .filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len()))
@@ -739,7 +739,7 @@ fn a_start_removes_what_its_snapshot_covers() {
         }
         snapshots.make().expect("nothing fails");
     }
-    assert!(node.thread.stop());
+    assert!(node.thread.stop().is_some());
     let there = own.names().expect("they are read");
     covered.retain(|name, _| !there.contains(name));
     let kinds: Vec<FileKind> = covered.keys().map(|name| name.kind).collect();

@@ -541,6 +541,58 @@ pub(crate) fn ok() -> Reply {
     Reply::Text("OK".to_owned())
 }
 
+/// Files that no process leaves which ended, in order or not, are told of: they may lack writes.
+#[test]
+fn a_log_that_is_shorter_than_it_was_is_told_of() {
+    const LOG: &str = "log-0000000000000001.wal";
+    const SHORTER: Option<&str> = Some("the log ends before a place that it had come to");
+    type Harm = fn(&Path);
+    let shorten: Harm = |node| {
+        let opened = std::fs::File::options().write(true).open(node.join(LOG));
+        let file = opened.expect("it is there");
+        let len = file.metadata().expect("it is there").len();
+        file.set_len(len - 60).expect("it is ours");
+    };
+    let remove: Harm = |node| std::fs::remove_file(node.join(LOG)).expect("it is there");
+    let forget: Harm = |node| std::fs::remove_file(node.join("node.json")).expect("it is there");
+    // How a node ended, what is done to its files then, and why writes may be missing.
+    for (signal, harm, expected) in [
+        (Signal::TERM, None, None),
+        (Signal::KILL, None, None),
+        (Signal::TERM, Some(shorten), SHORTER),
+        (Signal::TERM, Some(remove), SHORTER),
+        (Signal::KILL, Some(remove), SHORTER),
+        (
+            Signal::TERM,
+            Some(forget),
+            Some("there is a log, and node.json, which says how it was left, is not"),
+        ),
+    ] {
+        let data = Data::new();
+        let process = data.start(&[]);
+        let mut resp = Resp::connect(process.address);
+        for n in 0..20 {
+            resp.ask(&format!("SET key {n}"));
+        }
+        process.signal(signal);
+        process.wait();
+        if let Some(harm) = harm {
+            harm(&data.node());
+        }
+        let process = data.start(&[]);
+        let status = Client::connect(process.address)
+            .get("/cluster/status")
+            .json();
+        let durability = &status["nodes"][0]["durability"];
+        assert_eq!(
+            durability["reason"].as_str(),
+            expected,
+            "{signal:?}: {status}"
+        );
+        assert_eq!(durability["writes_may_be_missing"], expected.is_some());
+    }
+}
+
 #[test]
 fn snapshots_are_made_on_demand() {
     let data = Data::new();

@@ -318,6 +318,12 @@ fn a_backup_makes_the_same_cache_again() {
         assert!(err.contains("--force replaces it"), "{err}");
         said(&["backup", "--force", &url, "--to", text(&file)], 0);
         assert_private(&file);
+        // A link could be to a device; what it is to stays, and so does the link.
+        let link = place.path(&format!("{kind}.link"));
+        std::os::unix::fs::symlink("/dev/null", &link).expect("it is ours");
+        let (_, err) = said(&["backup", "--force", &url, "--to", text(&link)], 3);
+        assert!(err.contains("is no file, and is not replaced"), "{err}");
+        assert!(link.is_symlink());
         let count = items(process.address);
         kill(process);
 

@@ -45,6 +45,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 enum BackupError {
     Exists,
+    /// A directory, a device, a link or the like is there.
+    NoFile,
     /// What would lie beside the file while it is written is there: its path.
     Unfinished(PathBuf),
     /// There is no connection.
@@ -67,6 +69,9 @@ enum BackupError {
 impl fmt::Display for BackupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::NoFile => {
+                f.write_str("what is there is no file, and is not replaced; name another place")
+            }
             Self::Exists => f.write_str("it is there already; --force replaces it"),
             Self::Unfinished(part) => write!(
                 f,
@@ -119,8 +124,11 @@ pub(super) fn run(
     out: &mut Output,
 ) -> Result<(), Failure> {
     let failed = |error: BackupError| Failure::failed(format!("no backup {}: {error}", shown(to)));
-    if to.exists() && !force {
-        return Err(failed(BackupError::Exists));
+    match std::fs::symlink_metadata(to) {
+        Ok(there) if !there.is_file() => return Err(failed(BackupError::NoFile)),
+        Ok(_) if !force => return Err(failed(BackupError::Exists)),
+        // What else is wrong with the place is found when it is written to.
+        _ => {}
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use henge_engine::persistence::Position;
 use henge_engine::persistence::journal::Journal;
 use henge_engine::persistence::log::{LogConfig, LogWriter};
 use henge_engine::persistence::wal::Record;
@@ -233,7 +234,9 @@ fn the_time_is_noted_while_the_node_runs() {
     let take = || Directory::take(folder.node(), Some(NODE), NODE, None).expect("it is free");
     let directory = take();
     let clock = Clock::start_from(now_ms() + HOUR_MS);
-    directory.begin(1, 5).expect("there is room");
+    directory
+        .begin(1, 5, Position::default())
+        .expect("there is room");
     let keeper = TimeKeeper::start(directory.ledger.clone(), clock, Duration::from_millis(1));
     let until = Instant::now() + DEADLINE;
     while directory.ledger.state().seen_ms == 1 {
