@@ -143,7 +143,7 @@ impl<F: StorageFile> Walk<F> {
     }
 
     /// The next place behind `damaged` where a whole frame begins; none if there is none. For the bound of the search see
-    /// [`CHECKED_PER_BYTE`].
+    /// `CHECKED_PER_BYTE`.
     pub fn next_frame(&mut self, damaged: u64) -> io::Result<Option<u64>> {
         // Where the length is right and what it is of is not, the next one is where it says.
         if let Some(len) = self.view(damaged, HEAD_BYTES)?.first_chunk::<4>() {
