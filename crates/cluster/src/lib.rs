@@ -2,3 +2,4 @@
 //! others say come in as arguments.
 
 pub mod ring;
+pub mod topology;
