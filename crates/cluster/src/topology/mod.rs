@@ -6,7 +6,8 @@
 //!          Register                  Up                    Down
 //!   (new) ─────────▶ Aligning ──────────────▶ Up ──────────────────▶ Down
 //!                       ▲  └──── Down ─────────│────────────────────▶ │
-//!                       └──────── Register, of the next incarnation ──┴── of any state
+//!                       │                       │                       │
+//!                       └── Register of the next incarnation ──┴─ Back ─┘
 //!
 //!   a partition:  Stable ── Begin ──▶ Sync ── Join ──▶ Joint ── Finish, once its leader is open ──▶ Stable
 //! ```
@@ -92,6 +93,8 @@ pub enum Command {
     Up(NodeId, Incarnation),
     /// A node cannot be reached.
     Down(NodeId, Incarnation),
+    /// A node that was Down can be reached.
+    Back(NodeId, Incarnation),
     /// A node without memory has been aligned, in all its partitions, in terms of its registration or after.
     Remembers(NodeId, Incarnation),
     /// A node is to hold nothing any more.
@@ -216,6 +219,13 @@ impl Topology {
             }
             &Command::Up(node, incarnation) => self.node(node, incarnation)?.state = State::Up,
             &Command::Down(node, incarnation) => self.node(node, incarnation)?.state = State::Down,
+            &Command::Back(node, incarnation) => {
+                let node = self.node(node, incarnation)?;
+                if node.state != State::Down {
+                    return Err(Rejected::Unchanged);
+                }
+                node.state = State::Aligning;
+            }
             &Command::Remembers(node, incarnation) => self.node(node, incarnation)?.amnesia = 0,
             Command::Leave(node) => {
                 let node = self

@@ -62,12 +62,12 @@ impl Placement {
     }
 
     /// Where its replicas are to be when all is done.
-    pub(super) fn goal(&self) -> &[NodeId] {
+    pub fn goal(&self) -> &[NodeId] {
         self.change.as_ref().map_or(&self.old, |change| &change.new)
     }
 
-    /// Whether a node has anything to do with it.
-    pub(super) fn names(&self, node: NodeId) -> bool {
+    /// Whether a node is, or is to be, one of its replicas.
+    pub fn names(&self, node: NodeId) -> bool {
         self.old.contains(&node) || self.goal().contains(&node)
     }
 

@@ -261,12 +261,13 @@ fn what_always_holds_through_random_commands() {
                     .filter(|&p| is(topology.placement(p)))
                     .collect()
             };
-            let command = match below(12) {
+            let command = match below(13) {
                 0 | 1 => register(node.0, known + 1, below(2) == 0),
                 2 | 3 => Command::Up(node, known),
                 4 => Command::Down(node, known),
                 5 => Command::Remembers(node, known),
                 6 => Command::Leave(node),
+                12 => Command::Back(node, known),
                 7 => Command::Remove(node),
                 8 => Command::Rebalance,
                 9 => Command::Join(those(&topology, &|p| {
