@@ -10,7 +10,7 @@ use henge_engine::{
 use henge_wire::{Command, Outcome, PARTITIONS, Partition, Refusal, Reply, Transaction, Version};
 use parking_lot::{Mutex, MutexGuard};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 mod ahead;
 mod cursor;
@@ -159,8 +159,32 @@ impl Slot {
 struct LogState {
     /// All rounds up to this one are kept.
     kept: AtomicU64,
-    /// It cannot be written to.
-    refuses: AtomicBool,
+    /// Why writes are refused: a bit for each reason.
+    refuses: AtomicU8,
+}
+
+/// Why writes are refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum Refuses {
+    /// There is no log yet.
+    Loading = 1,
+    /// It cannot be written.
+    Failed = 2,
+    /// What waits for it is as much as may wait.
+    Behind = 4,
+}
+
+impl LogState {
+    /// Why a write is refused now, if it is.
+    #[inline]
+    fn refusal(&self) -> Option<Refusal> {
+        match self.refuses.load(Relaxed) {
+            0 => None,
+            reasons if reasons == Refuses::Behind as u8 => Some(Refusal::LogBehind),
+            _ => Some(Refusal::LogFailed),
+        }
+    }
 }
 
 impl Cache {
@@ -235,8 +259,10 @@ impl Cache {
     ) -> R {
         let Location { partition, hash } = at;
         let index = usize::from(partition.number()) & (self.shards.len() - 1);
-        if self.log.refuses.load(Relaxed) && command.operation.is_write() {
-            return answer(Reply::Refused(Refusal::LogFailed));
+        if let Some(refusal) = self.log.refusal()
+            && command.operation.is_write()
+        {
+            return answer(Reply::Refused(refusal));
         }
         let turn = self.turn(now_ms);
         let short = {
@@ -295,8 +321,10 @@ impl Cache {
         if partitions.any(|other| other != partition) {
             return Err(NotOnePartition);
         }
-        if self.log.refuses.load(Relaxed) && !transaction.effects.is_empty() {
-            return Ok(Outcome::Refused(Refusal::LogFailed));
+        if let Some(refusal) = self.log.refusal()
+            && !transaction.effects.is_empty()
+        {
+            return Ok(Outcome::Refused(refusal));
         }
         let index = usize::from(partition.number()) & (self.shards.len() - 1);
         let mut turn = self.turn(now_ms);
@@ -428,11 +456,11 @@ impl Cache {
         self.shards.iter().map(|s| s.shard.lock().items()).sum()
     }
 
-    /// Forgets everything; false if that cannot be logged, and then nothing. The memory is freed after each shard's lock is
+    /// Forgets everything; or nothing, if that cannot be logged. The memory is freed after each shard's lock is
     /// released. Whoever answers for it has to wait for the log.
-    pub fn flush(&self) -> bool {
-        if self.log.refuses.load(Relaxed) {
-            return false;
+    pub fn flush(&self) -> Result<(), Refusal> {
+        if let Some(refusal) = self.log.refusal() {
+            return Err(refusal);
         }
         for slot in &self.shards {
             let mut shard = slot.lock(&self.log);
@@ -441,7 +469,7 @@ impl Cache {
             drop(shard);
             drop(forgotten);
         }
-        true
+        Ok(())
     }
 
     /// How many shards there are.

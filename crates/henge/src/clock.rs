@@ -1,6 +1,7 @@
 //! The node's clock: the wall time at its start plus the monotonic time since. It never jumps, so a correction of the
 //! wall clock neither expires an item early nor keeps one for ever. The price is that it does not follow a correction
-//! either: the deadlines of a node are right by its own clock at its start.
+//! either: the deadlines of a node are right by its own clock at its start. Nor does it go back from one life of the node to the
+//! next: it starts at what the last one has noted down, if the wall clock is behind that.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -14,10 +15,16 @@ pub struct Clock {
 impl Clock {
     /// Reads the wall clock for the last time.
     pub fn start() -> Self {
+        Self::start_from(0)
+    }
+
+    /// The same, but not before a time that was seen already, in milliseconds since 1970.
+    pub fn start_from(seen_ms: u64) -> Self {
         // Before 1970 the machine has no idea of the time; 0 is as good as any, and deadlines still work.
         let wall = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
+        let wall = wall.max(Duration::from_millis(seen_ms));
         Self::starting_at(Instant::now(), wall)
     }
 
@@ -83,6 +90,14 @@ mod tests {
         if let Some(before) = start.checked_sub(Duration::from_millis(5)) {
             assert_eq!(clock.at(before), 1_700_000_000_000);
         }
+    }
+
+    #[test]
+    fn it_starts_no_earlier_than_what_was_seen() {
+        let ahead = Clock::start().now_ms() + 86_400_000;
+        assert_eq!(Clock::start_from(ahead).started_ms(), ahead);
+        let now = Clock::start_from(1_000).started_ms();
+        assert!((1_700_000_000_000..ahead).contains(&now), "{now}");
     }
 
     #[test]

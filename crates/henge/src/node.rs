@@ -10,6 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use henge_engine::persistence::frame::LAST_SEQ;
 use henge_wire::Version;
 use tokio::sync::mpsc;
 
@@ -18,7 +19,7 @@ use crate::cache::{Cache, CacheConfig};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, NodeId, Reload, SyncPolicy};
 use crate::disk::directory::Directory;
-use crate::disk::persistence::{Persistence, PersistenceError, Surroundings};
+use crate::disk::persistence::{Persistence, PersistenceError, Surroundings, beyond};
 use crate::encryption::{Encryption, Keys, KeysError};
 use crate::housekeeping::keep_house;
 use crate::http::{CALLS, Control, serve_control};
@@ -139,12 +140,15 @@ impl Node {
         } = Ports::open(&config)?;
         tracing::debug!(%address, ?resp_address, open_files_limit = files, "listening");
 
-        let clock = Clock::start();
         let max_size_bytes = size_of(config.cache.max_size_bytes).map_err(StartError::System)?;
         let threads = thread::available_parallelism().map_or(1, usize::from);
         let counters = Arc::new(Counters::new(threads));
         let (directory, sync) = data_directory(&config, address.port())?;
-        let fresh = first_version(clock.now_ms());
+        let last = directory.ledger.state();
+        let clock = clock_after(last.seen_ms);
+        // Such as the last life may have stamped are before this, whatever its clock was.
+        let stamped = Version::new(1, last.first_seq.min(LAST_SEQ));
+        let fresh = first_version(clock.now_ms()).max(beyond(stamped));
         let cache = Arc::new(Cache::new(&CacheConfig {
             max_size_bytes,
             max_items: config.cache.max_items,
@@ -156,7 +160,7 @@ impl Node {
             allocation_size: allocator::rounded_size,
         }));
         let persistence = match sync {
-            None => Persistence::none(directory, encryption).map_err(data)?,
+            None => Persistence::none(directory, encryption, clock, fresh).map_err(data)?,
             Some(sync) => Persistence::loading(directory, encryption, &cache, clock, sync, threads),
         };
         let persistence = Arc::new(persistence);
@@ -219,12 +223,7 @@ impl Node {
                 })?);
         }
         let live = Arc::clone(&admin.shared().live);
-        let around = Surroundings {
-            cache,
-            clock,
-            live,
-            fresh,
-        };
+        let around = Surroundings { cache, live, fresh };
         node.recovery = persistence.start(around).map_err(StartError::System)?;
         let acceptor = thread::Builder::new()
             .name("henge-accept".to_owned())
@@ -384,6 +383,22 @@ impl Ports {
             resp_address,
         })
     }
+}
+
+/// The clock of a node whose last life has come to this time.
+fn clock_after(seen_ms: u64) -> Clock {
+    /// A clock may be set back so far without anybody being told.
+    const UNTOLD: Duration = Duration::from_secs(10);
+    let (wall, clock) = (Clock::start(), Clock::start_from(seen_ms));
+    let ahead = clock.started_ms().saturating_sub(wall.started_ms());
+    let ahead = Duration::from_millis(ahead);
+    if ahead > UNTOLD {
+        tracing::warn!(
+            seconds = ahead.as_secs(),
+            "the machine's clock is behind what this node has seen, and the node's goes on from there; if that was wrong, stop the node and set seen_ms in its node.json to 0"
+        );
+    }
+    clock
 }
 
 /// The version before the first of a node that does not know which were stamped: the time, so that none is stamped twice. See

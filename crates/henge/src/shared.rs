@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use henge_engine::compress::Settings;
+use henge_wire::Refusal;
 
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::config::{Config, ConsistencyLevel, Interval};
+use crate::disk::gate::without_gate;
 use crate::disk::persistence::Persistence;
 use crate::net::inflight::InFlight;
 use crate::net::pace::Patience;
@@ -104,5 +106,11 @@ impl Shared {
     /// The limits that hold now.
     pub(crate) fn limits(&self) -> Limits {
         self.live.load().limits
+    }
+
+    /// Forgets everything, on a thread that has no gate. Whoever answers for it has to wait for the log.
+    pub(crate) fn flush(&self) -> Result<(), Refusal> {
+        let log = self.persistence.log.as_ref();
+        without_gate(log, &self.in_flight, || self.cache.flush())
     }
 }

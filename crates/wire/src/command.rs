@@ -169,4 +169,6 @@ pub enum Refusal {
     TooLarge,
     /// It could not be logged, as the disk is full or has failed.
     LogFailed,
+    /// It could not be logged now: as much waits for the disk as may wait.
+    LogBehind,
 }

@@ -10,6 +10,7 @@
 //! All numbers are little-endian. Behind the last frame there may be zeros, where the file was made longer ahead of its use.
 
 use crc32c::{crc32c, crc32c_append};
+use henge_wire::Version;
 use std::fmt;
 
 /// The format that is written, and the newest that is read.
@@ -26,6 +27,9 @@ pub const FRAME_BYTES: usize = HEAD_BYTES + 1;
 pub const MAX_BODY_BYTES: usize = (1 << 31) - 1;
 /// Ends every frame. It is no zero, so that a frame whose end was never written does not look like one that was.
 pub const TRAILER: u8 = 0xA5;
+/// The last seq that is read: as many are left behind it as a million writes a second to one partition stamp in twelve days.
+/// A version behind it is in a file only if somebody made that, and the partition would have none left for its writes.
+pub const LAST_SEQ: u64 = Version::MAX_SEQ - (1 << 40);
 /// What a disk writes in whole or not at all.
 const SECTOR_BYTES: usize = 512;
 
@@ -247,6 +251,12 @@ pub enum Damage {
     Long,
     /// The checksum is right, and it holds what this version does not know: what it is, and what it says.
     Unknown(&'static str, u64),
+    /// The checksum is right, and it does not agree with what came before it in a snapshot: what is wrong.
+    Parts(&'static str),
+    /// The checksum is right, and it has a key of another partition than it says: that one.
+    Foreign(u16),
+    /// The checksum is right, and it has a version behind which there are hardly any.
+    Version(Version),
     /// The checksum is right, and what is encrypted is not what the key of the file made.
     Sealed,
 }
@@ -259,6 +269,14 @@ impl fmt::Display for Damage {
             Self::Short => f.write_str("the record ends before what it says is in it"),
             Self::Long => f.write_str("the record goes on behind what it says is in it"),
             Self::Unknown(what, found) => write!(f, "an unknown {what}: {found}"),
+            Self::Parts(wrong) => f.write_str(wrong),
+            Self::Foreign(number) => {
+                write!(f, "it has a key of partition {number}, which is another")
+            }
+            Self::Version(version) => write!(
+                f,
+                "version {version}, which no partition comes to: the last that is taken has seq {LAST_SEQ}"
+            ),
             Self::Sealed => {
                 f.write_str("the record does not decrypt with the key that others here do")
             }

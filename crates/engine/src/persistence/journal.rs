@@ -22,7 +22,7 @@ pub struct Pieces {
 
 /// A place in [`Pieces`], to come back to.
 #[derive(Clone, Copy, Debug)]
-struct Mark {
+pub(super) struct Mark {
     own: usize,
     shared: usize,
     shared_bytes: usize,
@@ -68,7 +68,7 @@ impl Pieces {
         Ok(())
     }
 
-    fn mark(&self) -> Mark {
+    pub(super) fn mark(&self) -> Mark {
         Mark {
             own: self.own.len(),
             shared: self.shared.len(),
@@ -80,6 +80,21 @@ impl Pieces {
         self.own.truncate(mark.own);
         self.shared.truncate(mark.shared);
         self.shared_bytes = mark.shared_bytes;
+    }
+
+    /// Takes what was added since that place.
+    pub(super) fn split_off(&mut self, mark: Mark) -> Self {
+        let mut shared = self.shared.split_off(mark.shared);
+        for (place, _) in &mut shared {
+            *place -= mark.own;
+        }
+        let shared_bytes = self.shared_bytes - mark.shared_bytes;
+        self.shared_bytes = mark.shared_bytes;
+        Self {
+            own: self.own.split_off(mark.own),
+            shared,
+            shared_bytes,
+        }
     }
 
     /// The pieces in order; none is empty.

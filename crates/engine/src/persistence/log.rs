@@ -29,6 +29,10 @@ pub struct LogConfig {
 }
 
 /// See the head of the file.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact about the file that goes with none of the others"
+)]
 pub struct LogWriter<S: Storage> {
     storage: S,
     config: LogConfig,
@@ -55,6 +59,8 @@ pub struct LogWriter<S: Storage> {
     zeros: Vec<u8>,
     /// A write failed, and what it left behind the end may come to the disk.
     is_soiled: bool,
+    /// A sync has failed that was done here.
+    has_failed_sync: bool,
 }
 
 /// What has to be synced for all that was written to be on the disk. It may be done by another thread.
@@ -118,6 +124,7 @@ impl<S: Storage> LogWriter<S> {
             used: offset,
             zeros: vec![0; config.ahead_bytes],
             is_soiled: false,
+            has_failed_sync: false,
         })
     }
 
@@ -141,12 +148,21 @@ impl<S: Storage> LogWriter<S> {
         self.has_news
     }
 
-    /// Writes all records of the journals, in this order. On an error none of them counts, and they may be written again.
-    pub fn write(&mut self, journals: &mut [Journal]) -> io::Result<()> {
+    /// Writes all records of a journal, or only what was synced. On an error none of them counts, and they may be written again.
+    pub fn write(&mut self, journal: Option<Journal>) -> io::Result<()> {
+        let mut journals = Vec::from_iter(journal);
+        self.write_some(&mut journals).map(|_| ())
+    }
+
+    /// Writes all records of some journals, in this order: of as many as one segment takes, and of one at the least. Says how
+    /// many journals those are. On an error none of them counts, and they may be written again.
+    pub fn write_some(&mut self, journals: &mut [Journal]) -> io::Result<usize> {
         self.clean()?;
         if self.end.offset >= self.config.segment_bytes {
             self.roll()?;
         }
+        let fitting = self.fitting(journals);
+        let journals = &mut journals[..fitting];
         let mut mark = Journal::default();
         if self.is_unmarked() {
             Record::Synced(self.synced)
@@ -172,7 +188,20 @@ impl<S: Storage> LogWriter<S> {
         }
         self.has_news |= !journals.is_empty();
         self.marked = self.synced;
-        Ok(())
+        Ok(fitting)
+    }
+
+    /// Of how many of these journals the segment takes the records: it is full behind the last of them, and not before.
+    fn fitting(&self, journals: &[Journal]) -> usize {
+        let mut end = self.end.offset;
+        let fits = |journal: &&Journal| {
+            let begins = end < self.config.segment_bytes;
+            end += journal.frames().len() as u64;
+            begins
+        };
+        // A segment that has just begun may be full already, if segments are tiny.
+        let count = journals.iter().take_while(fits).count();
+        count.max(journals.len().min(1))
     }
 
     /// Writes zeros to where these are to come, and some more behind them, unless they are there already.
@@ -199,7 +228,8 @@ impl<S: Storage> LogWriter<S> {
         if self.is_soiled {
             self.file.set_len(self.end.offset)?;
             // After a failed sync nobody knows what the disk has, whatever it failed with.
-            self.file.sync().map_err(io::Error::other)?;
+            let synced = self.file.sync().map_err(io::Error::other);
+            self.note_sync(synced)?;
             self.used = self.end.offset;
             self.is_soiled = false;
         }
@@ -269,10 +299,21 @@ impl<S: Storage> LogWriter<S> {
     /// Syncs all that was written.
     pub fn sync(&mut self) -> io::Result<()> {
         if let Some(work) = self.sync_work() {
-            work.run(&self.storage)?;
+            let synced = work.run(&self.storage);
+            self.note_sync(synced)?;
             self.sync_done(&work);
         }
         Ok(())
+    }
+
+    /// Whether a sync has failed that was done here.
+    pub fn has_failed_sync(&self) -> bool {
+        self.has_failed_sync
+    }
+
+    fn note_sync(&mut self, synced: io::Result<()>) -> io::Result<()> {
+        self.has_failed_sync |= synced.is_err();
+        synced
     }
 
     /// Gives back the room ahead that was not used. Nothing is written any more.

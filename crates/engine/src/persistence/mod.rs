@@ -4,6 +4,7 @@
 
 pub mod cipher;
 pub mod frame;
+pub mod inventory;
 pub mod journal;
 pub mod log;
 mod output;

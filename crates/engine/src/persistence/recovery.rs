@@ -209,6 +209,18 @@ impl LogEnd {
             .map_err(|error| RecoveryError::Io(None, error))?;
         unused.iter().try_for_each(|end| shorten(end, false))
     }
+
+    /// Removes the segments before this one, which a snapshot covers that was restored. To be called once all is settled, as
+    /// the name of the snapshot outlives a loss of power only then. What cannot be removed stays among the segments.
+    pub fn remove_covered<S: Storage>(&mut self, storage: &S, from: u64) -> io::Result<()> {
+        while let Some(entry) = self.segments.first_entry()
+            && *entry.key() < from
+        {
+            storage.remove(Name::segment(*entry.key()))?;
+            entry.remove();
+        }
+        Ok(())
+    }
 }
 
 /// Reads the log from a segment on, and shows all records. `needed` is a place that was on the disk, as a snapshot says.
@@ -314,7 +326,7 @@ pub fn read_log<S: Storage>(
         log.next = last + 1;
     }
     for &number in there.iter().take_while(|&&number| number < from) {
-        // A snapshot covers it, and the process that made that did not come to remove it.
+        // A snapshot covers it, and the process that made that did not come to remove it: see `remove_covered`.
         let len = len(storage, Name::segment(number))?;
         log.segments.insert(number, len);
     }

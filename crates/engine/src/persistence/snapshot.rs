@@ -26,9 +26,10 @@ const BLOCK: u8 = 1;
 const PARTITION: u8 = 2;
 const COMPLETE: u8 = 3;
 
-/// A block is full from here on: large enough to compress well, small enough to be copied under a lock in a few steps.
+/// The records of a block have no more than this, or it has only one: large enough to compress well, and small beside what who
+/// reads it may hold.
 pub const BLOCK_BYTES: usize = 128 * 1024;
-/// The longest block that is compressed: one that was not full and took one more record that lies in a segment of the arena.
+/// The longest block that is compressed: of one record, as long as those that lie in a segment of the arena.
 const MAX_COMPRESSED_BYTES: usize = 512 * 1024;
 /// What compression must save for a block to be kept compressed: a sixteenth. Less is not worth the time of reading it.
 const LEAST_SAVED: usize = 16;
@@ -164,7 +165,26 @@ impl Block<'_> {
         self.data.len() as u64
     }
 
-    /// Shows its records. `scratch` is where it is decompressed; what was in it goes.
+    /// Shows its records, as far as their keys are of the partition; an error if one is not. Who keeps records goes by the
+    /// partition of their keys, and would not find it again.
+    pub fn own_records(
+        &self,
+        scratch: &mut Vec<u8>,
+        mut each: impl FnMut(RecordView<'_>),
+    ) -> Result<(), Damage> {
+        let mut foreign = None;
+        self.records(scratch, |record| {
+            let partition = Partition::of(record.key);
+            if partition != self.partition {
+                foreign = Some(partition.number());
+            } else if foreign.is_none() {
+                each(record);
+            }
+        })?;
+        foreign.map_or(Ok(()), |number| Err(Damage::Foreign(number)))
+    }
+
+    /// Shows its records, whatever keys they have. `scratch` is where it is decompressed; what was in it goes.
     pub fn records(
         &self,
         scratch: &mut Vec<u8>,
@@ -207,13 +227,25 @@ impl Block<'_> {
 /// Makes the frames of a snapshot.
 #[derive(Debug, Default)]
 pub struct Builder {
-    block: Pieces,
-    records: u32,
+    /// In the making: [`BLOCK_BYTES`] of records at the most, or one that is longer.
+    block: Raw,
+    /// Those that are full, in their order.
+    full: Vec<Raw>,
+    /// Empty, with the memory of one that was written: pushing is done under a lock, where it should not grow.
+    spare: Pieces,
     compressed: Vec<u8>,
 }
 
+/// Records of a block, before they are compressed.
+#[derive(Debug, Default)]
+struct Raw {
+    pieces: Pieces,
+    records: u32,
+}
+
 impl Builder {
-    /// Adds a record to the block in the making. Large values are shared, all else is copied.
+    /// Adds a record to the block in the making, or to another if that would become too long. Large values are shared, all else
+    /// is copied.
     pub fn push(&mut self, record: &RecordView<'_>) -> Result<(), TooLong> {
         let effect = match &record.body {
             Body::Value(value) => Effect::Put {
@@ -222,26 +254,63 @@ impl Builder {
             },
             Body::Tombstone => Effect::Delete,
         };
-        self.block.all_or_nothing(|out| {
+        let Raw { pieces, records } = &mut self.block;
+        let before = pieces.mark();
+        pieces.all_or_nothing(|out| {
             out.push(&record.version.to_bits().to_le_bytes());
             encode_effect(record.key, &effect, out)
         })?;
-        self.records += 1;
+        *records += 1;
+        if *records > 1 && pieces.len() > BLOCK_BYTES {
+            let mut last = pieces.split_off(before);
+            *records -= 1;
+            self.close();
+            self.block.pieces.take(&mut last);
+            self.block.records = 1;
+        }
+        if self.block.pieces.len() >= BLOCK_BYTES {
+            self.close();
+        }
         Ok(())
     }
 
-    /// Whether it is time to [finish](Self::finish) the block.
-    pub fn is_full(&self) -> bool {
-        self.block.len() >= BLOCK_BYTES
+    /// Begins another block.
+    fn close(&mut self) {
+        let next = Raw {
+            pieces: std::mem::take(&mut self.spare),
+            records: 0,
+        };
+        self.full.push(std::mem::replace(&mut self.block, next));
     }
 
-    /// Adds the block in the making to the frames, if it has anything.
+    /// Whether it is time to [write](Self::finish_full) blocks.
+    pub fn is_full(&self) -> bool {
+        !self.full.is_empty()
+    }
+
+    /// Adds the blocks that are full to the frames.
+    pub fn finish_full(&mut self, partition: Partition, out: &mut Journal) -> Result<(), TooLong> {
+        let full = std::mem::take(&mut self.full);
+        full.into_iter()
+            .try_for_each(|block| self.write(block, partition, out))
+    }
+
+    /// Adds all that was pushed to the frames.
     pub fn finish(&mut self, partition: Partition, out: &mut Journal) -> Result<(), TooLong> {
-        if self.records == 0 {
-            return Ok(());
+        if self.block.records > 0 {
+            self.close();
         }
-        let raw_len = u32::try_from(self.block.len()).map_err(|_| TooLong)?;
-        let is_compressed = self.compress();
+        self.finish_full(partition, out)
+    }
+
+    fn write(
+        &mut self,
+        mut block: Raw,
+        partition: Partition,
+        out: &mut Journal,
+    ) -> Result<(), TooLong> {
+        let raw_len = u32::try_from(block.pieces.len()).map_err(|_| TooLong)?;
+        let is_compressed = self.compress(&block.pieces);
         let encoding = if is_compressed {
             Encoding::Lz4
         } else {
@@ -250,7 +319,7 @@ impl Builder {
         let mut head = [0; 12];
         head[0] = BLOCK;
         head[1..3].copy_from_slice(&partition.number().to_le_bytes());
-        head[3..7].copy_from_slice(&self.records.to_le_bytes());
+        head[3..7].copy_from_slice(&block.records.to_le_bytes());
         head[7] = encoding as u8;
         head[8..].copy_from_slice(&raw_len.to_le_bytes());
         let written = out.frame(|out| {
@@ -258,18 +327,18 @@ impl Builder {
             if is_compressed {
                 out.push(&self.compressed);
             } else {
-                out.take(&mut self.block);
+                out.take(&mut block.pieces);
             }
             Ok(())
         });
-        self.block.clear(2 * BLOCK_BYTES);
-        self.records = 0;
+        block.pieces.clear(2 * BLOCK_BYTES);
+        self.spare = block.pieces;
         written
     }
 
     /// Compresses the block if that pays.
-    fn compress(&mut self) -> bool {
-        let Some(raw) = self.block.as_one() else {
+    fn compress(&mut self, pieces: &Pieces) -> bool {
+        let Some(raw) = pieces.as_one() else {
             return false;
         };
         if raw.len() > MAX_COMPRESSED_BYTES {

@@ -12,7 +12,7 @@ use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// How much is read at once; more where a block is longer.
+/// How much is read at once; where a block is longer, that block alone.
 const WINDOW_BYTES: usize = 2 * 1024 * 1024;
 /// Buffers that are kept, each with no more than so much memory: as many windows as wait for those who work on them.
 const KEPT_BUFFERS: usize = 16;
@@ -28,18 +28,19 @@ pub struct SnapshotWriter<S: Storage> {
 }
 
 impl<S: Storage> SnapshotWriter<S> {
-    /// Begins the snapshot that the log from segment `number` on belongs to.
+    /// Begins the snapshot that the log from segment `number` on belongs to. Fails if one that was not finished lies there:
+    /// whether that may go only its owner knows.
     pub fn begin(storage: S, number: u64, salt: [u8; 16]) -> io::Result<Self> {
         let (header, sealer) = cipher::begin(storage.keys(), Content::Snapshot, number, salt)
             .map_err(io::Error::other)?;
         let name = Name::unfinished(number);
-        // One that was not finished may lie there.
-        match storage.remove(name) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
         let file = storage.create(name, 0)?;
-        write_all(&file, &mut [IoSlice::new(&header.encode())], 0)?;
+        let written = write_all(&file, &mut [IoSlice::new(&header.encode())], 0);
+        if written.is_err() {
+            // It was made just now. Where that fails it is for who begins the next one.
+            let _ = storage.remove(name);
+        }
+        written?;
         Ok(Self {
             storage,
             file,
@@ -230,7 +231,7 @@ impl<F: StorageFile> SnapshotReader<F> {
                 let len = bytes
                     .first_chunk::<4>()
                     .map_or(0, |len| u32::from_le_bytes(*len));
-                want = (len as usize + frame::FRAME_BYTES).max(2 * want);
+                want = len as usize + frame::FRAME_BYTES;
                 continue;
             }
             bytes.truncate(at);

@@ -14,7 +14,7 @@
 //! ```
 
 use super::Position;
-use super::frame::{Damage, Reader, TooLong};
+use super::frame::{Damage, LAST_SEQ, Reader, TooLong};
 use super::journal::{Journal, Pieces};
 use henge_wire::{
     Data, DataType, Effect, Encoding, MAX_KEY_BYTES, Mutation, PARTITIONS, Partition, Value,
@@ -185,6 +185,12 @@ pub fn partition_of(body: &[u8]) -> Result<Option<Partition>, Damage> {
     }
 }
 
+/// Whether the keys of a mutation are of its partition, without which a start refuses it.
+pub fn has_own_keys(mutation: &Mutation<'_>) -> bool {
+    let is_own = |key: &[u8]| Partition::of(key) == mutation.partition;
+    mutation.effects.iter().all(|(key, _)| is_own(key))
+}
+
 /// Where the log before a segment ended, from the body of its first record.
 pub(super) fn follows(body: &[u8]) -> Option<Position> {
     match decode(body, &mut Vec::new()) {
@@ -264,18 +270,16 @@ pub fn may_begin(len: usize, begin: &[u8]) -> bool {
             .get(2)
             .is_some_and(|&high| u16::from(high) << 8 < PARTITIONS)
     };
+    // No file has more bytes than 48 bits tell.
+    let is_length = || begin.get(7..GAP_BODY_BYTES) == Some(&[0, 0]);
     match begin.first() {
         Some(&MUTATION) => len >= 13 && is_partition(),
         Some(&FLUSH) => len == 11 && is_partition(),
-        Some(&SYNCED | &STARTED) => len == 17,
-        // What comes to be beside these is no shorter.
-        Some(GAP..=MOST_KINDS) => len >= GAP_BODY_BYTES,
+        Some(&SYNCED | &STARTED | &FOLLOWS) => len == 17,
+        Some(&GAP) => len >= GAP_BODY_BYTES && is_length(),
         _ => false,
     }
 }
-
-/// More kinds of records than there will be.
-const MOST_KINDS: u8 = 15;
 
 /// As much of a body as is looked at by [`may_begin`], here and in `snapshot`.
 pub const BEGIN_BYTES: usize = 12;
@@ -330,7 +334,11 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn version(&mut self) -> Result<Version, Damage> {
-        self.u64().map(Version::from_bits)
+        let version = Version::from_bits(self.u64()?);
+        if version.seq() > LAST_SEQ {
+            return Err(Damage::Version(version));
+        }
+        Ok(version)
     }
 
     fn position(&mut self) -> Result<Position, Damage> {
@@ -396,4 +404,4 @@ impl<'a> Reader<'a> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -16,6 +16,18 @@ const LEAST_FRAME_BYTES: u64 = FRAME_BYTES as u64 + 1;
 /// What a look at a place that may be a frame needs of it.
 const PROBE_BYTES: usize = HEAD_BYTES + wal::BEGIN_BYTES;
 
+/// The work of one search. Whoever stores values may have them look like the begins of frames, each as long as the file: to
+/// reckon the checksum of each would be the square of its length. So a search may reckon those of as many bytes as are left of
+/// the file, which is enough for any frame that is the next one, and of so many more for each byte that it has come on. That
+/// is seconds for a segment of a gigabyte, and bytes that nobody chose are content with a tenth: one place of 4 million looks
+/// like a record, down to its last byte. Where all is spent a frame may be passed over, up to the next one that is short or
+/// for which there is enough again: that leaves out more than has to be, and makes nothing wrong that is found.
+const CHECKED_PER_BYTE: u64 = 32;
+/// Frames that are looked at whatever was spent before.
+const SHORT_BYTES: u64 = 512;
+/// What it counts for to read a byte elsewhere in the file: as much as is checked in that time.
+const PEEK_BYTES: u64 = 4096;
+
 /// See the head of the file.
 pub struct Walk<F> {
     file: F,
@@ -28,6 +40,8 @@ pub struct Walk<F> {
     start: u64,
     /// What was decrypted last.
     plain: Vec<u8>,
+    /// Bytes that the present search has reckoned checksums of.
+    checked: u64,
 }
 
 impl<F: StorageFile> Walk<F> {
@@ -43,6 +57,7 @@ impl<F: StorageFile> Walk<F> {
             window: Vec::new(),
             start: 0,
             plain: Vec::new(),
+            checked: 0,
         })
     }
 
@@ -127,7 +142,8 @@ impl<F: StorageFile> Walk<F> {
         })
     }
 
-    /// The next place behind `damaged` where a whole frame begins; none if there is none.
+    /// The next place behind `damaged` where a whole frame begins; none if there is none. For the bound of the search see
+    /// `CHECKED_PER_BYTE`.
     pub fn next_frame(&mut self, damaged: u64) -> io::Result<Option<u64>> {
         // Where the length is right and what it is of is not, the next one is where it says.
         if let Some(len) = self.view(damaged, HEAD_BYTES)?.first_chunk::<4>() {
@@ -136,15 +152,52 @@ impl<F: StorageFile> Walk<F> {
                 return Ok(Some(end));
             }
         }
+        self.checked = 0;
+        let left = self.len.saturating_sub(damaged);
         let mut at = damaged + 1;
         while at + LEAST_FRAME_BYTES <= self.len {
             match self.probe(at)? {
-                Ok(candidate) if self.is_frame(candidate)? => return Ok(Some(candidate)),
-                Ok(candidate) => at = candidate + 1,
+                Ok(candidate) => {
+                    let may_check = left + CHECKED_PER_BYTE * (candidate - damaged);
+                    if self.is_worth_it(candidate, may_check)? && self.is_frame(candidate)? {
+                        return Ok(Some(candidate));
+                    }
+                    at = candidate + 1;
+                }
                 Err(seen) => at = seen,
             }
         }
         Ok(None)
+    }
+
+    /// Whether what looks like a frame at its begin does so at its end as well, and may be looked at as a whole, by how much a
+    /// search may check until it is here.
+    fn is_worth_it(&mut self, at: u64, may_check: u64) -> io::Result<bool> {
+        let Some(len) = self.view(at, HEAD_BYTES)?.first_chunk::<4>() else {
+            return Ok(false);
+        };
+        let bytes = u64::from(u32::from_le_bytes(*len)) + FRAME_BYTES as u64;
+        if bytes > SHORT_BYTES && self.checked + bytes > may_check {
+            return Ok(false);
+        }
+        let last = at + bytes - 1;
+        let in_window = last
+            .checked_sub(self.start)
+            .and_then(|place| usize::try_from(place).ok());
+        let trailer = if let Some(&byte) = in_window.and_then(|place| self.window.get(place)) {
+            byte
+        } else {
+            // The window stays where it is, as most of these are none.
+            let mut byte = [0];
+            read_some(&self.file, &mut byte, last)?;
+            self.checked += PEEK_BYTES;
+            byte[0]
+        };
+        if trailer != frame::TRAILER {
+            return Ok(false);
+        }
+        self.checked += bytes;
+        Ok(true)
     }
 
     /// The first place from this on that looks like a frame; or how far there is none.
@@ -231,12 +284,19 @@ mod tests {
     use super::super::tests::keys::Keys;
     use super::super::wal::gap_body;
     use super::*;
+    use std::cell::Cell;
     use std::io::IoSlice;
     use std::rc::Rc;
 
-    /// A file in memory that gives a few bytes at a time.
+    /// A file in memory that gives a few bytes at a time, and counts them.
     #[derive(Clone)]
-    struct Slow(Rc<Vec<u8>>);
+    struct Slow(Rc<Vec<u8>>, Rc<Cell<u64>>);
+
+    impl Slow {
+        fn new(bytes: &[u8]) -> Self {
+            Self(Rc::new(bytes.to_vec()), Rc::default())
+        }
+    }
 
     impl StorageFile for Slow {
         fn write_at(&self, _: &[IoSlice<'_>], _: u64) -> io::Result<usize> {
@@ -247,6 +307,7 @@ mod tests {
             let left = self.0.get(offset as usize..).unwrap_or_default();
             let len = buffer.len().min(left.len()).min(1_000);
             buffer[..len].copy_from_slice(&left[..len]);
+            self.1.set(self.1.get() + len as u64);
             Ok(len)
         }
 
@@ -292,7 +353,7 @@ mod tests {
     }
 
     fn walk(bytes: &[u8], header: Header) -> Walk<Slow> {
-        Walk::new(Slow(Rc::new(bytes.to_vec())), header, &Keys::FIRST).expect("it is in memory")
+        Walk::new(Slow::new(bytes), header, &Keys::FIRST).expect("it is in memory")
     }
 
     #[test]
@@ -355,7 +416,7 @@ mod tests {
                 ..header
             };
             let mut walk =
-                Walk::new(Slow(Rc::new(bytes)), other, &Keys::FIRST).expect("it is in memory");
+                Walk::new(Slow::new(&bytes), other, &Keys::FIRST).expect("it is in memory");
             let first = HEADER_BYTES as u64;
             assert_eq!(walk.next_frame(first).expect("it is in memory"), None);
         }
@@ -365,7 +426,7 @@ mod tests {
     #[test]
     fn frames_are_found_without_a_key() {
         let (bytes, places) = segment(ENCRYPTED, &[9, 30, 12]);
-        let mut walk = Walk::new(Slow(Rc::new(bytes)), ENCRYPTED, &NoKeys).expect("in memory");
+        let mut walk = Walk::new(Slow::new(&bytes), ENCRYPTED, &NoKeys).expect("in memory");
         assert!(walk.key_error().is_some());
         for pair in places.windows(2) {
             assert!(walk.is_frame(pair[0]).expect("it is in memory"));
@@ -376,5 +437,38 @@ mod tests {
         }
         let next = walk.next_frame(places[0] + 1).expect("it is in memory");
         assert_eq!(next, Some(places[1]));
+    }
+
+    /// A client may store what looks like the begins of frames, each of which ends where another one does: to reckon all of
+    /// their checksums would be the square of its length.
+    #[test]
+    fn a_value_of_heads_of_frames_costs_no_more_than_its_length() {
+        const LEN: usize = 3 * WINDOW_BYTES;
+        /// A head, the begin of a mutation, and the end of another frame.
+        const STEP: usize = 20;
+        let body = gap_body(7, LEN);
+        // Ends that have to be read for, and such that lie in what was read.
+        for distance in [LEN / 2, WINDOW_BYTES / 4] {
+            let (mut bytes, places) = segment(HEADER, &[9, body.len(), 30, 9]);
+            let value = &mut bytes[places[1] as usize + HEAD_BYTES + 20..places[2] as usize - 1];
+            for (number, head) in value.chunks_exact_mut(STEP).enumerate() {
+                // Each ends behind the one before it.
+                let steps = distance / STEP + number % 1024;
+                let len = (steps * STEP - FRAME_BYTES) as u32;
+                head[..4].copy_from_slice(&len.to_le_bytes());
+                head[4..].copy_from_slice(&[1, 2, 3, 4, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xA5]);
+            }
+            // The record before it, whose length is not to be known either.
+            bytes[places[1] as usize + 1] ^= 1;
+            let file = Slow::new(&bytes);
+            let read = Rc::clone(&file.1);
+            let mut walk = Walk::new(file, HEADER, &Keys::FIRST).expect("it is in memory");
+            let next = walk.next_frame(places[1]).expect("it is in memory");
+            assert_eq!(next, Some(places[2]));
+            let most = 40 * bytes.len() as u64;
+            assert!(walk.checked <= most, "{} of {most}", walk.checked);
+            assert!(read.get() <= most + 2 * LEN as u64, "{}", read.get());
+            assert!(walk.checked > bytes.len() as u64, "{}", walk.checked);
+        }
     }
 }

@@ -18,11 +18,17 @@ use std::fmt;
 /// Why a record can be written to a journal.
 const WRITTEN: &str = "no value is near the longest record, and transactions were measured";
 
+/// A journal that has come to this is followed by another one. So none is longer than this and a record, whoever writes them
+/// out can stop in between, and no call waits while one grows that has megabytes.
+const JOURNAL_BYTES: usize = 1 << 20;
+
 /// What a shard knows of the log.
 #[derive(Default)]
 pub(super) struct Durable {
     /// What is not handed over; none where there is no log.
     journal: Option<Journal>,
+    /// Those before it that have come to their length, oldest first.
+    filled: Vec<Journal>,
     /// Counts the journals: what is written to the present one is of this epoch.
     epoch: u64,
     /// The round that has the journal before, if that is not known to be kept.
@@ -41,6 +47,19 @@ impl Durable {
     pub(super) fn begin_call(&mut self) {
         self.is_unkept = false;
         self.journalled_bytes = 0;
+    }
+
+    /// A record was written to the journal, which had so many bytes before.
+    #[inline]
+    fn wrote(&mut self, before: usize) {
+        let Some(journal) = &mut self.journal else {
+            return;
+        };
+        let len = journal.frames().len();
+        self.journalled_bytes += len - before;
+        if len >= JOURNAL_BYTES {
+            self.filled.push(std::mem::take(journal));
+        }
     }
 
     #[inline]
@@ -132,6 +151,7 @@ impl Shard {
     #[inline]
     pub fn has_journal(&self) -> bool {
         matches!(&self.durable.journal, Some(journal) if !journal.is_empty())
+            || !self.durable.filled.is_empty()
     }
 
     /// Whether the last call showed, or made, what is not known to be in the log: its answer has to wait until that is.
@@ -151,16 +171,20 @@ impl Shard {
         self.has_journal() || self.durable.round.is_some()
     }
 
-    /// Gives the journal, for the round of this number, and goes on with an empty one. All rounds before are kept.
-    pub fn take_journal(&mut self, round: u64, empty: Journal) -> Journal {
+    /// Adds the journal to those of the round of this number, in as many parts as it has come to, and goes on with an empty
+    /// one. All rounds before are kept.
+    pub fn take_journal(&mut self, round: u64, empty: Journal, batch: &mut Vec<Journal>) {
         self.note_kept(round - 1);
         let Some(journal) = &mut self.durable.journal else {
-            return empty;
+            return;
         };
+        batch.append(&mut self.durable.filled);
         let taken = std::mem::replace(journal, empty);
+        if !taken.is_empty() {
+            batch.push(taken);
+        }
         self.durable.epoch += 1;
         self.durable.round = Some(round);
-        taken
     }
 
     /// All rounds up to this one are in the log.
@@ -207,7 +231,7 @@ impl Shard {
             let before = journal.frames().len();
             let written = encode_put(journal, partition, version, key, (value, expires_at_ms));
             written.expect(WRITTEN);
-            self.durable.journalled_bytes += journal.frames().len() - before;
+            self.durable.wrote(before);
         }
     }
 
@@ -242,7 +266,7 @@ impl Shard {
         self.durable.is_unkept = true;
         let before = journal.frames().len();
         record.encode(journal).expect(WRITTEN);
-        self.durable.journalled_bytes += journal.frames().len() - before;
+        self.durable.wrote(before);
     }
 
     /// The partition at a place of this shard.

@@ -1,7 +1,7 @@
 //! The cache and the log: journals are taken from all shards, records of snapshots are shown and restored, and those of the
 //! log are replayed.
 
-use super::{Cache, LENDING_ROUNDS};
+use super::{Cache, LENDING_ROUNDS, Refuses};
 use henge_engine::persistence::journal::Journal;
 use henge_engine::persistence::wal::Record;
 use henge_engine::{Progress, RecordView, ReplayError, Replayed, Room, Short, Turn};
@@ -29,8 +29,7 @@ impl Cache {
         for slot in &self.shards {
             if slot.is_journalled.swap(false, SeqCst) {
                 let empty = spare.pop().unwrap_or_default();
-                let journal = slot.shard.lock().take_journal(round, empty);
-                batch.push(journal);
+                slot.shard.lock().take_journal(round, empty, batch);
             }
         }
     }
@@ -40,9 +39,14 @@ impl Cache {
         self.log.kept.store(round, Relaxed);
     }
 
-    /// Writes are refused, or taken again.
-    pub(crate) fn refuse_writes(&self, refuses: bool) {
-        self.log.refuses.store(refuses, Relaxed);
+    /// Writes are refused for this reason, or not for this one any more.
+    pub(crate) fn refuse_writes(&self, reason: Refuses, refuses: bool) {
+        let bit = reason as u8;
+        if refuses {
+            self.log.refuses.fetch_or(bit, Relaxed);
+        } else {
+            self.log.refuses.fetch_and(!bit, Relaxed);
+        }
     }
 
     /// How far a partition has come.

@@ -176,6 +176,9 @@ struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
     hangup: tokio::signal::unix::Signal,
+    /// Nobody waits for it: that it is caught has a write beyond a limit fail, as one to a full disk does, in place of ending the
+    /// process.
+    _file_size: tokio::signal::unix::Signal,
 }
 
 impl Signals {
@@ -184,6 +187,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            _file_size: signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?,
         })
     }
 

@@ -5,10 +5,14 @@ use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use henge_engine::persistence::Position;
+use henge_engine::persistence::recovery::LogEnd;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::files::sync_directory;
+use super::files::{make_directory, sync_directory, to_make};
 use crate::config::SyncPolicy;
 
 /// The form of the file below that is written, and the newest that is read.
@@ -34,6 +38,37 @@ pub(crate) struct State {
     /// The disk failed, and what was acknowledged may not be on it.
     #[serde(default)]
     pub(crate) failed: bool,
+    /// The latest time that the node's clock is known to have come to, in milliseconds since 1970.
+    #[serde(default)]
+    pub(crate) seen_ms: u64,
+    /// The latest seq that partitions went on from where it was not known what they had stamped.
+    #[serde(default)]
+    pub(crate) first_seq: u64,
+    /// A place that the log has come to: where this life began in it, and where it ended in order.
+    #[serde(default)]
+    log_segment: u64,
+    #[serde(default)]
+    log_offset: u64,
+}
+
+/// The state of this life and the file that has it. All who change something in it do it here, so that none takes back what
+/// another has noted.
+#[derive(Clone, Debug)]
+pub(crate) struct Ledger(Arc<(PathBuf, Mutex<State>)>);
+
+impl Ledger {
+    /// Changes the state, and returns when it is on the disk.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut State)) -> Result<(), DirectoryError> {
+        let (path, state) = &*self.0;
+        let mut state = state.lock();
+        change(&mut state);
+        state.write(path)
+    }
+
+    /// As it is now.
+    pub(crate) fn state(&self) -> State {
+        self.0.1.lock().clone()
+    }
 }
 
 /// Whether writes that were acknowledged may be missing after a start.
@@ -43,17 +78,29 @@ pub(crate) struct Missing {
     pub(crate) reason: Option<String>,
 }
 
+/// What the last life says of its log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Left {
+    /// It had come to there.
+    log_end: Position,
+    /// The machine has stopped since: segments may have gone with what was not synced.
+    may_be_torn: bool,
+}
+
 /// The directory, held by this process until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Directory {
     pub(crate) path: PathBuf,
     /// The lock lasts as long as it is open.
     _lock: File,
-    pub(crate) state: State,
+    pub(crate) ledger: Ledger,
     /// What the last life left, as far as its state tells.
     pub(crate) missing: Missing,
+    left: Option<Left>,
     /// The last life kept all in memory: what is in the log is older than what it served.
     pub(crate) is_outdated: bool,
+    /// The disk failed in the last life: what is read now it may not have.
+    pub(crate) is_in_doubt: bool,
 }
 
 /// Why a directory cannot be had.
@@ -144,17 +191,28 @@ impl Directory {
             clean: false,
             repaired: false,
             failed: false,
+            seen_ms: last.as_ref().map_or(0, |last| last.seen_ms),
+            first_seq: last.as_ref().map_or(0, |last| last.first_seq),
+            log_segment: 0,
+            log_offset: 0,
         };
         let missing = Missing {
             reason: last.as_ref().and_then(|last| last.missing(&state.boot_id)),
         };
-        let is_outdated = last.is_some_and(|last| last.is_memory_only());
+        let is_in_doubt = last.as_ref().is_some_and(|last| last.failed);
+        let is_outdated = last.as_ref().is_some_and(State::is_memory_only);
+        let left = last.map(|last| Left {
+            log_end: last.log_end(),
+            may_be_torn: last.boot_id != state.boot_id || state.boot_id.is_empty(),
+        });
         Ok(Self {
+            ledger: Ledger(Arc::new((path.clone(), Mutex::new(state)))),
             path,
             _lock: lock,
-            state,
             missing,
+            left,
             is_outdated,
+            is_in_doubt,
         })
     }
 
@@ -170,8 +228,10 @@ impl Directory {
 
     fn lock(path: PathBuf) -> Result<(PathBuf, File, Option<State>), DirectoryError> {
         let failed = |what, error| DirectoryError::Io(what, path.clone(), error);
-        fs::create_dir_all(&path).map_err(|error| failed("make", error))?;
-        let lock = File::create(path.join(LOCK)).map_err(|error| failed("write to", error))?;
+        make_directory(&path).map_err(|error| failed("make", error))?;
+        // What is in it stays, if it is another's.
+        let lock = to_make().create(true).truncate(false).open(path.join(LOCK));
+        let lock = lock.map_err(|error| failed("write to", error))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(DirectoryError::Locked(path)),
@@ -181,15 +241,48 @@ impl Directory {
         Ok((path, lock, state))
     }
 
-    /// Writes down that this life has begun. From now on the last one's state is gone.
-    pub(crate) fn begin(&self) -> Result<(), DirectoryError> {
-        self.state.write(&self.path)
+    /// Why writes may be missing, by what was found of the log, if they may: no process that ended leaves such a one.
+    pub(crate) fn missing_from(&self, log: &LogEnd) -> Option<&'static str> {
+        let segments_cut = log.cut.map_or(0, |cut| cut.segments);
+        match self.left {
+            // One that was made of a backup has a snapshot, and no log.
+            None if log.records > 0 => {
+                Some("there is a log, and node.json, which says how it was left, is not")
+            }
+            Some(left) if log.end < left.log_end => {
+                Some("the log ends before a place that it had come to")
+            }
+            Some(left) if segments_cut > 0 && !left.may_be_torn => {
+                Some("the log cannot be read up to its end, though the machine has not stopped")
+            }
+            _ => None,
+        }
     }
 
-    /// Writes down that this life ended in order.
-    pub(crate) fn end(&mut self) -> Result<(), DirectoryError> {
-        self.state.clean = true;
-        self.state.write(&self.path)
+    /// Writes down that this life has begun, at this time and with the log here; and the seq that its partitions go on from, if
+    /// they do not from what the last one left. From now on the last one's state is gone.
+    pub(crate) fn begin(
+        &self,
+        now_ms: u64,
+        first_seq: u64,
+        log_end: Position,
+    ) -> Result<(), DirectoryError> {
+        self.ledger.change(|state| {
+            state.note_log_end(log_end);
+            state.seen_ms = now_ms;
+            state.first_seq = state.first_seq.max(first_seq);
+        })
+    }
+
+    /// Writes down that this life ended in order, at this time and with its log here, if it has one.
+    pub(crate) fn end(&self, now_ms: u64, log_end: Option<Position>) -> Result<(), DirectoryError> {
+        self.ledger.change(|state| {
+            if let Some(end) = log_end {
+                state.note_log_end(end);
+            }
+            state.seen_ms = now_ms;
+            state.clean = true;
+        })
     }
 }
 
@@ -217,7 +310,7 @@ impl State {
     pub(crate) fn write(&self, path: &Path) -> Result<(), DirectoryError> {
         let written = (|| {
             let beside = path.join("node.json.part");
-            let mut file = File::create(&beside)?;
+            let mut file = to_make().create(true).truncate(true).open(&beside)?;
             file.write_all(serde_json::to_string_pretty(self)?.as_bytes())?;
             file.write_all(b"\n")?;
             file.sync_all()?;
@@ -231,6 +324,17 @@ impl State {
     pub(crate) fn mark_repaired(mut self, path: &Path) -> Result<(), DirectoryError> {
         self.repaired = true;
         self.write(path)
+    }
+
+    fn log_end(&self) -> Position {
+        Position {
+            segment: self.log_segment,
+            offset: self.log_offset,
+        }
+    }
+
+    fn note_log_end(&mut self, end: Position) {
+        (self.log_segment, self.log_offset) = (end.segment, end.offset);
     }
 
     /// This life kept all in memory: the next start takes nothing from what lies here.
@@ -281,6 +385,10 @@ mod tests {
             clean,
             repaired,
             failed: false,
+            seen_ms: 0,
+            first_seq: 0,
+            log_segment: 0,
+            log_offset: 0,
         }
     }
 

@@ -1,8 +1,8 @@
 //! The engine's `Storage` over a directory of the system.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, IoSlice};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,6 +13,9 @@ use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::{Errno, pwritev};
 
 use crate::encryption::Encryption;
+
+/// What comes behind the name of a file that a repair has replaced or put aside; a number may follow.
+pub(crate) const BEFORE_REPAIR: &str = ".before-repair";
 
 /// A directory; its clones are the same one.
 #[derive(Clone, Debug)]
@@ -31,15 +34,34 @@ impl Files {
 
     /// The header of a file; none if what is there is no header.
     pub(crate) fn header(&self, name: Name) -> io::Result<Option<Header>> {
-        let file = OpenFile::to_read(&self.path(name))?;
-        let mut head = [0; HEADER_BYTES];
-        let read = file.read_at(&mut head, 0)?;
-        Ok(Header::decode(&head[..read]).ok())
+        header_of(&self.path(name))
+    }
+
+    /// The headers of all files that have one, those included that a repair has kept.
+    pub(crate) fn headers(&self) -> io::Result<Vec<Header>> {
+        let mut headers = Vec::new();
+        for entry in std::fs::read_dir(&self.path)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else { continue };
+            let kept = name.split_once(BEFORE_REPAIR).map(|(name, _)| name);
+            if Name::parse(kept.unwrap_or(name)).is_some() {
+                headers.extend(header_of(&entry.path())?);
+            }
+        }
+        Ok(headers)
     }
 
     pub(crate) fn path(&self, name: Name) -> PathBuf {
         self.path.join(name.to_string())
     }
+}
+
+fn header_of(path: &Path) -> io::Result<Option<Header>> {
+    let file = OpenFile::to_read(path)?;
+    let mut head = [0; HEADER_BYTES];
+    let read = file.read_at(&mut head, 0)?;
+    Ok(Header::decode(&head[..read]).ok())
 }
 
 impl Storage for Files {
@@ -55,9 +77,8 @@ impl Storage for Files {
     }
 
     fn create(&self, name: Name, len: u64) -> io::Result<OpenFile> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create_new(true);
-        let file = options.open(self.path(name))?;
+        let mut options = to_make();
+        let file = options.read(true).create_new(true).open(self.path(name))?;
         if len > 0 {
             match fallocate(&file, FallocateFlags::empty(), 0, len) {
                 Ok(()) => {}
@@ -90,9 +111,32 @@ impl Storage for Files {
     }
 }
 
+/// How a file of data is made: its owner reads and writes it, and nobody else, whatever the umask is.
+pub(crate) fn to_make() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).mode(0o600);
+    options
+}
+
+/// Makes a directory for data, and those above it, if they are not there: for their owner only.
+pub(crate) fn make_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
 /// Returns once the names in a directory outlive a loss of power.
 pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
+}
+
+/// Whether there was no room on the disk, or no file to be had, which may change: nothing was written then that counts.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    let no_file = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    ) || error
+        .raw_os_error()
+        .is_some_and(|error| no_file.contains(&error))
 }
 
 /// An open file.
@@ -102,9 +146,8 @@ pub(crate) struct OpenFile(Arc<File>);
 impl OpenFile {
     /// Makes a file, to be written to. Fails if it exists.
     pub(crate) fn create(path: &Path) -> io::Result<Self> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create_new(true);
-        Ok(Self(Arc::new(options.open(path)?)))
+        let file = to_make().read(true).create_new(true).open(path)?;
+        Ok(Self(Arc::new(file)))
     }
 
     /// Opens what is there, only to be read.

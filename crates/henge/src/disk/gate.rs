@@ -6,11 +6,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::log::{Log, NotKept};
-use crate::net::inflight::InFlight;
+use crate::net::inflight::{InFlight, UNCOUNTED_BYTES};
 
 thread_local! {
     static UNKEPT: Cell<bool> = const { Cell::new(false) };
@@ -35,9 +36,97 @@ pub(crate) fn journalled_bytes() -> usize {
     JOURNALLED_BYTES.get()
 }
 
+/// Makes calls on a thread that has no gate, and counts what they wrote to the journals.
+pub(crate) fn without_gate<R>(
+    log: Option<&Arc<Log>>,
+    in_flight: &Arc<InFlight>,
+    calls: impl FnOnce() -> R,
+) -> R {
+    let made = calls();
+    // Whoever waits for them has it noted on its own thread.
+    UNKEPT.set(false);
+    let bytes = JOURNALLED_BYTES.replace(0);
+    if let Some(log) = log {
+        log.count(log.next_round(), bytes, in_flight);
+    }
+    made
+}
+
 /// A round of the log.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Round(u64);
+
+/// A caller's place among those that wait, so that it is there once however often it is polled. Whoever goes away leaves it.
+#[derive(Debug, Default)]
+pub(crate) struct Place(Option<Waiting>);
+
+#[derive(Debug)]
+struct Waiting {
+    crowd: Rc<RefCell<Crowd>>,
+    /// When it was taken, and which one.
+    woken: u64,
+    index: usize,
+}
+
+impl Place {
+    fn leave(&mut self) {
+        if let Some(Waiting {
+            crowd,
+            woken,
+            index,
+        }) = self.0.take()
+        {
+            let left = crowd.borrow_mut().leave(woken, index);
+            // Only now, as what it wakes may be gone with it and have a place as well.
+            drop(left);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// Who waits. A waker keeps the memory of a connection's task, so there are no more of them than wait.
+#[derive(Debug, Default)]
+struct Crowd {
+    /// Counts how often all that waited were woken.
+    woken: u64,
+    places: Vec<Option<Waker>>,
+    /// Places that were left.
+    free: Vec<usize>,
+}
+
+impl Crowd {
+    fn is_empty(&self) -> bool {
+        self.places.len() == self.free.len()
+    }
+
+    fn join(&mut self, waker: Waker) -> usize {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.places.push(None);
+            self.places.len() - 1
+        });
+        self.places[index] = Some(waker);
+        index
+    }
+
+    fn leave(&mut self, woken: u64, index: usize) -> Option<Waker> {
+        // Else all have left that place.
+        let left = (woken == self.woken).then(|| self.places[index].take())?;
+        self.free.push(index);
+        left
+    }
+
+    /// All leave, to be woken.
+    fn disperse(&mut self) -> Vec<Option<Waker>> {
+        self.woken += 1;
+        self.free.clear();
+        std::mem::take(&mut self.places)
+    }
+}
 
 /// See the head of the file.
 #[derive(Debug)]
@@ -46,9 +135,9 @@ pub(crate) struct Gate {
     in_flight: Arc<InFlight>,
     /// Which bell of the log is this thread's.
     thread: usize,
-    waiting: RefCell<Vec<Waker>>,
-    /// Counts how often all that waited were woken.
-    woken: Cell<u64>,
+    crowd: Rc<RefCell<Crowd>>,
+    /// What the calls of this thread have written for a round and is not counted in `in_flight`: up to as much as never is.
+    uncounted: Cell<(u64, usize)>,
     /// Somebody has begun to wait in this turn.
     is_asked: Cell<bool>,
     keeper: RefCell<Option<Waker>>,
@@ -60,8 +149,8 @@ impl Gate {
             log,
             in_flight,
             thread,
-            waiting: RefCell::default(),
-            woken: Cell::new(1),
+            crowd: Rc::default(),
+            uncounted: Cell::default(),
             is_asked: Cell::new(false),
             keeper: RefCell::default(),
         }
@@ -74,40 +163,53 @@ impl Gate {
         if !UNKEPT.replace(false) {
             return None;
         }
-        let bytes = JOURNALLED_BYTES.replace(0);
+        let mut bytes = JOURNALLED_BYTES.replace(0);
         let log = self.log.as_ref()?;
         let round = log.next_round();
-        if let Some(mut hold) = self.in_flight.hold_for(bytes) {
-            // It is there, whether there is room for it or not.
-            hold.set_anyway(bytes);
-            log.hold(round, hold);
+        let (before, uncounted) = self.uncounted.get();
+        // What is left of the round before is too little to be counted, and one before that is done.
+        if before == round {
+            bytes += uncounted;
         }
+        if bytes > UNCOUNTED_BYTES {
+            log.count(round, bytes, &self.in_flight);
+            bytes = 0;
+        }
+        self.uncounted.set((round, bytes));
         Some(Round(round))
     }
 
-    /// Waits for a round. `place` is the caller's in the crowd, so that it is there once however often it is polled; it is 0
-    /// before and after.
+    /// Waits for a round.
     pub(crate) fn poll_kept(
         &self,
         round: Round,
-        place: &mut u64,
+        place: &mut Place,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), NotKept>> {
         let Some(log) = &self.log else {
             return Poll::Ready(Ok(()));
         };
         if let Some(outcome) = log.outcome(round.0) {
-            *place = 0;
+            place.leave();
             return Poll::Ready(outcome);
         }
-        if *place == self.woken.get() {
-            return Poll::Pending;
+        let mut crowd = self.crowd.borrow_mut();
+        match &mut place.0 {
+            Some(waiting) if waiting.woken == crowd.woken => return Poll::Pending,
+            Some(waiting) => {
+                waiting.woken = crowd.woken;
+                waiting.index = crowd.join(cx.waker().clone());
+            }
+            none => {
+                log.note_waiting(self.thread, round.0);
+                *none = Some(Waiting {
+                    crowd: Rc::clone(&self.crowd),
+                    woken: crowd.woken,
+                    index: crowd.join(cx.waker().clone()),
+                });
+            }
         }
-        if *place == 0 {
-            log.note_waiting(self.thread, round.0);
-        }
-        *place = self.woken.get();
-        self.waiting.borrow_mut().push(cx.waker().clone());
+        drop(crowd);
         if !self.is_asked.replace(true)
             && let Some(keeper) = &*self.keeper.borrow()
         {
@@ -131,19 +233,31 @@ impl Gate {
             if self.is_asked.replace(false) {
                 log.ask();
             }
-            if !self.waiting.borrow().is_empty() {
+            if !self.crowd.borrow().is_empty() {
                 // Before the look: what is done from here on rings.
                 log.await_bell(self.thread);
                 let now = log.outcomes();
                 if now != done {
                     done = now;
                     // Who is not done waits again.
-                    self.woken.set(self.woken.get() + 1);
-                    self.waiting.borrow_mut().drain(..).for_each(Waker::wake);
+                    let mut woken = self.crowd.borrow_mut().disperse();
+                    woken.drain(..).flatten().for_each(Waker::wake);
+                    let places = &mut self.crowd.borrow_mut().places;
+                    if places.is_empty() {
+                        // For its memory.
+                        *places = woken;
+                    }
                 }
             }
             Poll::<()>::Pending
         })
         .await;
+    }
+
+    /// How many wait.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        let crowd = self.crowd.borrow();
+        crowd.places.len() - crowd.free.len()
     }
 }

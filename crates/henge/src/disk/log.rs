@@ -28,11 +28,13 @@ use henge_engine::persistence::journal::Journal;
 use henge_engine::persistence::log::{LogWriter, SyncWork};
 use henge_engine::persistence::{Position, Storage};
 use parking_lot::Mutex;
-use rustix::io::Errno;
 
-use crate::cache::Cache;
+use super::backlog::{Backlog, Change};
+use super::files::is_full;
+use super::order::Order;
+use crate::cache::{Cache, Refuses};
 use crate::config::SyncPolicy;
-use crate::net::inflight::Hold;
+use crate::net::inflight::InFlight;
 
 /// How often a round is tried again that found no room on the disk.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
@@ -50,6 +52,9 @@ const SHORTEST_GAP: Duration = Duration::from_micros(300);
 const ENOUGH: (usize, usize) = (2, 3);
 /// How often it is looked whether there is room again.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// What is said while too much waits for it.
+const BEHIND: &str =
+    "the log is behind: what waits for it holds its part of limits.max_inflight_bytes";
 /// So many segments that are not synced may be open, whatever the policy.
 const MOST_UNSYNCED: usize = 8;
 
@@ -86,8 +91,7 @@ pub(crate) struct Log {
     orders: Mutex<Vec<Order>>,
     is_stopping: AtomicBool,
     has_ended: AtomicBool,
-    /// What is in the journals, or was taken from them, counts as in flight until the round is written that has it.
-    holds: Mutex<Vec<(u64, Hold<'static>)>>,
+    backlog: Mutex<Backlog>,
     pub(crate) figures: Figures,
 }
 
@@ -133,28 +137,6 @@ struct Bell {
     waiting: [AtomicUsize; 2],
 }
 
-/// What the thread is told to do between two rounds.
-#[derive(Debug)]
-pub(crate) enum Order {
-    /// Begin a segment, and say which.
-    Roll(Sender<io::Result<u64>>),
-    /// Have all that was applied until now on the disk, and say how far that is.
-    Sync(Sender<io::Result<Position>>),
-    /// Remove what a snapshot covers: all segments before this one.
-    Cover(u64, Sender<io::Result<()>>),
-}
-
-impl Order {
-    /// Answers that it was not done. Whoever gave it may be gone.
-    fn refuse(self, error: io::Error) {
-        match self {
-            Self::Roll(sender) => drop(sender.send(Err(error))),
-            Self::Sync(sender) => drop(sender.send(Err(error))),
-            Self::Cover(_, sender) => drop(sender.send(Err(error))),
-        }
-    }
-}
-
 /// How the log goes on from a recovery, and what bounds it.
 pub(crate) struct Start<S: Storage> {
     pub(crate) writer: LogWriter<S>,
@@ -174,7 +156,7 @@ pub(crate) struct Start<S: Storage> {
 #[derive(Debug)]
 pub(crate) struct LogThread {
     log: Arc<Log>,
-    thread: Option<JoinHandle<bool>>,
+    thread: Option<JoinHandle<Option<Position>>>,
 }
 
 impl Log {
@@ -193,7 +175,7 @@ impl Log {
             orders: Mutex::default(),
             is_stopping: AtomicBool::new(false),
             has_ended: AtomicBool::new(false),
-            holds: Mutex::default(),
+            backlog: Mutex::default(),
             figures: Figures::default(),
         }
     }
@@ -226,9 +208,10 @@ impl Log {
         }
     }
 
-    /// Why it cannot be written, if it cannot.
+    /// Why writes are refused, if they are.
     pub(crate) fn failure(&self) -> Option<String> {
-        self.failure.lock().clone()
+        let failure = self.failure.lock().clone();
+        failure.or_else(|| self.backlog.lock().is_long().then(|| BEHIND.to_owned()))
     }
 
     /// Asks for a round that has all that is in the journals now.
@@ -242,12 +225,31 @@ impl Log {
         }
     }
 
-    /// Keeps the hold on what a round is to write until it is written.
-    pub(crate) fn hold(&self, round: u64, hold: Hold<'static>) {
-        let mut holds = self.holds.lock();
+    /// Counts what a round is to write as in flight until it is written, and has writes refused if that is too much.
+    pub(crate) fn count(&self, round: u64, bytes: usize, in_flight: &Arc<InFlight>) {
+        let mut backlog = self.backlog.lock();
         // It may have been written since its number was asked for.
-        if self.done.load(SeqCst) < round {
-            holds.push((round, hold));
+        if self.done.load(SeqCst) >= round {
+            return;
+        }
+        if backlog.add(round, bytes, in_flight) == Some(Change::Refuse) {
+            // Under the lock, so that the last that is said is what is.
+            self.cache.refuse_writes(Refuses::Behind, true);
+            drop(backlog);
+            tracing::warn!("{BEHIND}: writes are refused until it has caught up");
+            // Whoever wrote that may be gone without having waited for it.
+            self.ask();
+        }
+    }
+
+    /// All rounds up to this one are written, or never will be.
+    fn release(&self, round: u64, backlog: &mut Backlog) {
+        if backlog.release(round) == Some(Change::Take) {
+            self.cache.refuse_writes(Refuses::Behind, false);
+            tracing::info!("the log has caught up: writes are taken");
+        } else if backlog.is_long() {
+            // For the rest of it.
+            self.asked.fetch_max(round + 1, SeqCst);
         }
     }
 
@@ -309,7 +311,8 @@ impl Log {
     fn set_condition(&self, condition: Condition, failure: Option<String>) {
         *self.failure.lock() = failure;
         self.condition.store(condition as u8, SeqCst);
-        self.cache.refuse_writes(condition != Condition::Open);
+        let refuses = condition != Condition::Open;
+        self.cache.refuse_writes(Refuses::Failed, refuses);
         self.ring();
     }
 }
@@ -329,10 +332,18 @@ impl LogThread {
         let (work, works) = sync_channel(1);
         let (synced, done) = channel();
         let syncing = Arc::clone(log);
-        let files = start.files.clone();
-        let sync_thread = thread::Builder::new()
-            .name("henge-sync".to_owned())
-            .spawn(move || sync_all(&syncing, &files, &works, &synced))?;
+        let files = start.files;
+        let sync = move || sync_all(&syncing, &files, &works, &synced);
+        // Of a failure the kernel tells once for each open file. Where a round promises that it is synced no other thread may be
+        // the one that is told.
+        let is_apart = log.sync != SyncPolicy::Always;
+        let sync_thread = is_apart
+            .then(|| {
+                thread::Builder::new()
+                    .name("henge-sync".to_owned())
+                    .spawn(sync)
+            })
+            .transpose()?;
         let runner = Runner {
             log: Arc::clone(log),
             writer: start.writer,
@@ -347,7 +358,7 @@ impl LogThread {
             lacks_snapshot: false,
             batch: Vec::new(),
             spare: Vec::new(),
-            work: Some(work),
+            work: is_apart.then_some(work),
             done,
             in_sync: false,
             synced_at: Instant::now(),
@@ -360,10 +371,10 @@ impl LogThread {
             .spawn(move || {
                 // However it ends.
                 let _ended = Ended(Arc::clone(&runner.log));
-                let is_whole = runner.run();
+                let end = runner.run();
                 // It has lost its channel.
-                let _ = sync_thread.join();
-                is_whole
+                let _ = sync_thread.map(JoinHandle::join);
+                end
             })?;
         let _ = log.thread.set(thread.thread().clone());
         Ok(Self {
@@ -372,16 +383,22 @@ impl LogThread {
         })
     }
 
-    /// Writes and syncs what is left, and ends. Says whether all of it is on the disk. No data thread may run any more.
-    pub(crate) fn stop(mut self) -> bool {
+    /// Has it end; nobody has to wait for anything any more that may never come.
+    pub(crate) fn begin_stop(&self) {
+        self.log.is_stopping.store(true, SeqCst);
+        self.log.wake();
+    }
+
+    /// Writes and syncs what is left, and ends. Says where the log ends, if all of it is on the disk. No data thread may run any
+    /// more.
+    pub(crate) fn stop(mut self) -> Option<Position> {
         self.end()
     }
 
-    fn end(&mut self) -> bool {
-        self.log.is_stopping.store(true, SeqCst);
-        self.log.wake();
-        let thread = self.thread.take();
-        thread.is_some_and(|thread| thread.join().unwrap_or(false))
+    fn end(&mut self) -> Option<Position> {
+        self.begin_stop();
+        let ended = self.thread.take().map(JoinHandle::join);
+        ended?.unwrap_or(None)
     }
 }
 
@@ -474,15 +491,15 @@ struct Runner<S: Storage> {
 }
 
 impl<S: Storage> Runner<S> {
-    /// Runs until it is stopped; whether all is on the disk then.
-    fn run(mut self) -> bool {
+    /// Runs until it is stopped; where the log ends, if all is on the disk then.
+    fn run(mut self) -> Option<Position> {
         loop {
             let is_stopping = self.log.is_stopping.load(SeqCst);
             self.take_synced();
             if self.log.condition() == Condition::Broken {
                 self.refuse_orders();
                 if is_stopping {
-                    return false;
+                    return None;
                 }
                 thread::park();
                 continue;
@@ -559,8 +576,11 @@ impl<S: Storage> Runner<S> {
             .map(|journal| journal.frames().len())
             .sum();
         for mut journal in self.batch.drain(..) {
-            journal.clear(KEPT_JOURNAL_BYTES);
-            self.spare.push(journal);
+            // One for each shard is what the next round needs.
+            if self.spare.len() < log.cache.shard_count() {
+                journal.clear(KEPT_JOURNAL_BYTES);
+                self.spare.push(journal);
+            }
         }
         if records > 0 && log.sync == SyncPolicy::Always {
             let begun = Instant::now();
@@ -585,9 +605,9 @@ impl<S: Storage> Runner<S> {
         self.crowd = crowd.max(self.crowd - self.crowd.div_ceil(64));
         log.cache.note_kept(round);
         {
-            let mut holds = log.holds.lock();
-            holds.retain(|(held, _)| *held > round);
+            let mut backlog = log.backlog.lock();
             log.done.store(round, SeqCst);
+            log.release(round, &mut backlog);
         }
         log.ring();
     }
@@ -618,14 +638,12 @@ impl<S: Storage> Runner<S> {
 
     /// Writes the batch, as often as it takes. False if it never will be.
     fn write(&mut self) -> bool {
-        loop {
-            let error = match self.writer.write(&mut self.batch) {
-                Ok(()) => {
-                    if self.log.condition() == Condition::Full && !self.lacks_snapshot {
-                        self.log.set_condition(Condition::Open, None);
-                        tracing::info!("the disk has room again: writes are taken");
-                    }
-                    return true;
+        let mut written = 0;
+        while written < self.batch.len() {
+            let error = match self.writer.write_some(&mut self.batch[written..]) {
+                Ok(count) => {
+                    written += count;
+                    continue;
                 }
                 Err(error) => error,
             };
@@ -646,23 +664,35 @@ impl<S: Storage> Runner<S> {
             for order in self.orders.drain(..) {
                 order.refuse(io::ErrorKind::StorageFull.into());
             }
+            // What is written can be synced, and a snapshot may wait for that.
+            if !self.waiting.is_empty() {
+                self.begin_sync();
+            }
             if self.log.is_stopping.load(SeqCst) {
+                self.refuse_orders();
                 return false;
             }
             thread::park_timeout(RETRY_INTERVAL);
         }
+        if self.log.condition() == Condition::Full && !self.lacks_snapshot {
+            self.log.set_condition(Condition::Open, None);
+            tracing::info!("the disk has room again: writes are taken");
+        }
+        true
     }
 
     /// A failure that nothing mends: what the file has from now on is not known.
     fn break_off(&mut self, what: &str, error: &io::Error) {
         tracing::error!(%error, "the log failed to {what}: writes are refused from now on, and what was acknowledged until now is on the disk as far as it was synced; restart the node when the disk is well");
-        if self.log.sync != SyncPolicy::Always {
+        // With `always` all that was acknowledged is synced. But after a failed sync the system may show to the next start what the
+        // disk does not have.
+        if self.log.sync != SyncPolicy::Always || self.writer.has_failed_sync() {
             (self.note_failure)();
         }
         // Nobody will write it.
         self.batch.clear();
         let begun = self.log.begun.load(SeqCst);
-        self.log.holds.lock().retain(|(held, _)| *held > begun);
+        self.log.release(begun, &mut self.log.backlog.lock());
         let failure = Some(format!("failed to {what}: {error}"));
         self.log.set_condition(Condition::Broken, failure);
     }
@@ -745,14 +775,20 @@ impl<S: Storage> Runner<S> {
             }
         }
         if self.writer.has_news() || is_wanted {
-            if let (Some(work), Some(sender)) = (self.writer.sync_work(), &self.work) {
-                self.in_sync = sender.try_send(work).is_ok();
-            }
+            self.begin_sync();
         } else if self.writer.is_unmarked()
-            && let Err(error) = self.writer.write(&mut [])
+            && let Err(error) = self.writer.write(None)
             && !is_full(&error)
         {
             self.break_off("write", &error);
+        }
+    }
+
+    /// Has the other thread sync what is written. While it is at it that has to wait.
+    fn begin_sync(&mut self) {
+        let work = self.writer.sync_work().filter(|_| !self.in_sync);
+        if let (Some(work), Some(sender)) = (work, &self.work) {
+            self.in_sync = sender.try_send(work).is_ok();
         }
         self.answer_waiting();
     }
@@ -783,10 +819,26 @@ impl<S: Storage> Runner<S> {
     fn obey(&mut self, order: Order) {
         // Whoever gave it may be gone; it is obeyed all the same.
         match order {
+            order if self.log.condition() == Condition::Broken => {
+                let failure = self.log.failure().unwrap_or_default();
+                order.refuse(io::Error::other(failure));
+            }
             Order::Roll(sender) => {
                 let rolled = self.writer.roll().map(|()| self.writer.end().segment);
+                if let Err(error) = &rolled
+                    && !is_full(error)
+                {
+                    self.break_off("begin a segment", error);
+                }
                 self.note_sizes();
                 let _ = sender.send(rolled);
+            }
+            Order::Sync(sender) if self.work.is_none() => {
+                let synced = self.writer.sync();
+                if let Err(error) = &synced {
+                    self.break_off("sync", error);
+                }
+                let _ = sender.send(synced.map(|()| self.writer.synced()));
             }
             Order::Sync(sender) => self.waiting.push((self.writer.end(), sender)),
             Order::Cover(segment, sender) => {
@@ -810,7 +862,7 @@ impl<S: Storage> Runner<S> {
     }
 
     /// All is written; syncs it and marks that.
-    fn finish(mut self) -> bool {
+    fn finish(mut self) -> Option<Position> {
         // Wait for the other thread, which ends when it has nothing more to do.
         drop(self.work.take());
         while let Ok((work, outcome)) = self.done.recv() {
@@ -819,31 +871,21 @@ impl<S: Storage> Runner<S> {
                 Err(error) => self.break_off("sync", &error),
             }
         }
-        // What was kept back for want of a snapshot was written just now.
-        if self.log.condition() != Condition::Open && !self.lacks_snapshot {
+        // What was kept back for want of a snapshot was written just now; what there was no room for is left.
+        if self.log.condition() == Condition::Broken || !self.batch.is_empty() {
             self.refuse_orders();
-            return false;
+            return None;
         }
         let synced = self.writer.sync();
         let finished = synced.and_then(|()| {
-            self.writer.write(&mut [])?;
+            self.writer.write(None)?;
             self.writer.sync()?;
-            self.writer.close()
+            let end = self.writer.end();
+            self.writer.close().map(|()| end)
         });
-        if let Err(error) = &finished {
+        let say = |error: &io::Error| {
             tracing::error!(%error, "the log could not be synced at the end");
-        }
-        finished.is_ok()
+        };
+        finished.inspect_err(say).ok()
     }
-}
-
-/// Whether there was no room on the disk, or no file to be had, which may change: nothing was written then that counts.
-fn is_full(error: &io::Error) -> bool {
-    let no_file = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    ) || error
-        .raw_os_error()
-        .is_some_and(|error| no_file.contains(&error))
 }

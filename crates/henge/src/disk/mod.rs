@@ -2,11 +2,14 @@
 //! made again of both at a start. The formats and the rules of recovery are the engine's; here are the files, the threads,
 //! and who waits for what.
 
+mod backlog;
+mod bound;
 pub(crate) mod directory;
 pub(crate) mod files;
 pub(crate) mod gate;
 pub(crate) mod log;
 pub(crate) mod one_file;
+mod order;
 mod pace;
 pub(crate) mod persistence;
 pub(crate) mod recovery;
@@ -15,3 +18,4 @@ pub(crate) mod restore;
 pub(crate) mod snapshots;
 #[cfg(test)]
 mod tests;
+mod timekeeper;

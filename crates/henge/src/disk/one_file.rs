@@ -1,5 +1,6 @@
 //! A snapshot under a name of its own, as a backup has it: the engine's `Storage` over one path. What is being written lies
-//! beside it, with `.part` at its end, and takes its name when it is whole.
+//! beside it, with `.part` at its end, and takes its name when it is whole. It touches no file that it did not make: one that
+//! has either name stays as it is, unless it was said that the whole one is to be replaced.
 
 use std::fs;
 use std::io;
@@ -7,6 +8,9 @@ use std::path::{Path, PathBuf};
 
 use henge_engine::persistence::cipher::Keyring;
 use henge_engine::persistence::{FileKind, Name, Storage};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 
 use super::files::{OpenFile, sync_directory};
 use crate::encryption::Encryption;
@@ -16,18 +20,21 @@ use crate::encryption::Encryption;
 pub(crate) struct OneFile {
     path: PathBuf,
     encryption: Encryption,
+    /// A file of this name may be replaced.
+    replaces: bool,
 }
 
 impl OneFile {
-    pub(crate) fn new(path: &Path, encryption: Encryption) -> Self {
+    pub(crate) fn new(path: &Path, encryption: Encryption, replaces: bool) -> Self {
         Self {
             path: path.to_owned(),
             encryption,
+            replaces,
         }
     }
 
     /// What is being written.
-    fn part(&self) -> PathBuf {
+    pub(crate) fn part(&self) -> PathBuf {
         let mut name = self.path.clone().into_os_string();
         name.push(".part");
         name.into()
@@ -63,7 +70,18 @@ impl Storage for OneFile {
     }
 
     fn rename(&self, from: Name, to: Name) -> io::Result<()> {
-        fs::rename(self.of(from)?, self.of(to)?)
+        let (from, to) = (self.of(from)?, self.of(to)?);
+        if self.replaces {
+            return fs::rename(from, to);
+        }
+        match renameat_with(CWD, &from, CWD, &to, RenameFlags::NOREPLACE) {
+            // A file system, or a kernel, that cannot; to make another name fails as well where there is one.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+                fs::hard_link(&from, &to)?;
+                fs::remove_file(from)
+            }
+            renamed => Ok(renamed?),
+        }
     }
 
     fn remove(&self, name: Name) -> io::Result<()> {
@@ -79,5 +97,48 @@ impl Storage for OneFile {
 
     fn keys(&self) -> &dyn Keyring {
         &self.encryption
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn what_came_to_be_meanwhile_is_replaced_only_on_demand() {
+        let folder = std::env::temp_dir().join(format!("henge-one-file-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a directory");
+        let path = folder.join("backup");
+        for (replaces, is_there, expected) in [
+            (false, false, None),
+            (false, true, Some(ErrorKind::AlreadyExists)),
+            (true, false, None),
+            (true, true, None),
+        ] {
+            let file = OneFile::new(&path, Encryption::default(), replaces);
+            let (part, whole) = (Name::unfinished(1), Name::snapshot(1));
+            let _ = fs::remove_file(&path);
+            fs::write(file.part(), "backup").expect("there is room");
+            if is_there {
+                fs::write(&path, "other").expect("there is room");
+            }
+            let renamed = file.rename(part, whole).map_err(|error| error.kind());
+            assert_eq!(renamed.err(), expected, "{replaces} {is_there}");
+            let found = fs::read_to_string(&path).expect("it is there");
+            let kept = if expected.is_some() {
+                "other"
+            } else {
+                "backup"
+            };
+            assert_eq!(found, kept, "{replaces} {is_there}");
+            // Of who failed it is to be removed.
+            assert_eq!(file.part().exists(), expected.is_some());
+            let begun = file.create(part, 0).map(drop).map_err(|error| error.kind());
+            assert_eq!(begun.err(), expected, "{replaces} {is_there}");
+            file.remove(part).expect("it is there");
+        }
+        fs::remove_dir_all(&folder).expect("it is there");
     }
 }

@@ -14,20 +14,23 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use henge_engine::persistence::frame::LAST_SEQ;
 use henge_engine::persistence::journal::Journal;
 use henge_engine::persistence::log::{LogConfig, LogWriter};
 use henge_engine::persistence::recovery::RecoveryError;
 use henge_engine::persistence::wal::Record;
-use henge_engine::persistence::{FileKind, Name, Storage, StorageFile};
-use henge_wire::Version;
+use henge_engine::persistence::{FileKind, Name, Position, Storage, StorageFile};
+use henge_wire::{Partition, Version};
 use parking_lot::{Condvar, Mutex};
 
+use super::bound::Usage;
 use super::directory::{Directory, DirectoryError, Missing};
 use super::files::Files;
 use super::log::{Log, LogThread, Start};
 use super::recovery::{Progress, Recovered, recover};
 use super::snapshots::{Schedule, SnapshotThread, Snapshots};
-use crate::cache::Cache;
+use super::timekeeper::{self, TimeKeeper};
+use crate::cache::{Cache, Refuses};
 use crate::clock::Clock;
 use crate::config::SyncPolicy;
 use crate::encryption::{Encryption, salt};
@@ -79,9 +82,10 @@ pub(crate) struct Persistence {
     pub(crate) snapshots: Option<Arc<Snapshots>>,
     pub(crate) progress: Progress,
     pub(crate) incarnation: u64,
-    pub(crate) missing: Missing,
+    missing: Mutex<Missing>,
     pub(crate) path: String,
     pub(crate) encryption: Arc<Encryption>,
+    clock: Clock,
     is_loading: AtomicBool,
     state: Mutex<State>,
     changed: Condvar,
@@ -92,6 +96,7 @@ struct State {
     /// What a recovery has found; none before it is done.
     outcome: Option<Result<Option<Recovered>, Arc<PersistenceError>>>,
     running: Option<(LogThread, SnapshotThread)>,
+    time: Option<TimeKeeper>,
 }
 
 impl fmt::Debug for Persistence {
@@ -106,20 +111,25 @@ impl fmt::Debug for Persistence {
 /// What a recovery needs of the node.
 pub(crate) struct Surroundings {
     pub(crate) cache: Arc<Cache>,
-    pub(crate) clock: Clock,
     pub(crate) live: Arc<ArcSwap<Live>>,
     /// The version that no write before this start can have come to.
     pub(crate) fresh: Version,
 }
 
 impl Persistence {
-    /// A node that keeps everything in memory.
+    /// A node that keeps everything in memory, and goes on from a version.
     pub(crate) fn none(
         directory: Directory,
         encryption: Arc<Encryption>,
+        clock: Clock,
+        fresh: Version,
     ) -> Result<Self, PersistenceError> {
-        directory.begin().map_err(PersistenceError::Directory)?;
-        Ok(Self::new(directory, encryption, None, Some(Ok(None))))
+        let begun = directory.begin(clock.now_ms(), fresh.seq(), Position::default());
+        begun.map_err(PersistenceError::Directory)?;
+        let time = TimeKeeper::start(directory.ledger.clone(), clock, timekeeper::INTERVAL);
+        let own = Self::new(directory, encryption, clock, None, Some(Ok(None)));
+        own.state.lock().time = Some(time.map_err(PersistenceError::Io)?);
+        Ok(own)
     }
 
     /// A node that is about to recover.
@@ -132,17 +142,18 @@ impl Persistence {
         threads: usize,
     ) -> Self {
         // Whoever has the cache itself writes nothing to it that no log has.
-        cache.refuse_writes(true);
+        cache.refuse_writes(Refuses::Loading, true);
         let log = Arc::new(Log::new(Arc::clone(cache), sync, threads));
         let files = Files::new(&directory.path, Arc::clone(&encryption));
         let snapshots = Snapshots::new(files, Arc::clone(cache), Arc::clone(&log), clock);
         let running = (log, Arc::new(snapshots));
-        Self::new(directory, encryption, Some(running), None)
+        Self::new(directory, encryption, clock, Some(running), None)
     }
 
     fn new(
         directory: Directory,
         encryption: Arc<Encryption>,
+        clock: Clock,
         running: Option<(Arc<Log>, Arc<Snapshots>)>,
         outcome: Option<Result<Option<Recovered>, Arc<PersistenceError>>>,
     ) -> Self {
@@ -151,15 +162,17 @@ impl Persistence {
             log,
             snapshots,
             progress: Progress::default(),
-            incarnation: directory.state.incarnation,
-            missing: directory.missing.clone(),
+            incarnation: directory.ledger.state().incarnation,
+            missing: Mutex::new(directory.missing.clone()),
             path: directory.path.display().to_string(),
             encryption,
+            clock,
             is_loading: AtomicBool::new(outcome.is_none()),
             state: Mutex::new(State {
                 directory,
                 outcome,
                 running: None,
+                time: None,
             }),
             changed: Condvar::new(),
         }
@@ -173,7 +186,7 @@ impl Persistence {
 
     /// The name that the directory knows the node by.
     pub(crate) fn node_id(&self) -> String {
-        self.state.lock().directory.state.node_id.clone()
+        self.state.lock().directory.ledger.state().node_id
     }
 
     /// Starts the thread that recovers, if there is anything to recover for.
@@ -223,21 +236,34 @@ impl Persistence {
             unreachable!("a node without a log does not recover");
         };
         let cache = &around.cache;
-        let (path, is_outdated, is_fresh) = {
+        let (path, is_outdated, is_fresh, is_in_doubt) = {
             let directory = &self.state.lock().directory;
-            let is_fresh = directory.state.incarnation == 1;
-            (directory.path.clone(), directory.is_outdated, is_fresh)
+            let is_fresh = self.incarnation == 1;
+            let (is_outdated, is_in_doubt) = (directory.is_outdated, directory.is_in_doubt);
+            (directory.path.clone(), is_outdated, is_fresh, is_in_doubt)
         };
         let files = Files::new(&path, Arc::clone(&self.encryption));
         if is_outdated {
             forget_all(&files).map_err(PersistenceError::Io)?;
         }
-        let now_ms = around.clock.now_ms();
+        let now_ms = self.clock.now_ms();
         let recovered =
             recover(&files, cache, now_ms, &self.progress).map_err(PersistenceError::Recovery)?;
+        let mut missing = self.missing.lock().clone();
+        if let Some(found) = self.state.lock().directory.missing_from(&recovered.log) {
+            missing.reason.get_or_insert_with(|| found.to_owned());
+            self.missing.lock().clone_from(&missing);
+        }
+        if let Some(reason) = &missing.reason {
+            tracing::warn!(
+                reason,
+                "writes that were acknowledged before may be missing"
+            );
+        }
         // What was stamped before and is not in the log must not be stamped again.
-        let first = if is_fresh || self.missing.reason.is_some() {
-            around.fresh
+        let first = if is_fresh || missing.reason.is_some() {
+            // The clock may be behind that of the last life.
+            around.fresh.max(beyond(newest(cache)))
         } else {
             Version::ZERO
         };
@@ -258,16 +284,17 @@ impl Persistence {
         log.figures.replayed.store(recovered.log.records, Relaxed);
         let writer = self.begin_log(&files, &recovered, first, log.sync)?;
         snapshots.note_keys();
-        let (path, state) = {
+        let ledger = {
             let directory = &self.state.lock().directory;
             // Only now: until the log says where versions go on from, the last life's state has to be there.
-            directory.begin().map_err(PersistenceError::Directory)?;
-            (directory.path.clone(), directory.state.clone())
+            let begun = directory.begin(self.clock.now_ms(), first.seq(), writer.end());
+            begun.map_err(PersistenceError::Directory)?;
+            directory.ledger.clone()
         };
+        let time = TimeKeeper::start(ledger.clone(), self.clock, timekeeper::INTERVAL);
+        self.state.lock().time = Some(time.map_err(PersistenceError::Io)?);
         let note_failure = move || {
-            let mut state = state.clone();
-            state.failed = true;
-            if let Err(error) = state.write(&path) {
+            if let Err(error) = ledger.change(|state| state.failed = true) {
                 tracing::error!(%error, "the next start will not know of the failure");
             }
         };
@@ -293,8 +320,12 @@ impl Persistence {
         };
         let snapshot_thread =
             SnapshotThread::start(snapshots, schedule).map_err(PersistenceError::Io)?;
+        if is_in_doubt {
+            // What was read the system may have had in its memory only, and takes for written.
+            snapshots.ask();
+        }
         self.state.lock().running = Some((log_thread, snapshot_thread));
-        cache.refuse_writes(false);
+        cache.refuse_writes(Refuses::Loading, false);
         Ok(recovered)
     }
 
@@ -322,11 +353,16 @@ impl Persistence {
         let (number, segments) = (recovered.log.next, recovered.log.segments.clone());
         let begun = LogWriter::begin(files.clone(), config, Box::new(salt), number, segments);
         let begun = begun.and_then(|mut writer| {
-            writer.write(&mut [started])?;
+            writer.write(Some(started))?;
             writer.sync()?;
             Ok(writer)
         });
         begun.map_err(PersistenceError::Io)
+    }
+
+    /// Why writes that were acknowledged before the start may be missing, if they may.
+    pub(crate) fn missing(&self) -> Option<String> {
+        self.missing.lock().reason.clone()
     }
 
     /// Gives a recovery up.
@@ -337,18 +373,43 @@ impl Persistence {
     /// Ends the threads in order, once nobody writes any more.
     pub(crate) fn stop(&self) {
         let mut state = self.state.lock();
-        let is_whole = match state.running.take() {
+        let (is_whole, log_end) = match state.running.take() {
             Some((log, snapshots)) => {
-                drop(snapshots);
-                log.stop()
+                let end = stop(log, snapshots);
+                (end.is_some(), end)
             }
             // In memory nothing is missing of what was promised; a recovery that did not end has promised nothing.
-            None => matches!(state.outcome, Some(Ok(None))),
+            None => (matches!(state.outcome, Some(Ok(None))), None),
         };
-        if is_whole && let Err(error) = state.directory.end() {
+        // Before the end is noted, as nothing comes after that.
+        drop(state.time.take());
+        if is_whole && let Err(error) = state.directory.end(self.clock.now_ms(), log_end) {
             tracing::error!(%error, "the next start will take this one for a crash");
         }
     }
+}
+
+/// Ends both threads; where the log ends, if all is on the disk then. A snapshot is given up: it may wait for the log, which does not end
+/// of itself while the disk is full.
+pub(super) fn stop(log: LogThread, snapshots: SnapshotThread) -> Option<Position> {
+    snapshots.begin_stop();
+    log.begin_stop();
+    drop(snapshots);
+    log.stop()
+}
+
+/// The newest version of any partition.
+fn newest(cache: &Cache) -> Version {
+    let versions = Partition::all().map(|partition| cache.progress(partition).last);
+    versions.max().unwrap_or(Version::ZERO)
+}
+
+/// A version that no partition can have come to that is known to have come to another, and had stamped what is lost since.
+pub(crate) fn beyond(version: Version) -> Version {
+    /// So many records of one partition are more than 2 GiB of log. What is lost is that of a second or so, or what the
+    /// kernel has kept in memory for half a minute.
+    const LOST: u64 = 1 << 26;
+    Version::new(version.term(), (version.seq() + LOST).min(LAST_SEQ))
 }
 
 /// How much more log there may be, by how much there is that no snapshot covers; asks for a snapshot when it is time.
@@ -361,16 +422,18 @@ fn room_of(snapshots: Arc<Snapshots>, cache: Arc<Cache>) -> impl Fn(u64) -> u64 
         if kept.0.elapsed() > STALE {
             *kept = (Instant::now(), cache.charged_bytes());
         }
-        let live = kept.1;
-        // Two snapshots of no more than that may lie beside it, and a segment whose room is not all used.
-        let wish = live / 4 * 3 + 2 * SEGMENT_BYTES;
-        if uncovered <= wish {
+        let usage = Usage {
+            live: kept.1,
+            snapshot: snapshots.figures.bytes.load(Relaxed),
+            uncovered,
+        };
+        if !usage.is_log_long() {
             return u64::MAX;
         }
         if !snapshots.is_wanted() {
             snapshots.ask();
         }
-        (live + 3 * SEGMENT_BYTES).saturating_sub(uncovered)
+        usage.room()
     }
 }
 
@@ -402,3 +465,6 @@ fn forget_all(files: &Files) -> io::Result<()> {
     }
     files.sync_names()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,28 +1,28 @@
 //! Makes the cache again at a start: the newest snapshot that is whole, then the log after it. One thread reads, as many as
 //! there are cores decode and apply, each for shards of its own; so each partition's records stay in their order.
 
+mod workers;
+
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, OnceLock};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use henge_engine::Replayed;
-use henge_engine::persistence::frame::Damage;
+use henge_engine::persistence::inventory::Inventory;
 use henge_engine::persistence::recovery::{Chunk, Cut, LogEnd, RecoveryError, read_log};
 use henge_engine::persistence::snapshot::{self, Part};
 use henge_engine::persistence::snapshot_file::{SnapshotReader, Window};
 use henge_engine::persistence::wal::{self, Record};
 use henge_engine::persistence::{FileKind, Name, Position, Storage, StorageFile};
-use henge_wire::Partition;
 
+use self::workers::{Worker, in_parallel};
 use super::files::Files;
 use crate::cache::Cache;
 
-/// Windows and chunks that wait for one worker.
-const WAITING: usize = 4;
+/// A window that is longer than this is done before anything else is read: it is one value, which is in the cache as well by then.
+const LARGE_BYTES: usize = 4 << 20;
 
 /// How far a recovery is; others read it meanwhile.
 #[derive(Debug, Default)]
@@ -41,6 +41,19 @@ impl Progress {
     /// Records restored and replayed.
     pub(crate) fn records(&self) -> u64 {
         self.records.load(Relaxed)
+    }
+
+    /// So much is to be read from now on. What was read before of what did not help does not count.
+    fn begin(&self, total_bytes: u64) {
+        self.total_bytes.store(total_bytes, Relaxed);
+        self.read_bytes.store(0, Relaxed);
+        self.records.store(0, Relaxed);
+    }
+
+    /// All was read.
+    fn end(&self) {
+        let total = self.total_bytes.load(Relaxed);
+        self.read_bytes.store(total, Relaxed);
     }
 
     /// An error if nobody needs it any more.
@@ -141,11 +154,13 @@ pub(crate) fn recover(
             .chain([&Name::snapshot(number)])
             .map(|name| files.open(*name)?.len())
             .sum();
-        progress.total_bytes.store(sizes.map_err(io)?, Relaxed);
+        progress.begin(sizes.map_err(io)?);
         match restore(files, cache, number, now_ms, progress) {
             Ok(complete) => break (Some(number), complete),
             // It may be whole, and with its key nothing has to be passed over.
             Err(error @ RecoveryError::Key(..)) => return Err(error),
+            // Nothing is wrong with it.
+            Err(error) if progress.is_given_up.load(Relaxed) => return Err(error),
             Err(error) => {
                 // An older one is as good, if the log still has all that came after it; which the log will show.
                 if let Some(older) = snapshots.last() {
@@ -162,16 +177,27 @@ pub(crate) fn recover(
             .filter(|name| name.kind == FileKind::Segment)
             .map(|name| files.open(*name)?.len())
             .sum();
-        progress.total_bytes.store(sizes.map_err(io)?, Relaxed);
+        progress.begin(sizes.map_err(io)?);
     }
-    let (log, forgotten) = replay(
-        files,
-        cache,
-        snapshot.unwrap_or(1),
-        complete.position,
-        now_ms,
-        progress,
-    )?;
+    let from = snapshot.unwrap_or(1);
+    let replayed = replay(files, cache, from, complete.position, now_ms, progress);
+    let (mut log, forgotten) = match (replayed, broken) {
+        (Ok(replayed), _) => replayed,
+        (Err(error), None) => return Err(error),
+        // What the newest one needs is not what is wrong with the log of an older one.
+        (Err(error), Some(broken)) => {
+            return Err(match error {
+                RecoveryError::Key(..) => error,
+                _ if progress.is_given_up.load(Relaxed) => error,
+                _ => {
+                    tracing::error!(%error, "the older snapshot does not help");
+                    broken
+                }
+            });
+        }
+    };
+    // Room that was made ahead and not used is not read.
+    progress.end();
     // All of it was found good by all workers: only now may anything be changed.
     for name in &names {
         if name.kind == FileKind::Unfinished {
@@ -180,6 +206,16 @@ pub(crate) fn recover(
         }
     }
     log.settle(files)?;
+    if let Some(number) = snapshot {
+        // Before anything is written: it may be what fills the disk.
+        let removed = snapshots
+            .iter()
+            .try_for_each(|&older| files.remove(Name::snapshot(older)))
+            .and_then(|()| log.remove_covered(files, number));
+        if let Err(error) = removed {
+            tracing::warn!(%error, "what {} covers was not removed", Name::snapshot(number));
+        }
+    }
     Ok(Recovered {
         log,
         snapshot,
@@ -210,7 +246,6 @@ fn restore(
     let name = Name::snapshot(number);
     let mut reader = SnapshotReader::open(files, name)?;
     let forgotten = AtomicU64::new(0);
-    let complete = OnceLock::new();
     let apply = |worker: Worker, window: &Window| {
         let mut scratch = Vec::new();
         for (offset, body) in window.bodies() {
@@ -221,23 +256,13 @@ fn restore(
             };
             match snapshot::decode(body).map_err(damaged)? {
                 Part::Block(block) if worker.has(cache.shard_of(block.partition)) => {
-                    let mut foreign = None;
-                    let restored = block.records(&mut scratch, |record| {
-                        let partition = Partition::of(record.key);
-                        if partition != block.partition {
-                            foreign = Some(partition);
-                            return;
-                        }
+                    let restored = block.own_records(&mut scratch, |record| {
                         // What has expired comes as well: the log may give it another deadline.
                         let restored = cache.restore(block.partition, &record, now_ms);
                         if restored == Replayed::Forgotten {
                             forgotten.fetch_add(1, Relaxed);
                         }
                     });
-                    if let Some(partition) = foreign {
-                        let number = partition.number().into();
-                        return Err(damaged(Damage::Unknown("partition of a key", number)));
-                    }
                     restored.map_err(damaged)?;
                     progress
                         .records
@@ -248,41 +273,43 @@ fn restore(
                     progress,
                     ..
                 } if worker.has(cache.shard_of(partition)) => cache.resume(partition, progress),
-                Part::Block(_) | Part::Partition { .. } => {}
-                Part::Complete {
-                    position,
-                    records,
-                    at_ms,
-                } => {
-                    // Each worker says the same.
-                    let _ = complete.set((position, records, at_ms));
-                }
+                Part::Block(_) | Part::Partition { .. } | Part::Complete { .. } => {}
             }
         }
         Ok(())
     };
-    in_parallel(apply, |send| {
+    let mut complete = None;
+    in_parallel(apply, |workers| {
+        let mut inventory = Inventory::default();
         while let Some(window) = reader.next_window()? {
-            let behind = complete.get().and_then(|_| window.bodies().next());
-            if let Some((offset, _)) = behind {
-                return Err(RecoveryError::Damaged {
+            progress.go_on()?;
+            for (offset, body) in window.bodies() {
+                let damaged = |damage| RecoveryError::Damaged {
                     name,
                     offset,
-                    damage: Damage::Long,
-                });
+                    damage,
+                };
+                let part = snapshot::decode(body).map_err(damaged)?;
+                inventory.take(&part).map_err(damaged)?;
+                if let Part::Complete {
+                    position,
+                    records,
+                    at_ms,
+                } = part
+                {
+                    complete = Some((position, records, at_ms));
+                }
             }
-            progress.go_on()?;
-            progress
-                .read_bytes
-                .fetch_add(window.bytes.len() as u64, Relaxed);
-            send(Arc::new(window))?;
+            let len = window.bytes.len();
+            progress.read_bytes.fetch_add(len as u64, Relaxed);
+            workers.send(window)?;
+            if len > LARGE_BYTES {
+                workers.wait();
+            }
         }
         Ok(())
     })?;
-    let (position, records, at_ms) = complete
-        .get()
-        .copied()
-        .ok_or(RecoveryError::Incomplete(name))?;
+    let (position, records, at_ms) = complete.ok_or(RecoveryError::Incomplete(name))?;
     Ok(Complete {
         position,
         records,
@@ -339,87 +366,23 @@ fn replay(
         progress.records.fetch_add(replayed, Relaxed);
         Ok(())
     };
-    let log = in_parallel(apply, |send| {
+    let log = in_parallel(apply, |workers| {
         let (mut segment, mut read) = (0, 0);
         read_log(files, from, needed, &mut |chunk| {
             if chunk.segment != segment {
                 (segment, read) = (chunk.segment, 0);
+                // A chunk keeps its segment: no more than two are in memory, this one and the next that is read meanwhile.
+                workers.wait();
             }
             progress.go_on()?;
             let end = chunk.end();
             progress.read_bytes.fetch_add(end - read, Relaxed);
             read = end;
-            send(Arc::new(chunk))
+            workers.send(chunk)
         })
     })?;
     Ok((log, forgotten.into_inner()))
 }
 
-/// One of several that share the shards.
-#[derive(Clone, Copy)]
-struct Worker {
-    index: usize,
-    count: usize,
-}
-
-impl Worker {
-    fn has(self, shard: usize) -> bool {
-        shard % self.count == self.index
-    }
-}
-
-/// Has `read` send work to as many workers as there are cores, each of which is shown all of it. The first error of any ends
-/// all.
-fn in_parallel<W: Send + Sync, R>(
-    apply: impl Fn(Worker, &W) -> Result<(), RecoveryError> + Sync,
-    read: impl FnOnce(&mut dyn FnMut(Arc<W>) -> Result<(), RecoveryError>) -> Result<R, RecoveryError>,
-) -> Result<R, RecoveryError> {
-    let count = thread::available_parallelism().map_or(1, usize::from);
-    let failure = OnceLock::new();
-    let (outcome, applied) = thread::scope(|scope| {
-        let mut senders: Vec<SyncSender<Arc<W>>> = Vec::new();
-        let mut workers = Vec::new();
-        for index in 0..count {
-            let (sender, receiver): (_, Receiver<Arc<W>>) = sync_channel(WAITING);
-            senders.push(sender);
-            let (apply, failure) = (&apply, &failure);
-            workers.push(scope.spawn(move || {
-                for work in receiver {
-                    // After a failure what comes is only taken, so that nobody waits.
-                    if failure.get().is_some() {
-                        continue;
-                    }
-                    if let Err(error) = apply(Worker { index, count }, &work) {
-                        let _ = failure.set(());
-                        return Err(error);
-                    }
-                }
-                Ok(())
-            }));
-        }
-        let outcome = read(&mut |work| {
-            for sender in &senders {
-                // One that has failed takes nothing more, and says so in the end.
-                let _ = sender.send(Arc::clone(&work));
-            }
-            match failure.get() {
-                // What the worker says comes before this.
-                Some(()) => Err(RecoveryError::Io(None, io::Error::other("given up"))),
-                None => Ok(()),
-            }
-        });
-        drop(senders);
-        let applied: Vec<_> = workers
-            .into_iter()
-            .map(|worker| {
-                worker.join().unwrap_or_else(|_| {
-                    let error = io::Error::other("a thread of the recovery ended early");
-                    Err(RecoveryError::Io(None, error))
-                })
-            })
-            .collect();
-        (outcome, applied)
-    });
-    applied.into_iter().collect::<Result<(), _>>()?;
-    outcome
-}
+#[cfg(test)]
+mod tests;

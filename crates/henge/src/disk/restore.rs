@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use henge_engine::Progress;
 use henge_engine::persistence::frame::{Content, Damage, HEADER_BYTES, Header};
+use henge_engine::persistence::inventory::Inventory;
 use henge_engine::persistence::journal::Journal;
 use henge_engine::persistence::recovery::RecoveryError;
 use henge_engine::persistence::snapshot::{self, Builder, Part};
@@ -17,7 +18,7 @@ use henge_engine::persistence::{Name, Position, Storage, StorageFile};
 use henge_wire::{PARTITIONS, Version};
 
 use super::directory::{Directory, DirectoryError, STATE};
-use super::files::{Files, OpenFile};
+use super::files::{Files, OpenFile, make_directory};
 use crate::config::shown;
 use crate::encryption::{Encryption, salt};
 
@@ -124,7 +125,7 @@ pub(crate) fn restore(
     }
     let reader = SnapshotReader::of(opened, name, encryption).map_err(failed)?;
     let there = |error| RestoreError::Io("make", directory.to_owned(), error);
-    fs::create_dir_all(directory).map_err(there)?;
+    make_directory(directory).map_err(there)?;
     let lock = Directory::borrow(directory.to_owned()).map_err(RestoreError::Directory)?;
     check_empty(directory)?;
     let encryption = encryption.made_of(reader.header().cipher);
@@ -167,14 +168,6 @@ fn check_empty(directory: &Path) -> Result<(), RestoreError> {
     }
 }
 
-/// What was seen of a partition.
-#[derive(Clone, Copy, Default)]
-struct Seen {
-    records: u64,
-    newest: Version,
-    has_ended: bool,
-}
-
 fn copy(
     path: &Path,
     mut reader: SnapshotReader<OpenFile>,
@@ -185,67 +178,58 @@ fn copy(
     let to = files.path(Name::snapshot(FIRST));
     let unwritten = |error| RestoreError::Io("write", to.clone(), error);
     let mut writer = SnapshotWriter::begin(files.clone(), FIRST, salt()).map_err(unwritten)?;
-    let mut seen = vec![Seen::default(); usize::from(PARTITIONS)];
+    let mut inventory = Inventory::default();
+    // By partition.
+    let mut newest = vec![Version::ZERO; usize::from(PARTITIONS)];
     let mut frames = Journal::default();
     let mut scratch = Vec::new();
-    let mut records = 0;
-    let mut complete = None;
+    let mut at_ms = 0;
     let len = reader.len();
     while let Some(window) = reader.next_window().map_err(failed)? {
         for (offset, body) in window.bodies() {
-            let wrong =
-                |wrong: &str| RestoreError::Contents(path.to_owned(), offset, wrong.to_owned());
-            let damaged = |damage: Damage| wrong(&damage.to_string());
+            let damaged = |damage: Damage| {
+                RestoreError::Contents(path.to_owned(), offset, damage.to_string())
+            };
             let too_long = |error| unwritten(io::Error::other(error));
-            if complete.is_some() {
-                return Err(wrong("it goes on behind its end"));
-            }
-            match snapshot::decode(body).map_err(damaged)? {
+            let part = snapshot::decode(body).map_err(damaged)?;
+            inventory.take(&part).map_err(damaged)?;
+            match part {
                 Part::Block(block) => {
-                    let seen = &mut seen[usize::from(block.partition.number())];
-                    if seen.has_ended {
-                        return Err(wrong("records come behind the end of their partition"));
-                    }
-                    let newest = &mut seen.newest;
-                    let read = block.records(&mut scratch, |record| {
+                    let newest = &mut newest[usize::from(block.partition.number())];
+                    let read = block.own_records(&mut scratch, |record| {
                         *newest = (*newest).max(record.version);
                     });
                     read.map_err(damaged)?;
-                    seen.records += u64::from(block.records);
-                    records += u64::from(block.records);
                     frames.push_body(body).map_err(too_long)?;
                 }
                 Part::Partition {
                     partition,
                     progress,
-                    ..
+                    records,
                 } => {
-                    let seen = &mut seen[usize::from(partition.number())];
-                    seen.has_ended = true;
                     // What would come from the log is not there: the records are all there is.
+                    let newest = newest[usize::from(partition.number())];
                     let progress = Progress {
-                        last: progress.last.max(seen.newest),
+                        last: progress.last.max(newest),
                         ..progress
                     };
-                    Builder::partition(partition, progress, seen.records, &mut frames)
+                    Builder::partition(partition, progress, records, &mut frames)
                         .map_err(too_long)?;
                 }
-                Part::Complete { at_ms, .. } => complete = Some((offset, at_ms)),
+                Part::Complete { at_ms: at, .. } => at_ms = at,
             }
             if frames.frames().len() >= WRITE_BYTES {
                 writer.write(&mut frames).map_err(unwritten)?;
                 frames.clear(2 * WRITE_BYTES);
             }
         }
-        progress(window.offset + window.bytes.len() as u64, len, records);
+        let read = window.offset + window.bytes.len() as u64;
+        progress(read, len, inventory.records());
     }
-    let Some((offset, at_ms)) = complete else {
+    if !inventory.is_complete() {
         return Err(failed(RecoveryError::Incomplete(Name::snapshot(FIRST))));
-    };
-    if seen.iter().any(|seen| seen.records > 0 && !seen.has_ended) {
-        let wrong = "it ends before all of its partitions do".to_owned();
-        return Err(RestoreError::Contents(path.to_owned(), offset, wrong));
     }
+    let records = inventory.records();
     writer.write(&mut frames).map_err(unwritten)?;
     // No log has any of it.
     let position = Position::default();

@@ -18,8 +18,10 @@ use henge_wire::{PARTITIONS, Partition};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
+use super::bound::{Cleaning, Usage};
 use super::files::Files;
-use super::log::{Log, Order};
+use super::log::Log;
+use super::order::Order;
 use super::pace::Pace;
 use crate::cache::Cache;
 use crate::clock::Clock;
@@ -29,6 +31,8 @@ use crate::encryption::salt;
 const WRITE_BYTES: usize = 512 * 1024;
 /// What the frames in the making keep of their memory.
 const KEPT_BYTES: usize = 2 * WRITE_BYTES;
+/// How often the log has a line of how far a snapshot is; as often as of loading.
+const LINE_EVERY: Duration = Duration::from_secs(5);
 /// The longest pause after a snapshot that failed; each is twice as long as the one before.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
@@ -42,6 +46,8 @@ pub(crate) struct Snapshots {
     changed: Condvar,
     /// The numbers of the keys that files of the directory need, beside the one that writes.
     key_ids: Mutex<BTreeSet<u32>>,
+    /// How often the log has a line of how far one is.
+    pub(super) line_every: Duration,
     pub(crate) figures: Figures,
 }
 
@@ -120,7 +126,7 @@ pub(crate) struct SnapshotThread {
 
 /// Why there is no snapshot.
 #[derive(Debug)]
-enum Failure {
+pub(super) enum Failure {
     Io(io::Error),
     /// The node stops.
     GivenUp,
@@ -162,6 +168,7 @@ impl Snapshots {
             wanted: Mutex::default(),
             changed: Condvar::new(),
             key_ids: Mutex::default(),
+            line_every: LINE_EVERY,
             figures: Figures::default(),
         }
     }
@@ -196,6 +203,15 @@ impl Snapshots {
         self.log.figures.all_records() > self.figures.log_records.load(Relaxed)
     }
 
+    /// What there is in memory and on the disk.
+    fn usage(&self) -> Usage {
+        Usage {
+            live: self.cache.charged_bytes(),
+            snapshot: self.figures.bytes.load(Relaxed),
+            uncovered: self.log.figures.uncovered_bytes.load(Relaxed),
+        }
+    }
+
     /// Notes what lies on the disk from before the start.
     pub(crate) fn note_found(&self, bytes: u64, records: u64, at_ms: u64) {
         let figures = &self.figures;
@@ -208,13 +224,9 @@ impl Snapshots {
     /// comes meanwhile takes the one that writes.
     pub(crate) fn note_keys(&self) {
         let found = || -> io::Result<BTreeSet<u32>> {
-            let mut ids = BTreeSet::new();
-            for name in self.files.names()? {
-                let header = self.files.header(name)?;
-                let encrypted = header.filter(|header| header.cipher != 0);
-                ids.extend(encrypted.map(|header| header.key_id));
-            }
-            Ok(ids)
+            let headers = self.files.headers()?;
+            let encrypted = headers.iter().filter(|header| header.cipher != 0);
+            Ok(encrypted.map(|header| header.key_id).collect())
         };
         match found() {
             Ok(ids) => *self.key_ids.lock() = ids,
@@ -234,7 +246,8 @@ impl Snapshots {
         self.wanted.lock().is_asked || self.figures.is_running.load(Relaxed)
     }
 
-    fn make(&self) -> Result<Snapshot, Failure> {
+    /// Makes one, on the thread that calls.
+    pub(super) fn make(&self) -> Result<Snapshot, Failure> {
         let begun = Instant::now();
         let log_records = self.log.figures.all_records();
         // First, so that nothing is begun where this fails.
@@ -275,6 +288,7 @@ impl Snapshots {
         let mut builder = Builder::default();
         let mut frames = Journal::default();
         let mut way = Pace::new();
+        let mut line = Instant::now() + self.line_every;
         let mut all = 0;
         for number in 0..PARTITIONS {
             let partition = Partition::new(number).expect("it is one of them");
@@ -291,12 +305,18 @@ impl Snapshots {
                 });
                 outcome?;
                 way.worked();
-                if builder.is_full() {
-                    builder.finish(partition, &mut frames)?;
-                }
+                builder.finish_full(partition, &mut frames)?;
                 if frames.frames().len() >= WRITE_BYTES {
                     writer.write(&mut frames)?;
                     frames.clear(KEPT_BYTES);
+                }
+                let now = Instant::now();
+                if now >= line {
+                    line = now + self.line_every;
+                    let percent = u32::from(number) * 100 / u32::from(PARTITIONS);
+                    let percent = format!("{percent}%");
+                    let (records, bytes) = (all + records, writer.len());
+                    tracing::info!(percent, records, bytes, "a snapshot is being made");
                 }
                 if place == 0 {
                     break;
@@ -342,12 +362,17 @@ impl SnapshotThread {
             thread: Some(thread),
         })
     }
+
+    /// Has it end.
+    pub(crate) fn begin_stop(&self) {
+        self.snapshots.wanted.lock().is_stopping = true;
+        self.snapshots.changed.notify_all();
+    }
 }
 
 impl Drop for SnapshotThread {
     fn drop(&mut self) {
-        self.snapshots.wanted.lock().is_stopping = true;
-        self.snapshots.changed.notify_all();
+        self.begin_stop();
         if let Some(thread) = self.thread.take() {
             // It has logged what went wrong with it.
             let _ = thread.join();
@@ -361,7 +386,10 @@ fn run(snapshots: &Snapshots, schedule: &Schedule) {
     let mut last = Instant::now();
     let mut not_before = last;
     let mut pause = LOOK;
+    let mut cleaning = Cleaning::default();
     loop {
+        // Here too, as nothing may be written after what lives has become less.
+        let is_too_much = cleaning.is_due(&snapshots.usage(), Instant::now());
         let waiting = {
             let mut wanted = snapshots.wanted.lock();
             if wanted.is_stopping {
@@ -373,7 +401,7 @@ fn run(snapshots: &Snapshots, schedule: &Schedule) {
                 && snapshots.has_news();
             let now = Instant::now();
             let has_paused = now >= not_before || !wanted.waiting.is_empty();
-            if !(wanted.is_asked || is_time) || !has_paused {
+            if !(wanted.is_asked || is_time || is_too_much) || !has_paused {
                 let until = LOOK.max(not_before.saturating_duration_since(now));
                 snapshots.changed.wait_for(&mut wanted, until);
                 continue;
@@ -389,7 +417,14 @@ fn run(snapshots: &Snapshots, schedule: &Schedule) {
         last = Instant::now();
         let figures = &snapshots.figures;
         tracing::info!("a snapshot is begun");
-        let outcome = snapshots.make();
+        let outcome = snapshots.make().map_err(|failure| {
+            // Whatever it failed by then: the log ends as well.
+            if snapshots.wanted.lock().is_stopping {
+                Failure::GivenUp
+            } else {
+                failure
+            }
+        });
         figures.is_running.store(false, Relaxed);
         let outcome = match outcome {
             Ok(made) => {
@@ -397,6 +432,7 @@ fn run(snapshots: &Snapshots, schedule: &Schedule) {
                 figures.has_failed.store(false, Relaxed);
                 snapshots.note_found(made.bytes, made.records, made.at_ms);
                 figures.log_records.store(made.log_records, Relaxed);
+                cleaning.note_made(&snapshots.usage(), Instant::now());
                 let took = u64::try_from(made.took.as_micros()).unwrap_or(u64::MAX);
                 figures.took_us.store(took, Relaxed);
                 tracing::info!(

@@ -7,7 +7,7 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
-use std::task::{Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use henge_engine::persistence::journal::Journal;
 use henge_engine::persistence::log::{LogConfig, LogWriter};
 use henge_engine::persistence::recovery::RecoveryError;
 use henge_engine::persistence::wal::Record;
-use henge_engine::persistence::{Name, Storage, StorageFile};
+use henge_engine::persistence::{FileKind, Name, Position, Storage, StorageFile};
 use henge_wire::{
     Command, Effect, Expiry, Mutation, Operation, Partition, Precondition, Refusal, Reply, Value,
     Version,
@@ -25,12 +25,13 @@ use parking_lot::Mutex;
 use rustix::io::Errno;
 
 use super::files::{Files, OpenFile};
-use super::gate::Gate;
-use super::log::{Condition, Log, LogThread, NotKept, Order, Start};
-use super::persistence::SEGMENT_BYTES;
+use super::gate::{Gate, Place};
+use super::log::{Condition, Log, LogThread, NotKept, Start};
+use super::order::Order;
+use super::persistence::{SEGMENT_BYTES, stop};
 use super::recovery::{Progress, recover};
 use super::snapshots::{Schedule, SnapshotThread, Snapshots};
-use crate::cache::{Cache, CacheConfig};
+use crate::cache::{Cache, CacheConfig, Refuses};
 use crate::clock::Clock;
 use crate::config::SyncPolicy;
 use crate::encryption::{Encryption, salt};
@@ -68,6 +69,14 @@ impl Drop for Folder {
 struct Faults {
     write: Mutex<Option<Errno>>,
     sync: Mutex<Option<Errno>>,
+    /// The next sync of a file is held up.
+    hold: AtomicBool,
+    /// One is, until this is taken back.
+    is_held: AtomicBool,
+    /// The thread that has it held up.
+    held_thread: Mutex<Option<String>>,
+    /// What a sync answers that was held up.
+    late: Mutex<Option<Errno>>,
 }
 
 /// A directory on a disk that may fail.
@@ -146,6 +155,16 @@ impl StorageFile for DiskFile {
 
     fn sync(&self) -> io::Result<()> {
         fail(&self.faults.sync)?;
+        if self.faults.hold.swap(false, SeqCst) {
+            *self.faults.held_thread.lock() = thread::current().name().map(str::to_owned);
+            self.faults.is_held.store(true, SeqCst);
+            // Not for ever, so that a test that fails ends.
+            let until = Instant::now() + DEADLINE;
+            while self.faults.is_held.load(SeqCst) && Instant::now() < until {
+                thread::yield_now();
+            }
+            fail(&self.faults.late)?;
+        }
         self.file.sync()
     }
 }
@@ -249,12 +268,22 @@ impl Logged {
         }
     }
 
+    /// Waits until a sync is held up.
+    fn wait_until_held(&self) {
+        until(|| self.faults.is_held.load(SeqCst));
+    }
+
     fn wait_until(&self, condition: Condition) {
         self.wait(|log| (log.condition() == condition).then_some(()));
     }
 
     fn wait_until_kept(&self, round: u64) {
         self.wait(|log| (log.outcome(round) == Some(Ok(()))).then_some(()));
+    }
+
+    fn snapshots(&self, folder: &Folder) -> Snapshots {
+        let (cache, log) = (Arc::clone(&self.cache), Arc::clone(&self.log));
+        Snapshots::new(files(&folder.0), cache, log, Clock::start())
     }
 
     /// Writes to the cache, and asks for the round that has it.
@@ -282,6 +311,15 @@ impl Logged {
             .execute(&command, 1, |reply| matches!(reply, Reply::Found(_)));
         assert!(found, "it is there");
         self.gate.take_unkept().is_some()
+    }
+}
+
+/// Waits until something is so that wakes nobody.
+fn until(is_so: impl Fn() -> bool) {
+    let until = Instant::now() + DEADLINE;
+    while !is_so() {
+        assert!(Instant::now() < until, "it does not come");
+        thread::yield_now();
     }
 }
 
@@ -316,7 +354,8 @@ fn a_disk_that_fails_breaks_the_log() {
         ("write", writing, SyncPolicy::Always, false, false),
         ("write", writing, SyncPolicy::Interval, false, true),
         ("write", writing, SyncPolicy::Never, false, true),
-        ("sync", syncing, SyncPolicy::Always, false, false),
+        // What a start reads then the disk may not have.
+        ("sync", syncing, SyncPolicy::Always, false, true),
         ("sync", syncing, SyncPolicy::Interval, true, true),
     ] {
         let folder = Folder::new();
@@ -342,6 +381,8 @@ fn a_disk_that_fails_breaks_the_log() {
 
         // What the kernel said once it does not say again.
         *fault(&node.faults).lock() = None;
+        // A start that is not at its end yet takes back no more than it has refused itself.
+        node.cache.refuse_writes(Refuses::Loading, false);
         assert_eq!(node.write(b"more", b"1"), Err(Refusal::LogFailed));
         assert!(!node.reads(b"kept"), "{what} {sync:?}");
         if written.is_ok() && !is_kept {
@@ -349,7 +390,7 @@ fn a_disk_that_fails_breaks_the_log() {
         }
         let refused = node.log.order(Order::Roll).expect_err("it is broken");
         assert_eq!(refused.to_string(), failure);
-        assert!(!node.thread.stop(), "it does not end in order");
+        assert_eq!(node.thread.stop(), None, "it does not end in order");
         assert!(recovered(&folder.0) >= 1);
     }
 }
@@ -373,8 +414,128 @@ fn a_full_disk_is_waited_for() {
     node.wait_until_kept(round);
     assert!(!node.reads(b"later"));
     assert!(!node.is_noted.load(SeqCst));
-    assert!(node.thread.stop());
+    assert!(node.thread.stop().is_some());
     assert_eq!(recovered(&folder.0), 2);
+}
+
+/// A node of which a sync is held up, another one is ordered, and the disk has become full; what was ordered.
+fn held_and_full(folder: &Folder) -> (Logged, thread::JoinHandle<io::Result<Position>>) {
+    let node = Logged::start(&folder.0, SyncPolicy::Interval, FOR_EVER);
+    node.faults.hold.store(true, SeqCst);
+    let round = node.write(b"kept", b"1").expect("it is taken");
+    assert_eq!(node.outcome(round), Ok(()));
+    node.wait_until_held();
+    let round = node.write(b"more", b"1").expect("it is taken");
+    assert_eq!(node.outcome(round), Ok(()));
+    let rounds = node.log.figures.rounds.load(Relaxed);
+    let log = Arc::clone(&node.log);
+    let ordered = thread::spawn(move || log.order(Order::Sync));
+    until(|| node.log.figures.rounds.load(Relaxed) > rounds);
+    *node.faults.write.lock() = Some(Errno::NOSPC);
+    let round = node.write(b"later", b"1").expect("nobody knows yet");
+    assert_eq!(node.outcome(round), Err(NotKept));
+    (node, ordered)
+}
+
+/// What is written is synced for whoever asks, though nothing more can be written.
+#[test]
+fn a_full_disk_is_synced() {
+    let folder = Folder::new();
+    let (node, ordered) = held_and_full(&folder);
+    node.faults.is_held.store(false, SeqCst);
+    until(|| ordered.is_finished());
+    let synced = ordered.join().expect("it does not panic");
+    assert!(synced.is_ok(), "{synced:?}");
+    assert_eq!(node.log.condition(), Condition::Full);
+    *node.faults.write.lock() = None;
+    node.wait_until(Condition::Open);
+    assert!(node.thread.stop().is_some());
+    assert_eq!(recovered(&folder.0), 3);
+}
+
+/// A node that stops does not wait for room, and neither does its snapshot.
+#[test]
+fn a_node_with_a_full_disk_stops() {
+    let folder = Folder::new();
+    let node = Logged::start(&folder.0, SyncPolicy::Interval, FOR_EVER);
+    let snapshots = Arc::new(node.snapshots(&folder));
+    let schedule = Schedule {
+        interval: Box::new(|| None),
+    };
+    let thread = SnapshotThread::start(&snapshots, schedule).expect("a thread");
+    let round = node.write(b"kept", b"1").expect("it is taken");
+    assert_eq!(node.outcome(round), Ok(()));
+    node.log.order(Order::Sync).expect("nothing fails yet");
+    node.faults.hold.store(true, SeqCst);
+    let asked = snapshots.ask_and_wait();
+    node.wait_until_held();
+    *node.faults.write.lock() = Some(Errno::NOSPC);
+    let Ok(round) = node.write(b"later", b"1") else {
+        panic!("nobody knows yet that it is full");
+    };
+    assert_eq!(node.outcome(round), Err(NotKept));
+    let (faults, log) = (Arc::clone(&node.faults), node.thread);
+    let stopping = thread::spawn(move || stop(log, thread));
+    // While the sync goes on that it waits for.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .expect("a runtime");
+    let outcome = runtime.block_on(async { tokio::time::timeout(DEADLINE, asked.made()).await });
+    assert_eq!(outcome, Ok(Err("the node stops".to_owned())));
+    faults.is_held.store(false, SeqCst);
+    until(|| stopping.is_finished());
+    let end = stopping.join().expect("it does not panic");
+    assert_eq!(end, None, "what is in no log was not promised, and is said");
+    assert_eq!(recovered(&folder.0), 1);
+}
+
+/// The kernel tells of a failure once for each open file: whoever is told has to be whoever promises.
+#[test]
+fn a_failed_sync_is_not_lost_on_another_thread() {
+    let folder = Folder::new();
+    let node = Logged::start(&folder.0, SyncPolicy::Always, FOR_EVER);
+    let round = node.write(b"kept", b"1").expect("it is taken");
+    assert_eq!(node.outcome(round), Ok(()));
+    node.log.order(Order::Roll).expect("nothing fails yet");
+    *node.faults.late.lock() = Some(Errno::IO);
+    node.faults.hold.store(true, SeqCst);
+    let log = Arc::clone(&node.log);
+    let ordered = thread::spawn(move || log.order(Order::Sync));
+    node.wait_until_held();
+    set(&node.cache, b"later", b"1").expect("nobody knows yet");
+    let round = node.log.next_round();
+    node.log.ask();
+    node.faults.is_held.store(false, SeqCst);
+    assert_eq!(node.faults.held_thread.lock().as_deref(), Some("henge-log"));
+    node.wait_until(Condition::Broken);
+    assert_eq!(node.log.outcome(round), Some(Err(NotKept)));
+    assert!(ordered.join().expect("it does not panic").is_err());
+    assert!(node.is_noted.load(SeqCst));
+    assert_eq!(node.thread.stop(), None);
+}
+
+/// Where a segment cannot be begun, or what a failed write has left not be removed, nothing is written any more.
+#[test]
+fn a_segment_that_cannot_be_begun_breaks_the_log() {
+    // What happens -> whether the log is broken then.
+    for (errno, expected) in [
+        (Errno::IO, Condition::Broken),
+        (Errno::NOSPC, Condition::Open),
+    ] {
+        let folder = Folder::new();
+        let node = Logged::start(&folder.0, SyncPolicy::Never, FOR_EVER);
+        let round = node.write(b"kept", b"1").expect("it is taken");
+        assert_eq!(node.outcome(round), Ok(()));
+        *node.faults.write.lock() = Some(errno);
+        let error = node.log.order(Order::Roll).expect_err("it cannot be made");
+        assert_eq!(error.raw_os_error(), Some(errno.raw_os_error()));
+        assert_eq!(node.log.condition(), expected);
+        *node.faults.write.lock() = None;
+        let is_open = expected == Condition::Open;
+        assert_eq!(node.write(b"more", b"1").is_ok(), is_open);
+        assert_eq!(node.thread.stop().is_some(), is_open);
+    }
 }
 
 /// Where no snapshot makes room nothing is written, so that the log never grows beyond its bound. After a while that is said.
@@ -408,7 +569,7 @@ fn a_log_without_room_stands_still() {
     node.room.store(0, SeqCst);
     let round = node.write(b"last", b"1").expect("nobody knows yet");
     assert_eq!(node.outcome(round), Err(NotKept));
-    assert!(node.thread.stop());
+    assert!(node.thread.stop().is_some());
     assert_eq!(recovered(&folder.0), 4);
 }
 
@@ -436,7 +597,169 @@ fn journals_count_as_in_flight() {
     let round = node.write(b"key", &value).expect("it is taken");
     assert_eq!(node.outcome(round), Err(NotKept));
     assert_eq!(node.in_flight.held(), 0);
-    assert!(!node.thread.stop());
+    assert_eq!(node.thread.stop(), None);
+}
+
+/// What clients have written that are gone takes no more memory than it may: writes are refused until it is in the log, and
+/// segments of the log stay as short as they are to be.
+#[test]
+fn what_the_log_is_behind_with_is_bounded() {
+    const LIMIT: usize = 128 << 20;
+    let folder = Folder::new();
+    let node = Logged::start(&folder.0, SyncPolicy::Never, FOR_EVER);
+    node.in_flight.set_limit(LIMIT);
+    node.room.store(0, SeqCst);
+    // Each by itself is too little to be counted.
+    let value = vec![b'v'; 60_000];
+    let mut written = 0;
+    let refused = loop {
+        match set(&node.cache, b"key", &value) {
+            Ok(()) => written += value.len(),
+            Err(refusal) => break refusal,
+        }
+        let round = node.gate.take_unkept();
+        assert!(round.is_some() && written <= LIMIT, "{written}");
+    };
+    assert_eq!(refused, Refusal::LogBehind);
+    let held = node.in_flight.held();
+    assert!(written > LIMIT / 2 && held > LIMIT / 2, "{written} {held}");
+    assert_eq!(node.cache.flush(), Err(Refusal::LogBehind));
+    let failure = node.log.failure().expect("it says why");
+    assert!(failure.starts_with("the log is behind"), "{failure}");
+    assert_eq!(node.log.condition(), Condition::Open);
+    assert!(node.reads(b"key"), "it is in no log yet");
+
+    // Nobody waits for it, and it is written all the same.
+    node.room.store(u64::MAX, SeqCst);
+    let round = node.log.next_round();
+    assert_eq!(node.outcome(round), Ok(()));
+    assert_eq!((node.in_flight.held(), node.log.failure()), (0, None));
+    assert!(!node.reads(b"key"));
+    let round = node.write(b"key", b"1").expect("it is taken again");
+    assert_eq!(node.outcome(round), Ok(()));
+    assert!(node.thread.stop().is_some());
+    let longest = fs::read_dir(&folder.0)
+        .expect("it is there")
+        .filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len()))
+        .max();
+    assert!(longest < Some(SEGMENT_BYTES + (2 << 20)), "{longest:?}");
+    assert_eq!(recovered(&folder.0), (written / value.len()) as u64 + 1);
+}
+
+/// Whoever goes away while it waits leaves nothing.
+#[test]
+fn who_is_gone_does_not_wait() {
+    let folder = Folder::new();
+    let node = Logged::start(&folder.0, SyncPolicy::Never, FOR_EVER);
+    node.room.store(0, SeqCst);
+    set(&node.cache, b"key", b"1").expect("it is taken");
+    let round = node.gate.take_unkept().expect("it is not kept yet");
+    let woken = Waker::from(Arc::new(Woken(thread::current())));
+    let mut cx = Context::from_waker(&woken);
+    let before = Arc::new(Woken(thread::current()));
+    let mut stays = Place::default();
+    let polled = node.gate.poll_kept(round, &mut stays, &mut cx);
+    assert!(polled.is_pending());
+    for _ in 0..100 {
+        let waker = Waker::from(Arc::clone(&before));
+        let mut place = Place::default();
+        let mut cx = Context::from_waker(&waker);
+        for _ in 0..2 {
+            assert!(node.gate.poll_kept(round, &mut place, &mut cx).is_pending());
+        }
+        assert_eq!(node.gate.waiting(), 2);
+    }
+    assert_eq!((node.gate.waiting(), Arc::strong_count(&before)), (1, 1));
+    node.room.store(u64::MAX, SeqCst);
+    node.log.ask();
+    node.wait(|log| (log.outcomes().0 > 0).then_some(()));
+    let polled = node.gate.poll_kept(round, &mut stays, &mut cx);
+    assert_eq!(polled, Poll::Ready(Ok(())));
+    assert_eq!(node.gate.waiting(), 0);
+}
+
+/// What was logged.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// One that takes long says how far it is.
+#[test]
+fn a_snapshot_tells_of_its_progress() {
+    let folder = Folder::new();
+    let node = Logged::start(&folder.0, SyncPolicy::Never, FOR_EVER);
+    let round = node.write(b"key", b"value").expect("it is taken");
+    assert_eq!(node.outcome(round), Ok(()));
+    let (files, cache, log) = (files(&folder.0), &node.cache, &node.log);
+    let mut snapshots = Snapshots::new(files, Arc::clone(cache), Arc::clone(log), Clock::start());
+    for (every, is_told) in [(DEADLINE, false), (Duration::ZERO, true)] {
+        snapshots.line_every = every;
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        let made = tracing::subscriber::with_default(subscriber, || snapshots.make());
+        assert_eq!(made.expect("nothing fails").records, 1);
+        let lines = String::from_utf8(lines.0.lock().clone()).expect("it is text");
+        let line = r#"a snapshot is being made percent="50%" records="#;
+        assert_eq!(lines.contains(line), is_told, "{lines}");
+    }
+}
+
+/// A node that was killed before it could remove what its last snapshot covers needs no room for that at the next start.
+#[test]
+fn a_start_removes_what_its_snapshot_covers() {
+    let folder = Folder::new();
+    let node = Logged::start(&folder.0, SyncPolicy::Never, FOR_EVER);
+    let (own, cache, log) = (files(&folder.0), &node.cache, &node.log);
+    let snapshots = Snapshots::new(
+        own.clone(),
+        Arc::clone(cache),
+        Arc::clone(log),
+        Clock::start(),
+    );
+    let mut covered = BTreeMap::new();
+    for value in [b"1", b"2"] {
+        let round = node.write(b"key", value).expect("it is taken");
+        assert_eq!(node.outcome(round), Ok(()));
+        for name in own.names().expect("they are read") {
+            let bytes = fs::read(own.path(name)).expect("it is read");
+            covered.insert(name, bytes);
+        }
+        snapshots.make().expect("nothing fails");
+    }
+    assert!(node.thread.stop().is_some());
+    let there = own.names().expect("they are read");
+    covered.retain(|name, _| !there.contains(name));
+    let kinds: Vec<FileKind> = covered.keys().map(|name| name.kind).collect();
+    let (log, snapshot) = (FileKind::Segment, FileKind::Snapshot);
+    assert_eq!(kinds, [log, log, snapshot]);
+    for (name, bytes) in covered {
+        fs::write(own.path(name), bytes).expect("it is written");
+    }
+
+    let (cache, progress) = (self::cache(), Progress::default());
+    let recovered = recover(&own, &cache, 1, &progress).expect("it is whole");
+    assert_eq!(recovered.snapshot, Some(3));
+    assert_eq!(own.names().expect("they are read"), there);
+    let segments: Vec<Name> = recovered
+        .log
+        .segments
+        .into_keys()
+        .map(Name::segment)
+        .collect();
+    assert_eq!(segments, there[..1]);
 }
 
 /// Who asked for a snapshot is told of the one that began after that, however late they look; and one that somebody waits
@@ -445,12 +768,7 @@ fn journals_count_as_in_flight() {
 fn everybody_is_told_of_their_snapshot() {
     let folder = Folder::new();
     let node = Logged::start(&folder.0, SyncPolicy::Never, FOR_EVER);
-    let snapshots = Arc::new(Snapshots::new(
-        files(&folder.0),
-        Arc::clone(&node.cache),
-        Arc::clone(&node.log),
-        Clock::start(),
-    ));
+    let snapshots = Arc::new(node.snapshots(&folder));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .expect("a runtime");
@@ -501,7 +819,7 @@ fn write_log(path: &Path, records: u64, is_wrong: bool) {
         written.expect("it is short");
     }
     let mut writer = writer(files(path));
-    writer.write(&mut [journal]).expect("there is room");
+    writer.write(Some(journal)).expect("there is room");
     let end = writer.end().offset as usize;
     drop(writer);
     // The begin of a frame, as a crash leaves it.

@@ -5,8 +5,10 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
 
 use crate::config::{EncryptionCipher, shown};
 
@@ -67,6 +69,8 @@ pub enum KeysError {
     Read(PathBuf, io::Error),
     /// Others than the owner of the key file may read or change it: its mode.
     Mode(PathBuf, u32),
+    /// It is a directory, a pipe or a device.
+    NoFile(PathBuf),
     /// It is too long for a key file.
     Long(PathBuf),
     /// A line is none of a key: where the keys came from, the line, and what is wrong with it.
@@ -97,6 +101,13 @@ impl fmt::Display for KeysError {
                 "{}: others than its owner may use the key file (mode {mode:04o}); expected 0600 or 0400",
                 shown(path)
             ),
+            Self::NoFile(path) => {
+                write!(
+                    f,
+                    "{}: expected a file of keys, and it is none",
+                    shown(path)
+                )
+            }
             Self::Long(path) => write!(
                 f,
                 "{}: the file is larger than {FILE_BYTES_MAX} bytes, which no key file is",
@@ -149,9 +160,19 @@ impl Keys {
     /// with `#`, are passed over. Refuses one that others than its owner may read or write.
     pub fn from_file(path: &Path) -> Result<Self, KeysError> {
         let failed = |error| KeysError::Read(path.to_owned(), error);
-        let file = File::open(path).map_err(failed)?;
+        // A pipe that nobody writes to would be waited for, for ever.
+        let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
+        let opened = File::options()
+            .read(true)
+            .custom_flags(nonblocking)
+            .open(path);
+        let file = opened.map_err(failed)?;
         // Of what is open, and not of what has its name by now.
-        let mode = file.metadata().map_err(failed)?.permissions().mode();
+        let metadata = file.metadata().map_err(failed)?;
+        if !metadata.is_file() {
+            return Err(KeysError::NoFile(path.to_owned()));
+        }
+        let mode = metadata.permissions().mode();
         if mode & OTHERS != 0 {
             return Err(KeysError::Mode(path.to_owned(), mode & 0o7777));
         }

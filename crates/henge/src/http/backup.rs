@@ -141,7 +141,12 @@ fn make(
         pushed.map_err(too_long)?;
         let is_end = place == 0;
         if builder.is_full() || is_end {
-            builder.finish(partition, &mut frames).map_err(too_long)?;
+            let finished = if is_end {
+                builder.finish(partition, &mut frames)
+            } else {
+                builder.finish_full(partition, &mut frames)
+            };
+            finished.map_err(too_long)?;
             // They are copied once more, to lie in one piece.
             if !hold.set(2 * frames.frames().len()) {
                 return Err(overloaded());

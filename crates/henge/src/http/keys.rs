@@ -2,6 +2,7 @@
 //! short or empty while its cursor goes on.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Request;
@@ -196,14 +197,13 @@ fn invalid_limit(text: &str) -> Problem {
 
 /// `POST /flush`. Whatever body comes with it means nothing and is not read.
 pub(crate) async fn flush(local: Rc<Local>) -> Outcome {
-    let cache = local.shared.cache.clone();
+    let shared = Arc::clone(&local.shared);
     // Giving back gigabytes takes its time.
-    let flushed = tokio::task::spawn_blocking(move || cache.flush())
+    let flushed = tokio::task::spawn_blocking(move || shared.flush());
+    flushed
         .await
-        .map_err(|_| Problem::new(Code::Internal, "the flush was cut off"))?;
-    if !flushed {
-        return Err(single::log_failed());
-    }
+        .map_err(|_| Problem::new(Code::Internal, "the flush was cut off"))?
+        .map_err(single::refused)?;
     // It was done on another thread.
     note_unkept();
     Ok(json_response(Bytes::from_static(b"{\"flushed\":true}")))

@@ -18,7 +18,7 @@ use super::problem::{Code, Problem};
 use super::routes::{self, Lookup, Place, Route, RouteId};
 use super::{backup, batch, body, control, keys, raw, single};
 use crate::config::ConsistencyLevel;
-use crate::disk::gate::Round;
+use crate::disk::gate::{self, Round};
 use crate::disk::log::NotKept;
 use crate::net::data_thread::Local;
 use crate::net::pace::Pace;
@@ -173,7 +173,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         let later = |stage| Answering::Later {
             stage,
             round: unkept,
-            place: 0,
+            place: gate::Place::default(),
             service: self.clone(),
             route,
             level,
@@ -278,7 +278,7 @@ pub(crate) enum Answering {
         /// The round of the log that has all that was shown or written until now.
         round: Option<Round>,
         /// Its place among those that wait for that.
-        place: u64,
+        place: gate::Place,
         service: Service,
         route: Option<RouteId>,
         level: Option<ConsistencyLevel>,

@@ -334,7 +334,7 @@ impl Scrape {
             (
                 "writes_may_be_missing",
                 "Whether writes that were acknowledged before the start may be missing",
-                shared.missing.reason.is_some(),
+                shared.missing().is_some(),
             ),
             (
                 "loading",

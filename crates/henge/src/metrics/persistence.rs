@@ -49,8 +49,8 @@ pub(super) fn figures(persistence: &Persistence) -> Value {
 pub(super) fn durability(persistence: &Persistence) -> Value {
     json!({
         "incarnation": persistence.incarnation,
-        "writes_may_be_missing": persistence.missing.reason.is_some(),
-        "reason": persistence.missing.reason,
+        "writes_may_be_missing": persistence.missing().is_some(),
+        "reason": persistence.missing(),
         "log": persistence.log.as_ref().map(|log| condition(log)),
         "failure": persistence.log.as_ref().and_then(|log| log.failure()),
         "encryption": encryption(persistence),

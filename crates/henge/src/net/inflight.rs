@@ -31,6 +31,11 @@ impl InFlight {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
+    /// The bound.
+    pub(crate) fn limit(&self) -> usize {
+        self.limit.load(Ordering::Relaxed)
+    }
+
     /// The bytes that are held now.
     pub(crate) fn held(&self) -> usize {
         self.held.load(Ordering::Relaxed)
@@ -39,8 +44,9 @@ impl InFlight {
     /// The bytes that may yet be held; as much as is never counted if there are none.
     #[inline]
     pub(crate) fn left(&self) -> usize {
-        let limit = self.limit.load(Ordering::Relaxed);
-        limit.saturating_sub(self.held()).max(UNCOUNTED_BYTES)
+        self.limit()
+            .saturating_sub(self.held())
+            .max(UNCOUNTED_BYTES)
     }
 
     /// A hold on nothing yet. It borrows: another reference would write the count of references, which all data threads
@@ -55,10 +61,15 @@ impl InFlight {
     /// A hold with a reference of its own, for work on `len` bytes that leaves its thread. None where that is too little
     /// to be counted.
     pub(crate) fn hold_for(self: &Arc<Self>, len: usize) -> Option<Hold<'static>> {
-        (len > UNCOUNTED_BYTES).then(|| Hold {
+        (len > UNCOUNTED_BYTES).then(|| self.hold_apart())
+    }
+
+    /// The same for what grows while it is held.
+    pub(crate) fn hold_apart(self: &Arc<Self>) -> Hold<'static> {
+        Hold {
             in_flight: Counter::Owned(Arc::clone(self)),
             bytes: 0,
-        })
+        }
     }
 }
 
@@ -90,7 +101,7 @@ impl Hold<'_> {
     /// Holds this many bytes instead of those before; false, and nothing changes, if that is past the bound.
     #[must_use]
     pub(crate) fn set(&mut self, bytes: usize) -> bool {
-        self.set_within(bytes, self.in_flight.limit.load(Ordering::Relaxed))
+        self.set_within(bytes, self.in_flight.limit())
     }
 
     /// The same for what is there already, past the bound or not: who comes after it finds less room.

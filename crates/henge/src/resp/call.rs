@@ -53,6 +53,9 @@ impl ErrorReply {
     pub(crate) const LOG_FAILED: Self = Self::fixed(
         "MISCONF the write-ahead log cannot be written, so writes are refused and reads are served. See the log of the node, or INFO persistence.",
     );
+    pub(crate) const LOG_BEHIND: Self = Self::fixed(
+        "MISCONF the write-ahead log is behind: what waits for the disk holds its part of limits.max_inflight_bytes, so writes are refused until that is written, and reads are served",
+    );
     /// As Redis has it, but for the name.
     pub(crate) const LOADING: Self = Self::fixed("LOADING Henge is loading the dataset in memory");
     pub(crate) const UNKNOWN: Self = Self::fixed(
@@ -98,6 +101,7 @@ impl ErrorReply {
             Refusal::MemoryFull => Self::OUT_OF_MEMORY,
             Refusal::TooLarge => Self::TOO_LARGE,
             Refusal::LogFailed => Self::LOG_FAILED,
+            Refusal::LogBehind => Self::LOG_BEHIND,
             Refusal::PreconditionFailed(_) => {
                 unreachable!("a precondition's failure is its command's to answer")
             }

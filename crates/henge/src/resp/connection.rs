@@ -22,7 +22,7 @@ use tokio::net::TcpStream;
 use super::call::ErrorReply;
 use super::pipeline::{Pipeline, Scratch, Stop, Waiting};
 use super::session::Session;
-use crate::disk::gate::Round;
+use crate::disk::gate::{Place, Round};
 use crate::metrics::counters::add;
 use crate::net::connection::linger;
 use crate::net::data_thread::Local;
@@ -79,7 +79,7 @@ pub(crate) async fn serve(socket: TcpStream, pace: Rc<Pace>, local: &Rc<Local>, 
         hold: None,
         waiting: None,
         held: None,
-        place: 0,
+        place: Place::default(),
         owed: None,
         paused: None,
         reads_no_more: false,
@@ -152,7 +152,7 @@ struct Connection<'a> {
     /// What `unsent` has is not to be sent before this round of the log is done, and how many replies that are.
     held: Option<(Round, usize)>,
     /// Its place among those that wait for that.
-    place: u64,
+    place: Place,
     /// What the command in `waiting` has to wait for beside itself.
     owed: Option<Round>,
     /// Resolves at the end of a pause.

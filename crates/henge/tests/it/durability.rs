@@ -6,7 +6,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
 
@@ -537,67 +537,60 @@ fn a_torn_end_is_cut_and_damage_is_refused() {
     );
 }
 
-/// Overwrites without end: the log is compacted, and the disk holds little more than what lives.
-#[test]
-fn the_disk_holds_little_more_than_what_lives() {
-    let data = Data::new();
-    let process = data.start(&["compression.algorithm=none"]);
-    let address = process.address;
-    let is_done = AtomicBool::new(false);
-    let most = thread::scope(|scope| {
-        let watcher = scope.spawn(|| {
-            let mut most = 0;
-            while !is_done.load(Ordering::Relaxed) {
-                most = most.max(disk_used(&data.node()));
-                thread::yield_now();
-            }
-            most
-        });
-        let writers: Vec<_> = (0..2)
-            .map(|writer| {
-                scope.spawn(move || {
-                    let mut connection = Resp::connect(address);
-                    let value = "x".repeat(10_000);
-                    // Some 400 MB over some 20 MB that live.
-                    for round in 0..200 {
-                        let pipeline: Vec<String> = (0..100)
-                            .map(|n| {
-                                let key = format!("{writer}:{:04}", (round * 100 + n) % 1_000);
-                                format!("*3\r\n$3\r\nSET\r\n$6\r\n{key}\r\n$10000\r\n{value}\r\n")
-                            })
-                            .collect();
-                        connection.send(&pipeline.concat()).expect("it is sent");
-                        for _ in 0..100 {
-                            assert_eq!(connection.reply().expect("an answer"), ok());
-                        }
-                    }
-                })
-            })
-            .collect();
-        for writer in writers {
-            writer.join().expect("it does not panic");
-        }
-        is_done.store(true, Ordering::Relaxed);
-        watcher.join().expect("it does not panic")
-    });
-    let stats = Client::connect(address).get("/stats").json();
-    let live = stats["memory"]["charged_bytes"].as_u64().expect("a number");
-    let made = stats["persistence"]["snapshots"]["made"].as_u64();
-    assert!(made > Some(0), "{stats}");
-    let bound = 3 * live + 4 * (32 << 20);
-    assert!(most <= bound, "{most} bytes of {bound}, with {live} alive");
-}
-
-fn disk_used(folder: &Path) -> u64 {
-    let files = folder.read_dir().into_iter().flatten().flatten();
-    // What is removed between two looks is no longer there.
-    files
-        .filter_map(|file| Some(file.metadata().ok()?.len()))
-        .sum()
-}
-
 pub(crate) fn ok() -> Reply {
     Reply::Text("OK".to_owned())
+}
+
+/// Files that no process leaves which ended, in order or not, are told of: they may lack writes.
+#[test]
+fn a_log_that_is_shorter_than_it_was_is_told_of() {
+    const LOG: &str = "log-0000000000000001.wal";
+    const SHORTER: Option<&str> = Some("the log ends before a place that it had come to");
+    type Harm = fn(&Path);
+    let shorten: Harm = |node| {
+        let opened = std::fs::File::options().write(true).open(node.join(LOG));
+        let file = opened.expect("it is there");
+        let len = file.metadata().expect("it is there").len();
+        file.set_len(len - 60).expect("it is ours");
+    };
+    let remove: Harm = |node| std::fs::remove_file(node.join(LOG)).expect("it is there");
+    let forget: Harm = |node| std::fs::remove_file(node.join("node.json")).expect("it is there");
+    // How a node ended, what is done to its files then, and why writes may be missing.
+    for (signal, harm, expected) in [
+        (Signal::TERM, None, None),
+        (Signal::KILL, None, None),
+        (Signal::TERM, Some(shorten), SHORTER),
+        (Signal::TERM, Some(remove), SHORTER),
+        (Signal::KILL, Some(remove), SHORTER),
+        (
+            Signal::TERM,
+            Some(forget),
+            Some("there is a log, and node.json, which says how it was left, is not"),
+        ),
+    ] {
+        let data = Data::new();
+        let process = data.start(&[]);
+        let mut resp = Resp::connect(process.address);
+        for n in 0..20 {
+            resp.ask(&format!("SET key {n}"));
+        }
+        process.signal(signal);
+        process.wait();
+        if let Some(harm) = harm {
+            harm(&data.node());
+        }
+        let process = data.start(&[]);
+        let status = Client::connect(process.address)
+            .get("/cluster/status")
+            .json();
+        let durability = &status["nodes"][0]["durability"];
+        assert_eq!(
+            durability["reason"].as_str(),
+            expected,
+            "{signal:?}: {status}"
+        );
+        assert_eq!(durability["writes_may_be_missing"], expected.is_some());
+    }
 }
 
 #[test]

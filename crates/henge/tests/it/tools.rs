@@ -14,6 +14,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::client::{Client, Process};
+use crate::disk_used::assert_private;
 
 /// The name of every node here, and so of its directory.
 const NODE: &str = "n1";
@@ -316,6 +317,13 @@ fn a_backup_makes_the_same_cache_again() {
         let (_, err) = said(&["backup", &url, "--to", text(&file)], 3);
         assert!(err.contains("--force replaces it"), "{err}");
         said(&["backup", "--force", &url, "--to", text(&file)], 0);
+        assert_private(&file);
+        // A link could be to a device; what it is to stays, and so does the link.
+        let link = place.path(&format!("{kind}.link"));
+        std::os::unix::fs::symlink("/dev/null", &link).expect("it is ours");
+        let (_, err) = said(&["backup", "--force", &url, "--to", text(&link)], 3);
+        assert!(err.contains("is no file, and is not replaced"), "{err}");
+        assert!(link.is_symlink());
         let count = items(process.address);
         kill(process);
 
@@ -334,6 +342,7 @@ fn a_backup_makes_the_same_cache_again() {
         let directory = place.of_node(&new);
         let (out, _) = said(&["restore", text(&file), "--data-dir", text(&directory)], 0);
         assert!(out.starts_with("restored 374 records of 20"), "{out}");
+        assert_private(&place.path(&new));
         let process = place.start(&new, &[]);
         assert_same(&before, &see(process.address, &keys));
         assert_eq!(items(process.address), count);
@@ -493,6 +502,36 @@ fn restore_takes_a_whole_file_and_an_empty_directory() {
         err.contains("holds snapshot-0000000000000001.snap"),
         "{err}"
     );
+}
+
+/// What lies where a tool would write is another's, unless it made it.
+#[test]
+fn tools_remove_nothing_that_they_did_not_make() {
+    let place = Place::new("mine");
+    let (file, part) = (place.path("x"), place.path("x.part"));
+    let mine = |path: &Path| fs::read_to_string(path).ok().as_deref() == Some("mine");
+    fs::write(&part, "mine").expect("written");
+    let nobody = "--url=http://127.0.0.1:1";
+    said(&["backup", nobody, "--to", text(&file)], 3);
+    assert!(mine(&part), "a backup that had no connection removed it");
+    let process = place.start("a", &[]);
+    fill(process.address);
+    let url = format!("--url=http://{}", process.address);
+    for options in [&[][..], &["--force"]] {
+        let arguments = [&["backup", &url, "--to", text(&file)], options].concat();
+        let (_, err) = said(&arguments, 3);
+        let expected = format!("{} is there: another backup", text(&part));
+        assert!(err.contains(&expected), "{err}");
+        assert!(mine(&part) && !file.exists());
+    }
+    fs::remove_file(&part).expect("it is there");
+    said(&["backup", &url, "--to", text(&file)], 0);
+    stop(process);
+    let directory = place.of_node("b");
+    fs::create_dir_all(&directory).expect("a directory");
+    fs::write(directory.join("lock"), "mine").expect("written");
+    said(&["restore", text(&file), "--data-dir", text(&directory)], 0);
+    assert!(mine(&directory.join("lock")));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::super::frame::{Content, Frame, HEADER_BYTES, Header, frame};
 use super::super::tests::golden::golden;
+use super::super::wal::tests::any_version;
 use super::*;
 use henge_wire::{Data, DataType, Value, Version};
 use proptest::prelude::*;
@@ -325,16 +326,61 @@ fn any_record() -> impl Strategy<Value = Owned> {
     let key = prop::collection::vec(any::<u8>(), 0..20);
     (
         key,
-        any::<u64>(),
+        any_version(),
         any::<Option<u64>>(),
         prop::option::of(value),
     )
         .prop_map(|(key, version, deadline, value)| Owned {
             key,
-            version: Version::from_bits(version),
+            version,
             deadline: deadline.filter(|_| value.is_some()),
             value,
         })
+}
+
+/// However many records are pushed before blocks are finished, none is longer than its bound, but for one of a single record.
+#[test]
+fn a_block_has_a_bound() {
+    let partition = partition(5);
+    // Copied as well as shared ones; some compress, and some have a bound of their own.
+    let lengths = [
+        100, 40_000, 60_000, 60_000, 1_000_000, 3_000, 3_000, 130_000, 1, 700_000, 131_040, 131_072,
+    ];
+    let records: Vec<Owned> = (1..)
+        .zip(lengths)
+        .map(|(seq, len)| raw("key", seq, &vec![b'v'; len]))
+        .collect();
+    for is_shared in [false, true] {
+        let (mut builder, mut out) = (Builder::default(), Journal::default());
+        for record in &records {
+            let mut view = record.view();
+            if let (false, Body::Value(value), Some(owned)) =
+                (is_shared, &mut view.body, &record.value)
+            {
+                value.data = Data::Slice(&owned.data);
+            }
+            assert_eq!(builder.push(&view), Ok(()));
+        }
+        builder.finish(partition, &mut out).expect("none is long");
+        let bytes = bytes_of(out);
+        let (mut input, mut found) = (&bytes[..], Vec::new());
+        while let Frame::Whole { body, len } = frame(HEADER.seed(), input) {
+            let Ok(Part::Block(block)) = decode(body) else {
+                panic!("only blocks were written");
+            };
+            let raw_bytes = block.raw_bytes() as usize;
+            assert!(
+                raw_bytes <= BLOCK_BYTES || block.records == 1,
+                "{raw_bytes} bytes of {} records",
+                block.records
+            );
+            let read = block.records(&mut Vec::new(), |record| found.push(Owned::of(&record)));
+            assert_eq!(read, Ok(()));
+            input = &input[len..];
+        }
+        assert_eq!(input, b"", "no frame");
+        assert!(found == records, "{} of them", found.len());
+    }
 }
 
 /// Who searches for frames finds all that may be written.

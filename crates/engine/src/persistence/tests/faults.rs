@@ -3,7 +3,7 @@
 use super::super::frame::{HEADER_BYTES, Header};
 use super::super::recovery::RecoveryError;
 use super::super::snapshot_file::SnapshotWriter;
-use super::super::storage::Name;
+use super::super::storage::{Name, Storage};
 use super::disk::{Disk, Failure, Faults};
 use super::keys::Keys;
 use super::machine::{Machine, StartError, Syncs};
@@ -213,15 +213,29 @@ fn what_a_failed_write_left_is_not_found() {
     assert_eq!(recovered.end.end, before);
 }
 
-/// Of a snapshot that nobody finished nothing is in the way of another of its number.
+/// Who begins a snapshot removes nothing: what lies there is for the owner of the directory, who knows whose it is.
 #[test]
-fn a_snapshot_may_be_begun_again() {
+fn a_snapshot_is_begun_where_there_is_none() {
     let disk = Disk::default();
-    for n in 0..3 {
-        let writer = SnapshotWriter::begin(disk.clone(), 7, [n; 16]).expect("nothing fails");
-        assert!(writer.is_empty());
-    }
-    let bytes = disk.bytes(Name::unfinished(7));
-    let header = Header::decode(&bytes).expect("it is one");
-    assert_eq!((header.salt, bytes.len()), ([2; 16], HEADER_BYTES));
+    let name = Name::unfinished(7);
+    let begin = |n| SnapshotWriter::begin(disk.clone(), 7, [n; 16]);
+    let salt = || Header::decode(&disk.bytes(name)).map(|header| header.salt);
+    assert!(begin(0).expect("there is none").is_empty());
+    let error = begin(1).err().expect("there is one");
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+    assert_eq!(salt(), Ok([0; 16]));
+    disk.remove(name).expect("it is there");
+    assert_eq!(
+        begin(2).map(|writer| writer.len()).ok(),
+        Some(HEADER_BYTES as u64)
+    );
+    assert_eq!(salt(), Ok([2; 16]));
+    // One whose head cannot be written is not there.
+    disk.remove(name).expect("it is there");
+    disk.set_faults(Faults {
+        fails: Some((1..2, Failure::Full)),
+        ..Faults::default()
+    });
+    assert!(begin(3).is_err());
+    assert!(!disk.names().expect("nothing fails").contains(&name));
 }

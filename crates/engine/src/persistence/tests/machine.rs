@@ -150,7 +150,7 @@ impl Machine {
             shard.start_journal();
         }
         self.model.append(Entry::Started(first));
-        writer.write(&mut [started])?;
+        writer.write(Some(started))?;
         self.model.note_written();
         self.process = Some(Process {
             shards,
@@ -210,19 +210,19 @@ impl Machine {
         if process.batch.is_empty() {
             process.round += 1;
             for (n, shard) in process.shards.iter_mut().enumerate() {
-                process
-                    .batch
-                    .push(shard.take_journal(process.round, Journal::default()));
+                shard.take_journal(process.round, Journal::default(), &mut process.batch);
                 model.take(n);
             }
         }
-        let written = process.writer.write(&mut process.batch);
-        written.map_err(|error| match error.kind() {
-            // It may be tried again.
-            ErrorKind::StorageFull => error,
-            _ => broken(error),
-        })?;
-        process.batch.clear();
+        while !process.batch.is_empty() {
+            let written = process.writer.write_some(&mut process.batch);
+            let count = written.map_err(|error| match error.kind() {
+                // It may be tried again.
+                ErrorKind::StorageFull => error,
+                _ => broken(error),
+            })?;
+            process.batch.drain(..count);
+        }
         let place = model.note_written();
         if sync {
             process.writer.sync().map_err(broken)?;

@@ -191,11 +191,20 @@ pub(crate) fn recover(
         }
         Ok(())
     };
-    let end = read_log(disk, snapshot.unwrap_or(1), needed, &mut |chunk| {
+    let mut end = read_log(disk, snapshot.unwrap_or(1), needed, &mut |chunk| {
         let mut bodies = chunk.bodies();
         bodies.try_for_each(|(offset, body)| show(chunk.segment, offset, body))
     })?;
     end.settle(disk)?;
+    if let Some(number) = snapshot {
+        let io = |error| RecoveryError::Io(None, error);
+        for name in disk.names().map_err(io)? {
+            if name.kind == FileKind::Snapshot && name.number < number {
+                disk.remove(name).map_err(io)?;
+            }
+        }
+        end.remove_covered(disk, number).map_err(io)?;
+    }
     let forgotten = shards.iter_mut().map(Shard::finish_recovery).sum();
     for shard in &shards {
         shard.check();

@@ -448,6 +448,35 @@ fn a_long_segment_is_read_in_its_order() {
     machine.start().expect("nothing fails");
 }
 
+/// However much a round has, and of one key, each segment has its length, and a journal at the most.
+#[test]
+fn a_long_round_is_of_many_segments() {
+    const SEGMENT_BYTES: u64 = 400_000;
+    const VALUE_BYTES: usize = 300_000;
+    let mut machine = Machine::new(
+        1,
+        Settings {
+            segment_bytes: SEGMENT_BYTES,
+            ..Settings::DEFAULT
+        },
+    );
+    machine.start().expect("nothing fails");
+    let key = machine.key(0);
+    for n in 0..20 {
+        machine.set(&key, &vec![n; VALUE_BYTES], Expiry::Never);
+    }
+    machine.round(true).expect("nothing fails");
+    let (names, disk) = (machine.disk.all(), machine.disk.copy());
+    assert!(names.len() > 4, "{names:?}");
+    for name in names {
+        let len = disk.bytes(name).len() as u64;
+        let most = SEGMENT_BYTES + (1 << 20) + VALUE_BYTES as u64 + 1_024;
+        assert!(len <= most, "{name}: {len}");
+    }
+    machine.lose_power();
+    machine.start().expect("nothing fails");
+}
+
 /// What a key was before a record that there is no room for is not what it is.
 #[test]
 fn without_room_an_older_value_does_not_stay() {

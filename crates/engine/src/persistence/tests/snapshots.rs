@@ -108,6 +108,24 @@ fn blocks_may_be_longer_than_what_is_read_at_once() {
     }
 }
 
+/// What is in memory at once has a bound: a window has what is read at once, or one block.
+#[test]
+fn a_window_has_a_bound() {
+    for keys in Keys::BOTH {
+        let disk = Disk::with(keys);
+        let name = written(&disk);
+        let mut reader = SnapshotReader::open(&disk, name).expect("it is whole");
+        let mut long = 0;
+        while let Some(window) = reader.next_window().expect("it is whole") {
+            if window.bytes.len() > 2 << 20 {
+                assert_eq!(window.bodies().count(), 1, "{}", window.bytes.len());
+                long += 1;
+            }
+        }
+        assert_eq!(long, 3);
+    }
+}
+
 /// A wrong length is no reason to read for ever, or to take memory that there is not.
 #[test]
 fn a_long_block_of_the_wrong_length_is_refused() {

@@ -181,10 +181,7 @@ fn examples() -> Vec<Owned> {
             ],
         ),
         Owned::Mutation(7, version(3), Vec::new()),
-        Owned::Flush(
-            512,
-            Version::new(Version::MAX_TERM, Version::MAX_SEQ).to_bits(),
-        ),
+        Owned::Flush(512, Version::new(Version::MAX_TERM, LAST_SEQ).to_bits()),
         Owned::Synced(Position {
             segment: 41,
             offset: 4_096,
@@ -285,6 +282,9 @@ fn what_is_written_begins_as_a_frame_may() {
         (12, &[MUTATION, 0, 0]),
         (12, &[FLUSH, 0, 0]),
         (16, &[SYNCED]),
+        (18, &[FOLLOWS]),
+        (9, &[GAP, 0, 0, 0, 0, 0, 0, 0, 1]),
+        (17, &[FOLLOWS + 1]),
         (0, &[]),
     ] {
         assert!(!may_begin(len, begin), "{len} {begin:?}");
@@ -345,6 +345,33 @@ fn bodies_of_the_right_checksum_and_the_wrong_content_are_refused() {
     }
 }
 
+/// The next write would find no version that it could stamp.
+#[test]
+fn versions_at_the_end_of_their_order_are_refused() {
+    let seed = GOLDEN_HEADER.seed();
+    for (seq, is_taken) in [
+        (Version::MAX_SEQ / 2, true),
+        (LAST_SEQ, true),
+        (LAST_SEQ + 1, false),
+        (Version::MAX_SEQ, false),
+    ] {
+        let version = Version::new(1, seq).to_bits();
+        for record in [
+            Owned::Started(1, version),
+            Owned::Flush(3, version),
+            Owned::Mutation(3, version, Vec::new()),
+        ] {
+            let expected = if is_taken {
+                Ok(vec![record.clone()])
+            } else {
+                Err(Damage::Version(Version::from_bits(version)))
+            };
+            let found = read(seed, &encoded(seed, std::slice::from_ref(&record)));
+            assert_eq!(found, expected, "{record:?}");
+        }
+    }
+}
+
 #[test]
 fn what_a_frame_cannot_say_is_not_written() {
     let many = vec![(&b"k"[..], Effect::Delete); usize::from(u16::MAX) + 1];
@@ -385,6 +412,11 @@ fn any_value() -> impl Strategy<Value = OwnedValue> {
         })
 }
 
+/// A version that may be read.
+pub(in super::super) fn any_version() -> impl Strategy<Value = Version> {
+    (0..=Version::MAX_TERM, 0..=LAST_SEQ).prop_map(|(term, seq)| Version::new(term, seq))
+}
+
 fn any_record() -> impl Strategy<Value = Owned> {
     let effect = prop_oneof![
         Just(OwnedEffect::Delete),
@@ -394,11 +426,12 @@ fn any_record() -> impl Strategy<Value = Owned> {
     ];
     let effects = prop::collection::vec((prop::collection::vec(any::<u8>(), 0..20), effect), 0..5);
     prop_oneof![
-        8 => (0..1_024_u16, any::<u64>(), effects)
-            .prop_map(|(partition, version, effects)| Owned::Mutation(partition, version, effects)),
-        1 => (0..1_024_u16, any::<u64>()).prop_map(|(partition, last)| Owned::Flush(partition, last)),
+        8 => (0..1_024_u16, any_version(), effects)
+            .prop_map(|(partition, version, effects)| Owned::Mutation(partition, version.to_bits(), effects)),
+        1 => (0..1_024_u16, any_version()).prop_map(|(partition, last)| Owned::Flush(partition, last.to_bits())),
         1 => any::<[u64; 2]>().prop_map(|[segment, offset]| Owned::Synced(Position { segment, offset })),
-        1 => any::<[u64; 2]>().prop_map(|[incarnation, first]| Owned::Started(incarnation, first)),
+        1 => (any::<u64>(), any_version())
+            .prop_map(|(incarnation, first)| Owned::Started(incarnation, first.to_bits())),
         1 => any::<u64>().prop_map(Owned::Gap),
         1 => any::<[u64; 2]>().prop_map(|[segment, offset]| Owned::Follows(Position { segment, offset })),
     ]

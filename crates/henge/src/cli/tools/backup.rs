@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use henge_client::Target;
@@ -45,6 +45,10 @@ const PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 enum BackupError {
     Exists,
+    /// A directory, a device, a link or the like is there.
+    NoFile,
+    /// What would lie beside the file while it is written is there: its path.
+    Unfinished(PathBuf),
     /// There is no connection.
     Connect(io::Error),
     /// The connection failed, or what came over it.
@@ -65,7 +69,15 @@ enum BackupError {
 impl fmt::Display for BackupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::NoFile => {
+                f.write_str("what is there is no file, and is not replaced; name another place")
+            }
             Self::Exists => f.write_str("it is there already; --force replaces it"),
+            Self::Unfinished(part) => write!(
+                f,
+                "{} is there: another backup is writing it, or was cut off; remove it if it is not needed",
+                shown(part)
+            ),
             Self::Connect(error) => write!(f, "no connection to the node: {error}"),
             Self::Http(error) => write!(f, "the connection to the node failed: {error}"),
             Self::TimedOut(after) => write!(f, "the node did not answer within {after:?}"),
@@ -112,8 +124,11 @@ pub(super) fn run(
     out: &mut Output,
 ) -> Result<(), Failure> {
     let failed = |error: BackupError| Failure::failed(format!("no backup {}: {error}", shown(to)));
-    if to.exists() && !force {
-        return Err(failed(BackupError::Exists));
+    match std::fs::symlink_metadata(to) {
+        Ok(there) if !there.is_file() => return Err(failed(BackupError::NoFile)),
+        Ok(_) if !force => return Err(failed(BackupError::Exists)),
+        // What else is wrong with the place is found when it is written to.
+        _ => {}
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -125,16 +140,12 @@ pub(super) fn run(
     );
     let made = runtime.block_on(async {
         tokio::select! {
-            made = back_up(target, patience, to, encryption, &bar) => made,
+            made = back_up(target, patience, (to, force), encryption, &bar) => made,
             _ = tokio::signal::ctrl_c() => Err(BackupError::Interrupted),
         }
     });
     bar.finish_and_clear();
-    let made = made.map_err(|error| {
-        // It may never have come to be.
-        let _ = OneFile::new(to, Encryption::default()).remove(Name::unfinished(FIRST));
-        failed(error)
-    })?;
+    let made = made.map_err(failed)?;
     out.line(format_args!(
         "{}: {} records in {} bytes, of {target}",
         shown(to),
@@ -147,7 +158,7 @@ pub(super) fn run(
 async fn back_up(
     target: &Target,
     patience: Duration,
-    to: &Path,
+    (to, force): (&Path, bool),
     encryption: Encryption,
     bar: &ProgressBar,
 ) -> Result<Made, BackupError> {
@@ -161,9 +172,13 @@ async fn back_up(
     let header = Header::decode(&page);
     let header = header.map_err(|error| BackupError::Page(first, error.to_string()))?;
     let encryption = encryption.made_of(header.cipher);
-    let file = OneFile::new(to, encryption.clone());
-    let mut writer =
-        SnapshotWriter::begin(file.clone(), FIRST, salt()).map_err(BackupError::Write)?;
+    let file = OneFile::new(to, encryption.clone(), force);
+    let begun = SnapshotWriter::begin(file.clone(), FIRST, salt());
+    let mut writer = begun.map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => BackupError::Unfinished(file.part()),
+        _ => BackupError::Write(error),
+    })?;
+    let unfinished = Unfinished(Some(&file));
     let mut made = Made::default();
     for partition in Partition::all() {
         made.records += copy(&mut link, partition, &encryption, &mut writer).await?;
@@ -173,11 +188,33 @@ async fn back_up(
     }
     // No log has any of it.
     let position = Position::default();
-    writer
-        .finish(position, made.records, at_ms)
-        .map_err(BackupError::Write)?;
+    let finished = writer.finish(position, made.records, at_ms);
+    finished.map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => BackupError::Exists,
+        _ => BackupError::Write(error),
+    })?;
+    unfinished.keep();
     made.bytes = file.len().map_err(BackupError::Write)?;
     Ok(made)
+}
+
+/// What is written beside the file, and is gone when this is before it is done: a backup that fails, or is interrupted, leaves
+/// nothing. There is one only after the file was made, so that nothing else is ever removed.
+struct Unfinished<'a>(Option<&'a OneFile>);
+
+impl Unfinished<'_> {
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if let Some(file) = self.0 {
+            // Where that fails the next backup says that it is there.
+            let _ = file.remove(Name::unfinished(FIRST));
+        }
+    }
 }
 
 /// Copies a partition, and says how many records it has.
@@ -286,7 +323,7 @@ impl Copied {
             let (of, ends) = match snapshot::decode(body).map_err(|damage| damage.to_string())? {
                 Part::Block(block) => {
                     let newest = &mut self.newest;
-                    let read = block.records(&mut self.scratch, |record| {
+                    let read = block.own_records(&mut self.scratch, |record| {
                         *newest = (*newest).max(record.version);
                     });
                     read.map_err(|damage| damage.to_string())?;

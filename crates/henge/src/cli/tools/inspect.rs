@@ -6,7 +6,6 @@ use std::fmt::Write;
 use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 
-use henge_engine::Body;
 use henge_engine::persistence::Position;
 use henge_engine::persistence::StorageFile;
 use henge_engine::persistence::cipher::KeyError;
@@ -16,6 +15,7 @@ use henge_engine::persistence::frame::{
 use henge_engine::persistence::snapshot::{self, Part};
 use henge_engine::persistence::wal::{self, Record};
 use henge_engine::persistence::walk::Walk;
+use henge_engine::{Body, ReplayError};
 use henge_wire::{Effect, PARTITIONS, Partition, Value, Version};
 use serde_json::{Value as Json, json};
 
@@ -339,6 +339,11 @@ impl Tally {
     ) -> Result<(), String> {
         let mut effects = Vec::new();
         let record = wal::decode(body, &mut effects).map_err(|damage| damage.to_string())?;
+        if let Record::Mutation(mutation) = &record
+            && !wal::has_own_keys(mutation)
+        {
+            return Err(ReplayError::Foreign(mutation.partition).to_string());
+        }
         let line = |operation| Line {
             offset,
             operation,
@@ -456,7 +461,7 @@ impl Tally {
                 self.raw_bytes += block.raw_bytes();
                 self.stored_bytes += block.stored_bytes();
                 let partition = block.partition;
-                let read = block.records(&mut Vec::new(), |record| {
+                let read = block.own_records(&mut Vec::new(), |record| {
                     let version = record.version;
                     let seen = self.partitions.entry(partition.number());
                     let seen = seen.or_insert(Versions::new(version));
@@ -516,6 +521,9 @@ impl Tally {
                 at_ms,
             } => {
                 self.complete = Some((position, records, at_ms));
+                if self.ended != u64::from(PARTITIONS) {
+                    return Err("it ends before all of its partitions do".to_owned());
+                }
                 if records == self.records {
                     Ok(())
                 } else {

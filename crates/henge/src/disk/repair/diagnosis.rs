@@ -3,7 +3,9 @@
 
 use std::fmt;
 
+use henge_engine::ReplayError;
 use henge_engine::persistence::frame::Damage;
+use henge_engine::persistence::inventory::Inventory;
 use henge_engine::persistence::recovery::{Chunk, LogEnd, RecoveryError, read_log};
 use henge_engine::persistence::snapshot::Part;
 use henge_engine::persistence::snapshot_file::SnapshotReader;
@@ -142,9 +144,11 @@ fn read_snapshot<S: Storage>(
     let reader = SnapshotReader::open(storage, name)?;
     let mut complete = Complete::default();
     let mut scratch = Vec::new();
+    let mut inventory = Inventory::default();
     reader.read_all(|_, part| {
+        inventory.take(&part)?;
         match part {
-            Part::Block(block) => block.records(&mut scratch, |record| {
+            Part::Block(block) => block.own_records(&mut scratch, |record| {
                 course.restored(block.partition, record.version);
             })?,
             Part::Partition {
@@ -186,6 +190,15 @@ pub(super) fn follow<S: Storage>(
                 damage,
             };
             let record = wal::decode(body, &mut effects).map_err(damaged)?;
+            if let Record::Mutation(mutation) = &record
+                && !wal::has_own_keys(mutation)
+            {
+                return Err(RecoveryError::Order {
+                    name,
+                    offset,
+                    detail: ReplayError::Foreign(mutation.partition).to_string(),
+                });
+            }
             let at = Position {
                 segment: chunk.segment,
                 offset,

@@ -133,7 +133,11 @@ pub(crate) fn find(overlay: &Overlay) -> Result<Finding, RepairError> {
         Err(trouble) => match trouble.error {
             RecoveryError::Io(name, error) => Err(RepairError::Io(name, error)),
             RecoveryError::Key(name, error) => Err(RepairError::Key(name, error)),
-            error => Ok(Finding::Refuses(error.to_string())),
+            // The start says of two snapshots what is wrong with the newest.
+            error => Ok(Finding::Refuses(match trouble.broken.first() {
+                Some((_, wrong)) => wrong.clone(),
+                None => error.to_string(),
+            })),
         },
     }
 }

@@ -3,7 +3,7 @@
 //! nothing but new files beside the old ones, and that only when it is told to.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, IoSlice, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -13,11 +13,9 @@ use bytes::Bytes;
 use henge_engine::persistence::cipher::Keyring;
 use henge_engine::persistence::{Name, Storage, StorageFile};
 
-use crate::disk::files::{Files, OpenFile, sync_directory};
+use crate::disk::files::{BEFORE_REPAIR, Files, OpenFile, sync_directory, to_make};
 use crate::encryption::Encryption;
 
-/// What the name of a file ends in that a repair has replaced or put aside.
-const KEPT: &str = "before-repair";
 /// What the name of a file ends in that is being written to replace another.
 const BESIDE: &str = "repaired.part";
 /// What is copied at once.
@@ -211,8 +209,8 @@ impl Overlay {
 
     /// A name for what an older repair has not kept already.
     fn free_name(&self, name: Name) -> PathBuf {
-        let numbered = (2..).map(|number| format!("{name}.{KEPT}-{number}"));
-        [format!("{name}.{KEPT}")]
+        let numbered = (2..).map(|number| format!("{name}{BEFORE_REPAIR}-{number}"));
+        [format!("{name}{BEFORE_REPAIR}")]
             .into_iter()
             .chain(numbered)
             .map(|name| self.directory.join(name))
@@ -222,7 +220,7 @@ impl Overlay {
 
     fn write(&self, name: Name, draft: &Draft, path: &Path) -> io::Result<()> {
         let old = self.files.open(name).ok();
-        let mut file = File::create(path)?;
+        let mut file = to_make().create(true).truncate(true).open(path)?;
         let mut buffer = vec![0; COPY_BYTES];
         for piece in &draft.pieces {
             match piece {

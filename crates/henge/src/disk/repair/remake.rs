@@ -314,6 +314,6 @@ impl Rest {
 /// The newest version in a block; none if it cannot be read.
 fn newest(block: &Block<'_>, scratch: &mut Vec<u8>) -> Option<Version> {
     let mut newest = Version::ZERO;
-    let read = block.records(scratch, |record| newest = newest.max(record.version));
+    let read = block.own_records(scratch, |record| newest = newest.max(record.version));
     read.ok().map(|()| newest)
 }

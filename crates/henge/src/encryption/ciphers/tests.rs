@@ -174,7 +174,7 @@ fn write(files: &Files) -> std::io::Result<()> {
         });
         let mut journal = Journal::default();
         record.encode(&mut journal).expect("it is short");
-        writer.write(&mut [journal])?;
+        writer.write(Some(journal))?;
         writer.sync()?;
     }
     writer.close()?;

@@ -1,6 +1,8 @@
 //! Commands that forget everything. There is one database, so `FLUSHDB` and `FLUSHALL` are the same; and freeing what was
 //! there never delays another client, so `SYNC` and `ASYNC` are the same too: the reply comes when all of it is gone.
 
+use std::sync::Arc;
+
 use crate::disk::gate::note_unkept;
 use crate::resp::call::{Call, ErrorReply, Flow};
 use crate::resp::table::{Group, Keys, Permission, Run, Spec, flag};
@@ -40,15 +42,13 @@ fn flush(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
         2 if call.is(1, "async") || call.is(1, "sync") => {}
         _ => return Err(ErrorReply::SYNTAX),
     }
-    let cache = call.local.shared.cache.clone();
+    let shared = Arc::clone(&call.local.shared);
     call.eventually(async move |out| {
         // Giving back gigabytes takes its time. A client that goes away does not stop it.
-        let flushed = tokio::task::spawn_blocking(move || cache.flush())
+        tokio::task::spawn_blocking(move || shared.flush())
             .await
-            .map_err(|_| ErrorReply::fixed("ERR the flush was cut off"))?;
-        if !flushed {
-            return Err(ErrorReply::LOG_FAILED);
-        }
+            .map_err(|_| ErrorReply::fixed("ERR the flush was cut off"))?
+            .map_err(ErrorReply::of)?;
         // It was done on another thread.
         note_unkept();
         out.ok();

@@ -182,6 +182,14 @@ fn keys_are_changed_one_after_the_other() {
     let expected = json!({"cipher": "chacha20-poly1305", "key_id": 20});
     assert_eq!(durability(&process)["encryption"], expected);
     assert_eq!(durability(&process)["keys_needed"], json!([1, 20]));
+    // As a repair keeps what it has replaced.
+    let segment = &place.files("a", ".wal")[1];
+    let kept = format!("{}.before-repair-2", text(segment));
+    fs::copy(segment, &kept).expect("it is copied");
+    snapshot(&process);
+    assert_eq!(durability(&process)["keys_needed"], json!([1, 20]));
+    fs::remove_file(kept).expect("it is there");
+    set(&mut client, "third", b"3", &[]);
     snapshot(&process);
     assert_eq!(durability(&process)["keys_needed"], json!([20]));
     stop(process);
@@ -212,6 +220,9 @@ fn keys_that_cannot_be_used_are_refused() {
     let broken = place.path("broken");
     fs::write(&broken, format!("1 {}\n", &key('d')[1..])).expect("written");
     fs::set_permissions(&broken, Permissions::from_mode(0o400)).expect("it is ours");
+    let pipe = place.path("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("mkfifo").success());
     let good = key_file(&place, "good", &[(1, 'd')]);
     let lines = format!("1 {}", key('d'));
     let open_line = format!(
@@ -222,6 +233,14 @@ fn keys_that_cannot_be_used_are_refused() {
         (&[AES, &with(&open)], None, open_line.clone()),
         // Also where nothing is encrypted.
         (&[&with(&open)], None, open_line),
+        (
+            &[AES, &with(&pipe)],
+            None,
+            format!(
+                "henge: {}: expected a file of keys, and it is none",
+                pipe.display()
+            ),
+        ),
         (
             &[AES, &with(&broken)],
             None,

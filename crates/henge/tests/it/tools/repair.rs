@@ -8,6 +8,7 @@ use super::{
     set, stop, text,
 };
 use crate::client::Client;
+use crate::disk_used::assert_private;
 
 /// Keys enough for about each partition to have some.
 const MANY: usize = 6000;
@@ -115,6 +116,9 @@ fn leave_out(place: &Place, name: &str, before: &[u8]) {
     );
     let kept = place.of_node("skip").join(format!("{name}.before-repair"));
     assert!(before == fs::read(kept).expect("it is kept"));
+    for file in place.files("skip", "") {
+        assert_private(&file);
+    }
     let process = place.start("skip", &[]);
     let mut client = Client::connect(process.address);
     assert_eq!(
