@@ -243,8 +243,8 @@ impl<T: Table> Replica<T> {
 
     /// A copy does not go on.
     pub(super) fn abort(&mut self, table: &mut T, from: NodeId, term: Epoch, id: CopyId) {
-        let is_that = |pull: &&mut Pull<T>| pull.source == from && pull.id == id;
-        if term != self.state.adopted || self.pulling().filter(is_that).is_none() {
+        let is_that = |pull: &mut Pull<T>| pull.source == from && pull.id == id;
+        if term != self.state.adopted || !self.pulling().is_some_and(is_that) {
             return;
         }
         match &mut self.role {

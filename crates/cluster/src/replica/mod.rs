@@ -288,7 +288,7 @@ impl<T: Table> Replica<T> {
                 self.open(table, from, term, generation, base, history);
             }
             Body::Append { entry, commit } => {
-                self.append(table, now_ms, from, term, &entry, commit)
+                self.append(table, now_ms, from, term, &entry, commit);
             }
             Body::Beat { last, commit } => self.beat(table, from, term, last, commit),
             Body::Part {

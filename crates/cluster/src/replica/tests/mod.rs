@@ -507,19 +507,10 @@ fn no_answer_is_older_than_what_was_known() {
     assert!(shown > 5_000, "{shown}");
 }
 
-/// Each is found by some seed.
+/// Rule 8 without its horizon: a replica that was away serves what was replaced and then evicted.
 #[test]
-fn planted_bugs_are_found() {
-    std::panic::set_hook(Box::new(|_| {}));
-    let mut missed = Vec::new();
-    for number in [1] {
-        let fails =
-            |seed: &u64| std::panic::catch_unwind(|| run(*seed, Bugs::only(number))).is_err();
-        match (0..200).find(fails) {
-            Some(seed) => println!("bug {number}: by seed {seed}"),
-            None => missed.push(number),
-        }
-    }
-    let _ = std::panic::take_hook();
-    assert_eq!(missed, []);
+fn a_planted_bug_is_found() {
+    let fails = |seed: &u64| std::panic::catch_unwind(|| run(*seed, Bugs::only(1))).is_err();
+    let found = (0..200).find(fails);
+    assert!(found.is_some(), "no seed finds it");
 }
