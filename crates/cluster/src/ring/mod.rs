@@ -1,8 +1,8 @@
 //! The next assignment of partitions to nodes, from the present one and the members: a pure function, which every node that is
 //! asked gives the same answer to. It says where replicas should be, and not how they get there, nor who is up.
 //!
-//! Consistent hashing ([`circle`]) gives each partition its order of preference among the nodes; how much each node should
-//! hold ([`shares`]) and what it holds at present decide ([`placement`], [`leaders`]):
+//! Consistent hashing (`circle`) gives each partition its order of preference among the nodes; how much each node should
+//! hold (`shares`) and what it holds at present decide (`placement`, `leaders`):
 //!
 //! - no node holds more than a twentieth, or one replica, beside its share, nor more than a tenth above it;
 //! - none leads more than a tenth above its share of the leaders;
