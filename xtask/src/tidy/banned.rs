@@ -20,7 +20,7 @@ struct Ban {
 /// What ships, as opposed to the chores.
 const CRATES: &[&str] = &["crates/"];
 /// What must behave alike for a seed.
-const PURE: &[&str] = &["crates/wire/", "crates/engine/"];
+const PURE: &[&str] = &["crates/wire/", "crates/engine/", "crates/cluster/"];
 
 const BANS: &[Ban] = &[
     Ban {

@@ -10,7 +10,7 @@ use toml::{Table, Value};
 use super::{ARCHITECTURE, Finding, Tree};
 
 /// Crates that know no clock, socket, thread, lock or ambient randomness.
-const PURE: &[&str] = &["crates/wire", "crates/engine"];
+const PURE: &[&str] = &["crates/wire", "crates/engine", "crates/cluster"];
 
 /// What a pure crate must not depend on, by why. Not every such crate there is: the ones that one would reach for.
 const IMPURE: &[(&str, &[&str])] = &[

@@ -1,0 +1,358 @@
+//! What a replica does that another one leads: it leaves lower terms, takes over the leader's order, applies what comes next in
+//! it, and pulls what it lacks.
+
+use super::message::{Body, CopyId, End};
+use super::table::{Entry, Key, NoRoom, Progress, Record, Replace, Table};
+use super::{Output, Replica, Role};
+use crate::history::{History, next};
+use crate::ring::NodeId;
+use crate::topology::Epoch;
+use henge_wire::Version;
+use std::collections::BTreeMap;
+
+/// See the head of the file.
+pub(super) struct Following<T: Table> {
+    pub(super) leader: NodeId,
+    pub(super) pull: Option<Pull<T>>,
+    /// What the leader was told.
+    acked: u64,
+}
+
+/// A copy that is pulled. Until its end the table is what it was.
+pub(super) struct Pull<T: Table> {
+    source: NodeId,
+    id: CopyId,
+    common: u64,
+    wanted: Option<Version>,
+    /// The part that comes next.
+    number: u64,
+    is_full: bool,
+    staged: BTreeMap<Key, Option<Record<T::Value>>>,
+    /// Something has come since the last tick.
+    has_moved: bool,
+}
+
+impl<T: Table> Replica<T> {
+    /// Rule 2.
+    pub(super) fn fence(&mut self, table: &mut T, from: NodeId, term: Epoch, generation: Epoch) {
+        let adopted = self.state.adopted;
+        if term < adopted || generation < self.state.generation {
+            self.send(from, term, Body::Refused { adopted });
+            return;
+        }
+        let last = table.progress().last;
+        if term == adopted && (last.term() == term || matches!(self.role, Role::Leading(_))) {
+            // An old one: the term is open, or its own.
+            return;
+        }
+        if term > adopted || generation > self.state.generation {
+            self.adopt(table, term, generation, false);
+        }
+        let last = table.progress().last;
+        let history = self.state.history.clone();
+        self.send_kept(from, term, Body::Fenced { last, history });
+    }
+
+    /// Rule 4.
+    pub(super) fn open(
+        &mut self,
+        table: &mut T,
+        from: NodeId,
+        term: Epoch,
+        generation: Epoch,
+        base: u64,
+        history: History,
+    ) {
+        let adopted = self.state.adopted;
+        if term < adopted || generation < self.state.generation {
+            self.send(from, term, Body::Refused { adopted });
+            return;
+        }
+        if matches!(self.role, Role::Leading(_)) && term == adopted {
+            return;
+        }
+        if term > adopted || generation > self.state.generation {
+            self.adopt(table, term, generation, false);
+        }
+        if matches!(&self.role, Role::Following(following) if following.pull.is_some()) {
+            // It is at it already.
+            return;
+        }
+        let last = table.progress().last;
+        if last.term() == term {
+            self.follow(from);
+            self.send_kept(
+                from,
+                term,
+                Body::Aligned {
+                    applied: last.seq(),
+                },
+            );
+            return;
+        }
+        let common = self.common(table, &history, base);
+        self.follow(from);
+        if common == base && last.seq() == base {
+            self.state.history = history;
+            table.align(term, &self.state);
+            self.written += 1;
+            self.say_aligned(from, term, base);
+        } else {
+            self.begin_pull(table, from, term, common, None);
+        }
+    }
+
+    fn follow(&mut self, leader: NodeId) {
+        if !matches!(&self.role, Role::Following(following) if following.leader == leader) {
+            self.role = Role::Following(Following {
+                leader,
+                pull: None,
+                acked: 0,
+            });
+        }
+    }
+
+    fn say_aligned(&mut self, to: NodeId, term: Epoch, applied: u64) {
+        self.send_kept(to, term, Body::Aligned { applied });
+        self.when_kept(Output::Aligned(term));
+    }
+
+    /// Asks for what is above a place up to which both have the same.
+    pub(super) fn begin_pull(
+        &mut self,
+        table: &T,
+        source: NodeId,
+        term: Epoch,
+        common: u64,
+        wanted: Option<Version>,
+    ) {
+        self.copies += 1;
+        let id = self.copies;
+        let mut keys = Vec::new();
+        if !self.has_bug(22) {
+            let mut place = 0;
+            loop {
+                place = table.scan(place, common, &mut |record| keys.push(record.key));
+                if place == 0 {
+                    break;
+                }
+            }
+        }
+        let pull = Pull {
+            source,
+            id,
+            common,
+            wanted,
+            number: 0,
+            is_full: false,
+            staged: BTreeMap::new(),
+            has_moved: true,
+        };
+        match &mut self.role {
+            Role::Following(following) => following.pull = Some(pull),
+            Role::Leading(leading) => leading.pull = Some(pull),
+            Role::Idle => return,
+        }
+        self.send(
+            source,
+            term,
+            Body::Pull {
+                id,
+                common,
+                wanted,
+                keys,
+            },
+        );
+    }
+
+    fn pulling(&mut self) -> Option<&mut Pull<T>> {
+        match &mut self.role {
+            Role::Following(following) => following.pull.as_mut(),
+            Role::Leading(leading) => leading.pull.as_mut(),
+            Role::Idle => None,
+        }
+    }
+
+    /// Rule 5: a part of a copy has come.
+    #[expect(clippy::too_many_arguments, reason = "they are those of a message")]
+    pub(super) fn part(
+        &mut self,
+        table: &mut T,
+        from: NodeId,
+        term: Epoch,
+        id: CopyId,
+        number: u64,
+        is_full: bool,
+        states: Vec<(Key, Option<Record<T::Value>>)>,
+        end: Option<End>,
+    ) {
+        if term != self.state.adopted {
+            return;
+        }
+        let Some(pull) = self.pulling() else { return };
+        if pull.source != from || pull.id != id || pull.number != number {
+            return;
+        }
+        if is_full && !pull.is_full {
+            pull.staged.clear();
+        }
+        pull.is_full = is_full;
+        pull.staged.extend(states);
+        pull.number += 1;
+        pull.has_moved = true;
+        let number = pull.number;
+        match end {
+            None => self.send(from, term, Body::Next { id, number }),
+            Some(end) => self.install(table, from, term, end),
+        }
+    }
+
+    fn install(&mut self, table: &mut T, from: NodeId, term: Epoch, end: End) {
+        let pull = match &mut self.role {
+            Role::Following(following) => following.pull.take(),
+            Role::Leading(leading) => leading.pull.take(),
+            Role::Idle => None,
+        };
+        let pull = pull.expect("a part of it has come");
+        let inherits = !self.has_bug(2);
+        assert!(
+            pull.is_full || end.horizon <= pull.common || self.has_bug(1) || self.has_bug(3),
+            "a copy of what changed lacks nothing that was dropped"
+        );
+        let replace = if pull.is_full {
+            Replace::All
+        } else {
+            Replace::Above(pull.common)
+        };
+        let progress = Progress {
+            last: end.at,
+            commit: end.commit,
+            horizon: if inherits { end.horizon } else { 0 },
+        };
+        let records = pull.staged.into_values().flatten().collect();
+        self.state.history = end.history;
+        table.install(replace, records, progress, &self.state);
+        self.written += 1;
+        if pull.wanted.is_some() {
+            self.set_base(table);
+            return;
+        }
+        assert_eq!(end.at.term(), term, "the leader is in its own term");
+        self.say_aligned(from, term, end.at.seq());
+    }
+
+    /// A copy does not go on.
+    pub(super) fn abort(&mut self, table: &mut T, from: NodeId, term: Epoch, id: CopyId) {
+        let is_that = |pull: &mut Pull<T>| pull.source == from && pull.id == id;
+        if term != self.state.adopted || !self.pulling().is_some_and(is_that) {
+            return;
+        }
+        match &mut self.role {
+            // The leader says again that it is open.
+            Role::Following(following) => following.pull = None,
+            Role::Leading(_) => self.fence_again(table, from),
+            Role::Idle => {}
+        }
+    }
+
+    /// A pull from which nothing has come for a while begins anew.
+    pub(super) fn pull_again(&mut self, table: &T) {
+        let term = self.state.adopted;
+        let Some(pull) = self.pulling() else { return };
+        if std::mem::replace(&mut pull.has_moved, false) {
+            return;
+        }
+        let (source, common, wanted) = (pull.source, pull.common, pull.wanted);
+        self.begin_pull(table, source, term, common, wanted);
+    }
+
+    /// Whether it follows in this term, and has no copy under way.
+    fn is_aligned(&self, table: &T, from: NodeId, term: Epoch) -> bool {
+        let follows = matches!(
+            &self.role,
+            Role::Following(following) if following.leader == from && following.pull.is_none()
+        );
+        let last = table.progress().last;
+        follows && self.state.adopted == term && (last.term() == term || self.has_bug(7))
+    }
+
+    /// Rule 6.
+    pub(super) fn append(
+        &mut self,
+        table: &mut T,
+        now_ms: u64,
+        from: NodeId,
+        term: Epoch,
+        entry: &Entry<T::Effects>,
+        commit: u64,
+    ) {
+        if term < self.state.adopted {
+            let adopted = self.state.adopted;
+            self.send(from, term, Body::Refused { adopted });
+            return;
+        }
+        if !self.is_aligned(table, from, term) {
+            return;
+        }
+        let last = table.progress().last;
+        let seq = entry.version.seq();
+        if seq > next(last) {
+            self.begin_pull(table, from, term, last.seq(), None);
+            return;
+        }
+        // What is for room may be dropped up to there.
+        let known = table.progress().commit;
+        table.commit(commit.min(last.seq()).max(known));
+        if seq == next(last) {
+            match table.apply(now_ms, entry) {
+                Ok(()) => self.written += 1,
+                // As if it had been lost: a copy may leave it out once it is committed.
+                Err(NoRoom) => return,
+            }
+        }
+        table.commit(commit.min(table.progress().last.seq()).max(known));
+    }
+
+    /// How far the leader is.
+    pub(super) fn beat(
+        &mut self,
+        table: &mut T,
+        from: NodeId,
+        term: Epoch,
+        last: u64,
+        commit: u64,
+    ) {
+        if !self.is_aligned(table, from, term) {
+            return;
+        }
+        let Progress {
+            last: own,
+            commit: known,
+            ..
+        } = table.progress();
+        table.commit(commit.min(own.seq()).max(known));
+        if last > own.seq() {
+            self.begin_pull(table, from, term, own.seq(), None);
+            return;
+        }
+        if let Role::Following(following) = &mut self.role {
+            // An ack may have been lost.
+            following.acked = 0;
+        }
+        self.acknowledge();
+    }
+
+    /// Tells the leader what is kept, if it does not know.
+    pub(super) fn acknowledge(&mut self) {
+        let (term, kept) = (self.state.adopted, self.kept);
+        let Role::Following(following) = &mut self.role else {
+            return;
+        };
+        // While a copy is pulled the order is not known to be the leader's.
+        if following.pull.is_none() && kept.term == term && kept.seq > following.acked {
+            following.acked = kept.seq;
+            let leader = following.leader;
+            self.send(leader, term, Body::Ack { applied: kept.seq });
+        }
+    }
+}

@@ -1,0 +1,454 @@
+//! What a leader does: it fences, takes the furthest order for the base of its term, has the others aligned to it, stamps,
+//! streams, and finds out what is committed.
+
+use super::answers::{Answer, Level, Reached, RequestId, Wait};
+use super::follow::Pull;
+use super::message::Body;
+use super::table::{Progress, Ran, Table};
+use super::{Output, Replica, Role, View};
+use crate::history::{History, next};
+use crate::ring::NodeId;
+use crate::topology::{Epoch, Placement};
+use henge_wire::Version;
+use std::collections::BTreeMap;
+
+/// See the head of the file.
+pub(super) struct Leading<T: Table> {
+    pub(super) term: Epoch,
+    /// How far each has come that has left lower terms.
+    answers: BTreeMap<NodeId, (Version, History)>,
+    /// The mark of its own adoption, and of its base.
+    fence_mark: u64,
+    base: Option<Base>,
+    is_open: bool,
+    peers: BTreeMap<NodeId, Peer>,
+    /// The base is pulled from another.
+    pub(super) pull: Option<Pull<T>>,
+    /// The newest probe that was sent, and the newest that a quorum has echoed.
+    asked: u64,
+    echoed: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Base {
+    seq: u64,
+    mark: u64,
+}
+
+/// Another replica, as its leader knows it.
+#[derive(Clone, Copy, Default)]
+struct Peer {
+    /// Has this order, up to here, in its log; none before it has said so in this term.
+    applied: Option<u64>,
+    /// Gets what is stamped at once: no copy is under way.
+    is_streamed: bool,
+    /// The newest probe that it has echoed.
+    echoed: u64,
+}
+
+impl<T: Table> Leading<T> {
+    pub(super) fn has_base(&self) -> bool {
+        self.base.is_some()
+    }
+
+    pub(super) fn stream(&mut self, to: NodeId, is_streamed: bool) {
+        if let Some(peer) = self.peers.get_mut(&to) {
+            peer.is_streamed = is_streamed;
+        }
+    }
+}
+
+/// All that a leader has to bring to its order.
+fn others(placement: &Placement, me: NodeId) -> Vec<NodeId> {
+    let mut others = placement.old.clone();
+    others.extend(placement.goal());
+    others.sort_unstable();
+    others.dedup();
+    others.retain(|&node| node != me);
+    others
+}
+
+impl<T: Table> Replica<T> {
+    /// Rule 1.
+    pub(super) fn start(&mut self, table: &mut T, term: Epoch, generation: Epoch, keeps: bool) {
+        self.adopt(table, term, generation, keeps);
+        self.role = Role::Leading(Leading {
+            term,
+            answers: BTreeMap::new(),
+            fence_mark: self.written,
+            base: None,
+            is_open: false,
+            peers: BTreeMap::new(),
+            pull: None,
+            asked: 0,
+            echoed: 0,
+        });
+        self.send_fences(&[]);
+        self.advance(table);
+    }
+
+    /// Fences all that count but these.
+    fn send_fences(&mut self, answered: &[NodeId]) {
+        let Placement {
+            term, generation, ..
+        } = self.view.placement;
+        let placement = &self.view.placement;
+        let counting = others(placement, self.me).into_iter();
+        let learners: Vec<NodeId> = placement.learners().collect();
+        let unheard = |node: &NodeId| !answered.contains(node) && !learners.contains(node);
+        for node in counting.filter(unheard).collect::<Vec<_>>() {
+            self.send_kept(node, term, Body::Fence { generation });
+        }
+    }
+
+    pub(super) fn fenced(
+        &mut self,
+        table: &mut T,
+        from: NodeId,
+        term: Epoch,
+        last: Version,
+        history: History,
+    ) {
+        if let Role::Leading(leading) = &mut self.role
+            && leading.term == term
+            && leading.base.is_none()
+        {
+            leading.answers.insert(from, (last, history));
+            self.find_base(table);
+        }
+    }
+
+    /// Rule 3: once a quorum has answered.
+    fn find_base(&mut self, table: &mut T) {
+        let Role::Leading(leading) = &self.role else {
+            return;
+        };
+        if leading.base.is_some() || leading.pull.is_some() {
+            return;
+        }
+        let placement = &self.view.placement;
+        let answers = &leading.answers;
+        if !answers.contains_key(&self.me)
+            || !placement.is_quorum(|node| answers.contains_key(&node))
+        {
+            return;
+        }
+        let votes = answers
+            .iter()
+            .filter(|(node, _)| placement.voters.contains(node));
+        // Term first; among those as far its own, which need not be copied.
+        let best = votes.max_by_key(|(node, (last, _))| {
+            let term = if self.has_bug(6) { 0 } else { last.term() };
+            (term, last.seq(), **node == self.me)
+        });
+        let (&best, (last, history)) = best.expect("a quorum is not empty");
+        let (last, term) = (*last, leading.term);
+        if best == self.me {
+            self.set_base(table);
+        } else {
+            let common = self.common(table, history, last.seq());
+            self.begin_pull(table, best, term, common, Some(last));
+        }
+    }
+
+    /// A source of the base cannot give it: it is asked again how far it is.
+    pub(super) fn fence_again(&mut self, table: &mut T, source: NodeId) {
+        if let Role::Leading(leading) = &mut self.role {
+            leading.pull = None;
+            leading.answers.remove(&source);
+            let answered: Vec<NodeId> = leading.answers.keys().copied().collect();
+            self.send_fences(&answered);
+            self.find_base(table);
+        }
+    }
+
+    /// The order that this replica has is that of the term.
+    pub(super) fn set_base(&mut self, table: &mut T) {
+        let last = table.progress().last;
+        let Role::Leading(leading) = &mut self.role else {
+            return;
+        };
+        let (term, seq) = (leading.term, last.seq());
+        self.state.history.begin(term, next(last));
+        table.align(term, &self.state);
+        self.written += 1;
+        let mark = self.written;
+        leading.base = Some(Base { seq, mark });
+        for node in others(&self.view.placement, self.me) {
+            self.send_open(node);
+        }
+        self.advance(table);
+    }
+
+    /// Has a replica brought to the order of the term.
+    fn send_open(&mut self, node: NodeId) {
+        let Role::Leading(leading) = &mut self.role else {
+            return;
+        };
+        let Some(base) = leading.base else { return };
+        let peer = leading.peers.entry(node).or_default();
+        // What is stamped from here on comes behind this on the way to it; where it has to copy first it says so.
+        peer.is_streamed = peer.is_streamed || !self.sources.contains_key(&node);
+        let (term, history) = (leading.term, self.state.history.clone());
+        let generation = self.view.placement.generation;
+        let base = base.seq;
+        self.send_kept(
+            node,
+            term,
+            Body::Open {
+                generation,
+                base,
+                history,
+            },
+        );
+    }
+
+    /// The same term, and another start of somebody, or others that copy.
+    pub(super) fn recount(&mut self, table: &mut T, before: &View) {
+        for node in others(&self.view.placement, self.me) {
+            let is_same = self.view.incarnations.get(&node) == before.incarnations.get(&node);
+            let Role::Leading(leading) = &mut self.role else {
+                return;
+            };
+            if is_same && leading.peers.contains_key(&node) {
+                continue;
+            }
+            leading.peers.remove(&node);
+            leading.answers.remove(&node);
+            self.sources.remove(&node);
+            if leading.base.is_some() {
+                self.send_open(node);
+            } else if !is_same {
+                let answered: Vec<NodeId> = leading.answers.keys().copied().collect();
+                self.send_fences(&answered);
+            }
+        }
+        self.advance(table);
+    }
+
+    pub(super) fn acknowledged(
+        &mut self,
+        table: &mut T,
+        from: NodeId,
+        term: Epoch,
+        applied: u64,
+        is_aligned: bool,
+    ) {
+        let last = table.progress().last.seq();
+        let Role::Leading(leading) = &mut self.role else {
+            return;
+        };
+        if leading.term != term || leading.base.is_none() || applied > last {
+            return;
+        }
+        let Some(peer) = leading.peers.get_mut(&from) else {
+            return;
+        };
+        peer.applied = Some(peer.applied.unwrap_or(0).max(applied));
+        // What was stamped while it had no way to hear of it.
+        let lags = is_aligned && applied < last && !peer.is_streamed;
+        if lags && !self.sources.contains_key(&from) {
+            let commit = table.progress().commit;
+            self.send(from, term, Body::Beat { last, commit });
+        }
+        self.advance(table);
+    }
+
+    pub(super) fn echoed(&mut self, table: &mut T, from: NodeId, term: Epoch, number: u64) {
+        if let Role::Leading(leading) = &mut self.role
+            && leading.term == term
+            && let Some(peer) = leading.peers.get_mut(&from)
+        {
+            peer.echoed = peer.echoed.max(number.min(leading.asked));
+            self.advance(table);
+        }
+    }
+
+    /// Rule 7, and what follows from it.
+    pub(super) fn advance(&mut self, table: &mut T) {
+        let Role::Leading(leading) = &mut self.role else {
+            return;
+        };
+        if leading.base.is_none() {
+            if self.kept.mark >= leading.fence_mark && !leading.answers.contains_key(&self.me) {
+                let own = (table.progress().last, self.state.history.clone());
+                leading.answers.insert(self.me, own);
+            }
+            self.find_base(table);
+            return;
+        }
+        let Some(base) = leading.base else { return };
+        let own = (self.kept.mark >= base.mark && self.kept.term == leading.term)
+            .then_some(self.kept.seq);
+        let applied = |node: NodeId| {
+            if node == self.me {
+                own
+            } else {
+                leading.peers.get(&node).and_then(|peer| peer.applied)
+            }
+        };
+        let placement = &self.view.placement;
+        let counting = || {
+            let new = placement.new_list().unwrap_or_default();
+            placement.old.iter().chain(new).copied()
+        };
+        let reached = counting()
+            .filter_map(applied)
+            .filter(|&seq| seq >= base.seq);
+        let is_committed = |seq: &u64| placement.is_quorum(|node| applied(node) >= Some(*seq));
+        let committed = reached.filter(is_committed).max();
+        let all = counting().map(|node| applied(node).unwrap_or(0)).min();
+        let is_up = |node: &NodeId| *node == self.me || self.view.up.contains(node);
+        let all_up = counting()
+            .filter(is_up)
+            .map(|node| applied(node).unwrap_or(0))
+            .min();
+        let peers = &leading.peers;
+        let asked = leading.asked;
+        let has_echoed =
+            |node| node == self.me || peers.get(&node).is_some_and(|peer| peer.echoed >= asked);
+        if placement.is_quorum(has_echoed) {
+            leading.echoed = asked;
+        }
+        let Some(committed) = committed else { return };
+        let (term, probe) = (leading.term, leading.echoed);
+        if !std::mem::replace(&mut leading.is_open, true) {
+            self.ready.push_back(Output::Opened(term));
+        }
+        if committed > table.progress().commit {
+            table.commit(committed);
+        }
+        let reached = Reached {
+            kept: own.unwrap_or(0),
+            committed,
+            all: all.unwrap_or(0),
+            all_up: all_up.unwrap_or(0),
+            probe,
+        };
+        let ready = &mut self.ready;
+        let mut answer = |id, answer| ready.push_back(Output::Answer(id, answer));
+        self.waiting.answer(reached, &mut answer);
+        self.probe();
+    }
+
+    /// Begins a probe if somebody waits for one that was not sent, and none is under way.
+    fn probe(&mut self) {
+        let wanted = self.waiting.newest_probe();
+        let Role::Leading(leading) = &mut self.role else {
+            return;
+        };
+        if leading.echoed < leading.asked || wanted <= leading.asked {
+            return;
+        }
+        leading.asked += 1;
+        let (term, number) = (leading.term, leading.asked);
+        for node in others(&self.view.placement, self.me) {
+            self.send(node, term, Body::Probe { number });
+        }
+    }
+
+    /// A client asks.
+    pub(super) fn ask(
+        &mut self,
+        table: &mut T,
+        now_ms: u64,
+        id: RequestId,
+        level: Level,
+        request: &T::Request,
+    ) {
+        let is_open = matches!(&self.role, Role::Leading(leading) if leading.is_open);
+        if !is_open {
+            self.ready.push_back(Output::Answer(id, Answer::NotStamped));
+            return;
+        }
+        let ran = table.execute(now_ms, request);
+        let (me, commit) = (self.me, table.progress().commit);
+        let answers_at_once = self.has_bug(16);
+        let Role::Leading(leading) = &mut self.role else {
+            unreachable!("it is open");
+        };
+        let is_alone = self.view.placement.is_quorum(|node| node == me);
+        let wait = match ran {
+            Ran::NoRoom => {
+                self.ready.push_back(Output::Answer(id, Answer::NoRoom));
+                return;
+            }
+            Ran::Saw(seq, reply) => Wait {
+                id,
+                level,
+                reply,
+                seq,
+                is_stamped: false,
+                // One that is under way was sent before this came.
+                probe: if is_alone || level == Level::One || answers_at_once {
+                    0
+                } else {
+                    leading.asked + 1
+                },
+            },
+            Ran::Changed(entry, reply) => {
+                self.written += 1;
+                let term = leading.term;
+                assert_eq!(entry.version.term(), term, "it is stamped in the term");
+                for source in self.sources.values_mut() {
+                    source.touch(&entry.keys);
+                }
+                let streamed = leading.peers.iter().filter(|(_, peer)| peer.is_streamed);
+                let streamed: Vec<NodeId> = streamed.map(|(&node, _)| node).collect();
+                for node in streamed {
+                    let entry = entry.clone();
+                    self.send(node, term, Body::Append { entry, commit });
+                }
+                Wait {
+                    id,
+                    level,
+                    reply,
+                    seq: entry.version.seq(),
+                    is_stamped: true,
+                    probe: 0,
+                }
+            }
+        };
+        self.waiting.push(wait);
+        self.advance(table);
+    }
+
+    pub(super) fn expire(&mut self, id: RequestId) {
+        let ready = &mut self.ready;
+        let mut answer = |id, answer| ready.push_back(Output::Answer(id, answer));
+        self.waiting.expire(id, &mut answer);
+    }
+
+    /// Says again what was not answered.
+    pub(super) fn remind(&mut self, table: &mut T) {
+        let Progress { last, commit, .. } = table.progress();
+        let Role::Leading(leading) = &self.role else {
+            return;
+        };
+        let term = leading.term;
+        if leading.base.is_none() {
+            let answered: Vec<NodeId> = leading.answers.keys().copied().collect();
+            self.send_fences(&answered);
+            self.pull_again(table);
+            return;
+        }
+        let probe = (leading.echoed < leading.asked).then_some(leading.asked);
+        for node in others(&self.view.placement, self.me) {
+            let Role::Leading(leading) = &self.role else {
+                return;
+            };
+            let peer = leading.peers.get(&node).copied().unwrap_or_default();
+            if peer.applied.is_none() {
+                self.send_open(node);
+            } else {
+                let last = last.seq();
+                self.send(node, term, Body::Beat { last, commit });
+            }
+            if let Some(number) = probe
+                && peer.echoed < number
+            {
+                self.send(node, term, Body::Probe { number });
+            }
+        }
+    }
+}

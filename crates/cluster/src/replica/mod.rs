@@ -1,0 +1,422 @@
+//! One replica of one partition: a machine. It has no clock, no socket, no lock, no randomness, and no table: whoever carries
+//! it gives it the table, the time and an input by `handle`, and takes its outputs by `poll` until there is none. The rules are
+//! those of docs/replication.md, by their numbers there.
+//!
+//! **What must be durable before what is sent.** Every change of durable state, here or in the table, is written to the log in
+//! one order; [`Replica::written`] says how far that is. `Fenced`, `Aligned` and `Ack` wait in the machine until the carrier
+//! has said by [`Input::Kept`] that the log has what they promise; `Fence` and `Open` likewise, as a term must not be started
+//! twice. The leader's own place in a quorum is what is kept, not what is applied.
+//!
+//! ```text
+//!          named as leader, term > adopted
+//!   Idle ──────────────────────▶ Fencing ──quorum──▶ Basing ──▶ Opening ──quorum aligned──▶ Open
+//!     ▲ ▲                           └── the furthest is its own ──▲
+//!     │ └───────────────── any higher term, from whatever state
+//!     └── Following: Open of a term >= adopted; it pulls what it lacks, and whenever it finds a gap
+//! ```
+
+mod answers;
+mod follow;
+mod lead;
+mod message;
+mod source;
+mod table;
+
+pub use answers::{Answer, Level, RequestId};
+pub use message::{Body, CopyId, End, Message};
+pub use table::{Entry, Key, NoRoom, Progress, Ran, Record, Replace, Table};
+
+use crate::history::History;
+use crate::ring::NodeId;
+use crate::topology::{Epoch, Incarnation, Placement};
+use answers::Waiting;
+use follow::Following;
+use lead::Leading;
+use source::Source;
+use std::collections::{BTreeMap, VecDeque};
+
+/// What the topology says of a partition, as far as one of its replicas has to know.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct View {
+    /// The partition.
+    pub placement: Placement,
+    /// The present starts of the nodes that it names.
+    pub incarnations: BTreeMap<NodeId, Incarnation>,
+    /// Those of them that are Up.
+    pub up: Vec<NodeId>,
+}
+
+/// A message of a table's types.
+pub type MessageOf<T> = Message<<T as Table>::Effects, <T as Table>::Value>;
+type BodyOf<T> = Body<<T as Table>::Effects, <T as Table>::Value>;
+
+/// What a replica is told.
+#[derive(Clone, Debug)]
+pub enum Input<T: Table> {
+    /// The topology is at a later epoch.
+    View(View),
+    /// A message from a node, in this start of it.
+    Message(NodeId, Incarnation, MessageOf<T>),
+    /// A client asks.
+    Request(RequestId, Level, T::Request),
+    /// The client waits no longer.
+    Expired(RequestId),
+    /// All up to there is in the log, as durably as it is to be.
+    Kept(Written),
+    /// Some time has passed: what was said and not answered is said again.
+    Tick,
+}
+
+/// What a replica wants done.
+#[derive(Clone, Debug)]
+pub enum Output<T: Table> {
+    /// A message is to go to a node, in this start of it.
+    Send(NodeId, Incarnation, MessageOf<T>),
+    /// A request is answered.
+    Answer(RequestId, Answer<T::Reply>),
+    /// For the topology: this replica leads, and is open in this term.
+    Opened(Epoch),
+    /// For the topology: this replica is aligned in this term, and keeps that.
+    Aligned(Epoch),
+}
+
+/// The durable state beside the table.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct State {
+    /// The highest term that was followed.
+    pub adopted: Epoch,
+    /// The generation of the data.
+    pub generation: Epoch,
+    /// The order of the data.
+    pub history: History,
+}
+
+/// How far something has been written: a mark that grows with every change of durable state, and the newest seq then.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Written {
+    /// The mark.
+    pub mark: u64,
+    /// The seq.
+    pub seq: u64,
+    /// The term in which that is aligned.
+    pub term: u32,
+}
+
+/// See the head of the file.
+pub struct Replica<T: Table> {
+    me: NodeId,
+    incarnation: Incarnation,
+    view: View,
+    state: State,
+    written: u64,
+    kept: Written,
+    role: Role<T>,
+    /// Copies that others pull from here.
+    sources: BTreeMap<NodeId, Source>,
+    waiting: Waiting<T::Reply>,
+    copies: CopyId,
+    ready: VecDeque<Output<T>>,
+    /// What waits until a mark is kept, in its order.
+    held: VecDeque<(u64, Output<T>)>,
+    #[cfg(any(test, feature = "bugs"))]
+    bugs: crate::bugs::Bugs,
+}
+
+enum Role<T: Table> {
+    Idle,
+    Following(Following<T>),
+    Leading(Leading<T>),
+}
+
+impl<T: Table> Replica<T> {
+    /// One whose durable state is this, in a new start of its node.
+    pub fn new(me: NodeId, incarnation: Incarnation, state: State, progress: Progress) -> Self {
+        Self {
+            me,
+            incarnation,
+            view: View::default(),
+            state,
+            written: 0,
+            kept: Written {
+                mark: 0,
+                seq: progress.last.seq(),
+                term: progress.last.term(),
+            },
+            role: Role::Idle,
+            sources: BTreeMap::new(),
+            waiting: Waiting::default(),
+            copies: 0,
+            ready: VecDeque::new(),
+            held: VecDeque::new(),
+            #[cfg(any(test, feature = "bugs"))]
+            bugs: crate::bugs::Bugs::default(),
+        }
+    }
+
+    /// The durable state beside the table.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// How far is written. Once that is in the log it is to be told by [`Input::Kept`].
+    pub fn written(&self, table: &T) -> Written {
+        let last = table.progress().last;
+        Written {
+            mark: self.written,
+            seq: last.seq(),
+            term: last.term(),
+        }
+    }
+
+    /// Takes an input. All outputs are to be taken before the next.
+    pub fn handle(&mut self, table: &mut T, now_ms: u64, input: Input<T>) {
+        match input {
+            Input::View(view) => self.look(table, view),
+            Input::Message(from, incarnation, message) => {
+                self.hear(table, now_ms, from, incarnation, message);
+            }
+            Input::Request(id, level, request) => self.ask(table, now_ms, id, level, &request),
+            Input::Expired(id) => self.expire(id),
+            Input::Kept(kept) => self.keep(table, kept),
+            Input::Tick => self.tick(table),
+        }
+        self.check(table);
+    }
+
+    /// The next output, if there is one.
+    pub fn poll(&mut self) -> Option<Output<T>> {
+        self.ready.pop_front()
+    }
+
+    /// The topology has changed.
+    fn look(&mut self, table: &mut T, view: View) {
+        if view.placement.term < self.view.placement.term {
+            return;
+        }
+        let before = std::mem::replace(&mut self.view, view);
+        let Placement {
+            term,
+            generation,
+            leader,
+            seed,
+            ..
+        } = self.view.placement.clone();
+        if !self.view.placement.names(self.me) {
+            if before.placement.names(self.me) {
+                // Others have it. What is here is nobody's.
+                self.stand_back();
+                self.state.history = History::default();
+                table.wipe(&self.state);
+                self.written += 1;
+            }
+            return;
+        }
+        let leads = leader == Some((self.me, self.incarnation));
+        if leads && term > self.state.adopted {
+            // Rule 13: the one who has led all the while keeps what it has.
+            let keeps = seed == leader
+                && matches!(&self.role, Role::Leading(leading) if leading.has_base());
+            self.start(table, term, generation, keeps);
+            return;
+        }
+        if term > self.state.adopted && generation > self.state.generation {
+            // Old data counts for nothing from now on; the new leader's fence may come late.
+            self.adopt(table, term, generation, false);
+        }
+        if let Role::Leading(leading) = &self.role
+            && (leading.term < term || !leads)
+        {
+            self.stand_back();
+        } else if matches!(self.role, Role::Leading(_)) {
+            // Others have started anew: they have to be aligned again.
+            self.recount(table, &before);
+        }
+    }
+
+    /// Follows a term from now on, and none below it.
+    fn adopt(&mut self, table: &mut T, term: Epoch, generation: Epoch, keeps: bool) {
+        assert!(term >= self.state.adopted, "terms only grow");
+        if term > self.state.adopted {
+            self.stand_back();
+            self.state.adopted = term;
+        }
+        let is_new = generation > self.state.generation;
+        self.state.generation = self.state.generation.max(generation);
+        if is_new && !keeps {
+            self.sources.clear();
+            self.state.history = History::default();
+            table.wipe(&self.state);
+        } else {
+            table.log(&self.state);
+        }
+        self.written += 1;
+    }
+
+    /// Gives up whatever it does in a term.
+    fn stand_back(&mut self) {
+        if matches!(self.role, Role::Leading(_)) {
+            let mut outputs = Vec::new();
+            self.waiting
+                .give_up(&mut |id, answer| outputs.push(Output::Answer(id, answer)));
+            self.ready.extend(outputs);
+        }
+        self.role = Role::Idle;
+        // Who copies from here does so for a term that is over.
+        self.sources.clear();
+    }
+
+    fn hear(
+        &mut self,
+        table: &mut T,
+        now_ms: u64,
+        from: NodeId,
+        incarnation: Incarnation,
+        message: MessageOf<T>,
+    ) {
+        if self.view.incarnations.get(&from) != Some(&incarnation) && !self.has_bug(9) {
+            // Rule 12: it is of a start that is over, or that the topology does not know yet.
+            return;
+        }
+        let Message { term, body } = message;
+        match body {
+            Body::Fence { generation } => self.fence(table, from, term, generation),
+            Body::Open {
+                generation,
+                base,
+                history,
+            } => {
+                self.open(table, from, term, generation, base, history);
+            }
+            Body::Append { entry, commit } => {
+                self.append(table, now_ms, from, term, &entry, commit);
+            }
+            Body::Beat { last, commit } => self.beat(table, from, term, last, commit),
+            Body::Part {
+                id,
+                number,
+                is_full,
+                states,
+                end,
+            } => {
+                self.part(table, from, term, id, number, is_full, states, end);
+            }
+            Body::Abort { id } => self.abort(table, from, term, id),
+            Body::Pull {
+                id,
+                common,
+                wanted,
+                keys,
+            } => {
+                self.pull(table, from, term, id, common, wanted, keys);
+            }
+            Body::Next { id, number } => self.next_part(table, from, term, id, number),
+            Body::Probe { number } => {
+                let body = if self.state.adopted <= term || self.has_bug(18) {
+                    Body::Echo { number }
+                } else {
+                    Body::Refused {
+                        adopted: self.state.adopted,
+                    }
+                };
+                self.send(from, term, body);
+            }
+            Body::Fenced { last, history } => self.fenced(table, from, term, last, history),
+            Body::Aligned { applied } | Body::Ack { applied } => {
+                let is_aligned = matches!(body, Body::Aligned { .. });
+                self.acknowledged(table, from, term, applied, is_aligned);
+            }
+            Body::Echo { number } => self.echoed(table, from, term, number),
+            // The topology says who leads; until then no quorum answers.
+            Body::Refused { .. } => {}
+        }
+    }
+
+    fn keep(&mut self, table: &mut T, kept: Written) {
+        self.kept = self.kept.max(kept);
+        while let Some((mark, _)) = self.held.front()
+            && *mark <= self.kept.mark
+        {
+            let (_, output) = self.held.pop_front().expect("there is one");
+            self.ready.push_back(output);
+        }
+        match &self.role {
+            Role::Leading(_) => self.advance(table),
+            Role::Following(_) => self.acknowledge(),
+            Role::Idle => {}
+        }
+    }
+
+    fn tick(&mut self, table: &mut T) {
+        match &self.role {
+            Role::Leading(_) => self.remind(table),
+            Role::Following(_) => self.pull_again(table),
+            Role::Idle => {}
+        }
+    }
+
+    /// Sends at once.
+    fn send(&mut self, to: NodeId, term: Epoch, body: BodyOf<T>) {
+        // Whose start is not known is told when it is.
+        if let Some(&incarnation) = self.view.incarnations.get(&to) {
+            let message = Message { term, body };
+            self.ready.push_back(Output::Send(to, incarnation, message));
+        }
+    }
+
+    /// Sends once all that is written now is kept.
+    fn send_kept(&mut self, to: NodeId, term: Epoch, body: BodyOf<T>) {
+        if let Some(&incarnation) = self.view.incarnations.get(&to) {
+            let message = Message { term, body };
+            self.when_kept(Output::Send(to, incarnation, message));
+        }
+    }
+
+    fn when_kept(&mut self, output: Output<T>) {
+        if self.written <= self.kept.mark || self.has_bug(12) {
+            self.ready.push_back(output);
+        } else {
+            self.held.push_back((self.written, output));
+        }
+    }
+
+    /// How far the order is in which this replica is.
+    fn common(&self, table: &T, other: &History, other_last: u64) -> u64 {
+        let last = table.progress().last.seq();
+        self.state.history.common(last, other, other_last)
+    }
+
+    /// What must always hold.
+    fn check(&self, table: &T) {
+        let Progress {
+            last,
+            commit,
+            horizon,
+        } = table.progress();
+        assert!(horizon <= commit, "only what is committed is dropped");
+        assert!(commit <= last.seq(), "what is committed is applied");
+        assert!(
+            last.term() <= self.state.adopted,
+            "a term is adopted before it is followed"
+        );
+        if let Role::Leading(leading) = &self.role {
+            assert_eq!(
+                leading.term, self.state.adopted,
+                "it leads the term that it has adopted"
+            );
+        }
+    }
+
+    #[cfg(any(test, feature = "bugs"))]
+    fn has_bug(&self, number: u8) -> bool {
+        self.bugs.has(number)
+    }
+
+    #[cfg(not(any(test, feature = "bugs")))]
+    #[expect(clippy::unused_self, reason = "one with bugs asks itself")]
+    const fn has_bug(&self, _: u8) -> bool {
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,116 @@
+//! What the protocol asks of a replica's table. What is in a request, a reply or a value it does not know: it sees keys and
+//! versions. All that a table does to itself it writes to its log, in one order, together with the state of the protocol that
+//! comes with it: both are in the log, or neither.
+
+use super::State;
+use henge_wire::Version;
+use std::fmt::Debug;
+
+/// A key.
+pub type Key = Vec<u8>;
+
+/// How far a replica's order has come.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Progress {
+    /// The term in which it was last aligned, and the seq of the newest that it has applied.
+    pub last: Version,
+    /// The highest seq known to be committed.
+    pub commit: u64,
+    /// The highest seq of any record ever dropped.
+    pub horizon: u64,
+}
+
+/// A record as it travels: what a key holds in which version, or that it was deleted.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Record<V> {
+    /// Its key.
+    pub key: Key,
+    /// The version that wrote it.
+    pub version: Version,
+    /// What it holds; none for a tombstone.
+    pub value: Option<V>,
+}
+
+/// A step of a partition's order: effects, never conditions.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Entry<E> {
+    /// Its place.
+    pub version: Version,
+    /// The keys that it touches.
+    pub keys: Vec<Key>,
+    /// What becomes of them.
+    pub effects: E,
+}
+
+/// What a request came to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Ran<E, R> {
+    /// It was stamped and applied.
+    Changed(Entry<E>, R),
+    /// It changed nothing, and its answer rests on a version of this seq; 0 if it found nothing.
+    Saw(u64, R),
+    /// There is no room, and nothing may be dropped for it. Nothing was changed.
+    NoRoom,
+}
+
+/// There is no room for an entry, and nothing may be dropped for it. It was not applied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoRoom;
+
+/// What an installed copy replaces.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Replace {
+    /// All records.
+    All,
+    /// Those above this seq.
+    Above(u64),
+}
+
+/// See the head of the file.
+pub trait Table {
+    /// What clients ask.
+    type Request;
+    /// What they are answered.
+    type Reply: Clone + Debug;
+    /// What an entry does.
+    type Effects: Clone + Debug;
+    /// What a record holds.
+    type Value: Clone + Debug;
+
+    /// How far it is.
+    fn progress(&self) -> Progress;
+
+    /// Decides, stamps `(last.term, last.seq + 1)` and applies, as the leader.
+    fn execute(&mut self, now_ms: u64, request: &Self::Request) -> Ran<Self::Effects, Self::Reply>;
+
+    /// Applies the next entry.
+    fn apply(&mut self, now_ms: u64, entry: &Entry<Self::Effects>) -> Result<(), NoRoom>;
+
+    /// All up to this seq is committed, and may be dropped.
+    fn commit(&mut self, seq: u64);
+
+    /// Writes the state of the protocol to the log.
+    fn log(&mut self, state: &State);
+
+    /// It is aligned in a later term, at the same seq.
+    fn align(&mut self, term: u32, state: &State);
+
+    /// What it has of a key.
+    fn record(&self, key: &[u8]) -> Option<Record<Self::Value>>;
+
+    /// Shows the records above a seq at a place of a scan, and gives the next place; 0 begins and ends. A record that is there
+    /// from the begin to the end of a scan is shown, whatever else comes and goes.
+    fn scan(&self, place: u32, above: u64, each: &mut dyn FnMut(Record<Self::Value>)) -> u32;
+
+    /// In one step: removes what is replaced, puts these, and takes this progress, where its commit or horizon are higher.
+    fn install(
+        &mut self,
+        replace: Replace,
+        records: Vec<Record<Self::Value>>,
+        progress: Progress,
+        state: &State,
+    );
+
+    /// Forgets all, its progress as well.
+    fn wipe(&mut self, state: &State);
+}

@@ -1,0 +1,326 @@
+//! What all nodes agree on, as a machine: commands in the order in which consensus gives them, and from them the members, who
+//! leads each partition, in which term and generation, and how a change of replicas stands. Whoever applies the same commands
+//! has the same topology. It does not decide when a node is Down or a change begins; who proposes commands does.
+//!
+//! ```text
+//!          Register                  Up                    Down
+//!   (new) ─────────▶ Aligning ──────────────▶ Up ──────────────────▶ Down
+//!                       ▲  └──── Down ─────────│────────────────────▶ │
+//!                       │                       │                       │
+//!                       └── Register of the next incarnation ──┴─ Back ─┘
+//!
+//!   a partition:  Stable ── Begin ──▶ Sync ── Join ──▶ Joint ── Finish, once its leader is open ──▶ Stable
+//! ```
+
+mod placement;
+
+use crate::ring::{Assignment, Member, NodeId};
+use henge_wire::{PARTITIONS, Partition, Version};
+pub use placement::{Change, Placement};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// The number of a state of the topology: it grows by one with each command that changes something.
+pub type Epoch = u32;
+/// The number of a start of a process, among all starts of its node.
+pub type Incarnation = u64;
+
+/// See the head of the file.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Topology {
+    epoch: Epoch,
+    /// How many replicas a partition should have.
+    replication: usize,
+    on_quorum_loss: OnQuorumLoss,
+    nodes: BTreeMap<NodeId, Node>,
+    partitions: Vec<Placement>,
+}
+
+/// What becomes of a partition of whose replicas no majority remembers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OnQuorumLoss {
+    /// It is reset: all that it held is forgotten, and nothing is a lie.
+    Forget,
+    /// Nothing, until an operator says what.
+    Keep,
+}
+
+/// A node, as the others know it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Node {
+    /// Its present start.
+    pub incarnation: Incarnation,
+    /// Whether it can be reached, and has what the others have.
+    pub state: State,
+    /// In which epoch it was registered without its memory; 0 if it has all that it ever promised.
+    pub amnesia: Epoch,
+    /// It is to hold nothing any more.
+    pub is_leaving: bool,
+    /// How much it should hold beside others.
+    pub weight: u32,
+    /// What fails together with others of the same number.
+    pub zone: Option<u32>,
+}
+
+/// See the head of the file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// It runs, and is not known to be aligned with the leaders yet. It votes, and leads only where nobody else can.
+    Aligning,
+    /// It runs and is aligned.
+    Up,
+    /// It cannot be reached. It is in its lists still, and counts in their sizes.
+    Down,
+}
+
+/// What consensus orders.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Command {
+    /// A process has started.
+    Register {
+        /// The node.
+        node: NodeId,
+        /// Above that of all starts before.
+        incarnation: Incarnation,
+        /// It may lack what it has promised, or is older than what is known of it.
+        has_lost_memory: bool,
+        /// How much it should hold.
+        weight: u32,
+        /// What it fails together with.
+        zone: Option<u32>,
+    },
+    /// A node is aligned with the present leaders of all its partitions.
+    Up(NodeId, Incarnation),
+    /// A node cannot be reached.
+    Down(NodeId, Incarnation),
+    /// A node that was Down can be reached.
+    Back(NodeId, Incarnation),
+    /// A node without memory has been aligned, in all its partitions, in terms of its registration or after.
+    Remembers(NodeId, Incarnation),
+    /// A node is to hold nothing any more.
+    Leave(NodeId),
+    /// A node that holds nothing is forgotten.
+    Remove(NodeId),
+    /// The ring is reckoned anew; partitions that should be elsewhere begin to copy.
+    Rebalance,
+    /// Partitions whose new replicas have copied enough have both quorums from now on.
+    Join(Vec<Partition>),
+    /// Leaders have opened these terms of joint changes.
+    Opened(Vec<(Partition, Epoch)>),
+    /// Joint changes whose leaders have opened end.
+    Finish(Vec<Partition>),
+    /// Data of partitions is forgotten.
+    Reset(Vec<Partition>),
+}
+
+/// Why a command changed nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rejected {
+    /// There is no such node.
+    UnknownNode(NodeId),
+    /// It is of another start than the present one, or of no later one.
+    Incarnation(NodeId),
+    /// A node that holds replicas, or a partition that is not as the command takes it to be.
+    Premature,
+    /// It is so already.
+    Unchanged,
+    /// There are no epochs left.
+    Exhausted,
+}
+
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownNode(node) => write!(f, "there is no node {node}"),
+            Self::Incarnation(node) => write!(f, "node {node} has been started anew since"),
+            Self::Premature => f.write_str("what it needs has not happened yet"),
+            Self::Unchanged => f.write_str("it is so already"),
+            Self::Exhausted => f.write_str("the topology has had all its epochs"),
+        }
+    }
+}
+
+impl std::error::Error for Rejected {}
+
+impl Topology {
+    /// Without nodes.
+    pub fn new(replication: usize, on_quorum_loss: OnQuorumLoss) -> Self {
+        Self {
+            epoch: 0,
+            replication,
+            on_quorum_loss,
+            nodes: BTreeMap::new(),
+            partitions: vec![Placement::default(); usize::from(PARTITIONS)],
+        }
+    }
+
+    /// The number of this state.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The members.
+    pub fn nodes(&self) -> &BTreeMap<NodeId, Node> {
+        &self.nodes
+    }
+
+    /// Where a partition is.
+    pub fn placement(&self, partition: Partition) -> &Placement {
+        &self.partitions[usize::from(partition.number())]
+    }
+
+    /// Applies a command. If it is rejected nothing has changed.
+    pub fn apply(&mut self, command: &Command) -> Result<Epoch, Rejected> {
+        let epoch = self.epoch + 1;
+        if epoch > Version::MAX_TERM {
+            return Err(Rejected::Exhausted);
+        }
+        let mut next = self.clone();
+        next.epoch = epoch;
+        next.change(command)?;
+        next.derive(self);
+        // What changes nothing must not use an epoch up.
+        if (Self {
+            epoch: self.epoch,
+            ..next.clone()
+        }) == *self
+        {
+            return Err(Rejected::Unchanged);
+        }
+        *self = next;
+        Ok(epoch)
+    }
+
+    fn change(&mut self, command: &Command) -> Result<(), Rejected> {
+        match command {
+            &Command::Register {
+                node,
+                incarnation,
+                has_lost_memory,
+                weight,
+                zone,
+            } => {
+                let known = self.nodes.get(&node).copied();
+                if known.is_some_and(|known| known.incarnation >= incarnation) {
+                    return Err(Rejected::Incarnation(node));
+                }
+                let forgot = if has_lost_memory { self.epoch } else { 0 };
+                let amnesia = known.map_or(0, |known| known.amnesia).max(forgot);
+                let is_leaving = known.is_some_and(|known| known.is_leaving);
+                let registered = Node {
+                    incarnation,
+                    state: State::Aligning,
+                    amnesia,
+                    is_leaving,
+                    weight,
+                    zone,
+                };
+                self.nodes.insert(node, registered);
+            }
+            &Command::Up(node, incarnation) => self.node(node, incarnation)?.state = State::Up,
+            &Command::Down(node, incarnation) => self.node(node, incarnation)?.state = State::Down,
+            &Command::Back(node, incarnation) => {
+                let node = self.node(node, incarnation)?;
+                if node.state != State::Down {
+                    return Err(Rejected::Unchanged);
+                }
+                node.state = State::Aligning;
+            }
+            &Command::Remembers(node, incarnation) => self.node(node, incarnation)?.amnesia = 0,
+            Command::Leave(node) => {
+                let node = self
+                    .nodes
+                    .get_mut(node)
+                    .ok_or(Rejected::UnknownNode(*node))?;
+                node.is_leaving = true;
+            }
+            Command::Remove(node) => {
+                if self
+                    .partitions
+                    .iter()
+                    .any(|placement| placement.names(*node))
+                {
+                    return Err(Rejected::Premature);
+                }
+                self.nodes
+                    .remove(node)
+                    .ok_or(Rejected::UnknownNode(*node))?;
+            }
+            Command::Rebalance => self.rebalance()?,
+            Command::Join(partitions) => self.each(partitions, Placement::join)?,
+            Command::Opened(opened) => {
+                for &(partition, term) in opened {
+                    self.each(&[partition], |placement, _| placement.opened(term))?;
+                }
+            }
+            Command::Finish(partitions) => self.each(partitions, Placement::finish)?,
+            Command::Reset(partitions) => self.each(partitions, |placement, epoch| {
+                placement.reset(epoch);
+                Ok(())
+            })?,
+        }
+        Ok(())
+    }
+
+    /// A node, if a command is of its present start.
+    fn node(&mut self, node: NodeId, incarnation: Incarnation) -> Result<&mut Node, Rejected> {
+        let known = self
+            .nodes
+            .get_mut(&node)
+            .ok_or(Rejected::UnknownNode(node))?;
+        if known.incarnation == incarnation {
+            Ok(known)
+        } else {
+            Err(Rejected::Incarnation(node))
+        }
+    }
+
+    fn each(
+        &mut self,
+        partitions: &[Partition],
+        change: impl Fn(&mut Placement, Epoch) -> Result<(), Rejected>,
+    ) -> Result<(), Rejected> {
+        let epoch = self.epoch;
+        partitions.iter().try_for_each(|partition| {
+            change(&mut self.partitions[usize::from(partition.number())], epoch)
+        })
+    }
+
+    /// Reckons the ring, and begins with what is to change. What is under way goes on as it was begun.
+    fn rebalance(&mut self) -> Result<(), Rejected> {
+        let mut present = Assignment::empty();
+        for partition in Partition::all() {
+            present.set(partition, self.placement(partition).goal().to_vec());
+        }
+        let members = self.nodes.iter().filter(|(_, node)| !node.is_leaving);
+        let members: Vec<Member> = members
+            .map(|(&id, node)| Member {
+                id,
+                weight: node.weight,
+                zone: node.zone,
+            })
+            .collect();
+        if members.is_empty() {
+            // The last one cannot leave.
+            return Err(Rejected::Premature);
+        }
+        let next = present.next(&members, self.replication);
+        let epoch = self.epoch;
+        for partition in Partition::all() {
+            let placement = &mut self.partitions[usize::from(partition.number())];
+            placement.begin(next.replicas(partition), epoch);
+        }
+        Ok(())
+    }
+
+    /// What follows from the rest: who leads, what is reset, and in which term that is.
+    fn derive(&mut self, before: &Self) {
+        let (epoch, policy) = (self.epoch, self.on_quorum_loss);
+        for (placement, before) in self.partitions.iter_mut().zip(&before.partitions) {
+            placement.derive(before, epoch, policy, &self.nodes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

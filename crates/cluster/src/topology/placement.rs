@@ -1,0 +1,198 @@
+//! One partition as the topology has it: its replicas, who leads them in which term, its generation, and a change of the
+//! replicas that is under way.
+
+use super::{Epoch, Incarnation, Node, OnQuorumLoss, Rejected, State};
+use crate::ring::NodeId;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// See the head of the file.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Placement {
+    /// The epoch of the last change to the leader, to who counts, or to the generation.
+    pub term: Epoch,
+    /// The epoch in which its data began.
+    pub generation: Epoch,
+    /// Who leads, in which start; none where no replica can.
+    pub leader: Option<(NodeId, Incarnation)>,
+    /// Who may keep its table though the generation is new: it led before, without a break, in this start.
+    pub seed: Option<(NodeId, Incarnation)>,
+    /// The replicas.
+    pub old: Vec<NodeId>,
+    /// The change that is under way.
+    pub change: Option<Change>,
+    /// Of those that count, who is a voter.
+    pub voters: Vec<NodeId>,
+}
+
+/// A change of the replicas.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Change {
+    /// The replicas that are to be.
+    pub new: Vec<NodeId>,
+    /// Quorums of both lists are needed; else the new ones copy only.
+    pub is_joint: bool,
+    /// A leader has opened a term of this joint change.
+    pub has_opened: bool,
+    /// The epoch in which it became joint.
+    since: Epoch,
+}
+
+impl Placement {
+    /// The second list that a quorum is of; none outside of a joint change.
+    pub fn new_list(&self) -> Option<&[NodeId]> {
+        let joint = self.change.as_ref().filter(|change| change.is_joint);
+        joint.map(|change| &change.new[..])
+    }
+
+    /// Who copies, and counts nowhere yet.
+    pub fn learners(&self) -> impl Iterator<Item = NodeId> {
+        let change = self.change.as_ref().filter(|change| !change.is_joint);
+        let new = change.into_iter().flat_map(|change| &change.new);
+        new.copied().filter(|node| !self.old.contains(node))
+    }
+
+    /// Whether these, the voters among them, are a quorum.
+    pub fn is_quorum(&self, has: impl Fn(NodeId) -> bool) -> bool {
+        let is_majority = |list: &[NodeId]| {
+            let votes = |node: &&NodeId| self.voters.contains(node) && has(**node);
+            2 * list.iter().filter(votes).count() > list.len()
+        };
+        is_majority(&self.old) && self.new_list().is_none_or(is_majority)
+    }
+
+    /// Where its replicas are to be when all is done.
+    pub fn goal(&self) -> &[NodeId] {
+        self.change.as_ref().map_or(&self.old, |change| &change.new)
+    }
+
+    /// Whether a node is, or is to be, one of its replicas.
+    pub fn names(&self, node: NodeId) -> bool {
+        self.old.contains(&node) || self.goal().contains(&node)
+    }
+
+    /// Begins with a change, unless one is under way that counts already.
+    pub(super) fn begin(&mut self, new: &[NodeId], epoch: Epoch) {
+        if self.change.as_ref().is_some_and(|change| change.is_joint) || self.goal() == new {
+            return;
+        }
+        if self.old.is_empty() {
+            // It is formed: there is nothing to copy.
+            self.old = new.to_vec();
+            self.generation = epoch;
+            return;
+        }
+        if same_nodes(&self.old, new) {
+            // Only another order, in which nobody has to copy.
+            self.old = new.to_vec();
+            self.change = None;
+            return;
+        }
+        self.change = Some(Change {
+            new: new.to_vec(),
+            is_joint: false,
+            has_opened: false,
+            since: 0,
+        });
+    }
+
+    /// Both lists count from now on.
+    pub(super) fn join(&mut self, epoch: Epoch) -> Result<(), Rejected> {
+        let change = self.change.as_mut().filter(|change| !change.is_joint);
+        let change = change.ok_or(Rejected::Premature)?;
+        change.is_joint = true;
+        change.since = epoch;
+        Ok(())
+    }
+
+    /// Its leader has opened a term.
+    pub(super) fn opened(&mut self, term: Epoch) -> Result<(), Rejected> {
+        let joint = self.change.as_mut().filter(|change| change.is_joint);
+        let joint = joint.filter(|change| term >= change.since && term <= self.term);
+        joint.ok_or(Rejected::Premature)?.has_opened = true;
+        Ok(())
+    }
+
+    /// The new list is the list.
+    pub(super) fn finish(&mut self, _: Epoch) -> Result<(), Rejected> {
+        let open = |change: &mut Change| change.is_joint && change.has_opened;
+        let change = self.change.take_if(open).ok_or(Rejected::Premature)?;
+        self.old = change.new;
+        Ok(())
+    }
+
+    /// What it held counts for nothing.
+    pub(super) fn reset(&mut self, epoch: Epoch) {
+        self.generation = epoch;
+        self.seed = None;
+    }
+
+    /// What follows from the lists and the nodes, and from what it was before the present command.
+    pub(super) fn derive(
+        &mut self,
+        before: &Self,
+        epoch: Epoch,
+        policy: OnQuorumLoss,
+        nodes: &BTreeMap<NodeId, Node>,
+    ) {
+        self.count(nodes);
+        if policy == OnQuorumLoss::Forget && !self.old.is_empty() && !self.is_quorum(|_| true) {
+            // Who leads still has all of it, if it is in the start in which it led: whether it ever opened it knows itself.
+            let led = before.leader.filter(|(node, incarnation)| {
+                let known = nodes.get(node);
+                known.is_some_and(|n| n.incarnation == *incarnation && n.state == State::Up)
+            });
+            self.generation = epoch;
+            self.seed = led;
+            self.count(nodes);
+        }
+        let candidates = self.old.iter().chain(self.new_list().unwrap_or_default());
+        let candidates: Vec<NodeId> = candidates.copied().collect();
+        let first = |state| {
+            let can = |node: &&NodeId| {
+                self.voters.contains(node) && nodes.get(node).is_some_and(|n| n.state == state)
+            };
+            candidates.iter().find(can).copied()
+        };
+        // Where nobody is aligned there is nobody to be aligned with.
+        let leader = first(State::Up).or_else(|| first(State::Aligning));
+        self.leader = leader.and_then(|node| Some((node, nodes.get(&node)?.incarnation)));
+        if self.what_a_term_is_of() != before.what_a_term_is_of() {
+            self.term = epoch;
+        }
+    }
+
+    /// What cannot change within a term.
+    pub(super) fn what_a_term_is_of(&self) -> impl PartialEq + fmt::Debug + '_ {
+        (self.leader, self.generation, &self.voters, self.lists())
+    }
+
+    fn lists(&self) -> (Vec<NodeId>, Option<Vec<NodeId>>) {
+        let mut old = self.old.clone();
+        // Their order says who leads, and nothing else.
+        old.sort_unstable();
+        let new = self.new_list().map(|new| {
+            let mut new = new.to_vec();
+            new.sort_unstable();
+            new
+        });
+        (old, new)
+    }
+
+    /// Finds who votes: whose memory goes back to the begin of the generation.
+    fn count(&mut self, nodes: &BTreeMap<NodeId, Node>) {
+        let mut voters: Vec<NodeId> = self.old.clone();
+        voters.extend(self.new_list().unwrap_or_default());
+        voters.sort_unstable();
+        voters.dedup();
+        voters.retain(|node| {
+            let known = nodes.get(node);
+            known.is_some_and(|known| known.amnesia <= self.generation)
+        });
+        self.voters = voters;
+    }
+}
+
+fn same_nodes(a: &[NodeId], b: &[NodeId]) -> bool {
+    a.len() == b.len() && a.iter().all(|node| b.contains(node))
+}
