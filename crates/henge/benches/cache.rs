@@ -24,8 +24,8 @@ fn main() {
     let size = if measure {
         Size {
             keys: 1_000_000,
-            operations: 2_000_000,
-            rounds: 7,
+            operations: 1_000_000,
+            rounds: 15,
         }
     } else {
         Size {
@@ -71,24 +71,26 @@ fn main() {
 /// Operations that are looked up ahead together, as a pipeline of so many commands is.
 const BATCH: usize = AHEAD;
 
-/// Prints what an operation costs on one thread and on two, and how much more two do. The rounds alternate, and medians are
-/// taken, so that what disturbs one disturbs both.
+/// Prints what an operation costs on one thread and on two, and how much more two do: the median over rounds, in each of which
+/// one is measured beside the other, so that what disturbs one disturbs both.
 fn report(name: &str, size: &Size, batch: usize, operation: &(impl Fn(&[u64]) + Sync)) {
     let (mut one, mut two) = (Vec::new(), Vec::new());
     for _ in 0..size.rounds {
         one.push(run(1, size, batch, operation));
         two.push(run(2, size, batch, operation));
     }
+    let speedup = median(
+        one.iter()
+            .zip(&two)
+            .map(|(one, two)| 2.0 * one / two)
+            .collect(),
+    );
     let (one, two) = (median(one), median(two));
     println!(
-        "{name}: {one:.0} ns on one thread, {two:.0} ns on each of two, together {:.2} times one",
-        2.0 * one / two
+        "{name}: {one:.0} ns on one thread, {two:.0} ns on each of two, together {speedup:.2} times one",
     );
     println!("figure cache_{name}_ns {one:.1}");
-    println!(
-        "figure cache_{name}_two_thread_speedup {:.3}",
-        2.0 * one / two
-    );
+    println!("figure cache_{name}_two_thread_speedup {speedup:.3}");
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
