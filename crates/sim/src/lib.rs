@@ -1,0 +1,1 @@
+//! The partition protocol in one thread: a simulator with network, disks and clocks from a seed, and a model. Not shipped.
