@@ -28,6 +28,11 @@ impl History {
         self.0.last().map_or(0, |&(term, _)| term)
     }
 
+    /// The terms and the first seq of each.
+    pub fn terms(&self) -> &[(u32, u64)] {
+        &self.0
+    }
+
     /// The last seq of the term at a place.
     fn end(&self, place: usize, last: u64) -> u64 {
         self.0.get(place + 1).map_or(last, |&(_, first)| first - 1)
