@@ -36,7 +36,7 @@ use source::Source;
 use std::collections::{BTreeMap, VecDeque};
 
 /// What the topology says of a partition, as far as one of its replicas has to know.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct View {
     /// The partition.
     pub placement: Placement,
@@ -68,7 +68,7 @@ pub enum Input<T: Table> {
 }
 
 /// What a replica wants done.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Output<T: Table> {
     /// A message is to go to a node, in this start of it.
     Send(NodeId, Incarnation, MessageOf<T>),
@@ -103,6 +103,7 @@ pub struct Written {
 }
 
 /// See the head of the file.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Replica<T: Table> {
     me: NodeId,
     incarnation: Incarnation,
@@ -122,6 +123,7 @@ pub struct Replica<T: Table> {
     bugs: crate::bugs::Bugs,
 }
 
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 enum Role<T: Table> {
     Idle,
     Following(Following<T>),
@@ -151,6 +153,14 @@ impl<T: Table> Replica<T> {
             #[cfg(any(test, feature = "bugs"))]
             bugs: crate::bugs::Bugs::default(),
         }
+    }
+
+    /// One with planted bugs.
+    #[cfg(any(test, feature = "bugs"))]
+    #[must_use]
+    pub fn with_bugs(mut self, bugs: crate::bugs::Bugs) -> Self {
+        self.bugs = bugs;
+        self
     }
 
     /// The durable state beside the table.

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 const PART_RECORDS: usize = 64;
 
 /// See the head of the file.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Source {
     id: CopyId,
     /// What both have.
