@@ -121,6 +121,8 @@ pub struct Replica<T: Table> {
     held: VecDeque<(u64, Output<T>)>,
     #[cfg(any(test, feature = "bugs"))]
     bugs: crate::bugs::Bugs,
+    #[cfg(any(test, feature = "bugs"))]
+    part_records: usize,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -152,6 +154,8 @@ impl<T: Table> Replica<T> {
             held: VecDeque::new(),
             #[cfg(any(test, feature = "bugs"))]
             bugs: crate::bugs::Bugs::default(),
+            #[cfg(any(test, feature = "bugs"))]
+            part_records: source::PART_RECORDS,
         }
     }
 
@@ -160,6 +164,15 @@ impl<T: Table> Replica<T> {
     #[must_use]
     pub fn with_bugs(mut self, bugs: crate::bugs::Bugs) -> Self {
         self.bugs = bugs;
+        self
+    }
+
+    /// One that copies in parts of so many records: of a table of two keys each copy is one part else, and nothing happens
+    /// in the midst of it.
+    #[cfg(any(test, feature = "bugs"))]
+    #[must_use]
+    pub fn with_parts_of(mut self, records: usize) -> Self {
+        self.part_records = records;
         self
     }
 
@@ -425,6 +438,17 @@ impl<T: Table> Replica<T> {
     #[expect(clippy::unused_self, reason = "one with bugs asks itself")]
     const fn has_bug(&self, _: u8) -> bool {
         false
+    }
+
+    #[cfg(any(test, feature = "bugs"))]
+    fn part_records(&self) -> usize {
+        self.part_records
+    }
+
+    #[cfg(not(any(test, feature = "bugs")))]
+    #[expect(clippy::unused_self, reason = "one in a test asks itself")]
+    const fn part_records(&self) -> usize {
+        source::PART_RECORDS
     }
 }
 
