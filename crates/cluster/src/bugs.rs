@@ -15,7 +15,7 @@
 //! | 22 | the keys of an order that is given up are not named |
 
 /// Those that are switched on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Bugs(u32);
 
 impl Bugs {

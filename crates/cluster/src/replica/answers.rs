@@ -18,7 +18,7 @@ pub enum Level {
 }
 
 /// What a request is answered.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Answer<R> {
     /// The reply.
     Reply(R),
@@ -31,13 +31,13 @@ pub enum Answer<R> {
 }
 
 /// See the head of the file.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Waiting<R> {
     requests: VecDeque<Wait<R>>,
 }
 
 /// One request.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Wait<R> {
     pub(super) id: RequestId,
     pub(super) level: Level,

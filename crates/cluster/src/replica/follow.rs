@@ -11,6 +11,7 @@ use henge_wire::Version;
 use std::collections::BTreeMap;
 
 /// See the head of the file.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Following<T: Table> {
     pub(super) leader: NodeId,
     pub(super) pull: Option<Pull<T>>,
@@ -19,6 +20,7 @@ pub(super) struct Following<T: Table> {
 }
 
 /// A copy that is pulled. Until its end the table is what it was.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Pull<T: Table> {
     source: NodeId,
     id: CopyId,

@@ -13,6 +13,7 @@ use henge_wire::Version;
 use std::collections::BTreeMap;
 
 /// See the head of the file.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Leading<T: Table> {
     pub(super) term: Epoch,
     /// How far each has come that has left lower terms.
@@ -29,14 +30,14 @@ pub(super) struct Leading<T: Table> {
     echoed: u64,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Base {
     seq: u64,
     mark: u64,
 }
 
 /// Another replica, as its leader knows it.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 struct Peer {
     /// Has this order, up to here, in its log; none before it has said so in this term.
     applied: Option<u64>,

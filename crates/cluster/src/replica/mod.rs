@@ -36,7 +36,7 @@ use source::Source;
 use std::collections::{BTreeMap, VecDeque};
 
 /// What the topology says of a partition, as far as one of its replicas has to know.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct View {
     /// The partition.
     pub placement: Placement,
@@ -68,7 +68,7 @@ pub enum Input<T: Table> {
 }
 
 /// What a replica wants done.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Output<T: Table> {
     /// A message is to go to a node, in this start of it.
     Send(NodeId, Incarnation, MessageOf<T>),
@@ -103,6 +103,7 @@ pub struct Written {
 }
 
 /// See the head of the file.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Replica<T: Table> {
     me: NodeId,
     incarnation: Incarnation,
@@ -120,8 +121,11 @@ pub struct Replica<T: Table> {
     held: VecDeque<(u64, Output<T>)>,
     #[cfg(any(test, feature = "bugs"))]
     bugs: crate::bugs::Bugs,
+    #[cfg(any(test, feature = "bugs"))]
+    part_records: usize,
 }
 
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 enum Role<T: Table> {
     Idle,
     Following(Following<T>),
@@ -150,7 +154,26 @@ impl<T: Table> Replica<T> {
             held: VecDeque::new(),
             #[cfg(any(test, feature = "bugs"))]
             bugs: crate::bugs::Bugs::default(),
+            #[cfg(any(test, feature = "bugs"))]
+            part_records: source::PART_RECORDS,
         }
+    }
+
+    /// One with planted bugs.
+    #[cfg(any(test, feature = "bugs"))]
+    #[must_use]
+    pub fn with_bugs(mut self, bugs: crate::bugs::Bugs) -> Self {
+        self.bugs = bugs;
+        self
+    }
+
+    /// One that copies in parts of so many records: of a table of two keys each copy is one part else, and nothing happens
+    /// in the midst of it.
+    #[cfg(any(test, feature = "bugs"))]
+    #[must_use]
+    pub fn with_parts_of(mut self, records: usize) -> Self {
+        self.part_records = records;
+        self
     }
 
     /// The durable state beside the table.
@@ -415,6 +438,17 @@ impl<T: Table> Replica<T> {
     #[expect(clippy::unused_self, reason = "one with bugs asks itself")]
     const fn has_bug(&self, _: u8) -> bool {
         false
+    }
+
+    #[cfg(any(test, feature = "bugs"))]
+    fn part_records(&self) -> usize {
+        self.part_records
+    }
+
+    #[cfg(not(any(test, feature = "bugs")))]
+    #[expect(clippy::unused_self, reason = "one in a test asks itself")]
+    const fn part_records(&self) -> usize {
+        source::PART_RECORDS
     }
 }
 

@@ -10,10 +10,10 @@ use henge_wire::Version;
 use std::collections::BTreeSet;
 
 /// About as many records are sent at once: a part is some kilobytes, unless values are large.
-const PART_RECORDS: usize = 64;
+pub(super) const PART_RECORDS: usize = 64;
 
 /// See the head of the file.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Source {
     id: CopyId,
     /// What both have.
@@ -107,6 +107,7 @@ impl<T: Table> Replica<T> {
             horizon,
         } = table.progress();
         let ignores_horizon = (self.has_bug(1), self.has_bug(3));
+        let part_records = self.part_records();
         let Some(source) = self.sources.get_mut(&to) else {
             return;
         };
@@ -126,14 +127,14 @@ impl<T: Table> Replica<T> {
             source.touched.clear();
         }
         let mut states: Vec<_> = Vec::new();
-        while states.len() < PART_RECORDS
+        while states.len() < part_records
             && let Some(key) = source.touched.pop_first()
         {
             let record = table.record(&key);
             states.push((key, record));
         }
         let above = if source.is_full { 0 } else { source.common };
-        while states.len() < PART_RECORDS && !source.is_scanned {
+        while states.len() < part_records && !source.is_scanned {
             source.place = table.scan(source.place, above, &mut |record| {
                 states.push((record.key.clone(), Some(record)));
             });

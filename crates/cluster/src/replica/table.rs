@@ -5,6 +5,7 @@
 use super::State;
 use henge_wire::Version;
 use std::fmt::Debug;
+use std::hash::Hash;
 
 /// A key.
 pub type Key = Vec<u8>;
@@ -71,11 +72,11 @@ pub trait Table {
     /// What clients ask.
     type Request;
     /// What they are answered.
-    type Reply: Clone + Debug;
+    type Reply: Clone + Eq + Hash + Debug;
     /// What an entry does.
-    type Effects: Clone + Debug;
+    type Effects: Clone + Eq + Hash + Debug;
     /// What a record holds.
-    type Value: Clone + Debug;
+    type Value: Clone + Eq + Hash + Debug;
 
     /// How far it is.
     fn progress(&self) -> Progress;

@@ -46,7 +46,7 @@ pub enum OnQuorumLoss {
 }
 
 /// A node, as the others know it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Node {
     /// Its present start.
     pub incarnation: Incarnation,
@@ -63,7 +63,7 @@ pub struct Node {
 }
 
 /// See the head of the file.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum State {
     /// It runs, and is not known to be aligned with the leaders yet. It votes, and leads only where nobody else can.
     Aligning,

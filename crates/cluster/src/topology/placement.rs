@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// See the head of the file.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Placement {
     /// The epoch of the last change to the leader, to who counts, or to the generation.
     pub term: Epoch,
@@ -26,7 +26,7 @@ pub struct Placement {
 }
 
 /// A change of the replicas.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Change {
     /// The replicas that are to be.
     pub new: Vec<NodeId>,
