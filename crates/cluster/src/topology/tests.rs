@@ -243,6 +243,24 @@ fn who_leaves_is_forgotten_when_it_holds_nothing() {
 }
 
 #[test]
+fn a_cluster_may_have_few_partitions() {
+    let mut topology = Topology::with_partitions(4, 3, OnQuorumLoss::Forget);
+    for node in 1..=5 {
+        topology
+            .apply(&register(node, 1, false))
+            .expect("it is new");
+    }
+    topology.apply(&Command::Rebalance).expect("there is none");
+    assert_eq!(topology.partitions().count(), 4);
+    for partition in topology.partitions() {
+        assert_eq!(topology.placement(partition).old.len(), 3);
+    }
+    let fifth = Partition::new(4).expect("a cluster may have as many");
+    let rejected = topology.apply(&Command::Reset(vec![fifth]));
+    assert_eq!(rejected, Err(Rejected::UnknownPartition(fifth)));
+}
+
+#[test]
 fn what_always_holds_through_random_commands() {
     for seed in 0..30_u64 {
         let mut mixed = seed;

@@ -82,7 +82,7 @@ impl World {
         let mut world = Self {
             random: Random(seed),
             bugs,
-            topology: Topology::new(replication, OnQuorumLoss::Forget),
+            topology: Topology::with_partitions(1, replication, OnQuorumLoss::Forget),
             views: Vec::new(),
             nodes: BTreeMap::new(),
             network: Vec::new(),
