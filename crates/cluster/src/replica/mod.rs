@@ -221,6 +221,7 @@ impl<T: Table> Replica<T> {
             term,
             generation,
             leader,
+            leads_since,
             seed,
             ..
         } = self.view.placement.clone();
@@ -236,9 +237,10 @@ impl<T: Table> Replica<T> {
         }
         let leads = leader == Some((self.me, self.incarnation));
         if leads && term > self.state.adopted {
-            // Rule 13: the one who has led all the while keeps what it has.
+            // Rule 13: the one who has led all the while keeps what it has. One that slept through the term of another has not.
             let keeps = seed == leader
-                && matches!(&self.role, Role::Leading(leading) if leading.has_base());
+                && matches!(&self.role, Role::Leading(leading)
+                    if leading.has_base() && leading.term >= leads_since);
             self.start(table, term, generation, keeps);
             return;
         }

@@ -15,6 +15,8 @@ pub struct Placement {
     pub generation: Epoch,
     /// Who leads, in which start; none where no replica can.
     pub leader: Option<(NodeId, Incarnation)>,
+    /// The epoch in which it became that: all terms since were its own.
+    pub leads_since: Epoch,
     /// Who may keep its table though the generation is new: it led before, without a break, in this start.
     pub seed: Option<(NodeId, Incarnation)>,
     /// The replicas.
@@ -157,6 +159,9 @@ impl Placement {
         // Where nobody is aligned there is nobody to be aligned with.
         let leader = first(State::Up).or_else(|| first(State::Aligning));
         self.leader = leader.and_then(|node| Some((node, nodes.get(&node)?.incarnation)));
+        if self.leader != before.leader {
+            self.leads_since = epoch;
+        }
         if self.what_a_term_is_of() != before.what_a_term_is_of() {
             self.term = epoch;
         }

@@ -78,6 +78,9 @@ fn who_is_down_leads_no_more_and_only_that_is_a_new_term() {
     assert_eq!(leader(&topology), gone);
     let again = topology.apply(&register(gone.0, 2, false));
     assert_eq!(again, Err(Rejected::Incarnation(gone)));
+    // What it had before it went is not of an unbroken leadership.
+    let back = topology.placement(first());
+    assert!(back.leads_since == back.term && back.term > epoch);
 }
 
 #[test]
