@@ -16,10 +16,12 @@ pub(crate) struct PartitionState {
     /// The seq of the last delete or flush, or of a record that was dropped before it was kept: what is missing may be so because
     /// of it.
     pub(crate) deleted: u64,
+    /// What is applied is committed with that: nobody else has it.
+    pub(crate) commits_at_once: bool,
 }
 
 impl PartitionState {
-    pub(crate) fn new(last: Version) -> Self {
+    pub(crate) fn new(last: Version, commits_at_once: bool) -> Self {
         Self {
             table: Table::default(),
             last,
@@ -27,6 +29,7 @@ impl PartitionState {
             horizon: last.seq(),
             logged: Logged::default(),
             deleted: 0,
+            commits_at_once,
         }
     }
 

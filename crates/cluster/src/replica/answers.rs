@@ -75,6 +75,13 @@ impl<R> Waiting<R> {
         self.requests.push_back(wait);
     }
 
+    /// Probes are numbered anew: those that were sent count for nothing.
+    pub(super) fn ask_again(&mut self) {
+        for wait in &mut self.requests {
+            wait.probe = wait.probe.min(1);
+        }
+    }
+
     /// The newest probe that somebody waits for.
     pub(super) fn newest_probe(&self) -> u64 {
         self.requests

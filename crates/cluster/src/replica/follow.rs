@@ -242,6 +242,8 @@ impl<T: Types> Replica<T> {
         table.install(replace, records, progress, &self.state);
         self.written += 1;
         if pull.wanted.is_some() {
+            // What it had stamped before may not be in it.
+            self.give_up();
             self.set_base(table);
             return;
         }

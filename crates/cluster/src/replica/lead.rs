@@ -78,7 +78,13 @@ impl<T: Types> Replica<T> {
         generation: Epoch,
         keeps: bool,
     ) {
+        // Who goes on leading, and does so from what it has, has all that it has stamped: who waits for that may go on waiting.
+        let leads_on =
+            matches!(self.role, Role::Leading(_)) && generation == self.state.generation;
+        let waiting = leads_on.then(|| std::mem::take(&mut self.waiting));
         self.adopt(table, term, generation, keeps);
+        self.waiting = waiting.unwrap_or_default();
+        self.waiting.ask_again();
         self.role = Role::Leading(Leading {
             term,
             answers: BTreeMap::new(),
@@ -275,6 +281,13 @@ impl<T: Types> Replica<T> {
             peer.echoed = peer.echoed.max(number.min(leading.asked));
             self.advance(table);
         }
+    }
+
+    /// See [`is_alone`](Self::is_alone).
+    pub(super) fn serves_alone(&self) -> bool {
+        let Placement { old, change, .. } = &self.view.placement;
+        let is_open = matches!(&self.role, Role::Leading(leading) if leading.is_open);
+        is_open && *old == [self.me] && change.is_none() && self.sources.is_empty()
     }
 
     /// Rule 7, and what follows from it.

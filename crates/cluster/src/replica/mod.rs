@@ -115,6 +115,8 @@ pub struct Replica<T: Types> {
     /// Copies that others pull from here.
     sources: BTreeMap<NodeId, Source>,
     waiting: Waiting<T::Reply>,
+    /// See [`is_alone`](Self::is_alone).
+    is_alone: bool,
     copies: CopyId,
     ready: VecDeque<Output<T>>,
     /// What waits until a mark is kept, in its order.
@@ -149,6 +151,7 @@ impl<T: Types> Replica<T> {
             role: Role::Idle,
             sources: BTreeMap::new(),
             waiting: Waiting::default(),
+            is_alone: false,
             copies: 0,
             ready: VecDeque::new(),
             held: VecDeque::new(),
@@ -181,6 +184,14 @@ impl<T: Types> Replica<T> {
         &self.state
     }
 
+    /// Whether it is open, and nobody else has the partition or copies it. Then there is nobody to tell of what is stamped, and to ask
+    /// whether it still leads: requests may go to the table past the machine, in this term's versions. What they show, or did, may
+    /// be told once it is kept.
+    #[inline]
+    pub fn is_alone(&self) -> bool {
+        self.is_alone
+    }
+
     /// How far is written. Once that is in the log it is to be told by [`Input::Kept`].
     pub fn written(&self, table: &dyn Table<T>) -> Written {
         let last = table.progress().last;
@@ -202,6 +213,13 @@ impl<T: Types> Replica<T> {
             Input::Expired(id) => self.expire(id),
             Input::Kept(kept) => self.keep(table, kept),
             Input::Tick => self.tick(table),
+        }
+        let is_alone = self.serves_alone();
+        if is_alone != self.is_alone {
+            self.is_alone = is_alone;
+            table.commit_at_once(is_alone);
+            // Of what went past it since, whatever is promised from here on waits for that to be kept.
+            self.written += 1;
         }
         self.check(table);
     }
@@ -279,15 +297,17 @@ impl<T: Types> Replica<T> {
 
     /// Gives up whatever it does in a term.
     fn stand_back(&mut self) {
-        if matches!(self.role, Role::Leading(_)) {
-            let mut outputs = Vec::new();
-            self.waiting
-                .give_up(&mut |id, answer| outputs.push(Output::Answer(id, answer)));
-            self.ready.extend(outputs);
-        }
+        self.give_up();
         self.role = Role::Idle;
         // Who copies from here does so for a term that is over.
         self.sources.clear();
+    }
+
+    /// Tells all that wait that they do so in vain.
+    fn give_up(&mut self) {
+        let ready = &mut self.ready;
+        let mut answer = |id, answer| ready.push_back(Output::Answer(id, answer));
+        self.waiting.give_up(&mut answer);
     }
 
     fn hear(

@@ -100,6 +100,10 @@ pub trait Table<T: Types> {
     /// All up to this seq is committed, and may be dropped.
     fn commit(&mut self, seq: u64);
 
+    /// From now on, or no longer, nobody else has it, and all may be taken for committed that is applied. A table that waits until
+    /// it is told is as right.
+    fn commit_at_once(&mut self, _at_once: bool) {}
+
     /// Writes the state of the protocol to the log.
     fn log(&mut self, state: &State);
 

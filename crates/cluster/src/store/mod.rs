@@ -186,6 +186,10 @@ impl Table<Store> for PartitionTable<'_> {
         self.shard.commit(self.partition, seq);
     }
 
+    fn commit_at_once(&mut self, at_once: bool) {
+        self.shard.set_commits_at_once(self.partition, at_once);
+    }
+
     fn log(&mut self, state: &State) {
         self.shard.log_state(self.partition, &state.into());
     }

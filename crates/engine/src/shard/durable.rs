@@ -427,7 +427,7 @@ impl Shard {
         }
         let outcome = match &record.body {
             Body::Value(_) => self.put(turn, &target, &record.body, record.expires_at_ms),
-            Body::Tombstone if self.keeps_tombstones() => self.bury(turn, &target),
+            Body::Tombstone if self.keeps_tombstones(p) => self.bury(turn, &target),
             Body::Tombstone => {
                 self.partitions[p].dropped(seq);
                 Ok(())

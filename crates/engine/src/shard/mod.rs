@@ -200,7 +200,7 @@ impl Shard {
             "the number of shards divides the partitions"
         );
         let partitions: Vec<_> = (0..PARTITIONS / config.shards)
-            .map(|_| PartitionState::new(config.first))
+            .map(|_| PartitionState::new(config.first, config.commit == Commit::AtOnce))
             .collect();
         let replicas = match config.commit {
             Commit::AtOnce => Vec::new(),
@@ -350,7 +350,7 @@ impl Shard {
                 horizon: version.seq(),
                 logged: old.logged,
                 deleted: version.seq(),
-                ..PartitionState::new(version)
+                ..PartitionState::new(version, old.commits_at_once)
             };
             fresh.journal_flush(p, version);
         }

@@ -168,6 +168,17 @@ impl Shard {
         self.purge_tombstones();
     }
 
+    /// From now on, or no longer, what a partition applies is committed with that, as nobody else has it; what it has applied is
+    /// then. What of it may be shown is another matter: see [`is_unkept`](Self::is_unkept).
+    pub fn set_commits_at_once(&mut self, partition: Partition, at_once: bool) {
+        let p = self.local(partition);
+        let state = &mut self.partitions[p];
+        state.commits_at_once = at_once;
+        if at_once {
+            state.commit = state.last.seq();
+        }
+    }
+
     /// How far a partition has come.
     pub fn progress(&self, partition: Partition) -> Progress {
         let state = &self.partitions[self.local(partition)];
@@ -389,9 +400,14 @@ impl Shard {
     pub fn wipe(&mut self, partition: Partition) {
         let p = self.local(partition);
         self.remove_records(p, Replace::All);
+        let PartitionState {
+            logged,
+            commits_at_once,
+            ..
+        } = self.partitions[p];
         self.partitions[p] = PartitionState {
-            logged: self.partitions[p].logged,
-            ..PartitionState::new(Version::ZERO)
+            logged,
+            ..PartitionState::new(Version::ZERO, commits_at_once)
         };
         if let Some(replica) = self.replicas.get_mut(p) {
             replica.replacements += 1;
