@@ -47,8 +47,8 @@ impl PartitionState {
 #[derive(Clone, Default)]
 pub(crate) struct Replicated {
     pub(crate) state: ReplicaState,
-    /// How often its records were replaced by others, by a copy or by nothing.
-    pub(crate) replacements: u32,
+    /// Up to where its order is still what it was when the present scan for a snapshot began: copies have replaced what is above.
+    pub(crate) unreplaced: u64,
 }
 
 /// Which part of a partition's order is known to be in the log. A shard's journal is taken once per round, and at most one that

@@ -501,7 +501,7 @@ impl Hash for EncodedEffects {
 
 impl EncodedEffects {
     /// Those of a mutation.
-    pub(crate) fn encode(effects: &[(&[u8], Effect<'_>)]) -> Result<Self, TooLong> {
+    pub fn encode(effects: &[(&[u8], Effect<'_>)]) -> Result<Self, TooLong> {
         let mut pieces = Pieces::default();
         encode_effects(effects, &mut pieces)?;
         Ok(Self(Arc::new(pieces)))

@@ -6,7 +6,7 @@ use super::room::NoRoom;
 use super::write::Target;
 use super::{Shard, Short};
 use crate::budget::{Lender, Room, Turn};
-use crate::partition::{PartitionState, Progress, ReplicaState};
+use crate::partition::{PartitionState, Progress, ReplicaState, Replicated};
 use crate::persistence::replica::{EncodedEffects, ReplicaRecord};
 use crate::persistence::wal::Record;
 use crate::record::Body;
@@ -38,7 +38,6 @@ pub enum Replace {
 #[derive(Clone, Debug)]
 pub struct Scan {
     before: Progress,
-    replacements: u32,
     /// The state of the protocol when it began; none if nothing was ever promised, or the partition is not replicated.
     pub state: Option<ReplicaState>,
 }
@@ -314,7 +313,7 @@ impl Shard {
     /// Removes what a copy replaces, and takes its progress.
     pub(super) fn replace(&mut self, p: usize, replace: Replace, progress: Progress) {
         self.remove_records(p, replace);
-        self.replicas[p].replacements += 1;
+        self.replaced(p, replace);
         let state = &mut self.partitions[p];
         state.last = progress.last;
         state.commit = state.commit.max(progress.commit);
@@ -352,13 +351,18 @@ impl Shard {
         outcome.is_ok()
     }
 
-    /// Begins the scan of a partition for the snapshot of this number. Of a partition that is replicated the log says where that
-    /// was: a recovery from that snapshot goes on from there.
+    /// Begins the scan of a partition for the snapshot of this number, one at a time. Of a partition that is replicated the log
+    /// says where that was: a recovery from that snapshot goes on from there.
     pub fn begin_scan(&mut self, partition: Partition, snapshot: u64) -> Scan {
         let p = self.local(partition);
         let before = self.progress(partition);
-        let state = self.replicas.get(p).map(|replica| replica.state.clone());
-        let state = state.filter(|state| state.adopted > 0 || before.last > Version::ZERO);
+        let state = self.replicas.get_mut(p).map(|replica| {
+            replica.unreplaced = u64::MAX;
+            replica.state.clone()
+        });
+        let is_known =
+            |state: &ReplicaState| *state != ReplicaState::default() || before.last > Version::ZERO;
+        let state = state.filter(is_known);
         if state.is_some() {
             let record = ReplicaRecord::Scanned {
                 partition,
@@ -366,32 +370,26 @@ impl Shard {
             };
             self.journal_record(&Record::Replica(record));
         }
-        Scan {
-            before,
-            replacements: self.replicas.get(p).map_or(0, |r| r.replacements),
-            state,
-        }
+        Scan { before, state }
     }
 
-    /// What a snapshot is to say of a partition whose scan is done. What was dropped meanwhile the scan may not have come to.
+    /// What a snapshot is to say of a partition whose scan is done: how far it was at its begin, and what was dropped since, as
+    /// the scan may not have come to that. Only as far as the order is what it was: all else is in the log behind the
+    /// begin, with what it replaced.
     pub fn end_scan(&self, partition: Partition, scan: &Scan) -> Progress {
-        let p = self.local(partition);
-        let before = scan.before;
-        let replica = self.replicas.get(p);
-        if replica.is_some_and(|replica| replica.replacements != scan.replacements) {
-            // What was committed or dropped since may be of another order. The log has that one, with all its records.
-            return before;
-        }
-        let after = self.progress(partition);
-        let up_to_there = |seq: u64| seq.min(before.last.seq());
-        let horizon = up_to_there(after.horizon);
+        let (before, after) = (scan.before, self.progress(partition));
+        let replica = self.replicas.get(self.local(partition));
+        let same = replica.map_or(u64::MAX, |replica| replica.unreplaced);
+        let same = same.min(before.last.seq());
+        let horizon = before.horizon.max(after.horizon.min(same));
+        let commit = if replica.is_some() {
+            after.commit.min(same)
+        } else {
+            horizon
+        };
         Progress {
             last: before.last,
-            commit: if replica.is_some() {
-                up_to_there(after.commit)
-            } else {
-                up_to_there(before.commit).max(horizon)
-            },
+            commit: before.commit.max(commit),
             horizon,
         }
     }
@@ -409,8 +407,15 @@ impl Shard {
             logged,
             ..PartitionState::new(Version::ZERO, commits_at_once)
         };
-        if let Some(replica) = self.replicas.get_mut(p) {
-            replica.replacements += 1;
+        self.replaced(p, Replace::All);
+    }
+
+    fn replaced(&mut self, p: usize, replace: Replace) {
+        if let Some(Replicated { unreplaced, .. }) = self.replicas.get_mut(p) {
+            *unreplaced = match replace {
+                Replace::All => 0,
+                Replace::Above(seq) => seq.min(*unreplaced),
+            };
         }
     }
 
