@@ -79,8 +79,7 @@ impl<T: Types> Replica<T> {
         keeps: bool,
     ) {
         // Who goes on leading, and does so from what it has, has all that it has stamped: who waits for that may go on waiting.
-        let leads_on =
-            matches!(self.role, Role::Leading(_)) && generation == self.state.generation;
+        let leads_on = matches!(self.role, Role::Leading(_)) && generation == self.state.generation;
         let waiting = leads_on.then(|| std::mem::take(&mut self.waiting));
         self.adopt(table, term, generation, keeps);
         self.waiting = waiting.unwrap_or_default();

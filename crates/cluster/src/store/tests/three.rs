@@ -8,42 +8,42 @@ use crate::topology::{Incarnation, Placement};
 use henge_wire::{Expiry, Operation, Precondition};
 use std::collections::BTreeMap;
 
-const NOW: u64 = 1_800_000_000_000;
+pub(super) const NOW: u64 = 1_800_000_000_000;
 
-struct Node {
-    id: NodeId,
-    incarnation: Incarnation,
-    settings: ShardSettings,
-    shard: Shard,
+pub(super) struct Node {
+    pub(super) id: NodeId,
+    pub(super) incarnation: Incarnation,
+    pub(super) settings: ShardSettings,
+    pub(super) shard: Shard,
     /// None while it does not run.
-    replica: Option<Replica<Store>>,
-    files: Files,
+    pub(super) replica: Option<Replica<Store>>,
+    pub(super) files: Files,
 }
 
-type Flight = (NodeId, Incarnation, NodeId, Incarnation, MessageOf<Store>);
+pub(super) type Flight = (NodeId, Incarnation, NodeId, Incarnation, MessageOf<Store>);
 
-struct World {
-    nodes: Vec<Node>,
-    view: View,
-    network: Vec<Flight>,
-    answers: BTreeMap<RequestId, Answer<Reply>>,
-    next_request: RequestId,
+pub(super) struct World {
+    pub(super) nodes: Vec<Node>,
+    pub(super) view: View,
+    pub(super) network: Vec<Flight>,
+    pub(super) answers: BTreeMap<RequestId, Answer<Reply>>,
+    pub(super) next_request: RequestId,
     /// Parts of copies that were delivered, in full and not.
-    full_parts: usize,
-    delta_parts: usize,
-    opened: u32,
+    pub(super) full_parts: usize,
+    pub(super) delta_parts: usize,
+    pub(super) opened: u32,
 }
 
-fn partition() -> Partition {
+pub(super) fn partition() -> Partition {
     Partition::of(b"{p}")
 }
 
-fn key(name: &str) -> Vec<u8> {
+pub(super) fn key(name: &str) -> Vec<u8> {
     format!("{{p}}{name}").into_bytes()
 }
 
 impl World {
-    fn new(settings: &ShardSettings) -> Self {
+    pub(super) fn new(settings: &ShardSettings) -> Self {
         let nodes = (1..=3).map(|id| Node {
             id: NodeId(id),
             incarnation: 1,
@@ -79,7 +79,7 @@ impl World {
     }
 
     /// A node leads in the next term.
-    fn lead(&mut self, n: usize) {
+    pub(super) fn lead(&mut self, n: usize) {
         let node = &self.nodes[n];
         self.view.placement.term += 1;
         self.view.placement.leader = Some((node.id, node.incarnation));
@@ -91,7 +91,7 @@ impl World {
         self.settle();
     }
 
-    fn give(&mut self, n: usize, input: Input<'_, Store>) {
+    pub(super) fn give(&mut self, n: usize, input: Input<'_, Store>) {
         let node = &mut self.nodes[n];
         let Some(replica) = &mut node.replica else {
             return;
@@ -116,7 +116,7 @@ impl World {
     }
 
     /// All that was written is kept, and all that was sent arrives, until nothing more comes of it.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         for _ in 0..4 {
             for _ in 0..500 {
                 self.keep();
@@ -134,7 +134,7 @@ impl World {
         self.network.clear();
     }
 
-    fn keep(&mut self) {
+    pub(super) fn keep(&mut self) {
         for n in 0..3 {
             let node = &mut self.nodes[n];
             let Some(replica) = &node.replica else {
@@ -149,7 +149,7 @@ impl World {
         }
     }
 
-    fn deliver(&mut self, (from, of, to, incarnation, message): Flight) {
+    pub(super) fn deliver(&mut self, (from, of, to, incarnation, message): Flight) {
         if let Body::Part { is_full, .. } = message.body {
             self.full_parts += usize::from(is_full);
             self.delta_parts += usize::from(!is_full);
@@ -160,7 +160,7 @@ impl World {
         }
     }
 
-    fn ask(&mut self, n: usize, key: &[u8], operation: Operation<'_>) -> RequestId {
+    pub(super) fn ask(&mut self, n: usize, key: &[u8], operation: Operation<'_>) -> RequestId {
         self.next_request += 1;
         let id = self.next_request;
         let hash = self.nodes[n].shard.hash(key);
@@ -171,7 +171,7 @@ impl World {
     }
 
     /// Asks and waits for the answer.
-    fn run(&mut self, n: usize, key: &[u8], operation: Operation<'_>) -> Reply {
+    pub(super) fn run(&mut self, n: usize, key: &[u8], operation: Operation<'_>) -> Reply {
         let id = self.ask(n, key, operation);
         self.settle();
         match self.answers.remove(&id) {
@@ -180,14 +180,14 @@ impl World {
         }
     }
 
-    fn set(&mut self, n: usize, name: &str, data: &[u8]) -> Version {
+    pub(super) fn set(&mut self, n: usize, name: &str, data: &[u8]) -> Version {
         match self.run(n, &key(name), set(data)) {
             Reply::Stored { version, .. } => version,
             other => panic!("{other:?}"),
         }
     }
 
-    fn get(&mut self, n: usize, name: &str) -> Option<Vec<u8>> {
+    pub(super) fn get(&mut self, n: usize, name: &str) -> Option<Vec<u8>> {
         match self.run(n, &key(name), Operation::Get) {
             Reply::Found(value, _) => Some(value.data.to_vec()),
             Reply::Missing => None,
@@ -196,14 +196,14 @@ impl World {
     }
 
     /// The process ends, and of what was not synced nothing is left.
-    fn crash(&mut self, n: usize) {
+    pub(super) fn crash(&mut self, n: usize) {
         let node = &mut self.nodes[n];
         node.replica = None;
         node.files.lose(node.files.synced);
     }
 
     /// Starts it with what is on its disk.
-    fn start(&mut self, n: usize) {
+    pub(super) fn start(&mut self, n: usize) {
         let node = &mut self.nodes[n];
         let found = node.files.recover(&node.settings, NOW);
         node.shard = found.shard;
@@ -236,12 +236,12 @@ impl World {
         self.lead(leader);
     }
 
-    fn progress(&mut self, n: usize) -> henge_engine::Progress {
+    pub(super) fn progress(&mut self, n: usize) -> henge_engine::Progress {
         self.nodes[n].shard.progress(partition())
     }
 }
 
-fn set(data: &[u8]) -> Operation<'_> {
+pub(super) fn set(data: &[u8]) -> Operation<'_> {
     Operation::Set {
         value: henge_wire::Value::from_slice(data),
         expiry: Expiry::Never,
