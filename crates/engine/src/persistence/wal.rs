@@ -120,29 +120,50 @@ pub fn encode_put(
     key: &[u8],
     (value, expires_at_ms): (&Value<'_>, Option<u64>),
 ) -> Result<(), TooLong> {
-    let is_plain = value.encoding == Encoding::Raw && value.content_type.is_none();
-    let Data::Slice(data) = &value.data else {
+    let Some(data) = small(value, expires_at_ms) else {
         return encode_any_put(out, partition, version, key, (value, expires_at_ms));
     };
-    if !is_plain || expires_at_ms.is_some() || data.len() > SMALL_BYTES {
-        return encode_any_put(out, partition, version, key, (value, expires_at_ms));
-    }
-    let mut before_key = [0; BEFORE_KEY];
+    let mut before_key = [0; 11 + BEFORE_KEY];
     before_key[..11].copy_from_slice(&head(MUTATION, partition, version));
-    before_key[11] = 1;
-    before_key[13] = PUT;
+    encode_small_put(out, before_key, key, (value.json, data))
+}
+
+/// The bytes of a small raw value without a deadline or a media type.
+#[inline]
+pub(super) fn small<'a>(value: &'a Value<'_>, expires_at_ms: Option<u64>) -> Option<&'a [u8]> {
+    let is_plain = value.encoding == Encoding::Raw && value.content_type.is_none();
+    match &value.data {
+        Data::Slice(data) if is_plain && expires_at_ms.is_none() && data.len() <= SMALL_BYTES => {
+            Some(data)
+        }
+        _ => None,
+    }
+}
+
+/// Appends the frame of a record whose one effect puts a [`small`] value. How it begins stands in `before_key`, with room for
+/// what is between that and the key.
+#[inline]
+pub(super) fn encode_small_put<const N: usize>(
+    out: &mut Journal,
+    mut before_key: [u8; N],
+    key: &[u8],
+    (json, data): (bool, &[u8]),
+) -> Result<(), TooLong> {
+    let at = N - BEFORE_KEY;
+    before_key[at] = 1;
+    before_key[at + 2] = PUT;
     let key_len = u32::try_from(key.len()).map_err(|_| TooLong)?;
-    before_key[14..].copy_from_slice(&key_len.to_le_bytes());
+    before_key[at + 3..].copy_from_slice(&key_len.to_le_bytes());
     let mut before_data = [0; BEFORE_DATA];
-    before_data[0] = if value.json { JSON } else { 0 } | (STRING << TYPE_SHIFT);
+    before_data[0] = if json { JSON } else { 0 } | (STRING << TYPE_SHIFT);
     before_data[1..].copy_from_slice(&(data.len() as u32).to_le_bytes());
     out.plain_frame([&before_key, key, &before_data, data])
 }
 
-/// What [`encode_put`] takes for small.
+/// What [`small`] takes for that.
 const SMALL_BYTES: usize = 64 * 1024;
-/// Kind, partition, version, count; operation, length of the key.
-const BEFORE_KEY: usize = 11 + 2 + 5;
+/// Count; operation, length of the key.
+pub(super) const BEFORE_KEY: usize = 2 + 5;
 /// Form, length of the data.
 const BEFORE_DATA: usize = 1 + 4;
 

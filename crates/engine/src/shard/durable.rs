@@ -9,7 +9,9 @@ use super::{Replace, Shard, Short};
 use crate::budget::{Room, Turn};
 use crate::partition::{Epochs, Progress};
 use crate::persistence::journal::Journal;
-use crate::persistence::replica::{EncodedEffects, ReplicaRecord, encode_part, parts};
+use crate::persistence::replica::{
+    EncodedEffects, ReplicaRecord, encode_entry_put, encode_part, parts,
+};
 use crate::persistence::wal::{Record, encode_put};
 use crate::record::Body;
 use crate::shard::RecordView;
@@ -286,22 +288,28 @@ impl Shard {
         value: &Value<'_>,
         expires_at_ms: Option<u64>,
     ) {
-        if self.durable.journal.is_none() || self.is_replicated() {
-            let effect = || Effect::Put {
-                value: value.clone(),
-                expires_at_ms,
-            };
-            if self.durable.journal.is_some() || self.durable.captures {
-                self.journal(p, version, &[(key, effect())]);
+        if self.durable.journal.is_none() {
+            if self.durable.captures {
+                let effect = Effect::Put {
+                    value: value.clone(),
+                    expires_at_ms,
+                };
+                self.capture(&[(key, effect)]);
             }
             return;
         }
-        let partition = self.global(p);
+        let (partition, is_replicated) = (self.global(p), self.is_replicated());
+        let commit = self.partitions[p].commit;
         self.note_journalled(p);
         self.durable.is_unkept = true;
         if let Some(journal) = &mut self.durable.journal {
             let before = journal.frames().len();
-            let written = encode_put(journal, partition, version, key, (value, expires_at_ms));
+            let put = (value, expires_at_ms);
+            let written = if is_replicated {
+                encode_entry_put(journal, (partition, version, commit), key, put)
+            } else {
+                encode_put(journal, partition, version, key, put)
+            };
             written.expect(WRITTEN);
             self.durable.wrote(before);
         }

@@ -325,3 +325,55 @@ proptest! {
         }
     }
 }
+
+/// However a put is written, and whatever it puts.
+#[test]
+fn a_put_in_few_steps_is_the_same_bytes() {
+    let partition = Partition::of(b"k");
+    let long = vec![b'x'; 70_000];
+    let (plain, large) = (Value::from_slice(b"value"), Value::from_slice(&long));
+    let typed = Value {
+        content_type: Some("text/plain"),
+        ..plain.clone()
+    };
+    for (value, deadline) in [
+        (&plain, None),
+        (&plain, Some(9)),
+        (&large, None),
+        (&typed, None),
+    ] {
+        let (mut quick, mut whole) = (Journal::default(), Journal::default());
+        let version = Version::new(3, 7);
+        let quickly =
+            encode_entry_put(&mut quick, (partition, version, 5), b"k", (value, deadline));
+        quickly.expect("it is short");
+        let effect = Effect::Put {
+            value: value.clone(),
+            expires_at_ms: deadline,
+        };
+        let mutation = Mutation {
+            partition,
+            version,
+            effects: &[(b"k", effect)],
+        };
+        let entry = Record::Replica(ReplicaRecord::Entry {
+            mutation,
+            commit: 5,
+        });
+        entry.encode(&mut whole).expect("it is short");
+        let frames = |journal: &mut Journal| {
+            journal.seal(HEADER.seed());
+            journal
+                .frames()
+                .iter()
+                .flatten()
+                .copied()
+                .collect::<Vec<u8>>()
+        };
+        assert_eq!(
+            frames(&mut quick),
+            frames(&mut whole),
+            "{value:?} {deadline:?}"
+        );
+    }
+}
