@@ -32,7 +32,11 @@ const KEYS: u32 = 4_096;
 const ROUND: u32 = 64;
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    // Without what cargo adds.
+    let arguments = std::env::args()
+        .skip(1)
+        .filter(|word| !word.starts_with("--"));
+    let arguments: Vec<String> = arguments.collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
         [
