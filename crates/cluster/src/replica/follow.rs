@@ -107,6 +107,9 @@ impl<T: Types> Replica<T> {
             self.say_aligned(from, term, base);
         } else {
             self.begin_pull(table, from, term, common, None);
+            if self.has_bug(10) {
+                self.when_kept(Output::Aligned(term));
+            }
         }
     }
 
@@ -210,9 +213,26 @@ impl<T: Types> Replica<T> {
         pull.has_moved = true;
         let number = pull.number;
         match end {
-            None => self.send(from, term, Body::Next { id, number }),
+            None => {
+                if self.has_bug(4) {
+                    self.put_early(table);
+                }
+                self.send(from, term, Body::Next { id, number });
+            }
             Some(end) => self.install(table, from, term, end),
         }
+    }
+
+    /// Planted: what has come of a copy is shown before its end.
+    fn put_early(&mut self, table: &mut dyn Table<T>) {
+        let Some(pull) = self.pulling() else { return };
+        let came = pull.staged.values().flatten().cloned().collect();
+        let own = Progress {
+            last: table.progress().last,
+            ..Progress::default()
+        };
+        table.install(Replace::Above(u64::MAX), came, own, &self.state);
+        self.written += 1;
     }
 
     fn install(&mut self, table: &mut dyn Table<T>, from: NodeId, term: Epoch, end: End) {
@@ -229,6 +249,8 @@ impl<T: Types> Replica<T> {
         );
         let replace = if pull.is_full {
             Replace::All
+        } else if self.has_bug(22) {
+            Replace::Above(u64::MAX)
         } else {
             Replace::Above(pull.common)
         };
@@ -306,6 +328,9 @@ impl<T: Types> Replica<T> {
             let adopted = self.state.adopted;
             self.send(from, term, Body::Refused { adopted });
             return;
+        }
+        if self.has_bug(7) && term == self.state.adopted && matches!(self.role, Role::Idle) {
+            self.follow(from);
         }
         if !self.is_aligned(table, from, term) {
             return;

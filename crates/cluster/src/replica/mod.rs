@@ -221,6 +221,10 @@ impl<T: Types> Replica<T> {
             // Of what went past it since, whatever is promised from here on waits for that to be kept.
             self.written += 1;
         }
+        if self.has_bug(12) {
+            let written = self.written(table);
+            self.keep(table, written);
+        }
         self.check(table);
     }
 
@@ -253,18 +257,22 @@ impl<T: Types> Replica<T> {
             }
             return;
         }
-        let leads = leader == Some((self.me, self.incarnation));
-        if leads && term > self.state.adopted {
+        let is_mine = |incarnation| incarnation == self.incarnation || self.has_bug(8);
+        let leads = leader.is_some_and(|(node, start)| node == self.me && is_mine(start));
+        let adopted = self.state.adopted;
+        let is_resumed = term == adopted && matches!(self.role, Role::Idle) && self.has_bug(8);
+        let was_away = before.placement.generation == 0 && self.has_bug(13);
+        if leads && (term > adopted || is_resumed) {
             // Rule 13: the one who has led all the while keeps what it has. One that slept through the term of another has not.
             let keeps = seed == leader
                 && matches!(&self.role, Role::Leading(leading)
                     if leading.has_base() && leading.term >= leads_since);
-            self.start(table, term, generation, keeps);
+            self.start(table, term, generation, keeps || was_away);
             return;
         }
-        if term > self.state.adopted && generation > self.state.generation {
+        if term > adopted && generation > self.state.generation {
             // Old data counts for nothing from now on; the new leader's fence may come late.
-            self.adopt(table, term, generation, false);
+            self.adopt(table, term, generation, was_away);
         }
         if let Role::Leading(leading) = &self.role
             && (leading.term < term || !leads)
@@ -289,6 +297,8 @@ impl<T: Types> Replica<T> {
             self.sources.clear();
             self.state.history = History::default();
             table.wipe(&self.state);
+        } else if self.has_bug(11) && !is_new {
+            return;
         } else {
             table.log(&self.state);
         }
@@ -417,7 +427,7 @@ impl<T: Types> Replica<T> {
     }
 
     fn when_kept(&mut self, output: Output<T>) {
-        if self.written <= self.kept.mark || self.has_bug(12) {
+        if self.written <= self.kept.mark {
             self.ready.push_back(output);
         } else {
             self.held.push_back((self.written, output));

@@ -16,6 +16,8 @@ pub(super) const PART_RECORDS: usize = 64;
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Source {
     id: CopyId,
+    /// Where this replica was at the begin of the copy.
+    began: Version,
     /// What both have.
     common: u64,
     /// What this replica has to have, as long as the copy goes on.
@@ -69,6 +71,7 @@ impl<T: Types> Replica<T> {
         }
         let source = Source {
             id,
+            began: table.progress().last,
             common,
             wanted,
             is_full: false,
@@ -108,6 +111,7 @@ impl<T: Types> Replica<T> {
         } = table.progress();
         let ignores_horizon = (self.has_bug(1), self.has_bug(3));
         let part_records = self.part_records();
+        let claims_begin = self.has_bug(5);
         let Some(source) = self.sources.get_mut(&to) else {
             return;
         };
@@ -141,11 +145,12 @@ impl<T: Types> Replica<T> {
             source.is_scanned = source.place == 0;
         }
         let is_done = source.is_scanned && source.touched.is_empty();
+        let at = if claims_begin { source.began } else { last };
         let end = is_done.then(|| End {
-            at: last,
+            at,
             history: self.state.history.clone(),
-            commit,
-            horizon,
+            commit: commit.min(at.seq()),
+            horizon: horizon.min(at.seq()),
         });
         let body = Body::Part {
             id: source.id,
