@@ -114,6 +114,8 @@ pub struct Replica<T: Table> {
     role: Role<T>,
     /// Copies that others pull from here.
     sources: BTreeMap<NodeId, Source>,
+    /// The newest copy that each has asked for, in which of its starts.
+    pulled: BTreeMap<NodeId, (Incarnation, CopyId)>,
     waiting: Waiting<T::Reply>,
     copies: CopyId,
     ready: VecDeque<Output<T>>,
@@ -148,6 +150,7 @@ impl<T: Table> Replica<T> {
             },
             role: Role::Idle,
             sources: BTreeMap::new(),
+            pulled: BTreeMap::new(),
             waiting: Waiting::default(),
             copies: 0,
             ready: VecDeque::new(),
@@ -269,6 +272,8 @@ impl<T: Table> Replica<T> {
             self.sources.clear();
             self.state.history = History::default();
             table.wipe(&self.state);
+        } else if is_new {
+            table.keep(&self.state);
         } else {
             table.log(&self.state);
         }
@@ -330,7 +335,7 @@ impl<T: Table> Replica<T> {
                 wanted,
                 keys,
             } => {
-                self.pull(table, from, term, id, common, wanted, keys);
+                self.pull(table, (from, incarnation), term, id, common, wanted, keys);
             }
             Body::Next { id, number } => self.next_part(table, from, term, id, number),
             Body::Probe { number } => {
