@@ -114,6 +114,8 @@ pub struct Replica<T: Types> {
     role: Role<T>,
     /// Copies that others pull from here.
     sources: BTreeMap<NodeId, Source>,
+    /// The newest copy that each has asked for, in which of its starts.
+    pulled: BTreeMap<NodeId, (Incarnation, CopyId)>,
     waiting: Waiting<T::Reply>,
     /// See [`is_alone`](Self::is_alone).
     is_alone: bool,
@@ -150,6 +152,7 @@ impl<T: Types> Replica<T> {
             },
             role: Role::Idle,
             sources: BTreeMap::new(),
+            pulled: BTreeMap::new(),
             waiting: Waiting::default(),
             is_alone: false,
             copies: 0,
@@ -362,7 +365,7 @@ impl<T: Types> Replica<T> {
                 wanted,
                 keys,
             } => {
-                self.pull(table, from, term, id, common, wanted, keys);
+                self.pull(table, (from, incarnation), term, id, common, wanted, keys);
             }
             Body::Next { id, number } => self.next_part(table, from, term, id, number),
             Body::Probe { number } => {

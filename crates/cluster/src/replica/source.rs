@@ -5,7 +5,7 @@ use super::message::{Body, CopyId, End};
 use super::table::{Key, Progress, Table, Types};
 use super::{Replica, Role};
 use crate::ring::NodeId;
-use crate::topology::Epoch;
+use crate::topology::{Epoch, Incarnation};
 use henge_wire::Version;
 use std::collections::BTreeSet;
 
@@ -44,13 +44,19 @@ impl<T: Types> Replica<T> {
     pub(super) fn pull(
         &mut self,
         table: &mut dyn Table<T>,
-        from: NodeId,
+        (from, incarnation): (NodeId, Incarnation),
         term: Epoch,
         id: CopyId,
         common: u64,
         wanted: Option<Version>,
         keys: Vec<Key>,
     ) {
+        let newest = self.pulled.entry(from).or_insert((incarnation, 0));
+        if *newest >= (incarnation, id) {
+            // One that comes twice would begin a second copy under the same name, and parts of both would be taken for one.
+            return;
+        }
+        *newest = (incarnation, id);
         if term != self.state.adopted {
             let adopted = self.state.adopted;
             let body = if term < adopted {
