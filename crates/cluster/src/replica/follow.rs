@@ -82,14 +82,9 @@ impl<T: Table> Replica<T> {
         }
         let last = table.progress().last;
         if last.term() == term {
+            // After a restart it may be the first to say so in this start.
             self.follow(from);
-            self.send_kept(
-                from,
-                term,
-                Body::Aligned {
-                    applied: last.seq(),
-                },
-            );
+            self.say_aligned(from, term, last.seq());
             return;
         }
         let common = self.common(table, &history, base);
