@@ -135,7 +135,8 @@ impl Shard {
         })
     }
 
-    /// Installs a copy in one step: removes what it replaces, puts its records, and takes its progress. A record that
+    /// Installs a copy in one step: removes what it replaces, puts its records, and takes its progress, of a copy of what has
+    /// changed the higher of both. A record that
     /// there is no room for is dropped if it is committed; if it is not, the partition is left wiped and it says so.
     pub fn install(
         &mut self,
@@ -150,12 +151,16 @@ impl Shard {
             "a copy's progress is in order"
         );
         let p = self.local(partition);
-        assert!(
-            self.partitions[p].commit <= progress.last.seq(),
-            "a copy's progress and what is committed here are in order"
-        );
         self.remove_records(p, replace);
         let state = &mut self.partitions[p];
+        if replace == Replace::All {
+            // Nothing is left of what its own rest on.
+            (state.commit, state.horizon) = (0, 0);
+        }
+        assert!(
+            state.commit <= progress.last.seq(),
+            "a copy's progress and what is committed here are in order"
+        );
         state.last = progress.last;
         state.commit = state.commit.max(progress.commit);
         state.horizon = state.horizon.max(progress.horizon);
