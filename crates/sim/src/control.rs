@@ -3,7 +3,7 @@
 
 use crate::random::Random;
 use henge_cluster::ring::NodeId;
-use henge_cluster::topology::{Command, Epoch, Incarnation, State, Topology};
+use henge_cluster::topology::{Command, Epoch, Incarnation, Placement, State, Topology};
 use henge_wire::Partition;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -128,7 +128,11 @@ impl Control {
                 }
                 _ => {}
             }
-            if node.amnesia > 0 && named().all(|(p, _)| aligned(p) >= node.amnesia) {
+            // One that voted nowhere before it was registered leaves the term as it was, and may be aligned in that.
+            let is_whole = |(p, placement): (Partition, &Placement)| {
+                aligned(p) >= node.amnesia || aligned(p) == placement.term
+            };
+            if node.amnesia > 0 && named().all(is_whole) {
                 commands.push(Command::Remembers(id, node.incarnation));
             }
             if node.is_leaving && named().next().is_none() {

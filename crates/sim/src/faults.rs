@@ -18,7 +18,7 @@ impl<S: Store> World<S> {
 
     /// A fault begins, if it can.
     pub(crate) fn begin_fault(&mut self, number: usize) {
-        if self.is_healed {
+        if self.healed_ms.is_some() {
             return;
         }
         let event = self.plan.faults[number];
@@ -173,7 +173,7 @@ impl<S: Store> World<S> {
     /// Nothing fails any more, and whoever does not run is started.
     pub(crate) fn heal(&mut self) {
         note!(self, "all faults end");
-        self.is_healed = true;
+        self.healed_ms = Some(self.now_ms);
         for number in std::mem::take(&mut self.active) {
             self.active.push(number);
             self.end_fault(number);

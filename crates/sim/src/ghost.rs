@@ -20,6 +20,10 @@ pub struct Ledger {
     mutations: BTreeMap<Version, (Key, Option<u64>)>,
     /// The order as far as it is committed, by generations; the version of seq 1 is the first.
     committed: BTreeMap<Epoch, Vec<Version>>,
+    /// In which term each of it came to be committed.
+    committed_in: BTreeMap<Epoch, Vec<Epoch>>,
+    /// Generations that began with what their leader kept.
+    kept: BTreeSet<Epoch>,
     /// Who has started a term.
     started: BTreeMap<Epoch, (NodeId, Incarnation)>,
     /// Where a term began.
@@ -48,7 +52,7 @@ impl Ledger {
     pub fn open(
         &mut self,
         placement: &Placement,
-        incarnations: &BTreeMap<NodeId, Incarnation>,
+        starts: &BTreeSet<(NodeId, Incarnation)>,
         me: NodeId,
         (term, base): (Epoch, u64),
     ) {
@@ -61,7 +65,9 @@ impl Ledger {
             // It waited for the disk, and the topology has gone on meanwhile.
             return;
         }
-        let committed = self.committed(placement.generation);
+        // What later terms have committed is none of its business, if it is slow.
+        let committed_in = self.committed_in.get(&placement.generation);
+        let committed = committed_in.map_or(0, |terms| terms.partition_point(|&t| t < term)) as u64;
         // Where there was nobody to tell, it goes on already.
         let is_first = !self.opened.contains(&term);
         assert!(
@@ -70,8 +76,8 @@ impl Ledger {
         );
         let fenced = &self.fenced;
         let has = |node: NodeId| {
-            let incarnation = incarnations.get(&node);
-            node == me || incarnation.is_some_and(|&i| fenced.contains(&(node, i, term)))
+            let mut its = starts.iter().filter(|(of, _)| *of == node);
+            node == me || its.any(|&(_, start)| fenced.contains(&(node, start, term)))
         };
         assert!(
             placement.is_quorum(has),
@@ -177,6 +183,8 @@ pub struct Watched<S: Store> {
     state: State,
     /// As it was when somebody last looked.
     seen: (Epoch, Progress),
+    /// What it has is what a leader kept in a new generation.
+    was_kept: bool,
     /// A copy that was asked for in this term has not come.
     pub pulls: Option<Epoch>,
 }
@@ -191,6 +199,7 @@ impl<S: Store> Watched<S> {
             newest: BTreeMap::new(),
             state: State::default(),
             seen: (0, Progress::default()),
+            was_kept: false,
             pulls: None,
         }
     }
@@ -223,6 +232,12 @@ impl<S: Store> Watched<S> {
         self.seen = (state.generation, progress);
         self.retrace();
         (state, progress)
+    }
+
+    /// It has what a leader kept in a new generation, which may have begun without it.
+    pub fn is_kept(&self) -> bool {
+        let first = self.order.first();
+        first.is_some_and(|version| version.term() < self.state.generation)
     }
 
     /// Forgets some record.
@@ -289,13 +304,27 @@ impl<S: Store> Watched<S> {
         }
     }
 
-    /// Invariant 3, from a seq on.
+    /// Invariant 3, from a seq on. What a leader kept in a new generation (rule 13) is committed in it once it has opened a term.
     fn check_committed(&self, from: u64) {
         let commit = self.store.progress().commit as usize;
         let mut ledger = self.ledger.borrow_mut();
-        let committed = ledger.committed.entry(self.state.generation).or_default();
+        let ledger = &mut *ledger;
+        let generation = self.state.generation;
+        let committed = ledger.committed.entry(generation).or_default();
         let both = commit.min(committed.len());
         let from = (from as usize).min(both);
+        let is_kept = |version: &Version| version.term() < generation;
+        if commit == 0 || self.order[..1].iter().any(is_kept) && !ledger.kept.contains(&generation)
+        {
+            return;
+        }
+        let differs = committed
+            .first()
+            .is_some_and(|first| *first != self.order[0]);
+        if differs && is_kept(&self.order[0]) {
+            // The generation began without it.
+            return;
+        }
         assert_eq!(
             self.order[from..both],
             committed[from..both],
@@ -303,14 +332,28 @@ impl<S: Store> Watched<S> {
         );
         if commit > both {
             committed.extend(&self.order[both..commit]);
+            let terms = ledger.committed_in.entry(generation).or_default();
+            let term = self.store.progress().last.term();
+            terms.resize(commit, terms.last().copied().unwrap_or(0).max(term));
         }
+    }
+
+    /// Its leader has opened a term.
+    pub fn open(&mut self) {
+        if self.is_kept() {
+            let mut ledger = self.ledger.borrow_mut();
+            ledger.kept.insert(self.state.generation);
+        }
+        self.check_committed(0);
     }
 
     /// Invariant 2, after each step; and what is above `commit` of this replica is in no other's way.
     pub fn look(&mut self) {
         let (generation, before) = self.seen;
         let now = self.store.progress();
-        if generation == self.state.generation {
+        let may_fall = self.is_kept() || self.was_kept;
+        self.was_kept = self.is_kept();
+        if generation == self.state.generation && !may_fall {
             assert!(
                 now.last >= before.last
                     && now.commit >= before.commit

@@ -9,6 +9,7 @@ use crate::store::Store;
 use henge_cluster::replica::{Replica, RequestId, View, Written};
 use henge_cluster::ring::NodeId;
 use henge_cluster::topology::{Epoch, Incarnation};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 /// What a node does at some time, in one of its starts.
@@ -60,6 +61,8 @@ pub struct Slot<S: Store> {
     pub table: Watched<S>,
     /// What it was told last.
     pub view: Rc<View>,
+    /// The starts of others that it was told of in this term.
+    pub starts: BTreeSet<(NodeId, Incarnation)>,
     /// How far was handed to the disk.
     pub handed: Written,
     /// How far is kept, as it was told.

@@ -207,6 +207,10 @@ pub struct Plan {
     pub suspicion_ms: u64,
     /// Those who ask.
     pub clients: usize,
+    /// Those of them who ask nothing, in a plan that was made smaller.
+    pub silent: Vec<usize>,
+    /// No more than so many operations are begun.
+    pub operations: u64,
     /// They wait so long between two questions, at most.
     pub thinks_ms: u64,
     /// Faults, by their begins.
@@ -263,6 +267,8 @@ impl Plan {
             disk_ms: (r.within(0, 2), r.within(2, 8)),
             suspicion_ms: r.within(60, 200),
             clients: r.within(3, 8) as usize,
+            silent: Vec::new(),
+            operations: u64::MAX,
             thinks_ms: r.within(1, 12),
             faults: Vec::new(),
             safety_ms: SAFETY_MS,
@@ -300,7 +306,9 @@ impl Plan {
                 for_ms,
                 fault,
             });
-            at_ms += random.within(5, 2 * gap);
+            // Whoever has seen too little by then needs time more than faults.
+            let slower = 1 + (at_ms / 2_000).pow(2);
+            at_ms += random.within(5, 2 * gap) * slower;
         }
     }
 }

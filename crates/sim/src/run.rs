@@ -5,6 +5,7 @@ use crate::coverage::Coverage;
 use crate::plan::{LONGEST_SAFETY_MS, Plan, Scenario};
 use crate::store::Store;
 use crate::world::{World, partition};
+use henge_checker::Verdict;
 use henge_cluster::bugs::Bugs;
 use henge_cluster::topology::State;
 use std::cell::RefCell;
@@ -49,8 +50,12 @@ pub struct Report {
     pub coverage: Coverage,
     /// Operations with an answer.
     pub completed: usize,
+    /// Operations that were begun.
+    pub operations: u64,
     /// How long it took, in the world's time.
     pub lasted_ms: u64,
+    /// How much of that was under faults.
+    pub safety_ms: u64,
     /// What failed: the place in the code, and what it says.
     pub failure: Option<(String, String)>,
     /// What happened.
@@ -93,7 +98,9 @@ pub fn run<S: Store>(plan: &Rc<Plan>, options: &Options) -> Report {
     Report {
         coverage,
         completed: world.clients.completed,
+        operations: world.clients.operations,
         lasted_ms: world.now_ms,
+        safety_ms: world.healed_ms.unwrap_or(world.now_ms),
         failure,
         trace: world
             .trace
@@ -108,7 +115,12 @@ impl<S: Store> World<S> {
         self.run_until(until_ms);
         while options.is_extended && !self.has_seen_enough() {
             until_ms += 100;
-            assert!(until_ms < LONGEST_SAFETY_MS, "the seed comes to enough");
+            assert!(
+                until_ms < LONGEST_SAFETY_MS,
+                "{} operations and {:?} faults are enough",
+                self.clients.completed,
+                self.coverage.faults()
+            );
             self.run_until(until_ms);
         }
         self.heal();
@@ -127,6 +139,7 @@ impl<S: Store> World<S> {
             self.run_until(self.now_ms + 20);
         }
         self.compare();
+        self.judge();
     }
 
     fn has_seen_enough(&self) -> bool {
@@ -183,6 +196,13 @@ impl<S: Store> World<S> {
             }
         }
         None
+    }
+
+    /// Whether the answers can be those of registers that may forget.
+    fn judge(&self) {
+        let history = crate::history::history(&self.clients.done);
+        let verdict = henge_checker::check(&history);
+        assert!(verdict == Verdict::Holds, "{verdict}");
     }
 
     /// All replicas have the same, but for what they have dropped.

@@ -211,7 +211,10 @@ impl Table for Toy {
         let came = records.into_iter();
         now.records
             .extend(came.map(|record| (record.key, (record.version, record.value))));
-        let own = now.progress;
+        let own = match replace {
+            Replace::All => Progress::default(),
+            Replace::Above(_) => now.progress,
+        };
         now.progress = Progress {
             last: progress.last,
             commit: progress.commit.max(own.commit),

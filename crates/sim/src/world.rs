@@ -20,7 +20,7 @@ use henge_cluster::topology::{Command, Epoch, Incarnation, State, Topology};
 use henge_wire::Partition;
 use std::cell::RefCell;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::fmt::Write as _;
 use std::rc::Rc;
 use std::sync::OnceLock;
@@ -117,8 +117,8 @@ pub struct World<S: Store> {
     pub(crate) clients: Clients,
     pub(crate) ledgers: Vec<Shared>,
     pub(crate) coverage: Coverage,
-    /// No faults any more.
-    pub(crate) is_healed: bool,
+    /// Since when there are no faults any more.
+    pub(crate) healed_ms: Option<u64>,
     /// Nobody begins with anything any more.
     pub(crate) is_closing: bool,
     /// Faults that leave nobody to propose anything.
@@ -204,7 +204,7 @@ impl<S: Store> World<S> {
             ),
             ledgers: ledgers.collect(),
             coverage: Coverage::default(),
-            is_healed: false,
+            healed_ms: None,
             is_closing: false,
             leaderless: 0,
             active: Vec::new(),
@@ -239,6 +239,7 @@ impl<S: Store> World<S> {
             replica: None,
             table: Watched::create(size, Rc::clone(ledger)),
             view: Rc::default(),
+            starts: BTreeSet::new(),
             handed: Written::default(),
             kept: Written::default(),
             pull: None,
@@ -623,6 +624,7 @@ impl<S: Store> World<S> {
             Output::Opened(term) => {
                 note!(self, "{n}/{p} opens term {term}");
                 self.ledgers[p].borrow_mut().opened(term, me);
+                node.slots[p].table.open();
                 node.opened[p] = term;
                 node.aligned[p] = term;
             }
@@ -643,7 +645,7 @@ impl<S: Store> World<S> {
             Body::Fenced { .. } => ledger.fence(me, term),
             Body::Open { base, .. } => {
                 let view = &slot.view;
-                ledger.open(&view.placement, &view.incarnations, me.0, (term, *base));
+                ledger.open(&view.placement, &slot.starts, me.0, (term, *base));
             }
             Body::Ack { applied } => {
                 ledger.ack(me, term, *applied);
@@ -658,7 +660,8 @@ impl<S: Store> World<S> {
             } => {
                 let progress = slot.table.progress();
                 // Invariant 5: what it has dropped is in what both have.
-                let is_known = slot.table.state().history.terms().len() < 64;
+                let is_known =
+                    slot.table.state().history.terms().len() < 64 && !slot.table.is_kept();
                 assert!(
                     *common >= progress.horizon || !is_known,
                     "it pulls from {common} on, and has dropped up to {}",
@@ -897,6 +900,11 @@ impl<S: Store> World<S> {
                 let view = &self.views[epoch as usize - 1][p];
                 let slot = &mut self.nodes[n].slots[p];
                 if !Rc::ptr_eq(view, &slot.view) {
+                    if view.placement.term != slot.view.placement.term {
+                        slot.starts.clear();
+                    }
+                    slot.starts
+                        .extend(view.incarnations.iter().map(|(&id, &start)| (id, start)));
                     slot.view = Rc::clone(view);
                     let me = (self.nodes[n].id, self.nodes[n].incarnation);
                     let seed = view.placement.seed;
@@ -943,7 +951,8 @@ impl<S: Store> World<S> {
     }
 
     fn think(&mut self, client: usize) {
-        if self.is_closing {
+        let is_silent = self.plan.silent.contains(&client);
+        if self.is_closing || is_silent || self.clients.operations >= self.plan.operations {
             return;
         }
         let operation = self.clients.begin(client, self.now_ms);
