@@ -34,6 +34,9 @@ const PROPOSE_MS: u64 = 8;
 /// What is written is synced so often, where that may come late.
 const SYNC_MS: u64 = 150;
 
+/// No batch takes longer, however slow its disk.
+const SLOWEST_DISK_MS: u64 = 400;
+
 /// What is due.
 pub(crate) enum Moment<S: Store> {
     /// A node does something, if it is in this start.
@@ -718,6 +721,7 @@ impl<S: Store> World<S> {
             Persistence::Interval => self.disks.within(0, 1) * node.disk_factor,
             Persistence::Always => self.disks.within(least, most) * node.disk_factor,
         };
+        let takes_ms = takes_ms.min(SLOWEST_DISK_MS);
         self.work(takes_ms, n, Work::OnDisk(batches));
     }
 

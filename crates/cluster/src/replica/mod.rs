@@ -114,6 +114,8 @@ pub struct Replica<T: Table> {
     role: Role<T>,
     /// Copies that others pull from here.
     sources: BTreeMap<NodeId, Source>,
+    /// The newest copy that each has asked for, and in which start.
+    asked: BTreeMap<NodeId, (Incarnation, CopyId)>,
     waiting: Waiting<T::Reply>,
     copies: CopyId,
     ready: VecDeque<Output<T>>,
@@ -148,6 +150,7 @@ impl<T: Table> Replica<T> {
             },
             role: Role::Idle,
             sources: BTreeMap::new(),
+            asked: BTreeMap::new(),
             waiting: Waiting::default(),
             copies: 0,
             ready: VecDeque::new(),

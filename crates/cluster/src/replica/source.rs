@@ -67,6 +67,14 @@ impl<T: Table> Replica<T> {
             self.send(from, term, Body::Abort { id });
             return;
         }
+        // A pull that comes twice must not begin its copy anew: the puller would go on with parts of the second scan behind
+        // those of the first, and lack what changed between the two.
+        let start = self.view.incarnations.get(&from).copied();
+        let asked = (start.unwrap_or_default(), id);
+        if self.asked.get(&from).is_some_and(|&before| before >= asked) {
+            return;
+        }
+        self.asked.insert(from, asked);
         let source = Source {
             id,
             common,
