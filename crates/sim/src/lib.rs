@@ -1,3 +1,20 @@
 //! The partition protocol in one thread: a simulator with network, disks and clocks from a seed, and a model. Not shipped.
 
+pub mod carrier;
+pub mod clients;
+pub mod control;
+pub mod coverage;
+mod faults;
+pub mod ghost;
+pub mod history;
 pub mod map;
+pub mod network;
+pub mod node;
+pub mod plan;
+pub mod random;
+pub mod run;
+pub mod shrink;
+pub mod store;
+pub mod sweep;
+pub mod toy;
+pub mod world;

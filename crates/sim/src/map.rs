@@ -204,7 +204,10 @@ impl Table<Self> for Map {
                 .records
                 .insert(record.key, (record.version, record.value));
         }
-        let own = self.now.progress;
+        let own = match replace {
+            Replace::All => Progress::default(),
+            Replace::Above(_) => self.now.progress,
+        };
         self.now.progress = Progress {
             last: progress.last,
             commit: progress.commit.max(own.commit),

@@ -88,14 +88,9 @@ impl<T: Types> Replica<T> {
         }
         let last = table.progress().last;
         if last.term() == term {
+            // After a restart it may be the first to say so in this start.
             self.follow(from);
-            self.send_kept(
-                from,
-                term,
-                Body::Aligned {
-                    applied: last.seq(),
-                },
-            );
+            self.say_aligned(from, term, last.seq());
             return;
         }
         let common = self.common(table, &history, base);
@@ -137,6 +132,13 @@ impl<T: Types> Replica<T> {
         common: u64,
         wanted: Option<Version>,
     ) {
+        // What it knows to be committed is in the order of every later leader. Only who kept its table in a new generation
+        // (rule 13) that began without it, or has forgotten where its terms began, has to begin from nothing.
+        let common = if table.progress().commit > common {
+            0
+        } else {
+            common
+        };
         self.copies += 1;
         let id = self.copies;
         let mut keys = Vec::new();
@@ -247,7 +249,7 @@ impl<T: Types> Replica<T> {
             pull.is_full || end.horizon <= pull.common || self.has_bug(1) || self.has_bug(3),
             "a copy of what changed lacks nothing that was dropped"
         );
-        let replace = if pull.is_full {
+        let replace = if pull.is_full || pull.common == 0 {
             Replace::All
         } else if self.has_bug(22) {
             Replace::Above(u64::MAX)
@@ -256,7 +258,7 @@ impl<T: Types> Replica<T> {
         };
         let progress = Progress {
             last: end.at,
-            commit: end.commit,
+            commit: end.commit.max(table.progress().commit.min(pull.common)),
             horizon: if inherits { end.horizon } else { 0 },
         };
         let records = pull.staged.into_values().flatten().collect();

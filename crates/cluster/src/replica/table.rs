@@ -117,7 +117,8 @@ pub trait Table<T: Types> {
     /// from the begin to the end of a scan is shown, whatever else comes and goes.
     fn scan(&self, place: u32, above: u64, each: &mut dyn FnMut(Record<T::Value>)) -> u32;
 
-    /// In one step: removes what is replaced, puts these, and takes this progress, where its commit or horizon are higher.
+    /// In one step: removes what is replaced, puts these, and takes this progress; its own commit or horizon where they are
+    /// higher, unless all is replaced.
     fn install(
         &mut self,
         replace: Replace,

@@ -250,7 +250,7 @@ impl Shard {
     }
 
     /// Installs a copy in one step, which is one in the log as well: removes what it replaces, puts its records, and takes its
-    /// progress and the state of the protocol. A record that there is no room for is dropped if it is committed. What is not
+    /// progress, of a copy of what has changed the higher of both, and the state of the protocol. A record that there is no room for is dropped if it is committed. What is not
     /// may not be dropped, and it cannot be refused either: the shard grants itself what it lacks, and says how much that is.
     pub fn install(
         &mut self,
@@ -266,13 +266,12 @@ impl Shard {
             "a copy's progress is in order"
         );
         let p = self.local(partition);
-        assert!(
-            self.partitions[p].commit <= progress.last.seq(),
-            "a copy's progress and what is committed here are in order"
-        );
         self.replicas[p].state.clone_from(state);
         let parts = self.journal_parts(p, records);
-        let commit = self.partitions[p].commit.max(progress.commit);
+        let commit = match replace {
+            Replace::All => progress.commit,
+            Replace::Above(_) => self.partitions[p].commit.max(progress.commit),
+        };
         let record = ReplicaRecord::Installed {
             partition,
             replace,
@@ -315,6 +314,14 @@ impl Shard {
         self.remove_records(p, replace);
         self.replaced(p, replace);
         let state = &mut self.partitions[p];
+        if replace == Replace::All {
+            // Nothing is left of what its own rest on.
+            (state.commit, state.horizon) = (0, 0);
+        }
+        assert!(
+            state.commit <= progress.last.seq(),
+            "a copy's progress and what is committed here are in order"
+        );
         state.last = progress.last;
         state.commit = state.commit.max(progress.commit);
         state.horizon = state.horizon.max(progress.horizon);

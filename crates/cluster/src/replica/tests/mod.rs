@@ -1,6 +1,7 @@
 //! Replicas of one partition over a network that loses, repeats and reorders, disks that lose what is not kept, and a topology
 //! that changes, all from one seed; and what no answer may ever be.
 
+mod copies;
 mod map;
 
 use super::*;
@@ -512,6 +513,7 @@ fn no_answer_is_older_than_what_was_known() {
 #[test]
 fn a_planted_bug_is_found() {
     let fails = |seed: &u64| std::panic::catch_unwind(|| run(*seed, Bugs::only(1))).is_err();
-    let found = (0..200).find(fails);
+    let found = (0..2_000).find(fails);
+    println!("seed {found:?} finds it");
     assert!(found.is_some(), "no seed finds it");
 }
