@@ -28,6 +28,11 @@ impl History {
         &self.0
     }
 
+    /// Whether there are no terms.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The newest term; 0 before there is any.
     pub fn newest(&self) -> u32 {
         self.0.last().map_or(0, |&(term, _)| term)

@@ -10,6 +10,9 @@ use crate::topology::Epoch;
 use henge_wire::Version;
 use std::collections::BTreeMap;
 
+/// A copy of which nothing has come for so many ticks is given up.
+const PATIENCE_TICKS: u32 = 32;
+
 /// See the head of the file.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Following<T: Types> {
@@ -22,7 +25,7 @@ pub(super) struct Following<T: Types> {
 /// A copy that is pulled. Until its end the table is what it was.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Pull<T: Types> {
-    source: NodeId,
+    pub(super) source: NodeId,
     id: CopyId,
     common: u64,
     wanted: Option<Version>,
@@ -30,8 +33,8 @@ pub(super) struct Pull<T: Types> {
     number: u64,
     is_full: bool,
     staged: BTreeMap<Key, Option<Record<T::Value>>>,
-    /// Something has come since the last tick.
-    has_moved: bool,
+    /// Ticks since something has come of it.
+    silent: u32,
 }
 
 impl<T: Types> Replica<T> {
@@ -142,7 +145,9 @@ impl<T: Types> Replica<T> {
         self.copies += 1;
         let id = self.copies;
         let mut keys = Vec::new();
-        if !self.has_bug(22) {
+        // Of what is replaced in whole nothing has to be named, and above the last there is nothing.
+        let has_more = common > 0 && common < table.progress().last.seq();
+        if has_more && !self.has_bug(22) {
             let mut place = 0;
             loop {
                 place = table.scan(place, common, &mut |record| keys.push(record.key));
@@ -159,7 +164,7 @@ impl<T: Types> Replica<T> {
             number: 0,
             is_full: false,
             staged: BTreeMap::new(),
-            has_moved: true,
+            silent: 0,
         };
         match &mut self.role {
             Role::Following(following) => following.pull = Some(pull),
@@ -212,7 +217,7 @@ impl<T: Types> Replica<T> {
         pull.is_full = is_full;
         pull.staged.extend(states);
         pull.number += 1;
-        pull.has_moved = true;
+        pull.silent = 0;
         let number = pull.number;
         match end {
             None => {
@@ -295,15 +300,23 @@ impl<T: Types> Replica<T> {
         }
     }
 
-    /// A pull from which nothing has come for a while begins anew.
-    pub(super) fn pull_again(&mut self, table: &dyn Table<T>) {
+    /// Nothing of a copy has come for a while: it is asked for again, and in the end for another one.
+    pub(super) fn pull_again(&mut self, table: &mut dyn Table<T>) {
         let term = self.state.adopted;
         let Some(pull) = self.pulling() else { return };
-        if std::mem::replace(&mut pull.has_moved, false) {
-            return;
+        pull.silent += 1;
+        let (source, id, number) = (pull.source, pull.id, pull.number);
+        if pull.silent > PATIENCE_TICKS {
+            let (common, wanted) = (pull.common, pull.wanted);
+            if wanted.is_some() {
+                // Another may have as much.
+                self.fence_again(table, source);
+            } else {
+                self.begin_pull(table, source, term, common, None);
+            }
+        } else if pull.silent > 1 {
+            self.send(source, term, Body::Next { id, number });
         }
-        let (source, common, wanted) = (pull.source, pull.common, pull.wanted);
-        self.begin_pull(table, source, term, common, wanted);
     }
 
     /// Whether it follows in this term, and has no copy under way.
@@ -366,6 +379,12 @@ impl<T: Types> Replica<T> {
         commit: u64,
     ) {
         if !self.is_aligned(table, from, term) {
+            let is_idle = self.pulling().is_none() && !matches!(self.role, Role::Leading(_));
+            if term == self.state.adopted && is_idle {
+                // The leader takes it to be aligned; it has to open to it again.
+                let (last, history) = (table.progress().last, self.state.history.clone());
+                self.send_kept(from, term, Body::Fenced { last, history });
+            }
             return;
         }
         let Progress {

@@ -141,10 +141,16 @@ impl<T: Types> Replica<T> {
         last: Version,
         history: History,
     ) {
-        if let Role::Leading(leading) = &mut self.role
-            && leading.term == term
-            && leading.base.is_none()
-        {
+        let Role::Leading(leading) = &mut self.role else {
+            return;
+        };
+        if leading.term != term {
+            return;
+        }
+        if leading.base.is_some() {
+            // It has heard of the term, and not of where that began.
+            self.send_open(from);
+        } else {
             leading.answers.insert(from, (last, history));
             self.find_base(table);
         }
@@ -218,13 +224,14 @@ impl<T: Types> Replica<T> {
 
     /// Has a replica brought to the order of the term.
     fn send_open(&mut self, node: NodeId) {
+        let is_copying = self.is_copying(node);
         let Role::Leading(leading) = &mut self.role else {
             return;
         };
         let Some(base) = leading.base else { return };
         let peer = leading.peers.entry(node).or_default();
         // What is stamped from here on comes behind this on the way to it; where it has to copy first it says so.
-        peer.is_streamed = peer.is_streamed || !self.sources.contains_key(&node);
+        peer.is_streamed = peer.is_streamed || !is_copying;
         let (term, history) = (leading.term, self.state.history.clone());
         let generation = self.view.placement.generation;
         let base = base.seq;
@@ -241,16 +248,23 @@ impl<T: Types> Replica<T> {
 
     /// The same term, and another start of somebody, or others that copy.
     pub(super) fn recount(&mut self, table: &mut dyn Table<T>, before: &View) {
+        let named = others(&self.view.placement, self.me);
+        if let Role::Leading(leading) = &mut self.role {
+            // Who is named again may have forgotten what it had.
+            leading.peers.retain(|node, _| named.contains(node));
+        }
         for node in others(&self.view.placement, self.me) {
             let is_same = self.view.incarnations.get(&node) == before.incarnations.get(&node);
             let Role::Leading(leading) = &mut self.role else {
                 return;
             };
-            if is_same && leading.peers.contains_key(&node) {
+            let is_known = leading.base.is_none() || leading.peers.contains_key(&node);
+            if is_same && is_known {
                 continue;
             }
             leading.peers.remove(&node);
             leading.answers.remove(&node);
+            leading.pull.take_if(|pull| pull.source == node);
             self.sources.remove(&node);
             if leading.base.is_some() {
                 self.send_open(node);
@@ -283,7 +297,15 @@ impl<T: Types> Replica<T> {
         peer.applied = Some(peer.applied.unwrap_or(0).max(applied));
         // What was stamped while it had no way to hear of it.
         let lags = is_aligned && applied < last && !peer.is_streamed;
-        if lags && !self.sources.contains_key(&from) {
+        let is_copying = self
+            .sources
+            .get(&from)
+            .is_some_and(|source| !source.is_done);
+        if !is_copying {
+            // It has what it was sent.
+            self.sources.remove(&from);
+        }
+        if lags && !is_copying {
             let commit = table.progress().commit;
             self.send(from, term, Body::Beat { last, commit });
         }
@@ -359,7 +381,11 @@ impl<T: Types> Replica<T> {
         if placement.is_quorum(has_echoed) {
             leading.echoed = asked;
         }
-        let Some(committed) = committed else { return };
+        // Where some have to be aligned anew there may be no quorum for a while: what was committed is so still.
+        let known = leading.is_open.then(|| table.progress().commit);
+        let Some(committed) = committed.max(known) else {
+            return;
+        };
         let (term, probe) = (leading.term, leading.echoed);
         if !std::mem::replace(&mut leading.is_open, true) {
             self.ready.push_back(Output::Opened(term));
@@ -411,8 +437,9 @@ impl<T: Types> Replica<T> {
             return;
         }
         let has_peers = |leading: &Leading<T>| leading.peers.values().any(|peer| peer.is_streamed);
-        let wants_effects = !self.sources.is_empty()
-            || matches!(&self.role, Role::Leading(leading) if has_peers(leading));
+        let is_copied = self.sources.values().any(|source| !source.is_done);
+        let wants_effects =
+            is_copied || matches!(&self.role, Role::Leading(leading) if has_peers(leading));
         let ran = table.execute(now_ms, request, wants_effects);
         let (me, commit) = (self.me, table.progress().commit);
         let answers_at_once = self.has_bug(16);

@@ -113,7 +113,7 @@ pub struct Replica<T: Types> {
     kept: Written,
     role: Role<T>,
     /// Copies that others pull from here.
-    sources: BTreeMap<NodeId, Source>,
+    sources: BTreeMap<NodeId, Source<T>>,
     /// The newest copy that each has asked for, in which of its starts.
     pulled: BTreeMap<NodeId, (Incarnation, CopyId)>,
     waiting: Waiting<T::Reply>,
@@ -137,7 +137,8 @@ enum Role<T: Types> {
 }
 
 impl<T: Types> Replica<T> {
-    /// One whose durable state is this, in a new start of its node.
+    /// One whose durable state is this, in a new start of its node. All of it counts as kept: what was read of a log is to be synced
+    /// before, where that is what the node calls kept.
     pub fn new(me: NodeId, incarnation: Incarnation, state: State, progress: Progress) -> Self {
         Self {
             me,
@@ -248,11 +249,15 @@ impl<T: Types> Replica<T> {
             leader,
             leads_since,
             seed,
+            forgotten,
             ..
         } = self.view.placement.clone();
         if !self.view.placement.names(self.me) {
-            if before.placement.names(self.me) {
-                // Others have it. What is here is nobody's.
+            let has_some =
+                table.progress() != Progress::default() || !self.state.history.is_empty();
+            // Others have it: what is here is nobody's. But not if it has followed a later term, in which it was taken in again; in
+            // this one it can have been no more than a learner.
+            if has_some && self.state.adopted <= term {
                 self.stand_back();
                 self.state.history = History::default();
                 table.wipe(&self.state);
@@ -266,8 +271,10 @@ impl<T: Types> Replica<T> {
         let is_resumed = term == adopted && matches!(self.role, Role::Idle) && self.has_bug(8);
         let was_away = before.placement.generation == 0 && self.has_bug(13);
         if leads && (term > adopted || is_resumed) {
-            // Rule 13: the one who has led all the while keeps what it has. One that slept through the term of another has not.
+            // Rule 13: the one who has led all the while keeps what it has. One that slept through the term of another has not, nor one
+            // that has slept through a reset in which all was to be forgotten.
             let keeps = seed == leader
+                && self.state.generation >= forgotten
                 && matches!(&self.role, Role::Leading(leading)
                     if leading.has_base() && leading.term >= leads_since);
             self.start(table, term, generation, keeps || was_away);
@@ -405,6 +412,7 @@ impl<T: Types> Replica<T> {
     }
 
     fn tick(&mut self, table: &mut dyn Table<T>) {
+        self.forget_sources();
         match &self.role {
             Role::Leading(_) => self.remind(table),
             Role::Following(_) => self.pull_again(table),

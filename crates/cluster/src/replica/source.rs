@@ -3,18 +3,28 @@
 
 use super::message::{Body, CopyId, End};
 use super::table::{Key, Progress, Table, Types};
-use super::{Replica, Role};
+use super::{BodyOf, Replica, Role};
 use crate::ring::NodeId;
 use crate::topology::{Epoch, Incarnation};
 use henge_wire::Version;
 use std::collections::BTreeSet;
 
-/// About as many records are sent at once: a part is some kilobytes, unless values are large.
+/// About as many records of the scan are sent at once.
 pub(super) const PART_RECORDS: usize = 64;
+/// No more bytes of them than this and one record: a part is a message.
+const PART_BYTES: usize = 256 << 10;
+/// Places of the scan that are looked at for a part: of what has changed there may be little in a large table.
+const PART_PLACES: usize = 1_024;
+/// So many of the keys that have changed meanwhile go with a part. They go beside the scan and not before it, or it would
+/// never end where as many change as are sent.
+const PART_TOUCHED: usize = 16 * PART_RECORDS;
+/// A copy that was not asked to go on for so many ticks is given up: whoever pulled it is gone, or begins anew. Until then what
+/// changes is noted for it.
+const PATIENCE_TICKS: u32 = 64;
 
 /// See the head of the file.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(super) struct Source {
+pub(super) struct Source<T: Types> {
     id: CopyId,
     /// Where this replica was at the begin of the copy.
     began: Version,
@@ -29,12 +39,20 @@ pub(super) struct Source {
     touched: BTreeSet<Key>,
     /// The part that comes next.
     number: u64,
+    /// The part before it, in case that was lost.
+    sent: Option<BodyOf<T>>,
+    /// It was the last.
+    pub(super) is_done: bool,
+    /// Ticks since it was asked for something.
+    silent: u32,
 }
 
-impl Source {
+impl<T: Types> Source<T> {
     /// These keys have changed.
     pub(super) fn touch(&mut self, keys: &[Key]) {
-        self.touched.extend(keys.iter().cloned());
+        if !self.is_done {
+            self.touched.extend(keys.iter().cloned());
+        }
     }
 }
 
@@ -85,6 +103,9 @@ impl<T: Types> Replica<T> {
             is_scanned: false,
             touched: keys.into_iter().collect(),
             number: 0,
+            sent: None,
+            is_done: false,
+            silent: 0,
         };
         self.sources.insert(from, source);
         if let Role::Leading(leading) = &mut self.role {
@@ -93,7 +114,7 @@ impl<T: Types> Replica<T> {
         self.send_part(table, from, term);
     }
 
-    /// A part has come.
+    /// A part has come, or the one behind it is waited for in vain.
     pub(super) fn next_part(
         &mut self,
         table: &mut dyn Table<T>,
@@ -102,11 +123,34 @@ impl<T: Types> Replica<T> {
         id: CopyId,
         number: u64,
     ) {
-        let source = self.sources.get(&from);
-        let is_next = source.is_some_and(|source| source.id == id && source.number == number);
-        if term == self.state.adopted && is_next {
+        if term != self.state.adopted {
+            return;
+        }
+        let source = self.sources.get_mut(&from);
+        let Some(source) = source.filter(|source| source.id == id) else {
+            self.send(from, term, Body::Abort { id });
+            return;
+        };
+        source.silent = 0;
+        if number + 1 == source.number {
+            let again = source.sent.clone().expect("it was sent");
+            self.send(from, term, again);
+        } else if number == source.number && !source.is_done {
             self.send_part(table, from, term);
         }
+    }
+
+    /// Time has passed: who does not go on with a copy has no need of it.
+    pub(super) fn forget_sources(&mut self) {
+        self.sources.retain(|_, source| {
+            source.silent += 1;
+            source.silent <= PATIENCE_TICKS
+        });
+    }
+
+    /// Whether a copy to that node is under way.
+    pub(super) fn is_copying(&self, to: NodeId) -> bool {
+        self.sources.get(&to).is_some_and(|source| !source.is_done)
     }
 
     fn send_part(&mut self, table: &mut dyn Table<T>, to: NodeId, term: Epoch) {
@@ -136,19 +180,28 @@ impl<T: Types> Replica<T> {
             source.is_scanned = false;
             source.touched.clear();
         }
-        let mut states: Vec<_> = Vec::new();
-        while states.len() < part_records
-            && let Some(key) = source.touched.pop_first()
-        {
-            let record = table.record(&key);
-            states.push((key, record));
-        }
+        let (mut states, mut bytes, mut places) = (Vec::new(), 0, 0);
         let above = if source.is_full { 0 } else { source.common };
-        while states.len() < part_records && !source.is_scanned {
+        while states.len() < part_records
+            && bytes < PART_BYTES
+            && places < PART_PLACES
+            && !source.is_scanned
+        {
             source.place = table.scan(source.place, above, &mut |record| {
+                bytes += T::bytes(&record);
                 states.push((record.key.clone(), Some(record)));
             });
             source.is_scanned = source.place == 0;
+            places += 1;
+        }
+        for _ in 0..PART_TOUCHED.min(source.touched.len()) {
+            if bytes >= 2 * PART_BYTES {
+                break;
+            }
+            let key = source.touched.pop_first().expect("there are so many");
+            let record = table.record(&key);
+            bytes += record.as_ref().map_or(key.len(), T::bytes);
+            states.push((key, record));
         }
         let is_done = source.is_scanned && source.touched.is_empty();
         let at = if claims_begin { source.began } else { last };
@@ -166,8 +219,9 @@ impl<T: Types> Replica<T> {
             end,
         };
         source.number += 1;
+        source.sent = Some(body.clone());
+        source.is_done = is_done;
         if is_done {
-            self.sources.remove(&to);
             if let Role::Leading(leading) = &mut self.role {
                 // What comes from here on is behind the end of the copy.
                 leading.stream(to, true);

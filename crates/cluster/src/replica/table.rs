@@ -75,6 +75,11 @@ pub trait Types {
     type Effects: Clone + Eq + Hash + Debug;
     /// What a record holds.
     type Value: Clone + Eq + Hash + Debug;
+
+    /// About how many bytes a record is as a message.
+    fn bytes(record: &Record<Self::Value>) -> usize {
+        record.key.len()
+    }
 }
 
 /// See the head of the file.

@@ -31,6 +31,11 @@ impl Types for Store {
     type Reply = Reply;
     type Effects = EncodedEffects;
     type Value = Value;
+
+    fn bytes(record: &Record<Value>) -> usize {
+        let value = record.value.as_ref();
+        record.key.len() + value.map_or(0, |value| value.data.len())
+    }
 }
 
 /// What a client asks, as it was decoded: nothing of it is copied.

@@ -273,7 +273,10 @@ impl Topology {
                     .ok_or(Rejected::UnknownNode(*node))?;
             }
             Command::Rebalance => self.rebalance()?,
-            Command::Join(partitions) => self.each(partitions, Placement::join)?,
+            Command::Join(partitions) => {
+                let nodes = self.nodes.clone();
+                self.each(partitions, |placement, epoch| placement.join(epoch, &nodes))?;
+            }
             Command::Opened(opened) => {
                 for &(partition, term) in opened {
                     self.each(&[partition], |placement, _| placement.opened(term))?;

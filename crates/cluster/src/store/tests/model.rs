@@ -463,7 +463,9 @@ impl World {
         if other.last() <= own.last() || common < own.commit {
             return;
         }
-        let progress = from.table(p, self.now_ms).progress();
+        let mut progress = from.table(p, self.now_ms).progress();
+        // As the protocol has it: what both have is committed if one knows it to be.
+        progress.commit = progress.commit.max(own.commit.min(common));
         let is_full = is_full || common < progress.horizon;
         let (replace, records) = if is_full {
             (Replace::All, from.records(p, 0))
@@ -481,7 +483,7 @@ impl World {
         *ghost = Ghost {
             order: from.ghosts[p].order.clone(),
             term: from.ghosts[p].term,
-            commit: ghost.commit.max(progress.commit),
+            commit: progress.commit,
             state: State {
                 adopted: self.term,
                 history: from.ghosts[p].state.history.clone(),
