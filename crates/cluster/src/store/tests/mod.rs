@@ -1,6 +1,7 @@
 //! The engine as the table of a replica: against what a naive map of all versions says, and three replicas over three shards.
 
 mod alone;
+mod directed;
 mod model;
 mod three;
 
