@@ -114,6 +114,8 @@ pub struct Replica<T: Table> {
     role: Role<T>,
     /// Copies that others pull from here.
     sources: BTreeMap<NodeId, Source>,
+    /// The newest copy that each has asked for, in which of its starts.
+    pulled: BTreeMap<NodeId, (Incarnation, CopyId)>,
     waiting: Waiting<T::Reply>,
     copies: CopyId,
     ready: VecDeque<Output<T>>,
@@ -148,6 +150,7 @@ impl<T: Table> Replica<T> {
             },
             role: Role::Idle,
             sources: BTreeMap::new(),
+            pulled: BTreeMap::new(),
             waiting: Waiting::default(),
             copies: 0,
             ready: VecDeque::new(),
@@ -231,8 +234,9 @@ impl<T: Table> Replica<T> {
             if before.placement.names(self.me) {
                 // Others have it. What is here is nobody's.
                 self.stand_back();
-                self.state.history = History::default();
-                table.wipe(&self.state);
+                // It must not go on in a term in which it has acknowledged what it has no more.
+                self.state.adopted = self.state.adopted.max(term);
+                self.forget(table);
                 self.written += 1;
             }
             return;
@@ -274,14 +278,22 @@ impl<T: Table> Replica<T> {
         self.state.generation = self.state.generation.max(generation);
         if is_new && !keeps {
             self.sources.clear();
-            self.state.history = History::default();
-            table.wipe(&self.state);
-        } else if self.has_bug(11) && !is_new {
+            self.forget(table);
+        } else if is_new {
+            table.keep(&self.state);
+        } else if self.has_bug(11) {
             return;
         } else {
             table.log(&self.state);
         }
         self.written += 1;
+    }
+
+    fn forget(&mut self, table: &mut T) {
+        self.state.history = History::default();
+        table.wipe(&self.state);
+        // What was about to be promised is gone.
+        self.held.clear();
     }
 
     /// Gives up whatever it does in a term.
@@ -339,7 +351,7 @@ impl<T: Table> Replica<T> {
                 wanted,
                 keys,
             } => {
-                self.pull(table, from, term, id, common, wanted, keys);
+                self.pull(table, (from, incarnation), term, id, common, wanted, keys);
             }
             Body::Next { id, number } => self.next_part(table, from, term, id, number),
             Body::Probe { number } => {

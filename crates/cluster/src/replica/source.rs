@@ -5,12 +5,15 @@ use super::message::{Body, CopyId, End};
 use super::table::{Key, Progress, Table};
 use super::{Replica, Role};
 use crate::ring::NodeId;
-use crate::topology::Epoch;
+use crate::topology::{Epoch, Incarnation};
 use henge_wire::Version;
 use std::collections::BTreeSet;
 
 /// About as many records are sent at once: a part is some kilobytes, unless values are large.
 pub(super) const PART_RECORDS: usize = 64;
+
+/// Behind a scan so many times as much is sent at once of what has changed: a copy has to end though there are writes.
+const LAST_RECORDS: usize = 16;
 
 /// See the head of the file.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -44,13 +47,19 @@ impl<T: Table> Replica<T> {
     pub(super) fn pull(
         &mut self,
         table: &mut T,
-        from: NodeId,
+        (from, incarnation): (NodeId, Incarnation),
         term: Epoch,
         id: CopyId,
         common: u64,
         wanted: Option<Version>,
         keys: Vec<Key>,
     ) {
+        let newest = self.pulled.entry(from).or_insert((incarnation, 0));
+        if *newest >= (incarnation, id) {
+            // One that comes twice would begin a second copy under the same name, and parts of both would be taken for one.
+            return;
+        }
+        *newest = (incarnation, id);
         if term != self.state.adopted {
             let adopted = self.state.adopted;
             let body = if term < adopted {
@@ -131,14 +140,21 @@ impl<T: Table> Replica<T> {
             source.touched.clear();
         }
         let mut states: Vec<_> = Vec::new();
-        while states.len() < part_records
+        let most_touched = if source.is_scanned {
+            LAST_RECORDS * part_records
+        } else {
+            part_records
+        };
+        while states.len() < most_touched
             && let Some(key) = source.touched.pop_first()
         {
             let record = table.record(&key);
             states.push((key, record));
         }
         let above = if source.is_full { 0 } else { source.common };
-        while states.len() < part_records && !source.is_scanned {
+        // Beside what was touched: however much is written meanwhile, the scan goes on.
+        let most = states.len() + part_records;
+        while states.len() < most && !source.is_scanned {
             source.place = table.scan(source.place, above, &mut |record| {
                 states.push((record.key.clone(), Some(record)));
             });
