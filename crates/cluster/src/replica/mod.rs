@@ -259,8 +259,9 @@ impl<T: Types> Replica<T> {
             // this one it can have been no more than a learner.
             if has_some && self.state.adopted <= term {
                 self.stand_back();
-                self.state.history = History::default();
-                table.wipe(&self.state);
+                // It must not go on in a term in which it has acknowledged what it has no more.
+                self.state.adopted = self.state.adopted.max(term);
+                self.forget(table);
                 self.written += 1;
             }
             return;
@@ -305,14 +306,23 @@ impl<T: Types> Replica<T> {
         self.state.generation = self.state.generation.max(generation);
         if is_new && !keeps {
             self.sources.clear();
-            self.state.history = History::default();
-            table.wipe(&self.state);
-        } else if self.has_bug(11) && !is_new {
+            self.forget(table);
+        } else if is_new {
+            table.keep(&self.state);
+        } else if self.has_bug(11) {
             return;
         } else {
             table.log(&self.state);
         }
         self.written += 1;
+    }
+
+    /// Forgets all that it has.
+    fn forget(&mut self, table: &mut dyn Table<T>) {
+        self.state.history = History::default();
+        table.wipe(&self.state);
+        // What was about to be promised is gone.
+        self.held.clear();
     }
 
     /// Gives up whatever it does in a term.

@@ -132,6 +132,10 @@ pub trait Table<T: Types> {
         state: &State,
     );
 
+    /// The same records in a new generation. That they were committed, and what was dropped, was so in the one before: in this
+    /// one nothing is yet.
+    fn keep(&mut self, state: &State);
+
     /// Forgets all, its progress as well.
     fn wipe(&mut self, state: &State);
 }

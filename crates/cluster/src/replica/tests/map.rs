@@ -198,6 +198,12 @@ impl Table<Self> for Map {
         self.write(Some(state));
     }
 
+    fn keep(&mut self, state: &State) {
+        self.now.progress.commit = 0;
+        self.now.progress.horizon = 0;
+        self.write(Some(state));
+    }
+
     fn wipe(&mut self, state: &State) {
         self.now.records.clear();
         self.now.progress = Progress::default();
