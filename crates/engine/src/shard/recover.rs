@@ -163,8 +163,8 @@ impl Shard {
                 }
                 own.last = *last;
                 if state.generation > self.replicas[p].state.generation {
-                    // It has kept its records, and nothing of them is committed.
-                    (own.commit, own.horizon) = (*commit, 0);
+                    // It has kept its records, and none of them is known to be committed.
+                    own.commit = own.horizon.max(*commit);
                 }
                 own.commit = own.commit.max(*commit);
                 self.replicas[p].state.clone_from(state);
