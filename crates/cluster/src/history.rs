@@ -23,14 +23,14 @@ impl History {
         self.0.drain(..surplus);
     }
 
+    /// The terms, and the first seq of each.
+    pub fn terms(&self) -> &[(u32, u64)] {
+        &self.0
+    }
+
     /// The newest term; 0 before there is any.
     pub fn newest(&self) -> u32 {
         self.0.last().map_or(0, |&(term, _)| term)
-    }
-
-    /// The terms and the first seq of each.
-    pub fn terms(&self) -> &[(u32, u64)] {
-        &self.0
     }
 
     /// The last seq of the term at a place.

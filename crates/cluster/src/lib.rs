@@ -6,4 +6,5 @@ pub mod bugs;
 pub mod history;
 pub mod replica;
 pub mod ring;
+pub mod store;
 pub mod topology;

@@ -40,6 +40,14 @@ impl PartitionState {
     }
 }
 
+/// What a shard whose commits are told keeps of a partition beside.
+#[derive(Clone, Default)]
+pub(crate) struct Replicated {
+    pub(crate) state: ReplicaState,
+    /// Up to where its order is still what it was when the present scan for a snapshot began: copies have replaced what is above.
+    pub(crate) unreplaced: u64,
+}
+
 /// Which part of a partition's order is known to be in the log. A shard's journal is taken once per round, and at most one that
 /// was taken is not known to be kept; so what is not kept is of two epochs at the most, the present one and the one before.
 /// Nothing of this changes when a journal is taken or kept: a round costs nothing for each partition.
@@ -92,6 +100,12 @@ impl Logged {
         self.count = self.count.saturating_add(1);
     }
 
+    /// What cannot be counted in mutations was written to the journal: of nothing it is sure that it is in the log until that is.
+    pub(crate) fn note_all(&mut self, epochs: Epochs) {
+        self.note(epochs);
+        self.count = u32::MAX;
+    }
+
     /// Whether a seq is in the log, of a partition that has come to `last`.
     #[inline]
     pub(crate) fn has(&self, seq: u64, last: u64, epochs: Epochs) -> bool {
@@ -105,6 +119,18 @@ impl Logged {
         // Where the counting ended nothing is sure.
         self.count < u32::MAX && seq + lacking <= last
     }
+}
+
+/// What a replica of a partition has promised, beside its table: it is kept with the table, in one order with what becomes of
+/// that, and not looked into.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ReplicaState {
+    /// The highest term that it has followed.
+    pub adopted: u32,
+    /// The generation of its data.
+    pub generation: u32,
+    /// Where the seqs of each term began, ascending in both.
+    pub history: Vec<(u32, u64)>,
 }
 
 /// How far a partition's order has come, for those who replicate it.

@@ -2,7 +2,7 @@
 //! it, and pulls what it lacks.
 
 use super::message::{Body, CopyId, End};
-use super::table::{Entry, Key, NoRoom, Progress, Record, Replace, Table};
+use super::table::{Entry, Key, NoRoom, Progress, Record, Replace, Table, Types};
 use super::{Output, Replica, Role};
 use crate::history::{History, next};
 use crate::ring::NodeId;
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 /// See the head of the file.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(super) struct Following<T: Table> {
+pub(super) struct Following<T: Types> {
     pub(super) leader: NodeId,
     pub(super) pull: Option<Pull<T>>,
     /// What the leader was told.
@@ -21,7 +21,7 @@ pub(super) struct Following<T: Table> {
 
 /// A copy that is pulled. Until its end the table is what it was.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(super) struct Pull<T: Table> {
+pub(super) struct Pull<T: Types> {
     source: NodeId,
     id: CopyId,
     common: u64,
@@ -34,9 +34,15 @@ pub(super) struct Pull<T: Table> {
     has_moved: bool,
 }
 
-impl<T: Table> Replica<T> {
+impl<T: Types> Replica<T> {
     /// Rule 2.
-    pub(super) fn fence(&mut self, table: &mut T, from: NodeId, term: Epoch, generation: Epoch) {
+    pub(super) fn fence(
+        &mut self,
+        table: &mut dyn Table<T>,
+        from: NodeId,
+        term: Epoch,
+        generation: Epoch,
+    ) {
         let adopted = self.state.adopted;
         if term < adopted || generation < self.state.generation {
             self.send(from, term, Body::Refused { adopted });
@@ -58,7 +64,7 @@ impl<T: Table> Replica<T> {
     /// Rule 4.
     pub(super) fn open(
         &mut self,
-        table: &mut T,
+        table: &mut dyn Table<T>,
         from: NodeId,
         term: Epoch,
         generation: Epoch,
@@ -117,7 +123,7 @@ impl<T: Table> Replica<T> {
     /// Asks for what is above a place up to which both have the same.
     pub(super) fn begin_pull(
         &mut self,
-        table: &T,
+        table: &dyn Table<T>,
         source: NodeId,
         term: Epoch,
         common: u64,
@@ -181,7 +187,7 @@ impl<T: Table> Replica<T> {
     #[expect(clippy::too_many_arguments, reason = "they are those of a message")]
     pub(super) fn part(
         &mut self,
-        table: &mut T,
+        table: &mut dyn Table<T>,
         from: NodeId,
         term: Epoch,
         id: CopyId,
@@ -211,7 +217,7 @@ impl<T: Table> Replica<T> {
         }
     }
 
-    fn install(&mut self, table: &mut T, from: NodeId, term: Epoch, end: End) {
+    fn install(&mut self, table: &mut dyn Table<T>, from: NodeId, term: Epoch, end: End) {
         let pull = match &mut self.role {
             Role::Following(following) => following.pull.take(),
             Role::Leading(leading) => leading.pull.take(),
@@ -246,7 +252,13 @@ impl<T: Table> Replica<T> {
     }
 
     /// A copy does not go on.
-    pub(super) fn abort(&mut self, table: &mut T, from: NodeId, term: Epoch, id: CopyId) {
+    pub(super) fn abort(
+        &mut self,
+        table: &mut dyn Table<T>,
+        from: NodeId,
+        term: Epoch,
+        id: CopyId,
+    ) {
         let is_that = |pull: &mut Pull<T>| pull.source == from && pull.id == id;
         if term != self.state.adopted || !self.pulling().is_some_and(is_that) {
             return;
@@ -260,7 +272,7 @@ impl<T: Table> Replica<T> {
     }
 
     /// A pull from which nothing has come for a while begins anew.
-    pub(super) fn pull_again(&mut self, table: &T) {
+    pub(super) fn pull_again(&mut self, table: &dyn Table<T>) {
         let term = self.state.adopted;
         let Some(pull) = self.pulling() else { return };
         if std::mem::replace(&mut pull.has_moved, false) {
@@ -271,7 +283,7 @@ impl<T: Table> Replica<T> {
     }
 
     /// Whether it follows in this term, and has no copy under way.
-    fn is_aligned(&self, table: &T, from: NodeId, term: Epoch) -> bool {
+    fn is_aligned(&self, table: &dyn Table<T>, from: NodeId, term: Epoch) -> bool {
         let follows = matches!(
             &self.role,
             Role::Following(following) if following.leader == from && following.pull.is_none()
@@ -283,7 +295,7 @@ impl<T: Table> Replica<T> {
     /// Rule 6.
     pub(super) fn append(
         &mut self,
-        table: &mut T,
+        table: &mut dyn Table<T>,
         now_ms: u64,
         from: NodeId,
         term: Epoch,
@@ -320,7 +332,7 @@ impl<T: Table> Replica<T> {
     /// How far the leader is.
     pub(super) fn beat(
         &mut self,
-        table: &mut T,
+        table: &mut dyn Table<T>,
         from: NodeId,
         term: Epoch,
         last: u64,

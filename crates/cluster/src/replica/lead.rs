@@ -4,7 +4,7 @@
 use super::answers::{Answer, Level, Reached, RequestId, Wait};
 use super::follow::Pull;
 use super::message::Body;
-use super::table::{Progress, Ran, Table};
+use super::table::{Entry, Progress, Ran, Table, Types};
 use super::{Output, Replica, Role, View};
 use crate::history::{History, next};
 use crate::ring::NodeId;
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 /// See the head of the file.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(super) struct Leading<T: Table> {
+pub(super) struct Leading<T: Types> {
     pub(super) term: Epoch,
     /// How far each has come that has left lower terms.
     answers: BTreeMap<NodeId, (Version, History)>,
@@ -47,7 +47,7 @@ struct Peer {
     echoed: u64,
 }
 
-impl<T: Table> Leading<T> {
+impl<T: Types> Leading<T> {
     pub(super) fn has_base(&self) -> bool {
         self.base.is_some()
     }
@@ -69,9 +69,15 @@ fn others(placement: &Placement, me: NodeId) -> Vec<NodeId> {
     others
 }
 
-impl<T: Table> Replica<T> {
+impl<T: Types> Replica<T> {
     /// Rule 1.
-    pub(super) fn start(&mut self, table: &mut T, term: Epoch, generation: Epoch, keeps: bool) {
+    pub(super) fn start(
+        &mut self,
+        table: &mut dyn Table<T>,
+        term: Epoch,
+        generation: Epoch,
+        keeps: bool,
+    ) {
         self.adopt(table, term, generation, keeps);
         self.role = Role::Leading(Leading {
             term,
@@ -104,7 +110,7 @@ impl<T: Table> Replica<T> {
 
     pub(super) fn fenced(
         &mut self,
-        table: &mut T,
+        table: &mut dyn Table<T>,
         from: NodeId,
         term: Epoch,
         last: Version,
@@ -120,7 +126,7 @@ impl<T: Table> Replica<T> {
     }
 
     /// Rule 3: once a quorum has answered.
-    fn find_base(&mut self, table: &mut T) {
+    fn find_base(&mut self, table: &mut dyn Table<T>) {
         let Role::Leading(leading) = &self.role else {
             return;
         };
@@ -153,7 +159,7 @@ impl<T: Table> Replica<T> {
     }
 
     /// A source of the base cannot give it: it is asked again how far it is.
-    pub(super) fn fence_again(&mut self, table: &mut T, source: NodeId) {
+    pub(super) fn fence_again(&mut self, table: &mut dyn Table<T>, source: NodeId) {
         if let Role::Leading(leading) = &mut self.role {
             leading.pull = None;
             leading.answers.remove(&source);
@@ -164,7 +170,7 @@ impl<T: Table> Replica<T> {
     }
 
     /// The order that this replica has is that of the term.
-    pub(super) fn set_base(&mut self, table: &mut T) {
+    pub(super) fn set_base(&mut self, table: &mut dyn Table<T>) {
         let last = table.progress().last;
         let Role::Leading(leading) = &mut self.role else {
             return;
@@ -205,7 +211,7 @@ impl<T: Table> Replica<T> {
     }
 
     /// The same term, and another start of somebody, or others that copy.
-    pub(super) fn recount(&mut self, table: &mut T, before: &View) {
+    pub(super) fn recount(&mut self, table: &mut dyn Table<T>, before: &View) {
         for node in others(&self.view.placement, self.me) {
             let is_same = self.view.incarnations.get(&node) == before.incarnations.get(&node);
             let Role::Leading(leading) = &mut self.role else {
@@ -229,7 +235,7 @@ impl<T: Table> Replica<T> {
 
     pub(super) fn acknowledged(
         &mut self,
-        table: &mut T,
+        table: &mut dyn Table<T>,
         from: NodeId,
         term: Epoch,
         applied: u64,
@@ -255,7 +261,13 @@ impl<T: Table> Replica<T> {
         self.advance(table);
     }
 
-    pub(super) fn echoed(&mut self, table: &mut T, from: NodeId, term: Epoch, number: u64) {
+    pub(super) fn echoed(
+        &mut self,
+        table: &mut dyn Table<T>,
+        from: NodeId,
+        term: Epoch,
+        number: u64,
+    ) {
         if let Role::Leading(leading) = &mut self.role
             && leading.term == term
             && let Some(peer) = leading.peers.get_mut(&from)
@@ -266,7 +278,7 @@ impl<T: Table> Replica<T> {
     }
 
     /// Rule 7, and what follows from it.
-    pub(super) fn advance(&mut self, table: &mut T) {
+    pub(super) fn advance(&mut self, table: &mut dyn Table<T>) {
         let Role::Leading(leading) = &mut self.role else {
             return;
         };
@@ -351,18 +363,21 @@ impl<T: Table> Replica<T> {
     /// A client asks.
     pub(super) fn ask(
         &mut self,
-        table: &mut T,
+        table: &mut dyn Table<T>,
         now_ms: u64,
         id: RequestId,
         level: Level,
-        request: &T::Request,
+        request: &T::Request<'_>,
     ) {
         let is_open = matches!(&self.role, Role::Leading(leading) if leading.is_open);
         if !is_open {
             self.ready.push_back(Output::Answer(id, Answer::NotStamped));
             return;
         }
-        let ran = table.execute(now_ms, request);
+        let has_peers = |leading: &Leading<T>| leading.peers.values().any(|peer| peer.is_streamed);
+        let wants_effects = !self.sources.is_empty()
+            || matches!(&self.role, Role::Leading(leading) if has_peers(leading));
+        let ran = table.execute(now_ms, request, wants_effects);
         let (me, commit) = (self.me, table.progress().commit);
         let answers_at_once = self.has_bug(16);
         let Role::Leading(leading) = &mut self.role else {
@@ -387,24 +402,28 @@ impl<T: Table> Replica<T> {
                     leading.asked + 1
                 },
             },
-            Ran::Changed(entry, reply) => {
+            Ran::Changed(version, effects, reply) => {
                 self.written += 1;
                 let term = leading.term;
-                assert_eq!(entry.version.term(), term, "it is stamped in the term");
-                for source in self.sources.values_mut() {
-                    source.touch(&entry.keys);
+                assert_eq!(version.term(), term, "it is stamped in the term");
+                if let (Some(effects), false) = (&effects, self.sources.is_empty()) {
+                    let keys = table.keys(effects);
+                    for source in self.sources.values_mut() {
+                        source.touch(&keys);
+                    }
                 }
                 let streamed = leading.peers.iter().filter(|(_, peer)| peer.is_streamed);
                 let streamed: Vec<NodeId> = streamed.map(|(&node, _)| node).collect();
                 for node in streamed {
-                    let entry = entry.clone();
+                    let effects = effects.clone().expect("they were asked for");
+                    let entry = Entry { version, effects };
                     self.send(node, term, Body::Append { entry, commit });
                 }
                 Wait {
                     id,
                     level,
                     reply,
-                    seq: entry.version.seq(),
+                    seq: version.seq(),
                     is_stamped: true,
                     probe: 0,
                 }
@@ -421,7 +440,7 @@ impl<T: Table> Replica<T> {
     }
 
     /// Says again what was not answered.
-    pub(super) fn remind(&mut self, table: &mut T) {
+    pub(super) fn remind(&mut self, table: &mut dyn Table<T>) {
         let Progress { last, commit, .. } = table.progress();
         let Role::Leading(leading) = &self.role else {
             return;

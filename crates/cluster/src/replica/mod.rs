@@ -24,7 +24,7 @@ mod table;
 
 pub use answers::{Answer, Level, RequestId};
 pub use message::{Body, CopyId, End, Message};
-pub use table::{Entry, Key, NoRoom, Progress, Ran, Record, Replace, Table};
+pub use table::{Entry, Key, NoRoom, Progress, Ran, Record, Replace, Table, Types};
 
 use crate::history::History;
 use crate::ring::NodeId;
@@ -47,18 +47,18 @@ pub struct View {
 }
 
 /// A message of a table's types.
-pub type MessageOf<T> = Message<<T as Table>::Effects, <T as Table>::Value>;
-type BodyOf<T> = Body<<T as Table>::Effects, <T as Table>::Value>;
+pub type MessageOf<T> = Message<<T as Types>::Effects, <T as Types>::Value>;
+type BodyOf<T> = Body<<T as Types>::Effects, <T as Types>::Value>;
 
 /// What a replica is told.
 #[derive(Clone, Debug)]
-pub enum Input<T: Table> {
+pub enum Input<'r, T: Types> {
     /// The topology is at a later epoch.
     View(View),
     /// A message from a node, in this start of it.
     Message(NodeId, Incarnation, MessageOf<T>),
     /// A client asks.
-    Request(RequestId, Level, T::Request),
+    Request(RequestId, Level, T::Request<'r>),
     /// The client waits no longer.
     Expired(RequestId),
     /// All up to there is in the log, as durably as it is to be.
@@ -69,7 +69,7 @@ pub enum Input<T: Table> {
 
 /// What a replica wants done.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Output<T: Table> {
+pub enum Output<T: Types> {
     /// A message is to go to a node, in this start of it.
     Send(NodeId, Incarnation, MessageOf<T>),
     /// A request is answered.
@@ -104,7 +104,7 @@ pub struct Written {
 
 /// See the head of the file.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Replica<T: Table> {
+pub struct Replica<T: Types> {
     me: NodeId,
     incarnation: Incarnation,
     view: View,
@@ -128,13 +128,13 @@ pub struct Replica<T: Table> {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-enum Role<T: Table> {
+enum Role<T: Types> {
     Idle,
     Following(Following<T>),
     Leading(Leading<T>),
 }
 
-impl<T: Table> Replica<T> {
+impl<T: Types> Replica<T> {
     /// One whose durable state is this, in a new start of its node.
     pub fn new(me: NodeId, incarnation: Incarnation, state: State, progress: Progress) -> Self {
         Self {
@@ -185,7 +185,7 @@ impl<T: Table> Replica<T> {
     }
 
     /// How far is written. Once that is in the log it is to be told by [`Input::Kept`].
-    pub fn written(&self, table: &T) -> Written {
+    pub fn written(&self, table: &dyn Table<T>) -> Written {
         let last = table.progress().last;
         Written {
             mark: self.written,
@@ -195,7 +195,7 @@ impl<T: Table> Replica<T> {
     }
 
     /// Takes an input. All outputs are to be taken before the next.
-    pub fn handle(&mut self, table: &mut T, now_ms: u64, input: Input<T>) {
+    pub fn handle(&mut self, table: &mut dyn Table<T>, now_ms: u64, input: Input<'_, T>) {
         match input {
             Input::View(view) => self.look(table, view),
             Input::Message(from, incarnation, message) => {
@@ -215,7 +215,7 @@ impl<T: Table> Replica<T> {
     }
 
     /// The topology has changed.
-    fn look(&mut self, table: &mut T, view: View) {
+    fn look(&mut self, table: &mut dyn Table<T>, view: View) {
         if view.placement.term < self.view.placement.term {
             return;
         }
@@ -260,7 +260,7 @@ impl<T: Table> Replica<T> {
     }
 
     /// Follows a term from now on, and none below it.
-    fn adopt(&mut self, table: &mut T, term: Epoch, generation: Epoch, keeps: bool) {
+    fn adopt(&mut self, table: &mut dyn Table<T>, term: Epoch, generation: Epoch, keeps: bool) {
         assert!(term >= self.state.adopted, "terms only grow");
         if term > self.state.adopted {
             self.stand_back();
@@ -293,7 +293,7 @@ impl<T: Table> Replica<T> {
 
     fn hear(
         &mut self,
-        table: &mut T,
+        table: &mut dyn Table<T>,
         now_ms: u64,
         from: NodeId,
         incarnation: Incarnation,
@@ -357,7 +357,7 @@ impl<T: Table> Replica<T> {
         }
     }
 
-    fn keep(&mut self, table: &mut T, kept: Written) {
+    fn keep(&mut self, table: &mut dyn Table<T>, kept: Written) {
         self.kept = self.kept.max(kept);
         while let Some((mark, _)) = self.held.front()
             && *mark <= self.kept.mark
@@ -372,7 +372,7 @@ impl<T: Table> Replica<T> {
         }
     }
 
-    fn tick(&mut self, table: &mut T) {
+    fn tick(&mut self, table: &mut dyn Table<T>) {
         match &self.role {
             Role::Leading(_) => self.remind(table),
             Role::Following(_) => self.pull_again(table),
@@ -406,13 +406,13 @@ impl<T: Table> Replica<T> {
     }
 
     /// How far the order is in which this replica is.
-    fn common(&self, table: &T, other: &History, other_last: u64) -> u64 {
+    fn common(&self, table: &dyn Table<T>, other: &History, other_last: u64) -> u64 {
         let last = table.progress().last.seq();
         self.state.history.common(last, other, other_last)
     }
 
     /// What must always hold.
-    fn check(&self, table: &T) {
+    fn check(&self, table: &dyn Table<T>) {
         let Progress {
             last,
             commit,

@@ -2,7 +2,7 @@
 //! change meanwhile. It is told what changes; it keeps no records itself.
 
 use super::message::{Body, CopyId, End};
-use super::table::{Key, Progress, Table};
+use super::table::{Key, Progress, Table, Types};
 use super::{Replica, Role};
 use crate::ring::NodeId;
 use crate::topology::Epoch;
@@ -36,12 +36,12 @@ impl Source {
     }
 }
 
-impl<T: Table> Replica<T> {
+impl<T: Types> Replica<T> {
     /// Rule 5: a node asks for a copy.
     #[expect(clippy::too_many_arguments, reason = "they are those of a message")]
     pub(super) fn pull(
         &mut self,
-        table: &mut T,
+        table: &mut dyn Table<T>,
         from: NodeId,
         term: Epoch,
         id: CopyId,
@@ -95,7 +95,7 @@ impl<T: Table> Replica<T> {
     /// A part has come.
     pub(super) fn next_part(
         &mut self,
-        table: &mut T,
+        table: &mut dyn Table<T>,
         from: NodeId,
         term: Epoch,
         id: CopyId,
@@ -108,7 +108,7 @@ impl<T: Table> Replica<T> {
         }
     }
 
-    fn send_part(&mut self, table: &mut T, to: NodeId, term: Epoch) {
+    fn send_part(&mut self, table: &mut dyn Table<T>, to: NodeId, term: Epoch) {
         let Progress {
             last,
             commit,

@@ -9,6 +9,7 @@
 //! started   4 | u64 incarnation | u64 version
 //! gap       5 | u64 bytes | zeros, so many that it lies where these bytes lay
 //! follows   6 | u64 segment | u64 offset
+//! 7 to 12, of a node that replicates: see `replica`
 //! effect    u8 operation and flags | u32 length, key | u64 deadline, if it has one | what is put
 //! put       u8 form | u32 raw length, if encoded | u8 length, media type, if typed | u32 length, data
 //! ```
@@ -16,6 +17,7 @@
 use super::Position;
 use super::frame::{Damage, LAST_SEQ, Reader, TooLong};
 use super::journal::{Journal, Pieces};
+use super::replica::{self, ReplicaRecord};
 use henge_wire::{
     Data, DataType, Effect, Encoding, MAX_KEY_BYTES, Mutation, PARTITIONS, Partition, Value,
     Version,
@@ -69,6 +71,8 @@ pub enum Record<'a> {
     /// The log before this segment ended here; a segment begins with it. Without it a segment whose end was lost, as it was not
     /// synced, would look like one that was ended there, and the next would be read as if nothing were missing.
     Follows(Position),
+    /// What a node that replicates has written of a partition.
+    Replica(ReplicaRecord<'a>),
 }
 
 impl Record<'_> {
@@ -100,6 +104,7 @@ impl Record<'_> {
                 out.push(&bytes.to_le_bytes());
             }
             Self::Follows(position) => encode_position(FOLLOWS, *position, out),
+            Self::Replica(record) => record.encode_body(out)?,
         }
         Ok(())
     }
@@ -181,6 +186,7 @@ pub fn partition_of(body: &[u8]) -> Result<Option<Partition>, Damage> {
     let mut reader = Reader(body);
     match reader.u8()? {
         MUTATION | FLUSH => reader.partition().map(Some),
+        kind if replica::KINDS.contains(&kind) => reader.partition().map(Some),
         _ => Ok(None),
     }
 }
@@ -277,6 +283,9 @@ pub fn may_begin(len: usize, begin: &[u8]) -> bool {
         Some(&FLUSH) => len == 11 && is_partition(),
         Some(&SYNCED | &STARTED | &FOLLOWS) => len == 17,
         Some(&GAP) => len >= GAP_BODY_BYTES && is_length(),
+        Some(&kind) if replica::KINDS.contains(&kind) => {
+            is_partition() && replica::may_be_so_long(kind, len)
+        }
         _ => false,
     }
 }
@@ -321,6 +330,7 @@ pub fn decode<'v, 'a: 'v>(
             }
             Record::Gap { bytes }
         }
+        kind if replica::KINDS.contains(&kind) => Record::Replica(reader.replica(kind, effects)?),
         kind => return Err(Damage::Unknown("kind of record", kind.into())),
     };
     reader.end()?;

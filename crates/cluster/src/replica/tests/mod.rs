@@ -192,7 +192,8 @@ impl World {
                 Output::Send(to, to_incarnation, message) => {
                     if let Body::Append { entry, .. } = &message.body {
                         let generation = replica.state().generation;
-                        let done = (entry.keys[0].clone(), entry.effects);
+                        let (keys, value) = &entry.effects;
+                        let done = (keys[0].clone(), *value);
                         let known = self
                             .mutations
                             .insert((generation, entry.version), done.clone());
