@@ -6,6 +6,7 @@
 //! let settings = ShardSettings::new(room, seed);
 //! let mut shard = settings.shard();                     // with a journal
 //! ... PartitionTable::new(&mut shard, partition, settings.turn(now_ms)) ...
+//! shard.surrender(overdrawn);                           // what the table has overdrawn, as far as it is not in use
 //! log.extend(take_log(&mut shard));                     // written; what is synced of it is kept: Input::Kept
 //!
 //! let from = log.len();                                 // a snapshot: the journal was taken just now

@@ -9,6 +9,7 @@
 //! copied    10 | u16 partition | u32 part | u32 records | record, record, ...
 //! installed 11 | u16 partition | u64 last | u64 commit | u64 horizon | u8 what is replaced | u64 above | u32 parts | state
 //! scanned   12 | u16 partition | u64 snapshot
+//! lost      13 | u16 partition | state
 //! state      u32 adopted | u32 generation | u8 terms | u32 term, u64 first seq; for each
 //! record     u64 version | effect: a put, or a delete for a tombstone
 //! ```
@@ -32,8 +33,9 @@ const WIPED: u8 = 9;
 const COPIED: u8 = 10;
 const INSTALLED: u8 = 11;
 const SCANNED: u8 = 12;
+const LOST: u8 = 13;
 /// The kinds of these records.
-pub(super) const KINDS: std::ops::RangeInclusive<u8> = ENTRY..=SCANNED;
+pub(super) const KINDS: std::ops::RangeInclusive<u8> = ENTRY..=LOST;
 
 /// Bytes of an entry before the number of its effects.
 const ENTRY_HEAD_BYTES: usize = 1 + 2 + 8 + 8;
@@ -102,6 +104,13 @@ pub enum ReplicaRecord<'a> {
         /// The number of the snapshot.
         snapshot: u64,
     },
+    /// A recovery has found that a partition has lost its memory, and nobody may know that yet.
+    Lost {
+        /// The partition.
+        partition: Partition,
+        /// What is left of the state.
+        state: ReplicaState,
+    },
 }
 
 impl ReplicaRecord<'_> {
@@ -113,7 +122,8 @@ impl ReplicaRecord<'_> {
             | Self::Wiped { partition, .. }
             | Self::Copied { partition, .. }
             | Self::Installed { partition, .. }
-            | Self::Scanned { partition, .. } => *partition,
+            | Self::Scanned { partition, .. }
+            | Self::Lost { partition, .. } => *partition,
         }
     }
 
@@ -126,6 +136,7 @@ impl ReplicaRecord<'_> {
             Self::Copied { .. } => "copied",
             Self::Installed { .. } => "installed",
             Self::Scanned { .. } => "scanned",
+            Self::Lost { .. } => "lost",
         }
     }
 
@@ -149,6 +160,10 @@ impl ReplicaRecord<'_> {
             }
             Self::Wiped { partition, state } => {
                 push_head(WIPED, *partition, out);
+                encode_state(state, out)?;
+            }
+            Self::Lost { partition, state } => {
+                push_head(LOST, *partition, out);
                 encode_state(state, out)?;
             }
             Self::Copied {
@@ -401,6 +416,10 @@ impl<'a> Reader<'a> {
                 partition,
                 state: self.state()?,
             },
+            LOST => ReplicaRecord::Lost {
+                partition,
+                state: self.state()?,
+            },
             COPIED => {
                 let (part, count) = (self.u32()?, self.u32()?);
                 let records = CopiedRecords {
@@ -470,7 +489,7 @@ pub(super) fn may_be_so_long(kind: u8, len: usize) -> bool {
     match kind {
         ENTRY => len >= ENTRY_HEAD_BYTES + 2,
         STATE => has_state(3 + 16),
-        WIPED => has_state(3),
+        WIPED | LOST => has_state(3),
         COPIED => len >= 3 + 8,
         INSTALLED => has_state(3 + 24 + 9 + 4),
         SCANNED => len == 3 + 8,

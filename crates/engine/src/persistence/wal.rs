@@ -9,7 +9,7 @@
 //! started   4 | u64 incarnation | u64 version
 //! gap       5 | u64 bytes | zeros, so many that it lies where these bytes lay
 //! follows   6 | u64 segment | u64 offset
-//! 7 to 12, of a node that replicates: see `replica`
+//! 7 to 13, of a node that replicates: see `replica`
 //! effect    u8 operation and flags | u32 length, key | u64 deadline, if it has one | what is put
 //! put       u8 form | u32 raw length, if encoded | u8 length, media type, if typed | u32 length, data
 //! ```

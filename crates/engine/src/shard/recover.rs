@@ -8,6 +8,8 @@
 //!   never came.
 //! - What there is no room for is forgotten, and owed. In the end it either turns out to have been committed, and then it
 //!   was dropped, or the memory is lost.
+//! - That it is lost stays so over further crashes, as nobody may have been told: until the replica is aligned again, which it
+//!   only is once its node was registered without its memory.
 
 use super::durable::{NotNext, ReplayError, Replayed};
 use super::room::NoRoom;
@@ -42,6 +44,16 @@ struct Recovering {
 impl Recovery {
     fn of(&mut self, p: usize) -> &mut Recovering {
         self.partitions.entry(p).or_default()
+    }
+
+    /// Whether a replica has lost its memory, and was not aligned since.
+    pub(super) fn has_lost(&self, p: usize) -> bool {
+        self.lost.contains(&p)
+    }
+
+    /// It is aligned with somebody who has not.
+    pub(super) fn found_again(&mut self, p: usize) {
+        self.lost.remove(&p);
     }
 
     /// A copy that a process before did not come to the end of never will.
@@ -88,7 +100,7 @@ impl Shard {
         Recovered {
             progress: self.progress(partition),
             state: self.replicas[p].state.clone(),
-            has_lost_memory: self.durable.recovery.lost.contains(&p),
+            has_lost_memory: self.durable.recovery.has_lost(p),
         }
     }
 
@@ -123,13 +135,20 @@ impl Shard {
             }
             _ => std::mem::take(&mut recovering.parts),
         };
-        let is_lost = self.durable.recovery.lost.contains(&p);
+        let is_lost = self.durable.recovery.has_lost(p);
         match record {
+            ReplicaRecord::Lost { state, .. } => {
+                self.lose(p);
+                self.replicas[p].state.clone_from(state);
+            }
             ReplicaRecord::Entry { .. } if is_lost => {}
             ReplicaRecord::Entry { mutation, commit } => {
                 return self.replay_entry(turn, p, mutation, *commit);
             }
-            ReplicaRecord::State { state, .. } if is_lost => {
+            // To be aligned with nothing is to have nothing to remember.
+            ReplicaRecord::State { last, state, .. }
+                if is_lost && (last.seq() > 0 || last.term() == 0) =>
+            {
                 self.replicas[p].state.clone_from(state);
             }
             ReplicaRecord::State {
@@ -145,12 +164,14 @@ impl Shard {
                 own.last = *last;
                 own.commit = own.commit.max(*commit);
                 self.replicas[p].state.clone_from(state);
+                self.durable.recovery.found_again(p);
+                return Ok(Ok(Replayed::Applied));
             }
+            // What was lost may have been promised in the generation that this begins: who is told of one need not be registered.
             ReplicaRecord::Wiped { partition, state } => {
                 self.wipe(*partition);
                 self.replicas[p].state.clone_from(state);
                 self.durable.recovery.of(p).owed = 0;
-                self.durable.recovery.lost.remove(&p);
             }
             ReplicaRecord::Installed {
                 replace,
@@ -163,7 +184,7 @@ impl Shard {
                 // One without parts does not say that those of another are over.
                 let parts = if *expected == 0 { Vec::new() } else { parts };
                 let is_whole = parts.len() == *expected as usize;
-                if is_lost && (*replace != Replace::All || !is_whole) {
+                if is_lost && !(replace.is_all() && is_whole) {
                     return Ok(Ok(Replayed::Forgotten));
                 }
                 if !is_whole {
@@ -173,7 +194,7 @@ impl Shard {
                 if is_kept && self.partitions[p].commit > progress.last.seq() {
                     return Err(self.not_next(p, progress.last));
                 }
-                self.durable.recovery.lost.remove(&p);
+                self.durable.recovery.found_again(p);
                 return Ok(Ok(self.install_again(turn, p, *replace, &parts, *progress)));
             }
             ReplicaRecord::Copied { .. } | ReplicaRecord::Scanned { .. } => {
@@ -328,7 +349,7 @@ impl Shard {
     pub(super) fn journal_losses(&mut self) {
         for p in self.durable.recovery.lost.clone() {
             let (partition, state) = (self.global(p), self.replicas[p].state.clone());
-            self.journal_replica(p, ReplicaRecord::Wiped { partition, state });
+            self.journal_replica(p, ReplicaRecord::Lost { partition, state });
         }
     }
 }

@@ -34,6 +34,13 @@ pub enum Replace {
     Above(u64),
 }
 
+impl Replace {
+    /// Whether no record stays: none has the seq 0.
+    pub(super) fn is_all(self) -> bool {
+        matches!(self, Self::All | Self::Above(0))
+    }
+}
+
 /// A scan of a partition for a snapshot, which others change meanwhile.
 #[derive(Clone, Debug)]
 pub struct Scan {
@@ -235,6 +242,9 @@ impl Shard {
         let last = &mut self.partitions[p].last;
         assert!(term >= last.term(), "terms only grow");
         *last = Version::new(term, last.seq());
+        if last.seq() == 0 {
+            self.durable.recovery.found_again(p);
+        }
         self.log_state(partition, state);
     }
 
@@ -264,6 +274,9 @@ impl Shard {
             own <= progress.last.seq(),
             "a copy's progress and what is committed here are in order"
         );
+        if replace.is_all() {
+            self.durable.recovery.found_again(p);
+        }
         self.replicas[p].state.clone_from(state);
         let parts = self.journal_parts(p, records);
         let commit = own.max(progress.commit);
@@ -357,15 +370,22 @@ impl Shard {
             replica.unreplaced = u64::MAX;
             replica.state.clone()
         });
-        let is_known =
-            |state: &ReplicaState| *state != ReplicaState::default() || before.last > Version::ZERO;
+        let is_lost = self.durable.recovery.has_lost(p);
+        let is_known = |state: &ReplicaState| {
+            is_lost || *state != ReplicaState::default() || before.last > Version::ZERO
+        };
         let state = state.filter(is_known);
-        if state.is_some() {
+        if let Some(state) = &state {
             let record = ReplicaRecord::Scanned {
                 partition,
                 snapshot,
             };
             self.journal_record(&Record::Replica(record));
+            if is_lost {
+                // The snapshot does not say it, and what did may go with the log before it.
+                let state = state.clone();
+                self.journal_record(&Record::Replica(ReplicaRecord::Lost { partition, state }));
+            }
         }
         Scan { before, state }
     }

@@ -1,5 +1,6 @@
 //! The engine as the table of a replica: against what a naive map of all versions says, and three replicas over three shards.
 
+mod directed;
 mod model;
 mod three;
 

@@ -112,6 +112,13 @@ fn examples() -> Journal {
         partition: partition(512),
         snapshot: 42,
     });
+    write(ReplicaRecord::Lost {
+        partition: partition(7),
+        state: ReplicaState {
+            history: Vec::new(),
+            ..state()
+        },
+    });
     out
 }
 
@@ -169,6 +176,7 @@ fn the_golden_segment_is_read_and_written() {
         "installed",
         "installed",
         "scanned",
+        "lost",
     ];
     assert_eq!(names, all);
 }
