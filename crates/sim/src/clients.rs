@@ -82,6 +82,8 @@ pub struct Asked {
     pub level: Level,
     /// What is asked.
     pub what: What,
+    /// The version that was stamped for it.
+    pub stamped: Option<Version>,
     /// No answer may show anything older.
     floor: Version,
 }
@@ -190,6 +192,7 @@ impl Clients {
             place: operation.place,
             level: operation.level,
             what: operation.asks.what,
+            stamped: None,
             floor: self.floors[partition][key],
         };
         let before = self.asked.insert(operation.request, asked);
@@ -205,7 +208,7 @@ impl Clients {
         };
         let floor = asked.floor;
         if let Some(version) = told.version {
-            let is_miss = !told.is_changed && told.value.is_none();
+            let is_miss = !told.is_changed && !told.is_there;
             assert!(
                 version >= floor || is_miss,
                 "request {request}, {:?}, is told {told:?}, and {floor} was known before it was asked",

@@ -4,7 +4,7 @@
 
 use crate::coverage::{Coverage, Rule};
 use crate::random::Random;
-use crate::store::{Held, Size, Store, Told};
+use crate::store::{EffectsOf, Found, Held, ReplyOf, RequestOf, Size, Store, Told, ValueOf};
 use henge_cluster::replica::{Entry, Key, NoRoom, Progress, Ran, Record, Replace, State, Table};
 use henge_cluster::ring::NodeId;
 use henge_cluster::topology::{Epoch, Incarnation, Placement};
@@ -161,6 +161,12 @@ impl Ledger {
         );
     }
 
+    /// What a version has put.
+    pub fn value(&self, version: Version) -> Option<u64> {
+        let (_, value) = self.mutations.get(&version)?;
+        *value
+    }
+
     /// How far the order of a generation is committed.
     pub fn committed(&self, generation: Epoch) -> u64 {
         let committed = self.committed.get(&generation);
@@ -185,6 +191,10 @@ pub struct Watched<S: Store> {
     seen: (Epoch, Progress),
     /// What it has is what a leader kept in a new generation.
     was_kept: bool,
+    /// The key that somebody asks for.
+    pub asked: Option<Key>,
+    /// The term in which it has installed a copy.
+    pub copied: Option<Epoch>,
     /// A copy that was asked for in this term has not come.
     pub pulls: Option<Epoch>,
 }
@@ -200,6 +210,8 @@ impl<S: Store> Watched<S> {
             state: State::default(),
             seen: (0, Progress::default()),
             was_kept: false,
+            asked: None,
+            copied: None,
             pulls: None,
         }
     }
@@ -214,6 +226,7 @@ impl<S: Store> Watched<S> {
         let held = self.store.held(key);
         Told {
             version: held.map(|(version, _)| version),
+            is_there: held.is_some_and(|(_, value)| value.is_some()),
             value: held.and_then(|(_, value)| value),
             is_changed: false,
         }
@@ -225,13 +238,13 @@ impl<S: Store> Watched<S> {
     }
 
     /// The process or the machine ends.
-    pub fn crash(&mut self, is_machine: bool, random: &mut Random) -> (State, Progress) {
-        let (state, progress) = self.store.crash(is_machine, random);
-        self.state = state.clone();
+    pub fn crash(&mut self, is_machine: bool, random: &mut Random) -> Found {
+        let found = self.store.crash(is_machine, random);
+        self.state = found.state.clone();
         self.pulls = None;
-        self.seen = (state.generation, progress);
+        self.seen = (found.state.generation, found.progress);
         self.retrace();
-        (state, progress)
+        found
     }
 
     /// It has what a leader kept in a new generation, which may have begun without it.
@@ -299,7 +312,7 @@ impl<S: Store> Watched<S> {
         for key in self.newest.keys() {
             self.check(key);
         }
-        for key in self.store.keys() {
+        for key in self.store.all_keys() {
             self.check(&key);
         }
     }
@@ -396,32 +409,32 @@ impl<S: Store> Watched<S> {
     }
 }
 
-impl<S: Store> Table for Watched<S> {
-    type Request = S::Request;
-    type Reply = S::Reply;
-    type Effects = S::Effects;
-    type Value = S::Value;
-
+impl<S: Store> Table<S::Kind> for Watched<S> {
     fn progress(&self) -> Progress {
         self.store.progress()
     }
 
-    fn execute(&mut self, now_ms: u64, request: &S::Request) -> Ran<S::Effects, S::Reply> {
+    fn execute(
+        &mut self,
+        now_ms: u64,
+        request: &RequestOf<'_, S>,
+        wants_effects: bool,
+    ) -> Ran<EffectsOf<S>, ReplyOf<S>> {
         let horizon = self.progress().horizon;
-        let ran = self.store.execute(now_ms, request);
+        let ran = self.store.execute(now_ms, request, wants_effects);
         match &ran {
-            Ran::Changed(entry, _) => {
+            Ran::Changed(version, ..) => {
                 assert_eq!(
-                    entry.version.term(),
+                    version.term(),
                     self.state.adopted,
                     "a leader stamps in its term"
                 );
                 assert!(
-                    !self.ledger.borrow().mutations.contains_key(&entry.version),
-                    "{} is stamped once",
-                    entry.version
+                    !self.ledger.borrow().mutations.contains_key(version),
+                    "{version} is stamped once"
                 );
-                self.extend(entry.version, &entry.keys);
+                let key = self.asked.take().expect("somebody has asked");
+                self.extend(*version, &[key]);
             }
             Ran::NoRoom => self.count(Rule::NoRoomAtLeader),
             Ran::Saw(..) => {}
@@ -433,7 +446,11 @@ impl<S: Store> Table for Watched<S> {
         ran
     }
 
-    fn apply(&mut self, now_ms: u64, entry: &Entry<S::Effects>) -> Result<(), NoRoom> {
+    fn keys(&self, effects: &EffectsOf<S>) -> Vec<Key> {
+        self.store.keys(effects)
+    }
+
+    fn apply(&mut self, now_ms: u64, entry: &Entry<EffectsOf<S>>) -> Result<(), NoRoom> {
         let Progress { last, horizon, .. } = self.progress();
         // Invariant 7.
         assert_eq!(
@@ -452,7 +469,7 @@ impl<S: Store> Table for Watched<S> {
         );
         let applied = self.store.apply(now_ms, entry);
         match applied {
-            Ok(()) => self.extend(entry.version, &entry.keys),
+            Ok(()) => self.extend(entry.version, &self.store.keys(&entry.effects)),
             Err(NoRoom) => self.count(Rule::NoRoomAtFollower),
         }
         if self.progress().horizon > horizon {
@@ -471,13 +488,8 @@ impl<S: Store> Table for Watched<S> {
     }
 
     fn log(&mut self, state: &State) {
-        let is_seed = state.generation > self.state.generation;
         self.adopt(state);
         self.store.log(state);
-        if is_seed {
-            // What it keeps is what the new generation begins with.
-            self.check_committed(0);
-        }
     }
 
     fn align(&mut self, term: u32, state: &State) {
@@ -485,18 +497,18 @@ impl<S: Store> Table for Watched<S> {
         self.store.align(term, state);
     }
 
-    fn record(&self, key: &[u8]) -> Option<Record<S::Value>> {
+    fn record(&self, key: &[u8]) -> Option<Record<ValueOf<S>>> {
         self.store.record(key)
     }
 
-    fn scan(&self, place: u32, above: u64, each: &mut dyn FnMut(Record<S::Value>)) -> u32 {
+    fn scan(&self, place: u32, above: u64, each: &mut dyn FnMut(Record<ValueOf<S>>)) -> u32 {
         self.store.scan(place, above, each)
     }
 
     fn install(
         &mut self,
         replace: Replace,
-        records: Vec<Record<S::Value>>,
+        records: Vec<Record<ValueOf<S>>>,
         progress: Progress,
         state: &State,
     ) {
@@ -506,8 +518,15 @@ impl<S: Store> Table for Watched<S> {
         });
         self.adopt(state);
         self.pulls = None;
+        self.copied = Some(state.adopted);
         self.store.install(replace, records, progress, state);
         self.retrace();
+    }
+
+    fn keep(&mut self, state: &State) {
+        self.adopt(state);
+        self.store.keep(state);
+        self.seen = (state.generation, self.progress());
     }
 
     fn wipe(&mut self, state: &State) {

@@ -6,7 +6,7 @@
 
 use crate::clients::{Done, Outcome};
 use crate::store::{Told, What};
-use henge_checker::{Answer, Condition, Event, History, Operation, Outcome as Verdict};
+use henge_checker::{Answer, Condition, Event, Found, History, Operation, Outcome as Verdict};
 use henge_cluster::replica::Level;
 
 /// The history of what has ended.
@@ -56,12 +56,16 @@ fn words(done: &Done) -> Option<(Operation, Verdict)> {
 
 fn answer(operation: Operation, told: Told) -> Option<Answer> {
     let version = told.version.map(henge_wire::Version::to_bits);
+    let found = Found::Something {
+        value: told.value.map(|value| value as i64),
+        version,
+    };
     match (told.is_changed, told.value, operation) {
         (true, Some(value), Operation::Increment { .. }) => {
             Some(Answer::counted(value as i64, version))
         }
         (true, ..) => Some(Answer::done(version)),
-        (false, Some(value), _) => Some(Answer::found(value as i64, version)),
-        (false, None, _) => None,
+        (false, ..) if told.is_there => Some(Answer { found, made: None }),
+        (false, ..) => None,
     }
 }

@@ -4,6 +4,7 @@ pub mod carrier;
 pub mod clients;
 pub mod control;
 pub mod coverage;
+pub mod engine;
 mod faults;
 pub mod ghost;
 pub mod history;

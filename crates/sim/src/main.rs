@@ -3,9 +3,11 @@
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use henge_cluster::bugs::Bugs;
+use henge_sim::engine::Engine;
 use henge_sim::plan::{Plan, Scenario};
 use henge_sim::run::{Options, Report, catch_panics, run};
 use henge_sim::shrink::shrink;
+use henge_sim::store::Store;
 use henge_sim::sweep::sweep;
 use henge_sim::toy::Toy;
 use std::process::ExitCode;
@@ -38,6 +40,13 @@ fn command() -> Command {
                 .default_value("any"),
         )
         .arg(
+            Arg::new("table")
+                .long("table")
+                .help("What the replicas' tables are: the engine, or a toy, which is faster")
+                .value_parser(["engine", "toy"])
+                .default_value("engine"),
+        )
+        .arg(
             Arg::new("bug")
                 .long("bug")
                 .help("Switches a planted bug on, by its number")
@@ -65,16 +74,19 @@ fn main() -> ExitCode {
         is_traced: matches.get_flag("trace"),
         is_extended: true,
     };
-    match matches.get_one::<u64>("seed") {
-        Some(&seed) => one(seed, &options),
-        None => many(&matches, &options),
+    let is_toy = matches.get_one::<String>("table").map(String::as_str) == Some("toy");
+    match (matches.get_one::<u64>("seed"), is_toy) {
+        (Some(&seed), true) => one::<Toy>(seed, &options),
+        (Some(&seed), false) => one::<Engine>(seed, &options),
+        (None, true) => many::<Toy>(&matches, &options),
+        (None, false) => many::<Engine>(&matches, &options),
     }
 }
 
-fn one(seed: u64, options: &Options) -> ExitCode {
+fn one<S: Store>(seed: u64, options: &Options) -> ExitCode {
     let plan = Rc::new(Plan::new(seed, options.scenario));
     let begin = Instant::now();
-    let report = run::<Toy>(&plan, options);
+    let report = run::<S>(&plan, options);
     print!("{}", report.trace);
     let (faults, kinds) = report.coverage.faults();
     println!(
@@ -90,25 +102,26 @@ fn one(seed: u64, options: &Options) -> ExitCode {
     if report.failure.is_none() {
         return ExitCode::SUCCESS;
     }
-    explain(seed, &plan, &report, options);
+    explain::<S>(seed, &plan, &report, options);
     ExitCode::FAILURE
 }
 
-fn many(matches: &ArgMatches, options: &Options) -> ExitCode {
+fn many<S: Store>(matches: &ArgMatches, options: &Options) -> ExitCode {
     let number = |name| matches.get_one::<u64>(name).copied();
     let (from, count) = (number("from").unwrap_or(1), number("seeds").unwrap_or(1));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = number("threads").map_or(cores, |threads| threads as usize);
     let most = number("failures").unwrap_or(1) as usize;
     let begin = Instant::now();
-    let swept = sweep::<Toy>(from, count, most, threads, options);
+    let swept = sweep::<S>(from, count, most, threads, options);
     let elapsed = begin.elapsed().as_secs_f64();
     print!("{}", swept.coverage);
     println!(
-        "{} seeds from {from}: {} operations answered under {} faults; {elapsed:.1} s on {threads} cores, {:.1} ms each",
+        "{} seeds from {from}: {} operations answered under {} faults; {} undecided by the checker; {elapsed:.1} s on {threads} cores, {:.1} ms each",
         swept.seeds,
         swept.completed,
         swept.faults,
+        swept.undecided,
         elapsed * 1e3 / swept.seeds as f64 * threads as f64,
     );
     for (seed, report) in &swept.failures {
@@ -118,7 +131,7 @@ fn many(matches: &ArgMatches, options: &Options) -> ExitCode {
     }
     if let Some((seed, report)) = swept.failures.first() {
         let plan = Plan::new(*seed, options.scenario);
-        explain(*seed, &plan, report, options);
+        explain::<S>(*seed, &plan, report, options);
         return ExitCode::FAILURE;
     }
     let missing = swept.coverage.missing();
@@ -130,8 +143,8 @@ fn many(matches: &ArgMatches, options: &Options) -> ExitCode {
 }
 
 /// Makes it small, and shows it.
-fn explain(seed: u64, plan: &Plan, report: &Report, options: &Options) {
-    let (small, shown) = shrink::<Toy>(plan, report, options);
+fn explain<S: Store>(seed: u64, plan: &Plan, report: &Report, options: &Options) {
+    let (small, shown) = shrink::<S>(plan, report, options);
     let Some((place, text)) = &shown.failure else {
         println!("seed {seed} fails, and not again: the world is not deterministic");
         return;
@@ -139,13 +152,13 @@ fn explain(seed: u64, plan: &Plan, report: &Report, options: &Options) {
     println!("seed {seed} fails: {text}");
     println!("  at {place}");
     println!(
-        "  {} nodes, {} replicas of {} partitions with {} keys and room for {} records, parts of {}; {} of {} clients, {} \
+        "  {} nodes, {} replicas of {} partitions with {} keys and room for {:?} records, parts of {}; {} of {} clients, {} \
          operations",
         small.nodes,
         small.replication,
         small.partitions,
         small.keys,
-        small.room,
+        &small.rooms[1..=small.nodes],
         small.part_records,
         small.clients - small.silent.len(),
         small.clients,

@@ -217,8 +217,7 @@ impl Table<Self> for Map {
     }
 
     fn keep(&mut self, state: &State) {
-        self.now.progress.commit = 0;
-        self.now.progress.horizon = 0;
+        self.now.progress.commit = self.now.progress.horizon;
         self.write(Some(state));
     }
 

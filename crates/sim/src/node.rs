@@ -5,7 +5,7 @@ use crate::carrier::{Carrier, Frame};
 use crate::clients::Operation;
 use crate::ghost::Watched;
 use crate::plan::Persistence;
-use crate::store::Store;
+use crate::store::{EffectsOf, Store, ValueOf};
 use henge_cluster::replica::{Replica, RequestId, View, Written};
 use henge_cluster::ring::NodeId;
 use henge_cluster::topology::{Epoch, Incarnation};
@@ -37,10 +37,7 @@ pub enum Work<S: Store> {
 }
 
 /// A frame of a table's types.
-pub type FrameOf<S> = Frame<
-    <S as henge_cluster::replica::Table>::Effects,
-    <S as henge_cluster::replica::Table>::Value,
->;
+pub type FrameOf<S> = Frame<EffectsOf<S>, ValueOf<S>>;
 
 /// What a partition has handed to the disk.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +53,7 @@ pub struct Batch {
 /// A replica and its table.
 pub struct Slot<S: Store> {
     /// None while the node does not run.
-    pub replica: Option<Replica<Watched<S>>>,
+    pub replica: Option<Replica<S::Kind>>,
     /// It.
     pub table: Watched<S>,
     /// What it was told last.
@@ -131,7 +128,7 @@ pub struct Node<S: Store> {
     /// By partitions.
     pub slots: Vec<Slot<S>>,
     /// What is to be sent.
-    pub carrier: Carrier<S::Effects, S::Value>,
+    pub carrier: Carrier<EffectsOf<S>, ValueOf<S>>,
     /// It.
     pub clock: Clock,
     /// The epoch of the topology that it knows.

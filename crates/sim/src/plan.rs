@@ -144,12 +144,14 @@ impl Fault {
             6 if random.one_in(3) => Self::OneWay(node, 0),
             6 if random.one_in(3) => Self::OneWay(0, node),
             6 => Self::OneWay(node, other),
+            // Who does not hear what is decided is a leader longer than it should be.
+            7 if random.one_in(3) => Self::Apart(node, 0),
             7 => Self::Apart(node, other),
             8 => Self::Storm(Weather {
                 lost: random.below(200),
                 repeated: random.below(200),
                 overtaken: random.below(500),
-                slowest_ms: random.within(5, 120),
+                slowest_ms: *random.of(&[5, 20, 60, 120, 400]),
             }),
             9 => Self::SlowDisk(node, random.within(5, 60)),
             10 => Self::FullDisk(node),
@@ -191,8 +193,8 @@ pub struct Plan {
     pub partitions: usize,
     /// Keys of each.
     pub keys: usize,
-    /// Records that a replica has room for.
-    pub room: usize,
+    /// Records that a replica has room for, of each node.
+    pub rooms: Vec<usize>,
     /// Records that are sent in a part of a copy.
     pub part_records: usize,
     /// Of each node.
@@ -229,11 +231,10 @@ impl Plan {
         let partitions = r.within(1, 4) as usize;
         let keys = *r.of(&[1, 2, 3, 3, 6, 12]) as usize;
         let is_full = scenario == Scenario::FullCache || r.one_in(3);
-        let room = if is_full {
-            r.within(1, keys.div_ceil(2) as u64) as usize
-        } else {
-            64
-        };
+        // Where there is room for less than there is at others, it may be that a follower has none.
+        let most = keys.div_ceil(2) as u64;
+        let room = |r: &mut Random| if is_full { r.within(1, most) } else { 64 };
+        let rooms = (0..16).map(|_| room(r) as usize).collect();
         let mixed = [
             Persistence::Always,
             Persistence::Interval,
@@ -255,7 +256,7 @@ impl Plan {
             replication: (replication as usize).min(nodes),
             partitions,
             keys,
-            room,
+            rooms,
             part_records: *r.of(&[1, 2, 4, 64]) as usize,
             persistence,
             on_quorum_loss: if r.one_in(10) {
@@ -300,7 +301,12 @@ impl Plan {
         while at_ms < LONGEST_SAFETY_MS {
             let kind = *random.of(&kinds);
             let fault = Fault::draw(kind, self.nodes, self.partitions, &mut random);
-            let for_ms = random.within(20, 60) * random.within(1, 10);
+            // Who is back at once is spoken to as the one that it was.
+            let for_ms = if random.one_in(5) {
+                random.within(1, 10)
+            } else {
+                random.within(20, 60) * random.within(1, 10)
+            };
             self.faults.push(Event {
                 at_ms,
                 for_ms,

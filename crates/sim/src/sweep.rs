@@ -15,6 +15,8 @@ pub struct Swept {
     pub seeds: u64,
     /// Operations with an answer.
     pub completed: usize,
+    /// Seeds of which the checker has not judged every key.
+    pub undecided: u64,
     /// Faults that took place.
     pub faults: u64,
     /// What was seen.
@@ -45,6 +47,7 @@ pub fn sweep<S: Store>(
                     let report = run::<S>(&plan, options);
                     let mut swept = swept.lock().expect("nothing panics under it");
                     swept.seeds += 1;
+                    swept.undecided += u64::from(report.is_undecided);
                     swept.completed += report.completed;
                     swept.faults += report.coverage.faults().0;
                     swept.coverage.add(&report.coverage);

@@ -2,8 +2,10 @@
 //! which a crash may bring back.
 
 use crate::random::Random;
-use crate::store::{Asks, Held, Size, Store, Told, What};
-use henge_cluster::replica::{Entry, Key, NoRoom, Progress, Ran, Record, Replace, State, Table};
+use crate::store::{Asks, Found, Held, Size, Store, Told, What};
+use henge_cluster::replica::{
+    Entry, Key, NoRoom, Progress, Ran, Record, Replace, State, Table, Types,
+};
 use henge_wire::Version;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -11,7 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 pub type Number = (u64, Option<u64>);
 
 /// See the head of the file.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Toy {
     now: Image,
     /// What was written since what is synced.
@@ -26,7 +28,7 @@ pub struct Toy {
     turn: usize,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 struct Image {
     records: BTreeMap<Key, (Version, Option<Number>)>,
     progress: Progress,
@@ -92,17 +94,24 @@ impl Toy {
     }
 }
 
-impl Table for Toy {
-    type Request = Asks;
+impl Types for Toy {
+    type Request<'r> = Asks;
     type Reply = Told;
-    type Effects = Option<Number>;
+    type Effects = (Key, Option<Number>);
     type Value = Number;
+}
 
+impl Table<Self> for Toy {
     fn progress(&self) -> Progress {
         self.now.progress
     }
 
-    fn execute(&mut self, now_ms: u64, request: &Asks) -> Ran<Option<Number>, Told> {
+    fn execute(
+        &mut self,
+        now_ms: u64,
+        request: &Asks,
+        _: bool,
+    ) -> Ran<(Key, Option<Number>), Told> {
         let key = &request.key;
         let (version, value) = self.alive(now_ms, key);
         let is_wanted = |expected: Version| version == Some(expected) && value.is_some();
@@ -116,6 +125,7 @@ impl Table for Toy {
             What::Get | What::Add(_) | What::Swap(..) => {
                 let told = Told {
                     version,
+                    is_there: value.is_some(),
                     value,
                     is_changed: false,
                 };
@@ -126,23 +136,24 @@ impl Table for Toy {
         if self.put(next, key, effect).is_err() {
             return Ran::NoRoom;
         }
-        let entry = Entry {
-            version: next,
-            keys: vec![key.clone()],
-            effects: effect,
-        };
         let told = Told {
             version: Some(next),
+            is_there: effect.is_some(),
             value: effect.map(|(number, _)| number),
             is_changed: true,
         };
-        Ran::Changed(entry, told)
+        Ran::Changed(next, Some((key.clone(), effect)), told)
     }
 
-    fn apply(&mut self, _: u64, entry: &Entry<Option<Number>>) -> Result<(), NoRoom> {
+    fn keys(&self, (key, _): &(Key, Option<Number>)) -> Vec<Key> {
+        vec![key.clone()]
+    }
+
+    fn apply(&mut self, _: u64, entry: &Entry<(Key, Option<Number>)>) -> Result<(), NoRoom> {
         let next = self.now.progress.last.seq() + 1;
         assert_eq!(entry.version.seq(), next, "it is the next of the order");
-        self.put(entry.version, &entry.keys[0], entry.effects)
+        let (key, effect) = &entry.effects;
+        self.put(entry.version, key, *effect)
     }
 
     fn commit(&mut self, seq: u64) {
@@ -226,6 +237,11 @@ impl Table for Toy {
         self.write(Some(state));
     }
 
+    fn keep(&mut self, state: &State) {
+        self.now.progress.commit = self.now.progress.horizon;
+        self.write(Some(state));
+    }
+
     fn wipe(&mut self, state: &State) {
         self.now.records.clear();
         self.now.progress = Progress::default();
@@ -242,6 +258,8 @@ fn place_of(key: &Key) -> u32 {
 }
 
 impl Store for Toy {
+    type Kind = Self;
+
     fn create(size: Size) -> Self {
         Self {
             now: Image::default(),
@@ -254,11 +272,15 @@ impl Store for Toy {
         }
     }
 
-    fn request(asks: &Asks) -> Asks {
-        asks.clone()
+    fn hash(&self, _: &[u8]) -> u64 {
+        0
     }
 
-    fn told(reply: &Told) -> Told {
+    fn request(asks: &Asks, _: u64, _: u64, call: impl FnOnce(Asks)) {
+        call(asks.clone());
+    }
+
+    fn told(_: What, reply: &Told) -> Told {
         *reply
     }
 
@@ -267,7 +289,7 @@ impl Store for Toy {
         Some((*version, value.map(|(number, _)| number)))
     }
 
-    fn keys(&self) -> Vec<Key> {
+    fn all_keys(&self) -> Vec<Key> {
         self.now.records.keys().cloned().collect()
     }
 
@@ -286,7 +308,7 @@ impl Store for Toy {
         }
     }
 
-    fn crash(&mut self, is_machine: bool, random: &mut Random) -> (State, Progress) {
+    fn crash(&mut self, is_machine: bool, random: &mut Random) -> Found {
         let safe = if is_machine {
             0
         } else {
@@ -300,7 +322,11 @@ impl Store for Toy {
         self.written = self.before;
         self.log.clear();
         self.now = self.base.clone();
-        (self.now.state.clone(), self.now.progress)
+        Found {
+            state: self.now.state.clone(),
+            progress: self.now.progress,
+            has_lost_memory: false,
+        }
     }
 
     fn evict(&mut self, random: &mut Random) -> bool {

@@ -10,7 +10,7 @@ use crate::network::{CONTROL, Network};
 use crate::node::{Batch, Clock, FrameOf, Node, Slot, Work};
 use crate::plan::{Persistence, Plan};
 use crate::random::Random;
-use crate::store::{Size, Store};
+use crate::store::{EffectsOf, ReplyOf, Size, Store, Told, ValueOf};
 use henge_cluster::bugs::Bugs;
 use henge_cluster::replica::{
     Answer, Body, Input, Key, Level, Message, Output, Replica, RequestId, Table, View, Written,
@@ -120,6 +120,8 @@ pub struct World<S: Store> {
     pub(crate) clients: Clients,
     pub(crate) ledgers: Vec<Shared>,
     pub(crate) coverage: Coverage,
+    /// The checker has not come to an end.
+    pub(crate) is_undecided: bool,
     /// Since when there are no faults any more.
     pub(crate) healed_ms: Option<u64>,
     /// Nobody begins with anything any more.
@@ -207,6 +209,7 @@ impl<S: Store> World<S> {
             ),
             ledgers: ledgers.collect(),
             coverage: Coverage::default(),
+            is_undecided: false,
             healed_ms: None,
             is_closing: false,
             leaderless: 0,
@@ -235,12 +238,9 @@ impl<S: Store> World<S> {
 
     pub(crate) fn add_node(&mut self) {
         let id = self.nodes.len();
-        let size = Size {
-            records: self.plan.room,
-        };
-        let slots = self.ledgers.iter().map(|ledger| Slot {
+        let slots = self.ledgers.iter().enumerate().map(|(p, ledger)| Slot {
             replica: None,
-            table: Watched::create(size, Rc::clone(ledger)),
+            table: Watched::create(self.size(id, p), Rc::clone(ledger)),
             view: Rc::default(),
             starts: BTreeSet::new(),
             handed: Written::default(),
@@ -251,6 +251,14 @@ impl<S: Store> World<S> {
         let persistence = self.plan.persistence[id];
         let node = Node::new(id, persistence, slots.collect());
         self.nodes.push(node);
+    }
+
+    /// Nodes have room for as much as others, or for less.
+    fn size(&self, n: usize, p: usize) -> Size {
+        Size {
+            records: self.plan.rooms[n],
+            partition: partition(p),
+        }
     }
 
     pub(crate) fn after(&mut self, wait_ms: u64, moment: Moment<S>) {
@@ -388,31 +396,34 @@ impl<S: Store> World<S> {
         let node = &mut self.nodes[n];
         node.is_running = false;
         node.backlog.clear();
-        let size = Size {
-            records: self.plan.room,
-        };
         node.has_lost_memory = match node.persistence {
             Persistence::Always => false,
             Persistence::Interval => is_machine,
             Persistence::Memory => true,
         };
-        for (slot, ledger) in node.slots.iter_mut().zip(&self.ledgers) {
+        for (p, ledger) in self.ledgers.iter().enumerate() {
+            let size = self.size(n, p);
+            let node = &mut self.nodes[n];
+            let slot = &mut node.slots[p];
             slot.replica = None;
             let before = slot.table.progress().last;
             if node.persistence == Persistence::Memory {
                 slot.table = Watched::create(size, Rc::clone(ledger));
             } else {
-                let (_, progress) = slot.table.crash(is_machine, &mut self.disks);
-                if progress.last < before {
+                let found = slot.table.crash(is_machine, &mut self.disks);
+                if found.progress.last < before {
                     self.coverage.rule(Rule::TornTail);
                 }
-                if !node.has_lost_memory {
-                    ledger.borrow().check_promises(
-                        (node.id, node.incarnation),
-                        slot.table.state(),
-                        progress,
-                    );
-                }
+                // What there is no room for any more may have been promised.
+                node.has_lost_memory |= found.has_lost_memory;
+            }
+        }
+        let node = &self.nodes[n];
+        if !node.has_lost_memory {
+            for (slot, ledger) in node.slots.iter().zip(&self.ledgers) {
+                let ledger = ledger.borrow();
+                let (state, progress) = (slot.table.state(), slot.table.progress());
+                ledger.check_promises((node.id, node.incarnation), state, progress);
             }
         }
         self.break_requests(n);
@@ -420,13 +431,10 @@ impl<S: Store> World<S> {
 
     /// Its disk is empty.
     pub(crate) fn lose_disk(&mut self, n: usize) {
-        let size = Size {
-            records: self.plan.room,
-        };
-        let node = &mut self.nodes[n];
-        node.has_lost_memory = true;
-        for (slot, ledger) in node.slots.iter_mut().zip(&self.ledgers) {
-            slot.table = Watched::create(size, Rc::clone(ledger));
+        self.nodes[n].has_lost_memory = true;
+        for (p, ledger) in self.ledgers.iter().enumerate() {
+            let size = self.size(n, p);
+            self.nodes[n].slots[p].table = Watched::create(size, Rc::clone(ledger));
         }
     }
 
@@ -520,7 +528,7 @@ impl<S: Store> World<S> {
         p: usize,
         from: NodeId,
         of: Incarnation,
-        message: Message<S::Effects, S::Value>,
+        message: Message<EffectsOf<S>, ValueOf<S>>,
     ) {
         self.coverage.message(&message.body);
         note!(self, "{n}/{p} hears from {from}.{of}: {message:?}");
@@ -567,7 +575,7 @@ impl<S: Store> World<S> {
     }
 
     /// Gives a replica an input, and carries its outputs out.
-    pub(crate) fn give(&mut self, n: usize, p: usize, input: Input<Watched<S>>) {
+    pub(crate) fn give(&mut self, n: usize, p: usize, input: Input<'_, S::Kind>) {
         let node = &mut self.nodes[n];
         let now_ms = node.clock.read(self.now_ms);
         let slot = &mut node.slots[p];
@@ -612,7 +620,7 @@ impl<S: Store> World<S> {
         }
     }
 
-    fn carry_out(&mut self, n: usize, p: usize, output: Output<Watched<S>>) {
+    fn carry_out(&mut self, n: usize, p: usize, output: Output<S::Kind>) {
         let node = &mut self.nodes[n];
         let me = (node.id, node.incarnation);
         match output {
@@ -636,7 +644,13 @@ impl<S: Store> World<S> {
     }
 
     /// What is said is a promise, or rests on others'.
-    fn watch(&mut self, n: usize, p: usize, to: NodeId, message: &Message<S::Effects, S::Value>) {
+    fn watch(
+        &mut self,
+        n: usize,
+        p: usize,
+        to: NodeId,
+        message: &Message<EffectsOf<S>, ValueOf<S>>,
+    ) {
         let node = &mut self.nodes[n];
         let me = (node.id, node.incarnation);
         let slot = &mut node.slots[p];
@@ -654,8 +668,11 @@ impl<S: Store> World<S> {
                 ledger.ack(me, term, *applied);
             }
             Body::Aligned { applied } => {
-                if ledger.ack(me, term, *applied) {
+                let is_repeated = ledger.ack(me, term, *applied);
+                if is_repeated {
                     coverage.rule(Rule::AlignedAgain);
+                } else if slot.table.copied != Some(term) {
+                    coverage.rule(Rule::AlignedAsIs);
                 }
             }
             Body::Pull {
@@ -1019,14 +1036,39 @@ impl<S: Store> World<S> {
             operation.request,
             operation.number
         );
-        let request = S::request(&operation.asks);
-        let input = Input::Request(operation.request, operation.level, request);
-        self.give(n, p, input);
+        let table = &mut self.nodes[n].slots[p].table;
+        let before = table.progress().last;
+        table.asked = Some(operation.asks.key.clone());
+        let hash = table.store.hash(&operation.asks.key);
+        let now_ms = self.nodes[n].clock.read(self.now_ms);
+        S::request(&operation.asks, now_ms, hash, |request| {
+            let input = Input::Request(operation.request, operation.level, request);
+            self.give(n, p, input);
+        });
+        let last = self.nodes[n].slots[p].table.progress().last;
+        if let Some(asked) = self.clients.asked.get_mut(&operation.request)
+            && last > before
+        {
+            asked.stamped = Some(last);
+        }
     }
 
-    fn answer(&mut self, n: usize, request: RequestId, answer: Answer<S::Reply>) {
-        let told = match &answer {
-            Answer::Reply(reply) => Some(S::told(reply)),
+    fn answer(&mut self, n: usize, request: RequestId, answer: Answer<ReplyOf<S>>) {
+        let asked = self.clients.asked.get(&request);
+        let told = match (&answer, asked) {
+            (Answer::Reply(reply), Some(asked)) => {
+                let told = S::told(asked.what, reply);
+                // A delete does not say in which version it was made, nor a condition that fails what it found; who looks from
+                // outside knows.
+                let version = told.version.or(asked.stamped);
+                let ledger = self.ledgers[asked.place.0].borrow();
+                let value = told.value.or_else(|| ledger.value(version?));
+                Some(Told {
+                    version,
+                    value,
+                    ..told
+                })
+            }
             _ => None,
         };
         note!(self, "{n} answers {request}: {answer:?}");

@@ -194,7 +194,8 @@ impl Shard {
                 if !is_whole {
                     return Err(ReplayError::Parts(self.global(p)));
                 }
-                if self.partitions[p].commit > progress.last.seq() {
+                let is_kept = *replace != Replace::All;
+                if is_kept && self.partitions[p].commit > progress.last.seq() {
                     return Err(self.not_next(p, progress.last));
                 }
                 self.durable.recovery.found_again(p);
