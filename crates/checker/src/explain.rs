@@ -6,14 +6,18 @@ use crate::look::{Leaves, Look, is_wall};
 use crate::op::{Moment, moments};
 use crate::register::Record;
 use crate::search::{End, Search, held_before, told_at};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 /// Events that an explanation shows. More than these nobody reads; what they came from is in the records.
 const SHOWN: usize = 24;
 
-/// How many times the steps that found a lie are spent on making it small.
-const TIMES: u64 = 20;
+/// Records that an explanation names.
+const NAMED: usize = 8;
+
+/// How many times the steps and the events in which a lie was found are spent on making it small: in halves it takes few, and
+/// the rest is not worth the wait.
+const TIMES: u64 = 8;
 
 /// Steps that are spent on making a lie small in any case: those of some thousand small histories.
 const AT_LEAST: u64 = 200_000;
@@ -34,53 +38,43 @@ pub struct Lie {
 }
 
 impl Lie {
-    /// Of these events of one key. A search found it after so many moments, in so many steps.
-    pub(crate) fn explain(key: &[u8], events: &[&Event], stuck: usize, steps: u64) -> Self {
-        let steps = (steps * TIMES).max(AT_LEAST);
-        let events = told(events, stuck, steps);
+    /// Of these events of one key, which are a lie. A search of them took so many steps, of so many that it had.
+    pub(crate) fn explain(key: &[u8], events: &[&Event], steps: u64, budget: u64) -> Self {
+        let left = (steps + events.len() as u64) * TIMES + AT_LEAST;
         let mut smaller = Smaller {
+            events: events.to_vec(),
             kept: (0..events.len()).collect(),
-            events,
-            left: steps,
+            left,
         };
         smaller.run();
-        let events: Vec<&Event> = smaller.kept.iter().map(|&p| smaller.events[p]).collect();
-        let mut window = told(&events, 0, steps);
-        let moments = moments(&window);
-        let end = told_at(&window, &moments, 0, &mut steps.clone()).unwrap_or(moments.len());
+        let events: Vec<&Event> = smaller.kept.iter().map(|&p| events[p]).collect();
+        let moments = moments(&events);
+        let end = told_at(&events, &moments, budget);
         let (Moment::Call(last) | Moment::Return(last)) = moments[end - 1];
-        let event = window[last].clone();
-        let records = held_before(&window, &moments[..end], steps);
-        window.sort_by_key(|event| (event.invoked, event.completed, event.client));
+        let records = held_before(&events, &moments[..end], budget);
+        let mut window: Vec<&Event> = Vec::new();
+        for moment in &moments[..end] {
+            if let Moment::Call(place) = *moment {
+                window.push(events[place]);
+            }
+        }
         let left_out = window.len().saturating_sub(SHOWN);
-        window.drain(..left_out);
+        let event = events[last];
+        let is_shown = |&(place, shown): &(usize, &Event)| place >= left_out || shown == event;
+        let shown = window.into_iter().enumerate().filter(is_shown);
         Self {
             key: key.to_vec(),
-            event,
+            event: event.clone(),
             records: records.into_iter().collect(),
-            window: window.into_iter().cloned().collect(),
+            window: shown.map(|(_, event)| event.clone()).collect(),
             left_out,
         }
     }
 }
 
-/// Those that were asked before the lie was told; all, if the steps do not suffice to find out when. It was told no sooner than
-/// at this moment.
-fn told<'a>(events: &[&'a Event], stuck: usize, mut steps: u64) -> Vec<&'a Event> {
-    let moments = moments(events);
-    let end = told_at(events, &moments, stuck, &mut steps).unwrap_or(moments.len());
-    let mut told = Vec::new();
-    for moment in &moments[..end] {
-        if let Moment::Call(place) = *moment {
-            told.push(events[place]);
-        }
-    }
-    told
-}
-
 /// A lie that is made smaller.
 struct Smaller<'a> {
-    /// All, in order of their calls.
+    /// All, in any order.
     events: Vec<&'a Event>,
     /// The places of those that are kept.
     kept: Vec<usize>,
@@ -147,7 +141,7 @@ impl Smaller<'_> {
         let events = |places: &[usize]| places.iter().map(|&p| self.events[p]).collect();
         let (dropped, kept): (Vec<usize>, Vec<usize>) = self.kept.iter().partition(|&&p| gone[p]);
         let (dropped, rest): (Vec<&Event>, Vec<&Event>) = (events(&dropped), events(&kept));
-        self.left = self.left.saturating_sub(1 + self.kept.len() as u64 / 8);
+        self.left = self.left.saturating_sub(1 + self.kept.len() as u64);
         if !may_go(&dropped, &rest) {
             return false;
         }
@@ -163,49 +157,98 @@ impl Smaller<'_> {
 }
 
 /// Whether an order of all gives an order of those that are kept: wherever one is dropped, the register forgets. So it is if
-/// nobody who is kept looks at what the dropped ones made. Then those that are kept are a lie only if all are.
+/// nobody who is kept can have looked at what the dropped ones made. Then those that are kept are a lie only if all are. And
+/// who is kept and names a value keeps one who made it, if there was any: a lie is no less of one without, but it is told
+/// as if the value came from nowhere.
 fn may_go(dropped: &[&Event], kept: &[&Event]) -> bool {
-    let mut named: HashSet<i64> = HashSet::new();
-    let mut lookers: Vec<&Event> = Vec::new();
-    let looks: Vec<Look> = kept.iter().map(|event| Look::of(event)).collect();
-    for (event, look) in kept.iter().zip(&looks) {
-        named.extend(look.named.into_iter().flatten());
-        if look.any {
-            lookers.push(event);
+    let sights = Sights::of(kept);
+    let mut made: HashMap<i64, u64> = HashMap::new();
+    for event in kept {
+        if let Leaves::Value(value) = Leaves::of(event) {
+            let first = made.entry(value).or_insert(event.invoked);
+            *first = event.invoked.min(*first);
         }
     }
-    // Each with when it was asked; what was completed before the latest wall before a looker is not seen by it.
-    let mut walls: Vec<(u64, u64)> = kept
-        .iter()
-        .filter(|event| is_wall(event))
-        .map(|event| (event.completed, event.invoked))
-        .collect();
-    walls.sort_unstable();
-    let mut latest = 0;
-    for (_, invoked) in &mut walls {
-        latest = latest.max(*invoked);
-        *invoked = latest;
-    }
-    let wall_before = |looker: &Event| {
-        let count = walls.partition_point(|&(completed, _)| completed < looker.invoked);
-        count.checked_sub(1).map(|last| walls[last].1)
-    };
-    // A looker who takes anything sees what is between its wall and its completion.
-    let sights: Vec<(Option<u64>, u64)> = lookers
-        .iter()
-        .map(|looker| (wall_before(looker), looker.completed_or_never()))
-        .collect();
-    dropped.iter().all(|event| {
-        match Leaves::of(event) {
-            Leaves::Nothing => return true,
-            Leaves::Value(value) if named.contains(&value) => return false,
-            Leaves::Any if !named.is_empty() => return false,
-            Leaves::Value(_) | Leaves::Any => {}
+    dropped.iter().all(|event| match Leaves::of(event) {
+        Leaves::Nothing => true,
+        Leaves::Any => sights
+            .all
+            .iter()
+            .chain(&sights.of_any)
+            .all(|sight| !sight.shows(event)),
+        Leaves::Value(value) => {
+            let named = sights.of_value.get(&value);
+            let named = named.into_iter().flatten();
+            let is_told = |sight: &Sight| {
+                let first = made.get(&value);
+                event.invoked > sight.until || first.is_some_and(|&first| first <= sight.until)
+            };
+            named
+                .clone()
+                .all(|sight| !sight.shows(event) && is_told(sight))
+                && sights.of_any.iter().all(|sight| !sight.shows(event))
         }
-        sights.iter().all(|&(wall, until)| {
-            event.invoked > until || wall.is_some_and(|wall| event.completed_or_never() < wall)
-        })
     })
+}
+
+/// The time in which something must have been made for an event to look at it.
+#[derive(Clone, Copy)]
+struct Sight {
+    /// What was over before this is gone.
+    wall: Option<u64>,
+    /// When it was completed itself.
+    until: u64,
+}
+
+impl Sight {
+    fn shows(&self, event: &Event) -> bool {
+        let gone = self
+            .wall
+            .is_some_and(|wall| event.completed_or_never() < wall);
+        event.invoked <= self.until && !gone
+    }
+}
+
+/// What some events can have looked at.
+#[derive(Default)]
+struct Sights {
+    /// Of those who take any value.
+    of_any: Vec<Sight>,
+    /// Of those who name a value.
+    of_value: HashMap<i64, Vec<Sight>>,
+    /// Of all who name one.
+    all: Vec<Sight>,
+}
+
+impl Sights {
+    fn of(events: &[&Event]) -> Self {
+        // By when they were completed, each with the latest time at which one of those so far was asked.
+        let walls = events.iter().filter(|event| is_wall(event));
+        let mut walls: Vec<(u64, u64)> = walls.map(|e| (e.completed, e.invoked)).collect();
+        walls.sort_unstable();
+        let mut latest = 0;
+        for (_, invoked) in &mut walls {
+            latest = latest.max(*invoked);
+            *invoked = latest;
+        }
+        let mut sights = Self::default();
+        for event in events {
+            let count = walls.partition_point(|&(completed, _)| completed < event.invoked);
+            let sight = Sight {
+                wall: count.checked_sub(1).map(|last| walls[last].1),
+                until: event.completed_or_never(),
+            };
+            let look = Look::of(event);
+            if look.any || look.sums {
+                sights.of_any.push(sight);
+            }
+            for value in look.named.into_iter().flatten() {
+                sights.of_value.entry(value).or_default().push(sight);
+                sights.all.push(sight);
+            }
+        }
+        sights
+    }
 }
 
 impl Event {
@@ -227,8 +270,11 @@ impl fmt::Display for Lie {
             self.event
         )?;
         f.write_str("the key held ")?;
-        for record in &self.records {
+        for record in self.records.iter().take(NAMED) {
             write!(f, "{record}, or ")?;
+        }
+        if let Some(others) = self.records.len().checked_sub(NAMED + 1) {
+            write!(f, "one of {} others, or ", others + 1)?;
         }
         writeln!(f, "nothing; what shows it, by the time of the request:")?;
         if self.left_out > 0 {

@@ -1,7 +1,7 @@
 //! What an event looks at in what was there, and what it leaves to be looked at: by this it is known which events cannot
 //! matter to each other.
 
-use crate::history::{Condition, Event, Found, Operation};
+use crate::history::{Answer, Condition, Event, Found, Operation};
 
 /// What an event looks at.
 #[derive(Clone, Copy, Debug, Default)]
@@ -10,7 +10,7 @@ pub(crate) struct Look {
     pub(crate) named: [Option<i64>; 2],
     /// It takes any value for an answer, or a version, which any value may have.
     pub(crate) any: bool,
-    /// It adds to whatever is there and does not tell the sum.
+    /// It adds to whatever is there and does not tell the sum, so that it takes any value too.
     pub(crate) sums: bool,
 }
 
@@ -39,7 +39,6 @@ impl Look {
             let is_add = condition(event.operation) == Some(Condition::Absent);
             look.any |= is_add && answer.made.is_none();
         }
-        look.any |= look.sums;
         look
     }
 }
@@ -71,6 +70,14 @@ pub(crate) fn needs(event: &Event) -> Option<i64> {
     })
 }
 
+/// The value that must be there for an event to do anything, answered or not.
+pub(crate) fn named_by(event: &Event) -> Option<i64> {
+    match condition(event.operation) {
+        Some(Condition::Value(value)) => Some(value),
+        _ => needs(event),
+    }
+}
+
 /// What an event may leave to be looked at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Leaves {
@@ -100,12 +107,16 @@ impl Leaves {
     }
 }
 
-/// Whether nothing that was there before can be there after it: it found nothing, or put something else in its place whatever
-/// it found.
+/// Whether nothing that was there before is there after it, or is needed for what is: it found nothing, or put something else in
+/// its place whatever it found.
 pub(crate) fn is_wall(event: &Event) -> bool {
-    let Some(answer) = event.answer() else {
+    let Some(Answer { found, made }) = event.answer() else {
         return false;
     };
-    let replaces = !matches!(event.operation, Operation::Increment { .. }) && answer.made.is_some();
-    answer.found == Found::Nothing || (replaces && condition(event.operation).is_some())
+    let replaces = match (event.operation, made) {
+        (_, None) | (Operation::Read, _) => false,
+        (Operation::Increment { by }, Some(made)) => made.value == Some(by),
+        (Operation::Write { .. } | Operation::Delete { .. }, Some(_)) => true,
+    };
+    *found == Found::Nothing || replaces
 }

@@ -1,9 +1,10 @@
 //! What a search asks of an event over and over, found out once: when it is under way, which others are its like, and up to when
 //! it can matter to anybody. It depends on all events of the key, those that are still to come among them.
 
-use crate::history::{Condition, Event, Operation, Outcome};
+use crate::history::{Condition, Event, Found, Operation, Outcome};
 use crate::look::{Leaves, Look, condition, needs};
-use crate::register::Register;
+use crate::reach::Reach;
+use crate::register::{Record, Register};
 use std::collections::HashMap;
 
 /// The moment of a return that never comes.
@@ -49,12 +50,14 @@ pub(crate) struct Op<'a> {
     pub(crate) loose: bool,
     /// It was answered, and changed nothing.
     pub(crate) looks: bool,
-    /// It may do something on a register that holds something which it cannot do on an empty one.
+    /// Something comes of it on a register that holds something which does not on an empty one.
     pub(crate) follows: bool,
     /// The versions that it was told: of what it found, of what it made.
     pub(crate) versions: (Option<u64>, Option<u64>),
     /// The number of the value that it must find, if it must find one.
     pub(crate) needs: Option<u32>,
+    /// The numbers of the values that make a difference to it.
+    pub(crate) names: [Option<u32>; 2],
     /// The number of the value that it leaves, if it leaves one that is known.
     pub(crate) leaves: Option<u32>,
     /// Events with the same operation and the same outcome have the same number, if there are any.
@@ -72,14 +75,17 @@ impl<'a> Op<'a> {
         let versions = event.versions();
         let answer = event.answer();
         let on_empty = answer.is_some() && Register::default().after(event).is_some();
-        let follows = Look::of(event).sums
-            || match answer {
-                Some(_) => !on_empty,
-                None => !matches!(
-                    condition(event.operation),
-                    None | Some(Condition::Always | Condition::Absent)
-                ),
-            };
+        let follows = match answer {
+            Some(answer) => {
+                // A refusal that does not say what was there leaves it there, if there was something else than was asked for.
+                let may_keep = answer.made.is_none() && answer.found == Found::Unsaid;
+                !on_empty || may_keep || Look::of(event).sums
+            }
+            None => match condition(event.operation) {
+                Some(when) => !matches!(when, Condition::Always | Condition::Absent),
+                None => Look::of(event).sums,
+            },
+        };
         Self {
             event,
             called: NEVER,
@@ -89,6 +95,7 @@ impl<'a> Op<'a> {
             follows,
             versions,
             needs: None,
+            names: [None; 2],
             leaves: None,
             twins: None,
             doubles: None,
@@ -102,6 +109,12 @@ impl<'a> Op<'a> {
         self.returned == NEVER
     }
 
+    /// Whether it takes any value for an answer.
+    fn takes_any(&self) -> bool {
+        let look = Look::of(self.event);
+        look.any || look.sums
+    }
+
     /// Whether it can have no place any more where this version was.
     pub(crate) fn too_late(&self, floor: Option<u64>) -> bool {
         let (found, made) = self.versions;
@@ -112,17 +125,26 @@ impl<'a> Op<'a> {
 
 /// All events of a search.
 pub(crate) struct Ops<'a> {
-    pub(crate) ops: Vec<Op<'a>>,
+    pub(crate) all: Vec<Op<'a>>,
     /// Versions were told, so that an event can be too late.
     pub(crate) versioned: bool,
     /// Of each value by its number, how many of those that return must find it and have not returned.
     pub(crate) needed: Vec<u32>,
     /// Of each value by its number, how many may leave it and have not returned.
     pub(crate) made: Vec<u32>,
+    /// Of each value by its number, to how many who have not returned it makes a difference.
+    pub(crate) named: Vec<u32>,
+    /// How many who have not returned take any value for an answer.
+    pub(crate) takers: u32,
+    /// A value that stands for all which nobody names.
+    pub(crate) nameless: Option<i64>,
+    /// Nobody asks for a version, and nobody was told that something else than a value is there without being told what:
+    /// then more is allowed where more is there.
+    pub(crate) plain: bool,
     /// The numbers of the values.
     pub(crate) values: HashMap<i64, u32>,
-    /// Somebody adds to whatever is there and does not tell the sum: then any value may be made.
-    pub(crate) sums: bool,
+    /// What is added, all in all, without the sum being told.
+    pub(crate) reach: Reach,
 }
 
 impl<'a> Ops<'a> {
@@ -135,25 +157,30 @@ impl<'a> Ops<'a> {
                 Moment::Return(place) => ops[place].returned = at,
             }
         }
-        let mut all = Self {
+        let mut this = Self {
             versioned: ops.iter().any(|op| op.versions != (None, None)),
-            sums: ops.iter().any(|op| Look::of(op.event).sums),
-            ops,
+            reach: reach(&ops),
+            all: ops,
             needed: Vec::new(),
             made: Vec::new(),
+            named: Vec::new(),
+            takers: 0,
+            nameless: None,
+            plain: false,
             values: HashMap::new(),
         };
-        all.find_twins();
-        all.find_use();
-        all.find_values();
-        all
+        this.plain = !this.versioned && !this.all.iter().any(|op| is_particular(op.event));
+        this.find_twins();
+        this.find_use();
+        this.find_values();
+        this
     }
 
     /// Which events are the same to a register.
     fn find_twins(&mut self) {
         let mut outcomes: HashMap<(Operation, Outcome), (u32, u32)> = HashMap::new();
         let mut operations: HashMap<Operation, (u32, [bool; 2])> = HashMap::new();
-        for (number, op) in (0..).zip(&self.ops) {
+        for (number, op) in (0..).zip(&self.all) {
             let (operation, outcome) = (op.event.operation, op.event.outcome);
             outcomes
                 .entry((operation, outcome))
@@ -162,7 +189,7 @@ impl<'a> Ops<'a> {
             let (_, kinds) = operations.entry(operation).or_insert((number, [false; 2]));
             kinds[usize::from(outcome == Outcome::Unknown)] = true;
         }
-        for op in &mut self.ops {
+        for op in &mut self.all {
             let (number, count) = outcomes[&(op.event.operation, op.event.outcome)];
             op.twins = (count > 1).then_some(number);
             let (number, kinds) = operations[&op.event.operation];
@@ -176,25 +203,28 @@ impl<'a> Ops<'a> {
         // Until when each value is named, and until when anybody looks who takes any value.
         let mut named: HashMap<i64, u32> = HashMap::new();
         let mut any = 0;
-        for op in self.ops.iter().filter(|op| op.called != NEVER) {
+        for op in self.all.iter().filter(|op| op.called != NEVER) {
             let look = Look::of(op.event);
             for value in look.named.into_iter().flatten() {
                 let until = named.entry(value).or_default();
                 *until = (*until).max(op.returned);
             }
-            if look.any {
+            if look.any || (look.sums && !op.optional()) {
                 any = any.max(op.returned);
             }
         }
-        for op in self.ops.iter_mut().filter(|op| op.optional()) {
+        for op in self.all.iter_mut().filter(|op| op.optional()) {
             (op.named_until, op.of_use_until) = match Leaves::of(op.event) {
                 Leaves::Nothing => (0, 0),
-                Leaves::Value(value) if !self.sums => {
-                    let until = named.get(&value).copied().unwrap_or(0);
+                Leaves::Value(value) => {
+                    // What is added to it can be looked at in turn.
+                    let until = self.reach.results(value).map_or(NEVER, |values| {
+                        let until = values.filter_map(|value| named.get(&value).copied());
+                        until.max().unwrap_or(0)
+                    });
                     (until, until.max(any))
                 }
-                // What was added to any value can be looked at in turn.
-                Leaves::Value(_) | Leaves::Any => (NEVER, NEVER),
+                Leaves::Any => (NEVER, NEVER),
             };
             if op.event.outcome != Outcome::Unknown {
                 // What it found may tell it from others.
@@ -205,12 +235,13 @@ impl<'a> Ops<'a> {
 
     /// Who needs which value, and who makes it.
     fn find_values(&mut self) {
-        for op in self.ops.iter_mut().filter(|op| op.called != NEVER) {
+        for op in self.all.iter_mut().filter(|op| op.called != NEVER) {
             let mut number = |value: i64| {
                 let next = self.needed.len() as u32;
                 let number = *self.values.entry(value).or_insert(next);
                 if number == next {
                     self.needed.push(0);
+                    self.named.push(0);
                     self.made.push(0);
                 }
                 number
@@ -220,6 +251,15 @@ impl<'a> Ops<'a> {
                 Leaves::Value(value) => Some(number(value)),
                 Leaves::Nothing | Leaves::Any => None,
             };
+            let look = Look::of(op.event);
+            op.names = look.named.map(|value| value.map(&mut number));
+            if op.names[0] == op.names[1] {
+                op.names[1] = None;
+            }
+            self.takers += u32::from(op.takes_any());
+            for number in op.names.into_iter().flatten() {
+                self.named[number as usize] += 1;
+            }
             if let Some(number) = op.needs {
                 self.needed[number as usize] += 1;
             }
@@ -227,41 +267,99 @@ impl<'a> Ops<'a> {
                 self.made[number as usize] += 1;
             }
         }
+        // Far from all others, so that nothing that is added makes one of them the other.
+        let largest = self.values.keys().copied().max().unwrap_or(0);
+        self.nameless = largest.max(0).checked_add(1 << 32);
     }
 
     /// This one is over, or of no use any more.
     pub(crate) fn end(&mut self, op: u32) {
-        let op = &self.ops[op as usize];
+        let op = &self.all[op as usize];
         if let Some(number) = op.needs {
             self.needed[number as usize] -= 1;
         }
         if let Some(number) = op.leaves {
             self.made[number as usize] -= 1;
         }
+        for number in op.names.into_iter().flatten() {
+            self.named[number as usize] -= 1;
+        }
+        self.takers -= u32::from(op.takes_any());
     }
 
-    /// Whether somebody who is not placed must find this value, and nobody can make it any more.
-    pub(crate) fn is_missed(&self, value: i64, placed: &[u32]) -> bool {
-        let Some(&number) = self.values.get(&value).filter(|_| !self.sums) else {
+    /// What is as good as this record to all who are not placed: nothing, if nobody looks; if nobody names it, a value that
+    /// stands for all such.
+    pub(crate) fn reduced(&self, record: Record, placed: &[u32]) -> Option<Record> {
+        let taken = placed.iter().filter(|&&p| self[p].takes_any()).count() as u32;
+        let is_named = |value: i64| {
+            let number = self.values.get(&value);
+            number.is_some_and(|&number| {
+                let all = self.named[number as usize];
+                let is_done = |p: &&u32| self[**p].names.contains(&Some(number));
+                all > 0 && all > placed.iter().filter(is_done).count() as u32
+            })
+        };
+        let (Some(results), Some(value)) = (self.reach.results(record.value), self.nameless) else {
+            return Some(record);
+        };
+        if results.into_iter().any(is_named) {
+            return Some(record);
+        }
+        (taken < self.takers).then_some(Record { value, ..record })
+    }
+
+    /// Whether somebody who is not placed must find this value, and nobody can make it any more, though this one is there now.
+    pub(crate) fn is_missed(&self, value: i64, now: Option<i64>, placed: &[u32]) -> bool {
+        let left = |counts: &[u32], number: u32, of: fn(&Op) -> Option<u32>| {
+            let placed = placed.iter().filter(|&&p| of(&self[p]) == Some(number));
+            counts[number as usize] - placed.count() as u32
+        };
+        let Some(&number) = self.values.get(&value) else {
             return false;
         };
-        let (mut needed, mut made) = (self.needed[number as usize], self.made[number as usize]);
-        if needed == 0 {
+        if self.needed[number as usize] == 0 || left(&self.needed, number, |op| op.needs) == 0 {
             return false;
         }
-        for &p in placed {
-            let op = &self.ops[p as usize];
-            needed -= u32::from(op.needs == Some(number));
-            made -= u32::from(op.leaves == Some(number));
-        }
-        needed > 0 && made == 0
+        let Some(mut origins) = self.reach.origins(value) else {
+            return false;
+        };
+        !origins.any(|from| {
+            // What is added to nothing is added to 0.
+            let is_there = from == 0 || (from != value && now == Some(from));
+            let number = self.values.get(&from);
+            is_there || number.is_some_and(|&number| left(&self.made, number, |op| op.leaves) > 0)
+        })
     }
+}
+
+/// Whether it may be refused for what is there, or asks for a version.
+fn is_particular(event: &Event) -> bool {
+    match condition(event.operation) {
+        Some(Condition::Version(_)) => true,
+        Some(Condition::Value(_)) => event.answer().is_some_and(|answer| answer.made.is_none()),
+        _ => false,
+    }
+}
+
+/// What all together may add without telling the sum.
+fn reach(ops: &[Op]) -> Reach {
+    let mut reach = Reach::default();
+    for op in ops {
+        if let (Operation::Increment { by }, true) = (op.event.operation, Look::of(op.event).sums) {
+            if op.looks {
+                // It was refused at the end of the range: which values that concerns is not worth finding out.
+                return Reach::EVERYWHERE;
+            }
+            reach.add(by);
+        }
+    }
+    reach
 }
 
 impl<'a> std::ops::Index<u32> for Ops<'a> {
     type Output = Op<'a>;
 
     fn index(&self, op: u32) -> &Op<'a> {
-        &self.ops[op as usize]
+        &self.all[op as usize]
     }
 }

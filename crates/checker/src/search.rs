@@ -18,13 +18,18 @@
 //! 3. A register is emptied only if what it holds was needed by an answered event. If not, leaving out what made it (rule 1 or
 //!    2) leads to the same place with more choice.
 //!
-//! And it looks ahead: a world that loses a value which somebody must still find, and which nobody can make any more, is no
-//! true one. That makes one world of the many that reads and writes at once have otherwise, but a lie is found
-//! before it is told. When it was told is found by trying beginnings of the history.
+//! Two more keep the worlds few, and both need all of the history:
+//!
+//! 4. A world that loses a value which somebody must still find, and which nobody can make any more, is no true one. So of
+//!    reads and writes at once few worlds are left; but a lie is found before it is told. When it was told is found by trying
+//!    beginnings of the history ([`told_at`]).
+//! 5. What nobody who is still to return can tell from other records is one record in all worlds, and none if nobody looks
+//!    ([`Ops::reduced`]).
 
-use crate::history::{Event, Outcome};
-use crate::look::{Leaves, condition};
+use crate::history::{Event, Operation, Outcome};
+use crate::look::{Leaves, condition, named_by, needs};
 use crate::op::{Moment, Ops};
+use crate::reach::Reach;
 use crate::register::{Record, Register};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
@@ -120,14 +125,8 @@ impl<'a> Search<'a> {
 
     /// To its end.
     pub(crate) fn run(&mut self) -> End {
-        let last = self.moments.len();
-        self.run_to(last)
-    }
-
-    /// Through the moments before this one.
-    pub(crate) fn run_to(&mut self, end: usize) -> End {
-        while self.moments() < end {
-            match self.moments[self.moments()] {
+        while let Some(&moment) = self.moments.get(self.moments()) {
+            match moment {
                 Moment::Call(place) => self.call(place as u32),
                 Moment::Return(place) => self.answer(place as u32),
             }
@@ -152,14 +151,14 @@ impl<'a> Search<'a> {
             return;
         }
         self.pending.push(x);
-        if self.ops.versioned || op.looks {
-            self.worlds.retain_mut(|world| {
-                if op.looks && world.register.after(op.event) == Some(world.register) {
-                    world.place(x);
-                }
-                !op.too_late(world.register.floor)
-            });
-        }
+        let mut worlds = std::mem::take(&mut self.worlds);
+        worlds.retain_mut(|world| {
+            if self.is_free(world, x) {
+                world.place(x);
+            }
+            !op.too_late(world.register.floor)
+        });
+        self.worlds = worlds;
     }
 
     /// Somebody is answered.
@@ -181,7 +180,7 @@ impl<'a> Search<'a> {
                 let now = world.register.record.map(|record| record.value);
                 let is_missed = match leaves {
                     Leaves::Value(value) if now != Some(value) => {
-                        self.ops.is_missed(value, &placed.placed)
+                        self.ops.is_missed(value, now, &placed.placed)
                     }
                     _ => false,
                 };
@@ -200,11 +199,40 @@ impl<'a> Search<'a> {
         self.steps = steps;
         self.pending.retain(|&p| p != x);
         self.ops.end(x);
+        let alike = self.alike();
         for world in &mut next {
             world.placed.retain(|&p| p != x);
+            exchange(world, &alike);
+            self.settle(world);
         }
         self.worlds = self.thin(next);
         self.retire();
+    }
+
+    /// The optional events under way whose values nobody names any more, those together of which one is as good as another.
+    fn alike(&self) -> Vec<Vec<u32>> {
+        let mut groups: Vec<Vec<u32>> = Vec::new();
+        for &p in self.pending.iter().filter(|&&p| self.is_nameless(p)) {
+            match groups.iter_mut().find(|group| self.are_alike(group[0], p)) {
+                Some(group) => group.push(p),
+                None => groups.push(vec![p]),
+            }
+        }
+        groups.retain(|group| group.len() > 1);
+        groups
+    }
+
+    fn is_nameless(&self, p: u32) -> bool {
+        let op = &self.ops[p];
+        op.optional() && op.named_until < self.now
+    }
+
+    /// Of two that are nameless: whether they do their like in the same places. On an empty register, or in any case, is the
+    /// same.
+    fn are_alike(&self, p: u32, q: u32) -> bool {
+        let (p, q) = (&self.ops[p], &self.ops[q]);
+        p.follows == q.follows
+            && (!p.follows || condition(p.event.operation) == condition(q.event.operation))
     }
 
     /// Optional events that nobody can need any more are forgotten: those of no use to anybody who is still to return, and those
@@ -345,77 +373,117 @@ impl<'a> Search<'a> {
     fn moves(&self, world: &World, needed: bool, x: u32, found: &mut Vec<(u32, World)>) {
         let register = world.register;
         let empty = register.emptied();
+        let followers: Vec<u32> = {
+            let pending = self.pending.iter().copied();
+            pending
+                .filter(|&p| self.ops[p].follows && !world.has(p))
+                .collect()
+        };
         for &p in &self.pending {
-            if world.has(p) || (p != x && self.is_shadowed(world, p)) {
+            let op = &self.ops[p];
+            // Whether what is made may be made for nobody.
+            let idle = op.optional() || op.loose;
+            if world.has(p) || (p != x && idle && followers.is_empty()) {
                 continue;
             }
-            let op = &self.ops[p];
-            let doubled = |from, to| p != x && self.is_doubled(world, p, from, to);
+            let is_idle = |next| p != x && idle && !self.is_of_use(&followers, p, next);
             let on_empty = empty.after(op.event);
             if register.record.is_some()
                 && let Some(next) = register.after(op.event)
                 && Some(next) != on_empty
                 && (next != register || p == x || !(op.looks || op.optional()))
-                && !doubled(register, next)
+                && !is_idle(next)
+                && !self.has_better(world, p, x, register, next)
             {
                 found.push((p, world.with(p, next, world.born)));
             }
-            let Some(next) = on_empty.filter(|_| needed || register.record.is_none()) else {
-                continue;
-            };
             // Behind another event that is possible on an empty register, what nobody sees is covered by rule 1, unless
             // it has a version: then it has to have its place.
-            let matters = p == x
-                || (!op.loose && !op.optional())
-                || (next.record.is_some() && self.is_of_use(world, p, next));
-            if matters && !doubled(empty, next) {
+            if let Some(next) = on_empty.filter(|_| needed || register.record.is_none())
+                && !is_idle(next)
+                && !self.has_better(world, p, x, empty, next)
+            {
                 found.push((p, world.with(p, next, self.now)));
             }
         }
         let value = |register: Register| register.record.map(|record| record.value);
         if let Some(lost) = value(register) {
             found.retain(|(_, next)| {
-                value(next.register) == Some(lost) || !self.ops.is_missed(lost, &next.placed)
+                let now = value(next.register);
+                now == Some(lost) || !self.ops.is_missed(lost, now, &next.placed)
             });
         }
     }
 
-    /// Places what can be placed at no price, as it only looks and sees what is there. Whether anybody has needed what is
-    /// there; none if somebody under way has no place any more.
+    /// Places what can be placed at no price. Whether anybody has needed what is there; none if somebody under way has no place
+    /// any more. Of all records that are the same to everybody there is one, and of all moments at which the register may have
+    /// been empty and which cover the same the first is noted, so that worlds are equal where it makes no difference.
     fn settle(&self, world: &mut World) -> Option<bool> {
+        if let Some(record) = world.register.record {
+            world.register.record = self.ops.reduced(record, &world.placed);
+        }
         let mut needed = false;
+        let mut born = 0;
         for &p in &self.pending {
             let op = &self.ops[p];
             if op.optional() || world.has(p) {
                 continue;
             }
-            if op.looks && world.register.after(op.event) == Some(world.register) {
+            if op.loose && op.called < world.born {
+                born = born.max(op.called + 1);
+            }
+            if self.is_free(world, p) {
                 world.place(p);
                 needed |= !op.loose;
             } else if op.too_late(world.register.floor) {
                 return None;
             }
         }
+        world.born = born;
         Some(needed)
+    }
+
+    /// Whether to place this answered event costs nothing: it only looks, and sees what is there; or it needs anything to be
+    /// there, finds a record that stands for all which nobody names, and leaves another such, of a value of its own. Where it
+    /// would have been placed later stays what was there, which is good for all that this value would have been good for.
+    /// (What is added to a value is another thing: it may make one that is named of one that is not.)
+    fn is_free(&self, world: &World, p: u32) -> bool {
+        let op = &self.ops[p];
+        let Some(after) = world.register.after(op.event) else {
+            return false;
+        };
+        if op.looks {
+            return after == world.register;
+        }
+        let nameless = self.ops.nameless;
+        self.ops.plain
+            && !op.loose
+            && op.leaves.is_some()
+            && world
+                .register
+                .record
+                .is_some_and(|record| Some(record.value) == nameless)
+            && after.record.is_some_and(|record| {
+                self.ops.reduced(record, &world.placed) == world.register.record
+            })
+    }
+
+    /// Whether another one is to be placed here in place of this one.
+    fn has_better(&self, world: &World, p: u32, x: u32, from: Register, to: Register) -> bool {
+        p != x && (self.is_shadowed(world, p) || self.is_doubled(world, p, from, to))
     }
 
     /// Whether another event would do the same and has less time, or knows less: then that one is tried.
     fn is_shadowed(&self, world: &World, p: u32) -> bool {
         let op = &self.ops[p];
-        let unnamed = op.optional() && op.named_until < self.now;
-        if op.twins.is_none() && !unnamed {
+        let nameless = self.is_nameless(p);
+        if op.twins.is_none() && !nameless {
             return false;
         }
         self.pending.iter().any(|&q| {
             let other = &self.ops[q];
-            let alike = if unnamed {
-                // Of values that nobody names any more, one is as good as another.
-                other.optional()
-                    && other.named_until < self.now
-                    && condition(other.event.operation) == condition(op.event.operation)
-            } else {
-                op.twins.is_some() && other.twins == op.twins
-            };
+            let alike = (op.twins.is_some() && other.twins == op.twins)
+                || (nameless && self.is_nameless(q) && self.are_alike(p, q));
             alike && (other.returned, q) < (op.returned, p) && !world.has(q)
         })
     }
@@ -435,59 +503,87 @@ impl<'a> Search<'a> {
             })
     }
 
-    /// Whether anybody under way, other than this one, could make use of what is there.
-    fn is_of_use(&self, world: &World, p: u32, register: Register) -> bool {
-        self.pending.iter().any(|&q| {
-            let op = &self.ops[q];
-            q != p
-                && op.follows
-                && !world.has(q)
-                && register
-                    .after(op.event)
-                    .is_some_and(|after| !op.optional() || after != register)
-        })
+    /// Whether one of these, other than the one that made it, could make use of what is there, for somebody who was answered.
+    fn is_of_use(&self, followers: &[u32], p: u32, register: Register) -> bool {
+        let Some(record) = register.record else {
+            return false;
+        };
+        let others = || {
+            followers
+                .iter()
+                .map(|&q| (q, &self.ops[q]))
+                .filter(|&(q, _)| q != p)
+        };
+        // What others who may be left out can make of it: how far it can be moved, and what can be put in its place. That
+        // each does so once is not looked at: it may be of no use after all.
+        let mut reach = Reach::default();
+        let mut made = vec![record.value];
+        for (_, op) in others() {
+            if !op.optional() && register.after(op.event).is_some() {
+                return true;
+            }
+            if let (true, Operation::Increment { by }) = (op.optional(), op.event.operation) {
+                reach.add(by);
+            }
+        }
+        let may_be = |made: &[i64], value: Option<i64>| {
+            value.is_none_or(|to| made.iter().any(|&from| reach.has(from, to)))
+        };
+        let mut acting: Vec<u32> = Vec::new();
+        loop {
+            let count = acting.len();
+            for (q, op) in others().filter(|(_, op)| op.optional()) {
+                if let Leaves::Value(value) = Leaves::of(op.event)
+                    && !acting.contains(&q)
+                    && may_be(&made, named_by(op.event))
+                {
+                    acting.push(q);
+                    made.push(value);
+                }
+            }
+            if acting.len() == count {
+                break;
+            }
+        }
+        (!acting.is_empty() || reach != Reach::default())
+            && others().any(|(_, op)| !op.optional() && may_be(&made, needs(op.event)))
     }
 }
 
-/// The first moment at which it is a lie, from the beginning of the history to there, if all of it is one; none if the steps do not
-/// suffice. A beginning is searched as if nothing came after it, so that no look ahead tells of a lie before it is told.
-/// From where the whole history had no world left it goes on in doubled strides, as what is missed is mostly missed soon.
-pub(crate) fn told_at(
-    events: &[&Event],
-    moments: &[Moment],
-    stuck: usize,
-    steps: &mut u64,
-) -> Option<usize> {
-    let mut lies = |count: usize| {
-        let mut search = Search::new(events, &moments[..count], *steps);
-        let end = search.run();
-        *steps = steps.saturating_sub(search.steps() + count as u64 / 8 + 1);
-        match end {
-            End::Lies => Some(true),
-            End::Holds => Some(false),
-            End::Spent => None,
+/// Of those that are alike as many are placed as were, and these are the first.
+fn exchange(world: &mut World, alike: &[Vec<u32>]) {
+    for group in alike {
+        let count = group.iter().filter(|&&p| world.has(p)).count();
+        if count > 0 {
+            world.placed.retain(|p| !group.contains(p));
+            world.placed.extend(&group[..count]);
+            world.placed.sort_unstable();
         }
+    }
+}
+
+/// How many moments, from the first, make these events a lie: the last of them is where it is told. A beginning is searched as
+/// if nothing came after it, so that no look ahead tells of a lie before that. From where all events leave no world it goes on
+/// in doubled strides, as what is missed is mostly missed soon. If the steps that each search has do not suffice it is where all
+/// events leave no world, which is no later.
+pub(crate) fn told_at(events: &[&Event], moments: &[Moment], budget: u64) -> usize {
+    let search = |count: usize| {
+        let mut search = Search::new(events, &moments[..count], budget);
+        (search.run(), search.moments())
     };
+    let (_, stuck) = search(moments.len());
     // What is before `low` holds; all up to `high` is a lie.
     let (mut low, mut high) = (stuck, moments.len());
     let mut stride = 1;
-    while low + stride < high {
-        if lies(low + stride - 1)? {
-            high = low + stride - 1;
-            break;
-        }
-        low += stride;
-        stride *= 2;
-    }
     while low < high {
-        let middle = low.midpoint(high);
-        if lies(middle)? {
-            high = middle;
-        } else {
-            low = middle + 1;
+        let middle = (low + stride - 1).min(low.midpoint(high));
+        match search(middle).0 {
+            End::Lies => (high, stride) = (middle, high),
+            End::Holds => (low, stride) = (middle + 1, stride.saturating_mul(2)),
+            End::Spent => return stuck,
         }
     }
-    Some(high)
+    high
 }
 
 /// What the register can have held, beside nothing, when the last of these moments, a return, found no place for its event.
@@ -497,9 +593,11 @@ pub(crate) fn held_before(events: &[&Event], moments: &[Moment], budget: u64) ->
         return seen;
     };
     let mut search = Search::new(events, before, budget);
+    // Here it is asked what was there, and not what is as good.
+    search.ops.nameless = None;
     search.run();
     let x = x as u32;
-    search.ops.ops[x as usize].returned = search.now;
+    search.ops.all[x as usize].returned = search.now;
     if !search.pending.contains(&x) {
         search.pending.push(x);
     }

@@ -79,11 +79,9 @@ fn step(state: State, event: &Event) -> Vec<State> {
     if state.value.is_some() && state.version.is_none() {
         for version in names {
             if version > state.greatest {
-                let version = Some(version);
-                let greatest = version.unwrap_or(0);
                 starts.push(State {
-                    version,
-                    greatest,
+                    version: Some(version),
+                    greatest: version,
                     ..state
                 });
             }

@@ -74,6 +74,8 @@ pub(crate) struct Plan {
     pub(crate) forgets: u64,
     /// Of a thousand answers, how many tell a version.
     pub(crate) versions: u64,
+    /// Of a thousand increments, how many do not tell the sum.
+    pub(crate) untold: u64,
     /// The longest that a request takes.
     pub(crate) longest: u64,
 }
@@ -94,30 +96,25 @@ impl Plan {
         requests.sort_by_key(|request| (request.done.unwrap_or(u64::MAX), request.invoked));
         let mut register = Register::default();
         let mut history = History::new();
-        let mut fresh = 0;
-        for request in requests {
+        for (fresh, request) in (1..).zip(requests) {
             if random.permille(self.forgets) {
                 register.holds = None;
             }
-            fresh += 1;
             let value = match self.values {
                 0 => fresh,
                 limit => random.below(limit.cast_unsigned()).cast_signed(),
             };
             let kind = random.pick(&self.kinds);
             let operation = register.choose(kind, value, random);
-            let outcome = match request.done {
-                None => Outcome::Unknown,
-                Some(_) => {
-                    let tells = random.permille(self.versions);
-                    let answer = register.run(kind, operation, tells, random);
-                    if request.known {
-                        Outcome::Answered(answer)
-                    } else {
-                        Outcome::Unknown
-                    }
+            let mut outcome = Outcome::Unknown;
+            if request.done.is_some() {
+                let tells = random.permille(self.versions);
+                let told = !random.permille(self.untold);
+                let answer = register.run(kind, operation, (tells, told), random);
+                if request.known {
+                    outcome = Outcome::Answered(answer);
                 }
-            };
+            }
             let event = Event {
                 client: request.client,
                 key: b"k".to_vec(),
@@ -158,7 +155,7 @@ impl Plan {
                 completed,
                 known,
             });
-            *free = completed + random.below(self.longest / 2 + 1);
+            *free = completed + random.below(self.longest / 2 + 2);
         }
         requests
     }
@@ -202,7 +199,7 @@ impl Register {
         &mut self,
         kind: Kind,
         operation: Operation,
-        tells: bool,
+        (tells, told): (bool, bool),
         random: &mut Random,
     ) -> Answer {
         let holds = self.holds;
@@ -214,7 +211,7 @@ impl Register {
             },
         };
         // Some servers tell more than others.
-        let vague = match found {
+        let told_before = match found {
             _ if random.permille(400) => Found::Unsaid,
             Found::Something { version, .. } if random.permille(500) => Found::Something {
                 value: None,
@@ -240,21 +237,21 @@ impl Register {
         };
         if !is_done {
             return Answer {
-                found: vague,
+                found: told_before,
                 made: None,
             };
         }
         self.version += 1;
         self.holds = value.map(|value| (value, self.version));
         self.held.extend(self.holds);
-        let counted = kind == Kind::Increment && random.permille(900);
+        let counted = kind == Kind::Increment && told;
         let made = Made {
             value: value.filter(|_| counted),
             version: tells.then_some(self.version),
         };
         let shows = kind != Kind::Set;
         Answer {
-            found: if shows { vague } else { Found::Unsaid },
+            found: if shows { told_before } else { Found::Unsaid },
             made: Some(made),
         }
     }

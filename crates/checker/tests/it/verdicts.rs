@@ -327,6 +327,16 @@ const CASES: &[Case] = &[
         "0-1 set 1 ok; 2-3 set 2 ok was 1; 4-5 set 3 ok was 1",
         Some("4-5"),
     ),
+    (
+        "a refusal because of an unknown swap, which is seen behind it",
+        "0-1 set 1 ok; 2-3 replace 2 ?; 4-5 cas 1 3 no; 6-7 get is 2",
+        HOLDS,
+    ),
+    (
+        "a refusal of a version because of an unknown swap",
+        "0-1 set 1 ok@1; 2-3 replace 2 ?; 4-5 casv 1 3 no; 6-7 get is 2@2",
+        HOLDS,
+    ),
     // Counters.
     ("it counts", "0-1 incr =1; 2-3 incr =2; 4-5 incr =3", HOLDS),
     (
@@ -407,6 +417,16 @@ const CASES: &[Case] = &[
     (
         "one that was refused at the end of the range",
         "0-1 set 9223372036854775807 ok; 2-3 incr is 9223372036854775807",
+        HOLDS,
+    ),
+    (
+        "a step that does not tell and came after the value under way",
+        "0-0 set 1 ok; 1-1 set 2 ok; 1-1 incr ok was there; 2-2 cas 3 4 ok was 3",
+        HOLDS,
+    ),
+    (
+        "a step of nothing makes 0 of nothing",
+        "0-1 set 0 ok; 2-3 incr 0 ?; 4-5 get -; 6-7 get is 0",
         HOLDS,
     ),
     // Versions.
