@@ -14,7 +14,7 @@
 //! | 8 | a leader goes on in its term after a restart |
 //! | 9 | messages of other incarnations are taken |
 //! | 10 | a replica says that it is aligned when it begins to copy |
-//! | 11 | the term that is adopted is not written to the log |
+//! | 11 | the term that is adopted is not written to the log (harmless without 9) |
 //! | 12 | what is written counts as kept |
 //! | 13 | only who sees a reset happen forgets |
 //! | 14 | a leader says that it is open when it starts |

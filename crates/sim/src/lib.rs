@@ -19,3 +19,10 @@ pub mod store;
 pub mod sweep;
 pub mod toy;
 pub mod world;
+
+#[cfg(test)]
+mod planted;
+#[cfg(test)]
+mod scenarios;
+#[cfg(test)]
+mod small_world;
