@@ -26,3 +26,5 @@ mod planted;
 mod scenarios;
 #[cfg(test)]
 mod small_world;
+#[cfg(test)]
+mod tests;

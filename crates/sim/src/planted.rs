@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::panic::catch_unwind;
 
 /// All that a world can be made to lie by.
-const ALL: [u8; 18] = [
+pub(crate) const ALL: [u8; 18] = [
     1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 18, 22,
 ];
 
@@ -35,11 +35,8 @@ pub(crate) fn are_found(run: Run, bugs: &[u8], seeds: Range<u64>, look: Look) {
     for &bug in bugs {
         let bugs = Bugs::only(bug);
         let mut tried = seeds.clone();
-        let found = tried.find_map(|seed| Some((seed, try_one(run, seed, bugs, look)?)));
-        let Some((seed, found)) = found else {
-            panic!("no seed of {seeds:?} finds bug {bug}");
-        };
-        println!("bug {bug}, seed {seed}: {found}");
+        let found = tried.any(|seed| try_one(run, seed, bugs, look).is_some());
+        assert!(found, "no seed of {seeds:?} finds bug {bug}");
     }
 }
 
@@ -55,15 +52,10 @@ pub(crate) fn are_well(run: Run, seeds: Range<u64>) {
     }
 }
 
-/// Counts, by hand: `SEEDS=20000 BUGS=0,1,2 cargo test -p henge-sim -- --ignored --nocapture --test-threads 1 measure`. Bug 0 is
-/// none.
-pub(crate) fn measure(run: Run) {
-    let of = |name: &str| std::env::var(name).ok();
-    let seeds = of("SEEDS").map_or(2_000, |seeds| seeds.parse().expect("a number"));
-    let number = |bug: &str| bug.parse().expect("a number");
-    let bugs = of("BUGS").map_or(ALL.to_vec(), |bugs| bugs.split(',').map(number).collect());
-    std::panic::set_hook(Box::new(|_| {}));
-    for bug in bugs {
+/// How many seeds find each of these, and what the first of them says. Bug 0 is none.
+pub(crate) fn count(run: Run, bugs: &[u8], seeds: u64) -> String {
+    let mut table = Vec::new();
+    for &bug in bugs {
         let planted = if bug == 0 {
             Bugs::default()
         } else {
@@ -73,13 +65,12 @@ pub(crate) fn measure(run: Run) {
             let tried = (0..seeds).map(|seed| (seed, try_one(run, seed, planted, look)));
             let found = tried.filter_map(|(seed, found)| Some((seed, found?)));
             let found: Vec<(u64, String)> = found.collect();
-            println!("bug {bug}, {look:?}: {} of {seeds}", found.len());
+            let count = found.len();
+            table.push(format!("bug {bug}, {look:?}: {count} of {seeds}"));
             if let Some((seed, first)) = found.first() {
-                println!(
-                    "  seed {seed}: {}",
-                    first.lines().next().unwrap_or_default()
-                );
+                table.push(format!("  seed {seed}: {first}"));
             }
         }
     }
+    table.join("\n")
 }

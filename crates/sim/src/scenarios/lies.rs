@@ -83,10 +83,6 @@ fn each_way_to_lie_is_seen_with_its_bug_and_only_then() {
         assert_eq!(seen, way.lie, "with: {}", way.name);
         // Who repeats a write lies to itself.
         assert!(!lies.is_empty() || way.bugs == bug(17), "{}", way.name);
-        println!("{}: {seen:?}", way.name);
-        for lie in lies {
-            println!("  {lie}");
-        }
     }
 }
 

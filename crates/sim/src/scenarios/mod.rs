@@ -15,6 +15,7 @@ use henge_cluster::replica::{
 };
 use henge_cluster::ring::NodeId;
 use henge_cluster::topology::{Command, Epoch};
+pub(crate) use random::tell;
 use std::collections::BTreeMap;
 
 /// Nodes by their names in a story. A is the first of the replicas and leads, in a term that is open; behind the replicas are

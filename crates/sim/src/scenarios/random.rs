@@ -2,7 +2,7 @@
 //! it tells has a meaning, and a few steps are a story that lies where one does.
 
 use super::*;
-use crate::planted::{Look, are_found, are_well, measure};
+use crate::planted::Look;
 use crate::small_world::Random;
 use henge_cluster::topology::State;
 
@@ -258,7 +258,7 @@ impl Teller {
 }
 
 /// Tells the story of a seed, and says what is wrong with it.
-fn tell(seed: u64, bugs: Bugs, look: Look) -> Option<String> {
+pub(crate) fn tell(seed: u64, bugs: Bugs, look: Look) -> Option<String> {
     let mut teller = Teller::new(seed, bugs);
     let counts = |lie: &Lie| look == Look::All || matches!(lie, Lie::Answer(_));
     for _ in 0..STEPS {
@@ -272,26 +272,4 @@ fn tell(seed: u64, bugs: Bugs, look: Look) -> Option<String> {
     }
     let lie = teller.story.world.lies.iter().find(|lie| counts(lie))?;
     Some(format!("{lie}\n  {}", teller.told.join("\n  ")))
-}
-
-#[test]
-fn no_story_lies() {
-    are_well(tell, 0..1_000);
-}
-
-#[test]
-fn planted_bugs_are_found() {
-    are_found(
-        tell,
-        &[1, 2, 4, 7, 11, 12, 14, 15, 16, 22],
-        0..1_000,
-        Look::All,
-    );
-    are_found(tell, &[1, 12, 15, 16, 22], 0..500, Look::Answers);
-}
-
-#[test]
-#[ignore = "a measurement"]
-fn measure_stories() {
-    measure(tell);
 }

@@ -7,7 +7,7 @@ mod ghost;
 mod judge;
 
 use crate::map::{Durable, Map, Request, Shown};
-pub(crate) use chance::Random;
+pub(crate) use chance::{Random, run};
 use ghost::Ghost;
 use henge_cluster::bugs::Bugs;
 use henge_cluster::replica::{
