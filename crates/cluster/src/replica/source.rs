@@ -221,11 +221,9 @@ impl<T: Types> Replica<T> {
         source.number += 1;
         source.sent = Some(body.clone());
         source.is_done = is_done;
-        if is_done {
-            if let Role::Leading(leading) = &mut self.role {
-                // What comes from here on is behind the end of the copy.
-                leading.stream(to, true);
-            }
+        if is_done && let Role::Leading(leading) = &mut self.role {
+            // What comes from here on is behind the end of the copy.
+            leading.stream(to, true);
         }
         self.send(to, term, body);
     }
