@@ -115,6 +115,10 @@ impl Table<Kind> for Engine {
         self.shard.get_mut().surrender(overdrawn);
     }
 
+    fn keep(&mut self, state: &State) {
+        self.with(0, |table| table.keep(state));
+    }
+
     fn wipe(&mut self, state: &State) {
         self.with(0, |table| table.wipe(state));
     }

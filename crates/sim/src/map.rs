@@ -1,6 +1,7 @@
 //! A table of numbers in memory, with a log of whole copies of itself: a crash brings back any that was written since the last
 //! that is kept.
 
+use henge_cluster::bugs::Bugs;
 use henge_cluster::replica::{
     Entry, Key, NoRoom, Progress, Ran, Record, Replace, State, Table, Types,
 };
@@ -58,6 +59,8 @@ pub struct Map {
     pub log: Vec<Durable>,
     /// What is on the disk.
     pub durable: Durable,
+    /// Planted ones.
+    pub bugs: Bugs,
 }
 
 impl Map {
@@ -116,6 +119,9 @@ impl Table<Self> for Map {
         let effect = match request {
             Request::Get(_) => return saw((version, value)),
             Request::Add(..) if value.is_some() => return saw((version, value)),
+            Request::Delete(_) if value.is_none() && self.bugs.has(15) => {
+                return saw((version, value));
+            }
             Request::Set(_, new) | Request::Add(_, new) => Some(*new),
             Request::Delete(_) => None,
             Request::Increment(_) => Some(value.unwrap_or(0) + 1),
@@ -198,15 +204,18 @@ impl Table<Self> for Map {
                 .records
                 .insert(record.key, (record.version, record.value));
         }
-        let own = match replace {
-            Replace::All => Progress::default(),
-            Replace::Above(_) => self.now.progress,
-        };
+        let own = self.now.progress;
         self.now.progress = Progress {
             last: progress.last,
             commit: progress.commit.max(own.commit),
             horizon: progress.horizon.max(own.horizon),
         };
+        self.write(Some(state));
+    }
+
+    fn keep(&mut self, state: &State) {
+        self.now.progress.commit = 0;
+        self.now.progress.horizon = 0;
         self.write(Some(state));
     }
 

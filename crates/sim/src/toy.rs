@@ -222,10 +222,7 @@ impl Table<Self> for Toy {
         let came = records.into_iter();
         now.records
             .extend(came.map(|record| (record.key, (record.version, record.value))));
-        let own = match replace {
-            Replace::All => Progress::default(),
-            Replace::Above(_) => now.progress,
-        };
+        let own = now.progress;
         now.progress = Progress {
             last: progress.last,
             commit: progress.commit.max(own.commit),
@@ -234,6 +231,11 @@ impl Table<Self> for Toy {
         while self.now.records.len() > self.room && self.forget(self.turn) {
             self.turn += 1;
         }
+        self.write(Some(state));
+    }
+
+    fn keep(&mut self, state: &State) {
+        (self.now.progress.commit, self.now.progress.horizon) = (0, 0);
         self.write(Some(state));
     }
 

@@ -102,6 +102,9 @@ impl<T: Types> Replica<T> {
             self.say_aligned(from, term, base);
         } else {
             self.begin_pull(table, from, term, common, None);
+            if self.has_bug(10) {
+                self.when_kept(Output::Aligned(term));
+            }
         }
     }
 
@@ -129,13 +132,6 @@ impl<T: Types> Replica<T> {
         common: u64,
         wanted: Option<Version>,
     ) {
-        // What it knows to be committed is in the order of every later leader. Only who kept its table in a new generation
-        // (rule 13) that began without it, or has forgotten where its terms began, has to begin from nothing.
-        let common = if table.progress().commit > common {
-            0
-        } else {
-            common
-        };
         self.copies += 1;
         let id = self.copies;
         let mut keys = Vec::new();
@@ -212,9 +208,26 @@ impl<T: Types> Replica<T> {
         pull.has_moved = true;
         let number = pull.number;
         match end {
-            None => self.send(from, term, Body::Next { id, number }),
+            None => {
+                if self.has_bug(4) {
+                    self.put_early(table);
+                }
+                self.send(from, term, Body::Next { id, number });
+            }
             Some(end) => self.install(table, from, term, end),
         }
+    }
+
+    /// Planted: what has come of a copy is shown before its end.
+    fn put_early(&mut self, table: &mut dyn Table<T>) {
+        let Some(pull) = self.pulling() else { return };
+        let came = pull.staged.values().flatten().cloned().collect();
+        let own = Progress {
+            last: table.progress().last,
+            ..Progress::default()
+        };
+        table.install(Replace::Above(u64::MAX), came, own, &self.state);
+        self.written += 1;
     }
 
     fn install(&mut self, table: &mut dyn Table<T>, from: NodeId, term: Epoch, end: End) {
@@ -229,14 +242,16 @@ impl<T: Types> Replica<T> {
             pull.is_full || end.horizon <= pull.common || self.has_bug(1) || self.has_bug(3),
             "a copy of what changed lacks nothing that was dropped"
         );
-        let replace = if pull.is_full || pull.common == 0 {
+        let replace = if pull.is_full {
             Replace::All
+        } else if self.has_bug(22) {
+            Replace::Above(u64::MAX)
         } else {
             Replace::Above(pull.common)
         };
         let progress = Progress {
             last: end.at,
-            commit: end.commit.max(table.progress().commit.min(pull.common)),
+            commit: end.commit,
             horizon: if inherits { end.horizon } else { 0 },
         };
         let records = pull.staged.into_values().flatten().collect();
@@ -306,6 +321,9 @@ impl<T: Types> Replica<T> {
             let adopted = self.state.adopted;
             self.send(from, term, Body::Refused { adopted });
             return;
+        }
+        if self.has_bug(7) && term == self.state.adopted && matches!(self.role, Role::Idle) {
+            self.follow(from);
         }
         if !self.is_aligned(table, from, term) {
             return;

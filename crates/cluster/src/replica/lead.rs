@@ -79,19 +79,39 @@ impl<T: Types> Replica<T> {
         keeps: bool,
     ) {
         self.adopt(table, term, generation, keeps);
+        let resumed = self.resumed(term);
         self.role = Role::Leading(Leading {
             term,
             answers: BTreeMap::new(),
             fence_mark: self.written,
-            base: None,
+            base: resumed,
             is_open: false,
             peers: BTreeMap::new(),
             pull: None,
             asked: 0,
             echoed: 0,
         });
-        self.send_fences(&[]);
+        if self.has_bug(14) {
+            self.ready.push_back(Output::Opened(term));
+        }
+        if resumed.is_some() {
+            for node in others(&self.view.placement, self.me) {
+                self.send_open(node);
+            }
+        } else {
+            self.send_fences(&[]);
+        }
         self.advance(table);
+    }
+
+    /// Planted: where its own term began, if it goes on in one.
+    fn resumed(&self, term: Epoch) -> Option<Base> {
+        let newest = self.state.history.terms().last();
+        let begun = newest.filter(|(newest, _)| *newest == term && self.has_bug(8));
+        begun.map(|&(_, first)| Base {
+            seq: first - 1,
+            mark: self.written,
+        })
     }
 
     /// Fences all that count but these.
@@ -144,8 +164,12 @@ impl<T: Types> Replica<T> {
             .iter()
             .filter(|(node, _)| placement.voters.contains(node));
         // Term first; among those as far its own, which need not be copied.
-        let best = votes.max_by_key(|(node, (last, _))| {
-            let term = if self.has_bug(6) { 0 } else { last.term() };
+        let best = votes.max_by_key(|(node, (last, history))| {
+            let term = if self.has_bug(6) {
+                history.term_of(last.seq())
+            } else {
+                last.term()
+            };
             (term, last.seq(), **node == self.me)
         });
         let (&best, (last, history)) = best.expect("a quorum is not empty");
@@ -389,6 +413,11 @@ impl<T: Types> Replica<T> {
                 self.ready.push_back(Output::Answer(id, Answer::NoRoom));
                 return;
             }
+            Ran::Saw(_, reply) if answers_at_once => {
+                let answer = Output::Answer(id, Answer::Reply(reply));
+                self.ready.push_back(answer);
+                return;
+            }
             Ran::Saw(seq, reply) => Wait {
                 id,
                 level,
@@ -396,7 +425,7 @@ impl<T: Types> Replica<T> {
                 seq,
                 is_stamped: false,
                 // One that is under way was sent before this came.
-                probe: if is_alone || level == Level::One || answers_at_once {
+                probe: if is_alone || level == Level::One {
                     0
                 } else {
                     leading.asked + 1

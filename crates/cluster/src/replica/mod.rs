@@ -114,8 +114,8 @@ pub struct Replica<T: Types> {
     role: Role<T>,
     /// Copies that others pull from here.
     sources: BTreeMap<NodeId, Source>,
-    /// The newest copy that each has asked for, and in which start.
-    asked: BTreeMap<NodeId, (Incarnation, CopyId)>,
+    /// The newest copy that each has asked for, in which of its starts.
+    pulled: BTreeMap<NodeId, (Incarnation, CopyId)>,
     waiting: Waiting<T::Reply>,
     copies: CopyId,
     ready: VecDeque<Output<T>>,
@@ -150,7 +150,7 @@ impl<T: Types> Replica<T> {
             },
             role: Role::Idle,
             sources: BTreeMap::new(),
-            asked: BTreeMap::new(),
+            pulled: BTreeMap::new(),
             waiting: Waiting::default(),
             copies: 0,
             ready: VecDeque::new(),
@@ -206,6 +206,10 @@ impl<T: Types> Replica<T> {
             Input::Kept(kept) => self.keep(table, kept),
             Input::Tick => self.tick(table),
         }
+        if self.has_bug(12) {
+            let written = self.written(table);
+            self.keep(table, written);
+        }
         self.check(table);
     }
 
@@ -228,26 +232,32 @@ impl<T: Types> Replica<T> {
             ..
         } = self.view.placement.clone();
         if !self.view.placement.names(self.me) {
-            if before.placement.names(self.me) {
+            // Whoever follows a later term has been named again since, and sees late that it once was not.
+            if before.placement.names(self.me) && term > self.state.adopted {
                 // Others have it. What is here is nobody's.
                 self.stand_back();
-                self.state.history = History::default();
-                table.wipe(&self.state);
+                // It must not go on in a term in which it has acknowledged what it has no more.
+                self.state.adopted = term;
+                self.forget(table);
                 self.written += 1;
             }
             return;
         }
-        let leads = leader == Some((self.me, self.incarnation));
-        if leads && term > self.state.adopted {
+        let is_mine = |incarnation| incarnation == self.incarnation || self.has_bug(8);
+        let leads = leader.is_some_and(|(node, start)| node == self.me && is_mine(start));
+        let adopted = self.state.adopted;
+        let is_resumed = term == adopted && matches!(self.role, Role::Idle) && self.has_bug(8);
+        let was_away = before.placement.generation == 0 && self.has_bug(13);
+        if leads && (term > adopted || is_resumed) {
             // Rule 13: the one who has led all the while keeps what it has.
             let keeps = seed == leader
                 && matches!(&self.role, Role::Leading(leading) if leading.has_base());
-            self.start(table, term, generation, keeps);
+            self.start(table, term, generation, keeps || was_away);
             return;
         }
-        if term > self.state.adopted && generation > self.state.generation {
+        if term > adopted && generation > self.state.generation {
             // Old data counts for nothing from now on; the new leader's fence may come late.
-            self.adopt(table, term, generation, false);
+            self.adopt(table, term, generation, was_away);
         }
         if let Role::Leading(leading) = &self.role
             && (leading.term < term || !leads)
@@ -270,12 +280,22 @@ impl<T: Types> Replica<T> {
         self.state.generation = self.state.generation.max(generation);
         if is_new && !keeps {
             self.sources.clear();
-            self.state.history = History::default();
-            table.wipe(&self.state);
+            self.forget(table);
+        } else if is_new {
+            table.keep(&self.state);
+        } else if self.has_bug(11) {
+            return;
         } else {
             table.log(&self.state);
         }
         self.written += 1;
+    }
+
+    fn forget(&mut self, table: &mut dyn Table<T>) {
+        self.state.history = History::default();
+        table.wipe(&self.state);
+        // What was about to be promised is gone.
+        self.held.clear();
     }
 
     /// Gives up whatever it does in a term.
@@ -333,7 +353,7 @@ impl<T: Types> Replica<T> {
                 wanted,
                 keys,
             } => {
-                self.pull(table, from, term, id, common, wanted, keys);
+                self.pull(table, (from, incarnation), term, id, common, wanted, keys);
             }
             Body::Next { id, number } => self.next_part(table, from, term, id, number),
             Body::Probe { number } => {
@@ -398,7 +418,7 @@ impl<T: Types> Replica<T> {
     }
 
     fn when_kept(&mut self, output: Output<T>) {
-        if self.written <= self.kept.mark || self.has_bug(12) {
+        if self.written <= self.kept.mark {
             self.ready.push_back(output);
         } else {
             self.held.push_back((self.written, output));

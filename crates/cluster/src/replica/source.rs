@@ -5,17 +5,22 @@ use super::message::{Body, CopyId, End};
 use super::table::{Key, Progress, Table, Types};
 use super::{Replica, Role};
 use crate::ring::NodeId;
-use crate::topology::Epoch;
+use crate::topology::{Epoch, Incarnation};
 use henge_wire::Version;
 use std::collections::BTreeSet;
 
 /// About as many records are sent at once: a part is some kilobytes, unless values are large.
 pub(super) const PART_RECORDS: usize = 64;
 
+/// Behind a scan so many times as much is sent at once of what has changed: a copy has to end though there are writes.
+const LAST_RECORDS: usize = 16;
+
 /// See the head of the file.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Source {
     id: CopyId,
+    /// Where this replica was at the begin of the copy.
+    began: Version,
     /// What both have.
     common: u64,
     /// What this replica has to have, as long as the copy goes on.
@@ -42,13 +47,19 @@ impl<T: Types> Replica<T> {
     pub(super) fn pull(
         &mut self,
         table: &mut dyn Table<T>,
-        from: NodeId,
+        (from, incarnation): (NodeId, Incarnation),
         term: Epoch,
         id: CopyId,
         common: u64,
         wanted: Option<Version>,
         keys: Vec<Key>,
     ) {
+        let newest = self.pulled.entry(from).or_insert((incarnation, 0));
+        if *newest >= (incarnation, id) {
+            // One that comes twice would begin a second copy under the same name, and parts of both would be taken for one.
+            return;
+        }
+        *newest = (incarnation, id);
         if term != self.state.adopted {
             let adopted = self.state.adopted;
             let body = if term < adopted {
@@ -67,16 +78,9 @@ impl<T: Types> Replica<T> {
             self.send(from, term, Body::Abort { id });
             return;
         }
-        // A pull that comes twice must not begin its copy anew: the puller would go on with parts of the second scan behind
-        // those of the first, and lack what changed between the two.
-        let start = self.view.incarnations.get(&from).copied();
-        let asked = (start.unwrap_or_default(), id);
-        if self.asked.get(&from).is_some_and(|&before| before >= asked) {
-            return;
-        }
-        self.asked.insert(from, asked);
         let source = Source {
             id,
+            began: table.progress().last,
             common,
             wanted,
             is_full: false,
@@ -116,6 +120,7 @@ impl<T: Types> Replica<T> {
         } = table.progress();
         let ignores_horizon = (self.has_bug(1), self.has_bug(3));
         let part_records = self.part_records();
+        let claims_begin = self.has_bug(5);
         let Some(source) = self.sources.get_mut(&to) else {
             return;
         };
@@ -135,25 +140,33 @@ impl<T: Types> Replica<T> {
             source.touched.clear();
         }
         let mut states: Vec<_> = Vec::new();
-        while states.len() < part_records
+        let most_touched = if source.is_scanned {
+            LAST_RECORDS * part_records
+        } else {
+            part_records
+        };
+        while states.len() < most_touched
             && let Some(key) = source.touched.pop_first()
         {
             let record = table.record(&key);
             states.push((key, record));
         }
         let above = if source.is_full { 0 } else { source.common };
-        while states.len() < part_records && !source.is_scanned {
+        // Beside what was touched: however much is written meanwhile, the scan goes on.
+        let most = states.len() + part_records;
+        while states.len() < most && !source.is_scanned {
             source.place = table.scan(source.place, above, &mut |record| {
                 states.push((record.key.clone(), Some(record)));
             });
             source.is_scanned = source.place == 0;
         }
         let is_done = source.is_scanned && source.touched.is_empty();
+        let at = if claims_begin { source.began } else { last };
         let end = is_done.then(|| End {
-            at: last,
+            at,
             history: self.state.history.clone(),
-            commit,
-            horizon,
+            commit: commit.min(at.seq()),
+            horizon: horizon.min(at.seq()),
         });
         let body = Body::Part {
             id: source.id,

@@ -113,8 +113,7 @@ pub trait Table<T: Types> {
     /// from the begin to the end of a scan is shown, whatever else comes and goes.
     fn scan(&self, place: u32, above: u64, each: &mut dyn FnMut(Record<T::Value>)) -> u32;
 
-    /// In one step: removes what is replaced, puts these, and takes this progress; its own commit or horizon where they are
-    /// higher, unless all is replaced.
+    /// In one step: removes what is replaced, puts these, and takes this progress, where its commit or horizon are higher.
     fn install(
         &mut self,
         replace: Replace,
@@ -122,6 +121,10 @@ pub trait Table<T: Types> {
         progress: Progress,
         state: &State,
     );
+
+    /// The same records in a new generation. That they were committed, and what was dropped, was so in the one before: in this
+    /// one nothing is yet.
+    fn keep(&mut self, state: &State);
 
     /// Forgets all, its progress as well.
     fn wipe(&mut self, state: &State);

@@ -229,6 +229,10 @@ impl Table<Store> for PartitionTable<'_> {
         self.overdrawn.items += overdrawn.items;
     }
 
+    fn keep(&mut self, state: &State) {
+        self.shard.keep(self.partition, &state.into());
+    }
+
     fn wipe(&mut self, state: &State) {
         self.shard.wipe_to(self.partition, &state.into());
     }

@@ -162,6 +162,10 @@ impl Shard {
                     return Err(self.not_next(p, *last));
                 }
                 own.last = *last;
+                if state.generation > self.replicas[p].state.generation {
+                    // It was kept in a generation in which nothing was committed yet.
+                    (own.commit, own.horizon) = (*commit, 0);
+                }
                 own.commit = own.commit.max(*commit);
                 self.replicas[p].state.clone_from(state);
                 self.durable.recovery.found_again(p);
@@ -190,8 +194,7 @@ impl Shard {
                 if !is_whole {
                     return Err(ReplayError::Parts(self.global(p)));
                 }
-                let is_kept = *replace != Replace::All;
-                if is_kept && self.partitions[p].commit > progress.last.seq() {
+                if self.partitions[p].commit > progress.last.seq() {
                     return Err(self.not_next(p, progress.last));
                 }
                 self.durable.recovery.found_again(p);

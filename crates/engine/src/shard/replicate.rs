@@ -265,13 +265,8 @@ impl Shard {
             "a copy's progress is in order"
         );
         let p = self.local(partition);
-        let own = match replace {
-            // Nothing is left of what it rests on.
-            Replace::All => 0,
-            Replace::Above(_) => self.partitions[p].commit,
-        };
         assert!(
-            own <= progress.last.seq(),
+            self.partitions[p].commit <= progress.last.seq(),
             "a copy's progress and what is committed here are in order"
         );
         if replace.is_all() {
@@ -279,7 +274,7 @@ impl Shard {
         }
         self.replicas[p].state.clone_from(state);
         let parts = self.journal_parts(p, records);
-        let commit = own.max(progress.commit);
+        let commit = self.partitions[p].commit.max(progress.commit);
         let record = ReplicaRecord::Installed {
             partition,
             replace,
@@ -322,9 +317,6 @@ impl Shard {
         self.remove_records(p, replace);
         self.replaced(p, replace);
         let state = &mut self.partitions[p];
-        if replace == Replace::All {
-            (state.commit, state.horizon) = (0, 0);
-        }
         state.last = progress.last;
         state.commit = state.commit.max(progress.commit);
         state.horizon = state.horizon.max(progress.horizon);
@@ -438,6 +430,14 @@ impl Shard {
         self.replicas[p].state.clone_from(state);
         let state = state.clone();
         self.journal_replica(p, ReplicaRecord::Wiped { partition, state });
+    }
+
+    /// The same records in a later generation, in which nothing is committed or was dropped yet.
+    pub fn keep(&mut self, partition: Partition, state: &ReplicaState) {
+        let p = self.local(partition);
+        let own = &mut self.partitions[p];
+        (own.commit, own.horizon) = (0, 0);
+        self.log_state(partition, state);
     }
 
     pub(super) fn remove_records(&mut self, p: usize, replace: Replace) {

@@ -1,4 +1,4 @@
-//! Copies whose messages come twice.
+//! Copies whose messages come twice, and what is seen late.
 
 use super::*;
 
@@ -101,4 +101,36 @@ fn a_pull_that_comes_twice_is_one_copy() {
     for key in *b"ab" {
         assert_eq!(pair.holds(0, key), pair.holds(1, key), "{key}");
     }
+}
+
+/// It is started anew, and goes through what the topology was: removed from the replicas, and named again. It wiped at the
+/// first, what it had acknowledged after the second.
+#[test]
+fn who_was_named_again_keeps_what_it_has_acknowledged_since() {
+    let me = NodeId(2);
+    let view = |term, old: [u64; 2]| View {
+        placement: Placement {
+            term,
+            generation: 1,
+            old: old.map(NodeId).to_vec(),
+            ..Placement::default()
+        },
+        ..View::default()
+    };
+    let mut map = Map::default();
+    map.now.progress.last = Version::new(9, 1);
+    let record = (Version::new(9, 1), Some(1));
+    map.now.records.insert(vec![b'a'], record);
+    let state = State {
+        adopted: 9,
+        generation: 1,
+        history: History::from(&[(9, 1)][..]),
+    };
+    let mut replica: Replica<Map> = Replica::new(me, 7, state, map.progress());
+    for (term, old) in [(5, [1, 2]), (6, [1, 3]), (9, [1, 2])] {
+        replica.handle(&mut map, 0, Input::View(view(term, old)));
+    }
+    assert_eq!(map.now.records.len(), 1);
+    replica.handle(&mut map, 0, Input::View(view(10, [1, 3])));
+    assert_eq!(map.now.records.len(), 0, "it is removed indeed");
 }

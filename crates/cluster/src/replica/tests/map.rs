@@ -186,15 +186,18 @@ impl Table<Self> for Map {
                 .records
                 .insert(record.key, (record.version, record.value));
         }
-        let own = match replace {
-            Replace::All => Progress::default(),
-            Replace::Above(_) => self.now.progress,
-        };
+        let own = self.now.progress;
         self.now.progress = Progress {
             last: progress.last,
             commit: progress.commit.max(own.commit),
             horizon: progress.horizon.max(own.horizon),
         };
+        self.write(Some(state));
+    }
+
+    fn keep(&mut self, state: &State) {
+        self.now.progress.commit = 0;
+        self.now.progress.horizon = 0;
         self.write(Some(state));
     }
 

@@ -477,13 +477,11 @@ impl World {
             (Replace::Above(common), records)
         };
         self.copies[usize::from(is_full)] += 1;
-        // Of a copy of all nothing is left of what is known here.
-        let known = if is_full { 0 } else { to.ghosts[p].commit };
         let ghost = &mut to.ghosts[p];
         *ghost = Ghost {
             order: from.ghosts[p].order.clone(),
             term: from.ghosts[p].term,
-            commit: known.max(progress.commit),
+            commit: ghost.commit.max(progress.commit),
             state: State {
                 adopted: self.term,
                 history: from.ghosts[p].state.history.clone(),
