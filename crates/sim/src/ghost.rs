@@ -22,8 +22,6 @@ pub struct Ledger {
     committed: BTreeMap<Epoch, Vec<Version>>,
     /// In which term each of it came to be committed.
     committed_in: BTreeMap<Epoch, Vec<Epoch>>,
-    /// Generations that began with what their leader kept.
-    kept: BTreeSet<Epoch>,
     /// Who has started a term.
     started: BTreeMap<Epoch, (NodeId, Incarnation)>,
     /// Where a term began.
@@ -189,8 +187,6 @@ pub struct Watched<S: Store> {
     state: State,
     /// As it was when somebody last looked.
     seen: (Epoch, Progress),
-    /// What it has is what a leader kept in a new generation.
-    was_kept: bool,
     /// The key that somebody asks for.
     pub asked: Option<Key>,
     /// The term in which it has installed a copy.
@@ -209,7 +205,6 @@ impl<S: Store> Watched<S> {
             newest: BTreeMap::new(),
             state: State::default(),
             seen: (0, Progress::default()),
-            was_kept: false,
             asked: None,
             copied: None,
             pulls: None,
@@ -245,12 +240,6 @@ impl<S: Store> Watched<S> {
         self.seen = (found.state.generation, found.progress);
         self.retrace();
         found
-    }
-
-    /// It has what a leader kept in a new generation, which may have begun without it.
-    pub fn is_kept(&self) -> bool {
-        let first = self.order.first();
-        first.is_some_and(|version| version.term() < self.state.generation)
     }
 
     /// Forgets some record.
@@ -298,7 +287,10 @@ impl<S: Store> Watched<S> {
         let held = self.store.held(key);
         let horizon = self.store.progress().horizon;
         let is_right = match (newest, held) {
-            (Some((version, _)), None) => version.seq() <= horizon,
+            // What was kept in a new generation may have been dropped in the one before.
+            (Some((version, _)), None) => {
+                version.seq() <= horizon || version.term() < self.state.generation
+            }
             (newest, held) => newest == held,
         };
         assert!(
@@ -317,7 +309,7 @@ impl<S: Store> Watched<S> {
         }
     }
 
-    /// Invariant 3, from a seq on. What a leader kept in a new generation (rule 13) is committed in it once it has opened a term.
+    /// Invariant 3, from a seq on.
     fn check_committed(&self, from: u64) {
         let commit = self.store.progress().commit as usize;
         let mut ledger = self.ledger.borrow_mut();
@@ -326,18 +318,6 @@ impl<S: Store> Watched<S> {
         let committed = ledger.committed.entry(generation).or_default();
         let both = commit.min(committed.len());
         let from = (from as usize).min(both);
-        let is_kept = |version: &Version| version.term() < generation;
-        if commit == 0 || self.order[..1].iter().any(is_kept) && !ledger.kept.contains(&generation)
-        {
-            return;
-        }
-        let differs = committed
-            .first()
-            .is_some_and(|first| *first != self.order[0]);
-        if differs && is_kept(&self.order[0]) {
-            // The generation began without it.
-            return;
-        }
         assert_eq!(
             self.order[from..both],
             committed[from..both],
@@ -351,22 +331,11 @@ impl<S: Store> Watched<S> {
         }
     }
 
-    /// Its leader has opened a term.
-    pub fn open(&mut self) {
-        if self.is_kept() {
-            let mut ledger = self.ledger.borrow_mut();
-            ledger.kept.insert(self.state.generation);
-        }
-        self.check_committed(0);
-    }
-
     /// Invariant 2, after each step; and what is above `commit` of this replica is in no other's way.
     pub fn look(&mut self) {
         let (generation, before) = self.seen;
         let now = self.store.progress();
-        let may_fall = self.is_kept() || self.was_kept;
-        self.was_kept = self.is_kept();
-        if generation == self.state.generation && !may_fall {
+        if generation == self.state.generation {
             assert!(
                 now.last >= before.last
                     && now.commit >= before.commit
@@ -524,6 +493,7 @@ impl<S: Store> Table<S::Kind> for Watched<S> {
     }
 
     fn keep(&mut self, state: &State) {
+        self.count(Rule::SeedKept);
         self.adopt(state);
         self.store.keep(state);
         self.seen = (state.generation, self.progress());

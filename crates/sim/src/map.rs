@@ -204,10 +204,7 @@ impl Table<Self> for Map {
                 .records
                 .insert(record.key, (record.version, record.value));
         }
-        let own = match replace {
-            Replace::All => Progress::default(),
-            Replace::Above(_) => self.now.progress,
-        };
+        let own = self.now.progress;
         self.now.progress = Progress {
             last: progress.last,
             commit: progress.commit.max(own.commit),
@@ -217,7 +214,7 @@ impl Table<Self> for Map {
     }
 
     fn keep(&mut self, state: &State) {
-        self.now.progress.commit = self.now.progress.horizon;
+        (self.now.progress.commit, self.now.progress.horizon) = (0, 0);
         self.write(Some(state));
     }
 

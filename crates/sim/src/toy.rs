@@ -222,10 +222,7 @@ impl Table<Self> for Toy {
         let came = records.into_iter();
         now.records
             .extend(came.map(|record| (record.key, (record.version, record.value))));
-        let own = match replace {
-            Replace::All => Progress::default(),
-            Replace::Above(_) => now.progress,
-        };
+        let own = now.progress;
         now.progress = Progress {
             last: progress.last,
             commit: progress.commit.max(own.commit),
@@ -238,7 +235,7 @@ impl Table<Self> for Toy {
     }
 
     fn keep(&mut self, state: &State) {
-        self.now.progress.commit = self.now.progress.horizon;
+        (self.now.progress.commit, self.now.progress.horizon) = (0, 0);
         self.write(Some(state));
     }
 

@@ -635,7 +635,6 @@ impl<S: Store> World<S> {
             Output::Opened(term) => {
                 note!(self, "{n}/{p} opens term {term}");
                 self.ledgers[p].borrow_mut().opened(term, me);
-                node.slots[p].table.open();
                 node.opened[p] = term;
                 node.aligned[p] = term;
             }
@@ -680,8 +679,7 @@ impl<S: Store> World<S> {
             } => {
                 let progress = slot.table.progress();
                 // Invariant 5: what it has dropped is in what both have.
-                let is_known =
-                    slot.table.state().history.terms().len() < 64 && !slot.table.is_kept();
+                let is_known = slot.table.state().history.terms().len() < 64;
                 assert!(
                     *common >= progress.horizon || !is_known,
                     "it pulls from {common} on, and has dropped up to {}",
@@ -927,21 +925,8 @@ impl<S: Store> World<S> {
                     slot.starts
                         .extend(view.incarnations.iter().map(|(&id, &start)| (id, start)));
                     slot.view = Rc::clone(view);
-                    let me = (self.nodes[n].id, self.nodes[n].incarnation);
-                    let seed = view.placement.seed;
                     let view = View::clone(view);
-                    let slot = &self.nodes[n].slots[p];
-                    let had = slot.table.progress().last.seq();
-                    let generation = slot.table.state().generation;
                     self.give(n, p, Input::View(view));
-                    let table = &self.nodes[n].slots[p].table;
-                    if seed == Some(me)
-                        && table.state().generation > generation
-                        && had > 0
-                        && table.progress().last.seq() == had
-                    {
-                        self.coverage.rule(Rule::SeedKept);
-                    }
                 }
             }
         }

@@ -132,8 +132,8 @@ pub trait Table<T: Types> {
         state: &State,
     );
 
-    /// The same records in a new generation. That they were committed was so in the one before: in this one none is yet, but what was
-    /// dropped, as that is gone in any case.
+    /// The same records in a new generation. That they were committed, and what was dropped, was so in the one before: in this
+    /// one nothing is yet.
     fn keep(&mut self, state: &State);
 
     /// Forgets all, its progress as well.

@@ -164,7 +164,7 @@ impl Shard {
                 own.last = *last;
                 if state.generation > self.replicas[p].state.generation {
                     // It has kept its records, and none of them is known to be committed.
-                    own.commit = own.horizon.max(*commit);
+                    (own.commit, own.horizon) = (*commit, 0);
                 }
                 own.commit = own.commit.max(*commit);
                 self.replicas[p].state.clone_from(state);

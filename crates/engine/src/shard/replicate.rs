@@ -247,11 +247,11 @@ impl Shard {
         self.journal_replica(p, record);
     }
 
-    /// The same where a new generation begins with the records that are there: that they were committed was so in the one before.
-    /// What was dropped is still.
+    /// The same where a new generation begins with the records that are there: that they were committed, and what was dropped, was
+    /// so in the one before.
     pub fn keep(&mut self, partition: Partition, state: &ReplicaState) {
         let p = self.local(partition);
-        self.partitions[p].commit = self.partitions[p].horizon;
+        (self.partitions[p].commit, self.partitions[p].horizon) = (0, 0);
         self.log_state(partition, state);
     }
 

@@ -199,7 +199,7 @@ impl Table<Self> for Map {
     }
 
     fn keep(&mut self, state: &State) {
-        self.now.progress.commit = self.now.progress.horizon;
+        (self.now.progress.commit, self.now.progress.horizon) = (0, 0);
         self.write(Some(state));
     }
 
