@@ -1,5 +1,16 @@
 //! The partition protocol in one thread: a simulator with network, disks and clocks from a seed, and a model. Not shipped.
 
+#![allow(
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "times, values and places of a simulated world are small"
+)]
+#![allow(
+    clippy::needless_pass_by_value,
+    clippy::struct_excessive_bools,
+    reason = "a world hands over what happens, and faults are on or off"
+)]
+
 pub mod carrier;
 pub mod clients;
 pub mod control;
