@@ -290,10 +290,28 @@ const LINES: &[Line] = &[
         bound: 3.0,
         command: DURABILITY,
     },
+    Line {
+        issue: 5,
+        figure: "one_replica_get_ratio",
+        what: "instructions of a GET on the table of a replica that is alone, over those on a shard by itself",
+        better: Better::Lower,
+        bound: 1.05,
+        command: ONE_REPLICA,
+    },
+    Line {
+        issue: 5,
+        figure: "one_replica_set_ratio",
+        what: "the same of a SET",
+        better: Better::Lower,
+        bound: 1.05,
+        command: ONE_REPLICA,
+    },
 ];
 
 /// Beside Redis 7.0 and Valkey 9.1, where they are installed; without them their lines fail.
 const DURABILITY: &[&str] = &["xtask", "bench", "durability"];
+/// Needs valgrind.
+const ONE_REPLICA: &[&str] = &["xtask", "bench", "one-replica"];
 const PEERS: &[&str] = &["xtask", "bench-peers"];
 /// Where the traces are; without them its lines fail.
 const TRACES: &[&str] = &[

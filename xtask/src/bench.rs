@@ -9,6 +9,7 @@ mod durability;
 mod echo;
 mod http;
 mod memory;
+mod one_replica;
 mod peers;
 mod proc;
 mod random;
@@ -61,6 +62,12 @@ const BENCHES: &[Bench] = &[
         run: durability::run,
     },
     Bench {
+        name: "one-replica",
+        help: "the instructions of the protocol where there is nobody to agree with",
+        options: one_replica::OPTIONS,
+        run: one_replica::run,
+    },
+    Bench {
         name: "floor",
         help: "the same one request at a time, beside the echo loop alone",
         options: peers::FLOOR_OPTIONS,
@@ -108,7 +115,7 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
 fn usage(wrong: &str) -> ExitCode {
     eprintln!("xtask bench: {wrong}\n\nusage: cargo xtask bench <name> [--option value]\n");
     for bench in BENCHES {
-        eprintln!("  {:<10} {}", bench.name, bench.help);
+        eprintln!("  {:<11} {}", bench.name, bench.help);
         for (option, help) in bench.options {
             eprintln!("           --{option:<12} {help}");
         }

@@ -23,9 +23,26 @@ impl History {
         self.0.drain(..surplus);
     }
 
+    /// The terms, and the first seq of each.
+    pub fn terms(&self) -> &[(u32, u64)] {
+        &self.0
+    }
+
+    /// Whether there are no terms.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The newest term; 0 before there is any.
     pub fn newest(&self) -> u32 {
         self.0.last().map_or(0, |&(term, _)| term)
+    }
+
+    /// The term in which a seq of the order was stamped; 0 where that is not known any more.
+    pub fn term_of(&self, seq: u64) -> u32 {
+        let mut terms = self.0.iter().rev();
+        let begun = terms.find(|(_, first)| *first <= seq);
+        begun.map_or(0, |&(term, _)| term)
     }
 
     /// The last seq of the term at a place.
@@ -87,6 +104,13 @@ mod tests {
             assert_eq!(a.common(a_last, &b, b_last), expected, "{a:?} {b:?}");
             assert_eq!(b.common(b_last, &a, a_last), expected, "{b:?} {a:?}");
         }
+    }
+
+    #[test]
+    fn when_a_seq_was_stamped() {
+        let history = History::from(&[(2, 4), (5, 7), (6, 7)][..]);
+        let terms = [3, 4, 6, 7, 9].map(|seq| history.term_of(seq));
+        assert_eq!(terms, [0, 2, 2, 6, 6]);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! What the nodes agree on. Pure: it knows no clock, file, socket, thread or lock, and decides nothing by chance; time and what
 //! others say come in as arguments.
 
-#[cfg(any(test, feature = "bugs"))]
+#[cfg(feature = "bugs")]
 pub mod bugs;
 pub mod history;
 pub mod replica;
 pub mod ring;
+pub mod store;
 pub mod topology;

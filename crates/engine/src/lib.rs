@@ -19,12 +19,12 @@ mod table;
 
 pub use budget::{Lender, NoLender, Room, Turn};
 pub use hasher::KeyHasher;
-pub use partition::Progress;
+pub use partition::{Progress, ReplicaState};
 pub use policy::PolicyKind;
 pub use prefetch::Line;
 pub use record::Body;
 pub use segment::SEGMENT_BYTES;
 pub use shard::{
-    Cause, Commit, Footprint, Forgotten, Hint, NotNext, RecordView, Replace, ReplayError, Replayed,
-    Shard, ShardConfig, ShardStats, Short,
+    Cause, Commit, Footprint, Forgotten, Hint, NotNext, RecordView, Recovered, Replace,
+    ReplayError, Replayed, Scan, Shard, ShardConfig, ShardStats, Short,
 };

@@ -16,10 +16,12 @@ pub(crate) struct PartitionState {
     /// The seq of the last delete or flush, or of a record that was dropped before it was kept: what is missing may be so because
     /// of it.
     pub(crate) deleted: u64,
+    /// What is applied is committed with that: nobody else has it.
+    pub(crate) commits_at_once: bool,
 }
 
 impl PartitionState {
-    pub(crate) fn new(last: Version) -> Self {
+    pub(crate) fn new(last: Version, commits_at_once: bool) -> Self {
         Self {
             table: Table::default(),
             last,
@@ -27,6 +29,7 @@ impl PartitionState {
             horizon: last.seq(),
             logged: Logged::default(),
             deleted: 0,
+            commits_at_once,
         }
     }
 
@@ -38,6 +41,14 @@ impl PartitionState {
         );
         self.horizon = self.horizon.max(seq);
     }
+}
+
+/// What a shard whose commits are told keeps of a partition beside.
+#[derive(Clone, Default)]
+pub(crate) struct Replicated {
+    pub(crate) state: ReplicaState,
+    /// Up to where its order is still what it was when the present scan for a snapshot began: copies have replaced what is above.
+    pub(crate) unreplaced: u64,
 }
 
 /// Which part of a partition's order is known to be in the log. A shard's journal is taken once per round, and at most one that
@@ -92,6 +103,12 @@ impl Logged {
         self.count = self.count.saturating_add(1);
     }
 
+    /// What cannot be counted in mutations was written to the journal: of nothing it is sure that it is in the log until that is.
+    pub(crate) fn note_all(&mut self, epochs: Epochs) {
+        self.note(epochs);
+        self.count = u32::MAX;
+    }
+
     /// Whether a seq is in the log, of a partition that has come to `last`.
     #[inline]
     pub(crate) fn has(&self, seq: u64, last: u64, epochs: Epochs) -> bool {
@@ -105,6 +122,18 @@ impl Logged {
         // Where the counting ended nothing is sure.
         self.count < u32::MAX && seq + lacking <= last
     }
+}
+
+/// What a replica of a partition has promised, beside its table: it is kept with the table, in one order with what becomes of
+/// that, and not looked into.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ReplicaState {
+    /// The highest term that it has followed.
+    pub adopted: u32,
+    /// The generation of its data.
+    pub generation: u32,
+    /// Where the seqs of each term began, ascending in both.
+    pub history: Vec<(u32, u64)>,
 }
 
 /// How far a partition's order has come, for those who replicate it.

@@ -155,7 +155,7 @@ pub enum Reply<'a> {
 }
 
 /// Why nothing changed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Refusal {
     /// The precondition does not hold; the version that the key has, none if it is absent.
     PreconditionFailed(Option<Version>),

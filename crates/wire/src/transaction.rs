@@ -57,7 +57,7 @@ impl Condition {
 }
 
 /// What a transaction came to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Outcome {
     /// All effects happened, under this version. Without effects it is the partition's last.
     Applied(Version),

@@ -143,6 +143,15 @@ const PRINTERS: &[(&str, &str)] = &[
         "crates/henge/build.rs",
         "what a build script prints is how it tells cargo",
     ),
+    (
+        "crates/sim/src/main.rs",
+        "its output is what whoever started it asked for",
+    ),
+    (
+        "crates/sim/src/bin/",
+        "its output is what whoever started it asked for",
+    ),
+    ("crates/cluster/benches/", "a bench prints its figures"),
     ("crates/engine/benches/", "a bench prints its figures"),
     ("crates/henge/benches/", "a bench prints its figures"),
 ];

@@ -18,7 +18,7 @@ pub enum Level {
 }
 
 /// What a request is answered.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Answer<R> {
     /// The reply.
     Reply(R),
@@ -30,14 +30,18 @@ pub enum Answer<R> {
     Unknown,
 }
 
-/// See the head of the file.
-#[derive(Clone, Debug)]
+/// See the head of the file. Of each kind those that came first wait first: what they wait for comes in an order, so nobody is
+/// looked at who is behind one that waits. A read may so wait for what another one saw, and no longer than that one does.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Waiting<R> {
-    requests: VecDeque<Wait<R>>,
+    /// By [`Wait::kind`].
+    requests: [VecDeque<Wait<R>>; 6],
+    /// The newest probe that somebody waits for, or has.
+    newest_probe: u64,
 }
 
 /// One request.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Wait<R> {
     pub(super) id: RequestId,
     pub(super) level: Level,
@@ -65,23 +69,29 @@ pub(super) struct Reached {
 impl<R> Default for Waiting<R> {
     fn default() -> Self {
         Self {
-            requests: VecDeque::new(),
+            requests: Default::default(),
+            newest_probe: 0,
         }
     }
 }
 
 impl<R> Waiting<R> {
     pub(super) fn push(&mut self, wait: Wait<R>) {
-        self.requests.push_back(wait);
+        self.newest_probe = self.newest_probe.max(wait.probe);
+        self.requests[wait.kind()].push_back(wait);
     }
 
     /// The newest probe that somebody waits for.
     pub(super) fn newest_probe(&self) -> u64 {
-        self.requests
-            .iter()
-            .map(|wait| wait.probe)
-            .max()
-            .unwrap_or(0)
+        self.newest_probe
+    }
+
+    /// Probes are numbered anew: those that were sent count for nothing.
+    pub(super) fn ask_again(&mut self) {
+        self.newest_probe = self.newest_probe.min(1);
+        for wait in self.requests.iter_mut().flatten() {
+            wait.probe = wait.probe.min(1);
+        }
     }
 
     /// Answers those that may be.
@@ -90,46 +100,53 @@ impl<R> Waiting<R> {
         reached: Reached,
         answer: &mut impl FnMut(RequestId, Answer<R>),
     ) {
-        for _ in 0..self.requests.len() {
-            let Some(wait) = self.requests.pop_front() else {
-                return;
-            };
-            if wait.may_be_shown(reached) {
+        for requests in &mut self.requests {
+            while let Some(wait) = requests.pop_front_if(|wait| wait.may_be_shown(reached)) {
                 answer(wait.id, Answer::Reply(wait.reply));
-            } else {
-                self.requests.push_back(wait);
             }
         }
     }
 
-    /// Answers one that waits no longer, or all where none is named.
-    fn end(&mut self, id: Option<RequestId>, answer: &mut impl FnMut(RequestId, Answer<R>)) {
-        self.requests.retain(|wait| {
-            let ends = id.is_none_or(|id| id == wait.id);
-            if ends {
-                let outcome = if wait.is_stamped {
-                    Answer::Unknown
-                } else {
-                    Answer::NotStamped
-                };
-                answer(wait.id, outcome);
-            }
-            !ends
-        });
-    }
-
     /// The leader leads no more: what it has stamped is unknown.
     pub(super) fn give_up(&mut self, answer: &mut impl FnMut(RequestId, Answer<R>)) {
-        self.end(None, answer);
+        self.newest_probe = 0;
+        for wait in self.requests.iter_mut().flat_map(std::mem::take) {
+            answer(wait.id, wait.unknown());
+        }
     }
 
     /// Whoever asked waits no longer.
     pub(super) fn expire(&mut self, id: RequestId, answer: &mut impl FnMut(RequestId, Answer<R>)) {
-        self.end(Some(id), answer);
+        for requests in &mut self.requests {
+            // They are asked in the order of their deadlines, more or less: it is one of the first.
+            if let Some(place) = requests.iter().position(|wait| wait.id == id) {
+                let wait = requests.remove(place).expect("it is there");
+                answer(id, wait.unknown());
+                return;
+            }
+        }
     }
 }
 
 impl<R> Wait<R> {
+    fn kind(&self) -> usize {
+        let level = match self.level {
+            Level::One => 0,
+            Level::Quorum => 1,
+            Level::All => 2,
+        };
+        2 * level + usize::from(self.is_stamped)
+    }
+
+    /// What is known of one that is not answered.
+    fn unknown(&self) -> Answer<R> {
+        if self.is_stamped {
+            Answer::Unknown
+        } else {
+            Answer::NotStamped
+        }
+    }
+
     fn may_be_shown(&self, reached: Reached) -> bool {
         let is_committed = self.seq <= reached.committed;
         match (self.level, self.is_stamped) {

@@ -2,7 +2,7 @@
 //! it, and pulls what it lacks.
 
 use super::message::{Body, CopyId, End};
-use super::table::{Entry, Key, NoRoom, Progress, Record, Replace, Table};
+use super::table::{Entry, Key, NoRoom, Progress, Record, Replace, Table, Types};
 use super::{Output, Replica, Role};
 use crate::history::{History, next};
 use crate::ring::NodeId;
@@ -10,8 +10,12 @@ use crate::topology::Epoch;
 use henge_wire::Version;
 use std::collections::BTreeMap;
 
+/// A copy of which nothing has come for so many ticks is given up.
+const PATIENCE_TICKS: u32 = 32;
+
 /// See the head of the file.
-pub(super) struct Following<T: Table> {
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Following<T: Types> {
     pub(super) leader: NodeId,
     pub(super) pull: Option<Pull<T>>,
     /// What the leader was told.
@@ -19,8 +23,9 @@ pub(super) struct Following<T: Table> {
 }
 
 /// A copy that is pulled. Until its end the table is what it was.
-pub(super) struct Pull<T: Table> {
-    source: NodeId,
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Pull<T: Types> {
+    pub(super) source: NodeId,
     id: CopyId,
     common: u64,
     wanted: Option<Version>,
@@ -28,13 +33,19 @@ pub(super) struct Pull<T: Table> {
     number: u64,
     is_full: bool,
     staged: BTreeMap<Key, Option<Record<T::Value>>>,
-    /// Something has come since the last tick.
-    has_moved: bool,
+    /// Ticks since something has come of it.
+    silent: u32,
 }
 
-impl<T: Table> Replica<T> {
+impl<T: Types> Replica<T> {
     /// Rule 2.
-    pub(super) fn fence(&mut self, table: &mut T, from: NodeId, term: Epoch, generation: Epoch) {
+    pub(super) fn fence(
+        &mut self,
+        table: &mut dyn Table<T>,
+        from: NodeId,
+        term: Epoch,
+        generation: Epoch,
+    ) {
         let adopted = self.state.adopted;
         if term < adopted || generation < self.state.generation {
             self.send(from, term, Body::Refused { adopted });
@@ -56,7 +67,7 @@ impl<T: Table> Replica<T> {
     /// Rule 4.
     pub(super) fn open(
         &mut self,
-        table: &mut T,
+        table: &mut dyn Table<T>,
         from: NodeId,
         term: Epoch,
         generation: Epoch,
@@ -80,14 +91,9 @@ impl<T: Table> Replica<T> {
         }
         let last = table.progress().last;
         if last.term() == term {
+            // After a restart it may be the first to say so in this start.
             self.follow(from);
-            self.send_kept(
-                from,
-                term,
-                Body::Aligned {
-                    applied: last.seq(),
-                },
-            );
+            self.say_aligned(from, term, last.seq());
             return;
         }
         let common = self.common(table, &history, base);
@@ -99,6 +105,9 @@ impl<T: Table> Replica<T> {
             self.say_aligned(from, term, base);
         } else {
             self.begin_pull(table, from, term, common, None);
+            if self.has_bug(10) {
+                self.when_kept(Output::Aligned(term));
+            }
         }
     }
 
@@ -120,16 +129,25 @@ impl<T: Table> Replica<T> {
     /// Asks for what is above a place up to which both have the same.
     pub(super) fn begin_pull(
         &mut self,
-        table: &T,
+        table: &dyn Table<T>,
         source: NodeId,
         term: Epoch,
         common: u64,
         wanted: Option<Version>,
     ) {
+        // What it knows to be committed is in the order of every later leader. Only who kept its table in a new generation
+        // (rule 13) that began without it, or has forgotten where its terms began, has to begin from nothing.
+        let common = if table.progress().commit > common {
+            0
+        } else {
+            common
+        };
         self.copies += 1;
         let id = self.copies;
         let mut keys = Vec::new();
-        if !self.has_bug(22) {
+        // Of what is replaced in whole nothing has to be named, and above the last there is nothing.
+        let has_more = common > 0 && common < table.progress().last.seq();
+        if has_more && !self.has_bug(22) {
             let mut place = 0;
             loop {
                 place = table.scan(place, common, &mut |record| keys.push(record.key));
@@ -146,7 +164,7 @@ impl<T: Table> Replica<T> {
             number: 0,
             is_full: false,
             staged: BTreeMap::new(),
-            has_moved: true,
+            silent: 0,
         };
         match &mut self.role {
             Role::Following(following) => following.pull = Some(pull),
@@ -177,7 +195,7 @@ impl<T: Table> Replica<T> {
     #[expect(clippy::too_many_arguments, reason = "they are those of a message")]
     pub(super) fn part(
         &mut self,
-        table: &mut T,
+        table: &mut dyn Table<T>,
         from: NodeId,
         term: Epoch,
         id: CopyId,
@@ -199,15 +217,32 @@ impl<T: Table> Replica<T> {
         pull.is_full = is_full;
         pull.staged.extend(states);
         pull.number += 1;
-        pull.has_moved = true;
+        pull.silent = 0;
         let number = pull.number;
         match end {
-            None => self.send(from, term, Body::Next { id, number }),
+            None => {
+                if self.has_bug(4) {
+                    self.put_early(table);
+                }
+                self.send(from, term, Body::Next { id, number });
+            }
             Some(end) => self.install(table, from, term, end),
         }
     }
 
-    fn install(&mut self, table: &mut T, from: NodeId, term: Epoch, end: End) {
+    /// Planted: what has come of a copy is shown before its end.
+    fn put_early(&mut self, table: &mut dyn Table<T>) {
+        let Some(pull) = self.pulling() else { return };
+        let came = pull.staged.values().flatten().cloned().collect();
+        let own = Progress {
+            last: table.progress().last,
+            ..Progress::default()
+        };
+        table.install(Replace::Above(u64::MAX), came, own, &self.state);
+        self.written += 1;
+    }
+
+    fn install(&mut self, table: &mut dyn Table<T>, from: NodeId, term: Epoch, end: End) {
         let pull = match &mut self.role {
             Role::Following(following) => following.pull.take(),
             Role::Leading(leading) => leading.pull.take(),
@@ -219,14 +254,16 @@ impl<T: Table> Replica<T> {
             pull.is_full || end.horizon <= pull.common || self.has_bug(1) || self.has_bug(3),
             "a copy of what changed lacks nothing that was dropped"
         );
-        let replace = if pull.is_full {
+        let replace = if pull.is_full || pull.common == 0 {
             Replace::All
+        } else if self.has_bug(22) {
+            Replace::Above(u64::MAX)
         } else {
             Replace::Above(pull.common)
         };
         let progress = Progress {
             last: end.at,
-            commit: end.commit,
+            commit: end.commit.max(table.progress().commit.min(pull.common)),
             horizon: if inherits { end.horizon } else { 0 },
         };
         let records = pull.staged.into_values().flatten().collect();
@@ -234,6 +271,8 @@ impl<T: Table> Replica<T> {
         table.install(replace, records, progress, &self.state);
         self.written += 1;
         if pull.wanted.is_some() {
+            // What it had stamped before may not be in it.
+            self.give_up();
             self.set_base(table);
             return;
         }
@@ -242,7 +281,13 @@ impl<T: Table> Replica<T> {
     }
 
     /// A copy does not go on.
-    pub(super) fn abort(&mut self, table: &mut T, from: NodeId, term: Epoch, id: CopyId) {
+    pub(super) fn abort(
+        &mut self,
+        table: &mut dyn Table<T>,
+        from: NodeId,
+        term: Epoch,
+        id: CopyId,
+    ) {
         let is_that = |pull: &mut Pull<T>| pull.source == from && pull.id == id;
         if term != self.state.adopted || !self.pulling().is_some_and(is_that) {
             return;
@@ -255,19 +300,27 @@ impl<T: Table> Replica<T> {
         }
     }
 
-    /// A pull from which nothing has come for a while begins anew.
-    pub(super) fn pull_again(&mut self, table: &T) {
+    /// Nothing of a copy has come for a while: it is asked for again, and in the end for another one.
+    pub(super) fn pull_again(&mut self, table: &mut dyn Table<T>) {
         let term = self.state.adopted;
         let Some(pull) = self.pulling() else { return };
-        if std::mem::replace(&mut pull.has_moved, false) {
-            return;
+        pull.silent += 1;
+        let (source, id, number) = (pull.source, pull.id, pull.number);
+        if pull.silent > PATIENCE_TICKS {
+            let (common, wanted) = (pull.common, pull.wanted);
+            if wanted.is_some() {
+                // Another may have as much.
+                self.fence_again(table, source);
+            } else {
+                self.begin_pull(table, source, term, common, None);
+            }
+        } else if pull.silent > 1 {
+            self.send(source, term, Body::Next { id, number });
         }
-        let (source, common, wanted) = (pull.source, pull.common, pull.wanted);
-        self.begin_pull(table, source, term, common, wanted);
     }
 
     /// Whether it follows in this term, and has no copy under way.
-    fn is_aligned(&self, table: &T, from: NodeId, term: Epoch) -> bool {
+    fn is_aligned(&self, table: &dyn Table<T>, from: NodeId, term: Epoch) -> bool {
         let follows = matches!(
             &self.role,
             Role::Following(following) if following.leader == from && following.pull.is_none()
@@ -279,7 +332,7 @@ impl<T: Table> Replica<T> {
     /// Rule 6.
     pub(super) fn append(
         &mut self,
-        table: &mut T,
+        table: &mut dyn Table<T>,
         now_ms: u64,
         from: NodeId,
         term: Epoch,
@@ -290,6 +343,9 @@ impl<T: Table> Replica<T> {
             let adopted = self.state.adopted;
             self.send(from, term, Body::Refused { adopted });
             return;
+        }
+        if self.has_bug(7) && term == self.state.adopted && matches!(self.role, Role::Idle) {
+            self.follow(from);
         }
         if !self.is_aligned(table, from, term) {
             return;
@@ -316,13 +372,19 @@ impl<T: Table> Replica<T> {
     /// How far the leader is.
     pub(super) fn beat(
         &mut self,
-        table: &mut T,
+        table: &mut dyn Table<T>,
         from: NodeId,
         term: Epoch,
         last: u64,
         commit: u64,
     ) {
         if !self.is_aligned(table, from, term) {
+            let is_idle = self.pulling().is_none() && !matches!(self.role, Role::Leading(_));
+            if term == self.state.adopted && is_idle {
+                // The leader takes it to be aligned; it has to open to it again.
+                let (last, history) = (table.progress().last, self.state.history.clone());
+                self.send_kept(from, term, Body::Fenced { last, history });
+            }
             return;
         }
         let Progress {

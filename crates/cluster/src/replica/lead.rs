@@ -4,7 +4,7 @@
 use super::answers::{Answer, Level, Reached, RequestId, Wait};
 use super::follow::Pull;
 use super::message::Body;
-use super::table::{Progress, Ran, Table};
+use super::table::{Entry, Progress, Ran, Table, Types};
 use super::{Output, Replica, Role, View};
 use crate::history::{History, next};
 use crate::ring::NodeId;
@@ -13,7 +13,8 @@ use henge_wire::Version;
 use std::collections::BTreeMap;
 
 /// See the head of the file.
-pub(super) struct Leading<T: Table> {
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Leading<T: Types> {
     pub(super) term: Epoch,
     /// How far each has come that has left lower terms.
     answers: BTreeMap<NodeId, (Version, History)>,
@@ -29,14 +30,14 @@ pub(super) struct Leading<T: Table> {
     echoed: u64,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Base {
     seq: u64,
     mark: u64,
 }
 
 /// Another replica, as its leader knows it.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 struct Peer {
     /// Has this order, up to here, in its log; none before it has said so in this term.
     applied: Option<u64>,
@@ -46,7 +47,7 @@ struct Peer {
     echoed: u64,
 }
 
-impl<T: Table> Leading<T> {
+impl<T: Types> Leading<T> {
     pub(super) fn has_base(&self) -> bool {
         self.base.is_some()
     }
@@ -68,23 +69,54 @@ fn others(placement: &Placement, me: NodeId) -> Vec<NodeId> {
     others
 }
 
-impl<T: Table> Replica<T> {
+impl<T: Types> Replica<T> {
     /// Rule 1.
-    pub(super) fn start(&mut self, table: &mut T, term: Epoch, generation: Epoch, keeps: bool) {
+    pub(super) fn start(
+        &mut self,
+        table: &mut dyn Table<T>,
+        term: Epoch,
+        generation: Epoch,
+        keeps: bool,
+    ) {
+        // Who goes on leading, and does so from what it has, has all that it has stamped: who waits for that may go on waiting.
+        let leads_on = matches!(self.role, Role::Leading(_)) && generation == self.state.generation;
+        let waiting = leads_on.then(|| std::mem::take(&mut self.waiting));
         self.adopt(table, term, generation, keeps);
+        self.waiting = waiting.unwrap_or_default();
+        self.waiting.ask_again();
+        let resumed = self.resumed(term);
         self.role = Role::Leading(Leading {
             term,
             answers: BTreeMap::new(),
             fence_mark: self.written,
-            base: None,
+            base: resumed,
             is_open: false,
             peers: BTreeMap::new(),
             pull: None,
             asked: 0,
             echoed: 0,
         });
-        self.send_fences(&[]);
+        if self.has_bug(14) {
+            self.ready.push_back(Output::Opened(term));
+        }
+        if resumed.is_some() {
+            for node in others(&self.view.placement, self.me) {
+                self.send_open(node);
+            }
+        } else {
+            self.send_fences(&[]);
+        }
         self.advance(table);
+    }
+
+    /// Planted: where its own term began, if it goes on in one.
+    fn resumed(&self, term: Epoch) -> Option<Base> {
+        let newest = self.state.history.terms().last();
+        let begun = newest.filter(|(newest, _)| *newest == term && self.has_bug(8));
+        begun.map(|&(_, first)| Base {
+            seq: first - 1,
+            mark: self.written,
+        })
     }
 
     /// Fences all that count but these.
@@ -103,23 +135,29 @@ impl<T: Table> Replica<T> {
 
     pub(super) fn fenced(
         &mut self,
-        table: &mut T,
+        table: &mut dyn Table<T>,
         from: NodeId,
         term: Epoch,
         last: Version,
         history: History,
     ) {
-        if let Role::Leading(leading) = &mut self.role
-            && leading.term == term
-            && leading.base.is_none()
-        {
+        let Role::Leading(leading) = &mut self.role else {
+            return;
+        };
+        if leading.term != term {
+            return;
+        }
+        if leading.base.is_some() {
+            // It has heard of the term, and not of where that began.
+            self.send_open(from);
+        } else {
             leading.answers.insert(from, (last, history));
             self.find_base(table);
         }
     }
 
     /// Rule 3: once a quorum has answered.
-    fn find_base(&mut self, table: &mut T) {
+    fn find_base(&mut self, table: &mut dyn Table<T>) {
         let Role::Leading(leading) = &self.role else {
             return;
         };
@@ -137,8 +175,12 @@ impl<T: Table> Replica<T> {
             .iter()
             .filter(|(node, _)| placement.voters.contains(node));
         // Term first; among those as far its own, which need not be copied.
-        let best = votes.max_by_key(|(node, (last, _))| {
-            let term = if self.has_bug(6) { 0 } else { last.term() };
+        let best = votes.max_by_key(|(node, (last, history))| {
+            let term = if self.has_bug(6) {
+                history.term_of(last.seq())
+            } else {
+                last.term()
+            };
             (term, last.seq(), **node == self.me)
         });
         let (&best, (last, history)) = best.expect("a quorum is not empty");
@@ -152,7 +194,7 @@ impl<T: Table> Replica<T> {
     }
 
     /// A source of the base cannot give it: it is asked again how far it is.
-    pub(super) fn fence_again(&mut self, table: &mut T, source: NodeId) {
+    pub(super) fn fence_again(&mut self, table: &mut dyn Table<T>, source: NodeId) {
         if let Role::Leading(leading) = &mut self.role {
             leading.pull = None;
             leading.answers.remove(&source);
@@ -163,7 +205,7 @@ impl<T: Table> Replica<T> {
     }
 
     /// The order that this replica has is that of the term.
-    pub(super) fn set_base(&mut self, table: &mut T) {
+    pub(super) fn set_base(&mut self, table: &mut dyn Table<T>) {
         let last = table.progress().last;
         let Role::Leading(leading) = &mut self.role else {
             return;
@@ -182,13 +224,14 @@ impl<T: Table> Replica<T> {
 
     /// Has a replica brought to the order of the term.
     fn send_open(&mut self, node: NodeId) {
+        let is_copying = self.is_copying(node);
         let Role::Leading(leading) = &mut self.role else {
             return;
         };
         let Some(base) = leading.base else { return };
         let peer = leading.peers.entry(node).or_default();
         // What is stamped from here on comes behind this on the way to it; where it has to copy first it says so.
-        peer.is_streamed = peer.is_streamed || !self.sources.contains_key(&node);
+        peer.is_streamed = peer.is_streamed || !is_copying;
         let (term, history) = (leading.term, self.state.history.clone());
         let generation = self.view.placement.generation;
         let base = base.seq;
@@ -204,17 +247,24 @@ impl<T: Table> Replica<T> {
     }
 
     /// The same term, and another start of somebody, or others that copy.
-    pub(super) fn recount(&mut self, table: &mut T, before: &View) {
+    pub(super) fn recount(&mut self, table: &mut dyn Table<T>, before: &View) {
+        let named = others(&self.view.placement, self.me);
+        if let Role::Leading(leading) = &mut self.role {
+            // Who is named again may have forgotten what it had.
+            leading.peers.retain(|node, _| named.contains(node));
+        }
         for node in others(&self.view.placement, self.me) {
             let is_same = self.view.incarnations.get(&node) == before.incarnations.get(&node);
             let Role::Leading(leading) = &mut self.role else {
                 return;
             };
-            if is_same && leading.peers.contains_key(&node) {
+            let is_known = leading.base.is_none() || leading.peers.contains_key(&node);
+            if is_same && is_known {
                 continue;
             }
             leading.peers.remove(&node);
             leading.answers.remove(&node);
+            leading.pull.take_if(|pull| pull.source == node);
             self.sources.remove(&node);
             if leading.base.is_some() {
                 self.send_open(node);
@@ -228,7 +278,7 @@ impl<T: Table> Replica<T> {
 
     pub(super) fn acknowledged(
         &mut self,
-        table: &mut T,
+        table: &mut dyn Table<T>,
         from: NodeId,
         term: Epoch,
         applied: u64,
@@ -247,14 +297,28 @@ impl<T: Table> Replica<T> {
         peer.applied = Some(peer.applied.unwrap_or(0).max(applied));
         // What was stamped while it had no way to hear of it.
         let lags = is_aligned && applied < last && !peer.is_streamed;
-        if lags && !self.sources.contains_key(&from) {
+        let is_copying = self
+            .sources
+            .get(&from)
+            .is_some_and(|source| !source.is_done);
+        if !is_copying {
+            // It has what it was sent.
+            self.sources.remove(&from);
+        }
+        if lags && !is_copying {
             let commit = table.progress().commit;
             self.send(from, term, Body::Beat { last, commit });
         }
         self.advance(table);
     }
 
-    pub(super) fn echoed(&mut self, table: &mut T, from: NodeId, term: Epoch, number: u64) {
+    pub(super) fn echoed(
+        &mut self,
+        table: &mut dyn Table<T>,
+        from: NodeId,
+        term: Epoch,
+        number: u64,
+    ) {
         if let Role::Leading(leading) = &mut self.role
             && leading.term == term
             && let Some(peer) = leading.peers.get_mut(&from)
@@ -264,8 +328,15 @@ impl<T: Table> Replica<T> {
         }
     }
 
+    /// See [`is_alone`](Self::is_alone).
+    pub(super) fn serves_alone(&self) -> bool {
+        let Placement { old, change, .. } = &self.view.placement;
+        let is_open = matches!(&self.role, Role::Leading(leading) if leading.is_open);
+        is_open && *old == [self.me] && change.is_none() && self.sources.is_empty()
+    }
+
     /// Rule 7, and what follows from it.
-    pub(super) fn advance(&mut self, table: &mut T) {
+    pub(super) fn advance(&mut self, table: &mut dyn Table<T>) {
         let Role::Leading(leading) = &mut self.role else {
             return;
         };
@@ -310,7 +381,11 @@ impl<T: Table> Replica<T> {
         if placement.is_quorum(has_echoed) {
             leading.echoed = asked;
         }
-        let Some(committed) = committed else { return };
+        // Where some have to be aligned anew there may be no quorum for a while: what was committed is so still.
+        let known = leading.is_open.then(|| table.progress().commit);
+        let Some(committed) = committed.max(known) else {
+            return;
+        };
         let (term, probe) = (leading.term, leading.echoed);
         if !std::mem::replace(&mut leading.is_open, true) {
             self.ready.push_back(Output::Opened(term));
@@ -350,18 +425,22 @@ impl<T: Table> Replica<T> {
     /// A client asks.
     pub(super) fn ask(
         &mut self,
-        table: &mut T,
+        table: &mut dyn Table<T>,
         now_ms: u64,
         id: RequestId,
         level: Level,
-        request: &T::Request,
+        request: &T::Request<'_>,
     ) {
         let is_open = matches!(&self.role, Role::Leading(leading) if leading.is_open);
         if !is_open {
             self.ready.push_back(Output::Answer(id, Answer::NotStamped));
             return;
         }
-        let ran = table.execute(now_ms, request);
+        let has_peers = |leading: &Leading<T>| leading.peers.values().any(|peer| peer.is_streamed);
+        let is_copied = self.sources.values().any(|source| !source.is_done);
+        let wants_effects =
+            is_copied || matches!(&self.role, Role::Leading(leading) if has_peers(leading));
+        let ran = table.execute(now_ms, request, wants_effects);
         let (me, commit) = (self.me, table.progress().commit);
         let answers_at_once = self.has_bug(16);
         let Role::Leading(leading) = &mut self.role else {
@@ -373,6 +452,11 @@ impl<T: Table> Replica<T> {
                 self.ready.push_back(Output::Answer(id, Answer::NoRoom));
                 return;
             }
+            Ran::Saw(_, reply) if answers_at_once => {
+                let answer = Output::Answer(id, Answer::Reply(reply));
+                self.ready.push_back(answer);
+                return;
+            }
             Ran::Saw(seq, reply) => Wait {
                 id,
                 level,
@@ -380,30 +464,34 @@ impl<T: Table> Replica<T> {
                 seq,
                 is_stamped: false,
                 // One that is under way was sent before this came.
-                probe: if is_alone || level == Level::One || answers_at_once {
+                probe: if is_alone || level == Level::One {
                     0
                 } else {
                     leading.asked + 1
                 },
             },
-            Ran::Changed(entry, reply) => {
+            Ran::Changed(version, effects, reply) => {
                 self.written += 1;
                 let term = leading.term;
-                assert_eq!(entry.version.term(), term, "it is stamped in the term");
-                for source in self.sources.values_mut() {
-                    source.touch(&entry.keys);
+                assert_eq!(version.term(), term, "it is stamped in the term");
+                if let (Some(effects), false) = (&effects, self.sources.is_empty()) {
+                    let keys = table.keys(effects);
+                    for source in self.sources.values_mut() {
+                        source.touch(&keys);
+                    }
                 }
                 let streamed = leading.peers.iter().filter(|(_, peer)| peer.is_streamed);
                 let streamed: Vec<NodeId> = streamed.map(|(&node, _)| node).collect();
                 for node in streamed {
-                    let entry = entry.clone();
+                    let effects = effects.clone().expect("they were asked for");
+                    let entry = Entry { version, effects };
                     self.send(node, term, Body::Append { entry, commit });
                 }
                 Wait {
                     id,
                     level,
                     reply,
-                    seq: entry.version.seq(),
+                    seq: version.seq(),
                     is_stamped: true,
                     probe: 0,
                 }
@@ -420,7 +508,7 @@ impl<T: Table> Replica<T> {
     }
 
     /// Says again what was not answered.
-    pub(super) fn remind(&mut self, table: &mut T) {
+    pub(super) fn remind(&mut self, table: &mut dyn Table<T>) {
         let Progress { last, commit, .. } = table.progress();
         let Role::Leading(leading) = &self.role else {
             return;

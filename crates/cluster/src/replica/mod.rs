@@ -24,7 +24,7 @@ mod table;
 
 pub use answers::{Answer, Level, RequestId};
 pub use message::{Body, CopyId, End, Message};
-pub use table::{Entry, Key, NoRoom, Progress, Ran, Record, Replace, Table};
+pub use table::{Entry, Key, NoRoom, Progress, Ran, Record, Replace, Table, Types};
 
 use crate::history::History;
 use crate::ring::NodeId;
@@ -36,7 +36,7 @@ use source::Source;
 use std::collections::{BTreeMap, VecDeque};
 
 /// What the topology says of a partition, as far as one of its replicas has to know.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct View {
     /// The partition.
     pub placement: Placement,
@@ -47,18 +47,18 @@ pub struct View {
 }
 
 /// A message of a table's types.
-pub type MessageOf<T> = Message<<T as Table>::Effects, <T as Table>::Value>;
-type BodyOf<T> = Body<<T as Table>::Effects, <T as Table>::Value>;
+pub type MessageOf<T> = Message<<T as Types>::Effects, <T as Types>::Value>;
+type BodyOf<T> = Body<<T as Types>::Effects, <T as Types>::Value>;
 
 /// What a replica is told.
 #[derive(Clone, Debug)]
-pub enum Input<T: Table> {
+pub enum Input<'r, T: Types> {
     /// The topology is at a later epoch.
     View(View),
     /// A message from a node, in this start of it.
     Message(NodeId, Incarnation, MessageOf<T>),
     /// A client asks.
-    Request(RequestId, Level, T::Request),
+    Request(RequestId, Level, T::Request<'r>),
     /// The client waits no longer.
     Expired(RequestId),
     /// All up to there is in the log, as durably as it is to be.
@@ -68,8 +68,8 @@ pub enum Input<T: Table> {
 }
 
 /// What a replica wants done.
-#[derive(Clone, Debug)]
-pub enum Output<T: Table> {
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Output<T: Types> {
     /// A message is to go to a node, in this start of it.
     Send(NodeId, Incarnation, MessageOf<T>),
     /// A request is answered.
@@ -103,7 +103,8 @@ pub struct Written {
 }
 
 /// See the head of the file.
-pub struct Replica<T: Table> {
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Replica<T: Types> {
     me: NodeId,
     incarnation: Incarnation,
     view: View,
@@ -112,24 +113,32 @@ pub struct Replica<T: Table> {
     kept: Written,
     role: Role<T>,
     /// Copies that others pull from here.
-    sources: BTreeMap<NodeId, Source>,
+    sources: BTreeMap<NodeId, Source<T>>,
+    /// The newest copy that each has asked for, in which of its starts.
+    pulled: BTreeMap<NodeId, (Incarnation, CopyId)>,
     waiting: Waiting<T::Reply>,
+    /// See [`is_alone`](Self::is_alone).
+    is_alone: bool,
     copies: CopyId,
     ready: VecDeque<Output<T>>,
     /// What waits until a mark is kept, in its order.
     held: VecDeque<(u64, Output<T>)>,
-    #[cfg(any(test, feature = "bugs"))]
+    #[cfg(feature = "bugs")]
     bugs: crate::bugs::Bugs,
+    #[cfg(feature = "bugs")]
+    part_records: usize,
 }
 
-enum Role<T: Table> {
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+enum Role<T: Types> {
     Idle,
     Following(Following<T>),
     Leading(Leading<T>),
 }
 
-impl<T: Table> Replica<T> {
-    /// One whose durable state is this, in a new start of its node.
+impl<T: Types> Replica<T> {
+    /// One whose durable state is this, in a new start of its node. All of it counts as kept: what was read of a log is to be synced
+    /// before, where that is what the node calls kept.
     pub fn new(me: NodeId, incarnation: Incarnation, state: State, progress: Progress) -> Self {
         Self {
             me,
@@ -144,13 +153,34 @@ impl<T: Table> Replica<T> {
             },
             role: Role::Idle,
             sources: BTreeMap::new(),
+            pulled: BTreeMap::new(),
             waiting: Waiting::default(),
+            is_alone: false,
             copies: 0,
             ready: VecDeque::new(),
             held: VecDeque::new(),
-            #[cfg(any(test, feature = "bugs"))]
+            #[cfg(feature = "bugs")]
             bugs: crate::bugs::Bugs::default(),
+            #[cfg(feature = "bugs")]
+            part_records: source::PART_RECORDS,
         }
+    }
+
+    /// One with planted bugs.
+    #[cfg(feature = "bugs")]
+    #[must_use]
+    pub fn with_bugs(mut self, bugs: crate::bugs::Bugs) -> Self {
+        self.bugs = bugs;
+        self
+    }
+
+    /// One that copies in parts of so many records: of a table of two keys each copy is one part else, and nothing happens
+    /// in the midst of it.
+    #[cfg(feature = "bugs")]
+    #[must_use]
+    pub fn with_parts_of(mut self, records: usize) -> Self {
+        self.part_records = records;
+        self
     }
 
     /// The durable state beside the table.
@@ -158,8 +188,16 @@ impl<T: Table> Replica<T> {
         &self.state
     }
 
+    /// Whether it is open, and nobody else has the partition or copies it. Then there is nobody to tell of what is stamped, and to ask
+    /// whether it still leads: requests may go to the table past the machine, in this term's versions. What they show, or did, may
+    /// be told once it is kept.
+    #[inline]
+    pub fn is_alone(&self) -> bool {
+        self.is_alone
+    }
+
     /// How far is written. Once that is in the log it is to be told by [`Input::Kept`].
-    pub fn written(&self, table: &T) -> Written {
+    pub fn written(&self, table: &dyn Table<T>) -> Written {
         let last = table.progress().last;
         Written {
             mark: self.written,
@@ -169,7 +207,7 @@ impl<T: Table> Replica<T> {
     }
 
     /// Takes an input. All outputs are to be taken before the next.
-    pub fn handle(&mut self, table: &mut T, now_ms: u64, input: Input<T>) {
+    pub fn handle(&mut self, table: &mut dyn Table<T>, now_ms: u64, input: Input<'_, T>) {
         match input {
             Input::View(view) => self.look(table, view),
             Input::Message(from, incarnation, message) => {
@@ -180,6 +218,17 @@ impl<T: Table> Replica<T> {
             Input::Kept(kept) => self.keep(table, kept),
             Input::Tick => self.tick(table),
         }
+        let is_alone = self.serves_alone();
+        if is_alone != self.is_alone {
+            self.is_alone = is_alone;
+            table.commit_at_once(is_alone);
+            // Of what went past it since, whatever is promised from here on waits for that to be kept.
+            self.written += 1;
+        }
+        if self.has_bug(12) {
+            let written = self.written(table);
+            self.keep(table, written);
+        }
         self.check(table);
     }
 
@@ -189,7 +238,7 @@ impl<T: Table> Replica<T> {
     }
 
     /// The topology has changed.
-    fn look(&mut self, table: &mut T, view: View) {
+    fn look(&mut self, table: &mut dyn Table<T>, view: View) {
         if view.placement.term < self.view.placement.term {
             return;
         }
@@ -198,30 +247,43 @@ impl<T: Table> Replica<T> {
             term,
             generation,
             leader,
+            leads_since,
             seed,
+            forgotten,
             ..
         } = self.view.placement.clone();
         if !self.view.placement.names(self.me) {
-            if before.placement.names(self.me) {
-                // Others have it. What is here is nobody's.
+            let has_some =
+                table.progress() != Progress::default() || !self.state.history.is_empty();
+            // Others have it: what is here is nobody's. But not if it has followed a later term, in which it was taken in again; in
+            // this one it can have been no more than a learner.
+            if has_some && self.state.adopted <= term {
                 self.stand_back();
-                self.state.history = History::default();
-                table.wipe(&self.state);
+                // It must not go on in a term in which it has acknowledged what it has no more.
+                self.state.adopted = self.state.adopted.max(term);
+                self.forget(table);
                 self.written += 1;
             }
             return;
         }
-        let leads = leader == Some((self.me, self.incarnation));
-        if leads && term > self.state.adopted {
-            // Rule 13: the one who has led all the while keeps what it has.
+        let is_mine = |incarnation| incarnation == self.incarnation || self.has_bug(8);
+        let leads = leader.is_some_and(|(node, start)| node == self.me && is_mine(start));
+        let adopted = self.state.adopted;
+        let is_resumed = term == adopted && matches!(self.role, Role::Idle) && self.has_bug(8);
+        let was_away = before.placement.generation == 0 && self.has_bug(13);
+        if leads && (term > adopted || is_resumed) {
+            // Rule 13: the one who has led all the while keeps what it has. One that slept through the term of another has not, nor one
+            // that has slept through a reset in which all was to be forgotten.
             let keeps = seed == leader
-                && matches!(&self.role, Role::Leading(leading) if leading.has_base());
-            self.start(table, term, generation, keeps);
+                && self.state.generation >= forgotten
+                && matches!(&self.role, Role::Leading(leading)
+                    if leading.has_base() && leading.term >= leads_since);
+            self.start(table, term, generation, keeps || was_away);
             return;
         }
-        if term > self.state.adopted && generation > self.state.generation {
+        if term > adopted && generation > self.state.generation {
             // Old data counts for nothing from now on; the new leader's fence may come late.
-            self.adopt(table, term, generation, false);
+            self.adopt(table, term, generation, was_away);
         }
         if let Role::Leading(leading) = &self.role
             && (leading.term < term || !leads)
@@ -234,7 +296,7 @@ impl<T: Table> Replica<T> {
     }
 
     /// Follows a term from now on, and none below it.
-    fn adopt(&mut self, table: &mut T, term: Epoch, generation: Epoch, keeps: bool) {
+    fn adopt(&mut self, table: &mut dyn Table<T>, term: Epoch, generation: Epoch, keeps: bool) {
         assert!(term >= self.state.adopted, "terms only grow");
         if term > self.state.adopted {
             self.stand_back();
@@ -244,30 +306,43 @@ impl<T: Table> Replica<T> {
         self.state.generation = self.state.generation.max(generation);
         if is_new && !keeps {
             self.sources.clear();
-            self.state.history = History::default();
-            table.wipe(&self.state);
+            self.forget(table);
+        } else if is_new {
+            table.keep(&self.state);
+        } else if self.has_bug(11) {
+            return;
         } else {
             table.log(&self.state);
         }
         self.written += 1;
     }
 
+    /// Forgets all that it has.
+    fn forget(&mut self, table: &mut dyn Table<T>) {
+        self.state.history = History::default();
+        table.wipe(&self.state);
+        // What was about to be promised is gone.
+        self.held.clear();
+    }
+
     /// Gives up whatever it does in a term.
     fn stand_back(&mut self) {
-        if matches!(self.role, Role::Leading(_)) {
-            let mut outputs = Vec::new();
-            self.waiting
-                .give_up(&mut |id, answer| outputs.push(Output::Answer(id, answer)));
-            self.ready.extend(outputs);
-        }
+        self.give_up();
         self.role = Role::Idle;
         // Who copies from here does so for a term that is over.
         self.sources.clear();
     }
 
+    /// Tells all that wait that they do so in vain.
+    fn give_up(&mut self) {
+        let ready = &mut self.ready;
+        let mut answer = |id, answer| ready.push_back(Output::Answer(id, answer));
+        self.waiting.give_up(&mut answer);
+    }
+
     fn hear(
         &mut self,
-        table: &mut T,
+        table: &mut dyn Table<T>,
         now_ms: u64,
         from: NodeId,
         incarnation: Incarnation,
@@ -307,7 +382,7 @@ impl<T: Table> Replica<T> {
                 wanted,
                 keys,
             } => {
-                self.pull(table, from, term, id, common, wanted, keys);
+                self.pull(table, (from, incarnation), term, id, common, wanted, keys);
             }
             Body::Next { id, number } => self.next_part(table, from, term, id, number),
             Body::Probe { number } => {
@@ -331,7 +406,7 @@ impl<T: Table> Replica<T> {
         }
     }
 
-    fn keep(&mut self, table: &mut T, kept: Written) {
+    fn keep(&mut self, table: &mut dyn Table<T>, kept: Written) {
         self.kept = self.kept.max(kept);
         while let Some((mark, _)) = self.held.front()
             && *mark <= self.kept.mark
@@ -346,7 +421,8 @@ impl<T: Table> Replica<T> {
         }
     }
 
-    fn tick(&mut self, table: &mut T) {
+    fn tick(&mut self, table: &mut dyn Table<T>) {
+        self.forget_sources();
         match &self.role {
             Role::Leading(_) => self.remind(table),
             Role::Following(_) => self.pull_again(table),
@@ -372,7 +448,7 @@ impl<T: Table> Replica<T> {
     }
 
     fn when_kept(&mut self, output: Output<T>) {
-        if self.written <= self.kept.mark || self.has_bug(12) {
+        if self.written <= self.kept.mark {
             self.ready.push_back(output);
         } else {
             self.held.push_back((self.written, output));
@@ -380,13 +456,13 @@ impl<T: Table> Replica<T> {
     }
 
     /// How far the order is in which this replica is.
-    fn common(&self, table: &T, other: &History, other_last: u64) -> u64 {
+    fn common(&self, table: &dyn Table<T>, other: &History, other_last: u64) -> u64 {
         let last = table.progress().last.seq();
         self.state.history.common(last, other, other_last)
     }
 
     /// What must always hold.
-    fn check(&self, table: &T) {
+    fn check(&self, table: &dyn Table<T>) {
         let Progress {
             last,
             commit,
@@ -406,17 +482,25 @@ impl<T: Table> Replica<T> {
         }
     }
 
-    #[cfg(any(test, feature = "bugs"))]
+    #[cfg(feature = "bugs")]
     fn has_bug(&self, number: u8) -> bool {
         self.bugs.has(number)
     }
 
-    #[cfg(not(any(test, feature = "bugs")))]
+    #[cfg(not(feature = "bugs"))]
     #[expect(clippy::unused_self, reason = "one with bugs asks itself")]
     const fn has_bug(&self, _: u8) -> bool {
         false
     }
-}
 
-#[cfg(test)]
-mod tests;
+    #[cfg(feature = "bugs")]
+    fn part_records(&self) -> usize {
+        self.part_records
+    }
+
+    #[cfg(not(feature = "bugs"))]
+    #[expect(clippy::unused_self, reason = "one in a test asks itself")]
+    const fn part_records(&self) -> usize {
+        source::PART_RECORDS
+    }
+}

@@ -2,20 +2,32 @@
 //! change meanwhile. It is told what changes; it keeps no records itself.
 
 use super::message::{Body, CopyId, End};
-use super::table::{Key, Progress, Table};
-use super::{Replica, Role};
+use super::table::{Key, Progress, Table, Types};
+use super::{BodyOf, Replica, Role};
 use crate::ring::NodeId;
-use crate::topology::Epoch;
+use crate::topology::{Epoch, Incarnation};
 use henge_wire::Version;
 use std::collections::BTreeSet;
 
-/// About as many records are sent at once: a part is some kilobytes, unless values are large.
-const PART_RECORDS: usize = 64;
+/// About as many records of the scan are sent at once.
+pub(super) const PART_RECORDS: usize = 64;
+/// No more bytes of them than this and one record: a part is a message.
+const PART_BYTES: usize = 256 << 10;
+/// Places of the scan that are looked at for a part: of what has changed there may be little in a large table.
+const PART_PLACES: usize = 1_024;
+/// So many of the keys that have changed meanwhile go with a part. They go beside the scan and not before it, or it would
+/// never end where as many change as are sent.
+const PART_TOUCHED: usize = 16 * PART_RECORDS;
+/// A copy that was not asked to go on for so many ticks is given up: whoever pulled it is gone, or begins anew. Until then what
+/// changes is noted for it.
+const PATIENCE_TICKS: u32 = 64;
 
 /// See the head of the file.
-#[derive(Clone, Debug)]
-pub(super) struct Source {
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Source<T: Types> {
     id: CopyId,
+    /// Where this replica was at the begin of the copy.
+    began: Version,
     /// What both have.
     common: u64,
     /// What this replica has to have, as long as the copy goes on.
@@ -27,28 +39,42 @@ pub(super) struct Source {
     touched: BTreeSet<Key>,
     /// The part that comes next.
     number: u64,
+    /// The part before it, in case that was lost.
+    sent: Option<BodyOf<T>>,
+    /// It was the last.
+    pub(super) is_done: bool,
+    /// Ticks since it was asked for something.
+    silent: u32,
 }
 
-impl Source {
+impl<T: Types> Source<T> {
     /// These keys have changed.
     pub(super) fn touch(&mut self, keys: &[Key]) {
-        self.touched.extend(keys.iter().cloned());
+        if !self.is_done {
+            self.touched.extend(keys.iter().cloned());
+        }
     }
 }
 
-impl<T: Table> Replica<T> {
+impl<T: Types> Replica<T> {
     /// Rule 5: a node asks for a copy.
     #[expect(clippy::too_many_arguments, reason = "they are those of a message")]
     pub(super) fn pull(
         &mut self,
-        table: &mut T,
-        from: NodeId,
+        table: &mut dyn Table<T>,
+        (from, incarnation): (NodeId, Incarnation),
         term: Epoch,
         id: CopyId,
         common: u64,
         wanted: Option<Version>,
         keys: Vec<Key>,
     ) {
+        let newest = self.pulled.entry(from).or_insert((incarnation, 0));
+        if *newest >= (incarnation, id) {
+            // One that comes twice would begin a second copy under the same name, and parts of both would be taken for one.
+            return;
+        }
+        *newest = (incarnation, id);
         if term != self.state.adopted {
             let adopted = self.state.adopted;
             let body = if term < adopted {
@@ -69,6 +95,7 @@ impl<T: Table> Replica<T> {
         }
         let source = Source {
             id,
+            began: table.progress().last,
             common,
             wanted,
             is_full: false,
@@ -76,6 +103,9 @@ impl<T: Table> Replica<T> {
             is_scanned: false,
             touched: keys.into_iter().collect(),
             number: 0,
+            sent: None,
+            is_done: false,
+            silent: 0,
         };
         self.sources.insert(from, source);
         if let Role::Leading(leading) = &mut self.role {
@@ -84,29 +114,54 @@ impl<T: Table> Replica<T> {
         self.send_part(table, from, term);
     }
 
-    /// A part has come.
+    /// A part has come, or the one behind it is waited for in vain.
     pub(super) fn next_part(
         &mut self,
-        table: &mut T,
+        table: &mut dyn Table<T>,
         from: NodeId,
         term: Epoch,
         id: CopyId,
         number: u64,
     ) {
-        let source = self.sources.get(&from);
-        let is_next = source.is_some_and(|source| source.id == id && source.number == number);
-        if term == self.state.adopted && is_next {
+        if term != self.state.adopted {
+            return;
+        }
+        let source = self.sources.get_mut(&from);
+        let Some(source) = source.filter(|source| source.id == id) else {
+            self.send(from, term, Body::Abort { id });
+            return;
+        };
+        source.silent = 0;
+        if number + 1 == source.number {
+            let again = source.sent.clone().expect("it was sent");
+            self.send(from, term, again);
+        } else if number == source.number && !source.is_done {
             self.send_part(table, from, term);
         }
     }
 
-    fn send_part(&mut self, table: &mut T, to: NodeId, term: Epoch) {
+    /// Time has passed: who does not go on with a copy has no need of it.
+    pub(super) fn forget_sources(&mut self) {
+        self.sources.retain(|_, source| {
+            source.silent += 1;
+            source.silent <= PATIENCE_TICKS
+        });
+    }
+
+    /// Whether a copy to that node is under way.
+    pub(super) fn is_copying(&self, to: NodeId) -> bool {
+        self.sources.get(&to).is_some_and(|source| !source.is_done)
+    }
+
+    fn send_part(&mut self, table: &mut dyn Table<T>, to: NodeId, term: Epoch) {
         let Progress {
             last,
             commit,
             horizon,
         } = table.progress();
         let ignores_horizon = (self.has_bug(1), self.has_bug(3));
+        let part_records = self.part_records();
+        let claims_begin = self.has_bug(5);
         let Some(source) = self.sources.get_mut(&to) else {
             return;
         };
@@ -125,26 +180,36 @@ impl<T: Table> Replica<T> {
             source.is_scanned = false;
             source.touched.clear();
         }
-        let mut states: Vec<_> = Vec::new();
-        while states.len() < PART_RECORDS
-            && let Some(key) = source.touched.pop_first()
-        {
-            let record = table.record(&key);
-            states.push((key, record));
-        }
+        let (mut states, mut bytes, mut places) = (Vec::new(), 0, 0);
         let above = if source.is_full { 0 } else { source.common };
-        while states.len() < PART_RECORDS && !source.is_scanned {
+        while states.len() < part_records
+            && bytes < PART_BYTES
+            && places < PART_PLACES
+            && !source.is_scanned
+        {
             source.place = table.scan(source.place, above, &mut |record| {
+                bytes += T::bytes(&record);
                 states.push((record.key.clone(), Some(record)));
             });
             source.is_scanned = source.place == 0;
+            places += 1;
+        }
+        for _ in 0..PART_TOUCHED.min(source.touched.len()) {
+            if bytes >= 2 * PART_BYTES {
+                break;
+            }
+            let key = source.touched.pop_first().expect("there are so many");
+            let record = table.record(&key);
+            bytes += record.as_ref().map_or(key.len(), T::bytes);
+            states.push((key, record));
         }
         let is_done = source.is_scanned && source.touched.is_empty();
+        let at = if claims_begin { source.began } else { last };
         let end = is_done.then(|| End {
-            at: last,
+            at,
             history: self.state.history.clone(),
-            commit,
-            horizon,
+            commit: commit.min(at.seq()),
+            horizon: horizon.min(at.seq()),
         });
         let body = Body::Part {
             id: source.id,
@@ -154,12 +219,11 @@ impl<T: Table> Replica<T> {
             end,
         };
         source.number += 1;
-        if is_done {
-            self.sources.remove(&to);
-            if let Role::Leading(leading) = &mut self.role {
-                // What comes from here on is behind the end of the copy.
-                leading.stream(to, true);
-            }
+        source.sent = Some(body.clone());
+        source.is_done = is_done;
+        if is_done && let Role::Leading(leading) = &mut self.role {
+            // What comes from here on is behind the end of the copy.
+            leading.stream(to, true);
         }
         self.send(to, term, body);
     }

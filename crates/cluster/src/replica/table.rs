@@ -5,6 +5,7 @@
 use super::State;
 use henge_wire::Version;
 use std::fmt::Debug;
+use std::hash::Hash;
 
 /// A key.
 pub type Key = Vec<u8>;
@@ -36,17 +37,15 @@ pub struct Record<V> {
 pub struct Entry<E> {
     /// Its place.
     pub version: Version,
-    /// The keys that it touches.
-    pub keys: Vec<Key>,
-    /// What becomes of them.
+    /// What becomes of which keys.
     pub effects: E,
 }
 
 /// What a request came to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Ran<E, R> {
-    /// It was stamped and applied.
-    Changed(Entry<E>, R),
+    /// It was stamped and applied. Its effects are there if they were asked for.
+    Changed(Version, Option<E>, R),
     /// It changed nothing, and its answer rests on a version of this seq; 0 if it found nothing.
     Saw(u64, R),
     /// There is no room, and nothing may be dropped for it. Nothing was changed.
@@ -66,28 +65,49 @@ pub enum Replace {
     Above(u64),
 }
 
-/// See the head of the file.
-pub trait Table {
-    /// What clients ask.
-    type Request;
+/// What goes into a table and comes out of it.
+pub trait Types {
+    /// What clients ask; it may borrow, as it is not kept.
+    type Request<'r>: Clone + Debug;
     /// What they are answered.
-    type Reply: Clone + Debug;
+    type Reply: Clone + Eq + Hash + Debug;
     /// What an entry does.
-    type Effects: Clone + Debug;
+    type Effects: Clone + Eq + Hash + Debug;
     /// What a record holds.
-    type Value: Clone + Debug;
+    type Value: Clone + Eq + Hash + Debug;
 
+    /// About how many bytes a record is as a message.
+    fn bytes(record: &Record<Self::Value>) -> usize {
+        record.key.len()
+    }
+}
+
+/// See the head of the file.
+pub trait Table<T: Types> {
     /// How far it is.
     fn progress(&self) -> Progress;
 
-    /// Decides, stamps `(last.term, last.seq + 1)` and applies, as the leader.
-    fn execute(&mut self, now_ms: u64, request: &Self::Request) -> Ran<Self::Effects, Self::Reply>;
+    /// Decides, stamps `(last.term, last.seq + 1)` and applies, as the leader. Effects are asked for where somebody else is to have
+    /// them: to encode them is not for nothing.
+    fn execute(
+        &mut self,
+        now_ms: u64,
+        request: &T::Request<'_>,
+        wants_effects: bool,
+    ) -> Ran<T::Effects, T::Reply>;
+
+    /// The keys that effects are on.
+    fn keys(&self, effects: &T::Effects) -> Vec<Key>;
 
     /// Applies the next entry.
-    fn apply(&mut self, now_ms: u64, entry: &Entry<Self::Effects>) -> Result<(), NoRoom>;
+    fn apply(&mut self, now_ms: u64, entry: &Entry<T::Effects>) -> Result<(), NoRoom>;
 
     /// All up to this seq is committed, and may be dropped.
     fn commit(&mut self, seq: u64);
+
+    /// From now on, or no longer, nobody else has it, and all may be taken for committed that is applied. A table that waits until
+    /// it is told is as right.
+    fn commit_at_once(&mut self, _at_once: bool) {}
 
     /// Writes the state of the protocol to the log.
     fn log(&mut self, state: &State);
@@ -96,20 +116,25 @@ pub trait Table {
     fn align(&mut self, term: u32, state: &State);
 
     /// What it has of a key.
-    fn record(&self, key: &[u8]) -> Option<Record<Self::Value>>;
+    fn record(&self, key: &[u8]) -> Option<Record<T::Value>>;
 
     /// Shows the records above a seq at a place of a scan, and gives the next place; 0 begins and ends. A record that is there
     /// from the begin to the end of a scan is shown, whatever else comes and goes.
-    fn scan(&self, place: u32, above: u64, each: &mut dyn FnMut(Record<Self::Value>)) -> u32;
+    fn scan(&self, place: u32, above: u64, each: &mut dyn FnMut(Record<T::Value>)) -> u32;
 
-    /// In one step: removes what is replaced, puts these, and takes this progress, where its commit or horizon are higher.
+    /// In one step: removes what is replaced, puts these, and takes this progress; its own commit or horizon where they are
+    /// higher, unless all is replaced.
     fn install(
         &mut self,
         replace: Replace,
-        records: Vec<Record<Self::Value>>,
+        records: Vec<Record<T::Value>>,
         progress: Progress,
         state: &State,
     );
+
+    /// The same records in a new generation. That they were committed, and what was dropped, was so in the one before: in this
+    /// one nothing is yet.
+    fn keep(&mut self, state: &State);
 
     /// Forgets all, its progress as well.
     fn wipe(&mut self, state: &State);

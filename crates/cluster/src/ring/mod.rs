@@ -46,9 +46,21 @@ pub struct Member {
 pub struct Assignment(Vec<Vec<NodeId>>);
 
 impl Assignment {
-    /// Before there is any.
+    /// Before there is any, of a cluster of the default number of partitions.
     pub fn empty() -> Self {
-        Self(vec![Vec::new(); usize::from(PARTITIONS)])
+        Self::of(PARTITIONS)
+    }
+
+    /// Before there is any, of a cluster of so many partitions.
+    ///
+    /// # Panics
+    /// If they are none, or more than a [`Partition`] can name.
+    pub fn of(partitions: u16) -> Self {
+        assert!(
+            (1..=PARTITIONS).contains(&partitions),
+            "a cluster has 1 to {PARTITIONS} partitions"
+        );
+        Self(vec![Vec::new(); usize::from(partitions)])
     }
 
     /// The replicas of a partition, the leader first.
@@ -79,9 +91,9 @@ impl Assignment {
         );
         let replicas = replication.min(members.len());
         if replicas == 0 {
-            return Self::empty();
+            return Self(vec![Vec::new(); self.0.len()]);
         }
-        let cluster = shares::Cluster::new(&members, replicas);
+        let cluster = shares::Cluster::new(&members, replicas, self.0.len());
         let circle = circle::Circle::new(&members);
         let place = |id: &NodeId| members.binary_search_by_key(id, |member| member.id).ok();
         // Nodes by their places among the members.

@@ -2,7 +2,6 @@
 //! has no two replicas on a node, and a zone no more than its part.
 
 use super::Member;
-use henge_wire::PARTITIONS;
 use std::collections::BTreeMap;
 
 /// A node holds no more than this much above its share.
@@ -33,7 +32,8 @@ pub(super) struct Node {
 }
 
 impl Cluster {
-    pub(super) fn new(members: &[Member], replicas: usize) -> Self {
+    pub(super) fn new(members: &[Member], replicas: usize, partitions: usize) -> Self {
+        let whole = partitions as f64;
         let mut zones = BTreeMap::new();
         let of = |(place, member): (usize, &Member)| {
             // One that has none fails by itself.
@@ -50,10 +50,9 @@ impl Cluster {
         }
         let limit = zone_limit(&sizes, replicas);
         let zone_limits: Vec<usize> = sizes.iter().map(|&size| limit.min(size)).collect();
-        let shares = shares(members, &zone_of, &zone_limits, replicas);
+        let shares = shares(members, &zone_of, &zone_limits, replicas, whole);
         let nodes = shares.iter().zip(&zone_of).map(|(&share, &zone)| {
             let slack = (share * SLACK).max(1.0);
-            let whole = f64::from(PARTITIONS);
             let most = (share + slack)
                 .floor()
                 .min((share * MOST).ceil())
@@ -88,10 +87,15 @@ fn zone_limit(sizes: &[usize], replicas: usize) -> usize {
         .unwrap_or(replicas)
 }
 
-/// Shares by weight, where no node takes more than one replica of each partition, nor a zone more than its limit. Whoever
+/// Shares of `whole` partitions by weight, where no node takes more than one replica of each partition, nor a zone more than its limit. Whoever
 /// would is given that much, and the rest is shared among the others.
-fn shares(members: &[Member], zone_of: &[usize], limits: &[usize], replicas: usize) -> Vec<f64> {
-    let whole = f64::from(PARTITIONS);
+fn shares(
+    members: &[Member],
+    zone_of: &[usize],
+    limits: &[usize],
+    replicas: usize,
+    whole: f64,
+) -> Vec<f64> {
     let mut left = whole * replicas as f64;
     let mut shares = vec![None; members.len()];
     let mut open = vec![true; limits.len()];
@@ -112,7 +116,7 @@ fn shares(members: &[Member], zone_of: &[usize], limits: &[usize], replicas: usi
         let Some(zone) = over else {
             // What single nodes cannot take goes to the others that are open.
             let nodes: Vec<usize> = (0..members.len()).filter(free).collect();
-            for (n, share) in fill(&nodes, &weight, left) {
+            for (n, share) in fill(&nodes, &weight, left, whole) {
                 shares[n] = Some(share);
             }
             break;
@@ -120,7 +124,7 @@ fn shares(members: &[Member], zone_of: &[usize], limits: &[usize], replicas: usi
         open[zone] = false;
         let nodes: Vec<usize> = (0..members.len()).filter(|&n| zone_of[n] == zone).collect();
         let room = (limits[zone] as f64 * whole).min(left);
-        for (n, share) in fill(&nodes, &weight, room) {
+        for (n, share) in fill(&nodes, &weight, room, whole) {
             shares[n] = Some(share);
         }
         left -= room;
@@ -129,8 +133,12 @@ fn shares(members: &[Member], zone_of: &[usize], limits: &[usize], replicas: usi
 }
 
 /// Shares `amount` among nodes by weight, none more than a replica of each partition.
-fn fill(nodes: &[usize], weight: &impl Fn(usize) -> f64, amount: f64) -> Vec<(usize, f64)> {
-    let whole = f64::from(PARTITIONS);
+fn fill(
+    nodes: &[usize],
+    weight: &impl Fn(usize) -> f64,
+    amount: f64,
+    whole: f64,
+) -> Vec<(usize, f64)> {
     let mut left = amount;
     let mut open: Vec<usize> = nodes.to_vec();
     let mut shares = Vec::new();

@@ -25,9 +25,13 @@ fn members(count: u64) -> Vec<Member> {
     (1..=count).map(member).collect()
 }
 
+fn partitions(assignment: &Assignment) -> impl Iterator<Item = Partition> + use<> {
+    Partition::all().take(assignment.0.len())
+}
+
 fn held(assignment: &Assignment) -> BTreeMap<NodeId, usize> {
     let mut held = BTreeMap::new();
-    for partition in Partition::all() {
+    for partition in partitions(assignment) {
         for &node in assignment.replicas(partition) {
             *held.entry(node).or_default() += 1;
         }
@@ -42,7 +46,7 @@ fn moved(before: &Assignment, next: &Assignment) -> usize {
         let new = next.replicas(partition).iter();
         new.filter(|node| !old.contains(node)).count()
     };
-    Partition::all().map(fresh).sum()
+    partitions(before).map(fresh).sum()
 }
 
 /// What holds of every assignment.
@@ -50,13 +54,13 @@ fn check(assignment: &Assignment, members: &[Member], replication: usize) {
     let replicas = replication.min(members.len());
     let mut sorted = members.to_vec();
     sorted.sort_by_key(|member| member.id);
-    let cluster = shares::Cluster::new(&sorted, replicas);
+    let cluster = shares::Cluster::new(&sorted, replicas, assignment.0.len());
     let all: f64 = cluster.nodes.iter().map(|node| node.share).sum();
-    let expected = f64::from(PARTITIONS) * replicas as f64;
+    let expected = (assignment.0.len() * replicas) as f64;
     assert!((all - expected).abs() < 1e-6, "{all} of {expected}");
     let held = held(assignment);
     let mut led: BTreeMap<NodeId, usize> = BTreeMap::new();
-    for partition in Partition::all() {
+    for partition in partitions(assignment) {
         let list = assignment.replicas(partition);
         assert_eq!(list.len(), replicas, "{partition:?}");
         let mut distinct = list.to_vec();
@@ -187,7 +191,8 @@ fn one_of_any_weight_joins_and_leaves_and_little_moves() {
         let formed = Assignment::empty().next(before, replication);
         let joined = formed.next(&all, replication);
         check(&joined, &all, replication);
-        let share = shares::Cluster::new(&all, replication).nodes[all.len() - 1].share;
+        let share =
+            shares::Cluster::new(&all, replication, joined.0.len()).nodes[all.len() - 1].share;
         let came = moved(&formed, &joined) as f64;
         assert!(came <= 1.25 * share, "{came} of {share}");
         let left = joined.next(before, replication);
@@ -195,6 +200,21 @@ fn one_of_any_weight_joins_and_leaves_and_little_moves() {
         let least = held(&joined)[&NodeId(count + 1)] as f64;
         let went = moved(&joined, &left) as f64;
         assert!(went <= 1.25 * least, "{went} of {least}");
+    }
+}
+
+#[test]
+fn few_partitions_are_placed_by_the_same_rules() {
+    for partitions in [1, 2, 4, 7, 64] {
+        for count in 1..=12 {
+            for replication in 1..=3 {
+                let (few, more) = (members(count), members(count + 1));
+                let formed = Assignment::of(partitions).next(&few, replication);
+                check(&formed, &few, replication);
+                let grown = formed.next(&more, replication);
+                check(&grown, &more, replication);
+            }
+        }
     }
 }
 

@@ -46,7 +46,7 @@ pub enum OnQuorumLoss {
 }
 
 /// A node, as the others know it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Node {
     /// Its present start.
     pub incarnation: Incarnation,
@@ -63,7 +63,7 @@ pub struct Node {
 }
 
 /// See the head of the file.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum State {
     /// It runs, and is not known to be aligned with the leaders yet. It votes, and leads only where nobody else can.
     Aligning,
@@ -118,6 +118,8 @@ pub enum Command {
 pub enum Rejected {
     /// There is no such node.
     UnknownNode(NodeId),
+    /// There is no such partition in this cluster.
+    UnknownPartition(Partition),
     /// It is of another start than the present one, or of no later one.
     Incarnation(NodeId),
     /// A node that holds replicas, or a partition that is not as the command takes it to be.
@@ -132,6 +134,9 @@ impl fmt::Display for Rejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnknownNode(node) => write!(f, "there is no node {node}"),
+            Self::UnknownPartition(partition) => {
+                write!(f, "there is no partition {}", partition.number())
+            }
             Self::Incarnation(node) => write!(f, "node {node} has been started anew since"),
             Self::Premature => f.write_str("what it needs has not happened yet"),
             Self::Unchanged => f.write_str("it is so already"),
@@ -143,14 +148,30 @@ impl fmt::Display for Rejected {
 impl std::error::Error for Rejected {}
 
 impl Topology {
-    /// Without nodes.
+    /// Without nodes, of the default number of partitions.
     pub fn new(replication: usize, on_quorum_loss: OnQuorumLoss) -> Self {
+        Self::with_partitions(PARTITIONS, replication, on_quorum_loss)
+    }
+
+    /// Without nodes, of a number of partitions that stays for ever.
+    ///
+    /// # Panics
+    /// If they are none, or more than a [`Partition`] can name.
+    pub fn with_partitions(
+        partitions: u16,
+        replication: usize,
+        on_quorum_loss: OnQuorumLoss,
+    ) -> Self {
+        assert!(
+            (1..=PARTITIONS).contains(&partitions),
+            "a cluster has 1 to {PARTITIONS} partitions"
+        );
         Self {
             epoch: 0,
             replication,
             on_quorum_loss,
             nodes: BTreeMap::new(),
-            partitions: vec![Placement::default(); usize::from(PARTITIONS)],
+            partitions: vec![Placement::default(); usize::from(partitions)],
         }
     }
 
@@ -164,7 +185,16 @@ impl Topology {
         &self.nodes
     }
 
+    /// Its partitions.
+    pub fn partitions(&self) -> impl Iterator<Item = Partition> + use<> {
+        let count = self.partitions.len();
+        Partition::all().take(count)
+    }
+
     /// Where a partition is.
+    ///
+    /// # Panics
+    /// If it is none of this topology's.
     pub fn placement(&self, partition: Partition) -> &Placement {
         &self.partitions[usize::from(partition.number())]
     }
@@ -180,11 +210,7 @@ impl Topology {
         next.change(command)?;
         next.derive(self);
         // What changes nothing must not use an epoch up.
-        if (Self {
-            epoch: self.epoch,
-            ..next.clone()
-        }) == *self
-        {
+        if next.nodes == self.nodes && next.partitions == self.partitions {
             return Err(Rejected::Unchanged);
         }
         *self = next;
@@ -247,7 +273,10 @@ impl Topology {
                     .ok_or(Rejected::UnknownNode(*node))?;
             }
             Command::Rebalance => self.rebalance()?,
-            Command::Join(partitions) => self.each(partitions, Placement::join)?,
+            Command::Join(partitions) => {
+                let nodes = self.nodes.clone();
+                self.each(partitions, |placement, epoch| placement.join(epoch, &nodes))?;
+            }
             Command::Opened(opened) => {
                 for &(partition, term) in opened {
                     self.each(&[partition], |placement, _| placement.opened(term))?;
@@ -282,14 +311,19 @@ impl Topology {
     ) -> Result<(), Rejected> {
         let epoch = self.epoch;
         partitions.iter().try_for_each(|partition| {
-            change(&mut self.partitions[usize::from(partition.number())], epoch)
+            let placement = self.partitions.get_mut(usize::from(partition.number()));
+            change(
+                placement.ok_or(Rejected::UnknownPartition(*partition))?,
+                epoch,
+            )
         })
     }
 
     /// Reckons the ring, and begins with what is to change. What is under way goes on as it was begun.
     fn rebalance(&mut self) -> Result<(), Rejected> {
-        let mut present = Assignment::empty();
-        for partition in Partition::all() {
+        let count = u16::try_from(self.partitions.len()).expect("as many as a u16 can count");
+        let mut present = Assignment::of(count);
+        for partition in self.partitions() {
             present.set(partition, self.placement(partition).goal().to_vec());
         }
         let members = self.nodes.iter().filter(|(_, node)| !node.is_leaving);
@@ -306,8 +340,7 @@ impl Topology {
         }
         let next = present.next(&members, self.replication);
         let epoch = self.epoch;
-        for partition in Partition::all() {
-            let placement = &mut self.partitions[usize::from(partition.number())];
+        for (partition, placement) in Partition::all().zip(&mut self.partitions) {
             placement.begin(next.replicas(partition), epoch);
         }
         Ok(())

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// See the head of the file.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Placement {
     /// The epoch of the last change to the leader, to who counts, or to the generation.
     pub term: Epoch,
@@ -15,8 +15,12 @@ pub struct Placement {
     pub generation: Epoch,
     /// Who leads, in which start; none where no replica can.
     pub leader: Option<(NodeId, Incarnation)>,
+    /// The epoch in which it became that: all terms since were its own.
+    pub leads_since: Epoch,
     /// Who may keep its table though the generation is new: it led before, without a break, in this start.
     pub seed: Option<(NodeId, Incarnation)>,
+    /// The newest generation that began with nothing, whoever might have kept it.
+    pub forgotten: Epoch,
     /// The replicas.
     pub old: Vec<NodeId>,
     /// The change that is under way.
@@ -26,7 +30,7 @@ pub struct Placement {
 }
 
 /// A change of the replicas.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Change {
     /// The replicas that are to be.
     pub new: Vec<NodeId>,
@@ -97,18 +101,31 @@ impl Placement {
     }
 
     /// Both lists count from now on.
-    pub(super) fn join(&mut self, epoch: Epoch) -> Result<(), Rejected> {
+    pub(super) fn join(
+        &mut self,
+        epoch: Epoch,
+        nodes: &BTreeMap<NodeId, Node>,
+    ) -> Result<(), Rejected> {
+        let generation = self.generation;
+        let remembers = |node: &&NodeId| {
+            let known = nodes.get(node);
+            known.is_some_and(|known| known.amnesia <= generation)
+        };
         let change = self.change.as_mut().filter(|change| !change.is_joint);
         let change = change.ok_or(Rejected::Premature)?;
+        // Without a majority that counts it would be reset.
+        if 2 * change.new.iter().filter(remembers).count() <= change.new.len() {
+            return Err(Rejected::Premature);
+        }
         change.is_joint = true;
         change.since = epoch;
         Ok(())
     }
 
-    /// Its leader has opened a term.
+    /// Its leader has opened its present term.
     pub(super) fn opened(&mut self, term: Epoch) -> Result<(), Rejected> {
         let joint = self.change.as_mut().filter(|change| change.is_joint);
-        let joint = joint.filter(|change| term >= change.since && term <= self.term);
+        let joint = joint.filter(|change| term >= change.since && term == self.term);
         joint.ok_or(Rejected::Premature)?.has_opened = true;
         Ok(())
     }
@@ -124,6 +141,7 @@ impl Placement {
     /// What it held counts for nothing.
     pub(super) fn reset(&mut self, epoch: Epoch) {
         self.generation = epoch;
+        self.forgotten = epoch;
         self.seed = None;
     }
 
@@ -157,8 +175,15 @@ impl Placement {
         // Where nobody is aligned there is nobody to be aligned with.
         let leader = first(State::Up).or_else(|| first(State::Aligning));
         self.leader = leader.and_then(|node| Some((node, nodes.get(&node)?.incarnation)));
+        if self.leader != before.leader {
+            self.leads_since = epoch;
+        }
         if self.what_a_term_is_of() != before.what_a_term_is_of() {
             self.term = epoch;
+            // What was open then says nothing of who counts now.
+            if let Some(change) = &mut self.change {
+                change.has_opened = false;
+            }
         }
     }
 

@@ -78,6 +78,9 @@ fn who_is_down_leads_no_more_and_only_that_is_a_new_term() {
     assert_eq!(leader(&topology), gone);
     let again = topology.apply(&register(gone.0, 2, false));
     assert_eq!(again, Err(Rejected::Incarnation(gone)));
+    // What it had before it went is not of an unbroken leadership.
+    let back = topology.placement(first());
+    assert!(back.leads_since == back.term && back.term > epoch);
 }
 
 #[test]
@@ -240,6 +243,24 @@ fn who_leaves_is_forgotten_when_it_holds_nothing() {
     let rest = topology.apply(&Command::Rebalance);
     assert_eq!(rest, Err(Rejected::Unchanged));
     assert!(Partition::all().all(|partition| topology.placement(partition).old.len() == 3));
+}
+
+#[test]
+fn a_cluster_may_have_few_partitions() {
+    let mut topology = Topology::with_partitions(4, 3, OnQuorumLoss::Forget);
+    for node in 1..=5 {
+        topology
+            .apply(&register(node, 1, false))
+            .expect("it is new");
+    }
+    topology.apply(&Command::Rebalance).expect("there is none");
+    assert_eq!(topology.partitions().count(), 4);
+    for partition in topology.partitions() {
+        assert_eq!(topology.placement(partition).old.len(), 3);
+    }
+    let fifth = Partition::new(4).expect("a cluster may have as many");
+    let rejected = topology.apply(&Command::Reset(vec![fifth]));
+    assert_eq!(rejected, Err(Rejected::UnknownPartition(fifth)));
 }
 
 #[test]

@@ -143,12 +143,14 @@ pub(super) fn may_begin(len: usize, begin: &[u8]) -> bool {
 pub fn begin(
     keys: &dyn Keyring,
     content: Content,
+    format: u16,
     number: u64,
     salt: [u8; 16],
 ) -> Result<(Header, Sealer), KeyError> {
     let (cipher, key_id) = keys.current().unwrap_or_default();
     let header = Header {
         content,
+        format,
         number,
         cipher,
         key_id,

@@ -13,8 +13,10 @@ use crc32c::{crc32c, crc32c_append};
 use henge_wire::Version;
 use std::fmt;
 
-/// The format that is written, and the newest that is read.
+/// The format that a lone node writes.
 pub const FORMAT: u16 = 1;
+/// That of a node that replicates: the same, and kinds of records that the first does not know. It is the newest that is read.
+pub const REPLICA_FORMAT: u16 = 2;
 /// Bytes of a file's header.
 pub const HEADER_BYTES: usize = 48;
 /// Of these, those that its checksum is of.
@@ -56,6 +58,8 @@ impl Content {
 pub struct Header {
     /// What the file holds.
     pub content: Content,
+    /// The format that it has.
+    pub format: u16,
     /// Its place among the files of its kind, from 1 on, never used again. A snapshot's is that of the first segment of the
     /// log that is replayed after it.
     pub number: u64,
@@ -72,7 +76,7 @@ impl Header {
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         bytes[..8].copy_from_slice(self.content.magic());
-        bytes[8..10].copy_from_slice(&FORMAT.to_le_bytes());
+        bytes[8..10].copy_from_slice(&self.format.to_le_bytes());
         bytes[10..12].copy_from_slice(&self.cipher.to_le_bytes());
         bytes[12..16].copy_from_slice(&self.key_id.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.number.to_le_bytes());
@@ -105,19 +109,20 @@ impl Header {
         let (key_id, number) = (fields.u32(), fields.u64());
         let (salt, crc, end) = (fields.array(), fields.u32(), fields.u32());
         // The format first: a later one may have its checksum elsewhere.
-        match format {
-            Ok(FORMAT) => {}
+        let format = match format {
+            Ok(known @ FORMAT..=REPLICA_FORMAT) => known,
             // There never was one of this number: a crash has cut it off.
             Ok(0) => return Err(HeaderError::Checksum),
             Ok(found) => return Err(HeaderError::Format(found)),
             Err(_) => return Err(HeaderError::Short),
-        }
+        };
         if crc != Ok(crc32c(&bytes[..CHECKED_BYTES])) || end != Ok(u32::from(TRAILER) << 24) {
             return Err(HeaderError::Checksum);
         }
         match (number, cipher, key_id, salt) {
             (Ok(number), Ok(cipher), Ok(key_id), Ok(salt)) => Ok(Self {
                 content,
+                format,
                 number,
                 cipher,
                 key_id,
@@ -181,7 +186,7 @@ impl fmt::Display for HeaderError {
             ),
             Self::Format(found) => write!(
                 f,
-                "format {found}, and this version reads format {FORMAT} only"
+                "format {found}, and this version reads formats {FORMAT} and {REPLICA_FORMAT} only"
             ),
             Self::Checksum => f.write_str("the checksum of the header is wrong"),
         }

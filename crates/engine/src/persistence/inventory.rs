@@ -35,6 +35,12 @@ impl Inventory {
             return Err(Damage::Parts("it goes on behind its end"));
         }
         match *part {
+            Part::Replica { partition, .. } => {
+                let (records, has_ended) = self.of(partition);
+                if *has_ended || *records > 0 {
+                    return Err(Damage::Parts("a partition begins behind its records"));
+                }
+            }
             Part::Block(block) => {
                 let (records, has_ended) = self.of(block.partition);
                 if *has_ended {

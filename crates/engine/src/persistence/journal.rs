@@ -118,6 +118,46 @@ impl Pieces {
         self.shared.is_empty().then_some(&self.own[..])
     }
 
+    /// All of it, if it is one piece, whether shared or not.
+    pub(super) fn only(&self) -> Option<&[u8]> {
+        match &self.shared[..] {
+            [] => Some(&self.own),
+            [(_, piece)] if self.own.is_empty() => Some(piece),
+            _ => None,
+        }
+    }
+
+    /// Adds what another has, which keeps it.
+    pub(super) fn append(&mut self, other: &Self) {
+        let base = self.own.len();
+        self.own.extend_from_slice(&other.own);
+        let shared = other.shared.iter();
+        self.shared
+            .extend(shared.map(|(place, piece)| (base + place, piece.clone())));
+        self.shared_bytes += other.shared_bytes;
+    }
+
+    /// A copy of the last bytes, so many, without as many at their begin and their end. What is shared is none of those.
+    fn last(&self, len: usize, begin: usize, end: usize) -> Self {
+        let mut own_len = len;
+        let mut first = self.shared.len();
+        while let Some((place, piece)) = first.checked_sub(1).map(|n| &self.shared[n])
+            && let Some(left) = own_len.checked_sub(piece.len())
+            && place + left >= self.own.len()
+        {
+            own_len = left;
+            first -= 1;
+        }
+        let start = self.own.len() - own_len + begin;
+        let shared = self.shared[first..].iter();
+        let shared = shared.map(|(place, piece)| (place - start, piece.clone()));
+        Self {
+            own: self.own[start..self.own.len() - end].to_vec(),
+            shared: shared.collect(),
+            shared_bytes: len - own_len,
+        }
+    }
+
     /// Takes over what another has.
     pub(super) fn take(&mut self, other: &mut Self) {
         let base = self.own.len();
@@ -146,6 +186,17 @@ impl Pieces {
     /// Adds the pieces to a list for the system.
     pub fn slices<'a>(&'a self, out: &mut Vec<IoSlice<'a>>) {
         out.extend(self.iter().map(IoSlice::new));
+    }
+}
+
+/// As one shared piece.
+impl From<Bytes> for Pieces {
+    fn from(bytes: Bytes) -> Self {
+        Self {
+            own: Vec::new(),
+            shared_bytes: bytes.len(),
+            shared: vec![(0, bytes)],
+        }
     }
 }
 
@@ -226,6 +277,12 @@ impl Journal {
             out.push(body);
             Ok(())
         })
+    }
+
+    /// A copy of what is in the last frame, which is so long, behind so many bytes of it.
+    pub(super) fn last_body(&self, len: usize, behind: usize) -> Pieces {
+        self.frames
+            .last(len, HEAD_BYTES + behind, FRAME_BYTES - HEAD_BYTES)
     }
 
     /// What is in each frame, in order.
@@ -321,13 +378,14 @@ impl<'a, I: Iterator<Item = &'a [u8]>> Frames<'a, I> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::frame::{Content, Frame, Header, frame};
+    use super::super::frame::{Content, FORMAT, Frame, Header, frame};
     use super::*;
 
     #[test]
     fn frames_of_pieces_are_whole() {
         let header = Header {
             content: Content::Log,
+            format: FORMAT,
             number: 1,
             cipher: 0,
             key_id: 0,

@@ -361,8 +361,14 @@ fn create<S: Storage>(
     number: u64,
     before: Position,
 ) -> io::Result<(S::File, Output, u64)> {
-    let (header, sealer) =
-        cipher::begin(storage.keys(), Content::Log, number, salts()).map_err(io::Error::other)?;
+    let (header, sealer) = cipher::begin(
+        storage.keys(),
+        Content::Log,
+        storage.format(),
+        number,
+        salts(),
+    )
+    .map_err(io::Error::other)?;
     let mut output = Output::new(sealer);
     let mut first = Journal::default();
     Record::Follows(before)

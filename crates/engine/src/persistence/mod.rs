@@ -9,6 +9,7 @@ pub mod journal;
 pub mod log;
 mod output;
 pub mod recovery;
+pub mod replica;
 pub mod snapshot;
 pub mod snapshot_file;
 mod storage;

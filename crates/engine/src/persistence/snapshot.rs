@@ -6,25 +6,26 @@
 //! block      1 | u16 partition | u32 records | u8 encoding | u32 raw length | record, record, ...; compressed together
 //! partition  2 | u16 partition | u64 last | u64 commit | u64 horizon | u64 records
 //! complete   3 | u64 segment | u64 offset | u64 records | u64 milliseconds since 1970
+//! replica    4 | u16 partition | u64 commit | state, as in the log
 //! record     u64 version | effect, as in the log: a put, or a delete for a tombstone
 //! ```
 //!
 //! The blocks of a partition come before its `partition`. What a block holds may be newer than the partition's `last`, which
-//! is where the log is replayed from; `complete` says how far the log must go for all of that to be in it.
+//! is where the log is replayed from; of a node that replicates its `replica` comes before them. `complete` says how far the log must go for all of that to be in it.
 
 use super::Position;
 use super::frame::{Damage, Reader, TooLong};
 use super::journal::{Journal, Pieces};
-use super::wal::encode_effect;
-use crate::partition::Progress;
-use crate::record::Body;
+use super::replica::{encode_record, encode_state, may_have_state};
+use crate::partition::{Progress, ReplicaState};
 use crate::shard::RecordView;
-use henge_wire::{Effect, Encoding, PARTITIONS, Partition};
+use henge_wire::{Encoding, PARTITIONS, Partition};
 use lz4_flex::block::{compress_into, decompress_into, get_maximum_output_size};
 
 const BLOCK: u8 = 1;
 const PARTITION: u8 = 2;
 const COMPLETE: u8 = 3;
+const REPLICA: u8 = 4;
 
 /// The records of a block have no more than this, or it has only one: large enough to compress well, and small beside what who
 /// reads it may hold.
@@ -35,8 +36,17 @@ const MAX_COMPRESSED_BYTES: usize = 512 * 1024;
 const LEAST_SAVED: usize = 16;
 
 /// A part of a snapshot.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Part<'a> {
+    /// A partition of a node that replicates: its blocks come behind this.
+    Replica {
+        /// The partition.
+        partition: Partition,
+        /// What was known to be committed when its scan began.
+        commit: u64,
+        /// The state of the protocol then.
+        state: ReplicaState,
+    },
     /// Records of a partition.
     Block(Block<'a>),
     /// All of a partition came before this.
@@ -130,6 +140,11 @@ pub fn decode(body: &[u8]) -> Result<Part<'_>, Damage> {
             records: reader.u64()?,
             at_ms: reader.u64()?,
         },
+        REPLICA => Part::Replica {
+            partition: reader.partition()?,
+            commit: reader.u64()?,
+            state: reader.state()?,
+        },
         kind => return Err(Damage::Unknown("part of a snapshot", kind.into())),
     };
     reader.end()?;
@@ -150,6 +165,7 @@ pub fn may_begin(len: usize, begin: &[u8]) -> bool {
         }
         (PARTITION, _) => is_partition && len == 35,
         (COMPLETE, _) => len == 33,
+        (REPLICA, _) => is_partition && may_have_state(len, 11),
         _ => false,
     }
 }
@@ -203,22 +219,7 @@ impl Block<'_> {
         };
         let mut reader = Reader(raw);
         for _ in 0..self.records {
-            let version = reader.version()?;
-            let (key, effect) = reader.effect()?;
-            let (body, expires_at_ms) = match effect {
-                Effect::Put {
-                    value,
-                    expires_at_ms,
-                } => (Body::Value(value), expires_at_ms),
-                Effect::Delete => (Body::Tombstone, None),
-                Effect::Expire { .. } => return Err(Damage::Unknown("effect", 1)),
-            };
-            each(RecordView {
-                key,
-                version,
-                expires_at_ms,
-                body,
-            });
+            each(reader.record()?);
         }
         reader.end()
     }
@@ -247,19 +248,9 @@ impl Builder {
     /// Adds a record to the block in the making, or to another if that would become too long. Large values are shared, all else
     /// is copied.
     pub fn push(&mut self, record: &RecordView<'_>) -> Result<(), TooLong> {
-        let effect = match &record.body {
-            Body::Value(value) => Effect::Put {
-                value: value.clone(),
-                expires_at_ms: record.expires_at_ms,
-            },
-            Body::Tombstone => Effect::Delete,
-        };
         let Raw { pieces, records } = &mut self.block;
         let before = pieces.mark();
-        pieces.all_or_nothing(|out| {
-            out.push(&record.version.to_bits().to_le_bytes());
-            encode_effect(record.key, &effect, out)
-        })?;
+        pieces.all_or_nothing(|out| encode_record(record, out))?;
         *records += 1;
         if *records > 1 && pieces.len() > BLOCK_BYTES {
             let mut last = pieces.split_off(before);
@@ -351,6 +342,21 @@ impl Builder {
         };
         self.compressed.truncate(len);
         len <= raw.len() - raw.len() / LEAST_SAVED
+    }
+
+    /// Adds the begin of a partition of a node that replicates.
+    pub fn replica(
+        partition: Partition,
+        commit: u64,
+        state: &ReplicaState,
+        out: &mut Journal,
+    ) -> Result<(), TooLong> {
+        out.frame(|out| {
+            out.push(&[REPLICA]);
+            out.push(&partition.number().to_le_bytes());
+            out.push(&commit.to_le_bytes());
+            encode_state(state, out)
+        })
     }
 
     /// Adds the end of a partition.

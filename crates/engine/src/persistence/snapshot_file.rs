@@ -31,8 +31,14 @@ impl<S: Storage> SnapshotWriter<S> {
     /// Begins the snapshot that the log from segment `number` on belongs to. Fails if one that was not finished lies there:
     /// whether that may go only its owner knows.
     pub fn begin(storage: S, number: u64, salt: [u8; 16]) -> io::Result<Self> {
-        let (header, sealer) = cipher::begin(storage.keys(), Content::Snapshot, number, salt)
-            .map_err(io::Error::other)?;
+        let (header, sealer) = cipher::begin(
+            storage.keys(),
+            Content::Snapshot,
+            storage.format(),
+            number,
+            salt,
+        )
+        .map_err(io::Error::other)?;
         let name = Name::unfinished(number);
         let file = storage.create(name, 0)?;
         let written = write_all(&file, &mut [IoSlice::new(&header.encode())], 0);

@@ -2,6 +2,7 @@
 //! files, the tests over a disk that fails.
 
 use super::cipher::{Keyring, NoKeys};
+use super::frame;
 use std::fmt;
 use std::io::{self, IoSlice};
 
@@ -120,6 +121,11 @@ pub trait Storage {
     /// The keys of its files. Where there are none, files are plain.
     fn keys(&self) -> &dyn Keyring {
         &NoKeys
+    }
+
+    /// The format that new files are to have: that of a lone node, or of one that replicates.
+    fn format(&self) -> u16 {
+        frame::FORMAT
     }
 }
 

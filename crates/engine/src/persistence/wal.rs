@@ -9,6 +9,7 @@
 //! started   4 | u64 incarnation | u64 version
 //! gap       5 | u64 bytes | zeros, so many that it lies where these bytes lay
 //! follows   6 | u64 segment | u64 offset
+//! 7 to 13, of a node that replicates: see `replica`
 //! effect    u8 operation and flags | u32 length, key | u64 deadline, if it has one | what is put
 //! put       u8 form | u32 raw length, if encoded | u8 length, media type, if typed | u32 length, data
 //! ```
@@ -16,6 +17,7 @@
 use super::Position;
 use super::frame::{Damage, LAST_SEQ, Reader, TooLong};
 use super::journal::{Journal, Pieces};
+use super::replica::{self, ReplicaRecord};
 use henge_wire::{
     Data, DataType, Effect, Encoding, MAX_KEY_BYTES, Mutation, PARTITIONS, Partition, Value,
     Version,
@@ -69,6 +71,8 @@ pub enum Record<'a> {
     /// The log before this segment ended here; a segment begins with it. Without it a segment whose end was lost, as it was not
     /// synced, would look like one that was ended there, and the next would be read as if nothing were missing.
     Follows(Position),
+    /// What a node that replicates has written of a partition.
+    Replica(ReplicaRecord<'a>),
 }
 
 impl Record<'_> {
@@ -100,6 +104,7 @@ impl Record<'_> {
                 out.push(&bytes.to_le_bytes());
             }
             Self::Follows(position) => encode_position(FOLLOWS, *position, out),
+            Self::Replica(record) => record.encode_body(out)?,
         }
         Ok(())
     }
@@ -115,29 +120,50 @@ pub fn encode_put(
     key: &[u8],
     (value, expires_at_ms): (&Value<'_>, Option<u64>),
 ) -> Result<(), TooLong> {
-    let is_plain = value.encoding == Encoding::Raw && value.content_type.is_none();
-    let Data::Slice(data) = &value.data else {
+    let Some(data) = small(value, expires_at_ms) else {
         return encode_any_put(out, partition, version, key, (value, expires_at_ms));
     };
-    if !is_plain || expires_at_ms.is_some() || data.len() > SMALL_BYTES {
-        return encode_any_put(out, partition, version, key, (value, expires_at_ms));
-    }
-    let mut before_key = [0; BEFORE_KEY];
+    let mut before_key = [0; 11 + BEFORE_KEY];
     before_key[..11].copy_from_slice(&head(MUTATION, partition, version));
-    before_key[11] = 1;
-    before_key[13] = PUT;
+    encode_small_put(out, before_key, key, (value.json, data))
+}
+
+/// The bytes of a small raw value without a deadline or a media type.
+#[inline]
+pub(super) fn small<'a>(value: &'a Value<'_>, expires_at_ms: Option<u64>) -> Option<&'a [u8]> {
+    let is_plain = value.encoding == Encoding::Raw && value.content_type.is_none();
+    match &value.data {
+        Data::Slice(data) if is_plain && expires_at_ms.is_none() && data.len() <= SMALL_BYTES => {
+            Some(data)
+        }
+        _ => None,
+    }
+}
+
+/// Appends the frame of a record whose one effect puts a [`small`] value. How it begins stands in `before_key`, with room for
+/// what is between that and the key.
+#[inline]
+pub(super) fn encode_small_put<const N: usize>(
+    out: &mut Journal,
+    mut before_key: [u8; N],
+    key: &[u8],
+    (json, data): (bool, &[u8]),
+) -> Result<(), TooLong> {
+    let at = N - BEFORE_KEY;
+    before_key[at] = 1;
+    before_key[at + 2] = PUT;
     let key_len = u32::try_from(key.len()).map_err(|_| TooLong)?;
-    before_key[14..].copy_from_slice(&key_len.to_le_bytes());
+    before_key[at + 3..].copy_from_slice(&key_len.to_le_bytes());
     let mut before_data = [0; BEFORE_DATA];
-    before_data[0] = if value.json { JSON } else { 0 } | (STRING << TYPE_SHIFT);
+    before_data[0] = if json { JSON } else { 0 } | (STRING << TYPE_SHIFT);
     before_data[1..].copy_from_slice(&(data.len() as u32).to_le_bytes());
     out.plain_frame([&before_key, key, &before_data, data])
 }
 
-/// What [`encode_put`] takes for small.
+/// What [`small`] takes for that.
 const SMALL_BYTES: usize = 64 * 1024;
-/// Kind, partition, version, count; operation, length of the key.
-const BEFORE_KEY: usize = 11 + 2 + 5;
+/// Count; operation, length of the key.
+pub(super) const BEFORE_KEY: usize = 2 + 5;
 /// Form, length of the data.
 const BEFORE_DATA: usize = 1 + 4;
 
@@ -181,6 +207,7 @@ pub fn partition_of(body: &[u8]) -> Result<Option<Partition>, Damage> {
     let mut reader = Reader(body);
     match reader.u8()? {
         MUTATION | FLUSH => reader.partition().map(Some),
+        kind if replica::KINDS.contains(&kind) => reader.partition().map(Some),
         _ => Ok(None),
     }
 }
@@ -277,6 +304,9 @@ pub fn may_begin(len: usize, begin: &[u8]) -> bool {
         Some(&FLUSH) => len == 11 && is_partition(),
         Some(&SYNCED | &STARTED | &FOLLOWS) => len == 17,
         Some(&GAP) => len >= GAP_BODY_BYTES && is_length(),
+        Some(&kind) if replica::KINDS.contains(&kind) => {
+            is_partition() && replica::may_be_so_long(kind, len)
+        }
         _ => false,
     }
 }
@@ -321,6 +351,7 @@ pub fn decode<'v, 'a: 'v>(
             }
             Record::Gap { bytes }
         }
+        kind if replica::KINDS.contains(&kind) => Record::Replica(reader.replica(kind, effects)?),
         kind => return Err(Damage::Unknown("kind of record", kind.into())),
     };
     reader.end()?;

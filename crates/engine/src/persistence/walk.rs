@@ -326,6 +326,7 @@ mod tests {
 
     const HEADER: Header = Header {
         content: Content::Log,
+        format: frame::FORMAT,
         number: 1,
         cipher: 0,
         key_id: 0,

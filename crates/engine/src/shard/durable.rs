@@ -1,13 +1,17 @@
 //! A shard and the log: what it applies is written to a journal, in the order of its partitions; how much of that is kept is
 //! told later, and an answer that shows more has to wait. And the other way: records of a snapshot are restored, and those of
-//! the log replayed. It decides neither when a journal is taken nor what makes it safe.
+//! the log replayed; those of a node that replicates are for `recover`. It decides neither when a journal is taken nor what makes it safe.
 
+use super::recover::Recovery;
 use super::room::NoRoom;
 use super::write::Target;
 use super::{Replace, Shard, Short};
 use crate::budget::{Room, Turn};
 use crate::partition::{Epochs, Progress};
 use crate::persistence::journal::Journal;
+use crate::persistence::replica::{
+    EncodedEffects, ReplicaRecord, encode_entry_put, encode_part, parts,
+};
 use crate::persistence::wal::{Record, encode_put};
 use crate::record::Body;
 use crate::shard::RecordView;
@@ -39,6 +43,11 @@ pub(super) struct Durable {
     journalled_bytes: usize,
     /// In a recovery: partitions of which a missing part of the log may have had mutations.
     suspects: BTreeSet<usize>,
+    /// In a recovery of a node that replicates.
+    pub(super) recovery: Recovery,
+    /// Without a journal: effects are encoded for those who stream them, and those of the last call.
+    captures: bool,
+    captured: Option<EncodedEffects>,
 }
 
 impl Durable {
@@ -89,6 +98,12 @@ pub enum ReplayError {
     NotNext(NotNext),
     /// It is of this partition, and one of its keys is of another.
     Foreign(Partition),
+    /// It is of this partition, and installs a copy of which parts are missing.
+    Parts(Partition),
+    /// It is of a node that replicates, and this one does not.
+    Replica(Partition),
+    /// It is of a node that does not replicate, and this one does.
+    Alone(Partition),
 }
 
 impl From<NotNext> for ReplayError {
@@ -104,6 +119,21 @@ impl fmt::Display for ReplayError {
             Self::Foreign(partition) => write!(
                 f,
                 "a record of partition {} has a key of another one",
+                partition.number()
+            ),
+            Self::Parts(partition) => write!(
+                f,
+                "a copy of partition {} lacks some of its parts",
+                partition.number()
+            ),
+            Self::Replica(partition) => write!(
+                f,
+                "a record of partition {} is that of a node of a cluster",
+                partition.number()
+            ),
+            Self::Alone(partition) => write!(
+                f,
+                "a record of partition {} is that of a node without a cluster",
                 partition.number()
             ),
         }
@@ -141,10 +171,12 @@ impl fmt::Display for NotNext {
 impl std::error::Error for NotNext {}
 
 impl Shard {
-    /// From now on what is applied is written to a journal. What there is counts as kept.
+    /// From now on what is applied is written to a journal. What there is counts as kept. Replicas that have lost their memory are
+    /// so in the log as well then, once that has what is in the journal now.
     pub fn start_journal(&mut self) {
         self.durable.journal = Some(Journal::default());
         self.durable.epoch += 1;
+        self.journal_losses();
     }
 
     /// Whether there is something in the journal.
@@ -208,7 +240,42 @@ impl Shard {
     pub(super) fn journal(&mut self, p: usize, version: Version, effects: &[(&[u8], Effect<'_>)]) {
         if self.durable.journal.is_some() {
             self.journal_mutation(p, version, effects);
+        } else if self.durable.captures {
+            self.capture(effects);
         }
+    }
+
+    /// From now on, or no longer, effects are there for [`last_effects`](Self::last_effects) also where there is no journal.
+    #[inline]
+    pub fn set_captures(&mut self, captures: bool) {
+        self.durable.captures = captures;
+        self.durable.captured = None;
+    }
+
+    /// The effects of the mutation that the last call has stamped, as they are in the journal. Only of a shard whose commits
+    /// are told.
+    pub fn last_effects(&self) -> Option<EncodedEffects> {
+        let Durable {
+            journal,
+            filled,
+            journalled_bytes: len,
+            captured,
+            ..
+        } = &self.durable;
+        let Some(journal) = journal else {
+            return captured.clone();
+        };
+        let journal = if journal.is_empty() {
+            filled.last()?
+        } else {
+            journal
+        };
+        (*len > 0).then(|| EncodedEffects::of_frame(journal, *len))
+    }
+
+    #[cold]
+    fn capture(&mut self, effects: &[(&[u8], Effect<'_>)]) {
+        self.durable.captured = Some(EncodedEffects::encode(effects).expect(WRITTEN));
     }
 
     /// The same for one value.
@@ -222,14 +289,27 @@ impl Shard {
         expires_at_ms: Option<u64>,
     ) {
         if self.durable.journal.is_none() {
+            if self.durable.captures {
+                let effect = Effect::Put {
+                    value: value.clone(),
+                    expires_at_ms,
+                };
+                self.capture(&[(key, effect)]);
+            }
             return;
         }
-        let partition = self.global(p);
+        let (partition, is_replicated) = (self.global(p), self.is_replicated());
+        let commit = self.partitions[p].commit;
         self.note_journalled(p);
         self.durable.is_unkept = true;
         if let Some(journal) = &mut self.durable.journal {
             let before = journal.frames().len();
-            let written = encode_put(journal, partition, version, key, (value, expires_at_ms));
+            let put = (value, expires_at_ms);
+            let written = if is_replicated {
+                encode_entry_put(journal, (partition, version, commit), key, put)
+            } else {
+                encode_put(journal, partition, version, key, put)
+            };
             written.expect(WRITTEN);
             self.durable.wrote(before);
         }
@@ -238,11 +318,53 @@ impl Shard {
     fn journal_mutation(&mut self, p: usize, version: Version, effects: &[(&[u8], Effect<'_>)]) {
         let partition = self.global(p);
         self.note_journalled(p);
-        self.journal_record(&Record::Mutation(Mutation {
+        let mutation = Mutation {
             partition,
             version,
             effects,
-        }));
+        };
+        self.journal_record(&if self.is_replicated() {
+            let commit = self.partitions[p].commit;
+            Record::Replica(ReplicaRecord::Entry { mutation, commit })
+        } else {
+            Record::Mutation(mutation)
+        });
+    }
+
+    /// Writes an entry that another replica has encoded.
+    pub(super) fn journal_entry(&mut self, p: usize, version: Version, effects: &EncodedEffects) {
+        let (partition, commit) = (self.global(p), self.partitions[p].commit);
+        if self.durable.journal.is_some() {
+            self.note_journalled(p);
+        }
+        self.journal_frame(|journal| {
+            let written = effects.encode_entry(partition, version, commit, journal);
+            written.expect(WRITTEN);
+        });
+    }
+
+    /// Writes what changes a partition otherwise than by the next of its order.
+    pub(super) fn journal_replica(&mut self, p: usize, record: ReplicaRecord<'_>) {
+        if self.durable.journal.is_some() {
+            let epochs = self.durable.epochs();
+            self.partitions[p].logged.note_all(epochs);
+            self.journal_record(&Record::Replica(record));
+        }
+    }
+
+    /// Writes the parts of a copy, and says how many those are.
+    pub(super) fn journal_parts(&mut self, p: usize, records: &[RecordView<'_>]) -> u32 {
+        let partition = self.global(p);
+        let mut number = 0;
+        if self.durable.journal.is_some() {
+            for part in parts(records) {
+                self.journal_frame(|journal| {
+                    encode_part(partition, number, part, journal).expect(WRITTEN);
+                });
+                number += 1;
+            }
+        }
+        number
     }
 
     #[inline]
@@ -259,18 +381,22 @@ impl Shard {
         self.journal_record(&Record::Flush { partition, last });
     }
 
-    fn journal_record(&mut self, record: &Record<'_>) {
+    pub(super) fn journal_record(&mut self, record: &Record<'_>) {
+        self.journal_frame(|journal| record.encode(journal).expect(WRITTEN));
+    }
+
+    fn journal_frame(&mut self, write: impl FnOnce(&mut Journal)) {
         let Some(journal) = &mut self.durable.journal else {
             return;
         };
         self.durable.is_unkept = true;
         let before = journal.frames().len();
-        record.encode(journal).expect(WRITTEN);
+        write(journal);
         self.durable.wrote(before);
     }
 
     /// The partition at a place of this shard.
-    fn global(&self, p: usize) -> Partition {
+    pub(super) fn global(&self, p: usize) -> Partition {
         let number = p * usize::from(self.config.shards) + usize::from(self.config.index);
         u16::try_from(number)
             .ok()
@@ -302,12 +428,14 @@ impl Shard {
             version: record.version,
         };
         let seq = record.version.seq();
-        // What is in a snapshot may be dropped.
-        let commit = self.partitions[p].commit.max(seq);
-        self.partitions[p].commit = commit;
+        if !self.is_replicated() {
+            // What is in a snapshot may be dropped.
+            let commit = self.partitions[p].commit.max(seq);
+            self.partitions[p].commit = commit;
+        }
         let outcome = match &record.body {
             Body::Value(_) => self.put(turn, &target, &record.body, record.expires_at_ms),
-            Body::Tombstone if self.keeps_tombstones() => self.bury(turn, &target),
+            Body::Tombstone if self.keeps_tombstones(p) => self.bury(turn, &target),
             Body::Tombstone => {
                 self.partitions[p].dropped(seq);
                 Ok(())
@@ -318,7 +446,7 @@ impl Shard {
             Err(NoRoom::Short(short)) if turn.fair != Room::default() => Err(short),
             Err(_) => {
                 self.forget(&target);
-                self.partitions[p].dropped(seq);
+                self.owe(p, seq);
                 Ok(Replayed::Forgotten)
             }
         }
@@ -327,10 +455,15 @@ impl Shard {
     /// A partition goes on from here: all of its records in the snapshot were restored.
     pub fn resume(&mut self, partition: Partition, progress: Progress) {
         let p = self.local(partition);
+        let is_replicated = self.is_replicated();
         let state = &mut self.partitions[p];
         state.last = progress.last;
-        state.commit = state.commit.max(progress.last.seq());
         state.horizon = state.horizon.max(progress.horizon);
+        state.commit = state.commit.max(if is_replicated {
+            progress.commit
+        } else {
+            progress.last.seq()
+        });
     }
 
     /// Applies a record of the log again. Without room its keys are forgotten if `turn` has no fair share.
@@ -340,6 +473,23 @@ impl Shard {
         record: &Record<'_>,
     ) -> Result<Result<Replayed, Short>, ReplayError> {
         match record {
+            Record::Replica(record) if !self.is_replicated() => {
+                Err(ReplayError::Replica(record.partition()))
+            }
+            Record::Replica(record) => self.replay_replica(turn, record),
+            Record::Mutation(Mutation { partition, .. }) | Record::Flush { partition, .. }
+                if self.is_replicated() =>
+            {
+                Err(ReplayError::Alone(*partition))
+            }
+            Record::Started { .. } if self.is_replicated() => {
+                self.durable.recovery.forget_parts();
+                Ok(Ok(Replayed::Applied))
+            }
+            Record::Gap { .. } if self.is_replicated() => {
+                self.lose_all();
+                Ok(Ok(Replayed::Applied))
+            }
             Record::Mutation(mutation) => {
                 let p = self.local(mutation.partition);
                 let is_foreign = |key: &[u8]| Partition::of(key) != mutation.partition;
@@ -388,7 +538,11 @@ impl Shard {
     }
 
     /// Partitions that have not come as far go on from this version.
+    /// Replicas do so in a term of theirs.
     pub fn go_on_from(&mut self, first: Version) {
+        if self.is_replicated() {
+            return;
+        }
         for p in 0..self.partitions.len() {
             if self.partitions[p].last < first {
                 if self.durable.suspects.contains(&p) {
@@ -403,8 +557,11 @@ impl Shard {
     }
 
     /// All of the snapshot and of the log was replayed. What a missing part of the log may have changed is forgotten. Says how
-    /// many partitions that was.
+    /// many partitions that was. Of replicas those have lost their memory.
     pub fn finish_recovery(&mut self) -> usize {
+        if self.is_replicated() {
+            return self.finish_replicas();
+        }
         let suspects = std::mem::take(&mut self.durable.suspects);
         let forgotten = suspects.len();
         for p in suspects {
@@ -452,6 +609,12 @@ impl Shard {
     }
 
     fn forget_all(&mut self, p: usize, mutation: &Mutation<'_>) {
+        self.forget_keys(p, mutation);
+        self.advance(p, mutation.version, true);
+        self.raise_horizon_to(p, mutation.version.seq());
+    }
+
+    pub(super) fn forget_keys(&mut self, p: usize, mutation: &Mutation<'_>) {
         for (key, _) in mutation.effects {
             self.forget(&Target {
                 p,
@@ -460,7 +623,5 @@ impl Shard {
                 version: mutation.version,
             });
         }
-        self.advance(p, mutation.version, true);
-        self.raise_horizon_to(p, mutation.version.seq());
     }
 }

@@ -1,10 +1,11 @@
 //! A shard: the records of some partitions under one eviction order and one budget. What it is, how it finds, sweeps and
 //! takes a record out stands here; `write` puts records in, `transact` several or none, `room` makes their room, `ahead`
-//! warms what a coming command will read, `replicate` is what replication does with it. It decides nothing about
-//! replication, and stamps versions only where it is told that it leads.
+//! warms what a coming command will read, `replicate` is what replication does with it, `durable` the log and `recover` what is
+//! made of that of a replica. It decides nothing about replication, and stamps versions only where it is told that it leads.
 
 mod ahead;
 mod durable;
+mod recover;
 mod replicate;
 mod room;
 #[cfg(test)]
@@ -14,7 +15,8 @@ mod write;
 
 pub use ahead::Hint;
 pub use durable::{NotNext, ReplayError, Replayed};
-pub use replicate::{RecordView, Replace};
+pub use recover::Recovered;
+pub use replicate::{RecordView, Replace, Scan};
 
 use crate::arena::Handle;
 use crate::budget::{Room, Turn};
@@ -22,7 +24,7 @@ use crate::decide::live;
 use crate::expiry::Wheel;
 use crate::hasher::KeyHasher;
 use crate::links::{Links, List};
-use crate::partition::PartitionState;
+use crate::partition::{PartitionState, Replicated};
 use crate::policy::{Order, PolicyKind};
 use crate::record::Records;
 use crate::table::{Buckets, ENTRY_BYTES};
@@ -34,7 +36,8 @@ use write::Target;
 pub enum Commit {
     /// At once: nobody else holds it, and nothing outlives the process.
     AtOnce,
-    /// When `Shard::commit` says so.
+    /// When `Shard::commit` says so: its partitions are replicated. What is committed, and what the protocol has promised, is in
+    /// its log, and a recovery has it as far as it was known.
     Told,
 }
 
@@ -173,6 +176,8 @@ pub struct Shard {
     tombstones: List,
     tombstone_bytes: usize,
     partitions: Vec<PartitionState>,
+    /// The same for each partition, if commits are told.
+    replicas: Vec<Replicated>,
     granted: Room,
     stats: ShardStats,
     /// Blocks of the segment that is being evacuated; kept for its memory.
@@ -194,9 +199,13 @@ impl Shard {
                 && config.index < config.shards,
             "the number of shards divides the partitions"
         );
-        let partitions = (0..PARTITIONS / config.shards)
-            .map(|_| PartitionState::new(config.first))
+        let partitions: Vec<_> = (0..PARTITIONS / config.shards)
+            .map(|_| PartitionState::new(config.first, config.commit == Commit::AtOnce))
             .collect();
+        let replicas = match config.commit {
+            Commit::AtOnce => Vec::new(),
+            Commit::Told => vec![Replicated::default(); partitions.len()],
+        };
         Self {
             hasher: KeyHasher::new(config.seed),
             records: Records::new(config.policy.has_word(), config.allocation_size),
@@ -206,6 +215,7 @@ impl Shard {
             tombstones: List::EMPTY,
             tombstone_bytes: 0,
             partitions,
+            replicas,
             granted: Room::default(),
             stats: ShardStats::default(),
             evacuated: Vec::new(),
@@ -330,6 +340,7 @@ impl Shard {
             ..self.stats
         };
         std::mem::swap(&mut fresh.durable, &mut self.durable);
+        std::mem::swap(&mut fresh.replicas, &mut self.replicas);
         fresh.durable.begin_call();
         for (p, old) in self.partitions.iter().enumerate() {
             let version = old.last.next();
@@ -339,7 +350,7 @@ impl Shard {
                 horizon: version.seq(),
                 logged: old.logged,
                 deleted: version.seq(),
-                ..PartitionState::new(version)
+                ..PartitionState::new(version, old.commits_at_once)
             };
             fresh.journal_flush(p, version);
         }
@@ -374,7 +385,7 @@ impl Shard {
         (self.records.charged_bytes()
             + self.buckets.charged_bytes()
             + self.order.charged_bytes()
-            + self.partitions.capacity() * size_of::<PartitionState>()
+            + self.partition_bytes()
             + size_of::<Self>()) as u64
     }
 
@@ -391,8 +402,28 @@ impl Shard {
         }
     }
 
+    /// What is charged for partitions, whatever is in them.
+    fn partition_bytes(&self) -> usize {
+        self.partitions.capacity() * size_of::<PartitionState>()
+            + self.replicas.capacity() * size_of::<Replicated>()
+    }
+
+    fn is_replicated(&self) -> bool {
+        self.config.commit == Commit::Told
+    }
+
+    /// Whether a partition is one of its.
+    pub fn has(&self, partition: Partition) -> bool {
+        partition.number() % self.config.shards == self.config.index
+    }
+
+    /// The hash of a key that its commands are to come with.
+    pub fn hash(&self, key: &[u8]) -> u64 {
+        self.hasher.hash(key)
+    }
+
     fn local(&self, partition: Partition) -> usize {
-        debug_assert_eq!(partition.number() % self.config.shards, self.config.index);
+        debug_assert!(self.has(partition));
         usize::from(partition.number() / self.config.shards)
     }
 

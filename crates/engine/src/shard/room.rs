@@ -5,7 +5,6 @@
 use super::{Cause, Shard, Short, may_drop};
 use crate::arena::{GRANULE, Handle};
 use crate::budget::{Room, Turn};
-use crate::partition::PartitionState;
 use crate::record::Shape;
 use crate::segment::SEGMENT_BYTES;
 use henge_wire::{Partition, Refusal};
@@ -279,7 +278,7 @@ impl Shard {
 
     /// What is charged when there are no records: it is never available for one.
     fn fixed_bytes(&self) -> u64 {
-        (self.partitions.capacity() * size_of::<PartitionState>() + size_of::<Self>()) as u64
+        (self.partition_bytes() + size_of::<Self>()) as u64
     }
 
     /// What stays charged when every record is dropped: tables do not give back what they once had.

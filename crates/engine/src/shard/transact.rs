@@ -284,7 +284,7 @@ impl Shard {
             }
             Effect::Expire { expires_at_ms } => match self.find_value(p, hash, key) {
                 // As for one effect: what has no value here must not pass for this version.
-                None => self.delete_step(key),
+                None => self.delete_step(p, key),
                 Some(at) => {
                     self.held.guard(at);
                     match (self.records.expires_at(at), expires_at_ms) {
@@ -296,7 +296,7 @@ impl Shard {
                     }
                 }
             },
-            Effect::Delete => self.delete_step(key),
+            Effect::Delete => self.delete_step(p, key),
         };
         Step {
             key,
@@ -306,8 +306,8 @@ impl Shard {
         }
     }
 
-    fn delete_step<'a>(&self, key: &[u8]) -> (Fate<'a>, Option<Shape>) {
-        if self.keeps_tombstones() {
+    fn delete_step<'a>(&self, p: usize, key: &[u8]) -> (Fate<'a>, Option<Shape>) {
+        if self.keeps_tombstones(p) {
             let shape = self.records.shape(key, None, &Body::Tombstone);
             (Fate::Bury, Some(shape))
         } else {

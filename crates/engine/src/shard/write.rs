@@ -2,7 +2,7 @@
 //! in the lists of its kind. It stamps the leader's own writes; in which order others stamp, and what is kept, is not its.
 
 use super::room::NoRoom;
-use super::{Commit, Shard, Short};
+use super::{Shard, Short};
 use crate::arena::Handle;
 use crate::budget::Turn;
 use crate::decide::{Decision, decide};
@@ -267,7 +267,7 @@ impl Shard {
     }
 
     pub(super) fn delete(&mut self, turn: &Turn<'_>, target: &Target<'_>) -> Result<(), NoRoom> {
-        if self.keeps_tombstones() {
+        if self.keeps_tombstones(target.p) {
             return self.bury(turn, target);
         }
         self.forget(target);
@@ -276,8 +276,8 @@ impl Shard {
 
     /// Whether a delete leaves a tombstone. If not, it is dropped in the step that would write it, and `advance` raises the
     /// horizon to it.
-    pub(super) fn keeps_tombstones(&self) -> bool {
-        self.config.commit == Commit::Told || self.config.tombstone_bytes > 0
+    pub(super) fn keeps_tombstones(&self, p: usize) -> bool {
+        !self.partitions[p].commits_at_once || self.config.tombstone_bytes > 0
     }
 
     /// A delete without a tombstone.
@@ -322,7 +322,7 @@ impl Shard {
         if forgets {
             state.deleted = version.seq();
         }
-        if self.config.commit == Commit::AtOnce {
+        if state.commits_at_once {
             // In a recovery records that are newer may have been there before.
             state.commit = state.commit.max(version.seq());
             if forgets && self.config.tombstone_bytes == 0 {

@@ -1,6 +1,6 @@
 //! A directory in memory, for files that a fuzzer makes up.
 
-use henge_engine::persistence::frame::{self, Content, Header};
+use henge_engine::persistence::frame::{self, Content, FORMAT, Header};
 use henge_engine::persistence::{Name, Storage, StorageFile};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -117,6 +117,7 @@ pub(crate) fn file(content: Content, input: &[u8]) -> Vec<u8> {
     }
     let header = Header {
         content,
+        format: FORMAT,
         number: 1,
         cipher: 0,
         key_id: 0,

@@ -3,7 +3,8 @@
 
 use super::files::{Files, file};
 use super::with_little_room;
-use henge_engine::persistence::frame::{Content, Frame, HEADER_BYTES, Header, frame};
+use henge_engine::Commit;
+use henge_engine::persistence::frame::{Content, FORMAT, Frame, HEADER_BYTES, Header, frame};
 use henge_engine::persistence::journal::Journal;
 use henge_engine::persistence::recovery::{Chunk, read_log};
 use henge_engine::persistence::{Name, Position, wal};
@@ -33,7 +34,9 @@ pub(crate) fn check(input: &[u8]) {
     let second = second.expect("what was cut is whole");
     assert_eq!(again, records, "a second reading finds the same");
     assert_eq!((second.end, second.cut), (log.end, None));
-    replay(&records);
+    for commit in [Commit::AtOnce, Commit::Told] {
+        replay(&records, commit);
+    }
     let mut effects = Vec::new();
     for body in &records {
         let Ok(record) = wal::decode(body, &mut effects) else {
@@ -43,6 +46,7 @@ pub(crate) fn check(input: &[u8]) {
         record.encode(&mut journal).expect("it was in a frame");
         let header = Header {
             content: Content::Log,
+            format: FORMAT,
             number: 1,
             cipher: 0,
             key_id: 0,
@@ -71,8 +75,8 @@ fn take(chunk: &Chunk, records: &mut Vec<Vec<u8>>) {
 }
 
 /// In a shard with room for little, which evicts and forgets.
-fn replay(records: &[Vec<u8>]) {
-    let (mut shard, turn) = with_little_room();
+fn replay(records: &[Vec<u8>], commit: Commit) {
+    let (mut shard, turn) = with_little_room(commit);
     let mut effects = Vec::new();
     for body in records {
         let Ok(record) = wal::decode(body, &mut effects) else {

@@ -7,15 +7,15 @@ pub(crate) mod snapshot;
 use henge_engine::{Cause, Commit, NoLender, PolicyKind, Room, Shard, ShardConfig, Turn};
 use henge_wire::Version;
 
-/// A shard that evicts and forgets, as it has room for little.
-fn with_little_room() -> (Shard, Turn<'static>) {
+/// A shard that evicts and forgets, as it has room for little; of a lone node, or of one that replicates.
+fn with_little_room(commit: Commit) -> (Shard, Turn<'static>) {
     let mut shard = Shard::new(ShardConfig {
         index: 0,
         shards: 1,
         policy: PolicyKind::Lru,
         seed: 1,
         first: Version::ZERO,
-        commit: Commit::AtOnce,
+        commit,
         tombstone_bytes: 0,
         allocation_size: |bytes| bytes,
     });

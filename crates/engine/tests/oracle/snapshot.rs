@@ -3,6 +3,7 @@
 
 use super::files::{Files, file};
 use super::with_little_room;
+use henge_engine::Commit;
 use henge_engine::persistence::Name;
 use henge_engine::persistence::frame::Content;
 use henge_engine::persistence::snapshot::Part;
@@ -11,19 +12,35 @@ use henge_wire::Partition;
 
 /// Panics if something does not hold.
 pub(crate) fn check(input: &[u8]) {
+    for commit in [Commit::AtOnce, Commit::Told] {
+        restore(input, commit);
+    }
+}
+
+fn restore(input: &[u8], commit: Commit) {
+    let is_replicated = commit == Commit::Told;
     let files = Files::default();
     let name = Name::snapshot(1);
     files.put(name, file(Content::Snapshot, input));
     let Ok(reader) = SnapshotReader::open(&files, name) else {
         return;
     };
-    let (mut shard, turn) = with_little_room();
+    let (mut shard, turn) = with_little_room(commit);
     let mut scratch = Vec::new();
     let mut place = 0;
     let read = reader.read_all(|offset, part| {
         assert!(offset > place, "parts come in their order");
         place = offset;
         match part {
+            Part::Replica {
+                partition,
+                commit,
+                state,
+            } => {
+                let begun = shard.begin_restore(partition, 1, commit, state);
+                assert_eq!(begun.is_ok(), is_replicated);
+                Ok(())
+            }
             Part::Block(block) => {
                 let mut count = 0;
                 let shown = block.records(&mut scratch, |record| {

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use henge_engine::Replayed;
+use henge_engine::persistence::frame::Damage;
 use henge_engine::persistence::inventory::Inventory;
 use henge_engine::persistence::recovery::{Chunk, Cut, LogEnd, RecoveryError, read_log};
 use henge_engine::persistence::snapshot::{self, Part};
@@ -273,7 +274,14 @@ fn restore(
                     progress,
                     ..
                 } if worker.has(cache.shard_of(partition)) => cache.resume(partition, progress),
-                Part::Block(_) | Part::Partition { .. } | Part::Complete { .. } => {}
+                Part::Replica { partition, .. } if worker.has(cache.shard_of(partition)) => {
+                    let wrong = "it is of a node of a cluster";
+                    return Err(damaged(Damage::Parts(wrong)));
+                }
+                Part::Block(_)
+                | Part::Partition { .. }
+                | Part::Replica { .. }
+                | Part::Complete { .. } => {}
             }
         }
         Ok(())

@@ -202,6 +202,8 @@ fn copy(
                     read.map_err(damaged)?;
                     frames.push_body(body).map_err(too_long)?;
                 }
+                // What its node has promised is not that of the one that starts from this.
+                Part::Replica { .. } => {}
                 Part::Partition {
                     partition,
                     progress,

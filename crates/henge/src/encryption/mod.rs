@@ -170,6 +170,7 @@ mod tests {
     fn header(cipher: u16, key_id: u32) -> Header {
         Header {
             content: henge_engine::persistence::frame::Content::Log,
+            format: henge_engine::persistence::frame::FORMAT,
             number: 1,
             cipher,
             key_id,

@@ -12,7 +12,7 @@ use axum::http::Request as AxumRequest;
 use axum::response::Response as AxumResponse;
 use bytes::Bytes;
 use henge_engine::persistence::cipher;
-use henge_engine::persistence::frame::Content;
+use henge_engine::persistence::frame::{Content, FORMAT};
 use henge_engine::persistence::journal::Journal;
 use henge_engine::persistence::snapshot::Builder;
 use henge_wire::{PARTITIONS, Partition};
@@ -121,7 +121,7 @@ fn make(
 ) -> Result<(Bytes, Option<u32>), Problem> {
     let too_long = |_| Problem::new(Code::Internal, "a block of records is too long for a frame");
     let encryption = &*shared.persistence.encryption;
-    let (header, mut sealer) = cipher::begin(encryption, Content::Snapshot, 1, salt())
+    let (header, mut sealer) = cipher::begin(encryption, Content::Snapshot, FORMAT, 1, salt())
         .map_err(|error| Problem::new(Code::Internal, error.to_string()))?;
     let mut hold = shared
         .in_flight

@@ -1,7 +1,7 @@
 //! A table of numbers in memory, with a log of whole copies of itself: a crash brings back any that was written since the last
 //! that is kept.
 
-use crate::replica::{Entry, Key, NoRoom, Progress, Ran, Record, Replace, State, Table};
+use crate::replica::{Entry, Key, NoRoom, Progress, Ran, Record, Replace, State, Table, Types};
 use henge_wire::Version;
 use std::collections::BTreeMap;
 
@@ -77,17 +77,25 @@ impl Map {
     }
 }
 
-impl Table for Map {
-    type Request = Request;
+impl Types for Map {
+    type Request<'r> = Request;
     type Reply = Shown;
-    type Effects = Option<u64>;
+    /// Keys, and what all of them hold then.
+    type Effects = (Vec<Key>, Option<u64>);
     type Value = u64;
+}
 
+impl Table<Self> for Map {
     fn progress(&self) -> Progress {
         self.now.progress
     }
 
-    fn execute(&mut self, _: u64, request: &Request) -> Ran<Option<u64>, Shown> {
+    fn execute(
+        &mut self,
+        _: u64,
+        request: &Request,
+        _: bool,
+    ) -> Ran<(Vec<Key>, Option<u64>), Shown> {
         let key = request.key();
         let found = self.now.records.get(key).copied();
         let (version, value) =
@@ -103,17 +111,17 @@ impl Table for Map {
         let next = self.now.progress.last.next();
         let keys = vec![key.clone()];
         self.put(next, &keys, effect);
-        let entry = Entry {
-            version: next,
-            keys,
-            effects: effect,
-        };
-        Ran::Changed(entry, (Some(next), effect))
+        Ran::Changed(next, Some((keys, effect)), (Some(next), effect))
     }
 
-    fn apply(&mut self, _: u64, entry: &Entry<Option<u64>>) -> Result<(), NoRoom> {
+    fn keys(&self, (keys, _): &(Vec<Key>, Option<u64>)) -> Vec<Key> {
+        keys.clone()
+    }
+
+    fn apply(&mut self, _: u64, entry: &Entry<(Vec<Key>, Option<u64>)>) -> Result<(), NoRoom> {
         assert_eq!(entry.version.seq(), self.now.progress.last.seq() + 1);
-        self.put(entry.version, &entry.keys, entry.effects);
+        let (keys, value) = &entry.effects;
+        self.put(entry.version, keys, *value);
         Ok(())
     }
 
@@ -178,12 +186,20 @@ impl Table for Map {
                 .records
                 .insert(record.key, (record.version, record.value));
         }
-        let own = self.now.progress;
+        let own = match replace {
+            Replace::All => Progress::default(),
+            Replace::Above(_) => self.now.progress,
+        };
         self.now.progress = Progress {
             last: progress.last,
             commit: progress.commit.max(own.commit),
             horizon: progress.horizon.max(own.horizon),
         };
+        self.write(Some(state));
+    }
+
+    fn keep(&mut self, state: &State) {
+        (self.now.progress.commit, self.now.progress.horizon) = (0, 0);
         self.write(Some(state));
     }
 

@@ -4,6 +4,7 @@ use super::*;
 
 const HEADER: Header = Header {
     content: Content::Log,
+    format: FORMAT,
     number: 42,
     cipher: 0,
     key_id: 0,
@@ -57,7 +58,7 @@ fn headers_say_what_is_wrong_with_them() {
         (Vec::new(), Err(HeaderError::Short)),
         (with(0, b'h'), Err(HeaderError::Unknown)),
         (with(5, b'S'), Err(HeaderError::Unknown)),
-        (with(8, 2), Err(HeaderError::Format(2))),
+        (with(8, 3), Err(HeaderError::Format(3))),
         (with(9, 1), Err(HeaderError::Format(0x101))),
         (with(16, 43), Err(HeaderError::Checksum)),
         (with(24, 0), Err(HeaderError::Checksum)),
@@ -68,6 +69,7 @@ fn headers_say_what_is_wrong_with_them() {
     }
     let snapshot = Header {
         content: Content::Snapshot,
+        format: FORMAT,
         ..HEADER
     };
     assert_eq!(Header::decode(&snapshot.encode()), Ok(snapshot));

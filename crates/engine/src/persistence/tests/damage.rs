@@ -2,7 +2,9 @@
 //! recovery says in which file and where it cannot read on; it never finds anything else.
 
 use super::super::cipher::Sealer;
-use super::super::frame::{Content, FORMAT, HEAD_BYTES, HEADER_BYTES, Header, HeaderError};
+use super::super::frame::{
+    Content, FORMAT, HEAD_BYTES, HEADER_BYTES, Header, HeaderError, REPLICA_FORMAT,
+};
 use super::super::journal::Journal;
 use super::super::recovery::RecoveryError;
 use super::super::storage::{FileKind, Name, Position};
@@ -328,17 +330,18 @@ fn a_file_in_the_place_of_another_is_refused() {
         let newer = |content, number| {
             let mut header = Header {
                 content,
+                format: FORMAT,
                 number,
                 cipher: 0,
                 key_id: 0,
                 salt: [1; 16],
             }
             .encode();
-            header[8] = FORMAT as u8 + 1;
+            header[8] = REPLICA_FORMAT as u8 + 1;
             header.to_vec()
         };
         let unknown = HeaderError::Unknown;
-        let format = HeaderError::Format(FORMAT + 1);
+        let format = HeaderError::Format(REPLICA_FORMAT + 1);
         for (name, bytes, expected) in [
             (first, machine.disk.bytes(last), unknown),
             (last, machine.disk.bytes(first), unknown),

@@ -341,7 +341,8 @@ fn mutation(data: &Bytes) -> Journal {
 #[test]
 fn no_counter_is_used_twice() {
     let salt = [4; 16];
-    let (header, sealer) = cipher::begin(&Keys::FIRST, Content::Log, 1, salt).expect("it has it");
+    let (header, sealer) =
+        cipher::begin(&Keys::FIRST, Content::Log, frame::FORMAT, 1, salt).expect("it has it");
     assert_eq!((header.cipher, header.key_id), (CIPHER, 1));
     let mut output = Output::new(sealer);
     let file = Failing::default();
@@ -414,7 +415,8 @@ fn no_counter_is_used_twice() {
 #[test]
 fn a_body_without_room_for_a_tag_is_refused() {
     let salt = [4; 16];
-    let (header, _) = cipher::begin(&Keys::FIRST, Content::Log, 1, salt).expect("it has it");
+    let (header, _) =
+        cipher::begin(&Keys::FIRST, Content::Log, frame::FORMAT, 1, salt).expect("it has it");
     let cipher = cipher::opener(&Keys::FIRST, &header).expect("it has it");
     let cipher = cipher.expect("it is encrypted");
     for len in 1..=cipher::SEALED_BYTES {

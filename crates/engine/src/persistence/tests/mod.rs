@@ -14,6 +14,7 @@ mod model;
 mod random;
 mod recover;
 mod replay;
+mod replicas;
 mod snapshots;
 
 /// Runs a test with as many seeds, or with the one in the environment; one that fails is printed. Says whether all were run.

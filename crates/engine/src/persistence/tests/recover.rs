@@ -230,6 +230,7 @@ fn restore(
     let (mut of_partition, mut of_all) = (0, 0);
     SnapshotReader::open(disk, name)?.read_all(|_, part| {
         match part {
+            Part::Replica { .. } => return Err(Damage::Parts("it is of a node that replicates")),
             Part::Block(block) => {
                 let shard = &mut shards[shard_of(block.partition)];
                 of_partition += u64::from(block.records);

@@ -11,7 +11,7 @@ use super::machine::{Machine, Syncs};
 use super::recover::{Recovered, Settings, found_in, new_shards, partitions, recover, turn};
 use crate::budget::{Room, Turn};
 use crate::record::Body;
-use crate::shard::{Commit, NotNext, RecordView, ReplayError, Replayed, Shard};
+use crate::shard::{NotNext, RecordView, ReplayError, Replayed, Shard};
 use henge_wire::{Effect, Expiry, Mutation, Partition, Value, Version};
 
 const SMALL: Settings = Settings {
@@ -332,7 +332,6 @@ fn less_room_forgets_and_never_lies() {
     let all = for_seeds(40, |seed| {
         let settings = Settings {
             tombstone_bytes: [0, 2_000][seed as usize % 2],
-            commit: [Commit::AtOnce, Commit::Told][seed as usize / 2 % 2],
             ..Settings::DEFAULT
         };
         let mut machine = Machine::new(seed, settings);

@@ -69,6 +69,7 @@ fn read(disk: &Disk, name: Name) -> Result<Vec<usize>, RecoveryError> {
     let mut is_complete = false;
     SnapshotReader::open(disk, name)?.read_all(|_, part| {
         match part {
+            Part::Replica { .. } => panic!("of a node that replicates"),
             Part::Block(block) => {
                 let mut scratch = Vec::new();
                 return block.records(&mut scratch, |record| {

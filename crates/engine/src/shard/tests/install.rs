@@ -1,6 +1,7 @@
 //! Copies: as a delta and in full, in one step, over again, and with too little room.
 
 use super::*;
+use crate::partition::ReplicaState;
 
 const NOW: u64 = 1_800_000_000_000;
 const ROOMY: u64 = u64::MAX / 4;
@@ -26,14 +27,10 @@ fn progress(term: u32, last: u64, commit: u64, horizon: u64) -> Progress {
     }
 }
 
-fn install(
-    shard: &mut Shard,
-    replace: Replace,
-    copy: &[Kept],
-    progress: Progress,
-) -> Result<(), Short> {
+fn install(shard: &mut Shard, replace: Replace, copy: &[Kept], progress: Progress) -> Room {
     let views: Vec<RecordView<'_>> = copy.iter().map(Kept::view).collect();
-    shard.install(&turn(NOW), p(), replace, &views, progress)
+    let state = ReplicaState::default();
+    shard.install(&turn(NOW), p(), replace, &views, progress, &state)
 }
 
 /// A replica with a to e at 1 to 5 and a tombstone of f at 6, of term 1; 3 are committed.
@@ -66,7 +63,8 @@ fn a_delta_replaces_what_diverged_and_may_be_repeated() {
     expected.sort();
     for _ in 0..2 {
         let progress = progress(2, 8, 5, 2);
-        install(&mut shard, Replace::Above(4), &copy, progress).expect("room");
+        let overdrawn = install(&mut shard, Replace::Above(4), &copy, progress);
+        assert_eq!(overdrawn, Room::default());
         assert_eq!(records(&shard, p(), 0), expected);
         assert_eq!(shard.progress(p()), progress);
         assert_eq!((shard.stats().items, shard.stats().tombstones), (5, 1));
@@ -89,7 +87,8 @@ fn a_full_copy_replaces_all_and_may_be_repeated() {
     copy.sort();
     for _ in 0..2 {
         let progress = progress(2, 600, 550, 520);
-        install(&mut shard, Replace::All, &copy, progress).expect("room");
+        let overdrawn = install(&mut shard, Replace::All, &copy, progress);
+        assert_eq!(overdrawn, Room::default());
         assert_eq!(records(&shard, p(), 0), copy);
         assert_eq!(shard.progress(p()), progress);
         shard.check();
@@ -97,11 +96,11 @@ fn a_full_copy_replaces_all_and_may_be_repeated() {
 }
 
 #[test]
-fn a_copy_never_lowers_the_commit_or_the_horizon() {
+fn a_copy_of_what_has_changed_never_lowers_the_commit_or_the_horizon() {
     let mut shard = replica(ROOMY);
     assert!(shard.evict(Cause::Size) && shard.evict(Cause::Size));
     assert_eq!(shard.progress(p()), progress(1, 6, 3, 2));
-    install(&mut shard, Replace::Above(6), &[], progress(2, 6, 1, 0)).expect("room");
+    install(&mut shard, Replace::Above(6), &[], progress(2, 6, 1, 0));
     assert_eq!(shard.progress(p()), progress(2, 6, 3, 2));
 }
 
@@ -109,7 +108,16 @@ fn a_copy_never_lowers_the_commit_or_the_horizon() {
 #[should_panic(expected = "in order")]
 fn a_copy_that_ends_before_what_is_committed_here_is_not_installed() {
     let mut shard = replica(ROOMY);
-    let _ = install(&mut shard, Replace::All, &[], progress(2, 2, 2, 2));
+    let _ = install(&mut shard, Replace::Above(2), &[], progress(2, 2, 2, 2));
+}
+
+/// Of its own nothing is left, so nothing of its own progress is either.
+#[test]
+fn a_copy_of_all_brings_its_progress() {
+    let mut shard = replica(ROOMY);
+    assert!(shard.evict(Cause::Size) && shard.evict(Cause::Size));
+    install(&mut shard, Replace::All, &[], progress(2, 2, 1, 0));
+    assert_eq!(shard.progress(p()), progress(2, 2, 1, 0));
 }
 
 /// The rest of the shard is another partition's, and nothing of it is committed.
@@ -134,8 +142,8 @@ fn without_room_what_is_committed_is_dropped() {
         kept("a", 2, 7, Some(&vec![7; 60_000])),
         kept("b", 2, 8, Some(&vec![8; 60_000])),
     ];
-    install(&mut shard, Replace::Above(6), &copy, progress(2, 9, 8, 3))
-        .expect("both may be dropped");
+    let overdrawn = install(&mut shard, Replace::Above(6), &copy, progress(2, 9, 8, 3));
+    assert_eq!(overdrawn, Room::default(), "both may be dropped");
     let now = shard.progress(p());
     assert_eq!(now, progress(2, 9, 8, 8));
     for name in ["a", "b"] {
@@ -160,27 +168,34 @@ fn what_is_too_large_here_takes_its_older_version_with_it() {
         },
         ..turn(NOW)
     };
-    shard
-        .install(&turn, p(), Replace::Above(6), &views, progress(2, 7, 7, 0))
-        .expect("it may be dropped");
+    let (progress_then, state) = (progress(2, 7, 7, 0), ReplicaState::default());
+    let overdrawn = shard.install(&turn, p(), Replace::Above(6), &views, progress_then, &state);
+    assert_eq!(overdrawn, Room::default(), "it may be dropped");
     assert_eq!(get(&mut shard, NOW, b"{p}a"), None);
     assert_eq!(shard.progress(p()), progress(2, 7, 7, 7));
     shard.check();
 }
 
+/// It was promised by others, and nothing that is here may be dropped for it.
 #[test]
-fn without_room_for_what_is_not_committed_the_partition_is_wiped() {
+fn for_what_is_not_committed_the_shard_grants_itself_room() {
     let mut shard = replica(500_000);
     crowd(&mut shard);
     let others = records(&shard, Partition::of(b"{q}"), 0);
+    let granted = shard.granted();
     let copy = [
-        kept("g", 2, 7, Some(b"v")),
         kept("a", 2, 8, Some(&vec![7; 60_000])),
+        kept("g", 2, 7, Some(b"v")),
     ];
-    install(&mut shard, Replace::Above(6), &copy, progress(2, 8, 7, 0))
-        .expect_err("8 is not committed and has no room");
-    assert_eq!(records(&shard, p(), 0), []);
-    assert_eq!(shard.progress(p()), progress(0, 0, 0, 0));
+    let overdrawn = install(&mut shard, Replace::Above(6), &copy, progress(2, 8, 7, 0));
+    assert!(
+        (1..200_000).contains(&overdrawn.bytes),
+        "{}",
+        overdrawn.bytes
+    );
+    assert_eq!(shard.granted().bytes, granted.bytes + overdrawn.bytes);
+    assert!(records(&shard, p(), 6).contains(&copy[0]));
+    assert_eq!(shard.progress(p()).last, Version::new(2, 8));
     assert_eq!(records(&shard, Partition::of(b"{q}"), 0), others);
     shard.check();
 }

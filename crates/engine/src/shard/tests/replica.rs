@@ -3,6 +3,7 @@
 //! its last, or nothing, and then that mutation is at or below its horizon.
 
 use super::*;
+use crate::partition::ReplicaState;
 use std::collections::VecDeque;
 
 /// What a mutation of one key made of it.
@@ -225,9 +226,11 @@ fn lead_and_follow(
                 };
                 let copy = records(&leader, p, above);
                 let views: Vec<RecordView<'_>> = copy.iter().map(Kept::view).collect();
-                let done = follower.install(&turn(now), p, replace, &views, source);
-                let last = done.map_or(Version::ZERO, |()| source.last);
-                prop_assert_eq!(follower.progress(p).last, last);
+                let state = ReplicaState::default();
+                let overdrawn = follower.install(&turn(now), p, replace, &views, source, &state);
+                // It is given back where it can be.
+                follower.surrender(overdrawn);
+                prop_assert_eq!(follower.progress(p).last, source.last);
                 None
             }
             Step::Pass(ms) => {

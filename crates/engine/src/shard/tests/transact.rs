@@ -186,7 +186,7 @@ fn agree(setting: Setting, steps: Vec<Step>) -> Result<[u32; 4], TestCaseError> 
         bytes: if roomy { bytes } else { bytes / 4 * 3 },
         items: if roomy { items } else { (items / 4 * 3).max(1) },
     });
-    let tombstones = leader.keeps_tombstones();
+    let tombstones = leader.keeps_tombstones(leader.local(partition()));
     let p = partition();
     let mut now = START;
     // Applied, failed, refused; and how often the follower had no room.

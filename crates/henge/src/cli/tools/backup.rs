@@ -331,6 +331,7 @@ impl Copied {
                     frames.push_body(body).map_err(|error| error.to_string())?;
                     (block.partition, None)
                 }
+                Part::Replica { partition, .. } => (partition, None),
                 Part::Partition {
                     partition,
                     progress,

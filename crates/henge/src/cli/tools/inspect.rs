@@ -9,9 +9,7 @@ use std::path::Path;
 use henge_engine::persistence::Position;
 use henge_engine::persistence::StorageFile;
 use henge_engine::persistence::cipher::KeyError;
-use henge_engine::persistence::frame::{
-    Content, Damage, FORMAT, Frame, HEADER_BYTES, Header, may_be_torn,
-};
+use henge_engine::persistence::frame::{Content, Damage, Frame, HEADER_BYTES, Header, may_be_torn};
 use henge_engine::persistence::snapshot::{self, Part};
 use henge_engine::persistence::wal::{self, Record};
 use henge_engine::persistence::walk::Walk;
@@ -387,6 +385,10 @@ impl Tally {
                     ..line("flush")
                 });
             }
+            Record::Replica(record) => listing.show(&Line {
+                partition: Some(record.partition()),
+                ..line(record.name())
+            }),
             Record::Synced(position) => {
                 self.synced += 1;
                 self.last_synced = Some(position);
@@ -491,6 +493,15 @@ impl Tally {
                 });
                 read.map_err(wrong)
             }
+            Part::Replica { partition, .. } => {
+                listing.show(&Line {
+                    offset,
+                    partition: Some(partition),
+                    operation: "replica",
+                    ..Line::default()
+                });
+                Ok(())
+            }
             Part::Partition {
                 partition,
                 progress,
@@ -574,7 +585,7 @@ impl Report {
             "file": self.file,
             "kind": self.kind(),
             "number": header.number,
-            "format": FORMAT,
+            "format": header.format,
             "cipher": header.cipher,
             "key_id": header.key_id,
             "encryption": cipher_name(header.cipher),
@@ -660,7 +671,7 @@ impl Report {
         rows.add("file", &self.file);
         rows.add(
             "kind",
-            format_args!("{what}, number {}, format {FORMAT}", header.number),
+            format_args!("{what}, number {}, format {}", header.number, header.format),
         );
         match (header.cipher, header.key_id) {
             (0, _) => rows.add("encryption", "none"),

@@ -72,7 +72,8 @@ impl Course {
                 }
                 Ok(())
             }
-            Record::Synced(_) | Record::Follows(_) => Ok(()),
+            // A node without a cluster has none.
+            Record::Synced(_) | Record::Follows(_) | Record::Replica(_) => Ok(()),
         }
     }
 

@@ -151,6 +151,8 @@ fn read_snapshot<S: Storage>(
             Part::Block(block) => block.own_records(&mut scratch, |record| {
                 course.restored(block.partition, record.version);
             })?,
+            // A node without a cluster has none.
+            Part::Replica { .. } => {}
             Part::Partition {
                 partition,
                 progress,

@@ -193,7 +193,10 @@ fn read_log(
                 has_gap = true;
                 return Ok(());
             }
-            Record::Synced(_) | Record::Follows(_) | Record::Started { .. } => return Ok(()),
+            Record::Synced(_)
+            | Record::Follows(_)
+            | Record::Started { .. }
+            | Record::Replica(_) => return Ok(()),
         };
         let state = &mut logged[usize::from(partition.number())];
         if state.first.is_none() {
@@ -290,6 +293,7 @@ impl Rest {
                     found.newest = found.newest.max(newest);
                 }
             },
+            Ok(Part::Replica { .. }) => {}
             Ok(Part::Partition {
                 partition,
                 progress,

@@ -244,6 +244,7 @@ pub(super) fn guess_header(
     salt.copy_from_slice(&head[24..40]);
     let with = |(cipher, key_id)| Header {
         content,
+        format: FORMAT,
         number: name.number,
         cipher,
         key_id,
@@ -312,7 +313,7 @@ pub(super) fn begin(
         Content::Log => Name::segment(number),
         Content::Snapshot => Name::snapshot(number),
     };
-    cipher::begin(overlay.keys(), content, number, salt())
+    cipher::begin(overlay.keys(), content, FORMAT, number, salt())
         .map_err(|error| RepairError::Key(name, error))
 }
 

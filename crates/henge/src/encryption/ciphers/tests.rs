@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use henge_engine::Progress;
 use henge_engine::persistence::cipher::{KeyError, Keyring};
-use henge_engine::persistence::frame::Content;
+use henge_engine::persistence::frame::{Content, FORMAT};
 use henge_engine::persistence::journal::Journal;
 use henge_engine::persistence::log::{LogConfig, LogWriter};
 use henge_engine::persistence::recovery::{RecoveryError, read_log};
@@ -84,6 +84,7 @@ fn what_others_reckon() {
     for (cipher, counter, expected) in table {
         let header = Header {
             content: Content::Log,
+            format: FORMAT,
             number: 42,
             cipher: number(cipher),
             key_id: 7,

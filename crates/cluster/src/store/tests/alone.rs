@@ -1,0 +1,126 @@
+//! A replica that is alone, whose requests go past the machine, and others that come to it; and a leader whose next term is its
+//! own as well.
+
+use super::three::{NOW, World, key, partition, set};
+use super::*;
+use crate::replica::{Answer, Input};
+use crate::ring::NodeId;
+use henge_wire::Operation;
+
+/// A world in which the first node is the only replica.
+fn alone() -> World {
+    let mut world = World::new(&settings(8, 1_000));
+    world.view.placement.old = vec![NodeId(1)];
+    world.view.placement.voters = [NodeId(1)].into_iter().collect();
+    world.lead(0);
+    assert!(is_alone(&world));
+    world
+}
+
+fn is_alone(world: &World) -> bool {
+    let replica = world.nodes[0].replica.as_ref();
+    replica.expect("it runs").is_alone()
+}
+
+/// As a node does for who is alone.
+fn set_past_the_machine(world: &mut World, name: &str, data: &[u8]) {
+    assert!(is_alone(world));
+    let node = &mut world.nodes[0];
+    let key = key(name);
+    let (turn, hash) = (node.settings.turn(NOW), node.shard.hash(&key));
+    let command = Command {
+        key: &key,
+        operation: set(data),
+    };
+    let reply = node.shard.execute(&turn, partition(), hash, &command);
+    assert!(matches!(reply, Ok(henge_wire::Reply::Stored { .. })));
+}
+
+/// All three are replicas from now on.
+fn joined_by_all(world: &mut World) {
+    let all = [1, 2, 3].map(NodeId);
+    world.view.placement.old = all.to_vec();
+    world.view.placement.voters = all.into_iter().collect();
+    world.lead(0);
+    assert!(!is_alone(world));
+}
+
+#[test]
+fn what_went_past_the_machine_comes_to_those_who_join() {
+    let mut world = alone();
+    set_past_the_machine(&mut world, "a", b"1");
+    set_past_the_machine(&mut world, "a", b"2");
+    assert_eq!(world.progress(0).commit, 2, "nobody else is asked");
+    joined_by_all(&mut world);
+    world.set(0, "b", b"3");
+    assert_eq!(world.progress(2).last, world.progress(0).last);
+    world.crash(0);
+    world.lead(1);
+    assert_eq!(world.get(1, "a").as_deref(), Some(&b"2"[..]));
+    assert_eq!(world.get(1, "b").as_deref(), Some(&b"3"[..]));
+}
+
+/// What it promises to others from then on it has on its disk.
+#[test]
+fn what_went_past_the_machine_is_kept_before_it_counts() {
+    let mut world = alone();
+    set_past_the_machine(&mut world, "a", b"1");
+    let all = [1, 2, 3].map(NodeId);
+    let placement = &mut world.view.placement;
+    placement.old = all.to_vec();
+    placement.voters = all.into_iter().collect();
+    placement.term += 1;
+    let view = world.view.clone();
+    for n in 0..3 {
+        world.give(n, Input::View(view.clone()));
+    }
+    assert!(world.network.is_empty(), "its fence waits for the log");
+    world.keep();
+    assert!(!world.network.is_empty());
+    world.crash(0);
+    world.start(0);
+    assert_eq!(world.get(0, "a").as_deref(), Some(&b"1"[..]));
+}
+
+/// A change of the replicas is a new term. Who waits for what its leader has stamped before is answered in it.
+#[test]
+fn who_leads_on_answers_those_who_wait() {
+    let mut world = alone();
+    joined_by_all(&mut world);
+    let write = world.ask(0, &key("a"), set(b"1"));
+    let read = world.ask(0, &key("a"), Operation::Get);
+    assert!(world.answers.is_empty());
+    // What was sent of that is lost with the term.
+    world.network.clear();
+    world.lead(0);
+    let stored = world.answers.remove(&write);
+    assert!(
+        matches!(stored, Some(Answer::Reply(Reply::Stored { .. }))),
+        "{stored:?}"
+    );
+    let found = world.answers.remove(&read);
+    assert!(
+        matches!(found, Some(Answer::Reply(Reply::Found(..)))),
+        "{found:?}"
+    );
+    assert_eq!(world.progress(2).last, world.progress(0).last);
+}
+
+/// Not if another has led in between: then nobody knows.
+#[test]
+fn who_led_before_another_cannot_tell() {
+    let mut world = alone();
+    joined_by_all(&mut world);
+    world.set(0, "a", b"0");
+    let write = world.ask(0, &key("a"), set(b"1"));
+    world.network.clear();
+    // It hears nothing of the next term, nor the others of what it has stamped.
+    let (replica, view) = (world.nodes[0].replica.take(), world.view.clone());
+    world.lead(1);
+    world.set(1, "a", b"2");
+    world.nodes[0].replica = replica;
+    assert!(world.view.placement.term > view.placement.term);
+    world.lead(0);
+    assert_eq!(world.answers.remove(&write), Some(Answer::Unknown));
+    assert_eq!(world.get(0, "a").as_deref(), Some(&b"2"[..]));
+}

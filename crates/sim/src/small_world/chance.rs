@@ -1,0 +1,369 @@
+//! A small world in which chance says what is next. How often each thing happens is drawn from the seed as well: one seed has
+//! many evictions and no crash, another the reverse, so that the rare meets the rare.
+
+use super::{Flight, Lie, Node, World, partition};
+use crate::map::Request;
+use crate::planted::Look;
+use henge_cluster::bugs::Bugs;
+use henge_cluster::replica::{Answer, Input, Key, Level};
+use henge_cluster::ring::NodeId;
+use henge_cluster::topology::Command;
+
+/// The generator `SplitMix64`.
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((mixed ^ (mixed >> 31)) % bound as u64) as usize
+    }
+
+    pub(crate) fn one_in(&mut self, times: usize) -> bool {
+        self.below(times) == 0
+    }
+}
+
+/// What may be next.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Event {
+    Deliver,
+    Ask,
+    Keep,
+    See,
+    Tick,
+    Report,
+    Change,
+    Return,
+    // Faults.
+    Lose,
+    Evict,
+    Crash,
+    Start,
+    Down,
+    Cut,
+    Blind,
+    Mend,
+    Leave,
+}
+
+/// How often each is in a thousand, or thereabouts: in the calm, and at the most with faults.
+const EVENTS: [(Event, usize, usize); 17] = [
+    (Event::Deliver, 450, 450),
+    (Event::Ask, 150, 50),
+    (Event::Keep, 200, 200),
+    (Event::See, 100, 100),
+    (Event::Tick, 40, 40),
+    (Event::Report, 60, 60),
+    (Event::Change, 6, 20),
+    (Event::Return, 0, 20),
+    (Event::Lose, 0, 20),
+    (Event::Evict, 0, 80),
+    (Event::Crash, 0, 10),
+    (Event::Start, 0, 30),
+    (Event::Down, 0, 16),
+    (Event::Cut, 0, 16),
+    (Event::Blind, 0, 16),
+    (Event::Mend, 0, 12),
+    (Event::Leave, 0, 2),
+];
+
+/// Steps of a seed before all is mended.
+const STEPS: usize = 2_000;
+
+/// See the head of the file.
+struct Chance {
+    world: World,
+    random: Random,
+    events: Vec<(Event, usize)>,
+    /// Nothing goes from and to these for a while.
+    away: Vec<NodeId>,
+    /// These hear nothing of the topology for a while.
+    blind: Vec<NodeId>,
+    /// One in so many starts is without memory.
+    empty: usize,
+    /// One in so many messages is delivered before others, or twice.
+    early: usize,
+    twice: usize,
+    keys: Vec<Key>,
+    next_value: u64,
+    shown: usize,
+}
+
+impl Chance {
+    fn new(seed: u64, bugs: Bugs) -> Self {
+        let mut random = Random::new(seed);
+        let count = 3 + random.below(3) as u64;
+        let replication = if random.one_in(4) { 2 } else { 3 };
+        let replication = if count == 5 && random.one_in(4) {
+            5
+        } else {
+            replication
+        };
+        let draw = |(event, calm, most): (Event, usize, usize)| {
+            // Not at all, a little, or as much as may be.
+            let part = [0, 1, 4][random.below(3)];
+            (event, (calm * (4 - part) + most * part) / 4)
+        };
+        let events = EVENTS.map(draw).to_vec();
+        let keys = (0..2 + random.below(4) as u8).map(|n| vec![b'a' + n]);
+        let keys = keys.collect();
+        Self {
+            world: World::new(count, replication, bugs),
+            events,
+            away: Vec::new(),
+            blind: Vec::new(),
+            empty: [1, 3, 9][random.below(3)],
+            early: [2, 4, 16][random.below(3)],
+            twice: [8, 32, 1_000][random.below(3)],
+            keys,
+            next_value: 0,
+            shown: 0,
+            random,
+        }
+    }
+
+    fn pick(&mut self) -> NodeId {
+        NodeId(1 + self.random.below(self.world.nodes.len()) as u64)
+    }
+
+    fn pick_key(&mut self) -> Key {
+        self.keys[self.random.below(self.keys.len())].clone()
+    }
+
+    fn incarnation(&self, id: NodeId) -> u64 {
+        self.world.topology.nodes()[&id].incarnation
+    }
+
+    /// One thing happens.
+    fn step(&mut self) {
+        let sum = self.events.iter().map(|(_, weight)| weight).sum();
+        let mut left = self.random.below(sum);
+        let chosen = self.events.iter().find(|(_, weight)| {
+            let is_it = left < *weight;
+            left = left.saturating_sub(*weight);
+            is_it
+        });
+        let &(event, _) = chosen.expect("it is below the sum");
+        match event {
+            Event::Deliver => self.deliver(),
+            Event::Ask => self.ask(),
+            Event::Keep => self.keep(),
+            Event::See => self.see(),
+            Event::Tick => {
+                let id = self.pick();
+                self.world.give(id, Input::Tick);
+            }
+            Event::Report => {
+                if !self.world.reports.is_empty() {
+                    let place = self.random.below(self.world.reports.len());
+                    self.world.report(place);
+                }
+            }
+            Event::Change => self.change(),
+            Event::Return => {
+                let id = self.pick();
+                let incarnation = self.incarnation(id);
+                let node = &self.world.nodes[&id];
+                let term = self.world.placement().term;
+                let is_aligned = node.map.now.progress.last.term() == term;
+                let _ = if node.replica.is_some() && is_aligned {
+                    self.world.command(&Command::Up(id, incarnation))
+                } else {
+                    self.world.command(&Command::Back(id, incarnation))
+                };
+            }
+            Event::Lose => {
+                if !self.world.network.is_empty() {
+                    let lost = self.random.below(self.world.network.len());
+                    self.world.network.remove(lost);
+                }
+            }
+            Event::Evict => {
+                let (id, key) = (self.pick(), self.pick_key());
+                self.world.evict(id, &key);
+            }
+            Event::Crash => {
+                let id = self.pick();
+                if self.world.runs(id) {
+                    let kept = self.random.below(self.world.unkept(id) + 1);
+                    self.world.crash(id, kept);
+                }
+            }
+            Event::Start => {
+                let id = self.pick();
+                if !self.world.runs(id) {
+                    let has_lost_memory = self.random.one_in(self.empty);
+                    self.world.start(id, has_lost_memory);
+                }
+            }
+            // Rightly or not.
+            Event::Down => {
+                let id = self.pick();
+                let incarnation = self.incarnation(id);
+                let _ = self.world.command(&Command::Down(id, incarnation));
+            }
+            Event::Cut => {
+                let id = self.pick();
+                self.away.push(id);
+                self.blind.push(id);
+            }
+            Event::Blind => {
+                let id = self.pick();
+                self.blind.push(id);
+            }
+            Event::Mend => {
+                self.away.clear();
+                self.blind.clear();
+            }
+            Event::Leave => self.leave(),
+        }
+    }
+
+    fn deliver(&mut self) {
+        let network = &self.world.network;
+        let is_free = |flight: &Flight| {
+            !self.away.contains(&flight.from.0) && !self.away.contains(&flight.to.0)
+        };
+        let free = network.iter().enumerate().filter(|(_, f)| is_free(f));
+        let free: Vec<usize> = free.map(|(place, _)| place).collect();
+        if free.is_empty() {
+            return;
+        }
+        let place = if self.early > 0 && self.random.one_in(self.early) {
+            free[self.random.below(free.len())]
+        } else {
+            free[0]
+        };
+        let flight = if self.twice > 0 && self.random.one_in(self.twice) {
+            self.world.network[place].clone()
+        } else {
+            self.world.network.remove(place)
+        };
+        self.world.deliver(flight);
+    }
+
+    fn ask(&mut self) {
+        // Mostly of who leads, as far as that is known.
+        let leader = self.world.placement().leader;
+        let id = match leader {
+            Some((leader, _)) if !self.random.one_in(3) => leader,
+            _ => self.pick(),
+        };
+        if !self.world.runs(id) {
+            return;
+        }
+        self.next_value += 1;
+        let (key, value) = (self.pick_key(), self.next_value);
+        let request = match self.random.below(6) {
+            0 | 1 => Request::Get(key),
+            2 => Request::Set(key, value),
+            3 => Request::Delete(key),
+            4 => Request::Add(key, value),
+            _ => Request::Increment(key),
+        };
+        let level = [Level::Quorum, Level::Quorum, Level::Quorum, Level::All][self.random.below(4)];
+        self.world.ask(id, level, request);
+    }
+
+    fn keep(&mut self) {
+        let id = self.pick();
+        let had_begun = !self.random.one_in(2);
+        if !had_begun {
+            self.world.keep(id);
+        }
+        self.world.begin_to_keep(id);
+        if had_begun {
+            self.world.keep(id);
+        }
+    }
+
+    /// A node hears of a later state of the topology.
+    fn see(&mut self) {
+        let id = self.pick();
+        let newest = self.world.newest();
+        let &Node { epoch, .. } = &self.world.nodes[&id];
+        if epoch < newest && self.world.runs(id) && !self.blind.contains(&id) {
+            let ahead = 1 + self.random.below((newest - epoch) as usize) as u32;
+            let seen = [newest, epoch + ahead][self.random.below(2)];
+            self.world.see(id, seen);
+        }
+    }
+
+    /// What proposes changes does something.
+    fn change(&mut self) {
+        let all = vec![partition()];
+        let change = self.world.placement().change.clone();
+        let _ = match change {
+            Some(change) if change.has_opened => self.world.command(&Command::Finish(all)),
+            Some(change) if !change.is_joint => self.world.command(&Command::Join(all)),
+            _ => self.world.command(&Command::Rebalance),
+        };
+    }
+
+    fn leave(&mut self) {
+        let nodes = self.world.topology.nodes().values();
+        let leaving = nodes.filter(|node| node.is_leaving).count();
+        // Three stay.
+        if leaving + 3 < self.world.nodes.len() {
+            let id = self.pick();
+            let _ = self.world.command(&Command::Leave(id));
+        }
+    }
+
+    /// Nothing fails any more, and all come to an end.
+    fn heal(&mut self) -> bool {
+        self.events = EVENTS.map(|(event, calm, _)| (event, calm)).to_vec();
+        (self.early, self.twice) = (0, 0);
+        self.away.clear();
+        self.blind.clear();
+        for id in self.world.nodes.keys().copied().collect::<Vec<_>>() {
+            if !self.world.runs(id) {
+                self.world.start(id, false);
+            }
+        }
+        for id in self.world.nodes.keys().copied().collect::<Vec<_>>() {
+            let back = Command::Back(id, self.incarnation(id));
+            let _ = self.world.command(&back);
+        }
+        let before = self.shown();
+        for _ in 0..6_000 {
+            self.step();
+            if self.shown() > before + 5 {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// How many answers show something.
+    fn shown(&mut self) -> usize {
+        // Only what came since the last look.
+        for (_, answer) in std::mem::take(&mut self.world.answers) {
+            self.shown += usize::from(matches!(answer, Answer::Reply((Some(_), _))));
+        }
+        self.shown
+    }
+}
+
+/// Runs a seed, and says what is wrong with it.
+pub(crate) fn run(seed: u64, bugs: Bugs, look: Look) -> Option<String> {
+    let mut chance = Chance::new(seed, bugs);
+    let counts = |lie: &Lie| look == Look::All || matches!(lie, Lie::Answer(_));
+    for _ in 0..STEPS {
+        chance.step();
+        if chance.world.lies.iter().any(counts) {
+            break;
+        }
+    }
+    let is_dead = !chance.world.lies.iter().any(counts) && !chance.heal();
+    let lie = chance.world.lies.iter().find(|lie| counts(lie));
+    let dead = || is_dead.then(|| format!("nothing is answered: {:?}", chance.world.placement()));
+    lie.map(Lie::to_string).or_else(dead)
+}
