@@ -51,7 +51,11 @@ impl<S: Store> World<S> {
                 self.nodes[n].down_by = Some(number);
             }
             Fault::Pause(n) => self.nodes[n].pauses += 1,
-            Fault::Isolate(_) | Fault::Split(_) | Fault::OneWay(..) | Fault::Apart(..) => {
+            Fault::Isolate(_)
+            | Fault::Split(_)
+            | Fault::OneWay(..)
+            | Fault::Apart(..)
+            | Fault::Bridge(..) => {
                 self.cut(fault, true);
             }
             Fault::Storm(weather) => self.network.begin_storm(number, weather),
@@ -114,7 +118,11 @@ impl<S: Store> World<S> {
                 }
             }
             Fault::Pause(n) => self.wake(n),
-            Fault::Isolate(_) | Fault::Split(_) | Fault::OneWay(..) | Fault::Apart(..) => {
+            Fault::Isolate(_)
+            | Fault::Split(_)
+            | Fault::OneWay(..)
+            | Fault::Apart(..)
+            | Fault::Bridge(..) => {
                 self.cut(fault, false);
             }
             Fault::Storm(_) => self.network.end_storm(number),
@@ -155,6 +163,9 @@ impl<S: Store> World<S> {
                 .filter(|&end| end != n)
                 .for_each(|end| both(n, end)),
             Fault::Apart(a, b) => both(a, b),
+            Fault::Bridge(n, other) => (0..ENDS)
+                .filter(|&end| end != n && end != other)
+                .for_each(|end| both(n, end)),
             Fault::Split(mask) => {
                 let side = |end: usize| mask >> end & 1;
                 for a in CONTROL..ENDS {

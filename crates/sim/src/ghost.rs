@@ -22,6 +22,10 @@ pub struct Ledger {
     committed: BTreeMap<Epoch, Vec<Version>>,
     /// In which term each of it came to be committed.
     committed_in: BTreeMap<Epoch, Vec<Epoch>>,
+    /// Who may keep its table in a generation.
+    seeds: BTreeMap<Epoch, (NodeId, Incarnation)>,
+    /// What was committed when a node was registered without its memory: of which generation, up to where.
+    owed: BTreeMap<NodeId, (Epoch, u64)>,
     /// Who has started a term.
     started: BTreeMap<Epoch, (NodeId, Incarnation)>,
     /// Where a term began.
@@ -95,6 +99,27 @@ impl Ledger {
         self.opened
             .iter()
             .any(|&term| term >= since && term <= until)
+    }
+
+    /// The topology names who may keep its table in a generation.
+    pub fn seed(&mut self, generation: Epoch, who: (NodeId, Incarnation)) {
+        self.seeds.insert(generation, who);
+    }
+
+    /// A node was registered without its memory, and what it owes is what was committed before.
+    pub fn register(&mut self, node: NodeId, generation: Epoch) {
+        let committed = self.committed(generation);
+        self.owed.insert(node, (generation, committed));
+    }
+
+    /// Rule 12: it votes again, so it has what it may have promised.
+    pub fn check_remembers(&mut self, node: NodeId, generation: Epoch, last: u64) {
+        if let Some((of, committed)) = self.owed.remove(&node) {
+            assert!(
+                of != generation || committed <= last,
+                "{node} votes again with {last}, and {committed} was committed when it lost its memory"
+            );
+        }
     }
 
     /// A replica says that it has applied and kept an order; whether it had said that before.
@@ -187,6 +212,8 @@ pub struct Watched<S: Store> {
     state: State,
     /// As it was when somebody last looked.
     seen: (Epoch, Progress),
+    /// Whose it is, in this start of it.
+    pub me: Option<(NodeId, Incarnation)>,
     /// The key that somebody asks for.
     pub asked: Option<Key>,
     /// The term in which it has installed a copy.
@@ -205,6 +232,7 @@ impl<S: Store> Watched<S> {
             newest: BTreeMap::new(),
             state: State::default(),
             seen: (0, Progress::default()),
+            me: None,
             asked: None,
             copied: None,
             pulls: None,
@@ -494,6 +522,8 @@ impl<S: Store> Table<S::Kind> for Watched<S> {
 
     fn keep(&mut self, state: &State) {
         self.count(Rule::SeedKept);
+        let seed = self.ledger.borrow().seeds.get(&state.generation).copied();
+        assert_eq!(seed, self.me, "only the seed of a reset keeps its table");
         self.adopt(state);
         self.store.keep(state);
         self.seen = (state.generation, self.progress());

@@ -125,6 +125,9 @@ pub struct Node<S: Store> {
     pub is_gone: bool,
     /// Its memory was lost before this start.
     pub has_lost_memory: bool,
+    /// It has seen that it is registered, with its loss if there was one. One that is not told yet must not be forgotten by the
+    /// next start, so it is on its disk.
+    pub is_registered: bool,
     /// By partitions.
     pub slots: Vec<Slot<S>>,
     /// What is to be sent.
@@ -169,6 +172,7 @@ impl<S: Store> Node<S> {
             is_running: false,
             is_gone: false,
             has_lost_memory: false,
+            is_registered: false,
             slots,
             carrier: Carrier::default(),
             clock: Clock::default(),

@@ -50,6 +50,8 @@ pub enum Fault {
     OneWay(usize, usize),
     /// Two nodes do not hear each other.
     Apart(usize, usize),
+    /// A node hears another one, and nobody else; nor is it heard by others.
+    Bridge(usize, usize),
     /// Frames are lost, repeated, overtaken.
     Storm(Weather),
     /// What is handed to its disk takes so many times as long.
@@ -79,7 +81,7 @@ pub enum Fault {
 }
 
 /// The kinds of faults, in the order of [`Fault::kind`].
-pub const FAULTS: [&str; 21] = [
+pub const FAULTS: [&str; 22] = [
     "kill",
     "power loss",
     "disk lost",
@@ -101,6 +103,7 @@ pub const FAULTS: [&str; 21] = [
     "leave",
     "join",
     "wrong proposals",
+    "bridge",
 ];
 
 impl Fault {
@@ -128,6 +131,7 @@ impl Fault {
             Self::Leave(_) => 18,
             Self::Join => 19,
             Self::WrongProposals => 20,
+            Self::Bridge(..) => 21,
         }
     }
 
@@ -164,7 +168,9 @@ impl Fault {
             17 => Self::Reset(random.below(partitions as u64) as usize),
             18 => Self::Leave(node),
             19 => Self::Join,
-            _ => Self::WrongProposals,
+            20 => Self::WrongProposals,
+            // Who is led no more, and does not know it, may still be followed by one.
+            _ => Self::Bridge(node, other),
         }
     }
 }

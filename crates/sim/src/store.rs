@@ -3,6 +3,7 @@
 //! written, or only what was synced, and of what comes behind that any part.
 
 use crate::random::Random;
+use henge_cluster::bugs::Bugs;
 use henge_cluster::replica::{Key, Progress, State, Table, Types};
 use henge_wire::{Partition, Version};
 
@@ -68,6 +69,8 @@ pub struct Size {
     pub records: usize,
     /// Of which partition it is.
     pub partition: Partition,
+    /// Planted ones.
+    pub bugs: Bugs,
 }
 
 /// A request of a table.

@@ -3,6 +3,7 @@
 
 use crate::random::Random;
 use crate::store::{Asks, Found, Held, Size, Store, Told, What};
+use henge_cluster::bugs::Bugs;
 use henge_cluster::replica::{
     Entry, Key, NoRoom, Progress, Ran, Record, Replace, State, Table, Types,
 };
@@ -26,6 +27,7 @@ pub struct Toy {
     room: usize,
     /// Which record goes when there is no room.
     turn: usize,
+    bugs: Bugs,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
@@ -120,9 +122,9 @@ impl Table<Self> for Toy {
             What::SetFor(new, for_ms) => Some((new, Some(now_ms + for_ms))),
             What::Add(new) if value.is_none() => Some((new, None)),
             What::Swap(expected, new) if is_wanted(expected) => Some((new, None)),
-            What::Delete => None,
+            What::Delete if version.is_some() || !self.bugs.has(15) => None,
             What::Increment => Some((value.unwrap_or(0) + 1, None)),
-            What::Get | What::Add(_) | What::Swap(..) => {
+            What::Get | What::Add(_) | What::Swap(..) | What::Delete => {
                 let told = Told {
                     version,
                     is_there: value.is_some(),
@@ -266,6 +268,7 @@ impl Store for Toy {
             written: 0,
             room: size.records,
             turn: 0,
+            bugs: size.bugs,
         }
     }
 

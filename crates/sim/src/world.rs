@@ -261,6 +261,7 @@ impl<S: Store> World<S> {
         Size {
             records: self.plan.rooms[n],
             partition: partition(p),
+            bugs: self.bugs,
         }
     }
 
@@ -347,6 +348,7 @@ impl<S: Store> World<S> {
         node.is_running = true;
         node.incarnation += 1;
         node.down_by = None;
+        node.is_registered = false;
         node.is_latched = false;
         node.is_writing = false;
         node.is_flushing = false;
@@ -358,6 +360,7 @@ impl<S: Store> World<S> {
             let (state, progress) = (slot.table.state().clone(), slot.table.progress());
             let replica = Replica::new(node.id, node.incarnation, state, progress);
             slot.replica = Some(replica.with_bugs(bugs).with_parts_of(part_records));
+            slot.table.me = Some((node.id, node.incarnation));
             slot.view = Rc::default();
             slot.handed = Written::default();
             slot.kept = Written {
@@ -374,7 +377,7 @@ impl<S: Store> World<S> {
         if lost {
             self.coverage.rule(Rule::Forgot);
         }
-        self.nodes[n].epoch = if lost || epoch == 0 {
+        self.nodes[n].epoch = if lost || epoch == 0 || self.random.one_in(2) {
             0
         } else {
             self.random.within(1, u64::from(epoch)) as Epoch
@@ -399,9 +402,10 @@ impl<S: Store> World<S> {
         let node = &mut self.nodes[n];
         node.is_running = false;
         node.backlog.clear();
+        let is_told = node.is_registered || !node.has_lost_memory;
         node.has_lost_memory = match node.persistence {
-            Persistence::Always => false,
-            Persistence::Interval => is_machine,
+            Persistence::Always => !is_told,
+            Persistence::Interval => is_machine || !is_told,
             Persistence::Memory => true,
         };
         for (p, ledger) in self.ledgers.iter().enumerate() {
@@ -493,6 +497,14 @@ impl<S: Store> World<S> {
             return;
         }
         for (p, message) in frame.messages {
+            if let (Body::Append { entry, .. }, true) = (&message.body, self.bugs.has(20)) {
+                // Planted: what has come is acknowledged, whether it was taken or not.
+                let (term, applied) = (message.term, entry.version.seq());
+                let body = Body::Ack { applied };
+                let ack = Message { term, body };
+                self.nodes[n].carrier.put(p, from, of, ack);
+                self.flush_soon(n);
+            }
             self.hear(n, p, from, of, message);
         }
         if frame.acks.len() > 1 {

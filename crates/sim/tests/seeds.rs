@@ -71,12 +71,27 @@ fn a_seed_is_the_same_twice() {
 /// Planted bugs, and the seeds within which each is found. Of the others docs/simulator.md tells.
 #[test]
 fn planted_bugs_are_found() {
-    for (number, within) in [(1, 20), (2, 20), (3, 400), (6, 400), (12, 50), (22, 100)] {
+    let bugs = [
+        (1, 20),
+        (2, 20),
+        (4, 60),
+        (5, 60),
+        (7, 200),
+        (8, 150),
+        (10, 20),
+        (11, 40),
+        (12, 20),
+        (13, 20),
+        (14, 40),
+        (17, 20),
+        (20, 20),
+    ];
+    for (number, within) in bugs {
         let options = Options {
             bugs: Bugs::only(number),
             ..Options::default()
         };
-        let swept = swept::<Toy>(within, &options);
+        let swept = swept::<Engine>(within, &options);
         let (seed, report) = swept.failures.first().unwrap_or_else(|| {
             panic!("bug {number} is not found within {within} seeds");
         });

@@ -108,6 +108,10 @@ impl<S: Store> World<S> {
                 }
                 _ => {}
             }
+            if let Some(seed) = new.seed {
+                self.ledgers[p].borrow_mut().seed(new.generation, seed);
+            }
+            self.check_memory(p, command);
             if new.generation > old.generation
                 && old.generation > 0
                 && !matches!(command, Command::Reset(_))
@@ -119,6 +123,29 @@ impl<S: Store> World<S> {
             Command::Remembers(..) => self.coverage.rule(Rule::Remembers),
             Command::Down(..) => self.coverage.rule(Rule::Down),
             Command::Up(..) => self.coverage.rule(Rule::Up),
+            _ => {}
+        }
+    }
+
+    /// Whoever has lost its memory owes what was committed; when it is said to remember, it has that.
+    fn check_memory(&self, p: usize, command: &Command) {
+        let placement = self.topology.placement(partition(p));
+        let counts = |node: NodeId| {
+            let new = placement.new_list().unwrap_or_default();
+            placement.old.contains(&node) || new.contains(&node)
+        };
+        let mut ledger = self.ledgers[p].borrow_mut();
+        match *command {
+            Command::Register {
+                node,
+                has_lost_memory: true,
+                ..
+            } if counts(node) => ledger.register(node, placement.generation),
+            Command::Remembers(node, _) if counts(node) => {
+                let table = &self.nodes[node.0 as usize].slots[p].table;
+                let (state, last) = (table.state(), table.progress().last);
+                ledger.check_remembers(node, state.generation, last.seq());
+            }
             _ => {}
         }
     }
@@ -145,11 +172,15 @@ impl<S: Store> World<S> {
             return;
         }
         let mut next = self.nodes[n].epoch + 1;
-        if self.random.one_in(4) {
+        let is_first = self.nodes[n].epoch == 0;
+        if self.random.one_in(if is_first { 2 } else { 4 }) {
             next = epoch;
         }
         for epoch in next..=epoch {
-            self.nodes[n].epoch = epoch;
+            let node = &mut self.nodes[n];
+            node.epoch = epoch;
+            let known = self.views[epoch as usize - 1][0].incarnations.get(&node.id);
+            node.is_registered |= known == Some(&node.incarnation);
             for p in 0..self.plan.partitions {
                 let view = &self.views[epoch as usize - 1][p];
                 let slot = &mut self.nodes[n].slots[p];

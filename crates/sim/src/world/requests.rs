@@ -164,11 +164,13 @@ impl<S: Store> World<S> {
         let asking = &mut self.clients.all[client];
         let operation = asking.operation.as_ref().expect("it waits for one");
         let (p, _) = operation.place;
-        let repeats = operation.is_read() && reply == Reply::Broken;
+        // Planted: what may have been done is asked for again.
+        let tries_again = self.bugs.has(17);
+        let repeats = operation.is_read() && reply == Reply::Broken || tries_again;
         let is_over = self.now_ms >= operation.deadline_ms;
         match reply {
             Reply::Answer(outcome @ Outcome::Told(_)) => self.end(client, outcome),
-            Reply::Answer(Outcome::Unknown) => self.end(client, Outcome::Unknown),
+            Reply::Answer(Outcome::Unknown) if !tries_again => self.end(client, Outcome::Unknown),
             Reply::Broken if !repeats => self.end(client, Outcome::Unknown),
             _ if is_over => self.end(client, Outcome::Never),
             _ => {
