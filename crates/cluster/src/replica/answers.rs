@@ -160,3 +160,54 @@ impl<R> Wait<R> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(waiting: &mut Waiting<()>, committed: u64) -> Vec<RequestId> {
+        let reached = Reached {
+            kept: 9,
+            committed,
+            all: 0,
+            all_up: 0,
+            probe: 0,
+        };
+        let mut answered = Vec::new();
+        waiting.answer(reached, &mut |id, answer| {
+            assert_eq!(answer, Answer::Reply(()));
+            answered.push(id);
+        });
+        answered
+    }
+
+    /// Else each ack would look at all that wait.
+    #[test]
+    fn nobody_is_looked_at_behind_one_that_waits() {
+        let mut waiting = Waiting::default();
+        let requests = [
+            (Level::Quorum, 5, false),
+            (Level::Quorum, 0, false),
+            (Level::Quorum, 6, true),
+            (Level::All, 2, true),
+            (Level::One, 7, true),
+        ];
+        for (id, (level, seq, is_stamped)) in (1..).zip(requests) {
+            waiting.push(Wait {
+                id,
+                level,
+                reply: (),
+                seq,
+                is_stamped,
+                probe: 0,
+            });
+        }
+        // Another kind is another queue.
+        assert_eq!(answered(&mut waiting, 4), [5]);
+        assert_eq!(answered(&mut waiting, 5), [1, 2]);
+        assert_eq!(answered(&mut waiting, 9), [3]);
+        let mut left = Vec::new();
+        waiting.give_up(&mut |id, answer| left.push((id, answer)));
+        assert_eq!(left, [(4, Answer::Unknown)]);
+    }
+}

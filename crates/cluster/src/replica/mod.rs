@@ -123,9 +123,9 @@ pub struct Replica<T: Types> {
     ready: VecDeque<Output<T>>,
     /// What waits until a mark is kept, in its order.
     held: VecDeque<(u64, Output<T>)>,
-    #[cfg(feature = "bugs")]
+    #[cfg(any(test, feature = "bugs"))]
     bugs: crate::bugs::Bugs,
-    #[cfg(feature = "bugs")]
+    #[cfg(any(test, feature = "bugs"))]
     part_records: usize,
 }
 
@@ -159,15 +159,15 @@ impl<T: Types> Replica<T> {
             copies: 0,
             ready: VecDeque::new(),
             held: VecDeque::new(),
-            #[cfg(feature = "bugs")]
+            #[cfg(any(test, feature = "bugs"))]
             bugs: crate::bugs::Bugs::default(),
-            #[cfg(feature = "bugs")]
+            #[cfg(any(test, feature = "bugs"))]
             part_records: source::PART_RECORDS,
         }
     }
 
     /// One with planted bugs.
-    #[cfg(feature = "bugs")]
+    #[cfg(any(test, feature = "bugs"))]
     #[must_use]
     pub fn with_bugs(mut self, bugs: crate::bugs::Bugs) -> Self {
         self.bugs = bugs;
@@ -176,7 +176,7 @@ impl<T: Types> Replica<T> {
 
     /// One that copies in parts of so many records: of a table of two keys each copy is one part else, and nothing happens
     /// in the midst of it.
-    #[cfg(feature = "bugs")]
+    #[cfg(any(test, feature = "bugs"))]
     #[must_use]
     pub fn with_parts_of(mut self, records: usize) -> Self {
         self.part_records = records;
@@ -482,25 +482,28 @@ impl<T: Types> Replica<T> {
         }
     }
 
-    #[cfg(feature = "bugs")]
+    #[cfg(any(test, feature = "bugs"))]
     fn has_bug(&self, number: u8) -> bool {
         self.bugs.has(number)
     }
 
-    #[cfg(not(feature = "bugs"))]
+    #[cfg(not(any(test, feature = "bugs")))]
     #[expect(clippy::unused_self, reason = "one with bugs asks itself")]
     const fn has_bug(&self, _: u8) -> bool {
         false
     }
 
-    #[cfg(feature = "bugs")]
+    #[cfg(any(test, feature = "bugs"))]
     fn part_records(&self) -> usize {
         self.part_records
     }
 
-    #[cfg(not(feature = "bugs"))]
+    #[cfg(not(any(test, feature = "bugs")))]
     #[expect(clippy::unused_self, reason = "one in a test asks itself")]
     const fn part_records(&self) -> usize {
         source::PART_RECORDS
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -95,7 +95,8 @@ pub enum Command {
     Down(NodeId, Incarnation),
     /// A node that was Down can be reached.
     Back(NodeId, Incarnation),
-    /// A node without memory has been aligned, in all its partitions, in terms of its registration or after.
+    /// A node without memory has said in this start that it is aligned in the present term of each of its partitions: it was
+    /// counted in no quorum of those terms, and what was committed in earlier ones is in their bases.
     Remembers(NodeId, Incarnation),
     /// A node is to hold nothing any more.
     Leave(NodeId),

@@ -212,6 +212,70 @@ fn a_change_ends_only_when_its_joint_has_opened() {
     assert_eq!(placement.change, None);
 }
 
+/// One node that holds all, a second one, and a partition that is to move there.
+fn moving(policy: OnQuorumLoss, has_lost_memory: bool) -> (Topology, Partition) {
+    let mut topology = Topology::with_partitions(8, 1, policy);
+    let begin = [
+        register(1, 1, false),
+        Command::Rebalance,
+        Command::Up(NodeId(1), 1),
+        register(2, 1, has_lost_memory),
+        Command::Rebalance,
+    ];
+    for command in begin {
+        topology.apply(&command).expect("it may be");
+    }
+    let moves = |partition: &Partition| topology.placement(*partition).change.is_some();
+    let moving = topology.partitions().find(moves);
+    (topology, moving.expect("something moves"))
+}
+
+/// A list of which no majority counts would be reset as soon as it is one.
+#[test]
+fn a_change_waits_until_the_new_replicas_remember() {
+    let (mut topology, partition) = moving(OnQuorumLoss::Forget, true);
+    let before = topology.clone();
+    let join = Command::Join(vec![partition]);
+    assert_eq!(topology.apply(&join), Err(Rejected::Premature));
+    assert_eq!(topology, before);
+    topology
+        .apply(&Command::Remembers(NodeId(2), 1))
+        .expect("it is aligned");
+    topology.apply(&join).expect("it counts");
+    let placement = topology.placement(partition);
+    assert_eq!(placement.generation, before.placement(partition).generation);
+}
+
+#[test]
+fn what_was_open_before_a_loss_ends_no_change() {
+    for policy in [OnQuorumLoss::Keep, OnQuorumLoss::Forget] {
+        let (mut topology, partition) = moving(policy, false);
+        let joint = topology
+            .apply(&Command::Join(vec![partition]))
+            .expect("it copies");
+        let opened = |term| Command::Opened(vec![(partition, term)]);
+        topology.apply(&opened(joint)).expect("it is open");
+        let lost = topology
+            .apply(&register(2, 2, true))
+            .expect("a later start");
+        assert_eq!(topology.placement(partition).term, lost);
+        let finish = Command::Finish(vec![partition]);
+        let ends = topology.apply(&finish);
+        assert_eq!(ends, Err(Rejected::Premature), "{policy:?}");
+        // That report may come late.
+        let late = topology.apply(&opened(joint));
+        assert_eq!(late, Err(Rejected::Premature), "{policy:?}");
+        if policy == OnQuorumLoss::Keep {
+            // Nor will it be open again, until an operator says what becomes of it.
+            assert!(!topology.placement(partition).is_quorum(|_| true));
+            continue;
+        }
+        topology.apply(&opened(lost)).expect("it is open");
+        topology.apply(&finish).expect("it has opened");
+        assert!(!topology.placement(partition).names(NodeId(1)));
+    }
+}
+
 #[test]
 fn who_leaves_is_forgotten_when_it_holds_nothing() {
     let mut topology = formed(4, 3);

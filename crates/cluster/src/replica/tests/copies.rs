@@ -1,104 +1,278 @@
-//! Copies whose messages come twice.
+//! Copies: what comes twice or never, what is written meanwhile, whose source or puller is gone.
 
+use super::lab::Lab;
+use super::map::Request;
 use super::*;
+use std::collections::VecDeque;
 
-/// Two replicas, the first of which leads, and what they have said to each other.
-struct Pair {
-    nodes: [(Replica<Map>, Map); 2],
-    said: Vec<(usize, MessageOf<Map>)>,
+/// Three replicas, of which the third lacks what was set: so many keys to 0.
+fn one_lacks(keys: u8) -> (Lab, [u64; 3]) {
+    let (mut lab, [a, b, c]) = Lab::three();
+    for key in 0..keys {
+        lab.ask(a, Level::Quorum, Request::Set(vec![key], 0));
+    }
+    lab.settle(&[a, b]);
+    assert_eq!(lab.last(c).seq(), 0);
+    (lab, [a, b, c])
 }
 
-impl Pair {
-    fn new() -> Self {
-        let mut topology = Topology::new(2, OnQuorumLoss::Forget);
-        for node in [1, 2].map(NodeId) {
-            let register = Command::Register {
-                node,
-                incarnation: 1,
-                has_lost_memory: false,
-                weight: 1,
-                zone: None,
-            };
-            topology.apply(&register).expect("it is new");
-        }
-        topology.apply(&Command::Rebalance).expect("it is formed");
-        let placement = topology.placement(partition()).clone();
-        let (leader, _) = placement.leader.expect("somebody leads");
-        let other = NodeId(3 - leader.0);
-        let view = View {
-            incarnations: [1, 2].map(|id| (NodeId(id), 1)).into(),
-            up: Vec::new(),
-            placement,
-        };
-        let nodes = [leader, other].map(|id| {
-            let replica = Replica::new(id, 1, State::default(), Progress::default());
-            (replica.with_parts_of(1), Map::default())
-        });
-        let mut pair = Self {
-            nodes,
-            said: Vec::new(),
-        };
-        pair.give(1, Input::View(view.clone()));
-        pair.give(0, Input::View(view));
-        pair.deliver_all();
-        pair
-    }
-
-    fn give(&mut self, to: usize, input: Input<Map>) {
-        let (replica, map) = &mut self.nodes[to];
-        replica.handle(map, 0, input);
-        let written = replica.written(map);
-        replica.handle(map, 0, Input::Kept(written));
-        while let Some(output) = replica.poll() {
-            if let Output::Send(_, _, message) = output {
-                self.said.push((1 - to, message));
-            }
-        }
-    }
-
-    fn deliver(&mut self, (to, message): (usize, MessageOf<Map>)) {
-        let from = self.nodes[1 - to].0.me;
-        self.give(to, Input::Message(from, 1, message));
-    }
-
-    fn deliver_all(&mut self) {
-        while !self.said.is_empty() {
-            let next = self.said.remove(0);
-            self.deliver(next);
-        }
-    }
-
-    fn set(&mut self, key: u8, value: u64) {
-        self.give(
-            0,
-            Input::Request(value, Level::Quorum, Request::Set(vec![key], value)),
-        );
-    }
-
-    fn holds(&self, at: usize, key: u8) -> Option<u64> {
-        self.nodes[at].1.record(&[key])?.value
-    }
+fn is_pull<E, V>(body: &Body<E, V>) -> bool {
+    matches!(body, Body::Pull { .. })
 }
 
-/// The source began the copy anew and forgot what had changed since its first part: the follower took the first part of one scan
-/// and the second of the other for one copy, and said that it had all.
+fn is_part<E, V>(body: &Body<E, V>) -> bool {
+    matches!(body, Body::Part { .. })
+}
+
+/// A second scan under the name of the first would have forgotten what had changed since the first part.
 #[test]
 fn a_pull_that_comes_twice_is_one_copy() {
-    let mut pair = Pair::new();
-    pair.set(b'a', 1);
-    pair.set(b'b', 2);
-    pair.said.clear();
-    pair.give(0, Input::Tick);
-    let beat = pair.said.pop().expect("the leader says how far it is");
-    pair.deliver(beat);
-    let pull = pair.said.pop().expect("the follower lacks something");
-    assert!(matches!(pull.1.body, Body::Pull { .. }), "{pull:?}");
-    pair.deliver(pull.clone());
-    pair.set(b'a', 3);
-    pair.deliver(pull);
-    pair.deliver_all();
-    assert_eq!(pair.nodes[1].1.progress().last.seq(), 3);
-    for key in *b"ab" {
-        assert_eq!(pair.holds(0, key), pair.holds(1, key), "{key}");
+    let (mut lab, [a, b, c]) = one_lacks(2);
+    lab.parts_of(1);
+    lab.give(a, Input::Tick);
+    let pull = lab.deliver_until(&[a, c], is_pull);
+    let message = pull.message.clone();
+    lab.network.clear();
+    lab.arrive(pull);
+    lab.ask(a, Level::Quorum, Request::Set(vec![0], 1));
+    lab.give(a, Input::Message(NodeId(c), 1, message));
+    lab.settle(&[a, b, c]);
+    assert_eq!(lab.last(a).seq(), 3);
+    assert!(lab.agree(a, c));
+}
+
+#[test]
+fn a_part_that_is_lost_is_asked_for_again_and_not_another_copy() {
+    let (mut lab, [a, b, c]) = one_lacks(5);
+    lab.parts_of(1);
+    lab.give(a, Input::Tick);
+    for lost in [0, 2, 4] {
+        let is_that =
+            |body: &Body<_, _>| matches!(body, Body::Part { number, .. } if *number == lost);
+        let _ = lab.deliver_until(&[a, c], is_that);
+        assert!(
+            !lab.network
+                .iter()
+                .any(|flight| is_pull(&flight.message.body))
+        );
+        lab.network.clear();
+        // The first tick may be any time after the last part.
+        lab.give(c, Input::Tick);
+        lab.give(c, Input::Tick);
+        assert!(
+            !lab.network
+                .iter()
+                .any(|flight| is_pull(&flight.message.body))
+        );
     }
+    lab.settle(&[a, b, c]);
+    assert!(lab.agree(a, c));
+}
+
+/// As many keys change between two parts as one part has.
+#[test]
+fn a_copy_ends_under_a_stream_of_writes() {
+    let (mut lab, [a, b, c]) = one_lacks(255);
+    lab.give(a, Input::Tick);
+    let (mut parts, mut key) = (0, 0_u8);
+    while lab.last(c).seq() == 0 {
+        let part = lab.deliver_until(&[a, b, c], is_part);
+        parts += 1;
+        assert!(parts < 10, "255 keys are some four parts");
+        for value in 0..64 {
+            key = key.wrapping_add(1);
+            lab.ask(a, Level::Quorum, Request::Set(vec![key], value));
+        }
+        lab.arrive(part);
+    }
+    lab.settle(&[a, b, c]);
+    assert!(parts > 3 && lab.agree(a, c), "after {parts} parts");
+}
+
+/// A copy that began anew after each tick without a part would never have its first.
+#[test]
+fn a_copy_ends_where_each_message_takes_two_ticks() {
+    let (mut lab, [a, b, c]) = one_lacks(10);
+    lab.parts_of(1);
+    let mut under_way: VecDeque<(usize, Flight)> = VecDeque::new();
+    let mut pulls = 0;
+    for now in 0..100 {
+        while under_way.front().is_some_and(|&(at, _)| at <= now) {
+            let (_, flight) = under_way.pop_front().expect("there is one");
+            pulls += usize::from(is_pull(&flight.message.body));
+            lab.arrive(flight);
+        }
+        for id in [a, b, c] {
+            lab.keep(id);
+            lab.give(id, Input::Tick);
+        }
+        let sent = lab.network.drain(..);
+        under_way.extend(sent.map(|flight| (now + 2, flight)));
+    }
+    assert!(pulls == 1 && lab.agree(a, c), "after {pulls} pulls");
+}
+
+#[test]
+fn a_part_is_no_larger_than_some_records_or_bytes() {
+    let (mut lab, [a, b, c]) = Lab::three();
+    let large = |first| vec![first; 60 << 10];
+    for first in 0..20 {
+        lab.ask(a, Level::Quorum, Request::Set(large(first), 0));
+    }
+    lab.settle(&[a, b]);
+    lab.give(a, Input::Tick);
+    let mut parts = 0;
+    while lab.last(c).seq() == 0 {
+        let part = lab.deliver_until(&[a, c], is_part);
+        let Body::Part { states, .. } = &part.message.body else {
+            unreachable!("it is one");
+        };
+        let bytes: usize = states.iter().map(|(key, _)| key.len()).sum();
+        assert!(bytes <= (256 + 60) << 10, "{bytes}");
+        parts += 1;
+        lab.arrive(part);
+    }
+    assert!(parts > 3, "{parts}");
+}
+
+/// What is written is noted for who copies, and for nobody who does so no more.
+#[test]
+fn a_source_forgets_a_puller_that_is_gone() {
+    let (mut lab, [a, b, c]) = one_lacks(200);
+    lab.give(a, Input::Tick);
+    let _ = lab.deliver_until(&[a, c], is_part);
+    lab.network.clear();
+    lab.down(c);
+    lab.all_see(&[a, b]);
+    assert!(lab.nodes[&a].replica.is_copying(NodeId(c)));
+    for value in 0..100 {
+        lab.ask(a, Level::Quorum, Request::Set(vec![0], value));
+        lab.ticks(&[a, b], 1);
+    }
+    assert!(lab.nodes[&a].replica.sources.is_empty());
+    // It was only away: what it asks for is not there any more, and it copies anew.
+    lab.ticks(&[a, b, c], 3);
+    assert!(lab.agree(a, c));
+}
+
+#[test]
+fn a_source_that_has_sent_all_notes_nothing_more() {
+    let (mut lab, [a, b, c]) = one_lacks(3);
+    lab.give(a, Input::Tick);
+    let _ = lab.deliver_until(&[a, c], is_part);
+    let noted = |lab: &Lab| format!("{:?}", lab.nodes[&a].replica.sources);
+    let before = noted(&lab);
+    lab.ask(a, Level::Quorum, Request::Set(vec![0], 1));
+    assert!(!lab.nodes[&a].replica.is_copying(NodeId(c)));
+    assert_eq!(noted(&lab), before);
+    // What it has lost is sent again, and it lacks but what came behind.
+    lab.network.clear();
+    lab.ticks(&[a, b, c], 3);
+    assert!(lab.agree(a, c));
+}
+
+#[test]
+fn a_source_is_none_any_more_once_the_puller_is_aligned() {
+    let (mut lab, [a, b, c]) = one_lacks(3);
+    lab.ticks(&[a, b, c], 1);
+    assert!(lab.agree(a, c) && lab.nodes[&a].replica.sources.is_empty());
+}
+
+/// The furthest has answered the fence, and is asked for its order; then it is gone, or another start. What it has, the one who
+/// led has as well.
+fn the_source_of_the_base_is_gone(is_for_good: bool) -> Lab {
+    let (mut lab, [a, m, s]) = Lab::three();
+    let written = lab.ask(a, Level::Quorum, Request::Set(vec![0], 1));
+    lab.settle(&[a, s]);
+    assert!(lab.is_done(written));
+    lab.down(a);
+    lab.all_see(&[m, s]);
+    let pull = lab.deliver_until(&[m, s], is_pull);
+    assert_eq!((lab.leader(), pull.to.0), (m, NodeId(s)));
+    lab.network.clear();
+    if is_for_good {
+        lab.down(s);
+        lab.back(a);
+        lab.all_see(&[a, m]);
+        lab.ticks(&[a, m], 40);
+        assert!(lab.has_opened());
+        assert_eq!(lab.read(&[a, m], &vec![0]), Some(1));
+    } else {
+        lab.restart(s, false);
+        lab.all_see(&[m, s]);
+        lab.ticks(&[m, s], 1);
+        assert!(lab.has_opened());
+        assert_eq!(lab.read(&[m, s], &vec![0]), Some(1));
+    }
+    lab
+}
+
+#[test]
+fn a_base_is_taken_from_another_where_its_source_is_gone() {
+    the_source_of_the_base_is_gone(true);
+}
+
+#[test]
+fn a_base_is_asked_for_anew_of_another_start() {
+    the_source_of_the_base_is_gone(false);
+}
+
+/// One learns, is to be no replica any more, forgets what it had, and is to learn again, all in one term.
+fn a_learner_comes_back(leader_sees_it_go: bool) {
+    // Node 4 joins, then a heavy 5, which leaves again.
+    let mut lab = Lab::new(3, 32, 2);
+    lab.join(4, 1);
+    let learns = lab.command(&Command::Rebalance);
+    lab.join(5, 1_000);
+    let goes = lab.command(&Command::Rebalance);
+    lab.command(&Command::Leave(NodeId(5)));
+    let again = lab.command(&Command::Rebalance);
+    let (partition, learner) = lab
+        .topology
+        .partitions()
+        .find_map(|partition| {
+            let at = |epoch| lab.state(epoch).placement(partition);
+            let learner = at(learns).learners().next()?;
+            let comes_back = at(again).learners().any(|node| node == learner);
+            let is_one_term = at(learns).term == at(again).term;
+            let is_such = !at(goes).names(learner) && comes_back && is_one_term;
+            is_such.then_some((partition, learner.0))
+        })
+        .expect("there is one");
+    lab.partition = partition;
+    let a = lab.leader();
+    let all = [lab.list(), vec![learner]].concat();
+    let see = |lab: &mut Lab, epoch: Epoch| {
+        for &id in &all {
+            if leader_sees_it_go || id != a || epoch != goes {
+                lab.see(id, epoch);
+            }
+        }
+    };
+    see(&mut lab, learns);
+    lab.settle(&all);
+    for value in 1..=3 {
+        lab.ask(a, Level::Quorum, Request::Set(vec![0], value));
+    }
+    lab.ticks(&all, 3);
+    assert!(lab.agree(a, learner));
+    see(&mut lab, goes);
+    assert_eq!(lab.last(learner), Version::default());
+    see(&mut lab, again);
+    lab.settle(&all);
+    // One beat says that there is more; one before it says that nothing is right.
+    lab.ticks(&all, if leader_sees_it_go { 1 } else { 2 });
+    assert_eq!(lab.last(a).seq(), 3);
+    assert!(lab.agree(a, learner));
+}
+
+#[test]
+fn a_learner_that_forgot_learns_again_in_the_same_term() {
+    a_learner_comes_back(true);
+}
+
+/// The leader has not seen that it went: it is told by the learner's answer to a beat.
+#[test]
+fn a_learner_that_forgot_says_so() {
+    a_learner_comes_back(false);
 }

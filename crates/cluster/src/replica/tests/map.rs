@@ -39,13 +39,15 @@ pub(super) struct Durable {
     pub(super) state: State,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Map {
     pub(super) now: Durable,
     /// What was written, one behind the other, since what is kept.
     pub(super) log: Vec<Durable>,
     /// What is on the disk.
     pub(super) durable: Durable,
+    /// It has no room for what it is to apply.
+    pub(super) is_tight: bool,
 }
 
 impl Map {
@@ -120,6 +122,9 @@ impl Table<Self> for Map {
 
     fn apply(&mut self, _: u64, entry: &Entry<(Vec<Key>, Option<u64>)>) -> Result<(), NoRoom> {
         assert_eq!(entry.version.seq(), self.now.progress.last.seq() + 1);
+        if self.is_tight {
+            return Err(NoRoom);
+        }
         let (keys, value) = &entry.effects;
         self.put(entry.version, keys, *value);
         Ok(())

@@ -2,7 +2,11 @@
 //! that changes, all from one seed; and what no answer may ever be.
 
 mod copies;
+mod lab;
 mod map;
+mod memory;
+mod terms;
+mod wild;
 
 use super::*;
 use crate::bugs::Bugs;
@@ -74,6 +78,24 @@ fn partition() -> Partition {
     Partition::new(0).expect("it is one")
 }
 
+/// What a topology says of a partition.
+fn view_of(topology: &Topology, partition: Partition) -> View {
+    let nodes = topology.nodes();
+    let is_up = |node: &crate::topology::Node| node.state == crate::topology::State::Up;
+    View {
+        placement: topology.placement(partition).clone(),
+        incarnations: nodes
+            .iter()
+            .map(|(&id, node)| (id, node.incarnation))
+            .collect(),
+        up: nodes
+            .iter()
+            .filter(|(_, node)| is_up(node))
+            .map(|(&id, _)| id)
+            .collect(),
+    }
+}
+
 fn keys() -> [Key; 2] {
     [vec![b'a'], vec![b'b']]
 }
@@ -116,19 +138,7 @@ impl World {
 
     fn command(&mut self, command: &Command) -> Result<Epoch, Rejected> {
         let epoch = self.topology.apply(command)?;
-        let nodes = self.topology.nodes();
-        let view = View {
-            placement: self.topology.placement(partition()).clone(),
-            incarnations: nodes
-                .iter()
-                .map(|(&id, node)| (id, node.incarnation))
-                .collect(),
-            up: nodes
-                .iter()
-                .filter(|(_, node)| node.state == crate::topology::State::Up)
-                .map(|(&id, _)| id)
-                .collect(),
-        };
+        let view = view_of(&self.topology, partition());
         self.views.push(view);
         assert_eq!(self.views.len(), epoch as usize);
         Ok(epoch)
@@ -257,14 +267,7 @@ impl World {
                     self.network.swap_remove(lost);
                 }
             }
-            986..=1009 => {
-                let id = self.pick();
-                let key = keys()[self.random.below(2)].clone();
-                let node = self.nodes.get_mut(&id).expect("it is one");
-                if node.replica.is_some() {
-                    node.map.drop_one(&key);
-                }
-            }
+            986..=1009 => self.drop_one(),
             1010 | 1011 => {
                 let id = self.pick();
                 self.crash(id);
@@ -294,6 +297,16 @@ impl World {
                     self.command(&Command::Back(id, known))
                 };
             }
+        }
+    }
+
+    /// A node drops a record, if it may.
+    fn drop_one(&mut self) {
+        let id = self.pick();
+        let key = keys()[self.random.below(2)].clone();
+        let node = self.nodes.get_mut(&id).expect("it is one");
+        if node.replica.is_some() {
+            node.map.drop_one(&key);
         }
     }
 
@@ -422,7 +435,7 @@ impl World {
             Output::Aligned(term) => {
                 let node = self.topology.nodes()[&id];
                 let current = self.topology.placement(partition()).term;
-                if term == current && node.amnesia <= term && node.amnesia > 0 {
+                if term == current && node.amnesia > 0 {
                     let _ = self.command(&Command::Remembers(id, incarnation));
                 }
                 if term == current || node.state == crate::topology::State::Aligning {
