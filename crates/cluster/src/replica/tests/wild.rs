@@ -95,7 +95,7 @@ fn run_wild(seed: u64) -> World {
 
 #[test]
 fn no_answer_is_older_than_what_was_known_in_wild_worlds() {
-    let shown: usize = (0..30_000).map(|seed| run_wild(seed).shown).sum();
+    let shown: usize = (0..200).map(|seed| run_wild(seed).shown).sum();
     println!("{shown} answers show something");
     assert!(shown > 5_000, "{shown}");
 }
