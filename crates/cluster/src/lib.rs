@@ -3,6 +3,7 @@
 
 #[cfg(any(test, feature = "bugs"))]
 pub mod bugs;
+pub mod forming;
 pub mod history;
 pub mod replica;
 pub mod ring;
