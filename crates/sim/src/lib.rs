@@ -20,6 +20,7 @@ mod faults;
 pub mod ghost;
 pub mod history;
 pub mod map;
+pub mod model;
 pub mod network;
 pub mod node;
 pub mod plan;
