@@ -106,10 +106,14 @@ impl Ledger {
         self.seeds.insert(generation, who);
     }
 
-    /// A node was registered without its memory, and what it owes is what was committed before.
+    /// A node was registered without its memory, and what it owes is what was committed before. Who owes already has counted for
+    /// nothing since, so a second loss adds nothing to that.
     pub fn register(&mut self, node: NodeId, generation: Epoch) {
         let committed = self.committed(generation);
-        self.owed.insert(node, (generation, committed));
+        let owed = self.owed.entry(node).or_insert((generation, committed));
+        if owed.0 != generation {
+            *owed = (generation, committed);
+        }
     }
 
     /// Rule 12: it votes again, so it has what it may have promised.
