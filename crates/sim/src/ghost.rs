@@ -116,9 +116,13 @@ impl Ledger {
         }
     }
 
-    /// Rule 12: it votes again, so it has what it may have promised.
-    pub fn check_remembers(&mut self, node: NodeId, generation: Epoch, last: u64) {
-        if let Some((of, committed)) = self.owed.remove(&node) {
+    /// Rule 12: it votes again, so it has what it may have promised. What it has is its generation and how far it
+    /// has come, if that start runs still.
+    pub fn remembers(&mut self, node: NodeId, has: Option<(Epoch, u64)>) {
+        let Some((of, committed)) = self.owed.remove(&node) else {
+            return;
+        };
+        if let Some((generation, last)) = has {
             assert!(
                 of != generation || committed <= last,
                 "{node} votes again with {last}, and {committed} was committed when it lost its memory"

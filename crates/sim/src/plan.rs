@@ -287,7 +287,7 @@ impl Plan {
     /// Of some kinds, by chance: where all are there at once each hides what others would show.
     fn draw_faults(&mut self, scenario: Scenario) {
         let mut random = Random::new(self.seed, 2);
-        let mut kinds: Vec<usize> = match scenario {
+        let kinds: Vec<usize> = match scenario {
             Scenario::Any => {
                 let all = 0..FAULTS.len();
                 let few = random.within(4, FAULTS.len() as u64);
@@ -295,13 +295,15 @@ impl Plan {
                     .filter(|_| random.below(FAULTS.len() as u64) < few)
                     .collect();
                 while some.len() < 4 {
-                    some.push(random.below(FAULTS.len() as u64) as usize);
+                    let kind = random.below(FAULTS.len() as u64) as usize;
+                    if !some.contains(&kind) {
+                        some.push(kind);
+                    }
                 }
                 some
             }
             Scenario::FullCache => vec![0, 0, 0, 1, 3, 4, 8, 14, 14],
         };
-        kinds.dedup();
         let mut at_ms = random.within(100, 250);
         let gap = random.within(40, 200);
         while at_ms < LONGEST_SAFETY_MS {

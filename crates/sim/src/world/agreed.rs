@@ -141,10 +141,13 @@ impl<S: Store> World<S> {
                 has_lost_memory: true,
                 ..
             } if counts(node) => ledger.register(node, placement.generation),
-            Command::Remembers(node, _) if counts(node) => {
-                let table = &self.nodes[node.0 as usize].slots[p].table;
-                let (state, last) = (table.state(), table.progress().last);
-                ledger.check_remembers(node, state.generation, last.seq());
+            Command::Remembers(node, start) if counts(node) => {
+                let its = &self.nodes[node.0 as usize];
+                let table = &its.slots[p].table;
+                // Where that start is over, what the next one has says nothing about it.
+                let has = (its.is_running && its.incarnation == start)
+                    .then(|| (table.state().generation, table.progress().last.seq()));
+                ledger.remembers(node, has);
             }
             _ => {}
         }
