@@ -91,6 +91,23 @@ impl Lab {
         self.nodes.insert(id, running);
     }
 
+    /// A node that was forgotten registers with an empty disk, in the first start that the topology takes.
+    pub(super) fn join_anew(&mut self, id: u64) {
+        let is_taken = |&incarnation: &Incarnation| {
+            let mut next = self.topology.clone();
+            next.apply(&register(id, incarnation, true, 1)).is_ok()
+        };
+        let incarnation = (1..).find(is_taken).expect("there is no end of them");
+        self.command(&register(id, incarnation, true, 1));
+        let (state, progress) = (State::default(), Progress::default());
+        let running = Running {
+            incarnation,
+            replica: Replica::new(NodeId(id), incarnation, state, progress),
+            map: Map::default(),
+        };
+        self.nodes.insert(id, running);
+    }
+
     /// Starts a node anew, with what it had or without, and registers that.
     pub(super) fn restart(&mut self, id: u64, has_lost_memory: bool) {
         let running = self.nodes.get_mut(&id).expect("it is one");
