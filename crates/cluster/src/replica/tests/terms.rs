@@ -138,6 +138,23 @@ fn a_seed_keeps_what_it_has() {
     assert_eq!(lab.read(&[a, b, c], &key()), Some(1));
 }
 
+/// The same where the one who leads sees the losses one by one: it leads a term in between that has no base, as nobody who counts
+/// answers its fence.
+#[test]
+fn a_seed_keeps_what_it_has_though_it_fences_anew() {
+    let (mut lab, [a, b, c]) = Lab::three();
+    lab.ask(a, Level::All, set(1));
+    lab.ticks(&[a, b, c], 2);
+    for lost in [b, c] {
+        lab.restart(lost, true);
+        lab.see(a, lab.topology.epoch());
+    }
+    lab.all_see(&[b, c]);
+    lab.ticks(&[a, b, c], 5);
+    assert!(lab.has_opened() && lab.agree(a, b) && lab.agree(a, c));
+    assert_eq!(lab.read(&[a, b, c], &key()), Some(1));
+}
+
 /// A seed keeps its table, and leads no more before anybody has it: the order that it copies is shorter than what it knows to be
 /// committed.
 #[test]
