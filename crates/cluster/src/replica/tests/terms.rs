@@ -234,3 +234,30 @@ fn one_is_answered_while_there_is_no_quorum() {
     lab.ticks(&[a, b], 2);
     assert!(lab.is_done(quorum));
 }
+
+/// One that was to lead, and heard nothing of anybody, is in no list any more when it hears of that. It fences nobody in a term
+/// that is another's, who could not begin it then.
+#[test]
+fn who_never_had_anything_leads_no_more_once_it_is_gone() {
+    let mut lab = Lab::new(4, 1, 3);
+    let [x, y, z] = lab.list()[..] else {
+        panic!("they are three");
+    };
+    let w = 10 - x - y - z;
+    lab.see(x, lab.topology.epoch());
+    lab.network.clear();
+    lab.down(x);
+    lab.all_see(&[y, z]);
+    lab.settle(&[y, z]);
+    lab.command(&Command::Leave(NodeId(x)));
+    lab.change(&[y, z, w], &[]);
+    assert!(!lab.placement().names(NodeId(x)));
+    lab.down(lab.leader());
+    let leader = lab.leader();
+    lab.see(x, lab.topology.epoch());
+    lab.ticks(&[x, leader], 1);
+    let others = lab.list();
+    lab.all_see(&others);
+    lab.ticks(&others, 3);
+    assert!(lab.has_opened());
+}
