@@ -105,6 +105,35 @@ fn who_is_gone_for_good_forgets_even_after_a_restart() {
     assert_eq!(lab.last(c), Version::default());
 }
 
+/// What is said again at each tick waits for the log but once.
+#[test]
+fn what_waits_for_a_log_that_stands_still_does_not_grow() {
+    let held = |lab: &Lab, id| lab.nodes[&id].replica.held.len();
+    let (mut lab, [a, b, c]) = Lab::three();
+    lab.down(a);
+    lab.all_see(&[b, c]);
+    for _ in 0..50 {
+        lab.keep(b);
+        lab.give(b, Input::Tick);
+        while lab.deliver(&[b, c]) {}
+    }
+    assert!(held(&lab, c) < 5, "{}", held(&lab, c));
+    lab.keep(c);
+    lab.deliver_until(&[c, b], |body| matches!(body, Body::Fenced { .. }));
+    let (mut lab, [a, b, c]) = Lab::three();
+    lab.down(a);
+    lab.all_see(&[b, c]);
+    lab.keep(b);
+    let fenced = lab.deliver_until(&[b, c], |body| matches!(body, Body::Fenced { .. }));
+    lab.arrive(fenced);
+    for _ in 0..50 {
+        lab.give(b, Input::Tick);
+    }
+    assert!(held(&lab, b) < 5, "{}", held(&lab, b));
+    lab.ticks(&[b, c], 3);
+    assert!(lab.has_opened());
+}
+
 /// FLUSHALL, and then a reset by loss whose seed has seen only that.
 #[test]
 fn a_seed_forgets_where_all_was_to_be_forgotten_before() {
