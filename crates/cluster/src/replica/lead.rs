@@ -381,8 +381,17 @@ impl<T: Types> Replica<T> {
         if placement.is_quorum(has_echoed) {
             leading.echoed = asked;
         }
-        // Where some have to be aligned anew there may be no quorum for a while: what was committed is so still.
-        let known = leading.is_open.then(|| table.progress().commit);
+        // Where some have to be aligned anew there may be no quorum for a while: what was committed is so still. Who is a quorum alone
+        // may have a table that commits at once: of that it shows what is kept.
+        let is_quorum = placement.is_quorum(|node| node == self.me);
+        let known = leading.is_open.then(|| {
+            let commit = table.progress().commit;
+            if is_quorum {
+                commit.min(own.unwrap_or(0))
+            } else {
+                commit
+            }
+        });
         let Some(committed) = committed.max(known) else {
             return;
         };
