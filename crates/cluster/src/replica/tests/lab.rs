@@ -93,11 +93,7 @@ impl Lab {
 
     /// A node that was forgotten registers with an empty disk, in the first start that the topology takes.
     pub(super) fn join_anew(&mut self, id: u64) {
-        let is_taken = |&incarnation: &Incarnation| {
-            let mut next = self.topology.clone();
-            next.apply(&register(id, incarnation, true, 1)).is_ok()
-        };
-        let incarnation = (1..).find(is_taken).expect("there is no end of them");
+        let incarnation = self.topology.newest_start(NodeId(id)) + 1;
         self.command(&register(id, incarnation, true, 1));
         let (state, progress) = (State::default(), Progress::default());
         let running = Running {
