@@ -216,6 +216,7 @@ impl<T: Types> Replica<T> {
         self.written += 1;
         let mark = self.written;
         leading.base = Some(Base { seq, mark });
+        self.based = term;
         for node in others(&self.view.placement, self.me) {
             self.send_open(node);
         }

@@ -112,6 +112,8 @@ pub struct Replica<T: Types> {
     written: u64,
     kept: Written,
     role: Role<T>,
+    /// The newest term that it led, in this start, of which it had the base and has not forgotten it since.
+    based: Epoch,
     /// Copies that others pull from here.
     sources: BTreeMap<NodeId, Source<T>>,
     /// The newest copy that each has asked for, in which of its starts.
@@ -152,6 +154,7 @@ impl<T: Types> Replica<T> {
                 term: progress.last.term(),
             },
             role: Role::Idle,
+            based: 0,
             sources: BTreeMap::new(),
             pulled: BTreeMap::new(),
             waiting: Waiting::default(),
@@ -276,8 +279,8 @@ impl<T: Types> Replica<T> {
             // that has slept through a reset in which all was to be forgotten.
             let keeps = seed == leader
                 && self.state.generation >= forgotten
-                && matches!(&self.role, Role::Leading(leading)
-                    if leading.has_base() && leading.term >= leads_since);
+                && matches!(self.role, Role::Leading(_))
+                && self.based >= leads_since;
             self.start(table, term, generation, keeps || was_away);
             return;
         }
@@ -319,6 +322,7 @@ impl<T: Types> Replica<T> {
 
     /// Forgets all that it has.
     fn forget(&mut self, table: &mut dyn Table<T>) {
+        self.based = 0;
         self.state.history = History::default();
         table.wipe(&self.state);
         // What was about to be promised is gone.
