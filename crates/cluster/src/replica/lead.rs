@@ -148,8 +148,10 @@ impl<T: Types> Replica<T> {
             return;
         }
         if leading.base.is_some() {
-            // It has heard of the term, and not of where that began.
-            self.send_open(from);
+            // It has heard of the term, and not of where that began; or it is no replica any more, and does not know.
+            if others(&self.view.placement, self.me).contains(&from) {
+                self.send_open(from);
+            }
         } else {
             leading.answers.insert(from, (last, history));
             self.find_base(table);

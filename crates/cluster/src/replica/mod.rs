@@ -260,8 +260,11 @@ impl<T: Types> Replica<T> {
                 table.progress() != Progress::default() || !self.state.history.is_empty();
             // Others have it: what is here is nobody's. But not if it has followed a later term, in which it was taken in again; in
             // this one it can have been no more than a learner.
-            if has_some && self.state.adopted <= term {
+            if self.state.adopted <= term {
+                // What it was about to do in a term it would go on with, though it had nothing yet.
                 self.stand_back();
+            }
+            if has_some && self.state.adopted <= term {
                 // It must not go on in a term in which it has acknowledged what it has no more.
                 self.state.adopted = self.state.adopted.max(term);
                 self.forget(table);
