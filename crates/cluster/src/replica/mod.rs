@@ -80,6 +80,19 @@ pub enum Output<T: Types> {
     Aligned(Epoch),
 }
 
+impl<T: Types> Output<T> {
+    /// Whether it is the same message, or report.
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Send(to, start, message), Self::Send(other_to, other_start, other)) => {
+                (to, start, message) == (other_to, other_start, other)
+            }
+            (Self::Aligned(term), Self::Aligned(other)) => term == other,
+            _ => false,
+        }
+    }
+}
+
 /// The durable state beside the table.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct State {
@@ -457,7 +470,8 @@ impl<T: Types> Replica<T> {
     fn when_kept(&mut self, output: Output<T>) {
         if self.written <= self.kept.mark {
             self.ready.push_back(output);
-        } else {
+        } else if !self.held.iter().any(|(_, held)| held.is_same(&output)) {
+            // What is said again at each tick is said once the log goes on, and once.
             self.held.push_back((self.written, output));
         }
     }

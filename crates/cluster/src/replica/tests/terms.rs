@@ -118,14 +118,17 @@ fn what_waits_for_a_log_that_stands_still_does_not_grow() {
         while lab.deliver(&[b, c]) {}
     }
     assert!(held(&lab, c) < 5, "{}", held(&lab, c));
-    lab.keep(c);
-    lab.deliver_until(&[c, b], |body| matches!(body, Body::Fenced { .. }));
+    lab.settle(&[b, c]);
+    assert!(lab.has_opened());
+
     let (mut lab, [a, b, c]) = Lab::three();
     lab.down(a);
     lab.all_see(&[b, c]);
+    // It keeps that it leads, and not the base that it finds.
     lab.keep(b);
-    let fenced = lab.deliver_until(&[b, c], |body| matches!(body, Body::Fenced { .. }));
-    lab.arrive(fenced);
+    while lab.deliver(&[b, c]) {}
+    lab.keep(c);
+    while lab.deliver(&[b, c]) {}
     for _ in 0..50 {
         lab.give(b, Input::Tick);
     }
