@@ -307,6 +307,13 @@ fn who_leaves_is_forgotten_when_it_holds_nothing() {
     let rest = topology.apply(&Command::Rebalance);
     assert_eq!(rest, Err(Rejected::Unchanged));
     assert!(Partition::all().all(|partition| topology.placement(partition).old.len() == 3));
+    // Who has not heard of that knows its start: it is never another's.
+    assert_eq!(topology.newest_start(node), 1);
+    let again = topology.apply(&register(node.0, 1, true));
+    assert_eq!(again, Err(Rejected::Incarnation(node)));
+    topology
+        .apply(&register(node.0, 2, true))
+        .expect("a later start");
 }
 
 #[test]

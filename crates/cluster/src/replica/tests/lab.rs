@@ -91,6 +91,19 @@ impl Lab {
         self.nodes.insert(id, running);
     }
 
+    /// A node that was forgotten registers with an empty disk, in the first start that the topology takes.
+    pub(super) fn join_anew(&mut self, id: u64) {
+        let incarnation = self.topology.newest_start(NodeId(id)) + 1;
+        self.command(&register(id, incarnation, true, 1));
+        let (state, progress) = (State::default(), Progress::default());
+        let running = Running {
+            incarnation,
+            replica: Replica::new(NodeId(id), incarnation, state, progress),
+            map: Map::default(),
+        };
+        self.nodes.insert(id, running);
+    }
+
     /// Starts a node anew, with what it had or without, and registers that.
     pub(super) fn restart(&mut self, id: u64, has_lost_memory: bool) {
         let running = self.nodes.get_mut(&id).expect("it is one");

@@ -105,6 +105,38 @@ fn who_is_gone_for_good_forgets_even_after_a_restart() {
     assert_eq!(lab.last(c), Version::default());
 }
 
+/// What is said again at each tick waits for the log but once.
+#[test]
+fn what_waits_for_a_log_that_stands_still_does_not_grow() {
+    let held = |lab: &Lab, id| lab.nodes[&id].replica.held.len();
+    let (mut lab, [a, b, c]) = Lab::three();
+    lab.down(a);
+    lab.all_see(&[b, c]);
+    for _ in 0..50 {
+        lab.keep(b);
+        lab.give(b, Input::Tick);
+        while lab.deliver(&[b, c]) {}
+    }
+    assert!(held(&lab, c) < 5, "{}", held(&lab, c));
+    lab.settle(&[b, c]);
+    assert!(lab.has_opened());
+
+    let (mut lab, [a, b, c]) = Lab::three();
+    lab.down(a);
+    lab.all_see(&[b, c]);
+    // It keeps that it leads, and not the base that it finds.
+    lab.keep(b);
+    while lab.deliver(&[b, c]) {}
+    lab.keep(c);
+    while lab.deliver(&[b, c]) {}
+    for _ in 0..50 {
+        lab.give(b, Input::Tick);
+    }
+    assert!(held(&lab, b) < 5, "{}", held(&lab, b));
+    lab.ticks(&[b, c], 3);
+    assert!(lab.has_opened());
+}
+
 /// FLUSHALL, and then a reset by loss whose seed has seen only that.
 #[test]
 fn a_seed_forgets_where_all_was_to_be_forgotten_before() {
@@ -133,6 +165,23 @@ fn a_seed_keeps_what_it_has() {
     lab.restart(b, true);
     lab.restart(c, true);
     lab.all_see(&[a, b, c]);
+    lab.ticks(&[a, b, c], 5);
+    assert!(lab.has_opened() && lab.agree(a, b) && lab.agree(a, c));
+    assert_eq!(lab.read(&[a, b, c], &key()), Some(1));
+}
+
+/// The same where the one who leads sees the losses one by one: it leads a term in between that has no base, as nobody who counts
+/// answers its fence.
+#[test]
+fn a_seed_keeps_what_it_has_though_it_fences_anew() {
+    let (mut lab, [a, b, c]) = Lab::three();
+    lab.ask(a, Level::All, set(1));
+    lab.ticks(&[a, b, c], 2);
+    for lost in [b, c] {
+        lab.restart(lost, true);
+        lab.see(a, lab.topology.epoch());
+    }
+    lab.all_see(&[b, c]);
     lab.ticks(&[a, b, c], 5);
     assert!(lab.has_opened() && lab.agree(a, b) && lab.agree(a, c));
     assert_eq!(lab.read(&[a, b, c], &key()), Some(1));
@@ -216,4 +265,31 @@ fn one_is_answered_while_there_is_no_quorum() {
     lab.see(b, lab.topology.epoch());
     lab.ticks(&[a, b], 2);
     assert!(lab.is_done(quorum));
+}
+
+/// One that was to lead, and heard nothing of anybody, is in no list any more when it hears of that. It fences nobody in a term
+/// that is another's, who could not begin it then.
+#[test]
+fn who_never_had_anything_leads_no_more_once_it_is_gone() {
+    let mut lab = Lab::new(4, 1, 3);
+    let [x, y, z] = lab.list()[..] else {
+        panic!("they are three");
+    };
+    let w = 10 - x - y - z;
+    lab.see(x, lab.topology.epoch());
+    lab.network.clear();
+    lab.down(x);
+    lab.all_see(&[y, z]);
+    lab.settle(&[y, z]);
+    lab.command(&Command::Leave(NodeId(x)));
+    lab.change(&[y, z, w], &[]);
+    assert!(!lab.placement().names(NodeId(x)));
+    lab.down(lab.leader());
+    let leader = lab.leader();
+    lab.see(x, lab.topology.epoch());
+    lab.ticks(&[x, leader], 1);
+    let others = lab.list();
+    lab.all_see(&others);
+    lab.ticks(&others, 3);
+    assert!(lab.has_opened());
 }
