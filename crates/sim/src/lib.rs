@@ -19,7 +19,6 @@ pub mod engine;
 mod faults;
 pub mod ghost;
 pub mod history;
-pub mod map;
 pub mod model;
 pub mod network;
 pub mod node;

@@ -6,14 +6,14 @@ mod lies;
 mod random;
 mod rules;
 
-use crate::map::Map;
-use crate::map::Request;
 use crate::small_world::{Flight, Lie, World, partition};
 use henge_cluster::bugs::Bugs;
 use henge_cluster::replica::{
     Answer, Body, Input, Level, Message, MessageOf, Progress, RequestId, Types,
 };
 use henge_cluster::ring::NodeId;
+use henge_cluster::testing::map::Map;
+use henge_cluster::testing::map::Request;
 use henge_cluster::topology::{Command, Epoch};
 pub(crate) use random::tell;
 use std::collections::BTreeMap;
@@ -57,7 +57,7 @@ enum Kind {
     Echo,
 }
 
-fn kind(message: &MessageOf<crate::map::Map>) -> Kind {
+fn kind(message: &MessageOf<henge_cluster::testing::map::Map>) -> Kind {
     match message.body {
         Body::Fence { .. } => Kind::Fence,
         Body::Fenced { .. } => Kind::Fenced,

@@ -2,11 +2,11 @@
 //! many evictions and no crash, another the reverse, so that the rare meets the rare.
 
 use super::{Flight, Lie, Node, World, partition};
-use crate::map::Request;
 use crate::planted::Look;
 use henge_cluster::bugs::Bugs;
 use henge_cluster::replica::{Answer, Input, Key, Level};
 use henge_cluster::ring::NodeId;
+use henge_cluster::testing::map::Request;
 use henge_cluster::topology::Command;
 
 /// The generator `SplitMix64`.

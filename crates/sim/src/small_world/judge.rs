@@ -1,8 +1,8 @@
 //! What answers at QUORUM and ALL may show: a miss, or what is no older than anything that was known when the question was
 //! asked. It knows nothing of replicas.
 
-use crate::map::Request;
 use henge_cluster::replica::Key;
+use henge_cluster::testing::map::Request;
 use henge_wire::Version;
 use std::collections::BTreeMap;
 

@@ -6,7 +6,6 @@ mod chance;
 mod ghost;
 mod judge;
 
-use crate::map::{Durable, Map, Request, Shown};
 pub(crate) use chance::{Random, run};
 use ghost::Ghost;
 use henge_cluster::bugs::Bugs;
@@ -14,6 +13,7 @@ use henge_cluster::replica::{
     Answer, Input, Key, Level, MessageOf, Output, Replica, RequestId, View, Written,
 };
 use henge_cluster::ring::NodeId;
+use henge_cluster::testing::map::{Durable, Map, Request, Shown};
 use henge_cluster::topology::{
     Command, Epoch, Incarnation, OnQuorumLoss, Placement, Rejected, State, Topology,
 };

@@ -1,12 +1,12 @@
 //! Replicas of one partition that a test drives by hand: it says who sees what of the topology, which messages arrive, what is
 //! kept, and when time passes.
 
-use super::map::{Map, Request, Shown};
 use super::{Flight, partition, view_of};
 use crate::replica::{
     Answer, Body, Input, Key, Level, Output, Progress, Replica, RequestId, State,
 };
 use crate::ring::NodeId;
+use crate::testing::map::{Map, Request, Shown};
 use crate::topology::{Command, Epoch, Incarnation, OnQuorumLoss, Placement, Topology};
 use henge_wire::{Partition, Version};
 use std::collections::{BTreeMap, VecDeque};

@@ -3,16 +3,15 @@
 
 mod copies;
 mod lab;
-mod map;
 mod memory;
 mod terms;
 mod wild;
 
 use super::*;
 use crate::bugs::Bugs;
+use crate::testing::map::{Durable, Map, Request};
 use crate::topology::{Command, OnQuorumLoss, Rejected, Topology};
 use henge_wire::{Partition, Version};
-use map::{Durable, Map, Request};
 
 /// The generator `SplitMix64`.
 struct Random(u64);

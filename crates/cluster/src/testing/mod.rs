@@ -1,0 +1,4 @@
+//! What the tests of this crate and those of `crates/sim` share, behind the feature `bugs`: the smallest table there is. In no
+//! program that is shipped.
+
+pub mod map;
