@@ -5,7 +5,7 @@ use crate::{scenarios, small_world};
 
 #[test]
 fn no_schedule_lies() {
-    are_well(small_world::run, 0..400);
+    are_well(small_world::run, 0..1_000);
 }
 
 #[test]

@@ -51,10 +51,13 @@ enum Event {
     Blind,
     Mend,
     Leave,
+    Remove,
+    Flush,
+    Fill,
 }
 
 /// How often each is in a thousand, or thereabouts: in the calm, and at the most with faults.
-const EVENTS: [(Event, usize, usize); 17] = [
+const EVENTS: [(Event, usize, usize); 20] = [
     (Event::Deliver, 450, 450),
     (Event::Ask, 150, 50),
     (Event::Keep, 200, 200),
@@ -64,14 +67,17 @@ const EVENTS: [(Event, usize, usize); 17] = [
     (Event::Change, 6, 20),
     (Event::Return, 0, 20),
     (Event::Lose, 0, 20),
-    (Event::Evict, 0, 80),
+    (Event::Evict, 0, 160),
     (Event::Crash, 0, 10),
     (Event::Start, 0, 30),
     (Event::Down, 0, 16),
     (Event::Cut, 0, 16),
     (Event::Blind, 0, 16),
     (Event::Mend, 0, 12),
-    (Event::Leave, 0, 2),
+    (Event::Leave, 0, 8),
+    (Event::Remove, 0, 60),
+    (Event::Flush, 0, 2),
+    (Event::Fill, 0, 8),
 ];
 
 /// Steps of a seed before all is mended.
@@ -115,7 +121,8 @@ impl Chance {
         let keys = (0..2 + random.below(4) as u8).map(|n| vec![b'a' + n]);
         let keys = keys.collect();
         Self {
-            world: World::new(count, replication, bugs),
+            // Mostly of several parts, so that things happen in between.
+            world: World::new(count, replication, [1, 1, 2, 256][random.below(4)], bugs),
             events,
             away: Vec::new(),
             blind: Vec::new(),
@@ -173,7 +180,8 @@ impl Chance {
                 let node = &self.world.nodes[&id];
                 let term = self.world.placement().term;
                 let is_aligned = node.map.now.progress.last.term() == term;
-                let _ = if node.replica.is_some() && is_aligned {
+                // Who says so is believed, and may have said it of another term.
+                let _ = if node.replica.is_some() && (is_aligned || self.random.one_in(8)) {
                     self.world.command(&Command::Up(id, incarnation))
                 } else {
                     self.world.command(&Command::Back(id, incarnation))
@@ -192,15 +200,13 @@ impl Chance {
             Event::Crash => {
                 let id = self.pick();
                 if self.world.runs(id) {
-                    let kept = self.random.below(self.world.unkept(id) + 1);
-                    self.world.crash(id, kept);
+                    self.crash(id);
                 }
             }
             Event::Start => {
                 let id = self.pick();
                 if !self.world.runs(id) {
-                    let has_lost_memory = self.random.one_in(self.empty);
-                    self.world.start(id, has_lost_memory);
+                    self.start(id);
                 }
             }
             // Rightly or not.
@@ -223,6 +229,13 @@ impl Chance {
                 self.blind.clear();
             }
             Event::Leave => self.leave(),
+            Event::Remove => self.remove(),
+            Event::Flush => self.world.flush(),
+            Event::Fill => {
+                let id = self.pick();
+                let is_tight = &mut self.world.map(id).is_tight;
+                *is_tight = !*is_tight;
+            }
         }
     }
 
@@ -317,6 +330,30 @@ impl Chance {
         }
     }
 
+    /// One that has left and holds nothing is no member any more, and joins again.
+    fn remove(&mut self) {
+        let id = self.pick();
+        let may = self.world.topology.nodes()[&id].is_leaving;
+        if may && !self.world.placement().names(id) {
+            if self.world.runs(id) {
+                self.crash(id);
+            }
+            let removed = self.world.command(&Command::Remove(id));
+            removed.expect("it holds nothing");
+            self.start(id);
+        }
+    }
+
+    fn crash(&mut self, id: NodeId) {
+        let kept = self.random.below(self.world.unkept(id) + 1);
+        self.world.crash(id, kept);
+    }
+
+    fn start(&mut self, id: NodeId) {
+        let has_lost_memory = self.random.one_in(self.empty);
+        self.world.start(id, has_lost_memory);
+    }
+
     /// Nothing fails any more, and all come to an end.
     fn heal(&mut self) -> bool {
         self.events = EVENTS.map(|(event, calm, _)| (event, calm)).to_vec();
@@ -324,6 +361,7 @@ impl Chance {
         self.away.clear();
         self.blind.clear();
         for id in self.world.nodes.keys().copied().collect::<Vec<_>>() {
+            self.world.map(id).is_tight = false;
             if !self.world.runs(id) {
                 self.world.start(id, false);
             }

@@ -1,6 +1,6 @@
 //! Copies: what comes twice or never, what is written meanwhile, whose source or puller is gone.
 
-use super::lab::Lab;
+use super::lab::{Flight, Lab};
 use super::*;
 use crate::testing::map::Request;
 use std::collections::VecDeque;

@@ -1,15 +1,21 @@
 //! Replicas of one partition that a test drives by hand: it says who sees what of the topology, which messages arrive, what is
 //! kept, and when time passes.
 
-use super::{Flight, partition, view_of};
 use crate::replica::{
-    Answer, Body, Input, Key, Level, Output, Progress, Replica, RequestId, State,
+    Answer, Body, Input, Key, Level, MessageOf, Output, Progress, Replica, RequestId, State, View,
 };
 use crate::ring::NodeId;
 use crate::testing::map::{Map, Request, Shown};
-use crate::topology::{Command, Epoch, Incarnation, OnQuorumLoss, Placement, Topology};
+use crate::topology::{self, Command, Epoch, Incarnation, OnQuorumLoss, Placement, Topology};
 use henge_wire::{Partition, Version};
 use std::collections::{BTreeMap, VecDeque};
+
+/// A message that is under way.
+pub(super) struct Flight {
+    pub(super) from: (NodeId, Incarnation),
+    pub(super) to: (NodeId, Incarnation),
+    pub(super) message: MessageOf<Map>,
+}
 
 /// A node that runs.
 pub(super) struct Running {
@@ -47,7 +53,7 @@ impl Lab {
         let mut lab = Self {
             topology: Topology::with_partitions(partitions, replication, OnQuorumLoss::Forget),
             states: Vec::new(),
-            partition: partition(),
+            partition: Partition::new(0).expect("it is one"),
             nodes: BTreeMap::new(),
             network: VecDeque::new(),
             answers: BTreeMap::new(),
@@ -134,7 +140,15 @@ impl Lab {
 
     /// A node sees a state of the topology.
     pub(super) fn see(&mut self, id: u64, epoch: Epoch) {
-        let view = view_of(self.state(epoch), self.partition);
+        let state = self.state(epoch);
+        let nodes = state.nodes().iter();
+        let is_up = |node: &topology::Node| node.state == topology::State::Up;
+        let up = nodes.clone().filter(|(_, node)| is_up(node));
+        let view = View {
+            placement: state.placement(self.partition).clone(),
+            incarnations: nodes.map(|(&id, node)| (id, node.incarnation)).collect(),
+            up: up.map(|(&id, _)| id).collect(),
+        };
         self.give(id, Input::View(view));
     }
 
