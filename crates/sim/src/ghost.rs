@@ -3,10 +3,10 @@
 //! which docs/simulator.md repeats. A `Watched` table is a table that tells the ghost what is done to it.
 
 use crate::coverage::{Coverage, Rule};
-use crate::random::Random;
 use crate::store::{EffectsOf, Found, Held, ReplyOf, RequestOf, Size, Store, Told, ValueOf};
 use henge_cluster::replica::{Entry, Key, NoRoom, Progress, Ran, Record, Replace, State, Table};
 use henge_cluster::ring::NodeId;
+use henge_cluster::testing::random::Random;
 use henge_cluster::topology::{Epoch, Incarnation, Placement};
 use henge_wire::Version;
 use std::cell::RefCell;

@@ -23,7 +23,6 @@ pub mod model;
 pub mod network;
 pub mod node;
 pub mod plan;
-pub mod random;
 pub mod run;
 pub mod shrink;
 pub mod store;

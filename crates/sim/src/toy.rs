@@ -4,13 +4,13 @@
 //! the model has to be small. What a table holds, and what becomes of it by a copy or a new term, is one for both. It is faster than
 //! the engine (`--table toy`), and a seed that fails over one of the two alone says on which side the mistake is.
 
-use crate::random::Random;
 use crate::store::{Asks, Found, Held, Size, Store, Told, What};
 use henge_cluster::bugs::Bugs;
 use henge_cluster::replica::{
     Entry, Key, NoRoom, Progress, Ran, Record, Replace, State, Table, Types,
 };
 use henge_cluster::testing::map::Durable;
+use henge_cluster::testing::random::Random;
 use henge_wire::Version;
 use std::collections::VecDeque;
 
@@ -277,6 +277,6 @@ impl Store for Toy {
     }
 
     fn evict(&mut self, random: &mut Random) -> bool {
-        self.forget(random.below(1 << 20) as usize)
+        self.forget(random.place(1 << 20))
     }
 }

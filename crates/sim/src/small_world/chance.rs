@@ -7,28 +7,8 @@ use henge_cluster::bugs::Bugs;
 use henge_cluster::replica::{Answer, Input, Key, Level};
 use henge_cluster::ring::NodeId;
 use henge_cluster::testing::map::Request;
+use henge_cluster::testing::random::Random;
 use henge_cluster::topology::Command;
-
-/// The generator `SplitMix64`.
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(crate) fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) % bound as u64) as usize
-    }
-
-    pub(crate) fn one_in(&mut self, times: usize) -> bool {
-        self.below(times) == 0
-    }
-}
 
 /// What may be next.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -93,10 +73,10 @@ struct Chance {
     /// These hear nothing of the topology for a while.
     blind: Vec<NodeId>,
     /// One in so many starts is without memory.
-    empty: usize,
+    empty: u64,
     /// One in so many messages is delivered before others, or twice.
-    early: usize,
-    twice: usize,
+    early: u64,
+    twice: u64,
     keys: Vec<Key>,
     next_value: u64,
     shown: usize,
@@ -104,8 +84,8 @@ struct Chance {
 
 impl Chance {
     fn new(seed: u64, bugs: Bugs) -> Self {
-        let mut random = Random::new(seed);
-        let count = 3 + random.below(3) as u64;
+        let mut random = Random::new(seed, 7);
+        let count = random.within(3, 5);
         let replication = if random.one_in(4) { 2 } else { 3 };
         let replication = if count == 5 && random.one_in(4) {
             5
@@ -114,21 +94,21 @@ impl Chance {
         };
         let draw = |(event, calm, most): (Event, usize, usize)| {
             // Not at all, a little, or as much as may be.
-            let part = [0, 1, 4][random.below(3)];
+            let part = *random.of(&[0, 1, 4]);
             (event, (calm * (4 - part) + most * part) / 4)
         };
         let events = EVENTS.map(draw).to_vec();
-        let keys = (0..2 + random.below(4) as u8).map(|n| vec![b'a' + n]);
+        let keys = (0..2 + random.place(4) as u8).map(|n| vec![b'a' + n]);
         let keys = keys.collect();
         Self {
             // Mostly of several parts, so that things happen in between.
-            world: World::new(count, replication, [1, 1, 2, 256][random.below(4)], bugs),
+            world: World::new(count, replication, *random.of(&[1, 1, 2, 256]), bugs),
             events,
             away: Vec::new(),
             blind: Vec::new(),
-            empty: [1, 3, 9][random.below(3)],
-            early: [2, 4, 16][random.below(3)],
-            twice: [8, 32, 1_000][random.below(3)],
+            empty: *random.of(&[1, 3, 9]),
+            early: *random.of(&[2, 4, 16]),
+            twice: *random.of(&[8, 32, 1_000]),
             keys,
             next_value: 0,
             shown: 0,
@@ -137,11 +117,11 @@ impl Chance {
     }
 
     fn pick(&mut self) -> NodeId {
-        NodeId(1 + self.random.below(self.world.nodes.len()) as u64)
+        NodeId(self.random.within(1, self.world.nodes.len() as u64))
     }
 
     fn pick_key(&mut self) -> Key {
-        self.keys[self.random.below(self.keys.len())].clone()
+        self.keys[self.random.place(self.keys.len())].clone()
     }
 
     fn incarnation(&self, id: NodeId) -> u64 {
@@ -151,7 +131,7 @@ impl Chance {
     /// One thing happens.
     fn step(&mut self) {
         let sum = self.events.iter().map(|(_, weight)| weight).sum();
-        let mut left = self.random.below(sum);
+        let mut left = self.random.place(sum);
         let chosen = self.events.iter().find(|(_, weight)| {
             let is_it = left < *weight;
             left = left.saturating_sub(*weight);
@@ -169,7 +149,7 @@ impl Chance {
             }
             Event::Report => {
                 if !self.world.reports.is_empty() {
-                    let place = self.random.below(self.world.reports.len());
+                    let place = self.random.place(self.world.reports.len());
                     self.world.report(place);
                 }
             }
@@ -189,7 +169,7 @@ impl Chance {
             }
             Event::Lose => {
                 if !self.world.network.is_empty() {
-                    let lost = self.random.below(self.world.network.len());
+                    let lost = self.random.place(self.world.network.len());
                     self.world.network.remove(lost);
                 }
             }
@@ -250,7 +230,7 @@ impl Chance {
             return;
         }
         let place = if self.early > 0 && self.random.one_in(self.early) {
-            free[self.random.below(free.len())]
+            free[self.random.place(free.len())]
         } else {
             free[0]
         };
@@ -281,7 +261,11 @@ impl Chance {
             4 => Request::Add(key, value),
             _ => Request::Increment(key),
         };
-        let level = [Level::Quorum, Level::Quorum, Level::Quorum, Level::All][self.random.below(4)];
+        let level = if self.random.one_in(4) {
+            Level::All
+        } else {
+            Level::Quorum
+        };
         self.world.ask(id, level, request);
     }
 
@@ -303,8 +287,8 @@ impl Chance {
         let newest = self.world.newest();
         let &Node { epoch, .. } = &self.world.nodes[&id];
         if epoch < newest && self.world.runs(id) && !self.blind.contains(&id) {
-            let ahead = 1 + self.random.below((newest - epoch) as usize) as u32;
-            let seen = [newest, epoch + ahead][self.random.below(2)];
+            let ahead = self.random.within(1, u64::from(newest - epoch)) as u32;
+            let seen = *self.random.of(&[newest, epoch + ahead]);
             self.world.see(id, seen);
         }
     }
@@ -345,7 +329,7 @@ impl Chance {
     }
 
     fn crash(&mut self, id: NodeId) {
-        let kept = self.random.below(self.world.unkept(id) + 1);
+        let kept = self.random.place(self.world.unkept(id) + 1);
         self.world.crash(id, kept);
     }
 

@@ -6,7 +6,7 @@ mod chance;
 mod ghost;
 mod judge;
 
-pub(crate) use chance::{Random, run};
+pub(crate) use chance::run;
 use ghost::Ghost;
 use henge_cluster::bugs::Bugs;
 use henge_cluster::replica::{

@@ -45,6 +45,11 @@ impl Random {
 
     /// One of these.
     pub fn of<'a, T>(&mut self, these: &'a [T]) -> &'a T {
-        &these[self.below(these.len() as u64) as usize]
+        &these[self.place(these.len())]
+    }
+
+    /// A place among so many.
+    pub fn place(&mut self, count: usize) -> usize {
+        self.below(count as u64) as usize
     }
 }
