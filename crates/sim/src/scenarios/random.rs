@@ -133,15 +133,7 @@ impl Teller {
 
     /// Tells one more step.
     fn step(&mut self) {
-        let sum = WEIGHTS.iter().map(|(_, weight)| weight).sum();
-        let mut left = self.random.place(sum);
-        let mut weights = WEIGHTS.iter();
-        let chosen = weights.find(|(_, weight)| {
-            let is_it = left < *weight;
-            left = left.saturating_sub(*weight);
-            is_it
-        });
-        let (step, _) = *chosen.expect("it is below the sum");
+        let step = self.random.weighted(&WEIGHTS);
         let leads = self.server();
         let (a, b, key) = (leads, self.name(), self.key());
         let (a, b) = if self.random.one_in(2) {

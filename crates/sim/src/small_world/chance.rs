@@ -130,15 +130,7 @@ impl Chance {
 
     /// One thing happens.
     fn step(&mut self) {
-        let sum = self.events.iter().map(|(_, weight)| weight).sum();
-        let mut left = self.random.place(sum);
-        let chosen = self.events.iter().find(|(_, weight)| {
-            let is_it = left < *weight;
-            left = left.saturating_sub(*weight);
-            is_it
-        });
-        let &(event, _) = chosen.expect("it is below the sum");
-        match event {
+        match self.random.weighted(&self.events) {
             Event::Deliver => self.deliver(),
             Event::Ask => self.ask(),
             Event::Keep => self.keep(),

@@ -14,6 +14,7 @@ use henge_cluster::replica::{
 };
 use henge_cluster::ring::NodeId;
 use henge_cluster::testing::map::{Durable, Map, Request, Shown};
+use henge_cluster::testing::view_of;
 use henge_cluster::topology::{
     Command, Epoch, Incarnation, OnQuorumLoss, Placement, Rejected, State, Topology,
 };
@@ -137,14 +138,7 @@ impl World {
     /// Consensus orders something.
     pub(crate) fn command(&mut self, command: &Command) -> Result<Epoch, Rejected> {
         let epoch = self.topology.apply(command)?;
-        let nodes = self.topology.nodes().iter();
-        let up = nodes.clone().filter(|(_, node)| node.state == State::Up);
-        let view = View {
-            placement: self.placement().clone(),
-            incarnations: nodes.map(|(&id, node)| (id, node.incarnation)).collect(),
-            up: up.map(|(&id, _)| id).collect(),
-        };
-        self.views.push(view);
+        self.views.push(view_of(&self.topology, partition()));
         assert_eq!(self.newest(), epoch);
         Ok(epoch)
     }

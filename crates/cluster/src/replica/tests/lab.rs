@@ -2,11 +2,12 @@
 //! kept, and when time passes.
 
 use crate::replica::{
-    Answer, Body, Input, Key, Level, MessageOf, Output, Progress, Replica, RequestId, State, View,
+    Answer, Body, Input, Key, Level, MessageOf, Output, Progress, Replica, RequestId, State,
 };
 use crate::ring::NodeId;
 use crate::testing::map::{Map, Request, Shown};
-use crate::topology::{self, Command, Epoch, Incarnation, OnQuorumLoss, Placement, Topology};
+use crate::testing::view_of;
+use crate::topology::{Command, Epoch, Incarnation, OnQuorumLoss, Placement, Topology};
 use henge_wire::{Partition, Version};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -140,15 +141,7 @@ impl Lab {
 
     /// A node sees a state of the topology.
     pub(super) fn see(&mut self, id: u64, epoch: Epoch) {
-        let state = self.state(epoch);
-        let nodes = state.nodes().iter();
-        let is_up = |node: &topology::Node| node.state == topology::State::Up;
-        let up = nodes.clone().filter(|(_, node)| is_up(node));
-        let view = View {
-            placement: state.placement(self.partition).clone(),
-            incarnations: nodes.map(|(&id, node)| (id, node.incarnation)).collect(),
-            up: up.map(|(&id, _)| id).collect(),
-        };
+        let view = view_of(self.state(epoch), self.partition);
         self.give(id, Input::View(view));
     }
 
