@@ -207,7 +207,11 @@ impl Teller {
         let change = self.story.world.placement().change.clone();
         match change {
             Some(change) if change.has_opened => self.story.finish(),
-            Some(change) if !change.is_joint => self.story.join(),
+            Some(change) if !change.is_joint => {
+                // It may be refused: of those who are to come too few may remember.
+                let _ = self.story.world.command(&Command::Join(vec![partition()]));
+                self.story.settle();
+            }
             Some(_) => {}
             None => {
                 // One leaves, one that has left comes back.
