@@ -1,12 +1,14 @@
 //! What a simulated replica does not know about itself: which mutations its order consists of, and what was ever stamped,
-//! promised and committed anywhere. With it the invariants of the protocol are asserted, by their numbers in PROTOCOL.md's list
-//! which docs/simulator.md repeats. A `Watched` table is a table that tells the ghost what is done to it.
+//! promised and committed anywhere. With it the invariants of the protocol are asserted, by their numbers in docs/simulator.md. A
+//! `Watched` table is a table that tells the ghost what is done to it, so that it is told of the moment and knows tables of any kind.
+//! The ghost of the small worlds is another: that one is told nothing by a table, looks at all that it holds, and says what is
+//! broken instead of ending the world, as a story has to go on to its lie.
 
 use crate::coverage::{Coverage, Rule};
-use crate::random::Random;
 use crate::store::{EffectsOf, Found, Held, ReplyOf, RequestOf, Size, Store, Told, ValueOf};
 use henge_cluster::replica::{Entry, Key, NoRoom, Progress, Ran, Record, Replace, State, Table};
 use henge_cluster::ring::NodeId;
+use henge_cluster::testing::random::Random;
 use henge_cluster::topology::{Epoch, Incarnation, Placement};
 use henge_wire::Version;
 use std::cell::RefCell;

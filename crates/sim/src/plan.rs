@@ -2,7 +2,7 @@
 //! on the way, so that one can be left out and the others stay what they were; that is how a failure is made small.
 
 use crate::network::Weather;
-use crate::random::Random;
+use henge_cluster::testing::random::Random;
 use henge_cluster::topology::OnQuorumLoss;
 
 /// Safety under faults lasts so long at least.
@@ -165,7 +165,7 @@ impl Fault {
             14 => Self::Evictions(node),
             15 => Self::Late(node),
             16 => Self::Leaderless,
-            17 => Self::Reset(random.below(partitions as u64) as usize),
+            17 => Self::Reset(random.place(partitions)),
             18 => Self::Leave(node),
             19 => Self::Join,
             20 => Self::WrongProposals,
@@ -295,7 +295,7 @@ impl Plan {
                     .filter(|_| random.below(FAULTS.len() as u64) < few)
                     .collect();
                 while some.len() < 4 {
-                    let kind = random.below(FAULTS.len() as u64) as usize;
+                    let kind = random.place(FAULTS.len());
                     if !some.contains(&kind) {
                         some.push(kind);
                     }

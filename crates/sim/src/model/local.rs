@@ -5,12 +5,12 @@ use super::laws::{self, Law};
 use super::sealed::{Sealed, digest};
 use super::table::{Ledger, Order};
 use super::world::Report;
-use crate::map::{Request, Shown};
 use foldhash::quality::FixedState;
 use henge_cluster::replica::{
     Answer, Body, Input, Level, MessageOf, Output, Replica, RequestId, Table, View,
 };
 use henge_cluster::ring::NodeId;
+use henge_cluster::testing::map::{Request, Shown};
 use henge_cluster::topology::{Epoch, Incarnation};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,10 +1,10 @@
 //! The table of a replica in the model: a `Map`, and beside it what no replica has, the whole of its order. The machine does
 //! not see that; the laws are about it.
 
-use crate::map::{Durable, Map, Request, Shown};
 use henge_cluster::replica::{
     Entry, Key, NoRoom, Progress, Ran, Record, Replace, State, Table, Types,
 };
+use henge_cluster::testing::map::{Durable, Map, Request, Shown};
 use henge_wire::Version;
 
 /// In place of a key that was dropped before a generation in which nobody else has anything: in that there never was one.

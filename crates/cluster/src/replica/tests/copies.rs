@@ -1,8 +1,8 @@
 //! Copies: what comes twice or never, what is written meanwhile, whose source or puller is gone.
 
-use super::lab::Lab;
-use super::map::Request;
+use super::lab::{Flight, Lab};
 use super::*;
+use crate::testing::map::Request;
 use std::collections::VecDeque;
 
 /// Three replicas, of which the third lacks what was set: so many keys to 0.

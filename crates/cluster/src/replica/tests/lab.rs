@@ -1,15 +1,22 @@
 //! Replicas of one partition that a test drives by hand: it says who sees what of the topology, which messages arrive, what is
 //! kept, and when time passes.
 
-use super::map::{Map, Request, Shown};
-use super::{Flight, partition, view_of};
 use crate::replica::{
-    Answer, Body, Input, Key, Level, Output, Progress, Replica, RequestId, State,
+    Answer, Body, Input, Key, Level, MessageOf, Output, Progress, Replica, RequestId, State,
 };
 use crate::ring::NodeId;
+use crate::testing::map::{Map, Request, Shown};
+use crate::testing::view_of;
 use crate::topology::{Command, Epoch, Incarnation, OnQuorumLoss, Placement, Topology};
 use henge_wire::{Partition, Version};
 use std::collections::{BTreeMap, VecDeque};
+
+/// A message that is under way.
+pub(super) struct Flight {
+    pub(super) from: (NodeId, Incarnation),
+    pub(super) to: (NodeId, Incarnation),
+    pub(super) message: MessageOf<Map>,
+}
 
 /// A node that runs.
 pub(super) struct Running {
@@ -47,7 +54,7 @@ impl Lab {
         let mut lab = Self {
             topology: Topology::with_partitions(partitions, replication, OnQuorumLoss::Forget),
             states: Vec::new(),
-            partition: partition(),
+            partition: Partition::new(0).expect("it is one"),
             nodes: BTreeMap::new(),
             network: VecDeque::new(),
             answers: BTreeMap::new(),

@@ -1,8 +1,8 @@
 //! Starts with memory and without: what is said of them to the topology, and when they count again.
 
 use super::lab::Lab;
-use super::map::Request;
 use super::*;
+use crate::testing::map::Request;
 
 fn set(value: u64) -> Request {
     Request::Set(vec![b'k'], value)

@@ -1,8 +1,8 @@
 //! What a new term takes over, and what becomes of those who hear of it late: of removals, of resets, of seeds.
 
 use super::lab::Lab;
-use super::map::Request;
 use super::*;
+use crate::testing::map::Request;
 
 fn key() -> Key {
     vec![b'k']
