@@ -108,14 +108,10 @@ impl Ledger {
         self.seeds.insert(generation, who);
     }
 
-    /// A node was registered without its memory, and what it owes is what was committed before. Who owes already has counted for
-    /// nothing since, so a second loss adds nothing to that.
+    /// A node that counted was registered without its memory, and what it owes is what was committed before.
     pub fn register(&mut self, node: NodeId, generation: Epoch) {
         let committed = self.committed(generation);
-        let owed = self.owed.entry(node).or_insert((generation, committed));
-        if owed.0 != generation {
-            *owed = (generation, committed);
-        }
+        self.owed.insert(node, (generation, committed));
     }
 
     /// Rule 12: it votes again, so it has what it may have promised. What it has is its generation and how far it
