@@ -9,6 +9,7 @@ use super::disk::{Recovered, ShardSettings, Snapshot, take_log};
 use super::*;
 use crate::testing::random::Random;
 use henge_engine::SEGMENT_BYTES;
+use henge_wire::Version;
 
 /// A seed, which is printed if the test fails.
 struct Printed(u64);
