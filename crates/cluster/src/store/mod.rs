@@ -20,7 +20,7 @@ pub use value::{Reply, Value};
 use crate::history::History;
 use crate::replica::{Entry, Key, NoRoom, Progress, Ran, Record, Replace, State, Table, Types};
 use henge_engine::{RecordView, ReplicaState, Room, Shard, Short, Turn};
-use henge_wire::{Command, Outcome, Partition, Refusal, Transaction, Version};
+use henge_wire::{Command, Outcome, Partition, Refusal, Transaction};
 
 /// What goes into the table and comes out of it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -8,6 +8,7 @@ mod three;
 use super::disk::{Recovered, ShardSettings, Snapshot, take_log};
 use super::*;
 use henge_engine::SEGMENT_BYTES;
+use henge_wire::Version;
 
 /// The generator `SplitMix64`.
 struct Random(u64);
