@@ -48,6 +48,8 @@ pub(super) struct Map {
     pub(super) durable: Durable,
     /// It has no room for what it is to apply.
     pub(super) is_tight: bool,
+    /// What it applies is committed with that.
+    pub(super) commits_at_once: bool,
 }
 
 impl Map {
@@ -75,6 +77,9 @@ impl Map {
             self.now.records.insert(key.clone(), (version, value));
         }
         self.now.progress.last = version;
+        if self.commits_at_once {
+            self.now.progress.commit = version.seq();
+        }
         self.write(None);
     }
 }
@@ -134,6 +139,13 @@ impl Table<Self> for Map {
         assert!(seq <= self.now.progress.last.seq());
         assert!(seq >= self.now.progress.commit);
         self.now.progress.commit = seq;
+    }
+
+    fn commit_at_once(&mut self, at_once: bool) {
+        self.commits_at_once = at_once;
+        if at_once {
+            self.now.progress.commit = self.now.progress.last.seq();
+        }
     }
 
     fn log(&mut self, state: &State) {

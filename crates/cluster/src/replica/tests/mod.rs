@@ -72,6 +72,10 @@ struct World {
     answered: usize,
     shown: usize,
     reports: Vec<(NodeId, Incarnation, Output<Map>)>,
+    /// What went past the machine of one that is alone, and is in no log yet.
+    unkept: Vec<(NodeId, RequestId, map::Shown)>,
+    /// Answers of the input that is given just now.
+    answers: Vec<(RequestId, Answer<map::Shown>)>,
 }
 
 fn partition() -> Partition {
@@ -117,6 +121,8 @@ impl World {
             answered: 0,
             shown: 0,
             reports: Vec::new(),
+            unkept: Vec::new(),
+            answers: Vec::new(),
         };
         for id in (1..=count).map(NodeId) {
             world.nodes.insert(
@@ -151,6 +157,7 @@ impl World {
             node.map = Map::default();
         }
         node.map.log.clear();
+        node.map.commits_at_once = false;
         node.incarnation += 1;
         let Durable {
             progress, state, ..
@@ -176,6 +183,7 @@ impl World {
         if node.replica.take().is_none() {
             return;
         }
+        self.unkept.retain(|(at, ..)| *at != id);
         let written = node.map.log.len();
         let unkept = node.map.log.split_off(0);
         let kept = self.random.below(written + 1);
@@ -219,28 +227,30 @@ impl World {
                         message,
                     });
                 }
-                Output::Answer(request, answer) => {
-                    let Some(asked) = self.asked.remove(&request) else {
-                        panic!("{request} was not asked, or answered twice");
-                    };
-                    self.answered += 1;
-                    if let Answer::Reply((version, value)) = answer {
-                        let version: Option<Version> = version;
-                        if let Some(version) = version {
-                            assert!(
-                                version >= asked.floor || (asked.is_read && value.is_none()),
-                                "{request} shows {:?} at {version}, and {} was known before it was asked",
-                                asked.key,
-                                asked.floor
-                            );
-                            let floor = self.floors.entry(asked.key).or_default();
-                            *floor = (*floor).max(version);
-                            self.shown += 1;
-                        }
-                    }
-                }
+                Output::Answer(request, answer) => self.answers.push((request, answer)),
                 output => self.reports.push((id, incarnation, output)),
             }
+        }
+        for (request, answer) in std::mem::take(&mut self.answers) {
+            self.tell(request, &answer);
+        }
+    }
+
+    fn tell(&mut self, request: RequestId, answer: &Answer<map::Shown>) {
+        let Some(asked) = self.asked.remove(&request) else {
+            panic!("{request} was not asked, or answered twice");
+        };
+        self.answered += 1;
+        if let &Answer::Reply((Some(version), value)) = answer {
+            assert!(
+                version >= asked.floor || (asked.is_read && value.is_none()),
+                "{request} shows {:?} at {version}, and {} was known before it was asked",
+                asked.key,
+                asked.floor
+            );
+            let floor = self.floors.entry(asked.key).or_default();
+            *floor = (*floor).max(version);
+            self.shown += 1;
         }
     }
 
@@ -392,17 +402,39 @@ impl World {
                 is_read,
             },
         );
+        let node = self.nodes.get_mut(&id).expect("it is one");
+        let is_alone = node.replica.as_ref().is_some_and(Replica::is_alone);
+        if is_alone && self.random.one_in(2) {
+            let (Ran::Changed(.., shown) | Ran::Saw(_, shown)) = node.map.execute(0, &asks, false)
+            else {
+                unreachable!("there is room");
+            };
+            self.unkept.push((id, request, shown));
+            return;
+        }
         self.give(id, Input::Request(request, level, asks));
     }
 
     /// The log of a node comes to its disk, as far as it is written, or a part of it.
     fn keep(&mut self) {
         let id = self.pick();
+        self.keep_of(id);
+    }
+
+    fn keep_of(&mut self, id: NodeId) {
         let node = self.nodes.get_mut(&id).expect("it is one");
         let Some(replica) = &node.replica else { return };
         let written = replica.written(&node.map);
         node.map.durable = node.map.now.clone();
         node.map.log.clear();
+        let unkept = std::mem::take(&mut self.unkept);
+        for (at, request, shown) in unkept {
+            if at == id {
+                self.tell(request, &Answer::Reply(shown));
+            } else {
+                self.unkept.push((at, request, shown));
+            }
+        }
         self.give(id, Input::Kept(written));
     }
 
