@@ -114,6 +114,11 @@ impl Ledger {
         self.owed.insert(node, (generation, committed));
     }
 
+    /// Who is no replica any more owes nothing.
+    pub fn forgive(&mut self, is_replica: impl Fn(NodeId) -> bool) {
+        self.owed.retain(|&node, _| is_replica(node));
+    }
+
     /// Rule 12: it votes again, so it has what it may have promised. What it has is its generation and how far it
     /// has come, if that start runs still.
     pub fn remembers(&mut self, node: NodeId, has: Option<(Epoch, u64)>) {

@@ -127,7 +127,8 @@ impl<S: Store> World<S> {
         }
     }
 
-    /// Whoever has lost its memory owes what was committed while it counted; when it is said to remember, it has that.
+    /// Whoever has lost its memory owes what was committed while it counted, as long as it is a replica; when it is said to remember,
+    /// it has that.
     fn check_memory(&self, p: usize, command: &Command, before: &Placement) {
         let mut ledger = self.ledgers[p].borrow_mut();
         match *command {
@@ -136,7 +137,7 @@ impl<S: Store> World<S> {
                 has_lost_memory: true,
                 ..
             } if before.voters.contains(&node) => ledger.register(node, before.generation),
-            Command::Remembers(node, start) if before.names(node) => {
+            Command::Remembers(node, start) => {
                 let its = &self.nodes[node.0 as usize];
                 let table = &its.slots[p].table;
                 // Where that start is over, what the next one has says nothing about it.
@@ -146,6 +147,9 @@ impl<S: Store> World<S> {
             }
             _ => {}
         }
+        let placement = self.topology.placement(partition(p));
+        let joining = placement.new_list().unwrap_or_default();
+        ledger.forgive(|node| placement.old.contains(&node) || joining.contains(&node));
     }
 
     /// The newest state is on its way to a node.

@@ -187,6 +187,31 @@ fn a_seed_keeps_what_it_has_though_it_fences_anew() {
     assert_eq!(lab.read(&[a, b, c], &key()), Some(1));
 }
 
+/// One that led, slept through the leadership of another, is named as leader again, and then as a seed: it has seen but the last of that.
+#[test]
+fn a_seed_that_slept_through_the_leadership_of_another_forgets() {
+    let (mut lab, [a, b, c]) = Lab::three();
+    lab.ask(a, Level::All, set(1));
+    lab.ticks(&[a, b, c], 2);
+    lab.down(a);
+    lab.all_see(&[b, c]);
+    lab.settle(&[b, c]);
+    let write = lab.ask(b, Level::Quorum, set(2));
+    lab.settle(&[b, c]);
+    assert!(lab.is_done(write));
+    lab.up(a);
+    lab.restart(b, true);
+    lab.restart(c, true);
+    assert_eq!(
+        (lab.leader(), lab.placement().seed),
+        (a, Some((NodeId(a), 1)))
+    );
+    lab.all_see(&[a, b, c]);
+    lab.ticks(&[a, b, c], 5);
+    assert!(lab.has_opened());
+    assert_eq!(lab.read(&[a, b, c], &key()), None);
+}
+
 /// A seed keeps its table, and leads no more before anybody has it: the order that it copies is shorter than what it knows to be
 /// committed.
 #[test]
