@@ -8,4 +8,6 @@ pub mod history;
 pub mod replica;
 pub mod ring;
 pub mod store;
+#[cfg(any(test, feature = "bugs"))]
+pub mod testing;
 pub mod topology;

@@ -1,9 +1,9 @@
 //! Those who ask, and what they may be told: no answer at QUORUM or ALL shows anything older than what was acknowledged, or shown
 //! to anybody, before it was asked.
 
-use crate::random::Random;
 use crate::store::{Asks, Told, What};
 use henge_cluster::replica::{Key, Level, RequestId};
+use henge_cluster::testing::random::Random;
 use henge_wire::Version;
 use std::collections::BTreeMap;
 
@@ -141,8 +141,8 @@ impl Clients {
         // So that what was counted up does not look like what was put.
         self.values += 1_000;
         let random = &mut self.all[client].random;
-        let partition = random.below(self.keys.len() as u64) as usize;
-        let key = random.below(self.keys[partition].len() as u64) as usize;
+        let partition = random.place(self.keys.len());
+        let key = random.place(self.keys[partition].len());
         let newest = self.floors[partition][key];
         let value = self.values;
         let what = match random.below(20) {

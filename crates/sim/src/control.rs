@@ -1,8 +1,8 @@
 //! A small stand-in for who proposes changes of the topology: it hears reports of nodes, late or not at all, and concludes from
 //! them what is to be proposed. What is proposed is decided elsewhere, and later.
 
-use crate::random::Random;
 use henge_cluster::ring::NodeId;
+use henge_cluster::testing::random::Random;
 use henge_cluster::topology::{Command, Epoch, Incarnation, Placement, State, Topology};
 use henge_wire::Partition;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,11 +1,11 @@
 //! The table that ships, with a disk of bytes: a shard of the engine for each partition of each node, and what its journal comes to
 //! in a log of which a crash takes any end.
 
-use crate::random::Random;
 use crate::store::{Asks, Found, Held, Size, Store, Told, What};
 use henge_cluster::replica::{Entry, Key, NoRoom, Progress, Ran, Record, Replace, State, Table};
 use henge_cluster::store::disk::{ShardSettings, Snapshot, take_log};
 use henge_cluster::store::{EncodedEffects, PartitionTable, Reply, Request, Store as Kind, Value};
+use henge_cluster::testing::random::Random;
 use henge_engine::{Cause, Room, Shard};
 use henge_wire::{
     Command, Expiry, Match, Operation, PARTITIONS, Partition, Precondition, Refusal, Version,

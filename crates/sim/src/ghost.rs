@@ -1,12 +1,14 @@
 //! What a simulated replica does not know about itself: which mutations its order consists of, and what was ever stamped,
-//! promised and committed anywhere. With it the invariants of the protocol are asserted, by their numbers in PROTOCOL.md's list
-//! which docs/simulator.md repeats. A `Watched` table is a table that tells the ghost what is done to it.
+//! promised and committed anywhere. With it the invariants of the protocol are asserted, by their numbers in docs/simulator.md. A
+//! `Watched` table is a table that tells the ghost what is done to it, so that it is told of the moment and knows tables of any kind.
+//! The ghost of the small worlds is another: that one is told nothing by a table, looks at all that it holds, and says what is
+//! broken instead of ending the world, as a story has to go on to its lie.
 
 use crate::coverage::{Coverage, Rule};
-use crate::random::Random;
 use crate::store::{EffectsOf, Found, Held, ReplyOf, RequestOf, Size, Store, Told, ValueOf};
 use henge_cluster::replica::{Entry, Key, NoRoom, Progress, Ran, Record, Replace, State, Table};
 use henge_cluster::ring::NodeId;
+use henge_cluster::testing::random::Random;
 use henge_cluster::topology::{Epoch, Incarnation, Placement};
 use henge_wire::Version;
 use std::cell::RefCell;
@@ -106,15 +108,24 @@ impl Ledger {
         self.seeds.insert(generation, who);
     }
 
-    /// A node was registered without its memory, and what it owes is what was committed before.
+    /// A node that counted was registered without its memory, and what it owes is what was committed before.
     pub fn register(&mut self, node: NodeId, generation: Epoch) {
         let committed = self.committed(generation);
         self.owed.insert(node, (generation, committed));
     }
 
-    /// Rule 12: it votes again, so it has what it may have promised.
-    pub fn check_remembers(&mut self, node: NodeId, generation: Epoch, last: u64) {
-        if let Some((of, committed)) = self.owed.remove(&node) {
+    /// Who is no replica any more owes nothing.
+    pub fn forgive(&mut self, is_replica: impl Fn(NodeId) -> bool) {
+        self.owed.retain(|&node, _| is_replica(node));
+    }
+
+    /// Rule 12: it votes again, so it has what it may have promised. What it has is its generation and how far it
+    /// has come, if that start runs still.
+    pub fn remembers(&mut self, node: NodeId, has: Option<(Epoch, u64)>) {
+        let Some((of, committed)) = self.owed.remove(&node) else {
+            return;
+        };
+        if let Some((generation, last)) = has {
             assert!(
                 of != generation || committed <= last,
                 "{node} votes again with {last}, and {committed} was committed when it lost its memory"

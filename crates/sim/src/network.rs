@@ -2,7 +2,7 @@
 //! connection, unless there is a storm: then they are lost, repeated and overtaken, as over connections that break and are made
 //! anew.
 
-use crate::random::Random;
+use henge_cluster::testing::random::Random;
 
 /// The end that is not a node: where the topology is agreed on.
 pub const CONTROL: usize = 0;

@@ -2,7 +2,7 @@
 //! on the way, so that one can be left out and the others stay what they were; that is how a failure is made small.
 
 use crate::network::Weather;
-use crate::random::Random;
+use henge_cluster::testing::random::Random;
 use henge_cluster::topology::OnQuorumLoss;
 
 /// Safety under faults lasts so long at least.
@@ -165,7 +165,7 @@ impl Fault {
             14 => Self::Evictions(node),
             15 => Self::Late(node),
             16 => Self::Leaderless,
-            17 => Self::Reset(random.below(partitions as u64) as usize),
+            17 => Self::Reset(random.place(partitions)),
             18 => Self::Leave(node),
             19 => Self::Join,
             20 => Self::WrongProposals,
@@ -287,7 +287,7 @@ impl Plan {
     /// Of some kinds, by chance: where all are there at once each hides what others would show.
     fn draw_faults(&mut self, scenario: Scenario) {
         let mut random = Random::new(self.seed, 2);
-        let mut kinds: Vec<usize> = match scenario {
+        let kinds: Vec<usize> = match scenario {
             Scenario::Any => {
                 let all = 0..FAULTS.len();
                 let few = random.within(4, FAULTS.len() as u64);
@@ -295,13 +295,15 @@ impl Plan {
                     .filter(|_| random.below(FAULTS.len() as u64) < few)
                     .collect();
                 while some.len() < 4 {
-                    some.push(random.below(FAULTS.len() as u64) as usize);
+                    let kind = random.place(FAULTS.len());
+                    if !some.contains(&kind) {
+                        some.push(kind);
+                    }
                 }
                 some
             }
             Scenario::FullCache => vec![0, 0, 0, 1, 3, 4, 8, 14, 14],
         };
-        kinds.dedup();
         let mut at_ms = random.within(100, 250);
         let gap = random.within(40, 200);
         while at_ms < LONGEST_SAFETY_MS {

@@ -185,6 +185,10 @@ impl<S: Store> World<S> {
         if let Some(operation) = waiting {
             return Some(format!("{operation:?} has no end"));
         }
+        // Whoever asked has perhaps gone on, and a slow disk keeps the answer back until the deadline.
+        if let Some(asked) = self.clients.asked.values().next() {
+            return Some(format!("{asked:?} has no answer"));
+        }
         for p in 0..self.plan.partitions {
             let placement = self.topology.placement(partition(p));
             let progress = |node: &henge_cluster::ring::NodeId| {
@@ -230,6 +234,5 @@ impl<S: Store> World<S> {
                 );
             }
         }
-        assert!(self.clients.asked.is_empty(), "every request is answered");
     }
 }

@@ -2,9 +2,9 @@
 //! handed to the disk in batches; a batch is written at some time, and synced at the same or a later one. A crash keeps what was
 //! written, or only what was synced, and of what comes behind that any part.
 
-use crate::random::Random;
 use henge_cluster::bugs::Bugs;
 use henge_cluster::replica::{Key, Progress, State, Table, Types};
+use henge_cluster::testing::random::Random;
 use henge_wire::{Partition, Version};
 
 /// What a client asks.

@@ -2,10 +2,15 @@
 
 use crate::planted::{ALL, Look, are_found, are_well, count};
 use crate::{scenarios, small_world};
+use std::ops::Range;
+
+/// Where a bug is looked for. Each of those named here is found within the first thousand, most of them within the first hundred,
+/// so that a change that makes other worlds of the same seeds finds it too. What is not found so often has its story in `scenarios`.
+const SEEDS: Range<u64> = 0..10_000;
 
 #[test]
 fn no_schedule_lies() {
-    are_well(small_world::run, 0..400);
+    are_well(small_world::run, 0..1_000);
 }
 
 #[test]
@@ -16,16 +21,18 @@ fn no_story_lies() {
 #[test]
 fn schedules_find_planted_bugs() {
     let bugs = [1, 2, 3, 4, 5, 7, 8, 11, 12, 14, 16, 22];
-    are_found(small_world::run, &bugs, 0..1_000, Look::All);
+    are_found(small_world::run, &bugs, SEEDS, Look::All);
+    // What a client would see: it asks for all to be forgotten, and is shown some of it.
+    are_found(small_world::run, &[13], SEEDS, Look::Answers);
 }
 
 #[test]
 fn stories_find_planted_bugs() {
     let bugs = [1, 2, 4, 7, 11, 12, 14, 15, 16, 22];
-    are_found(scenarios::tell, &bugs, 0..1_000, Look::All);
+    are_found(scenarios::tell, &bugs, SEEDS, Look::All);
     // What a client would see.
     let bugs = [1, 12, 15, 16, 22];
-    are_found(scenarios::tell, &bugs, 0..500, Look::Answers);
+    are_found(scenarios::tell, &bugs, SEEDS, Look::Answers);
 }
 
 /// The figures of docs/replication.md: `SEEDS=20000 BUGS=1,2 cargo test -p henge-sim --lib -- --nocapture counted`. Without `SEEDS`

@@ -1,14 +1,18 @@
-//! The smallest table with a disk: numbers in memory with room for a few of them, and a log of whole copies of itself, any of
-//! which a crash may bring back.
+//! A table of numbers that is all the simulator asks of one: room for a few records, which makes it drop others, records that
+//! expire, and a log of whole copies of itself, of which some are written and some of those synced. The `Map` of
+//! `henge_cluster::testing` has none of that: the small worlds and the model say themselves what is dropped and kept, and a state of
+//! the model has to be small. What a table holds, and what becomes of it by a copy or a new term, is one for both. It is faster than
+//! the engine (`--table toy`), and a seed that fails over one of the two alone says on which side the mistake is.
 
-use crate::random::Random;
 use crate::store::{Asks, Found, Held, Size, Store, Told, What};
 use henge_cluster::bugs::Bugs;
 use henge_cluster::replica::{
     Entry, Key, NoRoom, Progress, Ran, Record, Replace, State, Table, Types,
 };
+use henge_cluster::testing::map::Durable;
+use henge_cluster::testing::random::Random;
 use henge_wire::Version;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 /// A number, and when it expires.
 pub type Number = (u64, Option<u64>);
@@ -30,12 +34,8 @@ pub struct Toy {
     bugs: Bugs,
 }
 
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
-struct Image {
-    records: BTreeMap<Key, (Version, Option<Number>)>,
-    progress: Progress,
-    state: State,
-}
+/// As it is at some time.
+type Image = Durable<Number>;
 
 impl Toy {
     fn write(&mut self, state: Option<&State>) {
@@ -53,16 +53,8 @@ impl Toy {
         let mut may = order
             .take(count)
             .filter(|(_, (version, _))| version.seq() <= commit);
-        let Some((key, version)) = may
-            .next()
-            .map(|(key, (version, _))| (key.clone(), *version))
-        else {
-            return false;
-        };
-        self.now.records.remove(&key);
-        let horizon = &mut self.now.progress.horizon;
-        *horizon = (*horizon).max(version.seq());
-        true
+        let key = may.next().map(|(key, _)| key.clone());
+        key.is_some_and(|key| self.now.drop_one(&key))
     }
 
     /// Makes room for a key.
@@ -80,8 +72,7 @@ impl Toy {
         if !self.make_room(key) {
             return Err(NoRoom);
         }
-        self.now.records.insert(key.clone(), (version, value));
-        self.now.progress.last = version;
+        self.now.put(version, key, value);
         self.write(None);
         Ok(())
     }
@@ -152,17 +143,13 @@ impl Table<Self> for Toy {
     }
 
     fn apply(&mut self, _: u64, entry: &Entry<(Key, Option<Number>)>) -> Result<(), NoRoom> {
-        let next = self.now.progress.last.seq() + 1;
-        assert_eq!(entry.version.seq(), next, "it is the next of the order");
+        self.now.check_next(entry);
         let (key, effect) = &entry.effects;
         self.put(entry.version, key, *effect)
     }
 
     fn commit(&mut self, seq: u64) {
-        let Progress { last, commit, .. } = self.now.progress;
-        assert!(seq <= last.seq(), "what was not applied is not committed");
-        assert!(seq >= commit, "what was committed stays so");
-        self.now.progress.commit = seq;
+        self.now.commit(seq);
     }
 
     fn log(&mut self, state: &State) {
@@ -170,38 +157,17 @@ impl Table<Self> for Toy {
     }
 
     fn align(&mut self, term: u32, state: &State) {
-        self.now.progress.last = Version::new(term, self.now.progress.last.seq());
+        self.now.align(term);
         self.write(Some(state));
     }
 
     fn record(&self, key: &[u8]) -> Option<Record<Number>> {
-        let (version, value) = *self.now.records.get(key)?;
-        Some(Record {
-            key: key.to_vec(),
-            version,
-            value,
-        })
+        self.now.record(key)
     }
 
-    /// One record at each place, by its key's rank: a key that comes or goes meanwhile may move others, so the place is a hash.
+    /// By a hash of the key, so that no key that comes or goes moves others.
     fn scan(&self, place: u32, above: u64, each: &mut dyn FnMut(Record<Number>)) -> u32 {
-        let mut places: Vec<(u32, &Key)> =
-            self.now.records.keys().map(|k| (place_of(k), k)).collect();
-        places.sort_unstable();
-        let mut left = places
-            .into_iter()
-            .skip_while(|&(at, _)| at < place)
-            .peekable();
-        let Some(&(at, _)) = left.peek() else {
-            return 0;
-        };
-        while let Some((_, key)) = left.next_if(|&(next, _)| next == at) {
-            let record = self.record(key).expect("it is there");
-            if record.version.seq() > above {
-                each(record);
-            }
-        }
-        left.peek().map_or(0, |&(next, _)| next)
+        self.now.scan(place_of, place, above, each)
     }
 
     fn install(
@@ -211,25 +177,7 @@ impl Table<Self> for Toy {
         progress: Progress,
         state: &State,
     ) {
-        assert!(
-            progress.horizon <= progress.commit && progress.commit <= progress.last.seq(),
-            "a copy's progress is in order"
-        );
-        let above = match replace {
-            Replace::All => 0,
-            Replace::Above(seq) => seq,
-        };
-        let now = &mut self.now;
-        now.records.retain(|_, (version, _)| version.seq() <= above);
-        let came = records.into_iter();
-        now.records
-            .extend(came.map(|record| (record.key, (record.version, record.value))));
-        let own = now.progress;
-        now.progress = Progress {
-            last: progress.last,
-            commit: progress.commit.max(own.commit),
-            horizon: progress.horizon.max(own.horizon),
-        };
+        self.now.install(replace, records, progress);
         while self.now.records.len() > self.room && self.forget(self.turn) {
             self.turn += 1;
         }
@@ -237,13 +185,12 @@ impl Table<Self> for Toy {
     }
 
     fn keep(&mut self, state: &State) {
-        (self.now.progress.commit, self.now.progress.horizon) = (0, 0);
+        self.now.keep();
         self.write(Some(state));
     }
 
     fn wipe(&mut self, state: &State) {
-        self.now.records.clear();
-        self.now.progress = Progress::default();
+        self.now.wipe();
         self.write(Some(state));
     }
 }
@@ -330,6 +277,6 @@ impl Store for Toy {
     }
 
     fn evict(&mut self, random: &mut Random) -> bool {
-        self.forget(random.below(1 << 20) as usize)
+        self.forget(random.place(1 << 20))
     }
 }

@@ -12,13 +12,13 @@ use crate::ghost::{Ledger, Shared, Watched};
 use crate::network::{CONTROL, Network};
 use crate::node::{Batch, Clock, FrameOf, Node, Slot, Work};
 use crate::plan::{Persistence, Plan};
-use crate::random::Random;
 use crate::store::{EffectsOf, ReplyOf, Size, Store, Told, ValueOf};
 use henge_cluster::bugs::Bugs;
 use henge_cluster::replica::{
     Answer, Body, Input, Key, Level, Message, Output, Replica, RequestId, Table, View, Written,
 };
 use henge_cluster::ring::NodeId;
+use henge_cluster::testing::random::Random;
 use henge_cluster::topology::{Command, Epoch, Incarnation, State, Topology};
 use henge_wire::Partition;
 use std::cell::RefCell;
@@ -793,7 +793,7 @@ impl<S: Store> World<S> {
                 _ => self.random.below(4),
             };
             for _ in 0..times {
-                let p = self.random.below(self.plan.partitions as u64) as usize;
+                let p = self.random.place(self.plan.partitions);
                 self.nodes[n].slots[p].table.evict(&mut self.random);
             }
         }

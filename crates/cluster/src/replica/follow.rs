@@ -82,6 +82,11 @@ impl<T: Types> Replica<T> {
         if matches!(self.role, Role::Leading(_)) && term == adopted {
             return;
         }
+        let placement = &self.view.placement;
+        if term <= placement.term && !placement.names(self.me) {
+            // Rule 11: it is no replica any more. Where it is to be one again that is said again until it is aligned.
+            return;
+        }
         if term > adopted || generation > self.state.generation {
             self.adopt(table, term, generation, false);
         }

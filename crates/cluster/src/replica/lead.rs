@@ -148,8 +148,10 @@ impl<T: Types> Replica<T> {
             return;
         }
         if leading.base.is_some() {
-            // It has heard of the term, and not of where that began.
-            self.send_open(from);
+            // It has heard of the term, and not of where that began; or it is no replica any more, and does not know.
+            if others(&self.view.placement, self.me).contains(&from) {
+                self.send_open(from);
+            }
         } else {
             leading.answers.insert(from, (last, history));
             self.find_base(table);
@@ -216,6 +218,7 @@ impl<T: Types> Replica<T> {
         self.written += 1;
         let mark = self.written;
         leading.base = Some(Base { seq, mark });
+        self.based = term;
         for node in others(&self.view.placement, self.me) {
             self.send_open(node);
         }
@@ -381,8 +384,17 @@ impl<T: Types> Replica<T> {
         if placement.is_quorum(has_echoed) {
             leading.echoed = asked;
         }
-        // Where some have to be aligned anew there may be no quorum for a while: what was committed is so still.
-        let known = leading.is_open.then(|| table.progress().commit);
+        // Where some have to be aligned anew there may be no quorum for a while: what was committed is so still. Who is a quorum alone
+        // may have a table that commits at once: of that it shows what is kept.
+        let is_quorum = placement.is_quorum(|node| node == self.me);
+        let known = leading.is_open.then(|| {
+            let commit = table.progress().commit;
+            if is_quorum {
+                commit.min(own.unwrap_or(0))
+            } else {
+                commit
+            }
+        });
         let Some(committed) = committed.max(known) else {
             return;
         };

@@ -80,6 +80,19 @@ pub enum Output<T: Types> {
     Aligned(Epoch),
 }
 
+impl<T: Types> Output<T> {
+    /// Whether it is the same message, or report.
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Send(to, start, message), Self::Send(other_to, other_start, other)) => {
+                (to, start, message) == (other_to, other_start, other)
+            }
+            (Self::Aligned(term), Self::Aligned(other)) => term == other,
+            _ => false,
+        }
+    }
+}
+
 /// The durable state beside the table.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct State {
@@ -112,6 +125,8 @@ pub struct Replica<T: Types> {
     written: u64,
     kept: Written,
     role: Role<T>,
+    /// The newest term that it led, in this start, of which it had the base and has not forgotten it since.
+    based: Epoch,
     /// Copies that others pull from here.
     sources: BTreeMap<NodeId, Source<T>>,
     /// The newest copy that each has asked for, in which of its starts.
@@ -152,6 +167,7 @@ impl<T: Types> Replica<T> {
                 term: progress.last.term(),
             },
             role: Role::Idle,
+            based: 0,
             sources: BTreeMap::new(),
             pulled: BTreeMap::new(),
             waiting: Waiting::default(),
@@ -257,8 +273,11 @@ impl<T: Types> Replica<T> {
                 table.progress() != Progress::default() || !self.state.history.is_empty();
             // Others have it: what is here is nobody's. But not if it has followed a later term, in which it was taken in again; in
             // this one it can have been no more than a learner.
-            if has_some && self.state.adopted <= term {
+            if self.state.adopted <= term {
+                // What it was about to do in a term it would go on with, though it had nothing yet.
                 self.stand_back();
+            }
+            if has_some && self.state.adopted <= term {
                 // It must not go on in a term in which it has acknowledged what it has no more.
                 self.state.adopted = self.state.adopted.max(term);
                 self.forget(table);
@@ -276,8 +295,8 @@ impl<T: Types> Replica<T> {
             // that has slept through a reset in which all was to be forgotten.
             let keeps = seed == leader
                 && self.state.generation >= forgotten
-                && matches!(&self.role, Role::Leading(leading)
-                    if leading.has_base() && leading.term >= leads_since);
+                && matches!(self.role, Role::Leading(_))
+                && self.based >= leads_since;
             self.start(table, term, generation, keeps || was_away);
             return;
         }
@@ -319,6 +338,7 @@ impl<T: Types> Replica<T> {
 
     /// Forgets all that it has.
     fn forget(&mut self, table: &mut dyn Table<T>) {
+        self.based = 0;
         self.state.history = History::default();
         table.wipe(&self.state);
         // What was about to be promised is gone.
@@ -450,7 +470,8 @@ impl<T: Types> Replica<T> {
     fn when_kept(&mut self, output: Output<T>) {
         if self.written <= self.kept.mark {
             self.ready.push_back(output);
-        } else {
+        } else if !self.held.iter().any(|(_, held)| held.is_same(&output)) {
+            // What is said again at each tick is said once the log goes on, and once.
             self.held.push_back((self.written, output));
         }
     }

@@ -1,20 +1,8 @@
 //! The bounds of an assignment over clusters of 1 to 500 nodes, of any weights and zones, and how little moves between two.
 
 use super::*;
+use crate::testing::random::Random;
 use std::collections::BTreeMap;
-
-/// The generator `SplitMix64`.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound
-    }
-}
 
 fn members(count: u64) -> Vec<Member> {
     let member = |id| Member {
@@ -148,15 +136,15 @@ fn forming_joining_and_leaving_keep_the_bounds_and_move_little() {
 #[test]
 fn weights_and_zones_hold_through_random_lives() {
     for seed in 0..40 {
-        let mut random = Random(seed);
-        let replication = 1 + random.below(4) as usize;
+        let mut random = Random::new(seed, 0);
+        let replication = 1 + random.place(4);
         let zones = random.below(6);
         let mut present = Assignment::empty();
         let mut members: Vec<Member> = Vec::new();
         let mut next_id = 1;
         for _ in 0..12 {
-            if members.len() > 3 && random.below(3) == 0 {
-                let gone = random.below(members.len() as u64) as usize;
+            if members.len() > 3 && random.one_in(3) {
+                let gone = random.place(members.len());
                 members.swap_remove(gone);
             } else {
                 for _ in 0..=random.below(4) {
@@ -179,8 +167,8 @@ fn weights_and_zones_hold_through_random_lives() {
 #[test]
 fn one_of_any_weight_joins_and_leaves_and_little_moves() {
     for seed in 0..60 {
-        let mut random = Random(seed);
-        let replication = 1 + random.below(3) as usize;
+        let mut random = Random::new(seed, 0);
+        let replication = 1 + random.place(3);
         let count = 4 + random.below(40);
         let mut all = members(count + 1);
         for member in &mut all {

@@ -20,7 +20,7 @@ pub use value::{Reply, Value};
 use crate::history::History;
 use crate::replica::{Entry, Key, NoRoom, Progress, Ran, Record, Replace, State, Table, Types};
 use henge_engine::{RecordView, ReplicaState, Room, Shard, Short, Turn};
-use henge_wire::{Command, Outcome, Partition, Refusal, Transaction, Version};
+use henge_wire::{Command, Outcome, Partition, Refusal, Transaction};
 
 /// What goes into the table and comes out of it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -107,9 +107,11 @@ impl<'a> PartitionTable<'a> {
             (Request::Command(command, _), _) => self.seq_of(command.key),
             (Request::Transaction(transaction), Reply::Transacted(outcome)) => match outcome {
                 Outcome::Applied(last) => last.seq(),
-                Outcome::Failed { found, guard } => {
-                    let seq_of = || self.seq_of(transaction.guards[*guard].key);
-                    found.map_or_else(seq_of, Version::seq)
+                // That those before it hold is shown as well.
+                Outcome::Failed { guard, .. } => {
+                    let checked = transaction.guards[..=*guard].iter();
+                    let seqs = checked.map(|guard| self.seq_of(guard.key));
+                    seqs.max().unwrap_or(0)
                 }
                 Outcome::Refused(_) => 0,
             },

@@ -33,6 +33,9 @@ pub struct Topology {
     replication: usize,
     on_quorum_loss: OnQuorumLoss,
     nodes: BTreeMap<NodeId, Node>,
+    /// The newest starts of those that were removed: somebody may not have heard of that yet, and take a later node of the same name for
+    /// them.
+    removed: BTreeMap<NodeId, Incarnation>,
     partitions: Vec<Placement>,
 }
 
@@ -80,7 +83,7 @@ pub enum Command {
     Register {
         /// The node.
         node: NodeId,
-        /// Above that of all starts before.
+        /// Above that of all starts before, those of a node of this name that was removed as well.
         incarnation: Incarnation,
         /// It may lack what it has promised, or is older than what is known of it.
         has_lost_memory: bool,
@@ -100,7 +103,7 @@ pub enum Command {
     Remembers(NodeId, Incarnation),
     /// A node is to hold nothing any more.
     Leave(NodeId),
-    /// A node that holds nothing is forgotten.
+    /// A node that holds nothing is forgotten, but for the number of its start.
     Remove(NodeId),
     /// The ring is reckoned anew; partitions that should be elsewhere begin to copy.
     Rebalance,
@@ -172,6 +175,7 @@ impl Topology {
             replication,
             on_quorum_loss,
             nodes: BTreeMap::new(),
+            removed: BTreeMap::new(),
             partitions: vec![Placement::default(); usize::from(partitions)],
         }
     }
@@ -184,6 +188,13 @@ impl Topology {
     /// The members.
     pub fn nodes(&self) -> &BTreeMap<NodeId, Node> {
         &self.nodes
+    }
+
+    /// The newest start of a node, removed or not, above which its next one has to be; 0 if there was none.
+    pub fn newest_start(&self, node: NodeId) -> Incarnation {
+        let known = self.nodes.get(&node).map(|known| known.incarnation);
+        let removed = self.removed.get(&node).copied();
+        known.max(removed).unwrap_or(0)
     }
 
     /// Its partitions.
@@ -228,9 +239,10 @@ impl Topology {
                 zone,
             } => {
                 let known = self.nodes.get(&node).copied();
-                if known.is_some_and(|known| known.incarnation >= incarnation) {
+                if incarnation <= self.newest_start(node) {
                     return Err(Rejected::Incarnation(node));
                 }
+                self.removed.remove(&node);
                 let forgot = if has_lost_memory { self.epoch } else { 0 };
                 let amnesia = known.map_or(0, |known| known.amnesia).max(forgot);
                 let is_leaving = known.is_some_and(|known| known.is_leaving);
@@ -269,9 +281,11 @@ impl Topology {
                 {
                     return Err(Rejected::Premature);
                 }
-                self.nodes
+                let known = self
+                    .nodes
                     .remove(node)
                     .ok_or(Rejected::UnknownNode(*node))?;
+                self.removed.insert(*node, known.incarnation);
             }
             Command::Rebalance => self.rebalance()?,
             Command::Join(partitions) => {

@@ -1,6 +1,7 @@
 //! The topology over lists of commands: directed ones for each rule, and random ones that check what always holds.
 
 use super::*;
+use crate::testing::random::Random;
 
 fn register(node: u64, incarnation: Incarnation, has_lost_memory: bool) -> Command {
     Command::Register {
@@ -307,6 +308,13 @@ fn who_leaves_is_forgotten_when_it_holds_nothing() {
     let rest = topology.apply(&Command::Rebalance);
     assert_eq!(rest, Err(Rejected::Unchanged));
     assert!(Partition::all().all(|partition| topology.placement(partition).old.len() == 3));
+    // Who has not heard of that knows its start: it is never another's.
+    assert_eq!(topology.newest_start(node), 1);
+    let again = topology.apply(&register(node.0, 1, true));
+    assert_eq!(again, Err(Rejected::Incarnation(node)));
+    topology
+        .apply(&register(node.0, 2, true))
+        .expect("a later start");
 }
 
 #[test]
@@ -330,24 +338,18 @@ fn a_cluster_may_have_few_partitions() {
 #[test]
 fn what_always_holds_through_random_commands() {
     for seed in 0..30_u64 {
-        let mut mixed = seed;
-        let mut below = move |bound: u64| {
-            mixed = mixed
-                .wrapping_mul(0x5851_f42d_4c95_7f2d)
-                .wrapping_add(0x1405_7b7e_f767_814f);
-            (mixed >> 33) % bound
-        };
-        let mut topology = Topology::new(1 + below(4) as usize, OnQuorumLoss::Forget);
+        let mut random = Random::new(seed, 0);
+        let mut topology = Topology::new(1 + random.place(4), OnQuorumLoss::Forget);
         for step in 0..120 {
-            let node = NodeId(1 + below(6));
+            let node = NodeId(random.within(1, 6));
             let known = topology.nodes.get(&node).map_or(0, |node| node.incarnation);
             let those = |topology: &Topology, is: &dyn Fn(&Placement) -> bool| -> Vec<Partition> {
                 Partition::all()
                     .filter(|&p| is(topology.placement(p)))
                     .collect()
             };
-            let command = match below(13) {
-                0 | 1 => register(node.0, known + 1, below(2) == 0),
+            let command = match random.below(13) {
+                0 | 1 => register(node.0, known + 1, random.one_in(2)),
                 2 | 3 => Command::Up(node, known),
                 4 => Command::Down(node, known),
                 5 => Command::Remembers(node, known),

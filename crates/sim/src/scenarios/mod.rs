@@ -6,14 +6,13 @@ mod lies;
 mod random;
 mod rules;
 
-use crate::map::Map;
-use crate::map::Request;
 use crate::small_world::{Flight, Lie, World, partition};
 use henge_cluster::bugs::Bugs;
 use henge_cluster::replica::{
     Answer, Body, Input, Level, Message, MessageOf, Progress, RequestId, Types,
 };
 use henge_cluster::ring::NodeId;
+use henge_cluster::testing::map::{Map, Request};
 use henge_cluster::topology::{Command, Epoch};
 pub(crate) use random::tell;
 use std::collections::BTreeMap;
@@ -57,7 +56,7 @@ enum Kind {
     Echo,
 }
 
-fn kind(message: &MessageOf<crate::map::Map>) -> Kind {
+fn kind(message: &MessageOf<Map>) -> Kind {
     match message.body {
         Body::Fence { .. } => Kind::Fence,
         Body::Fenced { .. } => Kind::Fenced,
@@ -96,7 +95,7 @@ struct Story {
 impl Story {
     /// So many replicas, and nodes beside them; all are Up, and A leads.
     fn new(bugs: Bugs, replicas: usize, spares: usize) -> Self {
-        let world = World::new(replicas as u64, replicas, bugs);
+        let world = World::new(replicas as u64, replicas, 1, bugs);
         let mut story = Self {
             bugs,
             names: world.placement().old.clone(),

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::planted::Look;
-use crate::small_world::Random;
+use henge_cluster::testing::random::Random;
 use henge_cluster::topology::State;
 
 /// Steps of a story.
@@ -84,9 +84,9 @@ struct Teller {
 
 impl Teller {
     fn new(seed: u64, bugs: Bugs) -> Self {
-        let mut random = Random::new(seed);
+        let mut random = Random::new(seed, 8);
         let replicas = if random.one_in(4) { 5 } else { 3 };
-        let spares = random.below(2);
+        let spares = random.place(2);
         Self {
             story: Story::new(bugs, replicas, spares),
             random,
@@ -98,18 +98,18 @@ impl Teller {
     }
 
     fn name(&mut self) -> Name {
-        self.random.below(self.story.names.len())
+        self.random.place(self.story.names.len())
     }
 
     fn key(&mut self) -> &'static str {
-        KEYS[self.random.below(KEYS.len())]
+        KEYS[self.random.place(KEYS.len())]
     }
 
     /// Mostly one that leads, or takes itself for the leader: most of what goes wrong does there.
     fn server(&mut self) -> Name {
         let leader = self.story.world.placement().leader;
         let place = |(id, _)| self.story.names.iter().position(|other| *other == id);
-        match (leader.and_then(place), self.random.below(4)) {
+        match (leader.and_then(place), self.random.place(4)) {
             (Some(leader), 0 | 1) => {
                 if leader != self.led {
                     self.led_before = std::mem::replace(&mut self.led, leader);
@@ -133,15 +133,7 @@ impl Teller {
 
     /// Tells one more step.
     fn step(&mut self) {
-        let sum = WEIGHTS.iter().map(|(_, weight)| weight).sum();
-        let mut left = self.random.below(sum);
-        let mut weights = WEIGHTS.iter();
-        let chosen = weights.find(|(_, weight)| {
-            let is_it = left < *weight;
-            left = left.saturating_sub(*weight);
-            is_it
-        });
-        let (step, _) = *chosen.expect("it is below the sum");
+        let step = self.random.weighted(&WEIGHTS);
         let leads = self.server();
         let (a, b, key) = (leads, self.name(), self.key());
         let (a, b) = if self.random.one_in(2) {
@@ -149,7 +141,7 @@ impl Teller {
         } else {
             (b, a)
         };
-        let kind = KINDS[self.random.below(KINDS.len())];
+        let kind = *self.random.of(&KINDS);
         let runs = self.story.world.runs(self.story.id(a));
         self.next_value += 1;
         let value = self.next_value;
@@ -175,7 +167,7 @@ impl Teller {
             Step::LetThrough => {
                 let held = story.world.network.len();
                 if held > 0 {
-                    let flight = &story.world.network[self.random.below(held)];
+                    let flight = &story.world.network[self.random.place(held)];
                     let (from, to) = (flight.from.0, flight.to.0);
                     let kind = super::kind(&flight.message);
                     let name = |id| story.names.iter().position(|other| *other == id);
@@ -215,7 +207,11 @@ impl Teller {
         let change = self.story.world.placement().change.clone();
         match change {
             Some(change) if change.has_opened => self.story.finish(),
-            Some(change) if !change.is_joint => self.story.join(),
+            Some(change) if !change.is_joint => {
+                // It may be refused: of those who are to come too few may remember.
+                let _ = self.story.world.command(&Command::Join(vec![partition()]));
+                self.story.settle();
+            }
             Some(_) => {}
             None => {
                 // One leaves, one that has left comes back.

@@ -2,33 +2,13 @@
 //! many evictions and no crash, another the reverse, so that the rare meets the rare.
 
 use super::{Flight, Lie, Node, World, partition};
-use crate::map::Request;
 use crate::planted::Look;
 use henge_cluster::bugs::Bugs;
 use henge_cluster::replica::{Answer, Input, Key, Level};
 use henge_cluster::ring::NodeId;
+use henge_cluster::testing::map::Request;
+use henge_cluster::testing::random::Random;
 use henge_cluster::topology::Command;
-
-/// The generator `SplitMix64`.
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(crate) fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) % bound as u64) as usize
-    }
-
-    pub(crate) fn one_in(&mut self, times: usize) -> bool {
-        self.below(times) == 0
-    }
-}
 
 /// What may be next.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -51,10 +31,13 @@ enum Event {
     Blind,
     Mend,
     Leave,
+    Remove,
+    Flush,
+    Fill,
 }
 
 /// How often each is in a thousand, or thereabouts: in the calm, and at the most with faults.
-const EVENTS: [(Event, usize, usize); 17] = [
+const EVENTS: [(Event, usize, usize); 20] = [
     (Event::Deliver, 450, 450),
     (Event::Ask, 150, 50),
     (Event::Keep, 200, 200),
@@ -64,14 +47,17 @@ const EVENTS: [(Event, usize, usize); 17] = [
     (Event::Change, 6, 20),
     (Event::Return, 0, 20),
     (Event::Lose, 0, 20),
-    (Event::Evict, 0, 80),
+    (Event::Evict, 0, 160),
     (Event::Crash, 0, 10),
     (Event::Start, 0, 30),
     (Event::Down, 0, 16),
     (Event::Cut, 0, 16),
     (Event::Blind, 0, 16),
     (Event::Mend, 0, 12),
-    (Event::Leave, 0, 2),
+    (Event::Leave, 0, 8),
+    (Event::Remove, 0, 60),
+    (Event::Flush, 0, 2),
+    (Event::Fill, 0, 8),
 ];
 
 /// Steps of a seed before all is mended.
@@ -87,10 +73,10 @@ struct Chance {
     /// These hear nothing of the topology for a while.
     blind: Vec<NodeId>,
     /// One in so many starts is without memory.
-    empty: usize,
+    empty: u64,
     /// One in so many messages is delivered before others, or twice.
-    early: usize,
-    twice: usize,
+    early: u64,
+    twice: u64,
     keys: Vec<Key>,
     next_value: u64,
     shown: usize,
@@ -98,8 +84,8 @@ struct Chance {
 
 impl Chance {
     fn new(seed: u64, bugs: Bugs) -> Self {
-        let mut random = Random::new(seed);
-        let count = 3 + random.below(3) as u64;
+        let mut random = Random::new(seed, 7);
+        let count = random.within(3, 5);
         let replication = if random.one_in(4) { 2 } else { 3 };
         let replication = if count == 5 && random.one_in(4) {
             5
@@ -108,20 +94,21 @@ impl Chance {
         };
         let draw = |(event, calm, most): (Event, usize, usize)| {
             // Not at all, a little, or as much as may be.
-            let part = [0, 1, 4][random.below(3)];
+            let part = *random.of(&[0, 1, 4]);
             (event, (calm * (4 - part) + most * part) / 4)
         };
         let events = EVENTS.map(draw).to_vec();
-        let keys = (0..2 + random.below(4) as u8).map(|n| vec![b'a' + n]);
+        let keys = (0..2 + random.place(4) as u8).map(|n| vec![b'a' + n]);
         let keys = keys.collect();
         Self {
-            world: World::new(count, replication, bugs),
+            // Mostly of several parts, so that things happen in between.
+            world: World::new(count, replication, *random.of(&[1, 1, 2, 256]), bugs),
             events,
             away: Vec::new(),
             blind: Vec::new(),
-            empty: [1, 3, 9][random.below(3)],
-            early: [2, 4, 16][random.below(3)],
-            twice: [8, 32, 1_000][random.below(3)],
+            empty: *random.of(&[1, 3, 9]),
+            early: *random.of(&[2, 4, 16]),
+            twice: *random.of(&[8, 32, 1_000]),
             keys,
             next_value: 0,
             shown: 0,
@@ -130,11 +117,11 @@ impl Chance {
     }
 
     fn pick(&mut self) -> NodeId {
-        NodeId(1 + self.random.below(self.world.nodes.len()) as u64)
+        NodeId(self.random.within(1, self.world.nodes.len() as u64))
     }
 
     fn pick_key(&mut self) -> Key {
-        self.keys[self.random.below(self.keys.len())].clone()
+        self.keys[self.random.place(self.keys.len())].clone()
     }
 
     fn incarnation(&self, id: NodeId) -> u64 {
@@ -143,15 +130,7 @@ impl Chance {
 
     /// One thing happens.
     fn step(&mut self) {
-        let sum = self.events.iter().map(|(_, weight)| weight).sum();
-        let mut left = self.random.below(sum);
-        let chosen = self.events.iter().find(|(_, weight)| {
-            let is_it = left < *weight;
-            left = left.saturating_sub(*weight);
-            is_it
-        });
-        let &(event, _) = chosen.expect("it is below the sum");
-        match event {
+        match self.random.weighted(&self.events) {
             Event::Deliver => self.deliver(),
             Event::Ask => self.ask(),
             Event::Keep => self.keep(),
@@ -162,7 +141,7 @@ impl Chance {
             }
             Event::Report => {
                 if !self.world.reports.is_empty() {
-                    let place = self.random.below(self.world.reports.len());
+                    let place = self.random.place(self.world.reports.len());
                     self.world.report(place);
                 }
             }
@@ -173,7 +152,8 @@ impl Chance {
                 let node = &self.world.nodes[&id];
                 let term = self.world.placement().term;
                 let is_aligned = node.map.now.progress.last.term() == term;
-                let _ = if node.replica.is_some() && is_aligned {
+                // Who says so is believed, and may have said it of another term.
+                let _ = if node.replica.is_some() && (is_aligned || self.random.one_in(8)) {
                     self.world.command(&Command::Up(id, incarnation))
                 } else {
                     self.world.command(&Command::Back(id, incarnation))
@@ -181,7 +161,7 @@ impl Chance {
             }
             Event::Lose => {
                 if !self.world.network.is_empty() {
-                    let lost = self.random.below(self.world.network.len());
+                    let lost = self.random.place(self.world.network.len());
                     self.world.network.remove(lost);
                 }
             }
@@ -192,15 +172,13 @@ impl Chance {
             Event::Crash => {
                 let id = self.pick();
                 if self.world.runs(id) {
-                    let kept = self.random.below(self.world.unkept(id) + 1);
-                    self.world.crash(id, kept);
+                    self.crash(id);
                 }
             }
             Event::Start => {
                 let id = self.pick();
                 if !self.world.runs(id) {
-                    let has_lost_memory = self.random.one_in(self.empty);
-                    self.world.start(id, has_lost_memory);
+                    self.start(id);
                 }
             }
             // Rightly or not.
@@ -223,6 +201,13 @@ impl Chance {
                 self.blind.clear();
             }
             Event::Leave => self.leave(),
+            Event::Remove => self.remove(),
+            Event::Flush => self.world.flush(),
+            Event::Fill => {
+                let id = self.pick();
+                let is_tight = &mut self.world.map(id).is_tight;
+                *is_tight = !*is_tight;
+            }
         }
     }
 
@@ -237,7 +222,7 @@ impl Chance {
             return;
         }
         let place = if self.early > 0 && self.random.one_in(self.early) {
-            free[self.random.below(free.len())]
+            free[self.random.place(free.len())]
         } else {
             free[0]
         };
@@ -268,7 +253,11 @@ impl Chance {
             4 => Request::Add(key, value),
             _ => Request::Increment(key),
         };
-        let level = [Level::Quorum, Level::Quorum, Level::Quorum, Level::All][self.random.below(4)];
+        let level = if self.random.one_in(4) {
+            Level::All
+        } else {
+            Level::Quorum
+        };
         self.world.ask(id, level, request);
     }
 
@@ -290,8 +279,8 @@ impl Chance {
         let newest = self.world.newest();
         let &Node { epoch, .. } = &self.world.nodes[&id];
         if epoch < newest && self.world.runs(id) && !self.blind.contains(&id) {
-            let ahead = 1 + self.random.below((newest - epoch) as usize) as u32;
-            let seen = [newest, epoch + ahead][self.random.below(2)];
+            let ahead = self.random.within(1, u64::from(newest - epoch)) as u32;
+            let seen = *self.random.of(&[newest, epoch + ahead]);
             self.world.see(id, seen);
         }
     }
@@ -317,6 +306,30 @@ impl Chance {
         }
     }
 
+    /// One that has left and holds nothing is no member any more, and joins again.
+    fn remove(&mut self) {
+        let id = self.pick();
+        let may = self.world.topology.nodes()[&id].is_leaving;
+        if may && !self.world.placement().names(id) {
+            if self.world.runs(id) {
+                self.crash(id);
+            }
+            let removed = self.world.command(&Command::Remove(id));
+            removed.expect("it holds nothing");
+            self.start(id);
+        }
+    }
+
+    fn crash(&mut self, id: NodeId) {
+        let kept = self.random.place(self.world.unkept(id) + 1);
+        self.world.crash(id, kept);
+    }
+
+    fn start(&mut self, id: NodeId) {
+        let has_lost_memory = self.random.one_in(self.empty);
+        self.world.start(id, has_lost_memory);
+    }
+
     /// Nothing fails any more, and all come to an end.
     fn heal(&mut self) -> bool {
         self.events = EVENTS.map(|(event, calm, _)| (event, calm)).to_vec();
@@ -324,6 +337,7 @@ impl Chance {
         self.away.clear();
         self.blind.clear();
         for id in self.world.nodes.keys().copied().collect::<Vec<_>>() {
+            self.world.map(id).is_tight = false;
             if !self.world.runs(id) {
                 self.world.start(id, false);
             }

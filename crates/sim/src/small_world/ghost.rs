@@ -1,10 +1,10 @@
 //! What no replica knows: every mutation that was ever stamped, and so what the table of a replica has to hold that claims to
 //! have come to some place of some order. The invariants that it asserts have the numbers of docs/replication.md.
 
-use crate::map::Durable;
 use henge_cluster::history::History;
 use henge_cluster::replica::{Body, Key, MessageOf, Progress, State, Types};
 use henge_cluster::ring::NodeId;
+use henge_cluster::testing::map::Durable;
 use henge_cluster::topology::{Epoch, Incarnation};
 use henge_wire::Version;
 use std::collections::BTreeMap;

@@ -1,8 +1,9 @@
 //! What answers at QUORUM and ALL may show: a miss, or what is no older than anything that was known when the question was
 //! asked. It knows nothing of replicas.
 
-use crate::map::Request;
 use henge_cluster::replica::Key;
+use henge_cluster::testing::map::Request;
+use henge_cluster::topology::Epoch;
 use henge_wire::Version;
 use std::collections::BTreeMap;
 
@@ -11,6 +12,8 @@ use std::collections::BTreeMap;
 pub(crate) struct Judge {
     /// Of each key, the newest version that anybody was told of.
     known: BTreeMap<Key, Version>,
+    /// All that is older was to be forgotten, and that is done.
+    flushed: Version,
     /// Of each key, the newest version that was known when a delete was asked that is acknowledged by now.
     buried: BTreeMap<Key, Version>,
     /// What each version is known to hold.
@@ -34,9 +37,14 @@ impl Judge {
         };
         Asked {
             request: request.clone(),
-            known: of(&self.known),
+            known: of(&self.known).max(self.flushed),
             buried: of(&self.buried),
         }
+    }
+
+    /// All that was written in terms before this one was to be forgotten, and whoever asked for that is told that it is.
+    pub(crate) fn flushed(&mut self, term: Epoch) {
+        self.flushed = self.flushed.max(Version::new(term, 0));
     }
 
     /// An answer; an error says why it is a lie.

@@ -6,14 +6,15 @@ mod chance;
 mod ghost;
 mod judge;
 
-use crate::map::{Durable, Map, Request, Shown};
-pub(crate) use chance::{Random, run};
+pub(crate) use chance::run;
 use ghost::Ghost;
 use henge_cluster::bugs::Bugs;
 use henge_cluster::replica::{
     Answer, Input, Key, Level, MessageOf, Output, Replica, RequestId, View, Written,
 };
 use henge_cluster::ring::NodeId;
+use henge_cluster::testing::map::{Durable, Map, Request, Shown};
+use henge_cluster::testing::view_of;
 use henge_cluster::topology::{
     Command, Epoch, Incarnation, OnQuorumLoss, Placement, Rejected, State, Topology,
 };
@@ -61,6 +62,8 @@ impl fmt::Display for Lie {
 /// See the head of the file.
 pub(crate) struct World {
     bugs: Bugs,
+    /// So many records are a part of a copy.
+    parts: usize,
     pub(crate) topology: Topology,
     /// What all its states say, as a node may see one late.
     views: Vec<View>,
@@ -71,6 +74,8 @@ pub(crate) struct World {
     asked: BTreeMap<RequestId, (Level, Asked)>,
     pub(crate) answers: BTreeMap<RequestId, Answer<Shown>>,
     next_request: RequestId,
+    /// A reset that nobody is told of yet.
+    flushing: Option<Epoch>,
     ghost: Ghost,
     judge: Judge,
     pub(crate) lies: Vec<Lie>,
@@ -82,10 +87,11 @@ pub(crate) fn partition() -> Partition {
 }
 
 impl World {
-    /// So many nodes that run, and a ring of them.
-    pub(crate) fn new(count: u64, replication: usize, bugs: Bugs) -> Self {
+    /// So many nodes that run, and a ring of them. Copies come in parts of so many records.
+    pub(crate) fn new(count: u64, replication: usize, parts: usize, bugs: Bugs) -> Self {
         let mut world = Self {
             bugs,
+            parts,
             topology: Topology::with_partitions(1, replication, OnQuorumLoss::Forget),
             views: Vec::new(),
             nodes: BTreeMap::new(),
@@ -94,6 +100,7 @@ impl World {
             asked: BTreeMap::new(),
             answers: BTreeMap::new(),
             next_request: 0,
+            flushing: None,
             ghost: Ghost::default(),
             judge: Judge::default(),
             lies: Vec::new(),
@@ -131,14 +138,7 @@ impl World {
     /// Consensus orders something.
     pub(crate) fn command(&mut self, command: &Command) -> Result<Epoch, Rejected> {
         let epoch = self.topology.apply(command)?;
-        let nodes = self.topology.nodes().iter();
-        let up = nodes.clone().filter(|(_, node)| node.state == State::Up);
-        let view = View {
-            placement: self.placement().clone(),
-            incarnations: nodes.map(|(&id, node)| (id, node.incarnation)).collect(),
-            up: up.map(|(&id, _)| id).collect(),
-        };
-        self.views.push(view);
+        self.views.push(view_of(&self.topology, partition()));
         assert_eq!(self.newest(), epoch);
         Ok(epoch)
     }
@@ -147,13 +147,18 @@ impl World {
         self.nodes.get_mut(&id).expect("it is one")
     }
 
+    /// The table of a node.
+    pub(crate) fn map(&mut self, id: NodeId) -> &mut Map {
+        &mut self.node(id).map
+    }
+
     pub(crate) fn runs(&self, id: NodeId) -> bool {
         self.nodes[&id].replica.is_some()
     }
 
     /// Starts a node that does not run, with what is on its disk, or with nothing.
     pub(crate) fn start(&mut self, id: NodeId, has_lost_memory: bool) {
-        let bugs = self.bugs;
+        let (bugs, parts) = (self.bugs, self.parts);
         let node = self.node(id);
         if has_lost_memory {
             node.map = Map::default();
@@ -166,8 +171,7 @@ impl World {
         } = node.map.now.clone();
         let incarnation = node.incarnation;
         let replica = Replica::new(id, incarnation, state, progress);
-        // Each copy has several parts, so that things happen in between.
-        node.replica = Some(replica.with_bugs(bugs).with_parts_of(1));
+        node.replica = Some(replica.with_bugs(bugs).with_parts_of(parts));
         let durable = &self.nodes[&id].map.now;
         let kept = self.ghost.restarted(id, durable, has_lost_memory);
         self.note(kept);
@@ -259,6 +263,9 @@ impl World {
                 output => {
                     if let Output::Opened(term) = output {
                         found.push(Ghost::opened(id, term, &node.map.now));
+                        if let Some(reset) = self.flushing.take_if(|reset| *reset <= term) {
+                            self.judge.flushed(reset);
+                        }
                     }
                     self.reports.push((id, incarnation, output));
                 }
@@ -323,6 +330,12 @@ impl World {
         self.give(id, Input::View(view));
     }
 
+    /// All is to be forgotten. That is done once a term is open that came with it or after it.
+    pub(crate) fn flush(&mut self) {
+        let reset = self.command(&Command::Reset(vec![partition()]));
+        self.flushing = reset.ok().or(self.flushing);
+    }
+
     /// A record is forgotten, if that is allowed.
     pub(crate) fn evict(&mut self, id: NodeId, key: &Key) {
         let node = self.node(id);
@@ -344,7 +357,7 @@ impl World {
             }
             Output::Aligned(term) => {
                 let current = self.placement().term;
-                if term == current && node.amnesia <= term && node.amnesia > 0 {
+                if term == current && node.amnesia > 0 {
                     let _ = self.command(&Command::Remembers(id, incarnation));
                 }
                 if term == current || node.state == State::Aligning {

@@ -1,6 +1,7 @@
 //! The topology of the world: what nodes report to who proposes changes of it, what is committed, and when each node sees it.
 
 use super::*;
+use henge_cluster::topology::Placement;
 
 impl<S: Store> World<S> {
     pub(super) fn report(&mut self, n: usize) {
@@ -89,9 +90,8 @@ impl<S: Store> World<S> {
                 before.placement(partition(p)),
                 self.topology.placement(partition(p)),
             );
-            let joint = |placement: &henge_cluster::topology::Placement| {
-                placement.change.as_ref().map(|change| change.is_joint)
-            };
+            let joint =
+                |placement: &Placement| placement.change.as_ref().map(|change| change.is_joint);
             match (joint(old), joint(new)) {
                 (None, Some(_)) => self.coverage.rule(Rule::Changing),
                 (Some(false), Some(true)) => {
@@ -111,7 +111,7 @@ impl<S: Store> World<S> {
             if let Some(seed) = new.seed {
                 self.ledgers[p].borrow_mut().seed(new.generation, seed);
             }
-            self.check_memory(p, command);
+            self.check_memory(p, command, old);
             if new.generation > old.generation
                 && old.generation > 0
                 && !matches!(command, Command::Reset(_))
@@ -127,27 +127,29 @@ impl<S: Store> World<S> {
         }
     }
 
-    /// Whoever has lost its memory owes what was committed; when it is said to remember, it has that.
-    fn check_memory(&self, p: usize, command: &Command) {
-        let placement = self.topology.placement(partition(p));
-        let counts = |node: NodeId| {
-            let new = placement.new_list().unwrap_or_default();
-            placement.old.contains(&node) || new.contains(&node)
-        };
+    /// Whoever has lost its memory owes what was committed while it counted, as long as it is a replica; when it is said to remember,
+    /// it has that.
+    fn check_memory(&self, p: usize, command: &Command, before: &Placement) {
         let mut ledger = self.ledgers[p].borrow_mut();
         match *command {
             Command::Register {
                 node,
                 has_lost_memory: true,
                 ..
-            } if counts(node) => ledger.register(node, placement.generation),
-            Command::Remembers(node, _) if counts(node) => {
-                let table = &self.nodes[node.0 as usize].slots[p].table;
-                let (state, last) = (table.state(), table.progress().last);
-                ledger.check_remembers(node, state.generation, last.seq());
+            } if before.voters.contains(&node) => ledger.register(node, before.generation),
+            Command::Remembers(node, start) => {
+                let its = &self.nodes[node.0 as usize];
+                let table = &its.slots[p].table;
+                // Where that start is over, what the next one has says nothing about it.
+                let has = (its.is_running && its.incarnation == start)
+                    .then(|| (table.state().generation, table.progress().last.seq()));
+                ledger.remembers(node, has);
             }
             _ => {}
         }
+        let placement = self.topology.placement(partition(p));
+        let joining = placement.new_list().unwrap_or_default();
+        ledger.forgive(|node| placement.old.contains(&node) || joining.contains(&node));
     }
 
     /// The newest state is on its way to a node.

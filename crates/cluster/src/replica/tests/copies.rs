@@ -1,8 +1,8 @@
 //! Copies: what comes twice or never, what is written meanwhile, whose source or puller is gone.
 
-use super::lab::Lab;
-use super::map::Request;
+use super::lab::{Flight, Lab};
 use super::*;
+use crate::testing::map::Request;
 use std::collections::VecDeque;
 
 /// Three replicas, of which the third lacks what was set: so many keys to 0.
@@ -217,8 +217,8 @@ fn a_base_is_asked_for_anew_of_another_start() {
     the_source_of_the_base_is_gone(false);
 }
 
-/// One learns, is to be no replica any more, forgets what it had, and is to learn again, all in one term.
-fn a_learner_comes_back(leader_sees_it_go: bool) {
+/// A partition of a learner that comes, goes and comes again in one term: it, and the epochs of that.
+fn with_a_learner() -> (Lab, u64, [Epoch; 3]) {
     // Node 4 joins, then a heavy 5, which leaves again.
     let mut lab = Lab::new(3, 32, 2);
     lab.join(4, 1);
@@ -240,6 +240,12 @@ fn a_learner_comes_back(leader_sees_it_go: bool) {
         })
         .expect("there is one");
     lab.partition = partition;
+    (lab, learner, [learns, goes, again])
+}
+
+/// One learns, is to be no replica any more, forgets what it had, and is to learn again, all in one term.
+fn a_learner_comes_back(leader_sees_it_go: bool) {
+    let (mut lab, learner, [learns, goes, again]) = with_a_learner();
     let a = lab.leader();
     let all = [lab.list(), vec![learner]].concat();
     let see = |lab: &mut Lab, epoch: Epoch| {
@@ -275,4 +281,75 @@ fn a_learner_that_forgot_learns_again_in_the_same_term() {
 #[test]
 fn a_learner_that_forgot_says_so() {
     a_learner_comes_back(false);
+}
+
+/// A learner that is none any more, as the leader knows or does not know yet: what comes late of its term gives it nothing.
+fn a_learner_goes(
+    leader_sees_it_go: bool,
+    ticks: usize,
+    is_late: impl Fn(&Body<(Vec<Key>, Option<u64>), u64>) -> bool,
+) {
+    let (mut lab, learner, [learns, goes, _]) = with_a_learner();
+    lab.parts_of(1);
+    let a = lab.leader();
+    let list = lab.list();
+    for &id in &list {
+        lab.see(id, learns);
+    }
+    lab.settle(&list);
+    for key in 0..3 {
+        lab.ask(a, Level::Quorum, Request::Set(vec![key], 1));
+    }
+    lab.settle(&list);
+    let all = [list, vec![learner]].concat();
+    lab.see(learner, learns);
+    lab.ticks(&all, ticks);
+    lab.give(a, Input::Tick);
+    let late = lab.deliver_until(&all, is_late);
+    if leader_sees_it_go {
+        lab.see(a, goes);
+    }
+    lab.see(learner, goes);
+    lab.arrive(late);
+    lab.ticks(&all, 3);
+    lab.see(a, goes);
+    lab.ticks(&all, 3);
+    assert_eq!(lab.last(learner), Version::default());
+    let peers = format!("{:?}", lab.nodes[&a].replica.role);
+    assert!(
+        !peers.contains(&format!("{:?}: Peer", NodeId(learner))),
+        "{peers}"
+    );
+}
+
+#[test]
+fn who_was_about_to_learn_does_not_once_it_is_gone() {
+    for leader_sees_it_go in [true, false] {
+        a_learner_goes(leader_sees_it_go, 1, is_pull);
+        a_learner_goes(leader_sees_it_go, 1, is_part);
+        a_learner_goes(leader_sees_it_go, 0, |body| {
+            matches!(body, Body::Open { .. })
+        });
+    }
+}
+
+/// It has learned all, and a beat asks it how far it is.
+#[test]
+fn who_is_gone_is_not_opened_to_again() {
+    let (mut lab, learner, [learns, goes, _]) = with_a_learner();
+    let a = lab.leader();
+    let all = [lab.list(), vec![learner]].concat();
+    for &id in &all {
+        lab.see(id, learns);
+    }
+    lab.settle(&all);
+    lab.ask(a, Level::Quorum, Request::Set(vec![0], 1));
+    lab.ticks(&all, 3);
+    assert!(lab.agree(a, learner));
+    lab.give(a, Input::Tick);
+    for &id in &all {
+        lab.see(id, goes);
+    }
+    lab.settle(&all);
+    assert_eq!(lab.last(learner), Version::default());
 }

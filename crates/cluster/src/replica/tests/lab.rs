@@ -1,15 +1,22 @@
 //! Replicas of one partition that a test drives by hand: it says who sees what of the topology, which messages arrive, what is
 //! kept, and when time passes.
 
-use super::map::{Map, Request, Shown};
-use super::{Flight, partition, view_of};
 use crate::replica::{
-    Answer, Body, Input, Key, Level, Output, Progress, Replica, RequestId, State,
+    Answer, Body, Input, Key, Level, MessageOf, Output, Progress, Replica, RequestId, State,
 };
 use crate::ring::NodeId;
+use crate::testing::map::{Map, Request, Shown};
+use crate::testing::view_of;
 use crate::topology::{Command, Epoch, Incarnation, OnQuorumLoss, Placement, Topology};
 use henge_wire::{Partition, Version};
 use std::collections::{BTreeMap, VecDeque};
+
+/// A message that is under way.
+pub(super) struct Flight {
+    pub(super) from: (NodeId, Incarnation),
+    pub(super) to: (NodeId, Incarnation),
+    pub(super) message: MessageOf<Map>,
+}
 
 /// A node that runs.
 pub(super) struct Running {
@@ -47,7 +54,7 @@ impl Lab {
         let mut lab = Self {
             topology: Topology::with_partitions(partitions, replication, OnQuorumLoss::Forget),
             states: Vec::new(),
-            partition: partition(),
+            partition: Partition::new(0).expect("it is one"),
             nodes: BTreeMap::new(),
             network: VecDeque::new(),
             answers: BTreeMap::new(),
@@ -86,6 +93,19 @@ impl Lab {
         let running = Running {
             incarnation: 1,
             replica: Replica::new(NodeId(id), 1, State::default(), Progress::default()),
+            map: Map::default(),
+        };
+        self.nodes.insert(id, running);
+    }
+
+    /// A node that was forgotten registers with an empty disk, in the first start that the topology takes.
+    pub(super) fn join_anew(&mut self, id: u64) {
+        let incarnation = self.topology.newest_start(NodeId(id)) + 1;
+        self.command(&register(id, incarnation, true, 1));
+        let (state, progress) = (State::default(), Progress::default());
+        let running = Running {
+            incarnation,
+            replica: Replica::new(NodeId(id), incarnation, state, progress),
             map: Map::default(),
         };
         self.nodes.insert(id, running);

@@ -1,8 +1,8 @@
 //! Starts with memory and without: what is said of them to the topology, and when they count again.
 
 use super::lab::Lab;
-use super::map::Request;
 use super::*;
+use crate::testing::map::Request;
 
 fn set(value: u64) -> Request {
     Request::Set(vec![b'k'], value)
@@ -61,4 +61,35 @@ fn who_starts_anew_in_a_term_in_which_it_was_aligned_says_so() {
     lab.all_see(&[a, b, c]);
     lab.ticks(&[a, b, c], 2);
     assert!(lab.has_aligned(b));
+}
+
+/// A node is forgotten, and one of its name comes with an empty disk. That is no start that a leader of long ago knows.
+#[test]
+fn who_was_forgotten_does_not_count_for_who_it_was() {
+    let mut lab = Lab::new(4, 1, 3);
+    let [a, b, c] = lab.list()[..] else {
+        panic!("they are three");
+    };
+    let d = 10 - a - b - c;
+    lab.all_see(&[a, b, c]);
+    lab.ask(a, Level::Quorum, set(0));
+    lab.settle(&[a, b, c]);
+    lab.ask(a, Level::Quorum, set(1));
+    lab.ticks(&[a, b, c], 2);
+    // A hears of nothing of that.
+    lab.down(a);
+    lab.all_see(&[b, c]);
+    lab.settle(&[b, c]);
+    lab.command(&Command::Leave(NodeId(c)));
+    lab.change(&[b, c, d], &[]);
+    lab.command(&Command::Remove(NodeId(c)));
+    let write = lab.ask(lab.leader(), Level::Quorum, set(2));
+    lab.settle(&[b, d]);
+    assert!(lab.is_done(write));
+
+    lab.join_anew(c);
+    lab.see(c, lab.topology.epoch());
+    let read = lab.ask(a, Level::Quorum, Request::Get(vec![b'k']));
+    lab.ticks(&[a, c], 3);
+    assert_eq!(lab.answers.get(&read), None);
 }

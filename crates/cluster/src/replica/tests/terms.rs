@@ -1,8 +1,8 @@
 //! What a new term takes over, and what becomes of those who hear of it late: of removals, of resets, of seeds.
 
 use super::lab::Lab;
-use super::map::Request;
 use super::*;
+use crate::testing::map::Request;
 
 fn key() -> Key {
     vec![b'k']
@@ -105,6 +105,38 @@ fn who_is_gone_for_good_forgets_even_after_a_restart() {
     assert_eq!(lab.last(c), Version::default());
 }
 
+/// What is said again at each tick waits for the log but once.
+#[test]
+fn what_waits_for_a_log_that_stands_still_does_not_grow() {
+    let held = |lab: &Lab, id| lab.nodes[&id].replica.held.len();
+    let (mut lab, [a, b, c]) = Lab::three();
+    lab.down(a);
+    lab.all_see(&[b, c]);
+    for _ in 0..50 {
+        lab.keep(b);
+        lab.give(b, Input::Tick);
+        while lab.deliver(&[b, c]) {}
+    }
+    assert!(held(&lab, c) < 5, "{}", held(&lab, c));
+    lab.settle(&[b, c]);
+    assert!(lab.has_opened());
+
+    let (mut lab, [a, b, c]) = Lab::three();
+    lab.down(a);
+    lab.all_see(&[b, c]);
+    // It keeps that it leads, and not the base that it finds.
+    lab.keep(b);
+    while lab.deliver(&[b, c]) {}
+    lab.keep(c);
+    while lab.deliver(&[b, c]) {}
+    for _ in 0..50 {
+        lab.give(b, Input::Tick);
+    }
+    assert!(held(&lab, b) < 5, "{}", held(&lab, b));
+    lab.ticks(&[b, c], 3);
+    assert!(lab.has_opened());
+}
+
 /// FLUSHALL, and then a reset by loss whose seed has seen only that.
 #[test]
 fn a_seed_forgets_where_all_was_to_be_forgotten_before() {
@@ -136,6 +168,48 @@ fn a_seed_keeps_what_it_has() {
     lab.ticks(&[a, b, c], 5);
     assert!(lab.has_opened() && lab.agree(a, b) && lab.agree(a, c));
     assert_eq!(lab.read(&[a, b, c], &key()), Some(1));
+}
+
+/// The same where the one who leads sees the losses one by one: it leads a term in between that has no base, as nobody who counts
+/// answers its fence.
+#[test]
+fn a_seed_keeps_what_it_has_though_it_fences_anew() {
+    let (mut lab, [a, b, c]) = Lab::three();
+    lab.ask(a, Level::All, set(1));
+    lab.ticks(&[a, b, c], 2);
+    for lost in [b, c] {
+        lab.restart(lost, true);
+        lab.see(a, lab.topology.epoch());
+    }
+    lab.all_see(&[b, c]);
+    lab.ticks(&[a, b, c], 5);
+    assert!(lab.has_opened() && lab.agree(a, b) && lab.agree(a, c));
+    assert_eq!(lab.read(&[a, b, c], &key()), Some(1));
+}
+
+/// One that led, slept through the leadership of another, is named as leader again, and then as a seed: it has seen but the last of that.
+#[test]
+fn a_seed_that_slept_through_the_leadership_of_another_forgets() {
+    let (mut lab, [a, b, c]) = Lab::three();
+    lab.ask(a, Level::All, set(1));
+    lab.ticks(&[a, b, c], 2);
+    lab.down(a);
+    lab.all_see(&[b, c]);
+    lab.settle(&[b, c]);
+    let write = lab.ask(b, Level::Quorum, set(2));
+    lab.settle(&[b, c]);
+    assert!(lab.is_done(write));
+    lab.up(a);
+    lab.restart(b, true);
+    lab.restart(c, true);
+    assert_eq!(
+        (lab.leader(), lab.placement().seed),
+        (a, Some((NodeId(a), 1)))
+    );
+    lab.all_see(&[a, b, c]);
+    lab.ticks(&[a, b, c], 5);
+    assert!(lab.has_opened());
+    assert_eq!(lab.read(&[a, b, c], &key()), None);
 }
 
 /// A seed keeps its table, and leads no more before anybody has it: the order that it copies is shorter than what it knows to be
@@ -216,4 +290,31 @@ fn one_is_answered_while_there_is_no_quorum() {
     lab.see(b, lab.topology.epoch());
     lab.ticks(&[a, b], 2);
     assert!(lab.is_done(quorum));
+}
+
+/// One that was to lead, and heard nothing of anybody, is in no list any more when it hears of that. It fences nobody in a term
+/// that is another's, who could not begin it then.
+#[test]
+fn who_never_had_anything_leads_no_more_once_it_is_gone() {
+    let mut lab = Lab::new(4, 1, 3);
+    let [x, y, z] = lab.list()[..] else {
+        panic!("they are three");
+    };
+    let w = 10 - x - y - z;
+    lab.see(x, lab.topology.epoch());
+    lab.network.clear();
+    lab.down(x);
+    lab.all_see(&[y, z]);
+    lab.settle(&[y, z]);
+    lab.command(&Command::Leave(NodeId(x)));
+    lab.change(&[y, z, w], &[]);
+    assert!(!lab.placement().names(NodeId(x)));
+    lab.down(lab.leader());
+    let leader = lab.leader();
+    lab.see(x, lab.topology.epoch());
+    lab.ticks(&[x, leader], 1);
+    let others = lab.list();
+    lab.all_see(&others);
+    lab.ticks(&others, 3);
+    assert!(lab.has_opened());
 }

@@ -3,8 +3,9 @@
 
 use super::three::{NOW, World, key, partition, set};
 use super::*;
-use crate::replica::{Answer, Input};
+use crate::replica::{Answer, Input, View};
 use crate::ring::NodeId;
+use crate::topology::{self, OnQuorumLoss, Topology};
 use henge_wire::Operation;
 
 /// A world in which the first node is the only replica.
@@ -20,6 +21,27 @@ fn alone() -> World {
 fn is_alone(world: &World) -> bool {
     let replica = world.nodes[0].replica.as_ref();
     replica.expect("it runs").is_alone()
+}
+
+/// The second is to be a replica as well, and copies.
+fn learner_joins(world: &mut World) -> View {
+    let mut topology = Topology::with_partitions(1, 2, OnQuorumLoss::Forget);
+    for node in [1, 2].map(NodeId) {
+        let register = topology::Command::Register {
+            node,
+            incarnation: 1,
+            has_lost_memory: false,
+            weight: 1,
+            zone: None,
+        };
+        for command in [register, topology::Command::Rebalance] {
+            topology.apply(&command).expect("a node joins");
+        }
+    }
+    let placement = topology.placement(Partition::new(0).expect("it is one"));
+    assert_eq!(placement.learners().count(), 1);
+    world.view.placement.change.clone_from(&placement.change);
+    world.view.clone()
 }
 
 /// As a node does for who is alone.
@@ -80,6 +102,28 @@ fn what_went_past_the_machine_is_kept_before_it_counts() {
     world.crash(0);
     world.start(0);
     assert_eq!(world.get(0, "a").as_deref(), Some(&b"1"[..]));
+}
+
+/// The table takes for committed what is in no log yet. An answer that goes through the machine waits for the log all the same.
+#[test]
+fn what_went_past_the_machine_is_shown_by_it_once_it_is_kept() {
+    for has_learner in [true, false] {
+        let mut world = alone();
+        set_past_the_machine(&mut world, "a", b"1");
+        if has_learner {
+            let view = learner_joins(&mut world);
+            world.give(0, Input::View(view));
+            assert!(!is_alone(&world));
+        }
+        let read = world.ask(0, &key("a"), Operation::Get);
+        let write = world.ask(0, &key("b"), set(b"2"));
+        let other = world.ask(0, &key("b"), Operation::Get);
+        assert!(world.answers.is_empty(), "{:?}", world.answers);
+        world.keep();
+        for id in [read, write, other] {
+            assert!(world.answers.contains_key(&id));
+        }
+    }
 }
 
 /// A change of the replicas is a new term. Who waits for what its leader has stamped before is answered in it.

@@ -7,24 +7,9 @@ mod three;
 
 use super::disk::{Recovered, ShardSettings, Snapshot, take_log};
 use super::*;
+use crate::testing::random::Random;
 use henge_engine::SEGMENT_BYTES;
-
-/// The generator `SplitMix64`.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) % bound as u64) as usize
-    }
-
-    fn one_in(&mut self, times: usize) -> bool {
-        self.below(times) == 0
-    }
-}
+use henge_wire::Version;
 
 /// A seed, which is printed if the test fails.
 struct Printed(u64);

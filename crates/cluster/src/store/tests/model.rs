@@ -240,7 +240,7 @@ impl Node {
     fn crash(&mut self, random: &mut Random, now_ms: u64) -> usize {
         (self.snapshot, self.scan) = (None, None);
         let unsynced = self.files.log.len() - self.files.synced;
-        let kept = self.files.synced + random.below(unsynced + 1);
+        let kept = self.files.synced + random.place(unsynced + 1);
         self.files.lose(kept);
         let found = self.files.recover(&self.settings, now_ms);
         self.shard = found.shard;
@@ -275,10 +275,10 @@ impl Node {
 
     /// A client asks, of a replica that leads.
     fn execute(&mut self, p: usize, random: &mut Random, now_ms: u64) {
-        let key = key(p, random.below(KEYS));
-        let data = vec![b'v'; [0, 3, 30, 300, 6_000, 30_000][random.below(6)]];
+        let key = key(p, random.place(KEYS));
+        let data = vec![b'v'; *random.of(&[0, 3, 30, 300, 6_000, 30_000])];
         let expiry = match random.below(4) {
-            0 => Expiry::At(now_ms + 1 + random.below(50) as u64),
+            0 => Expiry::At(now_ms + random.within(1, 50)),
             1 => Expiry::Keep,
             _ => Expiry::Never,
         };
@@ -302,11 +302,11 @@ impl Node {
             },
             _ => Operation::Get,
         };
-        let other = super::model::key(p, random.below(KEYS));
+        let other = super::model::key(p, random.place(KEYS));
         let (guards, effects) = (
             [Guard {
                 key: &key,
-                condition: [Condition::Exists, Condition::Absent][random.below(2)],
+                condition: *random.of(&[Condition::Exists, Condition::Absent]),
             }],
             [
                 (&key[..], Effect::Delete),
@@ -321,7 +321,7 @@ impl Node {
         );
         let transaction = Transaction {
             guards: &guards,
-            effects: &effects[..random.below(3)],
+            effects: &effects[..random.place(3)],
         };
         let hash = self.shard.hash(&key);
         let command = Command {
@@ -411,7 +411,7 @@ impl World {
         let common = self.nodes[0].ghosts[p].common(&self.nodes[1].ghosts[p]);
         let ghost = &mut self.nodes[n].ghosts[p];
         if common > ghost.commit {
-            ghost.commit += 1 + self.random.below((common - ghost.commit) as usize) as u64;
+            ghost.commit += self.random.within(1, common - ghost.commit);
             let commit = ghost.commit;
             self.nodes[n].table(p, self.now_ms).commit(commit);
         }
@@ -505,7 +505,7 @@ impl World {
         let mut much = settings(100, 1_000);
         much.tombstone_bytes = [0, 10_000][seed as usize % 2];
         let mut world = Self {
-            random: Random(seed),
+            random: Random::new(seed, 0),
             now_ms: 1_000,
             nodes: [much, little].map(Node::new),
             term: 0,
@@ -523,7 +523,7 @@ impl World {
     }
 
     fn step(&mut self) {
-        let (n, p) = (self.random.below(2), self.random.below(PARTITIONS));
+        let (n, p) = (self.random.place(2), self.random.place(PARTITIONS));
         let node = &mut self.nodes[n];
         let leads = node.ghosts[p].term == node.ghosts[p].state.adopted && self.term > 0;
         let chance = self.random.below(100);

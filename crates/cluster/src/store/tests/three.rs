@@ -5,7 +5,7 @@ use super::*;
 use crate::replica::{Answer, Body, Input, Level, MessageOf, Output, Replica, RequestId, View};
 use crate::ring::NodeId;
 use crate::topology::{Incarnation, Placement};
-use henge_wire::{Expiry, Operation, Precondition};
+use henge_wire::{Condition, Effect, Expiry, Guard, Operation, Precondition};
 use std::collections::BTreeMap;
 
 pub(super) const NOW: u64 = 1_800_000_000_000;
@@ -332,6 +332,41 @@ fn who_was_away_for_long_copies_all() {
     assert_eq!(replica.progress.last, before.last);
     assert!(replica.progress.horizon <= replica.progress.commit);
     assert!(replica.progress.commit <= before.commit);
+}
+
+/// Which guard failed says that those before it hold: an answer waits for what they found as well.
+#[test]
+fn a_transaction_that_fails_shows_what_its_guards_found() {
+    let mut world = World::new(&settings(8, 1_000));
+    world.lead(0);
+    world.set(0, "a", b"1");
+    let write = world.ask(0, &key("a"), set(b"2"));
+    // The others get nothing of that, and echo what they are asked.
+    world.network.clear();
+    let (a, b) = (key("a"), key("b"));
+    let guard = |key, condition| Guard { key, condition };
+    let guards = [
+        guard(&a[..], Condition::Version(Version::new(1, 2))),
+        guard(&b[..], Condition::Exists),
+    ];
+    let transaction = Transaction {
+        guards: &guards,
+        effects: &[(&b[..], Effect::Delete)],
+    };
+    world.next_request += 1;
+    let id = world.next_request;
+    let request = Request::Transaction(&transaction);
+    world.give(0, Input::Request(id, Level::Quorum, request));
+    for _ in 0..4 {
+        for flight in std::mem::take(&mut world.network) {
+            if matches!(flight.4.body, Body::Probe { .. } | Body::Echo { .. }) {
+                world.deliver(flight);
+            }
+        }
+    }
+    assert_eq!(world.answers.get(&id), None);
+    world.settle();
+    assert!(world.answers.contains_key(&write) && world.answers.contains_key(&id));
 }
 
 /// What a leader has stamped that nobody else has is gone when the others have gone on without it, also from its disk.

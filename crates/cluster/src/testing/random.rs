@@ -45,6 +45,23 @@ impl Random {
 
     /// One of these.
     pub fn of<'a, T>(&mut self, these: &'a [T]) -> &'a T {
-        &these[self.below(these.len() as u64) as usize]
+        &these[self.place(these.len())]
+    }
+
+    /// One of these, each as often as its weight says.
+    pub fn weighted<T: Copy>(&mut self, these: &[(T, usize)]) -> T {
+        let mut left = self.place(these.iter().map(|(_, weight)| weight).sum());
+        for &(this, weight) in these {
+            if left < weight {
+                return this;
+            }
+            left -= weight;
+        }
+        unreachable!("it is below the sum")
+    }
+
+    /// A place among so many.
+    pub fn place(&mut self, count: usize) -> usize {
+        self.below(count as u64) as usize
     }
 }
