@@ -164,6 +164,10 @@ pub struct Map {
     pub durable: Durable,
     /// It has no room for what it is to apply.
     pub is_tight: bool,
+    /// What it applies is committed with that.
+    pub commits_at_once: bool,
+    /// The newest that was.
+    at_once: Version,
     /// Planted ones.
     pub bugs: Bugs,
 }
@@ -176,6 +180,24 @@ impl Map {
         self.log.push(self.now.clone());
     }
 
+    /// How far it is committed, whoever crashes: of what it took for that at once only what is kept.
+    pub fn committed(&self) -> u64 {
+        let Progress { last, commit, .. } = self.now.progress;
+        let kept = self.durable.progress.last;
+        if last.term() != self.at_once.term() || commit > self.at_once.seq() {
+            commit
+        } else if kept.term() == last.term() {
+            commit.min(kept.seq())
+        } else {
+            0
+        }
+    }
+
+    fn take_for_committed(&mut self) {
+        self.at_once = self.now.progress.last;
+        self.now.progress.commit = self.at_once.seq();
+    }
+
     /// Forgets a record, if that is allowed.
     pub fn drop_one(&mut self, key: &Key) {
         if self.now.drop_one(key) {
@@ -186,6 +208,9 @@ impl Map {
     fn put(&mut self, version: Version, keys: &[Key], value: Option<u64>) {
         for key in keys {
             self.now.put(version, key, value);
+        }
+        if self.commits_at_once {
+            self.take_for_committed();
         }
         self.write(None);
     }
@@ -247,6 +272,13 @@ impl Table<Self> for Map {
 
     fn commit(&mut self, seq: u64) {
         self.now.commit(seq);
+    }
+
+    fn commit_at_once(&mut self, at_once: bool) {
+        self.commits_at_once = at_once;
+        if at_once {
+            self.take_for_committed();
+        }
     }
 
     fn log(&mut self, state: &State) {

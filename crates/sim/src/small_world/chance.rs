@@ -4,11 +4,12 @@
 use super::{Flight, Lie, Node, World, partition};
 use crate::planted::Look;
 use henge_cluster::bugs::Bugs;
-use henge_cluster::replica::{Answer, Input, Key, Level};
+use henge_cluster::replica::{Answer, Input, Key, Level, Progress};
 use henge_cluster::ring::NodeId;
-use henge_cluster::testing::map::Request;
+use henge_cluster::testing::map::{Durable, Request};
 use henge_cluster::testing::random::Random;
 use henge_cluster::topology::Command;
+use henge_wire::Version;
 
 /// What may be next.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -63,6 +64,9 @@ const EVENTS: [(Event, usize, usize); 20] = [
 /// Steps of a seed before all is mended.
 const STEPS: usize = 2_000;
 
+/// Rounds of all nodes, messages and reports until all are at rest.
+const REST: usize = 80;
+
 /// See the head of the file.
 struct Chance {
     world: World,
@@ -86,7 +90,7 @@ impl Chance {
     fn new(seed: u64, bugs: Bugs) -> Self {
         let mut random = Random::new(seed, 7);
         let count = random.within(3, 5);
-        let replication = if random.one_in(4) { 2 } else { 3 };
+        let replication = *random.of(&[1, 2, 3, 3, 3]);
         let replication = if count == 5 && random.one_in(4) {
             5
         } else {
@@ -258,7 +262,11 @@ impl Chance {
         } else {
             Level::Quorum
         };
-        self.world.ask(id, level, request);
+        if self.world.is_alone(id) && self.random.one_in(2) {
+            self.world.ask_past(id, level, &request);
+        } else {
+            self.world.ask(id, level, request);
+        }
     }
 
     fn keep(&mut self) {
@@ -356,6 +364,63 @@ impl Chance {
         false
     }
 
+    /// Nothing happens any more: replicas have what their leader has, and others nothing. An error says who has not.
+    fn rest(&mut self) -> Result<(), String> {
+        let ids: Vec<NodeId> = self.world.nodes.keys().copied().collect();
+        for _ in 0..REST {
+            for &id in &ids {
+                let newest = self.world.newest();
+                if self.world.nodes[&id].epoch < newest {
+                    self.world.see(id, newest);
+                }
+                self.world.give(id, Input::Tick);
+                // What was on its way, and the rest.
+                self.world.keep(id);
+                self.world.begin_to_keep(id);
+                self.world.keep(id);
+            }
+            while !self.world.network.is_empty() {
+                let flight = self.world.network.remove(0);
+                self.world.deliver(flight);
+            }
+            while !self.world.reports.is_empty() {
+                self.world.report(0);
+            }
+        }
+        let placement = self.world.placement();
+        let Some((leader, _)) = placement.leader else {
+            return Err(format!("nobody leads: {placement:?}"));
+        };
+        let led = &self.world.nodes[&leader].map.now;
+        let Progress { last, commit, .. } = led.progress;
+        if last != Version::new(placement.term, commit) {
+            return Err(format!("{leader} rests at {:?}", led.progress));
+        }
+        for (id, node) in &self.world.nodes {
+            let now = &node.map.now;
+            let is_same = |key: &Key| {
+                let (own, other) = (now.records.get(key), led.records.get(key));
+                let has_dropped = |by: &Durable, of: Option<&(Version, _)>| {
+                    of.is_none_or(|(version, _)| version.seq() <= by.progress.horizon)
+                };
+                own == other
+                    || own.is_none() && has_dropped(now, other)
+                    || other.is_none() && has_dropped(led, own)
+            };
+            let is_well = if placement.names(*id) {
+                now.progress.last == last && self.keys.iter().all(is_same)
+            } else {
+                now.progress == Progress::default() && now.records.is_empty()
+            };
+            if !is_well {
+                return Err(format!(
+                    "{id} rests with {now:?}, and {leader} with {led:?}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// How many answers show something.
     fn shown(&mut self) -> usize {
         // Only what came since the last look.
@@ -377,7 +442,9 @@ pub(crate) fn run(seed: u64, bugs: Bugs, look: Look) -> Option<String> {
         }
     }
     let is_dead = !chance.world.lies.iter().any(counts) && !chance.heal();
+    let is_well = !is_dead && !chance.world.lies.iter().any(counts);
+    let restless = (is_well && look == Look::All).then(|| chance.rest().err());
     let lie = chance.world.lies.iter().find(|lie| counts(lie));
     let dead = || is_dead.then(|| format!("nothing is answered: {:?}", chance.world.placement()));
-    lie.map(Lie::to_string).or_else(dead)
+    lie.map(Lie::to_string).or_else(dead).or(restless.flatten())
 }

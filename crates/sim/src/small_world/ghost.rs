@@ -4,7 +4,7 @@
 use henge_cluster::history::History;
 use henge_cluster::replica::{Body, Key, MessageOf, Progress, State, Types};
 use henge_cluster::ring::NodeId;
-use henge_cluster::testing::map::Durable;
+use henge_cluster::testing::map::{Durable, Map};
 use henge_cluster::topology::{Epoch, Incarnation};
 use henge_wire::Version;
 use std::collections::BTreeMap;
@@ -56,12 +56,7 @@ macro_rules! hold {
 
 impl Ghost {
     /// A leader stamps.
-    pub(crate) fn stamped(
-        &mut self,
-        version: Version,
-        key: &Key,
-        value: Option<u64>,
-    ) -> Result<(), Broken> {
+    fn stamped(&mut self, version: Version, key: &Key, value: Option<u64>) -> Result<(), Broken> {
         let place = (version.seq(), version.term());
         let others = self.mutations.iter();
         let elsewhere = others
@@ -74,6 +69,16 @@ impl Ghost {
             "4: {version} is stamped a second time"
         );
         Ok(())
+    }
+
+    /// A leader has stamped the newest that is in its table.
+    pub(crate) fn has_stamped(&mut self, durable: &Durable) -> Result<(), Broken> {
+        let last = durable.progress.last;
+        let mut records = durable.records.iter();
+        let (key, (_, value)) = records
+            .find(|(_, (version, _))| *version == last)
+            .expect("what was stamped is there");
+        self.stamped(last, key, *value)
     }
 
     /// A replica says something.
@@ -146,12 +151,12 @@ impl Ghost {
     }
 
     /// Looks at a replica after something has happened to it.
-    pub(crate) fn look(&mut self, node: NodeId, durable: &Durable) -> Result<(), Broken> {
+    pub(crate) fn look(&mut self, node: NodeId, map: &Map) -> Result<(), Broken> {
         let Durable {
             records,
             progress,
             state,
-        } = durable;
+        } = &map.now;
         let Progress {
             last,
             commit,
@@ -231,7 +236,8 @@ impl Ghost {
             0
         };
         let committed = self.committed.entry(state.generation).or_default();
-        for seq in from + 1..=commit {
+        let known = map.committed();
+        for seq in from + 1..=known {
             let term = state.history.term_of(seq);
             let place = seq as usize - 1;
             match committed.get(place) {
@@ -242,7 +248,7 @@ impl Ghost {
                 None => committed.push(term),
             }
         }
-        seen.compared = (last.term(), commit);
+        seen.compared = (last.term(), from.max(known));
         Ok(())
     }
 

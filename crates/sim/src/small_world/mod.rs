@@ -10,7 +10,7 @@ pub(crate) use chance::run;
 use ghost::Ghost;
 use henge_cluster::bugs::Bugs;
 use henge_cluster::replica::{
-    Answer, Input, Key, Level, MessageOf, Output, Replica, RequestId, View, Written,
+    Answer, Input, Key, Level, MessageOf, Output, Ran, Replica, RequestId, Table, View, Written,
 };
 use henge_cluster::ring::NodeId;
 use henge_cluster::testing::map::{Durable, Map, Request, Shown};
@@ -31,8 +31,10 @@ pub(crate) struct Node {
     pub(crate) map: Map,
     /// The epoch that it knows.
     pub(crate) epoch: Epoch,
-    /// What its disk is about to keep: how far, and how much of the log that is.
-    writing: Option<(Written, usize)>,
+    /// What went past its machine, and in which generation: that is answered when it is kept.
+    past: Vec<(RequestId, Epoch, Shown)>,
+    /// What its disk is about to keep: how far, and how much of the log and of what went past the machine that is.
+    writing: Option<(Written, usize, usize)>,
 }
 
 /// A message that is under way.
@@ -121,6 +123,7 @@ impl World {
             replica: None,
             map: Map::default(),
             epoch: 0,
+            past: Vec::new(),
             writing: None,
         };
         self.nodes.insert(id, node);
@@ -164,6 +167,7 @@ impl World {
             node.map = Map::default();
         }
         node.map.bugs = bugs;
+        node.map.commits_at_once = false;
         node.incarnation += 1;
         node.epoch = 0;
         let Durable {
@@ -195,6 +199,7 @@ impl World {
         let node = self.node(id);
         node.replica = None;
         node.writing = None;
+        node.past.clear();
         let log = std::mem::take(&mut node.map.log);
         if kept < log.len() {
             let before = kept.checked_sub(1).map(|place| log[place].clone());
@@ -225,15 +230,11 @@ impl World {
         let durable = &node.map.now;
         let generation = durable.state.generation;
         let last = durable.progress.last;
-        let mut found = Vec::new();
+        let (mut found, mut answers) = (Vec::new(), Vec::new());
         if is_request && last.seq() > before {
-            let mut records = durable.records.iter();
-            let (key, (_, value)) = records
-                .find(|(_, (version, _))| *version == last)
-                .expect("what was stamped is there");
-            found.push(self.ghost.stamped(last, key, *value));
+            found.push(self.ghost.has_stamped(durable));
         }
-        found.push(self.ghost.look(id, durable));
+        found.push(self.ghost.look(id, &node.map));
         let incarnation = node.incarnation;
         while let Some(output) = replica.poll() {
             match output {
@@ -247,18 +248,7 @@ impl World {
                     });
                 }
                 Output::Answer(request, answer) => {
-                    let asked = self.asked.remove(&request);
-                    let (level, asked) = asked.expect("it was asked, and not answered");
-                    if let Answer::Reply((version, value)) = answer
-                        && level != Level::One
-                    {
-                        if let Some(version) = version {
-                            found.push(self.ghost.shown(generation, version));
-                        }
-                        let judged = self.judge.answered(&asked, version, value);
-                        self.lies.extend(judged.err().map(Lie::Answer));
-                    }
-                    self.answers.insert(request, answer);
+                    answers.push((request, answer));
                 }
                 output => {
                     if let Output::Opened(term) = output {
@@ -274,6 +264,26 @@ impl World {
         for outcome in found {
             self.note(outcome);
         }
+        for (request, answer) in answers {
+            self.answer(request, Some(generation), answer);
+        }
+    }
+
+    /// A client is answered out of a table in this generation; none if the table has left that since: nobody counts then how far
+    /// it was kept.
+    fn answer(&mut self, request: RequestId, generation: Option<Epoch>, answer: Answer<Shown>) {
+        let asked = self.asked.remove(&request);
+        let (level, asked) = asked.expect("it was asked, and not answered");
+        if let Answer::Reply((version, value)) = answer
+            && level != Level::One
+        {
+            if let (Some(version), Some(generation)) = (version, generation) {
+                self.note(self.ghost.shown(generation, version));
+            }
+            let judged = self.judge.answered(&asked, version, value);
+            self.lies.extend(judged.err().map(Lie::Answer));
+        }
+        self.answers.insert(request, answer);
     }
 
     /// A message comes to whom it is for.
@@ -288,12 +298,42 @@ impl World {
 
     /// A client asks.
     pub(crate) fn ask(&mut self, id: NodeId, level: Level, request: Request) -> RequestId {
-        self.next_request += 1;
-        let number = self.next_request;
-        let asked = self.judge.asked(&request);
-        self.asked.insert(number, (level, asked));
+        let number = self.asks(level, &request);
         self.give(id, Input::Request(number, level, request));
         number
+    }
+
+    fn asks(&mut self, level: Level, request: &Request) -> RequestId {
+        self.next_request += 1;
+        let asked = self.judge.asked(request);
+        self.asked.insert(self.next_request, (level, asked));
+        self.next_request
+    }
+
+    /// Whether requests may go past the machine of a node.
+    pub(crate) fn is_alone(&self, id: NodeId) -> bool {
+        let replica = self.nodes[&id].replica.as_ref();
+        replica.is_some_and(Replica::is_alone)
+    }
+
+    /// A client asks a node that is alone, and that goes past its machine.
+    pub(crate) fn ask_past(&mut self, id: NodeId, level: Level, request: &Request) {
+        let number = self.asks(level, request);
+        let node = self.nodes.get_mut(&id).expect("it is one");
+        let generation = node.map.now.state.generation;
+        let stamped = match node.map.execute(0, request, false) {
+            Ran::Changed(_, _, shown) => {
+                node.past.push((number, generation, shown));
+                self.ghost.has_stamped(&node.map.now)
+            }
+            Ran::Saw(_, shown) => {
+                node.past.push((number, generation, shown));
+                Ok(())
+            }
+            Ran::NoRoom => unreachable!("there is room for what a leader does"),
+        };
+        let looked = self.ghost.look(id, &node.map);
+        self.note(stamped.and(looked));
     }
 
     /// How many were asked; the newest has that number.
@@ -307,20 +347,27 @@ impl World {
         if let Some(replica) = &node.replica
             && node.writing.is_none()
         {
-            node.writing = Some((replica.written(&node.map), node.map.log.len()));
+            let written = replica.written(&node.map);
+            node.writing = Some((written, node.map.log.len(), node.past.len()));
         }
     }
 
     /// That is on its disk.
     pub(crate) fn keep(&mut self, id: NodeId) {
         let node = self.node(id);
-        let Some((written, count)) = node.writing.take() else {
+        let Some((written, count, past)) = node.writing.take() else {
             return;
         };
         if let Some(newest) = node.map.log.drain(..count).next_back() {
             node.map.durable = newest;
         }
+        let past: Vec<_> = node.past.drain(..past).collect();
         self.give(id, Input::Kept(written));
+        let now = self.nodes[&id].map.now.state.generation;
+        for (request, generation, shown) in past {
+            let generation = (generation == now).then_some(generation);
+            self.answer(request, generation, Answer::Reply(shown));
+        }
     }
 
     /// A node hears of a state of the topology.
@@ -341,7 +388,7 @@ impl World {
         let node = self.node(id);
         if node.replica.is_some() {
             node.map.drop_one(key);
-            let looked = self.ghost.look(id, &self.nodes[&id].map.now);
+            let looked = self.ghost.look(id, &self.nodes[&id].map);
             self.note(looked);
         }
     }
