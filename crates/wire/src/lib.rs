@@ -1,10 +1,11 @@
 //! What travels: commands and replies between a protocol and the engine, mutations between replicas, the versions
-//! and slots that both speak of, and the Redis protocol's bytes. Bytes in, bytes out; this crate knows no socket, clock, lock or engine.
+//! and slots that both speak of, the Redis protocol's bytes, and those between nodes. Bytes in, bytes out; this crate knows no socket, clock, lock or engine.
 
 mod command;
 mod glob;
 mod long_double;
 mod mutation;
+pub mod peer;
 pub mod resp;
 mod slot;
 mod transaction;
