@@ -23,11 +23,19 @@
 //! | 18 | a probe is echoed whatever term was adopted |
 //! | 22 | what a replica has of an order that is given up is neither removed nor named |
 
+use std::fmt;
+use std::str::FromStr;
+
 /// Those that are switched on.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Bugs(u32);
 
 impl Bugs {
+    /// All numbers that there are: those above, and those that are planted in the table, the client and the carrier of tests.
+    pub const NUMBERS: [u8; 20] = [
+        1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 20, 22,
+    ];
+
     /// One of them.
     pub const fn only(number: u8) -> Self {
         Self(1 << number)
@@ -42,5 +50,32 @@ impl Bugs {
     /// Whether one is.
     pub const fn has(self, number: u8) -> bool {
         self.0 >> number & 1 == 1
+    }
+}
+
+/// There is no bug of that number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UnknownBug;
+
+impl fmt::Display for UnknownBug {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all: Vec<_> = Bugs::NUMBERS.iter().map(u8::to_string).collect();
+        write!(f, "there are {}", all.join(", "))
+    }
+}
+
+impl std::error::Error for UnknownBug {}
+
+/// One, by its number.
+impl FromStr for Bugs {
+    type Err = UnknownBug;
+
+    fn from_str(text: &str) -> Result<Self, UnknownBug> {
+        let number = text.parse().map_err(|_| UnknownBug)?;
+        if Self::NUMBERS.contains(&number) {
+            Ok(Self::only(number))
+        } else {
+            Err(UnknownBug)
+        }
     }
 }

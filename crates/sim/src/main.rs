@@ -21,14 +21,15 @@ const LAST_LINES: usize = 60;
 
 fn command() -> Command {
     let number = |name: &'static str| Arg::new(name).long(name).value_parser(value_parser!(u64));
+    let count = |name| number(name).value_parser(value_parser!(u64).range(1..));
     Command::new("henge-sim")
         .about("The partition protocol under faults, in one thread, from a seed")
         .arg(number("seed").help("Runs this one").conflicts_with("seeds"))
-        .arg(number("seeds").help("Runs so many").default_value("1000"))
+        .arg(count("seeds").help("Runs so many").default_value("1000"))
         .arg(number("from").help("The first of them").default_value("1"))
-        .arg(number("threads").help("On so many cores; all of them unless it is said"))
+        .arg(count("threads").help("On so many cores; all of them unless it is said"))
         .arg(
-            number("failures")
+            count("failures")
                 .help("Stops after so many that fail")
                 .default_value("1"),
         )
@@ -50,7 +51,7 @@ fn command() -> Command {
             Arg::new("bug")
                 .long("bug")
                 .help("Switches a planted bug on, by its number")
-                .value_parser(value_parser!(u8).range(1..32)),
+                .value_parser(value_parser!(Bugs)),
         )
         .arg(
             Arg::new("trace")
@@ -68,9 +69,7 @@ fn main() -> ExitCode {
             Some("full-cache") => Scenario::FullCache,
             _ => Scenario::Any,
         },
-        bugs: matches
-            .get_one::<u8>("bug")
-            .map_or_else(Bugs::default, |&number| Bugs::only(number)),
+        bugs: matches.get_one::<Bugs>("bug").copied().unwrap_or_default(),
         is_traced: matches.get_flag("trace"),
         is_extended: true,
     };

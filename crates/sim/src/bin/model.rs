@@ -27,7 +27,7 @@ fn command() -> Command {
             Arg::new("bug")
                 .long("bug")
                 .help("Switches a planted bug on, by its number")
-                .value_parser(value_parser!(u8).range(1..32)),
+                .value_parser(value_parser!(Bugs)),
         )
         .arg(
             Arg::new("threads")
@@ -42,9 +42,7 @@ fn wanted(matches: &ArgMatches) -> Wanted {
     Wanted {
         configuration: matches.get_one::<String>("configuration").cloned(),
         depth: matches.get_one::<u16>("depth").map(|&steps| steps.into()),
-        bugs: matches
-            .get_one::<u8>("bug")
-            .map_or_else(Bugs::default, |&number| Bugs::only(number)),
+        bugs: matches.get_one::<Bugs>("bug").copied().unwrap_or_default(),
         threads: matches
             .get_one::<u16>("threads")
             .map_or(1, |&count| count.into()),

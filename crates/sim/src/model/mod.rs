@@ -123,7 +123,11 @@ pub fn run(wanted: &Wanted, say: &mut dyn FnMut(String)) -> bool {
             configuration.name,
             explored.depth,
             // There is nothing further away.
-            if explored.depth < depth { "." } else { " " },
+            if explored.broken.is_none() && explored.depth < depth {
+                "."
+            } else {
+                " "
+            },
             explored.states,
             explored.steps,
             begin.elapsed().as_secs_f64(),
