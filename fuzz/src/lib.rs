@@ -25,3 +25,8 @@ pub fn log(input: &[u8]) {
 pub fn snapshot(input: &[u8]) {
     files::snapshot::check(input);
 }
+
+/// What must hold for what another node says.
+pub fn peer(input: &[u8]) {
+    protocol::peer::check(input);
+}

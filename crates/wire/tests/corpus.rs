@@ -1,4 +1,4 @@
-//! The oracles of the Redis protocol over every file in `fuzz/corpus/`, and over streams made up of its words. This is no
+//! The oracles of the Redis protocol, and of what nodes say to each other, over every file in `fuzz/corpus/`, and over streams made up of its words. This is no
 //! search for what nobody thought of, which is `fuzz/`'s; it keeps what was found from coming back.
 
 mod oracle;
@@ -36,6 +36,11 @@ fn requests_of_the_corpus() {
 #[test]
 fn replies_of_the_corpus() {
     replay("replies", oracle::replies::check);
+}
+
+#[test]
+fn peers_of_the_corpus() {
+    replay("peer", oracle::peer::check);
 }
 
 /// Words that requests or replies are made of, and some that only look like it.

@@ -365,6 +365,7 @@ impl World {
         self.give(id, Input::Kept(written));
         let now = self.nodes[&id].map.now.state.generation;
         for (request, generation, shown) in past {
+            // Of a generation that is over nothing has to be left: the answer came too late for the reset, and that is no lie.
             let generation = (generation == now).then_some(generation);
             self.answer(request, generation, Answer::Reply(shown));
         }

@@ -1,7 +1,8 @@
-//! What must hold for any bytes that come in by the Redis protocol, as functions that panic where it does not. The tests of
+//! What must hold for any bytes that come in by the Redis protocol, or from another node, as functions that panic where it does not. The tests of
 //! this crate and the targets of `fuzz/` call the same ones, so that what fuzzing found is tested wherever `cargo test` runs.
 //! They know no expected output: they compare readers of one stream with each other, and with the rules of the protocol.
 
+pub(crate) mod peer;
 pub(crate) mod replies;
 pub(crate) mod requests;
 
