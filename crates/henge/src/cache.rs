@@ -90,6 +90,14 @@ pub struct Location {
     hash: u64,
 }
 
+impl Location {
+    /// Its partition.
+    #[inline]
+    pub fn partition(self) -> Partition {
+        self.partition
+    }
+}
+
 /// See the head of the file.
 pub struct Cache {
     shards: Box<[Slot]>,

@@ -29,6 +29,7 @@ pub mod allocator;
 pub mod cache;
 pub mod cli;
 pub mod clock;
+mod cluster;
 pub mod config;
 mod disk;
 mod encryption;

@@ -10,6 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use henge_cluster::forming::Who;
 use henge_engine::persistence::frame::LAST_SEQ;
 use henge_wire::Version;
 use tokio::sync::mpsc;
@@ -17,10 +18,13 @@ use tokio::sync::mpsc;
 use crate::admin::{Admin, size_of};
 use crate::cache::{Cache, CacheConfig};
 use crate::clock::Clock;
+use crate::cluster::identity::Identity;
+use crate::cluster::view::{Standing, View};
+use crate::cluster::{Cluster, Inbox, raft};
 use crate::config::{Config, ConfigError, NodeId, Reload, SyncPolicy};
 use crate::disk::directory::Directory;
 use crate::disk::persistence::{Persistence, PersistenceError, Surroundings, beyond};
-use crate::encryption::{Encryption, Keys, KeysError};
+use crate::encryption::{Encryption, Keys, KeysError, random_number};
 use crate::housekeeping::keep_house;
 use crate::http::{CALLS, Control, serve_control};
 use crate::metrics::counters::Counters;
@@ -144,6 +148,7 @@ impl Node {
         let threads = thread::available_parallelism().map_or(1, usize::from);
         let counters = Arc::new(Counters::new(threads));
         let (directory, sync) = data_directory(&config, address.port())?;
+        let (cluster, inbox) = cluster(&config, &directory, address)?;
         let last = directory.ledger.state();
         let clock = clock_after(last.seen_ms);
         // Such as the last life may have stamped are before this, whatever its clock was.
@@ -171,6 +176,7 @@ impl Node {
             live: Arc::new(ArcSwap::from_pointee(Live::of(&config))),
             resp: resp::Server::default(),
             persistence: Arc::clone(&persistence),
+            cluster,
         });
         let node_id = persistence.node_id();
         let metrics = Arc::new(Metrics {
@@ -350,6 +356,40 @@ fn data_directory(
     let taken = Directory::take(path, own_id, &format!("henge-{port}"), sync);
     let directory = taken.map_err(|error| data(PersistenceError::Directory(error)))?;
     Ok((directory, sync))
+}
+
+/// What the threads share of the node's cluster, as it is before anybody was asked.
+fn cluster(
+    config: &Config,
+    directory: &Directory,
+    address: SocketAddr,
+) -> Result<(Arc<Cluster>, Inbox), StartError> {
+    let state = directory.ledger.state();
+    let raft = directory.path.join(raft::FILE);
+    let instance = if state.instance == 0 || !raft.exists() {
+        // Whose log is gone must not vote as who had it.
+        let drawn = random_number().max(1);
+        directory
+            .ledger
+            .change(|state| state.instance = drawn)
+            .map_err(|error| data(PersistenceError::Directory(error)))?;
+        drawn
+    } else {
+        state.instance
+    };
+    let advertise = config.cluster.advertise.as_ref().map(ToString::to_string);
+    let who = Who {
+        name: state.node_id,
+        instance,
+    };
+    let identity = Identity::new(who, state.incarnation, address, advertise);
+    let is_alone = config.cluster.peers.addresses().is_empty() && !raft.exists();
+    let view = if is_alone {
+        View::alone()
+    } else {
+        View::outside(Standing::Outside(Vec::new()))
+    };
+    Ok(Cluster::new(identity, view))
 }
 
 /// The ports, open.

@@ -11,6 +11,7 @@ use henge_wire::Refusal;
 
 use crate::cache::Cache;
 use crate::clock::Clock;
+use crate::cluster::Cluster;
 use crate::config::{Config, ConsistencyLevel, Interval};
 use crate::disk::gate::without_gate;
 use crate::disk::persistence::Persistence;
@@ -35,6 +36,8 @@ pub(crate) struct Live {
     pub(crate) patience: Patience,
     pub(crate) max_connections: usize,
     pub(crate) default_level: ConsistencyLevel,
+    /// Whether who knows the map of the cluster is told where else a key is.
+    pub(crate) redirect: bool,
     pub(crate) compression: Settings,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) cleanup_interval: Duration,
@@ -63,6 +66,7 @@ impl Live {
             },
             max_connections: count(limits.max_connections),
             default_level: config.cluster.default_consistency,
+            redirect: config.cluster.redirect,
             compression: Settings {
                 algorithm: config.compression.algorithm,
                 threshold_bytes: config.compression.threshold_bytes.as_usize(),
@@ -90,6 +94,8 @@ pub(crate) struct Shared {
     /// What the clients of the Redis protocol share.
     pub(crate) resp: resp::Server,
     pub(crate) persistence: Arc<Persistence>,
+    /// The node's part in its cluster.
+    pub(crate) cluster: Arc<Cluster>,
 }
 
 /// Without the cache, which is not for showing.

@@ -46,9 +46,9 @@ fn errors_are_one_line_on_standard_error_and_exit_2() {
             "henge: unexpected argument '--prot' found",
         ),
         (
-            &["--peers", "a:1"],
+            &["--peers", "a"],
             &[],
-            "henge: --peers is not available yet",
+            "henge: flag --peers: cluster.peers: found \"a\", expected up to 64 addresses",
         ),
         (
             &["-max-items", "0"],

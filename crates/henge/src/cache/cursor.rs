@@ -1,7 +1,7 @@
 //! `ScanCursor`: where a scan goes on, as text or as a number that a client carries. The hash of keys is seeded for each
 //! process, so a cursor carries its process's mark, and a foreign one begins its partition again.
 
-use henge_wire::PARTITIONS;
+use henge_wire::{PARTITIONS, Partition};
 use std::fmt;
 use std::str::FromStr;
 
@@ -59,6 +59,23 @@ impl ScanCursor {
                 ..position
             },
         }
+    }
+
+    /// The partition that it is in; none at the begin and at the end.
+    pub fn partition(self) -> Option<Partition> {
+        self.0.and_then(|(_, at)| Partition::new(at.partition))
+    }
+
+    /// The begin of a partition, of any process.
+    pub fn beginning_of(partition: Partition) -> Self {
+        let partition = partition.number();
+        Self(Some((
+            Mark::FOREIGN,
+            Position {
+                partition,
+                place: 0,
+            },
+        )))
     }
 
     /// The cursor as a number below 2^63; 0 for the default and for nothing else.

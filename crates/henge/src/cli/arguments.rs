@@ -15,7 +15,7 @@ use super::{CliError, bench, client, tools};
 use crate::config::{FlagSetting, SETTINGS, Setting, shown};
 
 /// A flag that is short for `--set`: its name, the setting, the name of its value in the help, and what the help says.
-const SHORTHANDS: [(&str, &str, &str, &str); 7] = [
+const SHORTHANDS: [(&str, &str, &str, &str); 9] = [
     (
         "port",
         "server.listen",
@@ -27,6 +27,18 @@ const SHORTHANDS: [(&str, &str, &str, &str); 7] = [
         "cluster.node_id",
         "NAME",
         "The name of this node",
+    ),
+    (
+        "peers",
+        "cluster.peers",
+        "ADDRESSES",
+        "Nodes to form a cluster with, or members of one to join: http://a:8080,http://b:8080",
+    ),
+    (
+        "advertise",
+        "cluster.advertise",
+        "ADDRESS",
+        "How other nodes reach this one [default: where it meets the first peer]",
     ),
     (
         "data-dir",
@@ -59,12 +71,6 @@ const SHORTHANDS: [(&str, &str, &str, &str); 7] = [
         "error, warn, info, debug or trace [default: info]",
     ),
 ];
-
-/// Flags that later versions will have. Silently ignored they would promise what this version does not keep.
-const NOT_YET: [(&str, &str); 1] = [(
-    "peers",
-    "--peers is not available yet in this version: a node is a cluster of its own",
-)];
 
 /// What to do, by the words of the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,12 +146,6 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Inv
         _ => Task::Serve,
     };
 
-    if let Some((_, refusal)) = NOT_YET
-        .iter()
-        .find(|(flag, _)| levels.iter().any(|level| level.contains_id(flag)))
-    {
-        return Err(CliError::Usage((*refusal).to_owned()));
-    }
     Ok(Invocation::Run {
         task,
         file: file(&levels)?,
@@ -352,7 +352,6 @@ fn setting_flags() -> Vec<Arg> {
         "SECTION.KEY=VALUE",
         "Any setting of the list below; may be repeated",
     ));
-    flags.extend(NOT_YET.map(|(name, _)| flag(name, "VALUE", "Not available yet").hide(true)));
     flags
 }
 
@@ -659,8 +658,6 @@ mod tests {
             ("henge -policy lru get k", "--policy is for a node, and henge get starts none".to_owned()),
             ("henge get k -policy lru", format!("unexpected argument '--policy' found; tip: to pass '--policy' as a value, use '-- --policy'{hint}")),
             ("henge get k -url x", format!("invalid value 'x' for '--url <URL>': \"x\" is no URL of a server: it has no scheme; expected http://host:port or redis://host:port{hint}")),
-            ("henge --peers a:1", NOT_YET[0].1.to_owned()),
-            ("henge config check -peers=a:1", NOT_YET[0].1.to_owned()),
         ];
         for (line, message) in cases {
             assert_eq!(understood(line), Err(message), "{line}");
@@ -708,9 +705,6 @@ mod tests {
             }
             for (flag, ..) in SHORTHANDS {
                 assert!(text.contains(&format!("--{flag} <")), "{flag}");
-            }
-            for (flag, _) in NOT_YET {
-                assert!(!text.contains(flag), "{flag} is not offered");
             }
         }
         assert!(matches!(

@@ -1,6 +1,6 @@
 //! What a node is told: every setting, from defaults, a file, the environment and the command line.
 //!
-//! `settings` defines each setting once; `types` says what their values are; `layers` stacks the sources and remembers
+//! `settings` defines each setting once; `types` and `peers` say what their values are; `layers` stacks the sources and remembers
 //! which one each value came from; `reload` tells what changed and what a running node may take over; `print` shows it
 //! all. Nothing here starts, measures or resolves anything: `cache.max_size_bytes = "auto"` and a host's name stay what
 //! they are until the node starts.
@@ -8,6 +8,7 @@
 mod document;
 mod layers;
 mod literal;
+mod peers;
 mod print;
 mod reload;
 mod settings;
@@ -22,6 +23,7 @@ pub use henge_engine::{PolicyKind, compress::Algorithm};
 pub(crate) use layers::shown;
 pub use layers::{FlagSetting, Loaded, Origin, Sources};
 pub use literal::Literal;
+pub use peers::{PeerAddress, Peers};
 pub use reload::{Change, Reload};
 pub use settings::{
     CacheConfig, ClusterConfig, CompressionConfig, Config, LimitsConfig, LogConfig,

@@ -11,6 +11,7 @@ use henge_engine::PolicyKind;
 use henge_engine::compress::Algorithm;
 
 use super::literal::{Literal, SettingValue};
+use super::peers::{PeerAddress, Peers};
 use super::suggest;
 use super::types::{
     ByteSize, CacheSize, ConsistencyLevel, DirectoryPath, EncryptionCipher, FilePath, Interval,
@@ -113,6 +114,17 @@ settings! {
         /// The name of this node: letters, digits, "-", "_" and ".", up to 64 so that it fits a line. One is made up
         /// when there is none.
         restart node_id: Option<NodeId> = None;
+        /// Nodes to form a cluster with, or members of one to join: addresses with commas between them, this node's own or
+        /// not. A node that has been in a cluster goes back there, whatever this says.
+        restart peers: Peers = Peers::none();
+        /// How other nodes and clients reach this node; "none" for the address at which it meets the first of its peers.
+        restart advertise: Option<PeerAddress> = None;
+        /// A file with the secret of the cluster, the same for all nodes, for its owner alone: at least 32 bytes, so that nobody
+        /// guesses it. Without one only nodes of the same machine, over its loopback, are taken for nodes.
+        restart secret_file: Option<FilePath> = None;
+        /// Whether a Redis client that has asked for the map of the cluster is told where else a key is (MOVED); else it is
+        /// served by forwarding, as those are that have not.
+        reload redirect: bool = true;
         /// The consistency of a request that asks for none.
         reload default_consistency: ConsistencyLevel = ConsistencyLevel::Quorum;
     }
@@ -384,6 +396,26 @@ mod tests {
             "cluster.node_id",
             &[("node-1", "\"node-1\""), ("none", "\"none\"")],
             &["", "a b", "-x"],
+        ),
+        (
+            "cluster.peers",
+            &[("none", "\"none\""), ("http://a:1,b:2", "\"a:1,b:2\"")],
+            &["", "a", "https://a:1"],
+        ),
+        (
+            "cluster.advertise",
+            &[("none", "\"none\""), ("http://a:1", "\"a:1\"")],
+            &["", ":8080", "a:0"],
+        ),
+        (
+            "cluster.secret_file",
+            &[("none", "\"none\""), ("/etc/secret", "\"/etc/secret\"")],
+            &[""],
+        ),
+        (
+            "cluster.redirect",
+            &[("true", "true"), ("false", "false")],
+            &["no"],
         ),
         (
             "cluster.default_consistency",

@@ -22,7 +22,7 @@ pub struct InvalidValue {
 }
 
 impl InvalidValue {
-    fn new(found: &str, expected: String) -> Self {
+    pub(super) fn new(found: &str, expected: String) -> Self {
         Self {
             found: quoted(found),
             expected,
@@ -75,7 +75,7 @@ impl ListenAddress {
 }
 
 /// The host of an address, or none when it can be neither an IP address nor a name.
-fn parse_host(host: &str) -> Option<String> {
+pub(super) fn parse_host(host: &str) -> Option<String> {
     if let Some(bracketed) = host.strip_prefix('[') {
         let address: Ipv6Addr = bracketed.strip_suffix(']')?.parse().ok()?;
         return Some(address.to_string());

@@ -1,6 +1,6 @@
 //! One connection, from its first byte to its last: its first line tells which protocol it speaks. `*` begins a request of
-//! the Redis protocol, a line that ends in ` HTTP/1.1` or ` HTTP/1.0` is HTTP, any other is an inline command of the Redis
-//! protocol. HTTP is served here, by hyper; the rest goes to `resp`.
+//! the Redis protocol, a line that ends in ` HTTP/1.1` or ` HTTP/1.0` is HTTP, the preface of the peer protocol is another node,
+//! any other is an inline command of the Redis protocol. HTTP is served here, by hyper; the rest goes to `resp` and `cluster`.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use henge_wire::peer::PREFACE;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -17,6 +18,7 @@ use super::acceptor::Door;
 use super::data_thread::Local;
 use super::pace::{Late, Pace, Stream};
 use super::watch::{Seen, Watch};
+use crate::cluster;
 use crate::http::problem::{Code, Problem};
 use crate::http::service::Service;
 use crate::metrics::counters::add;
@@ -55,6 +57,8 @@ const TLS_HANDSHAKE: u8 = 0x16;
 enum Speaks {
     Http,
     Resp,
+    /// Another node.
+    Peer,
     /// TLS, which this node does not.
     Tls,
     /// The first line is not whole.
@@ -83,6 +87,9 @@ fn sniff(bytes: &[u8]) -> Speaks {
             Speaks::Resp
         };
     };
+    if line.starts_with(PREFACE) {
+        return Speaks::Peer;
+    }
     let line = line[..end].trim_ascii_end();
     if line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0") {
         Speaks::Http
@@ -133,6 +140,7 @@ pub(crate) async fn serve(socket: TcpStream, door: Door, local: &Rc<Local>) {
     };
     match speaks {
         Ok(Speaks::Resp) => resp::serve(stream.into_socket(), pace, local, first).await,
+        Ok(Speaks::Peer) => cluster::peers::serve(stream.into_socket(), first, local).await,
         Ok(Speaks::Http) => {
             stream.give_back(first);
             serve_http(stream, &pace, local).await;
@@ -254,6 +262,9 @@ mod tests {
             (b"PING\n", Speaks::Resp),
             (b"PIN", Speaks::NotYet),
             (b"\r\n", Speaks::NotYet),
+            (PREFACE, Speaks::Peer),
+            (b"HENGE-PEER", Speaks::NotYet),
+            (b"HENGE-PEERS\n", Speaks::Resp),
             (b"\x16\x03\x01", Speaks::Tls),
             (&long("GET /"), Speaks::Http),
             (&long("SET k "), Speaks::Resp),

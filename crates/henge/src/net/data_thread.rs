@@ -15,6 +15,7 @@ use tokio::sync::{Notify, mpsc};
 use super::acceptor::Accepted;
 use super::connection;
 use crate::admin::Admin;
+use crate::cluster::routing::Routing;
 use crate::disk::gate::Gate;
 use crate::http::Call;
 use crate::metrics::counters::ThreadCounters;
@@ -36,6 +37,8 @@ pub(crate) struct Local {
     pub(crate) resp: RefCell<resp::Scratch>,
     /// Where answers wait until what they show is in the log.
     pub(crate) gate: Gate,
+    /// The way to the keys of other nodes.
+    pub(crate) routing: Routing,
     drain: Notify,
     draining: Cell<bool>,
     empty: Notify,
@@ -88,13 +91,23 @@ pub(crate) async fn serve(
             Arc::clone(&admin.shared().in_flight),
             index,
         ),
+        routing: Routing::new(&admin.shared().cluster),
         admin,
         drain: Notify::new(),
         draining: Cell::new(false),
         empty: Notify::new(),
     });
-    let keeper = Rc::clone(&local);
-    let keeper = tokio::task::spawn_local(async move { keeper.gate.keep().await });
+    let own = Rc::clone(&local);
+    let keeper = tokio::task::spawn_local(async move { own.gate.keep().await });
+    let own = Rc::clone(&local);
+    let router = tokio::task::spawn_local(async move {
+        let mut changes = own.shared.cluster.changes();
+        // Ends with the node, which has the other end.
+        while changes.changed().await.is_ok() {
+            // Looks at the view, so that who waits for a node that is gone is told.
+            own.routing.routes();
+        }
+    });
     while let Some(connection) = connections.recv().await {
         let open = Open(Rc::clone(&local));
         // Refused only when the runtime has no more room in its poller; the connection is closed then.
@@ -121,6 +134,7 @@ pub(crate) async fn serve(
         }
     }
     keeper.abort();
+    router.abort();
     true
 }
 

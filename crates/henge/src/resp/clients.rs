@@ -107,8 +107,22 @@ impl Clients {
         descriptor: i32,
         now_ms: u64,
     ) -> Arc<Client> {
+        let client = self.unlisted(address, local_address, descriptor, now_ms);
+        let listed = Arc::clone(&client);
+        self.connected.lock().insert(client.id, listed);
+        client
+    }
+
+    /// One that is in no list: another node, for its clients.
+    pub(crate) fn unlisted(
+        &self,
+        address: SocketAddr,
+        local_address: SocketAddr,
+        descriptor: i32,
+        now_ms: u64,
+    ) -> Arc<Client> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed) + 1;
-        let client = Arc::new(Client {
+        Arc::new(Client {
             id,
             address: canonical(address),
             local_address: canonical(local_address),
@@ -127,9 +141,7 @@ impl Clients {
             details: Mutex::new(Details::default()),
             killed: AtomicBool::new(false),
             wake: Notify::new(),
-        });
-        self.connected.lock().insert(id, Arc::clone(&client));
-        client
+        })
     }
 
     pub(crate) fn disconnect(&self, id: u64) {

@@ -81,6 +81,7 @@ pub(crate) async fn serve(socket: TcpStream, pace: Rc<Pace>, local: &Rc<Local>, 
         held: None,
         place: Place::default(),
         owed: None,
+        forwarded: None,
         paused: None,
         reads_no_more: false,
         is_closing: false,
@@ -155,6 +156,8 @@ struct Connection<'a> {
     place: Place,
     /// What the command in `waiting` has to wait for beside itself.
     owed: Option<Round>,
+    /// All replies of a run of which others have some.
+    forwarded: Option<Forwarded>,
     /// Resolves at the end of a pause.
     paused: Option<Pin<Box<dyn Future<Output = ()>>>>,
     /// The node drains: what has come is answered, and nothing more is read.
@@ -174,6 +177,15 @@ impl Connection<'_> {
                 self.held = None;
                 if kept.is_err() {
                     self.disown(replies);
+                }
+            }
+            if let Some(forwarded) = &mut self.forwarded {
+                let replies = ready!(forwarded.as_mut().poll(cx));
+                self.forwarded = None;
+                self.unsent_bytes += replies.iter().map(Bytes::len).sum::<usize>();
+                self.unsent.extend(replies);
+                if !self.account() {
+                    return Poll::Ready(());
                 }
             }
             if !self.unsent.is_empty() && ready!(self.poll_send(cx)).is_err() {
@@ -260,10 +272,7 @@ impl Connection<'_> {
             self.pending.extend_from_slice(&input[done..]);
         }
         self.after(stop, now);
-        Poll::Ready(match unkept {
-            None => self.send(out, cx),
-            Some(round) => self.hold_back(out, round, self.pipeline.replies),
-        })
+        Poll::Ready(self.dispatch(out, unkept, cx))
     }
 
     /// Reads the rest of a request into the connection's own buffer.
@@ -314,9 +323,32 @@ impl Connection<'_> {
             self.account();
         }
         self.after(stop, now);
+        self.dispatch(out, unkept, cx)
+    }
+
+    /// Sends what a run has written, at once or when all that it needs is there.
+    #[inline]
+    fn dispatch(
+        &mut self,
+        out: &mut Output,
+        unkept: Option<Round>,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Gone> {
+        if !self.pipeline.forwards.is_empty() {
+            self.forward(out);
+        }
         match unkept {
             None => self.send(out, cx),
             Some(round) => self.hold_back(out, round, self.pipeline.replies),
+        }
+    }
+
+    /// Sends to other nodes what a run has for them. Its replies come in one piece with theirs.
+    fn forward(&mut self, out: &mut Output) {
+        let forwards = std::mem::take(&mut self.pipeline.forwards);
+        if let Some(routes) = &self.pipeline.routes {
+            let protocol = self.pipeline.session.protocol;
+            self.forwarded = Some(forwards.send(routes, protocol, out));
         }
     }
 
@@ -336,7 +368,7 @@ impl Connection<'_> {
                 }
                 return;
             }
-            Stop::Output => {}
+            Stop::Output | Stop::Before => {}
             Stop::Later(waiting) => self.waiting = Some(waiting),
             Stop::Paused { until_ms } => {
                 let shared = Arc::clone(&self.local.shared);
@@ -404,6 +436,7 @@ impl Connection<'_> {
                 .count_error(ErrorReply::UNKNOWN.code());
         }
         self.unsent.clear();
+        self.forwarded = None;
         let pieces = out.take_pieces(0);
         self.unsent_bytes = pieces.iter().map(Bytes::len).sum();
         self.unsent.extend(pieces);
@@ -532,6 +565,8 @@ impl Connection<'_> {
         add(&self.client().sent_bytes, bytes as u64);
     }
 }
+
+type Forwarded = Pin<Box<dyn Future<Output = VecDeque<Bytes>>>>;
 
 /// The client is gone, or nobody can help it.
 struct Gone;

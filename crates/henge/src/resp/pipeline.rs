@@ -8,19 +8,22 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use henge_wire::MAX_KEY_BYTES;
 use henge_wire::resp::request::{
     self, Arguments, Decoded, Limits, RequestError, Span, inline_arguments,
 };
 use henge_wire::resp::writer::{Output, Writer};
+use henge_wire::{MAX_KEY_BYTES, Partition, Slot};
 
 use super::call::{Call, ErrorReply, Flow, Later};
+use super::forward::{Forwards, NOT_HERE, Raw};
 use super::key_specs;
 use super::pause::Paused;
 use super::session::{Replies, Session};
 use super::slowlog;
+use super::spread::{Asked, Place};
 use super::table::{COMMANDS, Entry, Keys, Run, flag};
 use crate::cache::{AHEAD, Location, LookAhead};
+use crate::cluster::routing::Routes;
 use crate::disk::gate::journalled_bytes;
 use crate::metrics::counters::add;
 use crate::net::data_thread::Local;
@@ -123,6 +126,8 @@ pub(super) enum Stop {
     Later(Waiting),
     /// Clients are paused until this time.
     Paused { until_ms: u64 },
+    /// The next command waits for the replies of those that were sent to other nodes.
+    Before,
     /// The connection ends once what was written is sent.
     Close,
 }
@@ -151,8 +156,14 @@ pub(super) struct Pipeline {
     local: Rc<Local>,
     /// Requests of no words since the last that had some.
     empty_requests: u32,
-    /// Replies that the last run wrote.
+    /// Replies that the last run wrote, or will have from others.
     pub(super) replies: usize,
+    /// What the last run is to send to others.
+    pub(super) forwards: Forwards,
+    /// The way to other nodes, for the last run; none where there are none.
+    pub(super) routes: Option<Rc<Routes>>,
+    /// How long each reply of the last run is, where somebody asks for that.
+    pub(super) lengths: Vec<u32>,
 }
 
 impl Pipeline {
@@ -162,6 +173,9 @@ impl Pipeline {
             local,
             empty_requests: 0,
             replies: 0,
+            forwards: Forwards::default(),
+            routes: None,
+            lengths: Vec::new(),
         }
     }
 
@@ -174,6 +188,7 @@ impl Pipeline {
         out: &mut Output,
     ) -> (usize, Stop) {
         self.replies = 0;
+        self.routes = self.local.routing.routes();
         let live = buffers.live.load();
         let limits = limits(&live.limits);
         let mut clock = Timing::begin(now, live, &self.local);
@@ -198,11 +213,11 @@ impl Pipeline {
                 End::Inline { line } => {
                     let bytes = &input[line.clone()];
                     let step = self.run_inline(bytes, &mut clock, buffers, out, &mut commands);
-                    if let Some(Stop::Paused { .. }) = step {
-                        at = line.start;
+                    at = if is_not_run(step.as_ref()) {
+                        line.start
                     } else {
-                        at = line.end;
-                    }
+                        line.end
+                    };
                     if let Some(stop) = step {
                         break stop;
                     }
@@ -316,12 +331,12 @@ impl Pipeline {
                 ahead.before(keys, &self.local.shared.cache, located);
                 keys += 1;
             }
-            let words = Arguments::new(
-                &input[prepared.frame.clone()],
-                &spans[prepared.spans.clone()],
-            );
+            let frame = &input[prepared.frame.clone()];
+            let words = Arguments::new(frame, &spans[prepared.spans.clone()]);
+            let before = out.len();
             let step = self.run_one(
                 words,
+                Raw::Frame(frame),
                 prepared.entry,
                 prepared.first_key,
                 clock,
@@ -329,9 +344,12 @@ impl Pipeline {
                 untimed,
                 out,
             );
-            if let Some(Stop::Paused { .. }) = step {
+            if is_not_run(step.as_ref()) {
                 *at = prepared.frame.start;
                 return step;
+            }
+            if self.session.is_forwarded && !matches!(step, Some(Stop::Later(_))) {
+                self.note_length(out.len() - before);
             }
             *at = prepared.frame.end;
             *commands += 1;
@@ -377,8 +395,10 @@ impl Pipeline {
             add(&self.local.counters.protocol_errors, 1);
             return Some(Stop::Close);
         }
-        let step = self.run_one(words, entry, None, clock, true, &mut buffers.untimed, out);
-        if !matches!(step, Some(Stop::Paused { .. })) {
+        let raw = Raw::Words(words);
+        let untimed = &mut buffers.untimed;
+        let step = self.run_one(words, raw, entry, None, clock, true, untimed, out);
+        if !is_not_run(step.as_ref()) {
             *commands += 1;
         }
         step
@@ -390,6 +410,7 @@ impl Pipeline {
     fn run_one(
         &mut self,
         words: Arguments<'_>,
+        raw: Raw<'_>,
         entry: Option<Entry>,
         first_key: Option<Location>,
         clock: &mut Timing,
@@ -406,13 +427,23 @@ impl Pipeline {
             return self.reject(Some(entry), &ErrorReply::LOADING, out);
         }
         let server = &self.local.shared.resp;
-        if let Some((paused, until_ms)) = server.pause.now(clock.now_ms) {
+        if let Some((paused, until_ms)) = server.pause.now(clock.now_ms)
+            && !self.session.is_forwarded
+        {
             let waits = match paused {
                 Paused::All => !spec.is(flag::UNPAUSED),
                 Paused::Writes => spec.is(flag::WRITE),
             };
             if waits {
                 return Some(Stop::Paused { until_ms });
+            }
+        }
+        if self.routes.is_some() {
+            let first = first_key.map(Location::partition);
+            match self.route(words, &raw, entry, first, clock, untimed, out) {
+                Routed::Here => {}
+                Routed::Done => return None,
+                Routed::Stop(stop) => return Some(stop),
             }
         }
         let time_it = time_each || !spec.is(flag::FAST | flag::BRIEF);
@@ -481,6 +512,96 @@ impl Pipeline {
             untimed.push(entry.number);
         }
         stop
+    }
+
+    /// Finds out where a command is to be run, and sends it there.
+    #[expect(clippy::too_many_arguments, reason = "it is the inside of two loops")]
+    #[inline(never)]
+    fn route(
+        &mut self,
+        words: Arguments<'_>,
+        raw: &Raw<'_>,
+        entry: Entry,
+        first: Option<Partition>,
+        clock: &mut Timing,
+        untimed: &mut Vec<u16>,
+        out: &mut Output,
+    ) -> Routed {
+        let Some(routes) = &self.routes else {
+            return Routed::Here;
+        };
+        let spec = entry.spec;
+        if spec.keys.first == 0 && self.session.is_forwarded {
+            // Each node is asked for its own.
+            return Routed::Here;
+        }
+        let asked = Asked {
+            spec,
+            words,
+            session: &self.session,
+            local: &self.local,
+            routes,
+        };
+        let place = asked.place(first);
+        match place {
+            Ok(Place::Here) => Routed::Here,
+            Ok(_) if self.session.is_forwarded => {
+                self.lengths.push(NOT_HERE);
+                Routed::Done
+            }
+            Ok(Place::There(member, partition)) => {
+                if self.session.knows_map && self.local.shared.live.load().redirect {
+                    let at = spec.keys.first.unsigned_abs();
+                    let key = words.get(usize::from(at)).unwrap_or_default();
+                    debug_assert_eq!(Partition::of(key), partition);
+                    let (slot, address) = (Slot::of(key).number(), &member.address);
+                    let moved = ErrorReply::new(format!("MOVED {slot} {address}"));
+                    self.reject(Some(entry), &moved, out);
+                    return Routed::Done;
+                }
+                if self.session.replies == Replies::SkipNext {
+                    self.session.replies = Replies::Skip;
+                }
+                let is_wanted = self.is_wanted();
+                self.replies += usize::from(is_wanted);
+                let written = (out.len(), is_wanted);
+                let is_write = spec.is(flag::WRITE);
+                self.forwards
+                    .push(&member, raw, is_write, &self.session, written);
+                let client = &self.session.client;
+                client.last_command.store(entry.number, Ordering::Relaxed);
+                Routed::Done
+            }
+            // What this one does comes after what was sent before it.
+            Ok(Place::Several(_)) if !self.forwards.is_empty() => Routed::Stop(Stop::Before),
+            Ok(Place::Several(reply)) => {
+                if self.session.replies == Replies::SkipNext {
+                    self.session.replies = Replies::Skip;
+                }
+                let is_wanted = self.is_wanted();
+                let client = &self.session.client;
+                client.last_command.store(entry.number, Ordering::Relaxed);
+                clock.settle(untimed, &self.local);
+                Routed::Stop(Stop::Later(Waiting {
+                    reply,
+                    entry,
+                    words: slowlog::shortened(words),
+                    since: clock.mark,
+                    is_wanted,
+                }))
+            }
+            Err(error) => {
+                self.reject(Some(entry), &error, out);
+                Routed::Done
+            }
+        }
+    }
+
+    /// A reply of this length was written; where one is noted already, it is none.
+    fn note_length(&mut self, length: usize) {
+        if length > 0 || self.lengths.last() != Some(&NOT_HERE) {
+            self.lengths.push(length as u32);
+        }
     }
 
     /// Whether the client wants the reply of the command that just ran. `CLIENT REPLY SKIP` and `OFF` have none themselves, and
@@ -574,6 +695,20 @@ impl Pipeline {
             latency.add(entry.spec.is(flag::FAST), now_ms / 1000, took_us / 1000);
         }
     }
+}
+
+/// Whether a command stopped a pipeline before it was run, and is to be looked at again.
+fn is_not_run(step: Option<&Stop>) -> bool {
+    matches!(step, Some(Stop::Paused { .. } | Stop::Before))
+}
+
+/// What became of a command that may be another node's.
+enum Routed {
+    /// It is this node's, and is to be run.
+    Here,
+    /// It was sent on, or refused.
+    Done,
+    Stop(Stop),
 }
 
 /// How the input ended, or the batch.

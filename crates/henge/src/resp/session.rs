@@ -29,6 +29,10 @@ pub(crate) struct Session {
     pub(crate) replies: Replies,
     /// Its reads do not count as uses.
     pub(crate) no_touch: bool,
+    /// It has asked for the map of the cluster: it can go elsewhere itself, and asks each node for its own.
+    pub(crate) knows_map: bool,
+    /// It stands for another node, which has sent here what its clients want of this one.
+    pub(crate) is_forwarded: bool,
     /// What others see of it.
     pub(crate) client: Arc<Client>,
 }
@@ -40,7 +44,19 @@ impl Session {
             level: None,
             replies: Replies::default(),
             no_touch: false,
+            knows_map: false,
+            is_forwarded: false,
             client,
+        }
+    }
+
+    /// Of clients of another node.
+    pub(crate) fn forwarded(client: Arc<Client>, protocol: Protocol, no_touch: bool) -> Self {
+        Self {
+            protocol,
+            no_touch,
+            is_forwarded: true,
+            ..Self::new(client)
         }
     }
 

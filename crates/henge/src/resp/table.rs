@@ -30,6 +30,7 @@ pub(crate) enum Group {
     Generic,
     Connection,
     Server,
+    Cluster,
 }
 
 impl Group {
@@ -40,6 +41,7 @@ impl Group {
             Self::Generic => "generic",
             Self::Connection => "connection",
             Self::Server => "server",
+            Self::Cluster => "cluster",
         }
     }
 }

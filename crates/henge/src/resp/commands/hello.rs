@@ -66,6 +66,8 @@ fn hello(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     if let Some(user) = user {
         log_in(user)?;
     }
+    let is_alone = call.local.shared.cluster.view.load().is_alone;
+    let mode = if is_alone { "standalone" } else { "cluster" };
     let session = &mut *call.session;
     if let Some(name) = name {
         session.client.details.lock().name = name.to_vec();
@@ -88,7 +90,7 @@ fn hello(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
         out.bulk(name.as_bytes());
         out.bulk(value.as_bytes());
     };
-    text("mode", "standalone");
+    text("mode", mode);
     text("role", "master");
     out.bulk(b"modules");
     out.array(0);

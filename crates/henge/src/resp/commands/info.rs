@@ -67,8 +67,8 @@ const SECTIONS: [Section; 13] = [
     Section::new("commandstats", "Commandstats", false, command_statistics),
     Section::new("errorstats", "Errorstats", true, error_statistics),
     Section::new("latencystats", "Latencystats", false, latency_statistics),
-    Section::new("cluster", "Cluster", true, |page, _| {
-        page.line("cluster_enabled", 0);
+    Section::new("cluster", "Cluster", true, |page, snapshot| {
+        page.line("cluster_enabled", u8::from(!is_alone(snapshot)));
     }),
     Section::new("keyspace", "Keyspace", true, keyspace),
 ];
@@ -178,6 +178,11 @@ fn page(snapshot: &Snapshot, wanted: &BTreeSet<usize>) -> String {
     page.0
 }
 
+/// Whether the node has all keys itself.
+fn is_alone(snapshot: &Snapshot) -> bool {
+    snapshot.admin.shared().cluster.view.load().is_alone
+}
+
 fn server(page: &mut Page, snapshot: &Snapshot) {
     let metrics = &snapshot.admin.metrics;
     let shared = snapshot.admin.shared();
@@ -187,8 +192,13 @@ fn server(page: &mut Page, snapshot: &Snapshot) {
     page.line("henge_version", env!("CARGO_PKG_VERSION"));
     page.line("henge_commit", crate::metrics::COMMIT.unwrap_or("unknown"));
     page.line("node_id", &metrics.node_id);
-    page.line("redis_mode", "standalone");
-    page.line("server_mode", "standalone");
+    let mode = if is_alone(snapshot) {
+        "standalone"
+    } else {
+        "cluster"
+    };
+    page.line("redis_mode", mode);
+    page.line("server_mode", mode);
     page.line(
         "os",
         format_args!("{} {}", std::env::consts::OS, std::env::consts::ARCH),

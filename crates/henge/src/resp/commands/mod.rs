@@ -10,6 +10,7 @@ mod aside;
 mod bits;
 mod client;
 mod client_filter;
+pub(super) mod cluster;
 mod command;
 mod config;
 mod connection;
@@ -61,4 +62,5 @@ pub(super) const ALL: &[&[Spec]] = &[
     object::COMMANDS,
     memory::COMMANDS,
     flush::COMMANDS,
+    cluster::COMMANDS,
 ];

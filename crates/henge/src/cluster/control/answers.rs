@@ -1,0 +1,79 @@
+//! What is answered over connections for control.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use super::Control;
+use super::questions::{self, Presence, Start, Started};
+use crate::cluster::link::Service;
+use crate::cluster::link::answering::{Answers, Reply};
+
+/// A start may be passed on to the control leader, and by that to its successor.
+const MOST_HOPS: u8 = 2;
+
+/// See the head of the file.
+pub(super) struct ControlAnswers(pub(super) Rc<Control>);
+
+impl Answers for ControlAnswers {
+    fn answer(&self, service: Service, question: Bytes, reply: Reply) {
+        let control = Rc::clone(&self.0);
+        match service {
+            Service::Raft => {
+                tokio::task::spawn_local(async move {
+                    match control.consensus.answer(&question).await {
+                        Ok(answer) => reply.send(&[&answer]),
+                        Err(error) => reply.fail(&error.to_string()),
+                    }
+                });
+            }
+            Service::Form => match questions::decode::<Presence>(&question) {
+                Ok(_) => reply.send(&[&questions::encode(&control.presence())]),
+                Err(why) => reply.fail(&why),
+            },
+            Service::Start => match questions::decode::<Start>(&question) {
+                Ok(start) => {
+                    tokio::task::spawn_local(async move {
+                        let started = control.pass_on(start).await;
+                        reply.send(&[&questions::encode(&started)]);
+                    });
+                }
+                Err(why) => reply.fail(&why),
+            },
+            Service::Resp | Service::Commands => {
+                reply.fail("this is asked over connections for data");
+            }
+        }
+    }
+}
+
+impl Control {
+    /// A start of another node, as one of those that may know the control leader.
+    async fn pass_on(self: &Rc<Self>, mut start: Start) -> Started {
+        match self.agreed().cluster() {
+            None => return Started::NotNow("it is in no cluster yet".to_owned()),
+            Some(cluster) if cluster != start.cluster => {
+                return Started::Refused(format!(
+                    "{} is in the cluster {cluster}, and not in {}",
+                    self.cluster.identity.name, start.cluster
+                ));
+            }
+            Some(_) => {}
+        }
+        if self.consensus.is_leader() {
+            return self.register_as_leader(start).await;
+        }
+        if start.hops >= MOST_HOPS {
+            return Started::NotNow("the members don't agree on who leads".to_owned());
+        }
+        start.hops += 1;
+        let Some(leader) = self.consensus.leader() else {
+            return Started::NotNow("the cluster has no control leader now".to_owned());
+        };
+        let Some(address) = self.address_of(leader) else {
+            return Started::NotNow("it does not know where the control leader is".to_owned());
+        };
+        let answer = self.ask_to_start(leader, &address, &start).await;
+        answer.unwrap_or_else(Started::NotNow)
+    }
+}

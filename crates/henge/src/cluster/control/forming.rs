@@ -1,0 +1,222 @@
+//! How a node that is in no cluster finds one or forms one with others: it asks all addresses that it was given who is there, as
+//! [`Forming`] wants it, and does what that says.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::time::Duration;
+
+use henge_cluster::agreed::Command;
+use henge_cluster::forming::{ClusterId, Forming, Hello, Step, Who};
+use henge_wire::peer::Purpose;
+use tokio::sync::Notify;
+
+use super::questions::{self, Presence, Started};
+use super::{AGAIN, Control};
+use crate::cluster::link::Service;
+use crate::cluster::link::asking::Link;
+use crate::cluster::link::greet;
+use crate::encryption::random_number;
+
+/// How long who answers has time to say who it is.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+/// Replicas of a partition. More than one come with replication in the node.
+const REPLICATION: usize = 1;
+
+/// A connection to whoever answers at an address.
+pub(super) async fn link_to(control: &Control, address: &str) -> Result<Link, String> {
+    let identity = &control.cluster.identity;
+    let greeted = greet::connect(address, None, Purpose::Control, identity)
+        .await
+        .map_err(|error| format!("{address}: {error}"))?;
+    control.meet(&greeted.hello);
+    let (link, run) = Link::over(greeted);
+    tokio::task::spawn_local(run);
+    Ok(link)
+}
+
+/// Finds a cluster, or forms one.
+///
+/// # Errors
+/// It can be in none, until its operator changes something.
+pub(super) async fn find(control: &Rc<Control>) -> Result<ClusterId, String> {
+    let me = control.cluster.identity.who();
+    let entries = &control.orders.peers;
+    if entries.is_empty() {
+        return begin(control, BTreeSet::from([me])).await;
+    }
+    *control.forming.borrow_mut() = Some(Forming::new(me, entries.iter().cloned()));
+    let heard = Rc::new(Notify::new());
+    let askers: Vec<_> = entries
+        .iter()
+        .map(|entry| {
+            let (control, entry, heard) = (Rc::clone(control), entry.clone(), Rc::clone(&heard));
+            Asker(tokio::task::spawn_local(async move {
+                ask_again_and_again(&control, &entry, &heard).await;
+            }))
+        })
+        .collect();
+    let found = decide(control, &heard).await;
+    drop(askers);
+    *control.forming.borrow_mut() = None;
+    found
+}
+
+/// Ends its task when it is dropped.
+struct Asker(tokio::task::JoinHandle<()>);
+
+impl Drop for Asker {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn decide(control: &Rc<Control>, heard: &Notify) -> Result<ClusterId, String> {
+    let mut said = Vec::new();
+    loop {
+        let step = match &*control.forming.borrow() {
+            Some(forming) => forming.step(),
+            None => Ok(Step::Wait(Vec::new())),
+        };
+        match step {
+            Ok(Step::Wait(waits)) => {
+                let waits: Vec<String> = waits.iter().map(ToString::to_string).collect();
+                if waits != said {
+                    control.wait_outside(waits.clone());
+                    said = waits;
+                }
+            }
+            // Whoever is wrong may be replaced by one that is not.
+            Err(refused) => {
+                let why = vec![refused.to_string()];
+                if why != said {
+                    tracing::error!(%refused, "no cluster can be formed");
+                    control.wait_outside(why.clone());
+                    said = why;
+                }
+            }
+            Ok(Step::Begin(set)) => {
+                check_empty(control)?;
+                return begin(control, set).await;
+            }
+            Ok(Step::Join(entry, cluster)) => {
+                check_empty(control)?;
+                let start = control.own_start(cluster);
+                let why = match control.ask_entry_to_start(&entry, &start).await {
+                    Ok(Started::Yes | Started::Later(_)) => return Ok(cluster),
+                    Ok(Started::Refused(why)) => return Err(why),
+                    Ok(Started::NotNow(why)) | Err(why) => vec![why],
+                };
+                if why != said {
+                    control.wait_outside(why.clone());
+                    said = why;
+                }
+                tokio::time::sleep(AGAIN).await;
+                continue;
+            }
+        }
+        heard.notified().await;
+    }
+}
+
+/// Keys that a node has from a life outside of the cluster would be where nobody looks for them.
+fn check_empty(control: &Control) -> Result<(), String> {
+    let items = control.shared.cache.stats().shards.items;
+    if items == 0 {
+        return Ok(());
+    }
+    Err(format!(
+        "it has {items} items of its own, which would be lost in a cluster with others; start it without --peers, or with another persistence.dir"
+    ))
+}
+
+/// Begins a cluster of these, this node among them.
+async fn begin(control: &Rc<Control>, founders: BTreeSet<Who>) -> Result<ClusterId, String> {
+    let identity = &control.cluster.identity;
+    let failed = |error: &dyn std::fmt::Display| format!("the cluster cannot be begun: {error}");
+    if !control.consensus.has_begun().await {
+        control
+            .consensus
+            .begin(identity.address_or_loopback())
+            .await
+            .map_err(|error| failed(&error))?;
+    }
+    let number = u128::from(random_number()) << 64 | u128::from(random_number());
+    let form = Command::Form {
+        // 0 stands for none.
+        cluster: ClusterId(number | 1),
+        founders,
+        replication: REPLICATION,
+    };
+    loop {
+        match control.consensus.propose(form.clone()).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(rejected)) => tracing::debug!(%rejected, "the cluster is formed already"),
+            Err(error) => {
+                // It becomes the leader of itself in a moment.
+                tracing::debug!(%error, "the cluster is not formed yet");
+                tokio::time::sleep(AGAIN / 10).await;
+                continue;
+            }
+        }
+        if let Some(cluster) = control.agreed().cluster() {
+            return Ok(cluster);
+        }
+        tokio::time::sleep(AGAIN / 10).await;
+    }
+}
+
+/// Asks who is at an address, until it is not wanted any more.
+async fn ask_again_and_again(control: &Rc<Control>, entry: &str, heard: &Notify) {
+    let link = RefCell::new(None);
+    loop {
+        let answer = ask_once(control, entry, &link).await;
+        if let Err(why) = &answer {
+            tracing::debug!(entry, why, "nobody answers");
+            *link.borrow_mut() = None;
+        }
+        if let Some(forming) = &mut *control.forming.borrow_mut() {
+            forming.heard(entry, answer.ok());
+        }
+        heard.notify_one();
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+async fn ask_once(
+    control: &Rc<Control>,
+    entry: &str,
+    kept: &RefCell<Option<Link>>,
+) -> Result<Hello, String> {
+    let known = kept.borrow().clone().filter(|link| !link.is_ended());
+    let link = match known {
+        Some(link) => link,
+        None => link_to(control, entry).await?,
+    };
+    *kept.borrow_mut() = Some(link.clone());
+    let question = questions::encode(&control.presence());
+    let answer = link
+        .ask(Service::Form, &[&question], ANSWER_TIMEOUT)
+        .map_err(|error| error.to_string())?;
+    let answer = answer.await.map_err(|error| error.to_string())?;
+    questions::decode::<Presence>(&answer).map(Presence::hello)
+}
+
+impl Control {
+    /// What this node says of itself.
+    pub(super) fn presence(&self) -> Presence {
+        let me = self.cluster.identity.who();
+        let cluster = self.agreed().cluster();
+        let hello = match &*self.forming.borrow() {
+            Some(forming) if cluster.is_none() => forming.hello(),
+            // It has no peers, or its own start is not done; either way it is no part of another's set yet.
+            _ => Hello {
+                set: BTreeSet::from([me.clone()]),
+                who: me,
+                cluster,
+                is_whole: cluster.is_some(),
+            },
+        };
+        Presence::of(hello)
+    }
+}

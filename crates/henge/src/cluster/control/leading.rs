@@ -1,0 +1,218 @@
+//! What the control leader does: it takes in who wants to be, and proposes what has to change of what is agreed on. Any other node
+//! only looks whether it has become the leader.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::Duration;
+
+use henge_cluster::agreed::voters::{self, Seat};
+use henge_cluster::agreed::{Agreed, Command, Outcome};
+use henge_cluster::ring::NodeId;
+use henge_cluster::topology::{self, State};
+use henge_wire::peer::Purpose;
+
+use super::Control;
+use super::questions::{Start, Started};
+use crate::cluster::link::greet::{self, GreetError};
+
+/// How often the leader looks around by itself: what it was told of it looks at at once.
+const LOOK: Duration = Duration::from_millis(500);
+/// The weight of a node that nobody gave one.
+const WEIGHT: u32 = 100;
+
+impl Control {
+    /// Does what is the leader's to do, for as long as this node is that.
+    pub(super) async fn lead(self: &Rc<Self>) {
+        let mut watch = self.watch();
+        let mut leads = false;
+        loop {
+            let is_leader = self.consensus.is_leader();
+            if is_leader != leads {
+                leads = is_leader;
+                self.tell_leader(leads);
+            }
+            if leads {
+                self.look_around().await;
+            }
+            tokio::select! {
+                changed = watch.changed() => if changed.is_err() {
+                    return;
+                },
+                () = self.consensus.leader_changed() => {}
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
+    }
+
+    fn tell_leader(&self, leads: bool) {
+        let name = &self.cluster.identity.name;
+        let (kind, text) = if leads {
+            ("leading", format!("{name} is the control leader"))
+        } else {
+            ("led", format!("{name} is not the control leader any more"))
+        };
+        let epoch = self.agreed().topology().epoch();
+        let now_ms = self.shared.clock.now_ms();
+        self.cluster.events.add(now_ms, epoch, kind, Some(name), text);
+    }
+
+    async fn look_around(&self) {
+        let agreed = self.agreed();
+        if agreed.cluster().is_none() {
+            return;
+        }
+        for command in wanted(&agreed) {
+            self.propose(Command::Topology(command)).await;
+        }
+        self.choose_voters(&agreed).await;
+    }
+
+    /// Proposes; what is refused is so already, or will be wanted again.
+    async fn propose(&self, command: Command) -> Option<Outcome> {
+        match self.consensus.propose(command).await {
+            Ok(Ok(outcome)) => Some(outcome),
+            Ok(Err(rejected)) => {
+                tracing::debug!(%rejected, "a change was not agreed on");
+                None
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a change was not agreed on");
+                None
+            }
+        }
+    }
+
+    async fn choose_voters(&self, agreed: &Agreed) {
+        let nodes = agreed.topology().nodes();
+        let seats: BTreeMap<u64, Seat> = agreed
+            .members()
+            .iter()
+            .map(|(id, member)| {
+                let node = nodes.get(id);
+                let seat = Seat {
+                    is_alive: node.is_some_and(|node| node.state != State::Down),
+                    is_leaving: node.is_some_and(|node| node.is_leaving),
+                };
+                (member.instance, seat)
+            })
+            .collect();
+        let (present, learners) = (self.consensus.voters(), self.consensus.learners());
+        let own = self.cluster.identity.instance;
+        if let Some(next) = voters::next(&seats, &present, &learners, own)
+            && let Err(error) = self.consensus.set_voters(next).await
+        {
+            tracing::debug!(%error, "the voters were not changed");
+        }
+        // Whose place another instance has taken, or who was removed, is spoken to no more.
+        let strangers: BTreeSet<u64> = self
+            .consensus
+            .learners()
+            .into_iter()
+            .filter(|id| !seats.contains_key(id) && !self.is_joining(*id))
+            .collect();
+        if !strangers.is_empty()
+            && let Err(error) = self.consensus.forget(strangers).await
+        {
+            tracing::debug!(%error, "former members were not forgotten");
+        }
+    }
+
+    /// Whether a learner is about to be a member.
+    fn is_joining(&self, instance: u64) -> bool {
+        self.joining.borrow().contains(&instance)
+    }
+
+    /// Registers a start, as the control leader.
+    pub(super) async fn register_as_leader(self: &Rc<Self>, start: Start) -> Started {
+        let instance = start.who.instance;
+        self.joining.borrow_mut().insert(instance);
+        let started = self.try_to_register(start).await;
+        self.joining.borrow_mut().remove(&instance);
+        started
+    }
+
+    async fn try_to_register(&self, start: Start) -> Started {
+        let agreed = self.agreed();
+        let not_now = |error: &dyn std::fmt::Display| Started::NotNow(error.to_string());
+        if let Some((_, known)) = agreed.named(&start.who.name)
+            && known.instance != start.who.instance
+        {
+            // It was replaced, if it does not answer any more.
+            let me = &self.cluster.identity;
+            match greet::connect(&known.address, Some(known.instance), Purpose::Control, me).await {
+                Ok(_) => {
+                    return Started::Refused(format!(
+                        "there is a member {} at {} already; each needs a cluster.node_id of its own",
+                        known.name, known.address
+                    ));
+                }
+                Err(GreetError::Late) => {
+                    return Started::NotNow(format!(
+                        "{} at {} may be there still",
+                        known.name, known.address
+                    ));
+                }
+                Err(_) => {}
+            }
+        }
+        let newest = agreed.newest_start(&start.who.name);
+        if start.incarnation <= newest {
+            let is_known = agreed.of_instance(start.who.instance).is_some_and(|(id, _)| {
+                let node = agreed.topology().nodes().get(&id);
+                node.is_some_and(|node| node.incarnation == start.incarnation)
+            });
+            // Its answer may have been lost.
+            return if is_known {
+                Started::Yes
+            } else {
+                Started::Later(newest)
+            };
+        }
+        let added = self
+            .consensus
+            .add_learner(start.who.instance, start.address.clone());
+        if let Err(error) = added.await {
+            return not_now(&error);
+        }
+        let command = Command::Start {
+            who: start.who,
+            address: start.address,
+            incarnation: start.incarnation,
+            has_lost_memory: start.has_lost_memory,
+            weight: WEIGHT,
+            zone: None,
+        };
+        match self.consensus.propose(command).await {
+            Ok(Ok(_)) => Started::Yes,
+            Ok(Err(rejected)) => not_now(&rejected),
+            Err(error) => not_now(&error),
+        }
+    }
+}
+
+/// What has to change of the topology.
+fn wanted(agreed: &Agreed) -> Vec<topology::Command> {
+    use topology::Command as Change;
+    let topology = agreed.topology();
+    let mut changes = Vec::new();
+    for (&id, node) in topology.nodes() {
+        // With one replica there is nobody to be aligned with.
+        if node.state == State::Aligning {
+            changes.push(Change::Up(id, node.incarnation));
+            if node.amnesia > 0 {
+                changes.push(Change::Remembers(id, node.incarnation));
+            }
+        }
+    }
+    let is_placed = topology
+        .partitions()
+        .any(|partition| !topology.placement(partition).old.is_empty());
+    let is_in = |name: &str| {
+        let member = agreed.named(name).map(|(id, _)| id);
+        member.is_some_and(|id: NodeId| topology.nodes().contains_key(&id))
+    };
+    if !is_placed && agreed.founders().iter().all(|founder| is_in(&founder.name)) {
+        changes.push(Change::Rebalance);
+    }
+    changes
+}

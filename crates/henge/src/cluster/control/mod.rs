@@ -1,0 +1,328 @@
+//! A node's part in what its cluster agrees on, on the control runtime: it finds its cluster or forms one (`forming`), registers its
+//! start, has a view made of each state that is agreed on (`seen`), and as the control leader proposes what has to change
+//! (`leading`).
+
+mod answers;
+mod forming;
+mod leading;
+mod questions;
+mod seen;
+mod voice;
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use henge_cluster::agreed::Agreed;
+use henge_cluster::forming::{ClusterId, Forming};
+use henge_wire::peer::Purpose;
+use tokio::sync::{mpsc, watch};
+
+use self::answers::ControlAnswers;
+use self::questions::{Start, Started};
+use self::voice::Voice;
+use super::link::Service;
+use super::link::answering::answer_all;
+use super::link::links::Links;
+use super::raft::Consensus;
+use super::view::{Standing, View};
+use super::{Cluster, Inbox};
+use crate::shared::Shared;
+
+/// How long to wait before something is tried again that cannot be done now: an election takes about as long.
+const AGAIN: Duration = Duration::from_millis(200);
+/// How long an answer may take that needs a round of consensus.
+const START_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a node's operator says about its cluster.
+#[derive(Clone, Debug)]
+pub(crate) struct Orders {
+    /// Addresses of nodes to form a cluster with, or to join.
+    pub(crate) peers: Vec<String>,
+    /// Where what is agreed on is kept.
+    pub(crate) directory: PathBuf,
+    /// Notes a number of the present start that is higher than the directory knew.
+    pub(crate) note_incarnation: NoteIncarnation,
+}
+
+/// Writes down the number of a start.
+#[derive(Clone)]
+pub(crate) struct NoteIncarnation(pub(crate) Arc<dyn Fn(u64) -> Result<(), String> + Send + Sync>);
+
+impl fmt::Debug for NoteIncarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NoteIncarnation")
+    }
+}
+
+/// What the tasks of this part share.
+pub(super) struct Control {
+    cluster: Arc<Cluster>,
+    shared: Arc<Shared>,
+    orders: Orders,
+    consensus: Consensus,
+    links: Rc<Links>,
+    /// Where nodes were met last, by their instances, beside what is agreed on.
+    book: RefCell<BTreeMap<u64, String>>,
+    forming: RefCell<Option<Forming>>,
+    /// Instances that are being taken in.
+    joining: RefCell<BTreeSet<u64>>,
+    /// The start of this process is registered.
+    is_registered: Cell<bool>,
+}
+
+/// Does the node's part until it is dropped. It ends by itself if what is agreed on cannot be kept.
+pub(crate) async fn run(cluster: Arc<Cluster>, shared: Arc<Shared>, orders: Orders, inbox: Inbox) {
+    let told = Arc::clone(&cluster);
+    let links = Links::new(
+        Arc::clone(&cluster.identity),
+        Purpose::Control,
+        move |instance| told.was_refused(instance),
+    );
+    let (voice, questions) = Voice::new();
+    let instance = cluster.identity.instance;
+    let consensus = match Consensus::open(&orders.directory, instance, voice).await {
+        Ok(consensus) => consensus,
+        Err(error) => {
+            tracing::error!(%error, "what the cluster agreed on cannot be read");
+            let refused = Standing::Refused(error.to_string());
+            cluster.show(View::outside(refused));
+            return;
+        }
+    };
+    let control = Rc::new(Control {
+        cluster,
+        shared,
+        orders,
+        consensus,
+        links,
+        book: RefCell::default(),
+        forming: RefCell::default(),
+        joining: RefCell::default(),
+        is_registered: Cell::new(false),
+    });
+    let Inbox { refused, handovers } = inbox;
+    tokio::join!(
+        voice::speak(Rc::clone(&control), questions),
+        control.take_connections(handovers),
+        control.hear_refusals(refused),
+        control.see(),
+        control.lead(),
+        control.enter(),
+    );
+}
+
+impl Control {
+    fn agreed(&self) -> Arc<Agreed> {
+        Arc::clone(&self.consensus.watch().borrow())
+    }
+
+    fn watch(&self) -> watch::Receiver<Arc<Agreed>> {
+        self.consensus.watch()
+    }
+
+    /// Where a node is reached: as it said last, or as all know.
+    fn address_of(&self, instance: u64) -> Option<String> {
+        if let Some(address) = self.book.borrow().get(&instance) {
+            return Some(address.clone());
+        }
+        let agreed = self.agreed();
+        let member = agreed.of_instance(instance)?.1;
+        Some(member.address.clone())
+    }
+
+    /// Goes into the cluster, whichever way there is, and registers this start.
+    async fn enter(self: &Rc<Self>) {
+        self.wait_for_data().await;
+        let agreed = self.agreed();
+        let cluster = match agreed.cluster() {
+            Some(cluster) => cluster,
+            None => match forming::find(self).await {
+                Ok(cluster) => cluster,
+                Err(why) => return self.refuse(&why),
+            },
+        };
+        self.cluster.identity.enter(cluster);
+        self.register(cluster).await;
+    }
+
+    /// It can be in no cluster, which an operator has to know of.
+    fn refuse(&self, why: &str) {
+        tracing::error!(why, "this node can be in no cluster");
+        self.cluster
+            .show(View::outside(Standing::Refused(why.to_owned())));
+    }
+
+    /// Waits until it is known what the node has kept.
+    async fn wait_for_data(&self) {
+        /// How long a thread waits at once: it must end with the node.
+        const STEP: Duration = Duration::from_millis(100);
+        loop {
+            let persistence = Arc::clone(&self.shared.persistence);
+            let waited = tokio::task::spawn_blocking(move || persistence.wait(STEP)).await;
+            match waited {
+                Ok(Some(Ok(()))) => return,
+                // It has failed, and the node is to be stopped.
+                Ok(Some(Err(_))) | Err(_) => std::future::pending().await,
+                Ok(None) => {}
+            }
+        }
+    }
+
+    /// Has this start registered. It goes on until that is done: a node whose cluster has no leader waits for one.
+    async fn register(self: &Rc<Self>, cluster: ClusterId) {
+        let mut said = String::new();
+        loop {
+            let why = match self.start(self.own_start(cluster)).await {
+                Started::Yes => break,
+                Started::Later(newest) => match self.begin_later(newest).await {
+                    Ok(()) => continue,
+                    Err(why) => why,
+                },
+                Started::Refused(why) => return self.refuse(&why),
+                Started::NotNow(why) => why,
+            };
+            if why != said {
+                self.wait_outside(vec![why.clone()]);
+                said = why;
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+        self.is_registered.set(true);
+        // What was seen before this may be all there is to see.
+        self.make_view();
+    }
+
+    /// Shows that the node waits, if it serves nothing yet.
+    fn wait_outside(&self, waits: Vec<String>) {
+        if !self.cluster.view.load().is_alone {
+            tracing::info!(waits = waits.join("; "), "not in the cluster yet");
+            self.cluster
+                .show(View::outside(Standing::Outside(waits)));
+        }
+    }
+
+    fn own_start(&self, cluster: ClusterId) -> Start {
+        let identity = &self.cluster.identity;
+        Start {
+            who: identity.who(),
+            address: identity.address_or_loopback(),
+            incarnation: identity.incarnation(),
+            has_lost_memory: self.shared.persistence.missing().is_some(),
+            cluster,
+            hops: 0,
+        }
+    }
+
+    /// The cluster knows of later starts than the directory: this one is after those.
+    async fn begin_later(&self, newest: u64) -> Result<(), String> {
+        let incarnation = newest + 1;
+        let note = self.orders.note_incarnation.clone();
+        let noted = tokio::task::spawn_blocking(move || (note.0)(incarnation)).await;
+        noted.unwrap_or_else(|_| Err("it was cut off".to_owned()))?;
+        self.cluster.identity.set_incarnation(incarnation);
+        Ok(())
+    }
+
+    /// Registers a start, of this node or another: here if this one is the control leader, or by whoever is.
+    async fn start(self: &Rc<Self>, start: Start) -> Started {
+        if self.consensus.is_leader() {
+            return self.register_as_leader(start).await;
+        }
+        let mut start = start;
+        start.hops += 1;
+        let own = self.cluster.identity.instance;
+        let agreed = self.agreed();
+        let leader = self.consensus.leader();
+        let others = agreed.members().values().map(|member| member.instance);
+        // Who is known to lead, and then all others: they may know more.
+        let known: Vec<u64> = leader.into_iter().chain(others).filter(|id| *id != own).collect();
+        let mut why = "it knows no member to ask".to_owned();
+        for instance in known {
+            let Some(address) = self.address_of(instance) else {
+                continue;
+            };
+            match self.ask_to_start(instance, &address, &start).await {
+                Ok(Started::NotNow(reason)) | Err(reason) => why = reason,
+                Ok(started) => return started,
+            }
+        }
+        for address in &self.orders.peers {
+            match self.ask_entry_to_start(address, &start).await {
+                Ok(Started::NotNow(reason)) | Err(reason) => why = reason,
+                Ok(started) => return started,
+            }
+        }
+        Started::NotNow(why)
+    }
+
+    async fn ask_to_start(
+        self: &Rc<Self>,
+        instance: u64,
+        address: &str,
+        start: &Start,
+    ) -> Result<Started, String> {
+        let link = self.links.to(instance, address).await.map_err(|error| error.to_string())?;
+        let question = questions::encode(start);
+        let answer = link
+            .ask(Service::Start, &[&question], START_TIMEOUT)
+            .map_err(|error| error.to_string())?;
+        let answer = answer.await.map_err(|error| error.to_string())?;
+        questions::decode(&answer)
+    }
+
+    /// The same of whoever answers at an address.
+    async fn ask_entry_to_start(&self, address: &str, start: &Start) -> Result<Started, String> {
+        let link = forming::link_to(self, address).await?;
+        let question = questions::encode(start);
+        let answer = link
+            .ask(Service::Start, &[&question], START_TIMEOUT)
+            .map_err(|error| error.to_string())?;
+        let answer = answer.await.map_err(|error| error.to_string())?;
+        questions::decode(&answer)
+    }
+
+    /// Answers over the connections that others have made.
+    async fn take_connections(
+        self: &Rc<Self>,
+        mut handovers: mpsc::Receiver<super::peers::Handover>,
+    ) {
+        while let Some(handover) = handovers.recv().await {
+            let Some(greeted) = handover.take() else {
+                continue;
+            };
+            self.meet(&greeted.hello);
+            let answers = ControlAnswers(Rc::clone(self));
+            tokio::task::spawn_local(async move {
+                let name = greeted.hello.name.clone();
+                if let Some(error) = answer_all(greeted, &answers).await {
+                    tracing::debug!(name, %error, "a connection of another node has ended");
+                }
+            });
+        }
+    }
+
+    /// Another node says where it is reached.
+    fn meet(&self, hello: &henge_wire::peer::Hello) {
+        /// Nodes that are remembered: more than a cluster has.
+        const MOST: usize = 4096;
+        let mut book = self.book.borrow_mut();
+        if !hello.address.is_empty() && (book.len() < MOST || book.contains_key(&hello.instance)) {
+            book.insert(hello.instance, hello.address.clone());
+        }
+        self.links.forget_failure(hello.instance);
+    }
+
+    /// A port that is closed is a process that is gone: the control leader's need not be waited for.
+    async fn hear_refusals(&self, mut refused: mpsc::Receiver<u64>) {
+        while let Some(instance) = refused.recv().await {
+            if self.consensus.leader() == Some(instance) {
+                self.consensus.campaign().await;
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! From what is agreed on to what this node's threads see: a view for each state, and the events between two states.
+
+use std::sync::Arc;
+
+use henge_cluster::agreed::Agreed;
+use henge_cluster::topology::{Node, State};
+use henge_wire::Partition;
+
+use super::Control;
+use crate::cluster::view::{Member, MemberState, View};
+
+impl Control {
+    /// Follows what is agreed on.
+    pub(super) async fn see(&self) {
+        let mut watch = self.watch();
+        // What was agreed on before this start is no news.
+        let mut before = self.agreed();
+        loop {
+            let now = Arc::clone(&watch.borrow_and_update());
+            self.tell(&before, &now);
+            before = now;
+            self.make_view();
+            if watch.changed().await.is_err() {
+                // Consensus has ended.
+                return;
+            }
+        }
+    }
+
+    /// Makes the view of what is agreed on now, once this node has its part in it.
+    pub(super) fn make_view(&self) {
+        let agreed = self.agreed();
+        let (Some(cluster), identity) = (agreed.cluster(), &self.cluster.identity) else {
+            return;
+        };
+        let own = agreed.of_instance(identity.instance);
+        let is_mine = |node: &Node| node.incarnation == identity.incarnation();
+        let nodes = agreed.topology().nodes();
+        let is_in = own.is_some_and(|(id, _)| nodes.get(&id).is_some_and(is_mine));
+        if !is_in || !self.is_registered.get() {
+            return;
+        }
+        let members: Vec<Arc<Member>> = agreed
+            .members()
+            .iter()
+            .filter_map(|(id, member)| {
+                let node = nodes.get(id)?;
+                Some(Arc::new(Member {
+                    id: *id,
+                    name: member.name.clone(),
+                    instance: member.instance,
+                    incarnation: node.incarnation,
+                    address: member.address.clone(),
+                    state: state(node),
+                    is_me: member.instance == identity.instance,
+                }))
+            })
+            .collect();
+        let is_only = members.len() == 1 && agreed.founders().len() <= 1;
+        let only = members.first().map(|member| member.id).filter(|_| is_only);
+        let topology = agreed.topology();
+        let owner = |partition: Partition| {
+            let placement = topology.placement(partition);
+            let first = || placement.old.first().copied();
+            only.or_else(|| placement.leader.map(|(leader, _)| leader).or_else(first))
+        };
+        self.cluster
+            .show(View::of(cluster, topology.epoch(), members, owner));
+    }
+
+    /// Tells what has changed between two states.
+    fn tell(&self, before: &Agreed, now: &Agreed) {
+        let time_ms = self.shared.clock.now_ms();
+        let epoch = now.topology().epoch();
+        let events = &self.cluster.events;
+        if let Some(cluster) = now.cluster()
+            && before.cluster() != Some(cluster)
+        {
+            let text = format!("the cluster {cluster} is formed");
+            events.add(time_ms, epoch, "formed", None, text);
+        }
+        for (id, member) in now.members() {
+            let name = Some(&*member.name);
+            let Some(node) = now.topology().nodes().get(id) else {
+                continue;
+            };
+            let known = before.topology().nodes().get(id);
+            let add = |kind, text| events.add(time_ms, epoch, kind, name, text);
+            match known {
+                None => add(
+                    "joined",
+                    format!("{} at {} is a member", member.name, member.address),
+                ),
+                Some(known) if known.incarnation != node.incarnation => add(
+                    "started",
+                    format!(
+                        "{} at {} has been started anew, for the {}. time",
+                        member.name, member.address, node.incarnation
+                    ),
+                ),
+                Some(known) if known.state != node.state => {
+                    let (kind, what) = match node.state {
+                        State::Down => ("down", "cannot be reached, and is down"),
+                        State::Aligning => ("back", "can be reached again"),
+                        State::Up => ("up", "is up"),
+                    };
+                    add(kind, format!("{} at {} {what}", member.name, member.address));
+                }
+                Some(_) => {}
+            }
+        }
+        for (id, member) in before.members() {
+            if !now.members().contains_key(id) {
+                let text = format!("{} is no member any more", member.name);
+                events.add(time_ms, epoch, "removed", Some(&member.name), text);
+            }
+        }
+    }
+}
+
+fn state(node: &Node) -> MemberState {
+    match node.state {
+        State::Down => MemberState::Down,
+        _ if node.is_leaving => MemberState::Leaving,
+        State::Aligning => MemberState::Aligning,
+        State::Up => MemberState::Up,
+    }
+}

@@ -1,0 +1,225 @@
+//! The beginning of a connection between nodes: each says who it is, and either goes on or says why not. What is said later is
+//! not known here.
+//!
+//! ```text
+//! who connects   preface, hello ──▶
+//!                               ◀── hello, or refusal          who accepts
+//!                each looks at the other's hello, and closes if it does not belong here; who accepts says why
+//! ```
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use henge_cluster::forming::ClusterId;
+use henge_wire::peer::{
+    self, Head, Hello, HelloError, Kind, MAX_HELLO_BYTES, PREFACE, Purpose, Refusal, Why,
+};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use super::frames::{Incoming, ReadError};
+use crate::cluster::identity::Identity;
+
+/// A node that runs says who it is within a round trip; one that was stopped for a moment takes that much longer.
+pub(crate) const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
+
+const HELLO: Head = Head {
+    kind: Kind::Hello,
+    service: 0,
+    id: 0,
+};
+const REFUSAL: Head = Head {
+    kind: Kind::Refusal,
+    service: 0,
+    id: 0,
+};
+
+/// A connection whose two sides know each other.
+#[derive(Debug)]
+pub(crate) struct Greeted {
+    pub(crate) socket: TcpStream,
+    pub(crate) incoming: Incoming,
+    /// Who is on the other side.
+    pub(crate) hello: Hello,
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(crate) enum GreetError {
+    /// Nobody listens there: what the system said.
+    Refused(io::Error),
+    /// The machine cannot be reached, or the connection broke.
+    Io(io::Error),
+    /// It takes longer than [`GREETING_TIMEOUT`].
+    Late,
+    /// What answers is no node.
+    NoNode(String),
+    /// What answers is another node than was asked for: its name.
+    Another(String),
+    /// It cannot be understood.
+    Hello(HelloError),
+    /// It is in another cluster: its name, and which.
+    Cluster(String, ClusterId),
+    /// It refuses this node, and says why.
+    Refusal(Refusal),
+}
+
+impl fmt::Display for GreetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(error) | Self::Io(error) => error.fmt(f),
+            Self::Late => write!(f, "no answer within {} ms", GREETING_TIMEOUT.as_millis()),
+            Self::NoNode(why) => write!(f, "what answers is no node of Henge: {why}"),
+            Self::Another(name) => write!(f, "another node answers there, {name}"),
+            Self::Hello(error) => error.fmt(f),
+            Self::Cluster(name, cluster) => {
+                write!(f, "{name} is in another cluster, {cluster}")
+            }
+            Self::Refusal(refusal) => write!(f, "it refuses this node: {}", refusal.text),
+        }
+    }
+}
+
+impl std::error::Error for GreetError {}
+
+/// Connects to a node, to the one of this instance if that is known.
+pub(crate) async fn connect(
+    address: &str,
+    instance: Option<u64>,
+    purpose: Purpose,
+    me: &Identity,
+) -> Result<Greeted, GreetError> {
+    let greeting = async {
+        let mut socket = TcpStream::connect(address).await.map_err(|error| {
+            if error.kind() == io::ErrorKind::ConnectionRefused {
+                GreetError::Refused(error)
+            } else {
+                GreetError::Io(error)
+            }
+        })?;
+        // Small frames are what is sent most; waiting to fill a segment only delays them.
+        let _ = socket.set_nodelay(true);
+        if let Ok(local) = socket.local_addr() {
+            me.met_over(local.ip());
+        }
+        let mut out = PREFACE.to_vec();
+        peer::encode(&mut out, HELLO, &[&me.hello(purpose).encode()]);
+        socket.write_all(&out).await.map_err(GreetError::Io)?;
+        let mut incoming = Incoming::default();
+        let hello = hear(&mut socket, &mut incoming).await?;
+        let cluster = hello.cluster.map(ClusterId);
+        if let (Some(theirs), Some(ours)) = (cluster, me.cluster())
+            && theirs != ours
+        {
+            return Err(GreetError::Cluster(hello.name, theirs));
+        }
+        if instance.is_some_and(|instance| instance != hello.instance) {
+            return Err(GreetError::Another(hello.name));
+        }
+        Ok(Greeted {
+            socket,
+            incoming,
+            hello,
+        })
+    };
+    let outcome = tokio::time::timeout(GREETING_TIMEOUT, greeting).await;
+    outcome.unwrap_or(Err(GreetError::Late))
+}
+
+/// Answers who has connected and said the preface; `first` is what came, that included. None if it does not go on: the other
+/// side was told why, if it can be told.
+pub(crate) async fn accept(
+    mut socket: TcpStream,
+    first: &[u8],
+    me: &Identity,
+) -> Result<Greeted, GreetError> {
+    let _ = socket.set_nodelay(true);
+    let greeting = async {
+        let remote = socket.peer_addr().map_err(GreetError::Io)?;
+        if let Ok(local) = socket.local_addr() {
+            me.met_over(local.ip());
+        }
+        let mut incoming = Incoming::after(first.get(PREFACE.len()..).unwrap_or_default());
+        let hello = match hear(&mut socket, &mut incoming).await {
+            Ok(hello) => hello,
+            Err(GreetError::Hello(error)) => {
+                refuse(&mut socket, Why::Version, error.to_string()).await;
+                return Err(GreetError::Hello(error));
+            }
+            Err(error) => return Err(error),
+        };
+        let mut out = Vec::new();
+        peer::encode(&mut out, HELLO, &[&me.hello(hello.purpose).encode()]);
+        socket.write_all(&out).await.map_err(GreetError::Io)?;
+        if let Err((why, text)) = check(&hello, remote, me) {
+            refuse(&mut socket, why, text.clone()).await;
+            return Err(GreetError::NoNode(text));
+        }
+        Ok((incoming, hello))
+    };
+    let outcome = tokio::time::timeout(GREETING_TIMEOUT, greeting).await;
+    let (incoming, hello) = outcome.unwrap_or(Err(GreetError::Late))?;
+    Ok(Greeted {
+        socket,
+        incoming,
+        hello,
+    })
+}
+
+/// Whether who has connected belongs here.
+fn check(hello: &Hello, remote: SocketAddr, me: &Identity) -> Result<(), (Why, String)> {
+    if !remote.ip().to_canonical().is_loopback() {
+        let text = format!(
+            "a node without cluster.secret_file takes only nodes of its own machine, and this connection comes from {remote}"
+        );
+        return Err((Why::Stranger, text));
+    }
+    let (theirs, ours) = (hello.cluster.map(ClusterId), me.cluster());
+    if let (Some(theirs), Some(ours)) = (theirs, ours)
+        && theirs != ours
+    {
+        let text = format!("this node is in the cluster {ours}, and not in {theirs}");
+        return Err((Why::Cluster, text));
+    }
+    // Who is in no cluster may only ask to be.
+    if hello.purpose != Purpose::Control && (theirs.is_none() || ours.is_none()) {
+        return Err((
+            Why::Cluster,
+            "one of the two is in no cluster yet".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+async fn refuse(socket: &mut TcpStream, why: Why, text: String) {
+    let mut out = Vec::new();
+    peer::encode(&mut out, REFUSAL, &[&Refusal { why, text }.encode()]);
+    // Who does not read it is refused all the same.
+    let _ = socket.write_all(&out).await;
+    let _ = socket.shutdown().await;
+}
+
+async fn hear(socket: &mut TcpStream, incoming: &mut Incoming) -> Result<Hello, GreetError> {
+    let broken = |error| match error {
+        ReadError::Io(error) => GreetError::Io(error),
+        other => GreetError::NoNode(other.to_string()),
+    };
+    loop {
+        if let Some((head, body)) = incoming.next(MAX_HELLO_BYTES).map_err(broken)? {
+            return match head.kind {
+                Kind::Hello => Hello::decode(&body).map_err(GreetError::Hello),
+                Kind::Refusal => Err(match Refusal::decode(&body) {
+                    Some(refusal) => GreetError::Refusal(refusal),
+                    None => GreetError::NoNode("its refusal has no reason".to_owned()),
+                }),
+                _ => Err(GreetError::NoNode("it does not say who it is".to_owned())),
+            };
+        }
+        poll_fn(|cx| incoming.poll_read(socket, cx))
+            .await
+            .map_err(broken)?;
+    }
+}

@@ -1,0 +1,106 @@
+//! Connections that other nodes have made to this one. Those for data are answered on the data thread that they came to; those
+//! for control go to the control runtime.
+
+use std::net::TcpStream as StdStream;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use henge_wire::peer::{Hello, Purpose};
+use tokio::net::TcpStream;
+
+use super::link::Service;
+use super::link::answering::{Answers, Reply, answer_all};
+use super::link::greet::{self, Greeted};
+use crate::metrics::counters::add;
+use crate::net::data_thread::Local;
+use crate::resp::{self, Client};
+
+/// What other nodes have asked when a node is about to end is answered within this.
+const DRAIN_GRACE: Duration = Duration::from_millis(100);
+
+/// A connection on its way to the control runtime.
+#[derive(Debug)]
+pub(crate) struct Handover {
+    socket: StdStream,
+    incoming: super::link::frames::Incoming,
+    hello: Hello,
+}
+
+impl Handover {
+    /// The connection, in this runtime; none if the system has no room for it.
+    pub(crate) fn take(self) -> Option<Greeted> {
+        Some(Greeted {
+            socket: TcpStream::from_std(self.socket).ok()?,
+            incoming: self.incoming,
+            hello: self.hello,
+        })
+    }
+}
+
+/// Serves a connection whose preface was read, with what came behind it.
+pub(crate) async fn serve(socket: TcpStream, first: Vec<u8>, local: &Rc<Local>) {
+    let Ok(remote) = socket.peer_addr() else {
+        // It is gone already.
+        return;
+    };
+    let greeted = match greet::accept(socket, &first, &local.shared.cluster.identity).await {
+        Ok(greeted) => greeted,
+        Err(error) => {
+            add(&local.counters.protocol_errors, 1);
+            tracing::debug!(%remote, %error, "a connection of another node was refused");
+            return;
+        }
+    };
+    if greeted.hello.purpose == Purpose::Control {
+        let Greeted {
+            socket,
+            incoming,
+            hello,
+        } = greeted;
+        if let Ok(socket) = socket.into_std() {
+            let handover = Handover {
+                socket,
+                incoming,
+                hello,
+            };
+            // Where hundreds wait the other side tries again.
+            let _ = local.shared.cluster.handovers.try_send(handover);
+        }
+        return;
+    }
+    let name = greeted.hello.name.clone();
+    let clients = &local.shared.resp.clients;
+    let (here, now_ms) = (greeted.socket.local_addr(), local.shared.clock.now_ms());
+    let client = clients.unlisted(remote, here.unwrap_or(remote), 0, now_ms);
+    let answers = DataAnswers {
+        local: Rc::clone(local),
+        client,
+    };
+    tokio::select! {
+        error = answer_all(greeted, &answers) => if let Some(error) = error {
+            tracing::debug!(%remote, name, %error, "a connection of another node has ended");
+        },
+        () = async {
+            if !local.is_draining() {
+                local.drain().await;
+            }
+            tokio::time::sleep(DRAIN_GRACE).await;
+        } => {}
+    }
+}
+
+struct DataAnswers {
+    local: Rc<Local>,
+    client: Arc<Client>,
+}
+
+impl Answers for DataAnswers {
+    fn answer(&self, service: Service, question: Bytes, reply: Reply) {
+        match service {
+            Service::Resp => resp::answer_forwarded(&self.local, &self.client, &question, reply),
+            _ => reply.fail("this is asked over connections for control"),
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! What a node knows of its cluster at one moment, made for requests: who has each partition, and how that node is reached. It
+//! is made anew with each change, and read without a lock.
+
+use std::fmt;
+use std::sync::Arc;
+
+use henge_cluster::forming::ClusterId;
+use henge_cluster::ring::NodeId;
+use henge_wire::{PARTITIONS, Partition, SLOTS};
+
+/// A partition of this node.
+const HERE: u16 = u16::MAX;
+/// A partition that is nowhere yet.
+const NOWHERE: u16 = u16::MAX - 1;
+
+/// Slots of a partition.
+pub(crate) const SLOTS_EACH: u16 = SLOTS / PARTITIONS;
+
+/// How a node stands to its cluster.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Standing {
+    /// It is in none, and waits for these things.
+    Outside(Vec<String>),
+    /// It is in one, and serves.
+    Inside,
+    /// It can be in none, until its operator changes something: what.
+    Refused(String),
+}
+
+/// A member, as requests need it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Member {
+    pub(crate) id: NodeId,
+    pub(crate) name: String,
+    pub(crate) instance: u64,
+    pub(crate) incarnation: u64,
+    pub(crate) address: String,
+    pub(crate) state: MemberState,
+    /// It is this node.
+    pub(crate) is_me: bool,
+}
+
+/// How a member is, as the topology has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum MemberState {
+    Up,
+    /// It runs, and is not known to be up to date.
+    Aligning,
+    Down,
+    Leaving,
+}
+
+impl MemberState {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Aligning => "aligning",
+            Self::Down => "down",
+            Self::Leaving => "leaving",
+        }
+    }
+
+    /// Whether it can be asked.
+    pub(crate) const fn is_reachable(self) -> bool {
+        !matches!(self, Self::Down)
+    }
+}
+
+impl Member {
+    /// The name of a member as Redis has them: 40 hexadecimal digits, the same for as long as its data are.
+    pub(crate) fn redis_id(&self) -> String {
+        format!("{:024x}{:016x}", self.id.0, self.instance)
+    }
+
+    /// Its host and its port.
+    pub(crate) fn host_and_port(&self) -> (&str, u16) {
+        let (host, port) = self.address.rsplit_once(':').unwrap_or((&self.address, ""));
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        (host, port.parse().unwrap_or(0))
+    }
+}
+
+/// Where a partition is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Owner<'a> {
+    Here,
+    There(&'a Arc<Member>),
+    Nowhere,
+}
+
+/// See the head of the file.
+#[derive(Clone, Debug)]
+pub(crate) struct View {
+    pub(crate) cluster: Option<ClusterId>,
+    pub(crate) epoch: u32,
+    pub(crate) standing: Standing,
+    /// All members, this node included if it is one, by their numbers.
+    pub(crate) members: Vec<Arc<Member>>,
+    /// For each partition its member's place in the list, or one of the two above.
+    owners: Box<[u16]>,
+    /// All is here, and nobody else is asked.
+    pub(crate) is_alone: bool,
+}
+
+impl View {
+    /// A node that is a cluster by itself, or is about to be.
+    pub(crate) fn alone() -> Self {
+        Self {
+            cluster: None,
+            epoch: 0,
+            standing: Standing::Inside,
+            members: Vec::new(),
+            owners: vec![HERE; usize::from(PARTITIONS)].into(),
+            is_alone: true,
+        }
+    }
+
+    /// A node that is in no cluster, or does not know yet what is where.
+    pub(crate) fn outside(standing: Standing) -> Self {
+        Self {
+            cluster: None,
+            epoch: 0,
+            standing,
+            members: Vec::new(),
+            owners: vec![NOWHERE; usize::from(PARTITIONS)].into(),
+            is_alone: false,
+        }
+    }
+
+    /// Of a cluster; `owner` names the member that has a partition.
+    pub(crate) fn of(
+        cluster: ClusterId,
+        epoch: u32,
+        members: Vec<Arc<Member>>,
+        owner: impl Fn(Partition) -> Option<NodeId>,
+    ) -> Self {
+        let place = |id: NodeId| members.binary_search_by_key(&id, |member| member.id).ok();
+        let owners = Partition::all().map(|partition| match owner(partition).and_then(place) {
+            Some(at) if members[at].is_me => HERE,
+            Some(at) => at as u16,
+            None => NOWHERE,
+        });
+        let owners: Box<[u16]> = owners.collect();
+        let is_alone = members.len() == 1 && owners.iter().all(|&owner| owner == HERE);
+        Self {
+            cluster: Some(cluster),
+            epoch,
+            standing: Standing::Inside,
+            members,
+            owners,
+            is_alone,
+        }
+    }
+
+    /// Who has a partition.
+    #[inline]
+    pub(crate) fn owner(&self, partition: Partition) -> Owner<'_> {
+        match self.owners[usize::from(partition.number())] {
+            HERE => Owner::Here,
+            NOWHERE => Owner::Nowhere,
+            at => Owner::There(&self.members[usize::from(at)]),
+        }
+    }
+
+    /// This node, if it is a member.
+    pub(crate) fn me(&self) -> Option<&Arc<Member>> {
+        self.members.iter().find(|member| member.is_me)
+    }
+
+    /// The member that has a partition, this node included.
+    pub(crate) fn holder(&self, partition: Partition) -> Option<&Arc<Member>> {
+        match self.owner(partition) {
+            Owner::Here => self.me(),
+            Owner::There(member) => Some(member),
+            Owner::Nowhere => None,
+        }
+    }
+
+    /// Runs of partitions with one holder: the first, the last, and who it is.
+    pub(crate) fn runs(&self) -> Vec<(Partition, Partition, &Arc<Member>)> {
+        let mut runs: Vec<(Partition, Partition, &Arc<Member>)> = Vec::new();
+        for partition in Partition::all() {
+            let Some(member) = self.holder(partition) else {
+                continue;
+            };
+            match runs.last_mut() {
+                Some((_, last, before))
+                    if before.id == member.id && last.number() + 1 == partition.number() =>
+                {
+                    *last = partition;
+                }
+                _ => runs.push((partition, partition, member)),
+            }
+        }
+        runs
+    }
+
+    /// Why a key cannot be served that is nowhere.
+    pub(crate) fn why_nowhere(&self) -> Nowhere<'_> {
+        Nowhere(&self.standing)
+    }
+}
+
+/// Says why a node serves no key, or not this one.
+pub(crate) struct Nowhere<'a>(&'a Standing);
+
+impl fmt::Display for Nowhere<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Standing::Inside => f.write_str("no member has this key's partition"),
+            Standing::Refused(why) => write!(f, "this node is in no cluster: {why}"),
+            Standing::Outside(waits) if waits.is_empty() => {
+                f.write_str("this node is not in its cluster yet")
+            }
+            Standing::Outside(waits) => write!(
+                f,
+                "this node is not in its cluster yet: {}",
+                waits.join("; ")
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(id: u64, is_me: bool) -> Arc<Member> {
+        Arc::new(Member {
+            id: NodeId(id),
+            name: format!("node{id}"),
+            instance: id * 100,
+            incarnation: 1,
+            address: format!("[::1]:{}", 8080 + id),
+            state: MemberState::Up,
+            is_me,
+        })
+    }
+
+    #[test]
+    fn partitions_have_their_owners() {
+        let members = vec![member(1, false), member(4, true)];
+        let view = View::of(ClusterId(7), 3, members, |partition| {
+            match partition.number() {
+                0..100 => Some(NodeId(1)),
+                100..1000 => Some(NodeId(4)),
+                // One that was removed, and none.
+                1000 => Some(NodeId(9)),
+                _ => None,
+            }
+        });
+        let at = |number| Partition::new(number).expect("there is such a partition");
+        assert!(!view.is_alone);
+        assert!(matches!(view.owner(at(99)), Owner::There(member) if member.id == NodeId(1)));
+        assert_eq!(view.owner(at(100)), Owner::Here);
+        assert_eq!(view.owner(at(1000)), Owner::Nowhere);
+        assert_eq!(view.owner(at(1023)), Owner::Nowhere);
+        let runs: Vec<_> = view
+            .runs()
+            .iter()
+            .map(|(first, last, member)| (first.number(), last.number(), member.id.0))
+            .collect();
+        assert_eq!(runs, [(0, 99, 1), (100, 999, 4)]);
+        assert_eq!(view.members[0].host_and_port(), ("::1", 8081));
+        assert_eq!(view.members[0].redis_id().len(), 40);
+    }
+
+    #[test]
+    fn a_node_by_itself_has_all() {
+        let view = View::of(ClusterId(7), 3, vec![member(2, true)], |_| Some(NodeId(2)));
+        assert!(view.is_alone && View::alone().is_alone);
+        let outside = View::outside(Standing::Outside(vec!["nobody answers".to_owned()]));
+        assert!(Partition::all().all(|partition| outside.owner(partition) == Owner::Nowhere));
+        assert_eq!(
+            outside.why_nowhere().to_string(),
+            "this node is not in its cluster yet: nobody answers"
+        );
+    }
+}

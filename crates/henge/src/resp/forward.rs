@@ -1,0 +1,413 @@
+//! Commands whose keys another node has: they are sent there as they came, all of a pipeline's for one node together, and their
+//! replies take their places among those of this node. What may be sent where is `spread`'s to say.
+//!
+//! ```text
+//! question   u8 protocol | u8 flags | u16 0 | requests
+//! answer     u32 count | u32 length of each reply, or that it is none | replies
+//! ```
+//!
+//! An answer may have fewer replies than there were requests: those that follow were not run, and are sent again.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::{Buf, Bytes, BytesMut};
+use henge_wire::resp::request::Arguments;
+use henge_wire::resp::writer::{Output, Protocol, Writer};
+
+use super::call::ErrorReply;
+use super::session::Session;
+use crate::cluster::link::Service;
+use crate::cluster::link::asking::AskError;
+use crate::cluster::routing::Routes;
+use crate::cluster::view::Member;
+
+/// Bytes before the requests of a question.
+pub(super) const HEAD_BYTES: usize = 4;
+/// The flag of a client that wants to leave no trace (`CLIENT NO-TOUCH`).
+pub(super) const NO_TOUCH: u8 = 1;
+/// In place of the length of a reply: the key is not there, and nothing was done.
+pub(super) const NOT_HERE: u32 = u32::MAX;
+/// Replies from this size on are passed on as they are; smaller ones are copied together, to be sent by one call.
+const SHARED_BYTES: usize = 16 * 1024;
+
+/// Begins a question.
+pub(super) fn begin(session: &Session) -> Vec<u8> {
+    let flags = if session.no_touch { NO_TOUCH } else { 0 };
+    vec![session.protocol.number() as u8, flags, 0, 0]
+}
+
+/// What one node is asked.
+#[derive(Debug)]
+struct Batch {
+    member: Arc<Member>,
+    body: Vec<u8>,
+    requests: Vec<Request>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Request {
+    /// Where it ends in the body.
+    end: usize,
+    is_write: bool,
+}
+
+/// What the replies of a pipeline are made of.
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    /// Those of this node, up to this length of its output.
+    Here(usize),
+    /// The next of this batch; and whether the client wants it.
+    There(usize, bool),
+}
+
+/// The commands of a pipeline that are sent to others.
+#[derive(Debug, Default)]
+pub(super) struct Forwards {
+    batches: Vec<Batch>,
+    parts: Vec<Part>,
+}
+
+impl Forwards {
+    pub(super) fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// Adds a request, after so many bytes of this node's replies.
+    pub(super) fn push(
+        &mut self,
+        member: &Arc<Member>,
+        request: &Raw<'_>,
+        is_write: bool,
+        session: &Session,
+        (written, is_wanted): (usize, bool),
+    ) {
+        let place = self
+            .batches
+            .iter()
+            .position(|batch| batch.member.id == member.id);
+        let place = place.unwrap_or_else(|| {
+            self.batches.push(Batch {
+                member: Arc::clone(member),
+                body: begin(session),
+                requests: Vec::new(),
+            });
+            self.batches.len() - 1
+        });
+        let batch = &mut self.batches[place];
+        request.append_to(&mut batch.body);
+        batch.requests.push(Request {
+            end: batch.body.len(),
+            is_write,
+        });
+        self.parts.push(Part::Here(written));
+        self.parts.push(Part::There(place, is_wanted));
+    }
+
+    /// Asks, and answers later with all replies in their order; `here` is this node's.
+    pub(super) fn send(
+        self,
+        routes: &Rc<Routes>,
+        protocol: Protocol,
+        here: &mut Output,
+    ) -> Pin<Box<dyn Future<Output = VecDeque<Bytes>>>> {
+        let mut parts = self.parts;
+        parts.push(Part::Here(here.len()));
+        let here: VecDeque<Bytes> = here.take_pieces(0).into();
+        // Asked now, so that all of them leave together.
+        let asked: Vec<_> = self
+            .batches
+            .into_iter()
+            .map(|batch| Exchange::begin(batch, routes))
+            .collect();
+        let routes = Rc::clone(routes);
+        Box::pin(async move {
+            let mut replies = Vec::with_capacity(asked.len());
+            for exchange in asked {
+                replies.push(exchange.replies(&routes, protocol).await);
+            }
+            gather(&parts, here, replies)
+        })
+    }
+}
+
+/// A request as it is sent on.
+pub(super) enum Raw<'a> {
+    /// As it came.
+    Frame(&'a [u8]),
+    /// From its words.
+    Words(Arguments<'a>),
+}
+
+impl Raw<'_> {
+    fn append_to(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Frame(bytes) => out.extend_from_slice(bytes),
+            Self::Words(words) => {
+                let words: Vec<&[u8]> = words.from(0).collect();
+                henge_wire::resp::encode::request(out, &words);
+            }
+        }
+    }
+}
+
+/// One node's part, until all of its requests have their replies.
+struct Exchange {
+    batch: Batch,
+    asking: crate::cluster::routing::Asking,
+    /// Requests that have their replies.
+    done: usize,
+}
+
+impl Exchange {
+    fn begin(batch: Batch, routes: &Routes) -> Self {
+        let asking = routes.ask(&batch.member, Service::Resp, &batch.body);
+        Self {
+            batch,
+            asking,
+            done: 0,
+        }
+    }
+
+    async fn replies(self, routes: &Routes, protocol: Protocol) -> VecDeque<Bytes> {
+        let Self {
+            batch,
+            mut asking,
+            mut done,
+        } = self;
+        let mut replies = VecDeque::with_capacity(batch.requests.len());
+        loop {
+            let rest = &batch.requests[done..];
+            let error = match asking.answer().await {
+                Ok(answer) => match Answered::of(answer) {
+                    Some(answered) if answered.len() > 0 && answered.len() <= rest.len() => {
+                        done += answered.len();
+                        for reply in answered {
+                            replies.push_back(
+                                reply.unwrap_or_else(|| line(&not_here(&batch.member), protocol)),
+                            );
+                        }
+                        if done == batch.requests.len() {
+                            return replies;
+                        }
+                        None
+                    }
+                    _ => Some(AskError::lost("its answer is none to what was asked")),
+                },
+                Err(error) => Some(error),
+            };
+            if let Some(error) = error {
+                for request in &batch.requests[done..] {
+                    let error = unanswered(&batch.member, &error, request.is_write);
+                    replies.push_back(line(&error, protocol));
+                }
+                return replies;
+            }
+            let from = batch.requests[done - 1].end;
+            let mut body = batch.body[..HEAD_BYTES].to_vec();
+            body.extend_from_slice(&batch.body[from..]);
+            asking = routes.ask(&batch.member, Service::Resp, &body);
+        }
+    }
+}
+
+/// The replies of an answer, one after the other; none for a key that is not there.
+pub(super) struct Answered {
+    lengths: Bytes,
+    replies: Bytes,
+}
+
+impl Answered {
+    /// None if it makes no sense.
+    pub(super) fn of(mut answer: Bytes) -> Option<Self> {
+        let count = answer.try_get_u32_le().ok()? as usize;
+        let bytes = count
+            .checked_mul(4)
+            .filter(|&bytes| bytes <= answer.len())?;
+        let lengths = answer.split_to(bytes);
+        let all: u64 = (0..count)
+            .map(|nth| length(&lengths, nth))
+            .filter(|&length| length != NOT_HERE)
+            .map(u64::from)
+            .sum();
+        (all == answer.len() as u64).then_some(Self {
+            lengths,
+            replies: answer,
+        })
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.lengths.len() / 4
+    }
+}
+
+fn length(lengths: &Bytes, nth: usize) -> u32 {
+    lengths
+        .get(4 * nth..4 * nth + 4)
+        .and_then(|bytes| bytes.first_chunk())
+        .map_or(0, |bytes| u32::from_le_bytes(*bytes))
+}
+
+impl Iterator for Answered {
+    type Item = Option<Bytes>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let length = self.lengths.try_get_u32_le().ok()?;
+        Some((length != NOT_HERE).then(|| self.replies.split_to(length as usize)))
+    }
+}
+
+/// Puts replies in their order, small ones together.
+fn gather(
+    parts: &[Part],
+    mut here: VecDeque<Bytes>,
+    mut there: Vec<VecDeque<Bytes>>,
+) -> VecDeque<Bytes> {
+    let mut out = VecDeque::new();
+    let mut small = BytesMut::new();
+    let mut push = |bytes: Bytes| {
+        if bytes.len() < SHARED_BYTES {
+            small.extend_from_slice(&bytes);
+        } else {
+            if !small.is_empty() {
+                out.push_back(small.split().freeze());
+            }
+            out.push_back(bytes);
+        }
+    };
+    let mut taken = 0;
+    for part in parts {
+        match *part {
+            Part::Here(until) => {
+                while taken < until {
+                    let Some(piece) = here.front_mut() else {
+                        unreachable!("places are in the output that they were taken in");
+                    };
+                    let count = piece.len().min(until - taken);
+                    push(piece.split_to(count));
+                    taken += count;
+                    if piece.is_empty() {
+                        here.pop_front();
+                    }
+                }
+            }
+            Part::There(batch, is_wanted) => {
+                let Some(reply) = there[batch].pop_front() else {
+                    unreachable!("each request has its reply");
+                };
+                if is_wanted {
+                    push(reply);
+                }
+            }
+        }
+    }
+    if !small.is_empty() {
+        out.push_back(small.freeze());
+    }
+    out
+}
+
+fn line(error: &ErrorReply, protocol: Protocol) -> Bytes {
+    let mut out = Output::default();
+    Writer::new(&mut out, protocol).error(&error.0);
+    Bytes::copy_from_slice(out.as_bytes().unwrap_or_default())
+}
+
+/// The other node does not have the key: one of the two is behind.
+fn not_here(member: &Member) -> ErrorReply {
+    ErrorReply::new(format!(
+        "TRYAGAIN {} does not have this key any more, or not yet; nothing was done",
+        member.name
+    ))
+}
+
+/// A member that is known to be down.
+pub(super) fn is_down(member: &Member) -> ErrorReply {
+    ErrorReply::new(format!(
+        "CLUSTERDOWN {} at {}, which has this key, is down; nothing was done",
+        member.name, member.address
+    ))
+}
+
+/// No answer came. Whether something was done decides what the client is told.
+pub(super) fn unanswered(member: &Member, error: &AskError, is_write: bool) -> ErrorReply {
+    let Member { name, address, .. } = member;
+    ErrorReply::new(if error.may_be_done && is_write {
+        format!(
+            "UNKNOWN {name} at {address}, which has this key, did not answer: {error}; the command may or may not have been run"
+        )
+    } else {
+        format!(
+            "CLUSTERDOWN {name} at {address}, which has this key, cannot be asked: {error}; nothing was done"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(lengths: &[u32], replies: &[u8]) -> Bytes {
+        let mut bytes = (lengths.len() as u32).to_le_bytes().to_vec();
+        for length in lengths {
+            bytes.extend_from_slice(&length.to_le_bytes());
+        }
+        bytes.extend_from_slice(replies);
+        bytes.into()
+    }
+
+    #[test]
+    fn answers_are_taken_apart() {
+        let replies = |bytes| Answered::of(bytes).map(|answered| answered.collect::<Vec<_>>());
+        let all = replies(answer(&[3, NOT_HERE, 0, 2], b"abcde"));
+        let text = |text: &'static str| Some(Bytes::from_static(text.as_bytes()));
+        assert_eq!(all, Some(vec![text("abc"), None, text(""), text("de")]));
+        assert_eq!(replies(answer(&[], b"")), Some(vec![]));
+        for broken in [
+            answer(&[3], b"ab"),
+            answer(&[1], b"ab"),
+            answer(&[NOT_HERE], b"a"),
+            Bytes::from_static(b"\x01\x00\x00"),
+            Bytes::from_static(b"\xff\xff\xff\xff\x00\x00\x00\x00"),
+        ] {
+            assert_eq!(replies(broken), None);
+        }
+    }
+
+    #[test]
+    fn replies_are_put_in_order() {
+        let large = Bytes::from(vec![b'L'; SHARED_BYTES]);
+        let here = [
+            Bytes::from_static(b"12"),
+            large.clone(),
+            Bytes::from_static(b"34"),
+        ];
+        let parts = [
+            Part::Here(1),
+            Part::There(0, true),
+            Part::Here(1),
+            Part::There(1, true),
+            Part::Here(2 + SHARED_BYTES + 1),
+            Part::There(0, false),
+            Part::There(0, true),
+            Part::Here(2 + SHARED_BYTES + 2),
+        ];
+        let there = |texts: &[&'static str]| -> VecDeque<Bytes> {
+            texts
+                .iter()
+                .map(|text| Bytes::from_static(text.as_bytes()))
+                .collect()
+        };
+        let out = gather(
+            &parts,
+            here.into(),
+            vec![there(&["a", "unwanted", "c"]), there(&["b"])],
+        );
+        assert_eq!(out.len(), 3);
+        assert_eq!((&out[0][..], &out[2][..]), (&b"1ab2"[..], &b"3c4"[..]));
+        assert_eq!(out[1], large);
+    }
+}

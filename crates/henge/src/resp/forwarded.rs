@@ -1,0 +1,189 @@
+//! Requests of clients of other nodes, which those have sent here because the keys are here: they run as any others, and the
+//! replies go back with their lengths. Whoever forwarded them keeps what was not run.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{BufMut, Bytes};
+use henge_wire::resp::writer::{Output, Protocol, Writer};
+
+use super::call::ErrorReply;
+use super::clients::Client;
+use super::forward::{HEAD_BYTES, NO_TOUCH};
+use super::pipeline::{Pipeline, Scratch, Stop, Waiting};
+use super::session::Session;
+use crate::cluster::link::answering::Reply;
+use crate::disk::gate::{Place, Round};
+use crate::net::data_thread::Local;
+
+/// What the thread's output buffer keeps of its memory.
+const KEPT_OUTPUT_BYTES: usize = 256 * 1024;
+
+/// Answers a question of another node; `client` stands for that node.
+pub(crate) fn answer(local: &Rc<Local>, client: &Arc<Client>, question: &Bytes, reply: Reply) {
+    let ran = {
+        let mut scratch = local.resp.borrow_mut();
+        run(local, client, question, &mut scratch)
+    };
+    match ran {
+        Err(why) => reply.fail(why),
+        Ok(Ran {
+            waiting: None,
+            round: None,
+            lengths,
+            ..
+        }) => {
+            let mut scratch = local.resp.borrow_mut();
+            let out = &mut scratch.out;
+            let head = head(&lengths);
+            match out.as_bytes() {
+                Some(bytes) => reply.send(&[&head, bytes]),
+                None => send(&head, &out.take_pieces(0), reply),
+            }
+            out.clear(KEPT_OUTPUT_BYTES);
+        }
+        Ok(ran) => {
+            let pieces = take_output(local);
+            let local = Rc::clone(local);
+            tokio::task::spawn_local(async move {
+                let (lengths, pieces) = finish(&local, ran, pieces).await;
+                send(&head(&lengths), &pieces, reply);
+            });
+        }
+    }
+}
+
+/// Runs a question of this node's own, for its part of what is done on several: the replies, of as many requests as were run.
+pub(super) async fn here(
+    local: &Rc<Local>,
+    client: &Arc<Client>,
+    question: &Bytes,
+) -> Result<Bytes, &'static str> {
+    let (ran, pieces) = {
+        let ran = run(local, client, question, &mut local.resp.borrow_mut())?;
+        (ran, take_output(local))
+    };
+    let (lengths, pieces) = finish(local, ran, pieces).await;
+    let mut answer = head(&lengths);
+    for piece in pieces {
+        answer.extend_from_slice(&piece);
+    }
+    Ok(answer.into())
+}
+
+fn take_output(local: &Local) -> Vec<Bytes> {
+    let mut scratch = local.resp.borrow_mut();
+    let pieces = scratch.out.take_pieces(0);
+    scratch.out.clear(KEPT_OUTPUT_BYTES);
+    pieces
+}
+
+/// How far requests were run; the replies that are there are in the thread's output.
+struct Ran {
+    lengths: Vec<u32>,
+    /// The reply of one more comes later.
+    waiting: Option<(Waiting, Pipeline)>,
+    /// What was shown or written until now has to be in the log first.
+    round: Option<Round>,
+    protocol: Protocol,
+}
+
+fn run(
+    local: &Rc<Local>,
+    client: &Arc<Client>,
+    question: &Bytes,
+    scratch: &mut Scratch,
+) -> Result<Ran, &'static str> {
+    let (&[protocol, flags, ..], requests) = question
+        .split_first_chunk::<HEAD_BYTES>()
+        .ok_or("the question has no head")?;
+    let protocol = if protocol == 3 {
+        Protocol::Resp3
+    } else {
+        Protocol::Resp2
+    };
+    let session = Session::forwarded(Arc::clone(client), protocol, flags & NO_TOUCH != 0);
+    let mut pipeline = Pipeline::new(session, Rc::clone(local));
+    let Scratch { out, buffers, .. } = scratch;
+    out.set_budget(local.shared.in_flight.left());
+    let (done, stop) = pipeline.run(requests, Instant::now(), buffers, out);
+    let round = local.gate.take_unkept();
+    let waiting = match stop {
+        Stop::Input { .. } if done < requests.len() => {
+            out.clear(KEPT_OUTPUT_BYTES);
+            return Err("a request is not whole");
+        }
+        Stop::Close => {
+            out.clear(KEPT_OUTPUT_BYTES);
+            return Err("the requests are none");
+        }
+        Stop::Later(waiting) => Some(waiting),
+        Stop::Input { .. } | Stop::Output | Stop::Paused { .. } | Stop::Before => None,
+    };
+    let lengths = std::mem::take(&mut pipeline.lengths);
+    Ok(Ran {
+        lengths,
+        waiting: waiting.map(|waiting| (waiting, pipeline)),
+        round,
+        protocol,
+    })
+}
+
+/// Waits for what has to be waited for.
+async fn finish(local: &Rc<Local>, ran: Ran, mut pieces: Vec<Bytes>) -> (Vec<u32>, Vec<Bytes>) {
+    let Ran {
+        mut lengths,
+        waiting,
+        mut round,
+        protocol,
+    } = ran;
+    if let Some((mut waiting, pipeline)) = waiting {
+        let reply = poll_fn(|cx| {
+            let polled = waiting.reply.as_mut().poll(cx);
+            // Of what it ran in this poll.
+            round = round.max(local.gate.take_unkept());
+            polled
+        })
+        .await;
+        pipeline.waited(waiting.words, waiting.entry, waiting.since);
+        let mut out = Output::default();
+        match reply {
+            Ok(reply) => out = reply,
+            Err(error) => pipeline.fail(waiting.entry, &error, &mut out),
+        }
+        lengths.push(out.len() as u32);
+        pieces.extend(out.take_pieces(0));
+    }
+    if let Some(round) = round {
+        let mut place = Place::default();
+        let kept = poll_fn(|cx| local.gate.poll_kept(round, &mut place, cx)).await;
+        if kept.is_err() {
+            let mut out = Output::default();
+            for length in &mut lengths {
+                let before = out.len();
+                Writer::new(&mut out, protocol).error(&ErrorReply::UNKNOWN.0);
+                *length = (out.len() - before) as u32;
+            }
+            pieces = out.take_pieces(0);
+        }
+    }
+    (lengths, pieces)
+}
+
+fn head(lengths: &[u32]) -> Vec<u8> {
+    let mut head = Vec::with_capacity(4 + 4 * lengths.len());
+    head.put_u32_le(lengths.len() as u32);
+    for &length in lengths {
+        head.put_u32_le(length);
+    }
+    head
+}
+
+fn send(head: &[u8], pieces: &[Bytes], reply: Reply) {
+    let mut body: Vec<&[u8]> = Vec::with_capacity(pieces.len() + 1);
+    body.push(head);
+    body.extend(pieces.iter().map(|piece| &piece[..]));
+    reply.send(&body);
+}

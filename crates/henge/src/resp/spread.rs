@@ -1,0 +1,620 @@
+//! Commands that touch several nodes: each is asked for its part, this one too, and one reply is made of theirs. What one
+//! command does on several nodes is done on each by itself, and is atomic for each key.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use henge_wire::Partition;
+use henge_wire::resp::encode;
+use henge_wire::resp::request::{Arguments, integer};
+use henge_wire::resp::writer::{Output, Writer};
+
+use super::call::{ErrorReply, Later};
+use super::clients::Client;
+use super::commands::cluster;
+use super::forward::{Answered, begin, is_down, unanswered};
+use super::forwarded;
+use super::key_specs;
+use super::session::Session;
+use super::table::{Spec, flag};
+use crate::cache::ScanCursor;
+use crate::cluster::link::Service;
+use crate::cluster::link::asking::AskError;
+use crate::cluster::routing::{Asking, Routes};
+use crate::cluster::view::{Member, Owner};
+use crate::net::data_thread::Local;
+
+/// What a command's keys may be when they are on several nodes, or what one without keys is of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Spread {
+    /// Its keys are one another's business: they have to be in one place.
+    Together,
+    /// A reply of numbers, which are added.
+    Sum,
+    /// A reply of values, one for each key.
+    Values,
+    /// `OK`, if all say so.
+    Ok,
+}
+
+/// What is done on all nodes, each for its own keys.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Whole {
+    Sum,
+    Ok,
+    /// Arrays, one after the other.
+    Join,
+    /// A key of any, as many as each has.
+    Draw,
+    /// One node after the other.
+    Scan,
+}
+
+fn spread(spec: &Spec) -> Spread {
+    match spec.name {
+        "del" | "unlink" | "exists" | "touch" => Spread::Sum,
+        "mget" => Spread::Values,
+        "mset" => Spread::Ok,
+        _ => Spread::Together,
+    }
+}
+
+fn whole(spec: &Spec) -> Option<Whole> {
+    Some(match spec.name {
+        "dbsize" => Whole::Sum,
+        "flushall" | "flushdb" => Whole::Ok,
+        "keys" => Whole::Join,
+        "randomkey" => Whole::Draw,
+        "scan" => Whole::Scan,
+        _ => return None,
+    })
+}
+
+/// Where a command is to be run.
+pub(super) enum Place {
+    /// On this node.
+    Here,
+    /// On another, as it is.
+    There(Arc<Member>, Partition),
+    /// On several, of which one reply is made.
+    Several(Later),
+}
+
+/// What a command needs to be placed.
+pub(super) struct Asked<'a> {
+    pub(super) spec: &'static Spec,
+    pub(super) words: Arguments<'a>,
+    pub(super) session: &'a Session,
+    pub(super) local: &'a Rc<Local>,
+    pub(super) routes: &'a Rc<Routes>,
+}
+
+impl Asked<'_> {
+    /// Finds the place of a command; `first` is the partition of its first key, if that is known.
+    ///
+    /// # Errors
+    /// It can be run nowhere now.
+    pub(super) fn place(&self, first: Option<Partition>) -> Result<Place, ErrorReply> {
+        let keys = self.spec.keys;
+        if keys.first == 0 {
+            return self.place_whole();
+        }
+        let mut places = key_specs::places(keys, self.words.len());
+        let Some(at) = places.next() else {
+            return Ok(Place::Here);
+        };
+        let first = first.unwrap_or_else(|| Partition::of(self.word(at)));
+        let view = &self.routes.view;
+        let owner = view.owner(first);
+        if places.all(|at| view.owner(Partition::of(self.word(at))) == owner) {
+            return match owner {
+                Owner::Here => Ok(Place::Here),
+                Owner::There(member) => {
+                    reachable(member)?;
+                    Ok(Place::There(Arc::clone(member), first))
+                }
+                Owner::Nowhere => Err(self.nowhere()),
+            };
+        }
+        match spread(self.spec) {
+            Spread::Together => Err(ErrorReply::CROSS_SLOT),
+            spread => self.split(spread).map(Place::Several),
+        }
+    }
+
+    fn word(&self, at: usize) -> &[u8] {
+        self.words.get(at).unwrap_or_default()
+    }
+
+    fn nowhere(&self) -> ErrorReply {
+        ErrorReply::new(format!(
+            "CLUSTERDOWN {}; nothing was done",
+            self.routes.view.why_nowhere()
+        ))
+    }
+
+    /// A command without keys.
+    fn place_whole(&self) -> Result<Place, ErrorReply> {
+        let Some(whole) = whole(self.spec) else {
+            return self.place_slot();
+        };
+        // Who knows the map asks each node for its own.
+        if self.session.knows_map {
+            return Ok(Place::Here);
+        }
+        let members = &self.routes.view.members;
+        if members.is_empty() {
+            return Err(self.nowhere());
+        }
+        let words: Vec<&[u8]> = self.words.from(0).collect();
+        if whole == Whole::Scan {
+            return self.scan(&words).map(Place::Several);
+        }
+        for member in members {
+            reachable(member)?;
+        }
+        let each = |words: &[&[u8]]| -> Vec<Part> {
+            let ask = |member| self.ask(member, words);
+            members.iter().map(ask).collect()
+        };
+        let parts = each(match whole {
+            Whole::Draw => &[b"DBSIZE"],
+            _ => &words,
+        });
+        let name = self.session.protocol;
+        if whole == Whole::Draw {
+            return Ok(Place::Several(self.draw(parts)));
+        }
+        Ok(Place::Several(Box::pin(async move {
+            let replies = all(parts).await?;
+            let mut out = Output::default();
+            let mut writer = Writer::new(&mut out, name);
+            match whole {
+                Whole::Sum => writer.integer(sum(&replies)?),
+                Whole::Join => join(&mut writer, &replies)?,
+                _ => writer.ok(),
+            }
+            Ok(out)
+        })))
+    }
+
+    /// A command that asks about a slot goes to who has it; any other without keys is about this node.
+    fn place_slot(&self) -> Result<Place, ErrorReply> {
+        let asks = matches!(
+            self.spec.name,
+            "cluster|countkeysinslot" | "cluster|getkeysinslot"
+        );
+        let asked = asks
+            .then(|| cluster::partition_asked(self.word(2)))
+            .flatten();
+        match asked.map(|partition| (partition, self.routes.view.owner(partition))) {
+            Some((partition, Owner::There(member))) if !self.session.knows_map => {
+                reachable(member)?;
+                Ok(Place::There(Arc::clone(member), partition))
+            }
+            _ => Ok(Place::Here),
+        }
+    }
+
+    /// A part for one member.
+    fn ask(&self, member: &Arc<Member>, words: &[&[u8]]) -> Part {
+        let mut question = begin(self.session);
+        encode::request(&mut question, words);
+        let from = if member.is_me {
+            From::Here {
+                local: Rc::clone(self.local),
+                client: Arc::clone(&self.session.client),
+                question: question.into(),
+            }
+        } else {
+            From::There(self.routes.ask(member, Service::Resp, &question))
+        };
+        Part {
+            member: Arc::clone(member),
+            is_write: self.spec.is(flag::WRITE),
+            from,
+        }
+    }
+
+    /// Splits a command by the nodes of its keys.
+    fn split(&self, spread: Spread) -> Result<Later, ErrorReply> {
+        let view = &self.routes.view;
+        let step = usize::from(self.spec.keys.step.unsigned_abs()).max(1);
+        // The members, the words for each, and which of the keys those are.
+        let mut shares: Vec<(Arc<Member>, Vec<&[u8]>, Vec<usize>)> = Vec::new();
+        let mut count = 0;
+        for at in key_specs::places(self.spec.keys, self.words.len()) {
+            let holder = view.holder(Partition::of(self.word(at)));
+            let holder = holder.ok_or_else(|| self.nowhere())?;
+            reachable(holder)?;
+            let known = shares
+                .iter()
+                .position(|(member, ..)| member.id == holder.id);
+            let place = known.unwrap_or_else(|| {
+                shares.push((Arc::clone(holder), vec![self.word(0)], Vec::new()));
+                shares.len() - 1
+            });
+            let (_, words, which) = &mut shares[place];
+            words.extend((at..at + step).filter_map(|at| self.words.get(at)));
+            which.push(count);
+            count += 1;
+        }
+        let mut parts = Vec::with_capacity(shares.len());
+        let mut whose = Vec::with_capacity(shares.len());
+        for (member, words, which) in shares {
+            parts.push(self.ask(&member, &words));
+            whose.push(which);
+        }
+        let protocol = self.session.protocol;
+        Ok(Box::pin(async move {
+            let replies = all(parts).await?;
+            let mut out = Output::default();
+            let mut writer = Writer::new(&mut out, protocol);
+            match spread {
+                Spread::Sum => writer.integer(sum(&replies)?),
+                Spread::Values => {
+                    let mut values = vec![Bytes::new(); count];
+                    for (reply, which) in replies.iter().zip(&whose) {
+                        let elements = elements(reply).ok_or_else(strange)?;
+                        for (value, &at) in elements.into_iter().zip(which) {
+                            values[at] = value;
+                        }
+                    }
+                    writer.array(count);
+                    for value in values {
+                        writer.output().push(&value);
+                    }
+                }
+                Spread::Ok | Spread::Together => writer.ok(),
+            }
+            Ok(out)
+        }))
+    }
+
+    /// A key of a member that is drawn by how many each has.
+    fn draw(&self, sizes: Vec<Part>) -> Later {
+        let members = self.routes.view.members.clone();
+        let protocol = self.session.protocol;
+        let again = Again::of(self);
+        Box::pin(async move {
+            let sizes: Vec<u64> = all(sizes)
+                .await?
+                .iter()
+                .map(|reply| number(reply).map(i64::unsigned_abs))
+                .collect::<Result<_, _>>()?;
+            let every: u64 = sizes.iter().sum();
+            let mut nth = match every {
+                0 => 0,
+                every => again.random() % every,
+            };
+            let drawn = sizes.iter().position(|&size| {
+                let is_here = nth < size;
+                nth = nth.wrapping_sub(if is_here { 0 } else { size });
+                is_here
+            });
+            let mut out = Output::default();
+            match drawn {
+                None => Writer::new(&mut out, protocol).null(),
+                Some(at) => {
+                    let reply = again.ask(&members[at], &[b"RANDOMKEY"]).reply().await?;
+                    out.push(&reply);
+                }
+            }
+            Ok(out)
+        })
+    }
+
+    /// Goes through the keys of one member after the other. A cursor is that of the member whose partition it is in.
+    fn scan(&self, words: &[&[u8]]) -> Result<Later, ErrorReply> {
+        let cursor = std::str::from_utf8(self.word(1)).ok();
+        let Some(cursor) = cursor.and_then(|text| text.parse().ok()) else {
+            // Any node says what is wrong with it.
+            let me = self.routes.view.me().ok_or_else(|| self.nowhere())?;
+            let part = self.ask(me, words);
+            return Ok(Box::pin(async move {
+                let mut out = Output::default();
+                out.push(&part.reply().await?);
+                Ok(out)
+            }));
+        };
+        let cursor = ScanCursor::from_u64(cursor);
+        let view = &self.routes.view;
+        let at = match cursor.partition() {
+            Some(partition) => partition,
+            // It begins with the first member that has something.
+            None => view
+                .runs()
+                .first()
+                .map(|(first, ..)| *first)
+                .ok_or_else(|| self.nowhere())?,
+        };
+        let holder = view.holder(at).ok_or_else(|| self.nowhere())?;
+        reachable(holder)?;
+        let cursor = match cursor.partition() {
+            Some(_) => cursor,
+            None => ScanCursor::beginning_of(at),
+        };
+        let text = cursor.to_u64().to_string();
+        let mut asked = words.to_vec();
+        asked[1] = text.as_bytes();
+        let part = self.ask(holder, &asked);
+        let (view, holder) = (Arc::clone(view), Arc::clone(holder));
+        Ok(Box::pin(async move {
+            let reply = part.reply().await?;
+            let (cursor, keys) = page(&reply).ok_or_else(strange)?;
+            let cursor = ScanCursor::from_u64(cursor);
+            let next = match cursor.partition() {
+                // Between two of its partitions are those of others, where it has nothing.
+                Some(partition)
+                    if view
+                        .holder(partition)
+                        .is_some_and(|member| member.id == holder.id) =>
+                {
+                    cursor
+                }
+                Some(partition) => view
+                    .runs()
+                    .iter()
+                    .find(|(first, _, member)| *first > partition && member.id == holder.id)
+                    .map_or_else(
+                        || next_member(&view, &holder),
+                        |(first, ..)| ScanCursor::beginning_of(*first),
+                    ),
+                None => next_member(&view, &holder),
+            };
+            let next = next.to_u64().to_string();
+            let mut out = Output::default();
+            out.push(format!("*2\r\n${}\r\n{next}\r\n", next.len()).as_bytes());
+            out.push(&keys);
+            Ok(out)
+        }))
+    }
+}
+
+/// Where a scan goes on when it is done with a member.
+fn next_member(view: &crate::cluster::view::View, done: &Member) -> ScanCursor {
+    let runs = view.runs();
+    // Members in the order of their first partitions.
+    let mut order: Vec<(Partition, u64)> = Vec::new();
+    for (first, _, member) in runs {
+        if order.iter().all(|(_, id)| *id != member.id.0) {
+            order.push((first, member.id.0));
+        }
+    }
+    let at = order.iter().position(|(_, id)| *id == done.id.0);
+    let next = at.and_then(|at| order.get(at + 1));
+    next.map_or_else(ScanCursor::default, |(first, _)| {
+        ScanCursor::beginning_of(*first)
+    })
+}
+
+fn reachable(member: &Member) -> Result<(), ErrorReply> {
+    if member.state.is_reachable() {
+        Ok(())
+    } else {
+        Err(is_down(member))
+    }
+}
+
+/// What is needed to ask once more, later.
+struct Again {
+    session: Session,
+    local: Rc<Local>,
+    routes: Rc<Routes>,
+    spec: &'static Spec,
+}
+
+impl Again {
+    fn of(asked: &Asked<'_>) -> Self {
+        let session = asked.session;
+        Self {
+            session: Session::forwarded(
+                Arc::clone(&session.client),
+                session.protocol,
+                session.no_touch,
+            ),
+            local: Rc::clone(asked.local),
+            routes: Rc::clone(asked.routes),
+            spec: asked.spec,
+        }
+    }
+
+    fn random(&self) -> u64 {
+        use std::hash::{BuildHasher, RandomState};
+        RandomState::new().hash_one(Rc::as_ptr(&self.local))
+    }
+
+    fn ask(&self, member: &Arc<Member>, words: &[&[u8]]) -> Part {
+        let asked = Asked {
+            spec: self.spec,
+            words: Arguments::new(&[], &[]),
+            session: &self.session,
+            local: &self.local,
+            routes: &self.routes,
+        };
+        asked.ask(member, words)
+    }
+}
+
+/// One node's part.
+struct Part {
+    member: Arc<Member>,
+    is_write: bool,
+    from: From,
+}
+
+enum From {
+    Here {
+        local: Rc<Local>,
+        client: Arc<Client>,
+        question: Bytes,
+    },
+    There(Asking),
+}
+
+impl Part {
+    /// Its reply; an error reply is an error.
+    async fn reply(self) -> Result<Bytes, ErrorReply> {
+        let answer = match self.from {
+            From::Here {
+                local,
+                client,
+                question,
+            } => forwarded::here(&local, &client, &question)
+                .await
+                .map_err(AskError::unsent),
+            From::There(asking) => asking.answer().await,
+        };
+        let answer = answer.map_err(|error| unanswered(&self.member, &error, self.is_write))?;
+        let mut replies = Answered::of(answer).ok_or_else(strange)?;
+        let reply = replies.next().flatten().ok_or_else(|| {
+            ErrorReply::new(format!(
+                "TRYAGAIN {} does not have all of these keys any more, or not yet",
+                self.member.name
+            ))
+        })?;
+        match reply.strip_prefix(b"-") {
+            None => Ok(reply),
+            Some(error) => {
+                let error = String::from_utf8_lossy(error);
+                Err(ErrorReply::new(error.trim_end().to_owned()))
+            }
+        }
+    }
+}
+
+/// The replies of all, or the first error once all have answered: what the others do is done then.
+async fn all(parts: Vec<Part>) -> Result<Vec<Bytes>, ErrorReply> {
+    let mut replies = Vec::with_capacity(parts.len());
+    let mut failed = None;
+    for part in parts {
+        match part.reply().await {
+            Ok(reply) => replies.push(reply),
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    failed.map_or(Ok(replies), Err)
+}
+
+fn strange() -> ErrorReply {
+    ErrorReply::fixed("ERR another node's reply is none to what was asked")
+}
+
+fn number(reply: &Bytes) -> Result<i64, ErrorReply> {
+    let digits = reply
+        .strip_prefix(b":")
+        .and_then(|rest| rest.strip_suffix(b"\r\n"));
+    digits.and_then(integer).ok_or_else(strange)
+}
+
+fn sum(replies: &[Bytes]) -> Result<i64, ErrorReply> {
+    replies
+        .iter()
+        .try_fold(0_i64, |sum, reply| Ok(sum.saturating_add(number(reply)?)))
+}
+
+/// The number on the line that begins a reply of this kind, and what follows the line.
+fn head(reply: &Bytes, kind: u8) -> Option<(i64, Bytes)> {
+    let end = reply.iter().position(|&byte| byte == b'\n')?;
+    let line = reply[..end].strip_suffix(b"\r")?;
+    let (&first, digits) = line.split_first()?;
+    let number = if first == kind {
+        integer(digits)?
+    } else {
+        return None;
+    };
+    Some((number, reply.slice(end + 1..)))
+}
+
+/// The replies that an array is made of: strings, or nothing.
+fn elements(reply: &Bytes) -> Option<Vec<Bytes>> {
+    let (count, mut rest) = head(reply, b'*')?;
+    let mut elements = Vec::new();
+    for _ in 0..count {
+        let len = if rest.starts_with(b"_\r\n") {
+            3
+        } else {
+            let (len, after) = head(&rest, b'$')?;
+            let line = rest.len() - after.len();
+            match usize::try_from(len) {
+                Ok(len) => line + len + 2,
+                Err(_) => line,
+            }
+        };
+        if len > rest.len() {
+            return None;
+        }
+        elements.push(rest.split_to(len));
+    }
+    rest.is_empty().then_some(elements)
+}
+
+/// One array of several.
+fn join(writer: &mut Writer<'_>, replies: &[Bytes]) -> Result<(), ErrorReply> {
+    let parts: Option<Vec<(i64, Bytes)>> = replies.iter().map(|reply| head(reply, b'*')).collect();
+    let parts = parts.ok_or_else(strange)?;
+    let count: i64 = parts.iter().map(|(count, _)| *count).sum();
+    writer.array(usize::try_from(count).map_err(|_| strange())?);
+    for (_, elements) in parts {
+        writer.output().push(&elements);
+    }
+    Ok(())
+}
+
+/// The cursor of a page of a scan, and its keys as they are.
+fn page(reply: &Bytes) -> Option<(u64, Bytes)> {
+    let (2, rest) = head(reply, b'*')? else {
+        return None;
+    };
+    let (len, mut rest) = head(&rest, b'$')?;
+    let len = usize::try_from(len).ok()?;
+    if rest.len() < len + 2 {
+        return None;
+    }
+    let digits = rest.split_to(len);
+    let keys = rest.slice(2..);
+    Some((std::str::from_utf8(&digits).ok()?.parse().ok()?, keys))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_are_taken_apart() {
+        let bytes = |text: &'static str| Bytes::from_static(text.as_bytes());
+        assert_eq!(
+            elements(&bytes("*4\r\n$1\r\na\r\n$-1\r\n_\r\n$0\r\n\r\n")),
+            Some(vec![
+                bytes("$1\r\na\r\n"),
+                bytes("$-1\r\n"),
+                bytes("_\r\n"),
+                bytes("$0\r\n\r\n")
+            ])
+        );
+        for broken in [
+            "*2\r\n$1\r\na\r\n",
+            "*1\r\n$5\r\na\r\n",
+            ":1\r\n",
+            "*1\r\n:1\r\n",
+            "",
+        ] {
+            assert_eq!(elements(&bytes(broken)), None, "{broken:?}");
+        }
+        assert_eq!(
+            page(&bytes("*2\r\n$2\r\n17\r\n*1\r\n$1\r\na\r\n")),
+            Some((17, bytes("*1\r\n$1\r\na\r\n")))
+        );
+        assert_eq!(sum(&[bytes(":3\r\n"), bytes(":-1\r\n")]), Ok(2));
+        let mut out = Output::default();
+        let mut writer = Writer::new(&mut out, Protocol::Resp2);
+        let parts = [
+            bytes("*1\r\n$1\r\na\r\n"),
+            bytes("*0\r\n"),
+            bytes("*1\r\n$1\r\nb\r\n"),
+        ];
+        assert_eq!(join(&mut writer, &parts), Ok(()));
+        assert_eq!(out.as_bytes(), Some(&b"*2\r\n$1\r\na\r\n$1\r\nb\r\n"[..]));
+    }
+}
