@@ -5,6 +5,7 @@ use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -13,14 +14,16 @@ use arc_swap::ArcSwap;
 use henge_cluster::forming::Who;
 use henge_engine::persistence::frame::LAST_SEQ;
 use henge_wire::Version;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::admin::{Admin, size_of};
 use crate::cache::{Cache, CacheConfig};
 use crate::clock::Clock;
 use crate::cluster::identity::Identity;
 use crate::cluster::view::{Standing, View};
-use crate::cluster::{Cluster, Inbox, raft};
+use crate::cluster::control::{self, NoteIncarnation, Orders};
+use crate::cluster::raft::Consensus;
+use crate::cluster::{Cluster, Inbox};
 use crate::config::{Config, ConfigError, NodeId, Reload, SyncPolicy};
 use crate::disk::directory::Directory;
 use crate::disk::persistence::{Persistence, PersistenceError, Surroundings, beyond};
@@ -74,6 +77,8 @@ pub enum StartError {
     Keys(KeysError),
     /// The data directory cannot be used, or what is in it cannot be loaded.
     Data(DataError),
+    /// What the node's cluster agreed on cannot be read: one line.
+    Cluster(String),
 }
 
 /// Why the data directory cannot be used, or what is in it cannot be loaded: one line. What was acknowledged is still
@@ -104,6 +109,7 @@ impl fmt::Display for StartError {
             Self::Listen(error) => error.fmt(f),
             Self::Keys(error) => error.fmt(f),
             Self::Data(error) => error.fmt(f),
+            Self::Cluster(line) => f.write_str(line),
             Self::System(error) => match handles::explained(error) {
                 Some(line) => f.write_str(&line),
                 None => write!(f, "the system refused what the node needs: {error}"),
@@ -120,6 +126,7 @@ impl std::error::Error for StartError {
             Self::Keys(error) => Some(error),
             Self::Data(error) => Some(error),
             Self::System(error) => Some(error),
+            Self::Cluster(_) => None,
         }
     }
 }
@@ -208,12 +215,22 @@ impl Node {
             reload: Box::new(move || reloaded.reload()),
         };
         let control_counters = Arc::clone(&counters);
+        let orders = orders(&admin.config(), &persistence);
+        let of_cluster = Arc::clone(&shared);
         node.control = Some(spawn("henge-control", async move || {
             control_counters.watch_this_runtime();
-            tokio::select! {
-                () = keep_house(house) => {}
-                () = serve_control(control, called) => {}
-            }
+            let stop = Notify::new();
+            let serve = async {
+                tokio::select! {
+                    () = keep_house(house) => {}
+                    () = serve_control(control, called) => {}
+                }
+                stop.notify_one();
+            };
+            tokio::join!(
+                serve,
+                control::run(of_cluster, orders, inbox, stop.notified())
+            );
         })?);
         let mut senders = Vec::with_capacity(threads);
         for index in 0..threads {
@@ -365,31 +382,38 @@ fn cluster(
     address: SocketAddr,
 ) -> Result<(Arc<Cluster>, Inbox), StartError> {
     let state = directory.ledger.state();
-    let raft = directory.path.join(raft::FILE);
-    let instance = if state.instance == 0 || !raft.exists() {
-        // Whose log is gone must not vote as who had it.
-        let drawn = random_number().max(1);
-        directory
-            .ledger
-            .change(|state| state.instance = drawn)
-            .map_err(|error| data(PersistenceError::Directory(error)))?;
-        drawn
-    } else {
-        state.instance
-    };
+    let kept = Consensus::instance_of(&directory.path);
+    let kept = kept.map_err(|error| StartError::Cluster(error.to_string()))?;
+    // Whose log is gone must not vote as who had it.
+    let instance = kept.unwrap_or_else(|| random_number().max(1));
     let advertise = config.cluster.advertise.as_ref().map(ToString::to_string);
     let who = Who {
         name: state.node_id,
         instance,
     };
     let identity = Identity::new(who, state.incarnation, address, advertise);
-    let is_alone = config.cluster.peers.addresses().is_empty() && !raft.exists();
+    let is_alone = config.cluster.peers.addresses().is_empty() && kept.is_none();
     let view = if is_alone {
         View::alone()
     } else {
         View::outside(Standing::Outside(Vec::new()))
     };
     Ok(Cluster::new(identity, view))
+}
+
+/// What the node is to do about its cluster.
+fn orders(config: &Config, persistence: &Arc<Persistence>) -> Orders {
+    let peers = config.cluster.peers.addresses();
+    let noted = Arc::clone(persistence);
+    Orders {
+        peers: peers.iter().map(ToString::to_string).collect(),
+        directory: PathBuf::from(&persistence.path),
+        note_incarnation: NoteIncarnation(Arc::new(move |incarnation| {
+            noted
+                .note_incarnation(incarnation)
+                .map_err(|error| error.to_string())
+        })),
+    }
 }
 
 /// The ports, open.

@@ -11,7 +11,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::simulate::{Simulation, Words};
-use super::{CliError, bench, client, tools};
+use super::{CliError, bench, client, dev, tools};
 use crate::config::{FlagSetting, SETTINGS, Setting, shown};
 
 /// A flag that is short for `--set`: its name, the setting, the name of its value in the help, and what the help says.
@@ -92,6 +92,7 @@ pub(super) enum Invocation {
     Client(client::Order),
     Bench(Box<bench::Options>),
     Tool(tools::Errand),
+    Dev(dev::Dev),
     Help(String),
     Version,
 }
@@ -132,6 +133,12 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Inv
     if words == ["simulate"] {
         no_settings("simulate", levels[0])?;
         return simulation(levels[1]).map(Invocation::Simulate);
+    }
+    if words == ["dev"] {
+        no_settings("dev", levels[0])?;
+        return dev::understood(levels[1])
+            .map(Invocation::Dev)
+            .map_err(CliError::Usage);
     }
     if words == ["bench"] {
         no_settings("bench", levels[0])?;
@@ -273,6 +280,7 @@ fn command() -> Command {
         .subcommands([serve, config].map(with_flags))
         .subcommand(simulate)
         .subcommands(client::commands())
+        .subcommand(dev::command())
         .subcommand(bench::command())
         .subcommands(tools::commands())
         .after_help(after_help());

@@ -6,6 +6,7 @@
 mod arguments;
 mod bench;
 mod client;
+mod dev;
 mod duration;
 mod serve;
 mod simulate;
@@ -24,6 +25,7 @@ use crate::encryption::{Encryption, Keys, KeysError, VARIABLE, from_variable};
 
 pub use bench::Options as BenchOptions;
 pub use client::Order;
+pub use dev::Dev;
 pub use serve::serve;
 pub use simulate::{Simulation, SimulationError};
 pub use tools::Errand;
@@ -58,6 +60,8 @@ pub enum Action {
     Bench(Box<BenchOptions>),
     /// Do something with the files of a node.
     Tool(Errand),
+    /// Start a cluster to try things out.
+    Dev(Dev),
     /// Show this help.
     Help(String),
     /// Show the version.
@@ -98,6 +102,7 @@ pub fn parse(
         Invocation::Client(order) => return Ok(Action::Client(order)),
         Invocation::Bench(options) => return Ok(Action::Bench(options)),
         Invocation::Tool(errand) => return Ok(Action::Tool(errand)),
+        Invocation::Dev(dev) => return Ok(Action::Dev(dev)),
         Invocation::Run { task, file, flags } => (task, file, flags),
     };
     let environment: Vec<_> = environment.into_iter().collect();
@@ -136,6 +141,7 @@ pub fn run(serve: impl FnOnce(Config, Sources, Option<Keys>) -> ExitCode) -> Exi
         Ok(Action::Client(order)) => client::run(&order),
         Ok(Action::Bench(options)) => bench::run(&options),
         Ok(Action::Tool(errand)) => tools::run(&errand, std::env::var_os(VARIABLE)),
+        Ok(Action::Dev(dev)) => dev::run(&dev),
         Ok(shown) => print(&shown.text()),
         Err(error) => failed(&error, EXIT_USAGE),
     }
@@ -155,7 +161,8 @@ impl Action {
             | Self::Simulate(_)
             | Self::Client(_)
             | Self::Bench(_)
-            | Self::Tool(_) => String::new(),
+            | Self::Tool(_)
+            | Self::Dev(_) => String::new(),
             Self::ConfigCheck { file: Some(file) } => {
                 format!("configuration is valid: {}\n", shown(file))
             }

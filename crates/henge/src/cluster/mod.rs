@@ -2,7 +2,7 @@
 //! `events`), and its data threads' way to the keys that others have (`routing`). What all agree on, and how a cluster is formed,
 //! is `henge-cluster`'s.
 
-// mod control;
+pub(crate) mod control;
 pub(crate) mod events;
 pub(crate) mod identity;
 pub(crate) mod link;

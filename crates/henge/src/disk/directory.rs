@@ -27,9 +27,6 @@ pub(crate) struct State {
     pub(crate) node_id: String,
     /// How many processes have had the directory; this one included.
     pub(crate) incarnation: u64,
-    /// Drawn when the directory had nothing of a cluster in it, and its id in Raft since; 0 before.
-    #[serde(default)]
-    pub(crate) instance: u64,
     /// Which start of the machine it was.
     boot_id: String,
     /// How its log was synced; none if it had none.
@@ -189,7 +186,6 @@ impl Directory {
                 (None, None) => default_id.to_owned(),
             },
             incarnation: last.as_ref().map_or(0, |last| last.incarnation) + 1,
-            instance: last.as_ref().map_or(0, |last| last.instance),
             boot_id,
             sync: sync.map(|sync| sync.name().to_owned()),
             clean: false,
@@ -384,7 +380,6 @@ mod tests {
             format: FORMAT,
             node_id: "a".to_owned(),
             incarnation: 1,
-            instance: 0,
             boot_id: "this".to_owned(),
             sync: sync.map(str::to_owned),
             clean,

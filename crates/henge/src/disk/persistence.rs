@@ -189,6 +189,12 @@ impl Persistence {
         self.state.lock().directory.ledger.state().node_id
     }
 
+    /// Writes down that this life has a higher number than the directory knew.
+    pub(crate) fn note_incarnation(&self, incarnation: u64) -> Result<(), DirectoryError> {
+        let ledger = self.state.lock().directory.ledger.clone();
+        ledger.change(|state| state.incarnation = incarnation)
+    }
+
     /// Starts the thread that recovers, if there is anything to recover for.
     pub(crate) fn start(
         self: &Arc<Self>,

@@ -580,6 +580,7 @@ fn page(reply: &Bytes) -> Option<(u64, Bytes)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use henge_wire::resp::writer::Protocol;
 
     #[test]
     fn replies_are_taken_apart() {

@@ -134,7 +134,8 @@ fn check_empty(control: &Control) -> Result<(), String> {
 async fn begin(control: &Rc<Control>, founders: BTreeSet<Who>) -> Result<ClusterId, String> {
     let identity = &control.cluster.identity;
     let failed = |error: &dyn std::fmt::Display| format!("the cluster cannot be begun: {error}");
-    if !control.consensus.has_begun().await {
+    let has_begun = control.consensus.has_begun().await;
+    if !has_begun.map_err(|error| failed(&error))? {
         control
             .consensus
             .begin(identity.address_or_loopback())

@@ -24,6 +24,7 @@ impl Control {
     /// Does what is the leader's to do, for as long as this node is that.
     pub(super) async fn lead(self: &Rc<Self>) {
         let mut watch = self.watch();
+        let mut leaders = self.consensus.leaders();
         let mut leads = false;
         loop {
             let is_leader = self.consensus.is_leader();
@@ -38,7 +39,9 @@ impl Control {
                 changed = watch.changed() => if changed.is_err() {
                     return;
                 },
-                () = self.consensus.leader_changed() => {}
+                changed = leaders.changed() => if changed.is_err() {
+                    return;
+                },
                 () = tokio::time::sleep(LOOK) => {}
             }
         }
@@ -96,24 +99,19 @@ impl Control {
                 (member.instance, seat)
             })
             .collect();
-        let (present, learners) = (self.consensus.voters(), self.consensus.learners());
+        let (present, ready) = (self.consensus.voters(), self.consensus.ready_learners());
         let own = self.cluster.identity.instance;
-        if let Some(next) = voters::next(&seats, &present, &learners, own)
-            && let Err(error) = self.consensus.set_voters(next).await
-        {
-            tracing::debug!(%error, "the voters were not changed");
-        }
         // Whose place another instance has taken, or who was removed, is spoken to no more.
-        let strangers: BTreeSet<u64> = self
-            .consensus
-            .learners()
-            .into_iter()
-            .filter(|id| !seats.contains_key(id) && !self.is_joining(*id))
-            .collect();
-        if !strangers.is_empty()
-            && let Err(error) = self.consensus.forget(strangers).await
-        {
-            tracing::debug!(%error, "former members were not forgotten");
+        let is_stranger = |id: &u64| !seats.contains_key(id) && !self.is_joining(*id);
+        let known = self.consensus.learners().into_iter().chain(present.clone());
+        let strangers: BTreeSet<u64> = known.filter(is_stranger).collect();
+        let next = voters::next(&seats, &present, &ready, own);
+        if next.is_none() && strangers.is_empty() && !self.consensus.is_changing() {
+            return;
+        }
+        let voters = next.unwrap_or(present);
+        if let Err(error) = self.consensus.set_voters(voters, &strangers).await {
+            tracing::debug!(%error, "the voters were not changed");
         }
     }
 

@@ -75,8 +75,14 @@ pub(super) struct Control {
     is_registered: Cell<bool>,
 }
 
-/// Does the node's part until it is dropped. It ends by itself if what is agreed on cannot be kept.
-pub(crate) async fn run(cluster: Arc<Cluster>, shared: Arc<Shared>, orders: Orders, inbox: Inbox) {
+/// Does the node's part until it is told to stop.
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    orders: Orders,
+    inbox: Inbox,
+    stopped: impl Future<Output = ()>,
+) {
+    let cluster = Arc::clone(&shared.cluster);
     let told = Arc::clone(&cluster);
     let links = Links::new(
         Arc::clone(&cluster.identity),
@@ -91,7 +97,7 @@ pub(crate) async fn run(cluster: Arc<Cluster>, shared: Arc<Shared>, orders: Orde
             tracing::error!(%error, "what the cluster agreed on cannot be read");
             let refused = Standing::Refused(error.to_string());
             cluster.show(View::outside(refused));
-            return;
+            return stopped.await;
         }
     };
     let control = Rc::new(Control {
@@ -106,14 +112,21 @@ pub(crate) async fn run(cluster: Arc<Cluster>, shared: Arc<Shared>, orders: Orde
         is_registered: Cell::new(false),
     });
     let Inbox { refused, handovers } = inbox;
-    tokio::join!(
-        voice::speak(Rc::clone(&control), questions),
-        control.take_connections(handovers),
-        control.hear_refusals(refused),
-        control.see(),
-        control.lead(),
-        control.enter(),
-    );
+    let work = async {
+        tokio::join!(
+            voice::speak(Rc::clone(&control), questions),
+            control.take_connections(handovers),
+            control.hear_refusals(refused),
+            control.see(),
+            control.lead(),
+            control.enter(),
+        )
+    };
+    tokio::select! {
+        _ = work => {}
+        () = stopped => {}
+    }
+    control.consensus.clone().shutdown().await;
 }
 
 impl Control {
