@@ -4,6 +4,7 @@
 use std::io;
 
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::{Registry, fmt, reload};
 
@@ -11,7 +12,7 @@ use crate::config::{LogConfig, LogFormat, LogLevel};
 
 /// Changes the level later.
 #[derive(Clone, Debug)]
-pub(crate) struct Handle(reload::Handle<LevelFilter, Registry>);
+pub(crate) struct Handle(reload::Handle<Targets, Registry>);
 
 impl Handle {
     pub(crate) fn set_level(&self, level: LogLevel) {
@@ -33,12 +34,24 @@ pub(crate) fn start(config: &LogConfig) -> Handle {
     Handle(handle)
 }
 
-fn filter_of(level: LogLevel) -> LevelFilter {
-    match level {
+/// Where Raft's own events come from.
+const RAFT: &str = "openraft";
+
+fn filter_of(level: LogLevel) -> Targets {
+    let level = match level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
-    }
+    };
+    // It has a line for each of its steps, and warns of what is in order: what concerns an operator is told by us.
+    let of_raft = if level == LevelFilter::TRACE {
+        level
+    } else {
+        level.min(LevelFilter::ERROR)
+    };
+    Targets::new()
+        .with_default(level)
+        .with_target(RAFT, of_raft)
 }

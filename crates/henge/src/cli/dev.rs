@@ -128,8 +128,7 @@ impl Dev {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
         let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
         let data = std::env::temp_dir().join(format!("henge-dev-{}", std::process::id()));
-        std::fs::create_dir_all(&data)
-            .map_err(|error| format!("{}: {error}", data.display()))?;
+        std::fs::create_dir_all(&data).map_err(|error| format!("{}: {error}", data.display()))?;
         let data = Data(data);
         let mut nodes = Vec::new();
         let outcome = tokio::select! {

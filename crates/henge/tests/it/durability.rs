@@ -103,6 +103,38 @@ impl Resp {
         Ok(Reply::read(&bytes))
     }
 
+    /// Reads a reply with all of its parts.
+    pub(crate) fn whole_reply(&mut self) -> Reply {
+        let mut bytes = Vec::new();
+        self.read_whole(&mut bytes);
+        Reply::read(&bytes)
+    }
+
+    fn read_whole(&mut self, bytes: &mut Vec<u8>) {
+        let begin = bytes.len();
+        self.0.read_until(b'\n', bytes).expect("a line comes");
+        let line = std::str::from_utf8(&bytes[begin..])
+            .expect("text")
+            .trim_end();
+        let size = line.get(1..).and_then(|size| size.parse::<usize>().ok());
+        match (line.chars().next(), size) {
+            (Some('$'), Some(size)) => {
+                let end = bytes.len();
+                bytes.resize(end + size + 2, 0);
+                self.0.read_exact(&mut bytes[end..]).expect("a value comes");
+            }
+            (Some('*'), Some(count)) => (0..count).for_each(|_| self.read_whole(bytes)),
+            _ => {}
+        }
+    }
+
+    /// Reads as many bytes of replies.
+    pub(crate) fn read_text(&mut self, len: usize) -> String {
+        let mut bytes = vec![0; len];
+        self.0.read_exact(&mut bytes).expect("they come");
+        String::from_utf8(bytes).expect("text")
+    }
+
     /// Sends a command, inline, and reads its reply.
     pub(crate) fn ask(&mut self, command: &str) -> Reply {
         self.send(&format!("{command}\r\n")).expect("it is sent");

@@ -56,7 +56,9 @@ impl Control {
         };
         let epoch = self.agreed().topology().epoch();
         let now_ms = self.shared.clock.now_ms();
-        self.cluster.events.add(now_ms, epoch, kind, Some(name), text);
+        self.cluster
+            .events
+            .add(now_ms, epoch, kind, Some(name), text);
     }
 
     async fn look_around(&self) {
@@ -155,10 +157,12 @@ impl Control {
         }
         let newest = agreed.newest_start(&start.who.name);
         if start.incarnation <= newest {
-            let is_known = agreed.of_instance(start.who.instance).is_some_and(|(id, _)| {
-                let node = agreed.topology().nodes().get(&id);
-                node.is_some_and(|node| node.incarnation == start.incarnation)
-            });
+            let is_known = agreed
+                .of_instance(start.who.instance)
+                .is_some_and(|(id, _)| {
+                    let node = agreed.topology().nodes().get(&id);
+                    node.is_some_and(|node| node.incarnation == start.incarnation)
+                });
             // Its answer may have been lost.
             return if is_known {
                 Started::Yes

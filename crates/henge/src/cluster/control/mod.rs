@@ -214,8 +214,7 @@ impl Control {
     fn wait_outside(&self, waits: Vec<String>) {
         if !self.cluster.view.load().is_alone {
             tracing::info!(waits = waits.join("; "), "not in the cluster yet");
-            self.cluster
-                .show(View::outside(Standing::Outside(waits)));
+            self.cluster.show(View::outside(Standing::Outside(waits)));
         }
     }
 
@@ -253,7 +252,11 @@ impl Control {
         let leader = self.consensus.leader();
         let others = agreed.members().values().map(|member| member.instance);
         // Who is known to lead, and then all others: they may know more.
-        let known: Vec<u64> = leader.into_iter().chain(others).filter(|id| *id != own).collect();
+        let known: Vec<u64> = leader
+            .into_iter()
+            .chain(others)
+            .filter(|id| *id != own)
+            .collect();
         let mut why = "it knows no member to ask".to_owned();
         for instance in known {
             let Some(address) = self.address_of(instance) else {
@@ -279,7 +282,11 @@ impl Control {
         address: &str,
         start: &Start,
     ) -> Result<Started, String> {
-        let link = self.links.to(instance, address).await.map_err(|error| error.to_string())?;
+        let link = self
+            .links
+            .to(instance, address)
+            .await
+            .map_err(|error| error.to_string())?;
         let question = questions::encode(start);
         let answer = link
             .ask(Service::Start, &[&question], START_TIMEOUT)

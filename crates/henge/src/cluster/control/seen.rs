@@ -104,7 +104,10 @@ impl Control {
                         State::Aligning => ("back", "can be reached again"),
                         State::Up => ("up", "is up"),
                     };
-                    add(kind, format!("{} at {} {what}", member.name, member.address));
+                    add(
+                        kind,
+                        format!("{} at {} {what}", member.name, member.address),
+                    );
                 }
                 Some(_) => {}
             }

@@ -1,0 +1,124 @@
+//! What each failure does: a node that is killed, the control leader that is killed, one that pauses, one that is silent.
+
+use std::time::{Duration, Instant};
+
+use super::Ring;
+use crate::resp_reply::Reply;
+
+/// The node that leads, by its number, as another one says.
+fn leader(ring: &Ring, n: usize) -> Option<usize> {
+    let status = ring.status(n);
+    let name = status["leader"].as_str()?;
+    name.strip_prefix("node")?.parse().ok()
+}
+
+fn wait_for_leader(ring: &Ring, n: usize) -> usize {
+    let mut found = None;
+    ring.until("somebody leads", || {
+        found = leader(ring, n);
+        found.is_some()
+    });
+    found.expect("it was just found")
+}
+
+#[test]
+fn the_control_leader_is_killed_and_another_leads() {
+    let mut ring = Ring::new().formed(3);
+    let first = wait_for_leader(&ring, 1);
+    let rest: Vec<usize> = (1..=3).filter(|n| *n != first).collect();
+    ring.kill(first);
+    let killed = Instant::now();
+    ring.until("another leads", || {
+        rest.iter()
+            .any(|n| leader(&ring, *n).is_some_and(|now| now != first))
+    });
+    let took = killed.elapsed();
+    // It is no bound; that is for `cargo xtask accept`.
+    println!("another leader after {took:?}");
+    // The topology works: the first one is down, and comes back.
+    for n in &rest {
+        ring.until("it is seen to be down", || {
+            ring.members(*n).contains(&(ring.address(first), false))
+        });
+    }
+    let lost: Vec<String> = (0..30).map(|n| format!("k{n}")).collect();
+    let refused = lost
+        .iter()
+        .filter(|key| match ring.ask(rest[0], &format!("SET {key} v")) {
+            Reply::Error(error) => {
+                assert!(
+                    error.starts_with(&format!("CLUSTERDOWN node{first} at ")),
+                    "{error}"
+                );
+                true
+            }
+            reply => {
+                assert_eq!(reply, Reply::Text("OK".to_owned()));
+                false
+            }
+        });
+    let refused = refused.count();
+    assert!(refused > 0 && refused < lost.len(), "{refused}");
+    ring.start(first, &ring.others(first, 3));
+    ring.wait_until_ready([first]);
+    for key in &lost {
+        for n in 1..=3 {
+            ring.until("all keys are served again", || {
+                ring.ask(n, &format!("SET {key} v")) == Reply::Text("OK".to_owned())
+            });
+        }
+    }
+}
+
+/// The epoch and the events of all nodes: what a pause must not change.
+fn state(ring: &Ring) -> Vec<String> {
+    (1..=3)
+        .map(|n| {
+            let status = ring.status(n);
+            format!("{} {}", status["epoch"], status["leader"])
+        })
+        .collect()
+}
+
+#[test]
+fn a_short_pause_changes_nothing() {
+    use rustix::process::Signal;
+    let ring = Ring::new().formed(3);
+    for n in 1..=3 {
+        wait_for_leader(&ring, n);
+    }
+    let before = state(&ring);
+    for n in [1, 2, 3, 1, 2, 3, 1, 2, 3, 1] {
+        ring.signal(n, Signal::STOP);
+        // This is the pause itself, and not a wait for something.
+        std::thread::sleep(Duration::from_millis(300));
+        ring.signal(n, Signal::CONT);
+        assert_eq!(ring.ask(n, "PING"), Reply::Text("PONG".to_owned()));
+    }
+    assert_eq!(state(&ring), before);
+    for n in 1..=3 {
+        assert!(ring.members(n).iter().all(|(_, is_up)| *is_up));
+        assert!(!ring.log(n).contains("kind=\"down\""), "{}", ring.log(n));
+    }
+}
+
+#[test]
+fn a_long_pause_is_down_and_then_up() {
+    use rustix::process::Signal;
+    let ring = Ring::new().formed(3);
+    for paused in [2, wait_for_leader(&ring, 1)] {
+        let others: Vec<usize> = (1..=3).filter(|n| *n != paused).collect();
+        ring.signal(paused, Signal::STOP);
+        for n in &others {
+            ring.until("it is seen to be down", || {
+                ring.members(*n).contains(&(ring.address(paused), false))
+            });
+        }
+        ring.signal(paused, Signal::CONT);
+        for n in 1..=3 {
+            ring.until("it is seen to be up", || {
+                ring.members(n).iter().all(|(_, is_up)| *is_up)
+            });
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! How nodes find each other: in every order, a fourth, all at once again, and who is refused.
+
+use super::Ring;
+use crate::resp_reply::Reply;
+
+/// All orders of three.
+const ORDERS: [[usize; 3]; 6] = [
+    [1, 2, 3],
+    [1, 3, 2],
+    [2, 1, 3],
+    [2, 3, 1],
+    [3, 1, 2],
+    [3, 2, 1],
+];
+
+/// The cluster that a node is in.
+fn cluster(ring: &Ring, n: usize) -> String {
+    let status = ring.status(n);
+    status["cluster"].as_str().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn three_form_one_cluster_in_every_order() {
+    for order in ORDERS {
+        let mut ring = Ring::new();
+        let [first, second, third] = order;
+        ring.start(first, &ring.others(first, 3));
+        // The next one is started when this one waits for it, which is seconds later for a machine.
+        ring.until("the first waits", || {
+            ring.status(first)["waits"]
+                .to_string()
+                .contains("nobody answers")
+        });
+        assert!(!ring.is_ready(first));
+        ring.start(second, &ring.others(second, 3));
+        let silent = format!("nobody answers at {}", ring.address(third));
+        for n in [first, second] {
+            ring.until("both wait for the third alone", || {
+                let waits = ring.status(n)["waits"].to_string();
+                waits.contains(&silent) && waits.matches("nobody").count() == 1
+            });
+            assert!(!ring.is_ready(n), "{order:?}");
+        }
+        let Reply::Error(error) = ring.ask(first, "GET k") else {
+            panic!("it serves no keys yet");
+        };
+        assert!(
+            error.starts_with("CLUSTERDOWN this node is not in its cluster yet"),
+            "{error}"
+        );
+        ring.start(third, &ring.others(third, 3));
+        ring.wait_until_ready(1..=3);
+        let clusters: Vec<String> = (1..=3).map(|n| cluster(&ring, n)).collect();
+        assert!(
+            clusters
+                .iter()
+                .all(|id| *id == clusters[0] && id.len() == 32),
+            "{order:?}: {clusters:?}"
+        );
+        for n in 1..=3 {
+            assert_eq!(ring.members(n).len(), 3, "{order:?}");
+        }
+    }
+}
+
+#[test]
+fn a_fourth_joins_by_naming_any_member() {
+    let mut ring = Ring::new().formed(3);
+    let before = cluster(&ring, 1);
+    ring.start(4, &format!("http://{}", ring.address(2)));
+    ring.wait_until_ready([4]);
+    assert_eq!(cluster(&ring, 4), before);
+    for n in 1..=4 {
+        ring.until("all know four members", || ring.members(n).len() == 4);
+    }
+    // It holds nothing, and answers any key.
+    assert_eq!(ring.ask(4, "SET k v"), Reply::Text("OK".to_owned()));
+    assert_eq!(ring.ask(1, "GET k"), Reply::Text("v".to_owned()));
+    let slots = |n| match ring.ask(n, "CLUSTER NODES") {
+        Reply::Text(text) => text
+            .lines()
+            .find(|line| line.contains("myself"))
+            .map_or(0, |line| line.split(' ').skip(8).count()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(slots(4), 0);
+    assert!(slots(1) > 0);
+}
+
+#[test]
+fn all_are_started_again_and_find_the_same_cluster() {
+    let mut ring = Ring::new().formed(3);
+    let before = cluster(&ring, 1);
+    assert_eq!(
+        ring.ask(1, "MSET a 1 b 2 c 3 d 4"),
+        Reply::Text("OK".to_owned())
+    );
+    for n in 1..=3 {
+        ring.kill(n);
+    }
+    // What `--peers` says now is of no use.
+    for n in 1..=3 {
+        ring.start(n, "http://127.0.0.1:1");
+    }
+    ring.wait_until_ready(1..=3);
+    for n in 1..=3 {
+        assert_eq!(cluster(&ring, n), before);
+        for (key, value) in [("a", "1"), ("b", "2"), ("c", "3"), ("d", "4")] {
+            ring.until("what was written is there", || {
+                ring.ask(n, &format!("GET {key}")) == Reply::Text(value.to_owned())
+            });
+        }
+    }
+}
+
+#[test]
+fn a_node_by_itself_is_a_cluster_that_others_join() {
+    let mut ring = Ring::new();
+    ring.start(1, "");
+    ring.wait_until_ready([1]);
+    assert_eq!(ring.ask(1, "SET k v"), Reply::Text("OK".to_owned()));
+    ring.start(2, &format!("http://{}", ring.address(1)));
+    ring.wait_until_ready([2]);
+    assert_eq!(ring.ask(2, "GET k"), Reply::Text("v".to_owned()));
+    assert_eq!(ring.ask(2, "SET other w"), Reply::Text("OK".to_owned()));
+    assert_eq!(ring.ask(1, "GET other"), Reply::Text("w".to_owned()));
+}
+
+#[test]
+fn the_same_name_twice_is_refused() {
+    let mut ring = Ring::new();
+    ring.start_as(1, "twin", &ring.others(1, 2));
+    ring.until("the first waits", || ring.status(1)["waits"].is_array());
+    // The second needs another folder for its data, as the name is that of the first's.
+    let mut other = Ring::new();
+    other.net = ring.net;
+    other.start_as(2, "twin", &ring.others(2, 2));
+    for (ring, n) in [(&ring, 1), (&other, 2)] {
+        ring.until("each says that there are two", || {
+            ring.status(n)["waits"]
+                .to_string()
+                .contains("two nodes are called twin")
+        });
+        assert!(!ring.is_ready(n));
+    }
+}
+
+#[test]
+fn two_clusters_refuse_each_other() {
+    let mut ring = Ring::new();
+    for n in 1..=2 {
+        ring.start(n, "");
+    }
+    ring.wait_until_ready(1..=2);
+    ring.start(
+        3,
+        &format!("http://{},http://{}", ring.address(1), ring.address(2)),
+    );
+    ring.until("the third is told of both", || {
+        let waits = ring.status(3)["waits"].to_string();
+        waits.contains("is in the cluster") && waits.contains("must be in one")
+    });
+    assert!(!ring.is_ready(3));
+    assert_ne!(cluster(&ring, 1), cluster(&ring, 2));
+}

@@ -1,0 +1,168 @@
+//! Any node answers any key: plain clients by forwarding, those that know the map by being told where to go.
+
+use std::collections::BTreeSet;
+
+use super::Ring;
+use crate::resp_reply::Reply;
+
+fn text(text: &str) -> Reply {
+    Reply::Text(text.to_owned())
+}
+
+#[test]
+fn plain_clients_see_one_cache() {
+    let ring = Ring::new().formed(3);
+    let mut nodes: Vec<_> = (1..=3).map(|n| ring.resp(n)).collect();
+    let keys: Vec<String> = (0..60).map(|n| format!("key{n}")).collect();
+    for (at, key) in keys.iter().enumerate() {
+        assert_eq!(
+            nodes[at % 3].ask(&format!("SET {key} value{at}")),
+            text("OK")
+        );
+    }
+    for (at, key) in keys.iter().enumerate() {
+        for node in &mut nodes {
+            assert_eq!(node.ask(&format!("GET {key}")), text(&format!("value{at}")));
+        }
+    }
+    for node in &mut nodes {
+        assert_eq!(node.ask("DBSIZE"), Reply::Integer(60));
+        assert_eq!(
+            node.ask(&format!("EXISTS {}", keys.join(" "))),
+            Reply::Integer(60)
+        );
+        let values: Vec<String> = (0..60).map(|at| format!("value{at}")).collect();
+        let Reply::Parts('*', found) = asked(node, &format!("MGET {}", keys.join(" "))) else {
+            panic!("values come");
+        };
+        assert!(
+            found
+                .iter()
+                .zip(&values)
+                .all(|(found, value)| *found == text(value))
+        );
+    }
+    // A scan sees each key, from whichever node.
+    for node in &mut nodes {
+        let mut seen = BTreeSet::new();
+        let mut cursor = "0".to_owned();
+        loop {
+            let Reply::Parts(_, page) = asked(node, &format!("SCAN {cursor} COUNT 7")) else {
+                panic!("a page comes");
+            };
+            seen.extend(page[1].parts().iter().map(|key| match key {
+                Reply::Text(key) => key.clone(),
+                other => panic!("{other:?} for a key"),
+            }));
+            match &page[0] {
+                Reply::Text(next) if next == "0" => break,
+                Reply::Text(next) => cursor.clone_from(next),
+                other => panic!("{other:?} for a cursor"),
+            }
+        }
+        assert!(keys.iter().all(|key| seen.contains(key)), "{seen:?}");
+        assert_eq!(seen.len(), 60);
+    }
+    assert_eq!(
+        nodes[1].ask(&format!("DEL {} nosuch", keys[..30].join(" "))),
+        Reply::Integer(30)
+    );
+    assert_eq!(nodes[2].ask("DBSIZE"), Reply::Integer(30));
+    assert_eq!(nodes[0].ask("MSET x 1 y 2 z 3"), text("OK"));
+    assert_eq!(nodes[2].ask("INCRBY y 5"), Reply::Integer(7));
+    let Reply::Error(error) = nodes[0].ask("MSETNX a 1 b 2") else {
+        panic!("all or none is for one slot");
+    };
+    assert!(error.starts_with("CROSSSLOT"), "{error}");
+    assert_eq!(nodes[0].ask("MSETNX {t}a 1 {t}b 2"), Reply::Integer(1));
+    assert_eq!(nodes[1].ask("RENAME {t}a {t}c"), text("OK"));
+    assert_eq!(nodes[2].ask("GET {t}c"), text("1"));
+    assert!(matches!(nodes[1].ask("RANDOMKEY"), Reply::Text(_)));
+    assert_eq!(nodes[2].ask("FLUSHALL"), text("OK"));
+    for node in &mut nodes {
+        assert_eq!(node.ask("DBSIZE"), Reply::Integer(0));
+        assert_eq!(node.ask("RANDOMKEY"), Reply::Null);
+    }
+}
+
+/// A reply of several parts.
+fn asked(node: &mut crate::durability::Resp, command: &str) -> Reply {
+    node.send(&format!("{command}\r\n")).expect("it is sent");
+    node.whole_reply()
+}
+
+#[test]
+fn a_pipeline_is_answered_in_its_order() {
+    let ring = Ring::new().formed(3);
+    let mut node = ring.resp(1);
+    let mut requests = String::new();
+    let mut expected = Vec::new();
+    for n in 0..300 {
+        requests += &format!(
+            "SET k{n} {n}\r\nINCR k{n}\r\nPING {n}\r\nGET k{n}\r\nMGET k{n} k0\r\nnosuch\r\n"
+        );
+        expected.extend([
+            "+OK".to_owned(),
+            format!(":{}", n + 1),
+            format!("${}\r\n{n}", n.to_string().len()),
+            format!("${}\r\n{}", (n + 1).to_string().len(), n + 1),
+            format!(
+                "*2\r\n${}\r\n{}\r\n$1\r\n1",
+                (n + 1).to_string().len(),
+                n + 1
+            ),
+            "-ERR unknown command 'nosuch', with args beginning with: ".to_owned(),
+        ]);
+    }
+    node.send(&requests).expect("it is sent");
+    let expected = expected.join("\r\n") + "\r\n";
+    assert_eq!(node.read_text(expected.len()), expected);
+    // Values that are sent by reference, and replies that nobody wants.
+    let large = "x".repeat(100_000);
+    node.send(&format!(
+        "SET l1 {large}\r\nSET l2 {large}\r\nSET l3 {large}\r\n"
+    ))
+    .expect("it is sent");
+    assert_eq!(node.read_text(15), "+OK\r\n+OK\r\n+OK\r\n");
+    node.send("GET l1\r\nGET l2\r\nPING\r\nCLIENT REPLY SKIP\r\nGET l3\r\nGET l3\r\n")
+        .expect("it is sent");
+    let one = format!("$100000\r\n{large}\r\n");
+    let expected = format!("{one}{one}+PONG\r\n{one}");
+    assert!(node.read_text(expected.len()) == expected);
+}
+
+#[test]
+fn who_knows_the_map_is_told_where_to_go() {
+    let ring = Ring::new().formed(3);
+    for redirect in [true, false] {
+        for n in 1..=3 {
+            let set = ring.ask(n, &format!("CONFIG SET cluster.redirect {redirect}"));
+            assert_eq!(set, text("OK"));
+        }
+        let mut plain = ring.resp(1);
+        let mut aware = ring.resp(1);
+        let Reply::Text(_) = aware.ask("CLUSTER NODES") else {
+            panic!("the map comes");
+        };
+        let mut moved = 0;
+        for n in 0..30 {
+            let command = format!("SET m{n} v");
+            assert_eq!(plain.ask(&command), text("OK"));
+            match aware.ask(&command) {
+                Reply::Error(error) => {
+                    let words: Vec<&str> = error.split(' ').collect();
+                    assert_eq!(words[0], "MOVED");
+                    let address = words[2].parse().expect("an address");
+                    let mut there = crate::durability::Resp::connect(address);
+                    assert!(matches!(there.ask("CLUSTER NODES"), Reply::Text(_)));
+                    assert_eq!(there.ask(&command), text("OK"));
+                    let slot = there.ask(&format!("CLUSTER KEYSLOT m{n}"));
+                    assert_eq!(slot, Reply::Integer(words[1].parse().expect("a slot")));
+                    moved += 1;
+                }
+                reply => assert_eq!(reply, text("OK")),
+            }
+        }
+        assert_eq!(moved > 0, redirect, "{moved} of 30");
+    }
+}

@@ -1,0 +1,238 @@
+//! Clusters of real processes on this machine: how they form, what each failure does, and that any of them answers any key.
+//! Each test has addresses of its own on the loopback, so that the ports are the same for all.
+
+mod faults;
+mod forming;
+mod keys;
+
+use std::fs;
+use std::io::Read;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Instant;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::client::{Client, DATA_VARIABLE, DEADLINE, data_directory};
+use crate::durability::Resp;
+use crate::resp_reply::Reply;
+
+/// The port of all nodes, each at an address of its own.
+const PORT: u16 = 7000;
+
+/// Nodes by their numbers, from 1 on, and their data.
+pub(crate) struct Ring {
+    data: PathBuf,
+    /// The third byte of their addresses.
+    net: u8,
+    nodes: Vec<Option<Child>>,
+    settings: Vec<String>,
+}
+
+impl Ring {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU8 = AtomicU8::new(0);
+        Self {
+            data: data_directory(),
+            net: NEXT.fetch_add(1, Ordering::Relaxed),
+            nodes: Vec::new(),
+            settings: Vec::new(),
+        }
+    }
+
+    /// A setting of all nodes that are started from now on.
+    pub(crate) fn set(mut self, setting: &str) -> Self {
+        self.settings.push(setting.to_owned());
+        self
+    }
+
+    /// A cluster of so many, formed.
+    pub(crate) fn formed(self, count: usize) -> Self {
+        let mut ring = self;
+        for n in 1..=count {
+            ring.start(n, &ring.others(n, count));
+        }
+        ring.wait_until_ready(1..=count);
+        ring
+    }
+
+    /// Where a node listens. The second byte tells this process's nodes from those of another.
+    pub(crate) fn address(&self, n: usize) -> SocketAddr {
+        let process = 64 + (std::process::id() % 128) as u8;
+        let n = u8::try_from(n).expect("few nodes");
+        SocketAddr::from((Ipv4Addr::new(127, process, self.net, n), PORT))
+    }
+
+    /// All of so many but this one, as `--peers` takes them.
+    pub(crate) fn others(&self, n: usize, count: usize) -> String {
+        let others = (1..=count).filter(|other| *other != n);
+        let addresses: Vec<String> = others
+            .map(|other| format!("http://{}", self.address(other)))
+            .collect();
+        addresses.join(",")
+    }
+
+    pub(crate) fn start(&mut self, n: usize, peers: &str) {
+        self.start_as(n, &format!("node{n}"), peers);
+    }
+
+    /// Starts a node under a name; without peers it is none of a cluster, or goes back to its own.
+    pub(crate) fn start_as(&mut self, n: usize, name: &str, peers: &str) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_henge"));
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_path(n))
+            .expect("a file for the log");
+        command
+            .arg(format!("--port={}", self.address(n)))
+            .args(["--max-size=64MiB", "--node-id", name])
+            .env(DATA_VARIABLE, &self.data)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
+        if !peers.is_empty() {
+            command.args(["--peers", peers]);
+        }
+        for setting in &self.settings {
+            command.args(["--set", setting]);
+        }
+        if self.nodes.len() < n {
+            self.nodes.resize_with(n, || None);
+        }
+        assert!(self.nodes[n - 1].is_none(), "node {n} runs already");
+        self.nodes[n - 1] = Some(command.spawn().expect("the process starts"));
+    }
+
+    fn log_path(&self, n: usize) -> PathBuf {
+        fs::create_dir_all(&self.data).expect("a directory");
+        self.data.join(format!("log{n}"))
+    }
+
+    /// What a node has logged.
+    pub(crate) fn log(&self, n: usize) -> String {
+        let mut text = String::new();
+        if let Ok(mut file) = fs::File::open(self.data.join(format!("log{n}"))) {
+            file.read_to_string(&mut text).expect("the log is text");
+        }
+        text
+    }
+
+    fn running(&self, n: usize) -> &Child {
+        let node = self.nodes.get(n - 1).and_then(Option::as_ref);
+        node.expect("the node runs")
+    }
+
+    pub(crate) fn signal(&self, n: usize, signal: Signal) {
+        let process = Pid::from_child(self.running(n));
+        kill_process(process, signal).expect("it runs");
+    }
+
+    /// Kills a node, as a power cut of its process does.
+    pub(crate) fn kill(&mut self, n: usize) {
+        self.signal(n, Signal::KILL);
+        self.wait(n);
+    }
+
+    /// Has a node end in order.
+    pub(crate) fn stop(&mut self, n: usize) {
+        self.signal(n, Signal::TERM);
+        self.wait(n);
+    }
+
+    fn wait(&mut self, n: usize) {
+        let node = self.nodes[n - 1].take();
+        node.expect("the node runs").wait().expect("it ends");
+    }
+
+    pub(crate) fn http(&self, n: usize) -> Client {
+        Client::connect(self.address(n))
+    }
+
+    pub(crate) fn resp(&self, n: usize) -> Resp {
+        Resp::connect(self.address(n))
+    }
+
+    /// Asks one node one thing.
+    pub(crate) fn ask(&self, n: usize, command: &str) -> Reply {
+        self.resp(n).ask(command)
+    }
+
+    /// What a node says of its cluster; nothing while it does not listen.
+    pub(crate) fn status(&self, n: usize) -> Value {
+        let answer = Client::try_connect(self.address(n))
+            .ok()
+            .and_then(|mut client| {
+                client
+                    .send(b"GET /cluster/status HTTP/1.1\r\nhost: test\r\n\r\n")
+                    .ok()?;
+                client.try_response(true).ok()
+            });
+        answer.map_or(Value::Null, |answer| answer.json())
+    }
+
+    /// The lines of `CLUSTER NODES` of a node: names in the order of their numbers are not in it, so the addresses are shown.
+    pub(crate) fn members(&self, n: usize) -> Vec<(SocketAddr, bool)> {
+        let Reply::Text(text) = self.ask(n, "CLUSTER NODES") else {
+            return Vec::new();
+        };
+        let mut members: Vec<(SocketAddr, bool)> = text
+            .lines()
+            .map(|line| {
+                let words: Vec<&str> = line.split(' ').collect();
+                let address = words[1].split('@').next().unwrap_or_default();
+                let is_down = words[2].contains("fail");
+                (address.parse().expect("an address"), !is_down)
+            })
+            .collect();
+        members.sort_unstable();
+        members
+    }
+
+    /// Waits until something is so, and says what was not if it never is.
+    pub(crate) fn until(&self, what: &str, mut is_so: impl FnMut() -> bool) {
+        let deadline = Instant::now() + DEADLINE;
+        while !is_so() {
+            if Instant::now() > deadline {
+                let logs: Vec<String> = (1..=self.nodes.len())
+                    .map(|n| format!("== node {n}\n{}", self.log(n)))
+                    .collect();
+                panic!("it is never so: {what}\n{}", logs.join("\n"));
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// Whether a node says that it is ready.
+    pub(crate) fn is_ready(&self, n: usize) -> bool {
+        let answer = Client::try_connect(self.address(n))
+            .ok()
+            .and_then(|mut client| {
+                client
+                    .send(b"GET /ready HTTP/1.1\r\nhost: test\r\n\r\n")
+                    .ok()?;
+                client.try_response(true).ok()
+            });
+        answer.is_some_and(|answer| answer.status == 200)
+    }
+
+    pub(crate) fn wait_until_ready(&self, nodes: impl IntoIterator<Item = usize>) {
+        for n in nodes {
+            self.until(&format!("node {n} is ready"), || self.is_ready(n));
+        }
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        for node in self.nodes.iter_mut().flatten() {
+            // It may have ended already.
+            let _ = node.kill();
+            let _ = node.wait();
+        }
+        let _ = fs::remove_dir_all(&self.data);
+    }
+}
