@@ -6,12 +6,51 @@
 //! A cluster is begun by the node of the lowest name of a set that all of it say, and say to be whole. A set names processes by
 //! numbers that are drawn with their data, so a node that was replaced meanwhile is in no set that was said before.
 
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::str::FromStr;
 
 /// The number of a cluster, drawn when it is begun.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct ClusterId(pub u128);
+
+/// A text that is no cluster's number in 32 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoClusterId;
+
+impl fmt::Display for NoClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the id of a cluster is 32 hexadecimal digits")
+    }
+}
+
+impl std::error::Error for NoClusterId {}
+
+impl FromStr for ClusterId {
+    type Err = NoClusterId;
+
+    fn from_str(text: &str) -> Result<Self, NoClusterId> {
+        let is_hex = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let number = is_hex.then(|| u128::from_str_radix(text, 16).ok());
+        number.flatten().map(Self).ok_or(NoClusterId)
+    }
+}
+
+impl TryFrom<String> for ClusterId {
+    type Error = NoClusterId;
+
+    fn try_from(text: String) -> Result<Self, NoClusterId> {
+        text.parse()
+    }
+}
+
+impl From<ClusterId> for String {
+    fn from(cluster: ClusterId) -> Self {
+        cluster.to_string()
+    }
+}
 
 impl fmt::Display for ClusterId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -20,7 +59,7 @@ impl fmt::Display for ClusterId {
 }
 
 /// A node that may be in no cluster yet.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Who {
     /// What its operator calls it.
     pub name: String,

@@ -1,6 +1,7 @@
 //! What the nodes agree on. Pure: it knows no clock, file, socket, thread or lock, and decides nothing by chance; time and what
 //! others say come in as arguments.
 
+pub mod agreed;
 #[cfg(any(test, feature = "bugs"))]
 pub mod bugs;
 pub mod forming;

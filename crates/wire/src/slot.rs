@@ -1,6 +1,9 @@
 //! The slot and the partition of a key: CRC16 over the key or its hash tag, as the Redis Cluster specification has it.
 //! This is wire format: a change here moves every key of every cluster.
 
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
 /// How many slots there are, by the Redis Cluster specification.
 pub const SLOTS: u16 = 16_384;
 
@@ -33,7 +36,8 @@ impl Slot {
 }
 
 /// A fixed run of slots: what a cluster places, orders and replicates.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(try_from = "u16", into = "u16")]
 pub struct Partition(u16);
 
 impl Partition {
@@ -62,6 +66,32 @@ impl Partition {
         self.0
     }
 }
+
+impl From<Partition> for u16 {
+    fn from(partition: Partition) -> Self {
+        partition.number()
+    }
+}
+
+impl TryFrom<u16> for Partition {
+    type Error = NoPartition;
+
+    fn try_from(number: u16) -> Result<Self, NoPartition> {
+        Self::new(number).ok_or(NoPartition(number))
+    }
+}
+
+/// A number that no partition has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoPartition(pub u16);
+
+impl fmt::Display for NoPartition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "there is no partition {}", self.0)
+    }
+}
+
+impl std::error::Error for NoPartition {}
 
 fn hash_tag(key: &[u8]) -> Option<&[u8]> {
     let open = find_brace(key)?;

@@ -15,10 +15,11 @@ mod placement;
 mod shares;
 
 use henge_wire::{PARTITIONS, Partition};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// The name of a node among its cluster: given once, never to another node.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct NodeId(pub u64);
 
 impl fmt::Display for NodeId {

@@ -17,6 +17,7 @@ mod placement;
 use crate::ring::{Assignment, Member, NodeId};
 use henge_wire::{PARTITIONS, Partition, Version};
 pub use placement::{Change, Placement};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -26,7 +27,7 @@ pub type Epoch = u32;
 pub type Incarnation = u64;
 
 /// See the head of the file.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Topology {
     epoch: Epoch,
     /// How many replicas a partition should have.
@@ -36,11 +37,12 @@ pub struct Topology {
     /// The newest starts of those that were removed: somebody may not have heard of that yet, and take a later node of the same name for
     /// them.
     removed: BTreeMap<NodeId, Incarnation>,
+    #[serde(deserialize_with = "as_many_as_can_be")]
     partitions: Vec<Placement>,
 }
 
 /// What becomes of a partition of whose replicas no majority remembers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum OnQuorumLoss {
     /// It is reset: all that it held is forgotten, and nothing is a lie.
     Forget,
@@ -49,7 +51,7 @@ pub enum OnQuorumLoss {
 }
 
 /// A node, as the others know it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Node {
     /// Its present start.
     pub incarnation: Incarnation,
@@ -66,7 +68,7 @@ pub struct Node {
 }
 
 /// See the head of the file.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum State {
     /// It runs, and is not known to be aligned with the leaders yet. It votes, and leads only where nobody else can.
     Aligning,
@@ -77,7 +79,7 @@ pub enum State {
 }
 
 /// What consensus orders.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Command {
     /// A process has started.
     Register {
@@ -118,7 +120,7 @@ pub enum Command {
 }
 
 /// Why a command changed nothing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Rejected {
     /// There is no such node.
     UnknownNode(NodeId),
@@ -225,6 +227,39 @@ impl Topology {
         if next.nodes == self.nodes && next.partitions == self.partitions {
             return Err(Rejected::Unchanged);
         }
+        *self = next;
+        Ok(epoch)
+    }
+
+    /// One node of all is left, by an operator's word: it holds every partition, each of a new generation in which what was counts
+    /// for nothing. The others are forgotten as by [`Command::Remove`], whatever they hold.
+    pub(crate) fn recover(&mut self, survivor: NodeId) -> Result<Epoch, Rejected> {
+        let epoch = self.epoch + 1;
+        if epoch > Version::MAX_TERM {
+            return Err(Rejected::Exhausted);
+        }
+        let known = self.nodes.get(&survivor).copied();
+        let known = known.ok_or(Rejected::UnknownNode(survivor))?;
+        let mut next = self.clone();
+        next.epoch = epoch;
+        for (node, gone) in std::mem::take(&mut next.nodes) {
+            next.removed.insert(node, gone.incarnation);
+        }
+        next.removed.remove(&survivor);
+        let is_leaving = false;
+        next.nodes.insert(
+            survivor,
+            Node {
+                is_leaving,
+                ..known
+            },
+        );
+        for placement in &mut next.partitions {
+            placement.old = vec![survivor];
+            placement.change = None;
+            placement.reset(epoch);
+        }
+        next.derive(self);
         *self = next;
         Ok(epoch)
     }
@@ -368,6 +403,17 @@ impl Topology {
             placement.derive(before, epoch, policy, &self.nodes);
         }
     }
+}
+
+/// No place of a partition is read that this program could not have made.
+fn as_many_as_can_be<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Placement>, D::Error> {
+    let partitions = Vec::deserialize(from)?;
+    let can_be = 1..=usize::from(PARTITIONS);
+    if can_be.contains(&partitions.len()) {
+        return Ok(partitions);
+    }
+    let text = format!("a topology of {} partitions", partitions.len());
+    Err(serde::de::Error::custom(text))
 }
 
 #[cfg(test)]

@@ -3,11 +3,12 @@
 
 use super::{Epoch, Incarnation, Node, OnQuorumLoss, Rejected, State};
 use crate::ring::NodeId;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 
 /// See the head of the file.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Placement {
     /// The epoch of the last change to the leader, to who counts, or to the generation.
     pub term: Epoch,
@@ -30,7 +31,7 @@ pub struct Placement {
 }
 
 /// A change of the replicas.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Change {
     /// The replicas that are to be.
     pub new: Vec<NodeId>,
