@@ -29,6 +29,12 @@ pub mod allocator;
 pub mod cache;
 pub mod cli;
 pub mod clock;
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "no node forms a cluster yet; goes with the first that does"
+)]
+mod cluster;
 pub mod config;
 mod disk;
 mod encryption;

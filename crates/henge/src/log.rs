@@ -4,6 +4,7 @@
 use std::io;
 
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::{Registry, fmt, reload};
 
@@ -23,7 +24,9 @@ impl Handle {
 /// Starts to log.
 pub(crate) fn start(config: &LogConfig) -> Handle {
     let (filter, handle) = reload::Layer::new(filter_of(config.level));
-    let registry = tracing_subscriber::registry().with(filter);
+    // Each question to a node that is down would be an error, several times a second; what of it matters this program says itself.
+    let ours = filter_fn(|metadata| !metadata.target().starts_with("openraft"));
+    let registry = tracing_subscriber::registry().with(filter).with(ours);
     let lines = fmt::layer().with_writer(io::stderr).with_target(false);
     // Fails when the program has a log already; then that one is used.
     let _ = match config.format {

@@ -1,0 +1,3 @@
+//! The node among others: what they agree on, by Raft.
+
+pub(crate) mod raft;

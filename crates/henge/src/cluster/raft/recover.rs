@@ -1,0 +1,103 @@
+//! What an operator may do when a majority of Raft's voters is lost for good: make a new cluster of one survivor, from its file,
+//! while its node is stopped. Whatever its log has counts as agreed on, whether it was or not; nobody is left who could tell. It
+//! does not know whether the others are lost, and asks nobody: if they are not, there are two clusters afterwards.
+
+use std::fmt;
+use std::ops::Bound;
+use std::path::Path;
+
+use henge_cluster::agreed::{Command, Member, Rejected};
+use henge_cluster::forming::ClusterId;
+use henge_cluster::ring::NodeId;
+use openraft::{CommittedLeaderId, EntryPayload};
+
+use super::file::{FileError, Kept, RaftFile};
+use super::store;
+use super::types::{LogId, Membership, SnapshotMeta, Vote};
+
+/// What has been done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Recovered {
+    /// The survivor.
+    pub(crate) survivor: NodeId,
+    /// The cluster that was.
+    pub(crate) before: ClusterId,
+    /// Who was in it too: they have to begin with an empty directory if they are to join.
+    pub(crate) lost: Vec<Member>,
+}
+
+/// Why nothing has been done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum RecoverError {
+    /// The file of the log cannot be used.
+    File(FileError),
+    /// The directory's node has never been in a cluster.
+    NoCluster,
+    /// The directory's node was in a cluster, and is no member any more.
+    NoMember,
+    /// What is agreed on does not allow it.
+    Rejected(Rejected),
+}
+
+impl fmt::Display for RecoverError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(error) => error.fmt(f),
+            Self::NoCluster => f.write_str("the node of this directory was in no cluster"),
+            Self::NoMember => f.write_str("the node of this directory is no member of its cluster"),
+            Self::Rejected(rejected) => rejected.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for RecoverError {}
+
+impl From<FileError> for RecoverError {
+    fn from(error: FileError) -> Self {
+        Self::File(error)
+    }
+}
+
+/// Makes a new cluster of the node of a directory. If it fails nothing has changed.
+pub(crate) fn recover(directory: &Path, cluster: ClusterId) -> Result<Recovered, RecoverError> {
+    let (file, instance) = RaftFile::existing(directory)?.ok_or(RecoverError::NoCluster)?;
+    let kept = file.snapshot()?;
+    let (mut agreed, applied) = kept.map_or_else(Default::default, |kept| {
+        (kept.agreed, kept.meta.last_log_id)
+    });
+    let behind = applied.map_or(Bound::Unbounded, |id| Bound::Excluded(id.index));
+    for entry in file.entries((behind, Bound::Unbounded), usize::MAX)? {
+        if let EntryPayload::Normal(command) = entry.payload {
+            // What was rejected would have been so in the cluster that was.
+            let _ = agreed.apply(&command);
+        }
+    }
+    let before = agreed.cluster().ok_or(RecoverError::NoCluster)?;
+    let found = agreed.of_instance(instance);
+    let (survivor, member) = found.ok_or(RecoverError::NoMember)?;
+    let address = member.address.clone();
+    let others = agreed.members().iter().filter(|(id, _)| **id != survivor);
+    let lost = others.map(|(_, member)| member.clone()).collect();
+    let command = Command::Recover { cluster, survivor };
+    agreed.apply(&command).map_err(RecoverError::Rejected)?;
+    // Above all that there was, so that no leader of before counts.
+    let newest = file.ends()?.last.max(applied);
+    let vote = file.vote()?.map_or(0, |vote| vote.leader_id().term);
+    let term = newest.map_or(0, |id| id.leader_id.term).max(vote) + 1;
+    let id = LogId::new(
+        CommittedLeaderId::new(term, instance),
+        newest.map_or(0, |id| id.index + 1),
+    );
+    let nodes = store::alone(instance, address);
+    let meta = SnapshotMeta {
+        last_log_id: Some(id),
+        last_membership: Membership::new(Some(id), nodes.into()),
+        snapshot_id: id.index.to_string(),
+    };
+    file.begin_anew(&Vote::new(term, instance), &Kept { meta, agreed })?;
+    Ok(Recovered {
+        survivor,
+        before,
+        lost,
+    })
+}
