@@ -3,8 +3,9 @@
 //! the last thing that it does: what is on the disk after one is not known.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::ops::{Bound, RangeBounds};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use henge_cluster::agreed::Agreed;
@@ -102,6 +103,11 @@ impl RaftFile {
     /// Opens the file of a directory, or makes one for a Raft id.
     pub(super) fn open(directory: &Path, instance: u64) -> Result<Self, FileError> {
         let path = directory.join(NAME);
+        // Made for its owner only, as all files of the directory; redb takes an empty one for a new one.
+        let mut create = OpenOptions::new();
+        create.write(true).create(true).truncate(false).mode(0o600);
+        let created = create.open(&path);
+        created.map_err(|error| FileError::Failed(path.clone(), error.to_string()))?;
         let database = builder().create(&path).map_err(|e| opening(&path, e))?;
         let file = Self {
             path,

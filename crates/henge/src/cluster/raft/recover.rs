@@ -81,12 +81,12 @@ pub(crate) fn recover(directory: &Path, cluster: ClusterId) -> Result<Recovered,
     let command = Command::Recover { cluster, survivor };
     agreed.apply(&command).map_err(RecoverError::Rejected)?;
     // Above all that there was, so that no leader of before counts.
-    let last = file.ends()?.last.max(applied);
+    let newest = file.ends()?.last.max(applied);
     let vote = file.vote()?.map_or(0, |vote| vote.leader_id().term);
-    let term = last.map_or(0, |last| last.leader_id.term).max(vote) + 1;
+    let term = newest.map_or(0, |id| id.leader_id.term).max(vote) + 1;
     let id = LogId::new(
         CommittedLeaderId::new(term, instance),
-        last.map_or(0, |last| last.index + 1),
+        newest.map_or(0, |id| id.index + 1),
     );
     let nodes = store::alone(instance, address);
     let meta = SnapshotMeta {
