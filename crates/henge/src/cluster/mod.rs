@@ -1,10 +1,11 @@
 //! A node's part in its cluster: who it is (`identity`), its connections to other nodes (`link`), what it knows of them (`view`,
-//! `events`), and its data threads' way to the keys that others have (`routing`). What all agree on, and how a cluster is formed,
+//! `events`), and its data threads' way to the keys that others have (`routing`, `keys`). What all agree on, and how a cluster is formed,
 //! is `henge-cluster`'s.
 
 // mod control;
 pub(crate) mod events;
 pub(crate) mod identity;
+pub(crate) mod keys;
 pub(crate) mod link;
 pub(crate) mod peers;
 pub(crate) mod raft;

@@ -59,6 +59,8 @@ pub(crate) struct ThreadCounters {
     commands: Box<[CommandCounters]>,
     /// Commands of the Redis protocol that were answered, of all kinds.
     pub(crate) answered: AtomicU64,
+    /// Commands and requests that other nodes were asked to run, as the keys are there.
+    pub(crate) forwarded: AtomicU64,
     /// Bytes read from clients.
     pub(crate) received_bytes: AtomicU64,
     /// Bytes written to clients.
@@ -88,6 +90,7 @@ impl ThreadCounters {
                 .map(|_| CommandCounters::default())
                 .collect(),
             answered: AtomicU64::new(0),
+            forwarded: AtomicU64::new(0),
             received_bytes: AtomicU64::new(0),
             sent_bytes: AtomicU64::new(0),
             compression_in_bytes: AtomicU64::new(0),

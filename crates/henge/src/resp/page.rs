@@ -6,12 +6,13 @@ use std::path::Path;
 
 use super::table::{COMMANDS, Group, Permission, Spec};
 
-const GROUPS: [Group; 5] = [
+const GROUPS: [Group; 6] = [
     Group::String,
     Group::Bitmap,
     Group::Generic,
     Group::Connection,
     Group::Server,
+    Group::Cluster,
 ];
 
 const HEAD: &str = "\
@@ -34,6 +35,7 @@ fn title(group: Group) -> &'static str {
         Group::Generic => "Keys",
         Group::Connection => "Connections",
         Group::Server => "The node",
+        Group::Cluster => "The cluster",
     }
 }
 
