@@ -6,6 +6,7 @@
 mod arguments;
 mod bench;
 mod client;
+mod cluster;
 mod duration;
 mod serve;
 mod simulate;
@@ -24,6 +25,7 @@ use crate::encryption::{Encryption, Keys, KeysError, VARIABLE, from_variable};
 
 pub use bench::Options as BenchOptions;
 pub use client::Order;
+pub use cluster::Inquiry;
 pub use serve::serve;
 pub use simulate::{Simulation, SimulationError};
 pub use tools::Errand;
@@ -54,6 +56,8 @@ pub enum Action {
     Simulate(Simulation),
     /// Ask a node something.
     Client(Order),
+    /// Show what a node knows of its cluster.
+    Cluster(Inquiry),
     /// Measure a server.
     Bench(Box<BenchOptions>),
     /// Do something with the files of a node.
@@ -96,6 +100,7 @@ pub fn parse(
         Invocation::Version => return Ok(Action::Version),
         Invocation::Simulate(simulation) => return Ok(Action::Simulate(simulation)),
         Invocation::Client(order) => return Ok(Action::Client(order)),
+        Invocation::Cluster(inquiry) => return Ok(Action::Cluster(inquiry)),
         Invocation::Bench(options) => return Ok(Action::Bench(options)),
         Invocation::Tool(errand) => return Ok(Action::Tool(errand)),
         Invocation::Run { task, file, flags } => (task, file, flags),
@@ -134,6 +139,7 @@ pub fn run(serve: impl FnOnce(Config, Sources, Option<Keys>) -> ExitCode) -> Exi
             Err(error) => failed(&error, EXIT_FAILURE),
         },
         Ok(Action::Client(order)) => client::run(&order),
+        Ok(Action::Cluster(inquiry)) => cluster::run(&inquiry),
         Ok(Action::Bench(options)) => bench::run(&options),
         Ok(Action::Tool(errand)) => tools::run(&errand, std::env::var_os(VARIABLE)),
         Ok(shown) => print(&shown.text()),
@@ -154,6 +160,7 @@ impl Action {
             Self::Serve(..)
             | Self::Simulate(_)
             | Self::Client(_)
+            | Self::Cluster(_)
             | Self::Bench(_)
             | Self::Tool(_) => String::new(),
             Self::ConfigCheck { file: Some(file) } => {

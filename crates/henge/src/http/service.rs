@@ -263,6 +263,8 @@ fn answer(local: &Rc<Local>, route: RouteId, request: Request<Incoming>, now_ms:
         | RouteId::Metrics
         | RouteId::MetricsJson
         | RouteId::Cluster
+        | RouteId::Ring
+        | RouteId::Events
         | RouteId::OpenApi
         | RouteId::Backup
         | RouteId::Reload

@@ -210,6 +210,17 @@ impl Counters {
         self.threads.iter().map(read).sum()
     }
 
+    /// Requests of HTTP that were answered, of all routes.
+    pub(crate) fn requests(&self) -> u64 {
+        let all = self
+            .threads
+            .iter()
+            .flat_map(|thread| thread.requests.iter());
+        all.flatten()
+            .map(|count| count.load(Ordering::Relaxed))
+            .sum()
+    }
+
     /// Every command of the Redis protocol that was called, by its number.
     pub(crate) fn commands(&self) -> BTreeMap<u16, CommandFigures> {
         COMMANDS
