@@ -527,3 +527,6 @@ fn flushed(answer: &Bytes) -> Result<(), String> {
         _ => Err(NO_ANSWER.to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests;
