@@ -30,3 +30,8 @@ pub fn snapshot(input: &[u8]) {
 pub fn peer(input: &[u8]) {
     protocol::peer::check(input);
 }
+
+/// What must hold for what another node asks about keys, and answers.
+pub fn keys(input: &[u8]) {
+    protocol::keys::check(input);
+}

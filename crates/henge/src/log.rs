@@ -45,11 +45,11 @@ fn filter_of(level: LogLevel) -> Targets {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
-    // It has a line for each of its steps, and warns of what is in order: what concerns an operator is told by us.
+    // It has a line for each of its steps, and errors for what is in order: what concerns an operator is told by us.
     let of_raft = if level == LevelFilter::TRACE {
         level
     } else {
-        level.min(LevelFilter::ERROR)
+        LevelFilter::OFF
     };
     Targets::new()
         .with_default(level)

@@ -298,6 +298,12 @@ impl Node {
         &self.admin.shared().cache
     }
 
+    /// What its threads share.
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        self.admin.shared()
+    }
+
     /// Says how the configuration is read again at `POST /admin/reload` and by [`Node::reload`]. Without this they find
     /// nothing changed. `taken_over` is called with what is in force from then on, each time that a new configuration was
     /// found valid: for what belongs to the program, as its log does; it must not reload. Only the first call counts.

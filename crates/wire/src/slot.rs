@@ -20,7 +20,16 @@ impl Slot {
     /// so that related keys can share a slot.
     #[inline]
     pub fn of(key: &[u8]) -> Self {
-        Self(crc16(hash_tag(key).unwrap_or(key)) % SLOTS)
+        Self(crc16(Self::hash_tag(key).unwrap_or(key)) % SLOTS)
+    }
+
+    /// The part of a key that alone decides its slot; none if all of it does.
+    #[inline]
+    pub fn hash_tag(key: &[u8]) -> Option<&[u8]> {
+        let open = find_brace(key)?;
+        let rest = &key[open + 1..];
+        let close = rest.iter().position(|&b| b == b'}')?;
+        (close > 0).then(|| &rest[..close])
     }
 
     /// The slot's number.
@@ -92,13 +101,6 @@ impl fmt::Display for NoPartition {
 }
 
 impl std::error::Error for NoPartition {}
-
-fn hash_tag(key: &[u8]) -> Option<&[u8]> {
-    let open = find_brace(key)?;
-    let rest = &key[open + 1..];
-    let close = rest.iter().position(|&b| b == b'}')?;
-    (close > 0).then(|| &rest[..close])
-}
 
 /// The place of the first `{`. Most keys have none, and that is seen eight bytes at a time.
 #[inline]

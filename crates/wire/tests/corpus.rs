@@ -43,6 +43,11 @@ fn peers_of_the_corpus() {
     replay("peer", oracle::peer::check);
 }
 
+#[test]
+fn keys_of_the_corpus() {
+    replay("keys", oracle::keys::check);
+}
+
 /// Words that requests or replies are made of, and some that only look like it.
 const WORDS: &[&[u8]] = &[
     b"\r\n",

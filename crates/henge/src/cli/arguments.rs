@@ -11,7 +11,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::simulate::{Simulation, Words};
-use super::{CliError, bench, client, dev, tools};
+use super::{CliError, bench, client, cluster, dev, tools};
 use crate::config::{FlagSetting, SETTINGS, Setting, shown};
 
 /// A flag that is short for `--set`: its name, the setting, the name of its value in the help, and what the help says.
@@ -90,6 +90,7 @@ pub(super) enum Invocation {
     },
     Simulate(Simulation),
     Client(client::Order),
+    Cluster(cluster::Inquiry),
     Bench(Box<bench::Options>),
     Tool(tools::Errand),
     Dev(dev::Dev),
@@ -129,6 +130,12 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Inv
     {
         no_settings(word, levels[0])?;
         return errand.map(Invocation::Tool).map_err(CliError::Usage);
+    }
+    if words == ["cluster", "status"]
+        && let Some(inquiry) = cluster::understood(levels[2])
+    {
+        no_settings("cluster status", levels[0])?;
+        return inquiry.map(Invocation::Cluster).map_err(CliError::Usage);
     }
     if words == ["simulate"] {
         no_settings("simulate", levels[0])?;
@@ -280,6 +287,7 @@ fn command() -> Command {
         .subcommands([serve, config].map(with_flags))
         .subcommand(simulate)
         .subcommands(client::commands())
+        .subcommand(cluster::command())
         .subcommand(dev::command())
         .subcommand(bench::command())
         .subcommands(tools::commands())

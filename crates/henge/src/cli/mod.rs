@@ -6,6 +6,7 @@
 mod arguments;
 mod bench;
 mod client;
+mod cluster;
 mod dev;
 mod duration;
 mod serve;
@@ -25,6 +26,7 @@ use crate::encryption::{Encryption, Keys, KeysError, VARIABLE, from_variable};
 
 pub use bench::Options as BenchOptions;
 pub use client::Order;
+pub use cluster::Inquiry;
 pub use dev::Dev;
 pub use serve::serve;
 pub use simulate::{Simulation, SimulationError};
@@ -56,6 +58,8 @@ pub enum Action {
     Simulate(Simulation),
     /// Ask a node something.
     Client(Order),
+    /// Show what a node knows of its cluster.
+    Cluster(Inquiry),
     /// Measure a server.
     Bench(Box<BenchOptions>),
     /// Do something with the files of a node.
@@ -100,6 +104,7 @@ pub fn parse(
         Invocation::Version => return Ok(Action::Version),
         Invocation::Simulate(simulation) => return Ok(Action::Simulate(simulation)),
         Invocation::Client(order) => return Ok(Action::Client(order)),
+        Invocation::Cluster(inquiry) => return Ok(Action::Cluster(inquiry)),
         Invocation::Bench(options) => return Ok(Action::Bench(options)),
         Invocation::Tool(errand) => return Ok(Action::Tool(errand)),
         Invocation::Dev(dev) => return Ok(Action::Dev(dev)),
@@ -139,6 +144,7 @@ pub fn run(serve: impl FnOnce(Config, Sources, Option<Keys>) -> ExitCode) -> Exi
             Err(error) => failed(&error, EXIT_FAILURE),
         },
         Ok(Action::Client(order)) => client::run(&order),
+        Ok(Action::Cluster(inquiry)) => cluster::run(&inquiry),
         Ok(Action::Bench(options)) => bench::run(&options),
         Ok(Action::Tool(errand)) => tools::run(&errand, std::env::var_os(VARIABLE)),
         Ok(Action::Dev(dev)) => dev::run(&dev),
@@ -160,6 +166,7 @@ impl Action {
             Self::Serve(..)
             | Self::Simulate(_)
             | Self::Client(_)
+            | Self::Cluster(_)
             | Self::Bench(_)
             | Self::Tool(_)
             | Self::Dev(_) => String::new(),

@@ -1,20 +1,23 @@
 //! A node's part in its cluster: who it is (`identity`), its connections to other nodes (`link`), what it knows of them (`view`,
-//! `events`), and its data threads' way to the keys that others have (`routing`). What all agree on, and how a cluster is formed,
+//! `events`), and its data threads' way to the keys that others have (`routing`, `keys`). What all agree on, and how a cluster is formed,
 //! is `henge-cluster`'s.
 
 pub(crate) mod control;
 pub(crate) mod events;
 pub(crate) mod identity;
+pub(crate) mod keys;
 pub(crate) mod link;
 pub(crate) mod peers;
 pub(crate) mod raft;
 pub(crate) mod routing;
 pub(crate) mod view;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use henge_cluster::ring::NodeId;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
 use self::events::Events;
@@ -27,6 +30,15 @@ const HANDOVERS: usize = 256;
 /// Nodes whose ports were found closed: more at once say nothing new.
 const REFUSALS: usize = 64;
 
+/// How much a member has to do, as it says itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Load {
+    pub(crate) operations_per_second: u64,
+    pub(crate) memory_bytes: u64,
+    /// Of requests and answers that are in memory.
+    pub(crate) queue_bytes: u64,
+}
+
 /// What all threads of a node share of its cluster.
 #[derive(Debug)]
 pub(crate) struct Cluster {
@@ -34,6 +46,10 @@ pub(crate) struct Cluster {
     /// Shared by itself, so that a thread can keep the latest at hand.
     pub(crate) view: Arc<ArcSwap<View>>,
     pub(crate) events: Events,
+    /// The name of the control leader, if there is one.
+    leader: ArcSwapOption<String>,
+    /// By the instances of members.
+    loads: Mutex<HashMap<u64, Load>>,
     changed: watch::Sender<()>,
     refused: mpsc::Sender<u64>,
     handovers: mpsc::Sender<Handover>,
@@ -55,6 +71,8 @@ impl Cluster {
             identity: Arc::new(identity),
             view: Arc::new(ArcSwap::from_pointee(view)),
             events: Events::default(),
+            leader: ArcSwapOption::empty(),
+            loads: Mutex::default(),
             changed: watch::Sender::new(()),
             refused,
             handovers,
@@ -68,6 +86,8 @@ impl Cluster {
 
     /// All threads see this view from now on.
     pub(crate) fn show(&self, view: View) {
+        let is_member = |instance| view.members.iter().any(|one| one.instance == instance);
+        self.loads.lock().retain(|&instance, _| is_member(instance));
         self.view.store(Arc::new(view));
         self.changed.send_replace(());
     }
@@ -92,6 +112,29 @@ impl Cluster {
             state: MemberState::Up,
             is_me: true,
         })
+    }
+
+    /// The name of the control leader, if there is one.
+    pub(crate) fn leader(&self) -> Option<Arc<String>> {
+        self.leader.load_full()
+    }
+
+    /// Another member leads, or none.
+    pub(crate) fn set_leader(&self, name: Option<String>) {
+        self.leader.store(name.map(Arc::new));
+    }
+
+    /// The load of a member, if it was heard of.
+    pub(crate) fn load(&self, instance: u64) -> Option<Load> {
+        self.loads.lock().get(&instance).copied()
+    }
+
+    /// A member was heard of. Who is none of the present view is left out.
+    pub(crate) fn set_load(&self, instance: u64, load: Load) {
+        let view = self.view.load();
+        if view.members.iter().any(|one| one.instance == instance) {
+            self.loads.lock().insert(instance, load);
+        }
     }
 
     /// Tells of changes of the view.

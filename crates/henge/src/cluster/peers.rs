@@ -10,6 +10,7 @@ use bytes::Bytes;
 use henge_wire::peer::{Hello, Purpose};
 use tokio::net::TcpStream;
 
+use super::keys;
 use super::link::Service;
 use super::link::answering::{Answers, Reply, answer_all};
 use super::link::greet::{self, Greeted};
@@ -100,6 +101,7 @@ impl Answers for DataAnswers {
     fn answer(&self, service: Service, question: Bytes, reply: Reply) {
         match service {
             Service::Resp => resp::answer_forwarded(&self.local, &self.client, &question, reply),
+            Service::Commands => keys::answer(&self.local, &question, reply),
             _ => reply.fail("this is asked over connections for control"),
         }
     }

@@ -51,6 +51,9 @@ pub(crate) enum MemberState {
 }
 
 impl MemberState {
+    /// All of them.
+    pub(crate) const ALL: [Self; 4] = [Self::Up, Self::Aligning, Self::Down, Self::Leaving];
+
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Up => "up",

@@ -1,10 +1,11 @@
 //! Many keys in one request. Results come in the order of the keys, each the answer of the single request or the error of
-//! that key; a batch as a whole fails only if it cannot be read. Between keys the thread serves other connections.
+//! that key; a batch as a whole fails only if it cannot be read. Between keys the thread serves other connections. Keys that
+//! other nodes have are asked for in parts of some hundreds, each node once for a part.
 
 use std::rc::Rc;
 
 use bytes::Bytes;
-use henge_wire::{Command, Operation, Precondition, Reply};
+use henge_wire::{Command, Operation, Precondition};
 use hyper::body::Incoming;
 
 use super::json;
@@ -12,12 +13,12 @@ use super::problem::{Code, Problem};
 use super::requests::{KeysRequest, MsetRequest, SetRequest};
 use super::service::{Outcome, Whole, json_response};
 use super::single::{
-    Setting, in_time, item_len, json_body, missing, overloaded, remove, store, write_item,
-    write_stored,
+    Setting, State, deleted, deletion, found, in_time, item_len, json_body, missing, overloaded,
+    state, write_item, write_stored,
 };
+use crate::cluster::keys::{Elsewhere, Place, Scatter};
 use crate::net::data_thread::Local;
 use crate::net::inflight::Hold;
-use crate::values::Found;
 
 /// Keys that are worked on before other connections have a turn: some 50 us.
 const TURN: usize = 64;
@@ -138,43 +139,102 @@ pub(crate) async fn mset(local: Rc<Local>, body: Incoming) -> Outcome {
     };
     let (settings, _hold) = in_time(body.bytes.len(), work).await?;
     let mut results = Results::new(&local);
-    for item in settings {
-        let (key, setting) = match item {
-            Ok(item) => item,
-            Err(problem) => {
-                results.push_unnamed(problem).await?;
-                continue;
-            }
-        };
-        let stored = match setting {
-            Ok(setting) => store(&local, &key, setting).await,
-            Err(problem) => Err(problem),
-        };
-        match stored {
-            Err(problem) => results.push(&key, Err(problem), |_| ()).await?,
-            Ok((state, now_ms)) => {
-                let write = |out: &mut Vec<u8>| write_stored(out, &key, state, now_ms);
-                results.push(&key, Ok(()), write).await?;
+    let mut settings = settings.into_iter().peekable();
+    while settings.peek().is_some() {
+        let mut scatter = Scatter::begin(&local);
+        let mut part = Vec::new();
+        while !scatter.is_full()
+            && let Some(item) = settings.next()
+        {
+            part.push(match item {
+                Ok((key, Ok(setting))) => {
+                    let stored = begin_store(&local, &mut scatter, &key, setting).await;
+                    Ok((key, stored))
+                }
+                Ok((key, Err(problem))) => Ok((key, Err(problem))),
+                Err(problem) => Err(problem),
+            });
+        }
+        scatter.send();
+        for item in part {
+            let (key, begun) = match item {
+                Ok(item) => item,
+                Err(problem) => {
+                    results.push_unnamed(problem).await?;
+                    continue;
+                }
+            };
+            let stored = match begun {
+                Ok((Begun::Done(state), now_ms)) => Ok((state, now_ms)),
+                Ok((Begun::Asked(share), now_ms)) => match scatter.next(share, state).await {
+                    Ok(state) => state.map(|state| (state, now_ms)),
+                    Err(elsewhere) => Err(elsewhere.into()),
+                },
+                Err(problem) => Err(problem),
+            };
+            match stored {
+                Err(problem) => results.push(&key, Err(problem), |_| ()).await?,
+                Ok((state, now_ms)) => {
+                    let write = |out: &mut Vec<u8>| write_stored(out, &key, state, now_ms);
+                    results.push(&key, Ok(()), write).await?;
+                }
             }
         }
     }
     Ok(results.finish())
 }
 
+/// How far a store is.
+enum Begun {
+    Done(State),
+    /// Another node is to be asked, with others of this number.
+    Asked(usize),
+}
+
+/// Stores a value that has its place here, and adds any other to what is asked. When that was is answered too.
+async fn begin_store(
+    local: &Local,
+    scatter: &mut Scatter<'_>,
+    key: &[u8],
+    setting: Setting,
+) -> Result<(Begun, u64), Problem> {
+    let ready = setting.ready(local).await?;
+    let (command, now_ms) = (ready.command(key), ready.now_ms);
+    let begun = match scatter.push(&command)? {
+        Place::Here => Begun::Done(local.shared.cache.execute(&command, now_ms, state)?),
+        Place::There(share) => Begun::Asked(share),
+    };
+    Ok((begun, now_ms))
+}
+
+fn get(key: &[u8]) -> Command<'_> {
+    Command {
+        key,
+        operation: Operation::Get,
+    }
+}
+
+fn delete(key: &[u8]) -> Command<'_> {
+    deletion(key, Precondition::NONE)
+}
+
 /// `POST /mget`.
 pub(crate) async fn mget(local: Rc<Local>, body: Incoming) -> Outcome {
-    each_key(&local, body, async |results, key| {
+    each_key(&local, body, get, async |results, asked| {
         let now_ms = local.shared.clock.now_ms();
-        let command = Command {
+        let Asked {
             key,
-            operation: Operation::Get,
+            place,
+            scatter,
+        } = asked;
+        let found = match place {
+            Ok(place) => scatter.perform(place, &get(key), now_ms, found).await,
+            Err(elsewhere) => Err(elsewhere),
         };
-        let cache = &local.shared.cache;
-        let found = cache.execute(&command, now_ms, |reply| match reply {
-            Reply::Found(item) => Some(Found::copy(&item)),
-            Reply::Missing => None,
-            other => unreachable!("{other:?} to a get"),
-        });
+        let found = match found {
+            Ok(found) => found,
+            Err(elsewhere) => return results.push(key, Err(elsewhere.into()), |_| ()).await,
+        };
         let Some(found) = found else {
             return results.push(key, Err(missing()), |_| ()).await;
         };
@@ -222,9 +282,18 @@ pub(crate) async fn mget(local: Rc<Local>, body: Incoming) -> Outcome {
 
 /// `POST /mdelete`.
 pub(crate) async fn mdelete(local: Rc<Local>, body: Incoming) -> Outcome {
-    each_key(&local, body, async |results, key| {
+    each_key(&local, body, delete, async |results, asked| {
         let now_ms = local.shared.clock.now_ms();
-        match remove(&local, key, Precondition::NONE, now_ms) {
+        let Asked {
+            key,
+            place,
+            scatter,
+        } = asked;
+        let deleted = match place {
+            Ok(place) => scatter.perform(place, &delete(key), now_ms, deleted).await,
+            Err(elsewhere) => Err(elsewhere),
+        };
+        match deleted.map_err(Problem::from).flatten() {
             Err(problem) => results.push(key, Err(problem), |_| ()).await,
             Ok(deleted) => {
                 let write = |out: &mut Vec<u8>| {
@@ -242,11 +311,19 @@ pub(crate) async fn mdelete(local: Rc<Local>, body: Incoming) -> Outcome {
     .await
 }
 
-/// Answers each key of a body with one result, which `answer` pushes.
+/// One key of a body, and where its command is run.
+struct Asked<'s, 'a> {
+    key: &'s [u8],
+    place: Result<Place, Elsewhere>,
+    scatter: &'s mut Scatter<'a>,
+}
+
+/// Answers each key of a body with one result, which `answer` pushes; `command` is what is asked of each.
 async fn each_key<'a>(
     local: &'a Local,
     body: Incoming,
-    answer: impl AsyncFn(&mut Results<'a>, &[u8]) -> Result<(), Problem>,
+    command: fn(&[u8]) -> Command<'_>,
+    answer: impl AsyncFn(&mut Results<'a>, Asked<'_, 'a>) -> Result<(), Problem>,
 ) -> Outcome {
     let body = json_body(local, body).await?;
     let len = body.bytes.len();
@@ -254,10 +331,31 @@ async fn each_key<'a>(
     let work = move || KeysRequest::parse(&body.bytes, most);
     let request = in_time(len, work).await?;
     let mut results = Results::new(local);
-    for key in request.keys {
-        match key.into_key() {
-            Ok(key) => answer(&mut results, &key).await?,
-            Err(problem) => results.push_unnamed(problem).await?,
+    let mut keys = request.keys.into_iter().peekable();
+    while keys.peek().is_some() {
+        let mut scatter = Scatter::begin(local);
+        let mut part = Vec::new();
+        while !scatter.is_full()
+            && let Some(key) = keys.next()
+        {
+            part.push(key.into_key().map(|key| {
+                let place = scatter.push(&command(&key));
+                (key, place)
+            }));
+        }
+        scatter.send();
+        for item in part {
+            match item {
+                Ok((key, place)) => {
+                    let asked = Asked {
+                        key: &key,
+                        place,
+                        scatter: &mut scatter,
+                    };
+                    answer(&mut results, asked).await?;
+                }
+                Err(problem) => results.push_unnamed(problem).await?,
+            }
         }
     }
     Ok(results.finish())

@@ -10,19 +10,22 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
-use http::{Request, StatusCode, header};
+use http::{Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tower::ServiceExt;
 
 use super::problem::{Code, Problem};
+use super::requests::query_key;
 use super::routes::{Place, ROUTES, RouteId};
 use super::service::Outcome;
-use super::{backup, openapi};
+use super::{backup, openapi, query};
+use crate::cluster::view::Standing;
 use crate::config::{ConfigError, Reload};
 use crate::metrics::Metrics;
+use crate::metrics::cluster::stand;
 use crate::metrics::exposition;
 use crate::net::data_thread::Local;
 
@@ -95,6 +98,8 @@ fn router(control: Arc<Control>) -> Router {
             RouteId::Metrics => get(prometheus),
             RouteId::MetricsJson => get(metrics_json),
             RouteId::Cluster => get(cluster),
+            RouteId::Ring => get(ring),
+            RouteId::Events => get(events),
             RouteId::OpenApi => get(async || Json(openapi::document())),
             RouteId::Backup => get(backup::page),
             RouteId::Reload => post(reload),
@@ -128,6 +133,16 @@ async fn ready(State(control): Controlled) -> Response {
             "records": progress.records(),
         }));
         return (StatusCode::SERVICE_UNAVAILABLE, body).into_response();
+    }
+    let view = metrics.shared.cluster.view.load_full();
+    if view.standing != Standing::Inside {
+        let mut body = json!({"node_id": metrics.node_id});
+        stand(&view.standing, &mut body);
+        body["status"] = body["standing"].take();
+        if let Value::Object(body) = &mut body {
+            body.remove("standing");
+        }
+        return (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response();
     }
     // A node that drains has closed its port, so whoever can ask is answered. One whose log has failed serves what it has:
     // who sends it no more requests at all would lose that.
@@ -163,6 +178,37 @@ async fn prometheus(State(control): Controlled) -> Response {
 
 async fn cluster(State(control): Controlled) -> Response {
     Json(control.metrics.cluster()).into_response()
+}
+
+async fn ring(State(control): Controlled, uri: Uri) -> Response {
+    let key = query::parse(uri.query(), ["key", "key_base64"]).and_then(|[key, key_base64]| {
+        if key.is_none() && key_base64.is_none() {
+            return Ok(None);
+        }
+        query_key(key, key_base64).map(Some)
+    });
+    match key {
+        Ok(None) => Json(control.metrics.ring()).into_response(),
+        Ok(Some(key)) => Json(control.metrics.ring_of(&key)).into_response(),
+        Err(problem) => problem.into_response().map(Body::new),
+    }
+}
+
+async fn events(State(control): Controlled, uri: Uri) -> Response {
+    let after = query::parse(uri.query(), ["after"]).and_then(|[after]| {
+        let Some(after) = after else {
+            return Ok(0);
+        };
+        let text = query::text("after", &after)?;
+        text.parse().map_err(|_| {
+            let detail = format!("after: found {text:?}, expected the number of an event");
+            Problem::new(Code::InvalidQuery, detail)
+        })
+    });
+    match after {
+        Ok(after) => Json(control.metrics.events(after)).into_response(),
+        Err(problem) => problem.into_response().map(Body::new),
+    }
 }
 
 async fn reload(State(control): Controlled) -> Response {

@@ -1,10 +1,10 @@
-//! What concerns all keys: the scan, in pages, and the flush. A page is bounded in keys, in bytes and in steps, so it may be
-//! short or empty while its cursor goes on.
+//! What concerns all keys, of all members: the scan, in pages, and the flush. A page may be short or empty while its cursor goes
+//! on.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use bytes::Bytes;
+use henge_wire::peer::keys::Scan;
 use http::Request;
 use hyper::body::Incoming;
 
@@ -15,18 +15,15 @@ use super::requests::ScanRequest;
 use super::service::{Outcome, json_response};
 use super::single::{self, overloaded, parsed_body};
 use crate::cache::ScanCursor;
-use crate::disk::gate::note_unkept;
+use crate::cluster::keys::scan::{self, NoRoom, Sheet};
+use crate::cluster::keys::{self, Elsewhere, FlushCut, FlushError};
+use crate::cluster::routing::Routes;
 use crate::net::data_thread::Local;
 
 /// Keys on a page when the client does not say.
 const DEFAULT_LIMIT: usize = 100;
 /// The most keys on a page.
 const MAX_LIMIT: usize = 1000;
-/// The most bytes of JSON on a page: a thousand keys of 1 KiB. A thousand of the longest would be 64 MiB, and six times that
-/// with escapes. Only the keys of a single place of the table may make it more, as no cursor stands between them.
-const PAGE_BYTES: usize = 1 << 20;
-/// Steps of the scan for one page. A prefix that few keys have would otherwise make a page read the whole cache.
-const STEPS: usize = 64;
 
 /// `GET /keys`.
 pub(crate) async fn get(local: Rc<Local>, request: Request<Incoming>) -> Outcome {
@@ -61,7 +58,7 @@ pub(crate) async fn post(local: Rc<Local>, body: Incoming) -> Outcome {
 
 /// One page: `{"keys":[…],"cursor":"…"}`; keys that are not UTF-8 stand in `keys_base64` beside it.
 async fn page(local: &Local, prefix: &[u8], cursor: Option<&str>, limit: Option<u64>) -> Outcome {
-    let mut cursor: ScanCursor = match cursor {
+    let cursor: ScanCursor = match cursor {
         None => ScanCursor::default(),
         Some(text) => text.parse().map_err(|_| {
             let detail =
@@ -78,39 +75,10 @@ async fn page(local: &Local, prefix: &[u8], cursor: Option<&str>, limit: Option<
     };
     let mut hold = local.shared.in_flight.hold();
     let mut keys = Keys::default();
-    // Halved while not even the first keys fit on the page; never again after.
-    let mut most = limit;
-    for step in 0..STEPS {
-        let now_ms = local.shared.clock.now_ms();
-        let before = keys.mark();
-        let mut fits = true;
-        let asked = most.min(limit - before.count);
-        let next = local.shared.cache.scan(cursor, asked, now_ms, &mut |key| {
-            fits = fits && (keys.len() < PAGE_BYTES || asked == 1);
-            if fits && key.starts_with(prefix) {
-                keys.push(key);
-            }
-        });
-        if !hold.set(keys.capacity()) {
-            return Err(overloaded());
-        }
-        if fits {
-            cursor = next;
-            if cursor.is_end() || keys.count >= limit || keys.len() >= PAGE_BYTES {
-                break;
-            }
-        } else {
-            keys.back_to(before);
-            if before.count > 0 {
-                break;
-            }
-            // A handful of these are far from all steps, so that the cursor moves on every page.
-            most = (asked / 2).max(1);
-        }
-        if step % 4 == 3 {
-            tokio::task::yield_now().await;
-        }
-    }
+    let cursor = match local.routing.routes() {
+        None => scan::page(local, cursor, prefix, limit, &mut keys).await?,
+        Some(routes) => page_of_any(local, &routes, (cursor, prefix, limit), &mut keys).await?,
+    };
     let Keys {
         mut texts,
         mut blobs,
@@ -138,6 +106,35 @@ async fn page(local: &Local, prefix: &[u8], cursor: Option<&str>, limit: Option<
     Ok(json_response(hold.attach(Bytes::from(out))))
 }
 
+/// A page of the member whose turn it is.
+async fn page_of_any(
+    local: &Local,
+    routes: &Routes,
+    (cursor, prefix, limit): (ScanCursor, &[u8], usize),
+    keys: &mut Keys,
+) -> Result<ScanCursor, Problem> {
+    let view = &routes.view;
+    let turn = scan::turn(view, cursor);
+    let (member, from) = turn.ok_or_else(|| Elsewhere::nowhere(view))?;
+    let next = if member.is_me {
+        scan::page(local, from, prefix, limit, keys).await?
+    } else {
+        let asked = Scan {
+            cursor: from.to_u64(),
+            limit: limit as u32,
+            prefix,
+        };
+        scan::page_of(local, routes, member, &asked, keys).await?
+    };
+    Ok(scan::next(view, member, next))
+}
+
+impl From<NoRoom> for Problem {
+    fn from(NoRoom: NoRoom) -> Self {
+        overloaded()
+    }
+}
+
 /// The keys of a page, as JSON with a comma after each.
 #[derive(Default)]
 struct Keys {
@@ -149,13 +146,15 @@ struct Keys {
 
 /// A state of the keys to go back to.
 #[derive(Clone, Copy)]
-struct Mark {
+pub(crate) struct Mark {
     texts: usize,
     blobs: usize,
     count: usize,
 }
 
-impl Keys {
+impl Sheet for Keys {
+    type Mark = Mark;
+
     fn push(&mut self, key: &[u8]) {
         self.count += 1;
         if let Ok(text) = std::str::from_utf8(key) {
@@ -165,6 +164,10 @@ impl Keys {
             json::write_base64(&mut self.blobs, key);
             self.blobs.push(b',');
         }
+    }
+
+    fn count(&self) -> usize {
+        self.count
     }
 
     fn len(&self) -> usize {
@@ -195,16 +198,30 @@ fn invalid_limit(text: &str) -> Problem {
     Problem::new(Code::InvalidLimit, detail)
 }
 
-/// `POST /flush`. Whatever body comes with it means nothing and is not read.
+/// `POST /flush`: on all members. Whatever body comes with it means nothing and is not read.
 pub(crate) async fn flush(local: Rc<Local>) -> Outcome {
-    let shared = Arc::clone(&local.shared);
-    // Giving back gigabytes takes its time.
-    let flushed = tokio::task::spawn_blocking(move || shared.flush());
-    flushed
-        .await
-        .map_err(|_| Problem::new(Code::Internal, "the flush was cut off"))?
-        .map_err(single::refused)?;
-    // It was done on another thread.
-    note_unkept();
+    match local.routing.routes() {
+        None => flush_here(&local).await?,
+        Some(routes) => {
+            let here = async || {
+                let flushed = flush_here(&local).await;
+                flushed.map_err(|problem| problem.code.title().to_owned())
+            };
+            match keys::flush_all(&local, &routes, here()).await {
+                Ok(()) => {}
+                Err(FlushError::Elsewhere(elsewhere)) => return Err(elsewhere.into()),
+                Err(FlushError::Some(detail)) => {
+                    return Err(Problem::new(Code::PartlyFlushed, detail));
+                }
+            }
+        }
+    }
     Ok(json_response(Bytes::from_static(b"{\"flushed\":true}")))
+}
+
+async fn flush_here(local: &Local) -> Result<(), Problem> {
+    keys::flush(local)
+        .await
+        .map_err(|FlushCut| Problem::new(Code::Internal, "the flush was cut off"))?
+        .map_err(single::refused)
 }

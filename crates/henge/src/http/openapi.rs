@@ -32,6 +32,11 @@ struct Shape {
 const DATA_CODES: &[Code] = &[
     Code::InvalidConsistencyLevel,
     Code::Loading,
+    Code::NotInCluster,
+    Code::OwnerDown,
+    Code::OwnerUnreachable,
+    Code::TryAgain,
+    Code::Overloaded,
     Code::OutcomeUnknown,
 ];
 /// What can go wrong with a route that names a key.
@@ -146,7 +151,12 @@ fn shape(id: RouteId) -> Shape {
                 Code::Overloaded,
             ],
         ),
-        RouteId::Flush => shape(&[], None, (200, "Flushed"), &[Code::Internal]),
+        RouteId::Flush => shape(
+            &[],
+            None,
+            (200, "Flushed"),
+            &[Code::Internal, Code::PartlyFlushed],
+        ),
         RouteId::RawGet => shape(
             &[],
             None,
@@ -198,6 +208,8 @@ fn shape(id: RouteId) -> Shape {
         RouteId::Stats | RouteId::MetricsJson | RouteId::Cluster | RouteId::OpenApi => {
             json_page("Figures")
         }
+        RouteId::Ring => shape(KEY_QUERY, None, (200, "Figures"), &[]),
+        RouteId::Events => shape(&["after"], None, (200, "Figures"), &[]),
         RouteId::Metrics => json_page(crate::metrics::exposition::CONTENT_TYPE),
         RouteId::Backup => shape(
             &["partition", "place"],
@@ -316,6 +328,7 @@ fn operation(route: &Route) -> OperationBuilder {
 
     let mut codes = shape.all_codes(route);
     codes.sort_unstable_by_key(|code| (code.status_number(), code.name()));
+    codes.dedup();
     for same in codes.chunk_by(|a, b| a.status_number() == b.status_number()) {
         let names: Vec<&str> = same.iter().map(|code| code.name()).collect();
         let problem = ResponseBuilder::new()

@@ -10,6 +10,7 @@ use http_body_util::Full;
 
 use super::json;
 use super::routes::Verb;
+use crate::cluster::keys::Elsewhere;
 use crate::values::ValueError;
 
 macro_rules! codes {
@@ -77,6 +78,11 @@ codes! {
     Internal "internal" 500 "The node failed";
     SnapshotFailed "snapshot_failed" 500 "No snapshot was made";
     Overloaded "overloaded" 503 "The node has too much in flight";
+    OwnerDown "owner_down" 503 "The node that has the key is down";
+    OwnerUnreachable "owner_unreachable" 503 "The node that has the key cannot be asked, or did not answer";
+    NotInCluster "not_in_cluster" 503 "The node is in no cluster";
+    TryAgain "try_again" 503 "The key is moving, or the cluster is being formed";
+    PartlyFlushed "partly_flushed" 503 "Not all nodes have forgotten their keys";
     Loading "loading" 503 "The node is loading what it has on its disk";
     TooManyConnections "too_many_connections" 503 "The node has no room for another connection";
     OutcomeUnknown "outcome_unknown" 504 "Whether it was done, and will last, is not known";
@@ -124,6 +130,21 @@ impl From<ValueError> for Problem {
             ValueError::Corrupt(_) | ValueError::CutOff => Code::Internal,
         };
         Self::new(code, error.to_string())
+    }
+}
+
+impl From<Elsewhere> for Problem {
+    #[cold]
+    fn from(elsewhere: Elsewhere) -> Self {
+        let code = match elsewhere {
+            Elsewhere::Outside(_) => Code::NotInCluster,
+            Elsewhere::Nowhere | Elsewhere::NotThere(_) => Code::TryAgain,
+            Elsewhere::Down(_) => Code::OwnerDown,
+            Elsewhere::Unreachable(..) => Code::OwnerUnreachable,
+            Elsewhere::Unknown(..) => Code::OutcomeUnknown,
+            Elsewhere::NoRoom => Code::Overloaded,
+        };
+        Self::new(code, elsewhere.to_string())
     }
 }
 

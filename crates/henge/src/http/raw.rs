@@ -1,9 +1,10 @@
 //! The raw form: the body is the value, and headers say the rest. Byte ranges are not served.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use henge_wire::{Command, Encoding, Operation, Reply, Version};
+use henge_wire::{Command, Encoding, Operation, Version};
 use http::header::{
     ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, VARY,
 };
@@ -16,8 +17,9 @@ use super::problem::{Code, Problem};
 use super::requests::check_key;
 use super::routes::RAW_PREFIX;
 use super::service::{Answer, Outcome, Whole};
-use super::single::{missing, overloaded, remove, stored};
+use super::single::{at_key, deleted, deletion, found, missing, overloaded, stored};
 use super::{body, json, lifetime, query};
+use crate::cluster::keys::Way;
 use crate::net::data_thread::Local;
 use crate::values::{Found, encode};
 
@@ -29,13 +31,40 @@ const MAX_CONTENT_TYPE_BYTES: usize = 255;
 
 /// `GET /cache/{key}`.
 pub(crate) fn get(local: &Rc<Local>, request: &Request<Incoming>, now_ms: u64) -> Answer {
-    let wanted = match read(local, request, now_ms, Operation::Get) {
-        Ok(Wanted::Unchanged(response)) => return Answer::Now(Ok(response)),
-        Ok(Wanted::Item(found)) => found,
+    let asked = match Asked::of(request) {
+        Ok(asked) => asked,
         Err(problem) => return Answer::Now(Err(problem)),
     };
-    let as_stored = wanted.encoding == Encoding::Gzip && accepts_gzip(request.headers());
-    if as_stored {
+    let way = match Way::to(local, &asked.key) {
+        Ok(way) => way,
+        Err(elsewhere) => return Answer::Now(Err(elsewhere.into())),
+    };
+    if let Way::Here = way {
+        let command = asked.command(Operation::Get);
+        let found = local.shared.cache.execute(&command, now_ms, found);
+        return match asked.wanted(found, now_ms) {
+            Ok(wanted) => show(local, wanted, asked.takes_gzip, now_ms),
+            Err(problem) => Answer::Now(Err(problem)),
+        };
+    }
+    let (local, asked) = (Rc::clone(local), asked.into_owned());
+    Answer::later(async move {
+        let command = asked.command(Operation::Get);
+        let found = way.perform(&local, &command, now_ms, found).await?;
+        let wanted = asked.wanted(found, now_ms)?;
+        match show(&local, wanted, asked.takes_gzip, now_ms) {
+            Answer::Now(outcome) => outcome,
+            Answer::Later(future) => future.await,
+        }
+    })
+}
+
+fn show(local: &Rc<Local>, wanted: Wanted, takes_gzip: bool, now_ms: u64) -> Answer {
+    let wanted = match wanted {
+        Wanted::Unchanged(response) => return Answer::Now(Ok(response)),
+        Wanted::Item(found) => found,
+    };
+    if wanted.encoding == Encoding::Gzip && takes_gzip {
         let body = wanted.data.clone();
         return Answer::Now(full(local, &wanted, body, true, now_ms));
     }
@@ -54,22 +83,39 @@ pub(crate) fn get(local: &Rc<Local>, request: &Request<Incoming>, now_ms: u64) -
 }
 
 /// `HEAD /cache/{key}`: what GET would say, without its work. It counts as no use of the key.
-pub(crate) fn head(local: &Local, request: &Request<Incoming>, now_ms: u64) -> Outcome {
-    let found = match read(local, request, now_ms, Operation::Peek)? {
-        Wanted::Unchanged(response) => return Ok(response),
-        Wanted::Item(found) => found,
+pub(crate) fn head(local: &Rc<Local>, request: &Request<Incoming>, now_ms: u64) -> Answer {
+    let Asked {
+        key,
+        conditions,
+        takes_gzip,
+    } = match Asked::of(request) {
+        Ok(asked) => asked,
+        Err(problem) => return Answer::Now(Err(problem)),
     };
-    let as_stored = found.encoding == Encoding::Gzip && accepts_gzip(request.headers());
-    let mut response = Response::new(Full::default());
-    let headers = response.headers_mut();
-    describe(headers, &found, as_stored, now_ms);
-    let length = if as_stored {
-        found.data.len() as u64
-    } else {
-        u64::from(found.raw_len)
-    };
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-    Ok(response)
+    at_key(local, key, async move |local, way, key| {
+        let asked = Asked {
+            key: key.into(),
+            conditions,
+            takes_gzip,
+        };
+        let command = asked.command(Operation::Peek);
+        let found = way.perform(local, &command, now_ms, found).await?;
+        let found = match asked.wanted(found, now_ms)? {
+            Wanted::Unchanged(response) => return Ok(response),
+            Wanted::Item(found) => found,
+        };
+        let as_stored = found.encoding == Encoding::Gzip && takes_gzip;
+        let mut response = Response::new(Full::default());
+        let headers = response.headers_mut();
+        describe(headers, &found, as_stored, now_ms);
+        let length = if as_stored {
+            found.data.len() as u64
+        } else {
+            u64::from(found.raw_len)
+        };
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+        Ok(response)
+    })
 }
 
 /// `PUT /cache/{key}`: 204 with the `ETag` of what was stored.
@@ -99,19 +145,32 @@ pub(crate) async fn put(local: Rc<Local>, request: Request<Incoming>) -> Outcome
             precondition: conditions.precondition(),
         },
     };
-    let (version, _) = stored(&local, &command, now_ms)?;
+    let (version, _) = stored(&local, &command, now_ms).await?;
     Ok(no_content(Some(version)))
 }
 
 /// `DELETE /cache/{key}`: 204, or 404 if it was not there.
-pub(crate) fn delete(local: &Local, request: &Request<Incoming>, now_ms: u64) -> Outcome {
-    let key = key_of(request)?;
-    let conditions = Conditions::of(request.headers())?;
-    if remove(local, &key, conditions.precondition(), now_ms)? {
-        Ok(no_content(None))
-    } else {
-        Err(missing())
-    }
+pub(crate) fn delete(local: &Rc<Local>, request: &Request<Incoming>, now_ms: u64) -> Answer {
+    let asked = key_of(request).and_then(|key| Ok((key, Conditions::of(request.headers())?)));
+    let (key, conditions) = match asked {
+        Ok(asked) => asked,
+        Err(problem) => return Answer::Now(Err(problem)),
+    };
+    at_key(local, key, async move |local, way, key| {
+        let command = deletion(key, conditions.precondition());
+        if way.perform(local, &command, now_ms, deleted).await?? {
+            Ok(no_content(None))
+        } else {
+            Err(missing())
+        }
+    })
+}
+
+/// What a read asks for.
+struct Asked<'a> {
+    key: Cow<'a, [u8]>,
+    conditions: Conditions,
+    takes_gzip: bool,
 }
 
 enum Wanted {
@@ -120,43 +179,49 @@ enum Wanted {
     Item(Found),
 }
 
-fn read(
-    local: &Local,
-    request: &Request<Incoming>,
-    now_ms: u64,
-    operation: Operation<'_>,
-) -> Result<Wanted, Problem> {
-    let key = key_of(request)?;
-    let conditions = Conditions::of(request.headers())?;
-    let command = Command {
-        key: &key,
-        operation,
-    };
-    let found = local
-        .shared
-        .cache
-        .execute(&command, now_ms, |reply| match reply {
-            Reply::Found(item) => Some(Found::copy(&item)),
-            Reply::Missing => None,
-            other => unreachable!("{other:?} to a read"),
-        });
-    let Some(found) = found else {
-        conditions.of_absent()?;
-        return Err(missing());
-    };
-    if conditions.of_read(found.version)? {
-        let mut response = Response::new(Full::default());
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-        let headers = response.headers_mut();
-        headers.insert(ETAG, etag(found.version));
-        cache_headers(headers, &found, now_ms);
-        return Ok(Wanted::Unchanged(response));
+impl<'a> Asked<'a> {
+    fn of(request: &'a Request<Incoming>) -> Result<Self, Problem> {
+        Ok(Self {
+            key: key_of(request)?,
+            conditions: Conditions::of(request.headers())?,
+            takes_gzip: accepts_gzip(request.headers()),
+        })
     }
-    Ok(Wanted::Item(found))
+
+    fn into_owned(self) -> Asked<'static> {
+        Asked {
+            key: Cow::Owned(self.key.into_owned()),
+            conditions: self.conditions,
+            takes_gzip: self.takes_gzip,
+        }
+    }
+
+    fn command<'s>(&'s self, operation: Operation<'s>) -> Command<'s> {
+        Command {
+            key: &self.key,
+            operation,
+        }
+    }
+
+    fn wanted(&self, found: Option<Found>, now_ms: u64) -> Result<Wanted, Problem> {
+        let Some(found) = found else {
+            self.conditions.of_absent()?;
+            return Err(missing());
+        };
+        if self.conditions.of_read(found.version)? {
+            let mut response = Response::new(Full::default());
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            let headers = response.headers_mut();
+            headers.insert(ETAG, etag(found.version));
+            cache_headers(headers, &found, now_ms);
+            return Ok(Wanted::Unchanged(response));
+        }
+        Ok(Wanted::Item(found))
+    }
 }
 
 /// The rest of the path, decoded once.
-fn key_of(request: &Request<Incoming>) -> Result<std::borrow::Cow<'_, [u8]>, Problem> {
+fn key_of(request: &Request<Incoming>) -> Result<Cow<'_, [u8]>, Problem> {
     let rest = request
         .uri()
         .path()

@@ -139,6 +139,8 @@ routes! {
     Metrics      Get    "/metrics"        "metrics"       Observe Control "Metrics as Prometheus reads them";
     MetricsJson  Get    "/metrics/json"   "metrics_json"  Observe Control "All metrics, with quantiles, as JSON";
     Cluster      Get    "/cluster/status" "cluster_status" Cluster Control "The cluster as this node sees it";
+    Ring         Get    "/cluster/ring"   "cluster_ring"  Cluster Control "Where a key lives and why, or who has which partitions";
+    Events       Get    "/cluster/events" "cluster_events" Cluster Control "The last events of the cluster, as this node has seen them";
     OpenApi      Get    "/openapi.json"   "openapi"       Observe Control "This interface as an OpenAPI 3.1 document";
     Backup       Get    "/admin/backup"   "backup"        Admin   Control "Some of the records of a partition, for a backup";
     Reload       Post   "/admin/reload"   "reload"        Admin   Control "Reads again the settings that may change while running";
@@ -255,7 +257,11 @@ mod tests {
             (Method::GET, "/gets", "/get"),
             (Method::GET, "/api/health", "/health"),
             (Method::GET, "/Metrics/", "/metrics"),
-            (Method::GET, "/cluster", "/cluster/status"),
+            (
+                Method::GET,
+                "/cluster",
+                "/cluster/status /cluster/ring /cluster/events",
+            ),
             (Method::GET, "/", ""),
             (Method::GET, "/cache", "/cache/{key}"),
             (Method::GET, "/something/else", ""),

@@ -235,12 +235,12 @@ fn answer(local: &Rc<Local>, route: RouteId, request: Request<Incoming>, now_ms:
     let local = Rc::clone(local);
     match route {
         RouteId::RawGet => raw::get(&local, &request, now_ms),
-        RouteId::RawHead => Answer::Now(raw::head(&local, &request, now_ms)),
-        RouteId::RawDelete => Answer::Now(raw::delete(&local, &request, now_ms)),
+        RouteId::RawHead => raw::head(&local, &request, now_ms),
+        RouteId::RawDelete => raw::delete(&local, &request, now_ms),
         RouteId::RawPut => Answer::later(raw::put(local, request)),
-        RouteId::Delete => Answer::Now(single::delete(&local, request.uri().query(), now_ms)),
-        RouteId::Ttl => Answer::Now(single::ttl(&local, request.uri().query(), now_ms)),
-        RouteId::Exists => Answer::Now(single::exists(&local, request.uri().query(), now_ms)),
+        RouteId::Delete => single::delete(&local, request.uri().query(), now_ms),
+        RouteId::Ttl => single::ttl(&local, request.uri().query(), now_ms),
+        RouteId::Exists => single::exists(&local, request.uri().query(), now_ms),
         RouteId::Set => Answer::later(single::set(local, request.into_body())),
         RouteId::GetPost => Answer::later(single::get_post(local, request.into_body())),
         RouteId::DeletePost => Answer::later(single::delete_post(local, request.into_body())),
@@ -263,6 +263,8 @@ fn answer(local: &Rc<Local>, route: RouteId, request: Request<Incoming>, now_ms:
         | RouteId::Metrics
         | RouteId::MetricsJson
         | RouteId::Cluster
+        | RouteId::Ring
+        | RouteId::Events
         | RouteId::OpenApi
         | RouteId::Backup
         | RouteId::Reload

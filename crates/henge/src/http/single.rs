@@ -1,7 +1,9 @@
 //! The JSON routes of one key. Each reads its key from the query or the body, runs one command, and writes one object.
 
 use std::borrow::Cow;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use henge_wire::{
@@ -17,9 +19,10 @@ use super::requests::{
 };
 use super::service::{Answer, Outcome, json_response};
 use super::{json, lifetime, query};
+use crate::cluster::keys::{self, Elsewhere, Way};
 use crate::net::data_thread::Local;
 use crate::net::inflight::Hold;
-use crate::values::{Found, SHARED_BYTES, encode};
+use crate::values::{Encoded, Found, SHARED_BYTES, encode};
 
 /// What is written as JSON while the shard is locked, in bytes; some 2 us. Larger values are copied out first.
 const INLINE_BYTES: usize = 4 * 1024;
@@ -36,6 +39,28 @@ pub(crate) fn get(local: &Rc<Local>, query: Option<&str>, now_ms: u64) -> Answer
     }
 }
 
+/// Answers a request whose key is known: at once where the key is here, and without a future of its own.
+pub(crate) fn at_key(
+    local: &Rc<Local>,
+    key: Cow<'_, [u8]>,
+    work: impl AsyncFnOnce(&Rc<Local>, Way, &[u8]) -> Outcome + 'static,
+) -> Answer {
+    match Way::to(local, &key) {
+        Err(elsewhere) => Answer::Now(Err(elsewhere.into())),
+        Ok(Way::Here) => {
+            let work = pin!(work(local, Way::Here, &key));
+            match work.poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(outcome) => Answer::Now(outcome),
+                Poll::Pending => unreachable!("nothing is awaited where the key is"),
+            }
+        }
+        Ok(way) => {
+            let (local, key) = (Rc::clone(local), key.into_owned());
+            Answer::later(async move { work(&local, way, &key).await })
+        }
+    }
+}
+
 /// `POST /get`.
 pub(crate) async fn get_post(local: Rc<Local>, body: Incoming) -> Outcome {
     let key = key_in(&local, body).await?;
@@ -47,6 +72,40 @@ pub(crate) async fn get_post(local: Rc<Local>, body: Incoming) -> Outcome {
 
 #[inline]
 fn look_up(local: &Rc<Local>, key: &[u8], now_ms: u64) -> Answer {
+    match Way::to(local, key) {
+        Ok(Way::Here) => look_up_here(local, key, now_ms),
+        Ok(way) => {
+            let (local, key) = (Rc::clone(local), key.to_vec());
+            Answer::later(look_up_there(local, way, key, now_ms))
+        }
+        Err(elsewhere) => Answer::Now(Err(elsewhere.into())),
+    }
+}
+
+async fn look_up_there(local: Rc<Local>, way: Way, key: Vec<u8>, now_ms: u64) -> Outcome {
+    let command = Command {
+        key: &key,
+        operation: Operation::Get,
+    };
+    let found = way.perform(&local, &command, now_ms, found);
+    let found = found.await?.ok_or_else(missing)?;
+    match item(&local, &key, found, now_ms) {
+        Answer::Now(outcome) => outcome,
+        Answer::Later(future) => future.await,
+    }
+}
+
+/// The item of a reply to a read, copied.
+pub(crate) fn found(reply: Reply<'_>) -> Option<Found> {
+    match reply {
+        Reply::Found(item) => Some(Found::copy(&item)),
+        Reply::Missing => None,
+        other => unreachable!("{other:?} to a read"),
+    }
+}
+
+#[inline]
+fn look_up_here(local: &Rc<Local>, key: &[u8], now_ms: u64) -> Answer {
     let mut scratch = local.scratch.take();
     scratch.clear();
     let command = Command {
@@ -88,28 +147,31 @@ fn look_up(local: &Rc<Local>, key: &[u8], now_ms: u64) -> Answer {
     local.scratch.replace(scratch);
     match found {
         Err(problem) => Answer::Now(Err(problem)),
-        Ok(found) if found.is_quick() && found.raw_len as usize <= JSON_INLINE_BYTES => {
-            let hold = local.shared.in_flight.hold();
-            let answer = found
-                .raw()
-                .map_err(Problem::from)
-                .and_then(|raw| large_item(hold, key, &found, &raw, now_ms));
-            Answer::Now(answer.map(json_response))
-        }
-        Ok(found) => {
-            let (local, key) = (Rc::clone(local), key.to_vec());
-            let raw_len = found.raw_len as usize;
-            Answer::later(async move {
-                let raw = found.raw_in_time(&local.shared.in_flight).await?;
-                let Some(hold) = local.shared.in_flight.hold_for(raw_len) else {
-                    let hold = local.shared.in_flight.hold();
-                    return large_item(hold, &key, &found, &raw, now_ms).map(json_response);
-                };
-                let work = move || large_item(hold, &key, &found, &raw, now_ms);
-                in_time(raw_len, work).await.map(json_response)
-            })
-        }
+        Ok(found) => item(local, key, found, now_ms),
     }
+}
+
+/// The answer to a get, of an item that was copied.
+fn item(local: &Rc<Local>, key: &[u8], found: Found, now_ms: u64) -> Answer {
+    if found.is_quick() && found.raw_len as usize <= JSON_INLINE_BYTES {
+        let hold = local.shared.in_flight.hold();
+        let answer = found
+            .raw()
+            .map_err(Problem::from)
+            .and_then(|raw| large_item(hold, key, &found, &raw, now_ms));
+        return Answer::Now(answer.map(json_response));
+    }
+    let (local, key) = (Rc::clone(local), key.to_vec());
+    let raw_len = found.raw_len as usize;
+    Answer::later(async move {
+        let raw = found.raw_in_time(&local.shared.in_flight).await?;
+        let Some(hold) = local.shared.in_flight.hold_for(raw_len) else {
+            let hold = local.shared.in_flight.hold();
+            return large_item(hold, &key, &found, &raw, now_ms).map(json_response);
+        };
+        let work = move || large_item(hold, &key, &found, &raw, now_ms);
+        in_time(raw_len, work).await.map(json_response)
+    })
 }
 
 /// An item whose value is out of the shard. Its JSON is a buffer of its own, of just its size, held against the node's
@@ -217,8 +279,9 @@ pub(crate) async fn set(local: Rc<Local>, body: Incoming) -> Outcome {
         Ok((key, Setting::of(&mut request, &bytes, now_ms)?, hold))
     };
     let (key, setting, _hold) = in_time(body.bytes.len(), work).await?;
-    let (stored, now_ms) = store(&local, &key, setting).await?;
-    Ok(local.write_json(|out| write_stored(out, &key, stored, now_ms)))
+    let ready = setting.ready(&local).await?;
+    let state = stored(&local, &ready.command(&key), ready.now_ms).await?;
+    Ok(local.write_json(|out| write_stored(out, &key, state, ready.now_ms)))
 }
 
 /// One value to store, checked and decoded.
@@ -266,86 +329,111 @@ impl Setting {
             keep_ttl,
         })
     }
+
+    /// Compressed, and with its deadline, which counts from now: it is to be stored at once.
+    pub(crate) async fn ready(self, local: &Local) -> Result<Ready, Problem> {
+        let encoded = encode(local, self.value, self.json).await?;
+        let now_ms = local.shared.clock.now_ms();
+        let expiry = if self.keep_ttl {
+            Expiry::Keep
+        } else {
+            lifetime::expiry(self.ttl, now_ms)?
+        };
+        Ok(Ready {
+            encoded,
+            expiry,
+            condition: self.condition,
+            versions: match self.condition {
+                SetCondition::AtVersion(version) => [version],
+                _ => [Version::ZERO],
+            },
+            now_ms,
+        })
+    }
 }
 
-/// Stores one value; answers the item's state after it, and when that was, so that the lifetime is answered as given.
-pub(crate) async fn store(
-    local: &Local,
-    key: &[u8],
-    setting: Setting,
-) -> Result<((Version, Option<u64>), u64), Problem> {
-    let condition = setting.condition;
-    let encoded = encode(local, setting.value, setting.json).await?;
-    let now_ms = local.shared.clock.now_ms();
-    let expiry = if setting.keep_ttl {
-        Expiry::Keep
-    } else {
-        lifetime::expiry(setting.ttl, now_ms)?
-    };
-    let versions;
-    let precondition = match condition {
-        SetCondition::None => Precondition::NONE,
-        SetCondition::Absent => Precondition {
-            none_matches: Some(Match::Any),
-            ..Precondition::NONE
-        },
-        SetCondition::Present => Precondition {
-            matches: Some(Match::Any),
-            ..Precondition::NONE
-        },
-        SetCondition::AtVersion(version) => {
-            versions = [version];
-            Precondition {
-                matches: Some(Match::OneOf(&versions)),
-                ..Precondition::NONE
-            }
-        }
-    };
-    let command = Command {
-        key,
-        operation: Operation::Set {
-            value: encoded.value(None),
-            expiry,
-            precondition,
-        },
-    };
-    Ok((stored(local, &command, now_ms)?, now_ms))
+/// What is to be stored under a key, and when that was decided, so that the lifetime is answered as given.
+pub(crate) struct Ready {
+    encoded: Encoded,
+    expiry: Expiry,
+    condition: SetCondition,
+    versions: [Version; 1],
+    pub(crate) now_ms: u64,
 }
+
+impl Ready {
+    pub(crate) fn command<'a>(&'a self, key: &'a [u8]) -> Command<'a> {
+        let precondition = match self.condition {
+            SetCondition::None => Precondition::NONE,
+            SetCondition::Absent => Precondition {
+                none_matches: Some(Match::Any),
+                ..Precondition::NONE
+            },
+            SetCondition::Present => Precondition {
+                matches: Some(Match::Any),
+                ..Precondition::NONE
+            },
+            SetCondition::AtVersion(_) => Precondition {
+                matches: Some(Match::OneOf(&self.versions)),
+                ..Precondition::NONE
+            },
+        };
+        Command {
+            key,
+            operation: Operation::Set {
+                value: self.encoded.value(None),
+                expiry: self.expiry,
+                precondition,
+            },
+        }
+    }
+}
+
+/// The version and the deadline of an item.
+pub(crate) type State = (Version, Option<u64>);
 
 /// Runs a command whose answer is the state of an item.
-pub(crate) fn stored(
+pub(crate) async fn stored(
     local: &Local,
     command: &Command<'_>,
     now_ms: u64,
-) -> Result<(Version, Option<u64>), Problem> {
-    local
-        .shared
-        .cache
-        .execute(command, now_ms, |reply| match reply {
-            Reply::Stored {
-                version,
-                expires_at_ms,
-            } => Ok((version, expires_at_ms)),
-            Reply::Missing => Err(missing()),
-            Reply::Refused(refusal) => Err(refused(refusal)),
-            other => unreachable!("{other:?} to a write"),
-        })
+) -> Result<State, Problem> {
+    keys::perform(local, command, now_ms, state).await?
+}
+
+/// The state of a reply to a command that has one.
+pub(crate) fn state(reply: Reply<'_>) -> Result<State, Problem> {
+    match reply {
+        Reply::Stored {
+            version,
+            expires_at_ms,
+        } => Ok((version, expires_at_ms)),
+        Reply::Missing => Err(missing()),
+        Reply::Refused(refusal) => Err(refused(refusal)),
+        other => unreachable!("{other:?} to a write"),
+    }
 }
 
 /// `DELETE /delete`.
-pub(crate) fn delete(local: &Local, query: Option<&str>, now_ms: u64) -> Outcome {
-    let key = key_of(query)?;
-    delete_key(local, &key, now_ms)
+pub(crate) fn delete(local: &Rc<Local>, query: Option<&str>, now_ms: u64) -> Answer {
+    match key_of(query) {
+        Err(problem) => Answer::Now(Err(problem)),
+        Ok(key) => at_key(local, key, async move |local, way, key| {
+            delete_key(local, way, key, now_ms).await
+        }),
+    }
 }
 
 /// `POST /delete`.
 pub(crate) async fn delete_post(local: Rc<Local>, body: Incoming) -> Outcome {
     let key = key_in(&local, body).await?;
-    delete_key(&local, &key, local.shared.clock.now_ms())
+    let way = Way::to(&local, &key)?;
+    delete_key(&local, way, &key, local.shared.clock.now_ms()).await
 }
 
-fn delete_key(local: &Local, key: &[u8], now_ms: u64) -> Outcome {
-    let deleted = remove(local, key, Precondition::NONE, now_ms)?;
+async fn delete_key(local: &Local, way: Way, key: &[u8], now_ms: u64) -> Outcome {
+    let command = deletion(key, Precondition::NONE);
+    let deleted = way.perform(local, &command, now_ms, deleted).await??;
     Ok(json_response(Bytes::from_static(if deleted {
         b"{\"deleted\":true}"
     } else {
@@ -353,26 +441,22 @@ fn delete_key(local: &Local, key: &[u8], now_ms: u64) -> Outcome {
     })))
 }
 
-/// Removes a key; whether it was there.
-pub(crate) fn remove(
-    local: &Local,
-    key: &[u8],
-    precondition: Precondition<'_>,
-    now_ms: u64,
-) -> Result<bool, Problem> {
-    let command = Command {
+/// The command that removes a key.
+pub(crate) fn deletion<'a>(key: &'a [u8], precondition: Precondition<'a>) -> Command<'a> {
+    Command {
         key,
         operation: Operation::Delete { precondition },
-    };
-    local
-        .shared
-        .cache
-        .execute(&command, now_ms, |reply| match reply {
-            Reply::Deleted => Ok(true),
-            Reply::Missing => Ok(false),
-            Reply::Refused(refusal) => Err(refused(refusal)),
-            other => unreachable!("{other:?} to a delete"),
-        })
+    }
+}
+
+/// Whether the key was there, by the reply to a deletion.
+pub(crate) fn deleted(reply: Reply<'_>) -> Result<bool, Problem> {
+    match reply {
+        Reply::Deleted => Ok(true),
+        Reply::Missing => Ok(false),
+        Reply::Refused(refusal) => Err(refused(refusal)),
+        other => unreachable!("{other:?} to a delete"),
+    }
 }
 
 /// `POST /incr`.
@@ -388,24 +472,22 @@ pub(crate) async fn incr(local: Rc<Local>, body: Incoming) -> Outcome {
             expiry: lifetime::expiry(request.ttl, now_ms)?,
         },
     };
-    local
-        .shared
-        .cache
-        .execute(&command, now_ms, |reply| match reply {
-            Reply::Counted {
-                value,
-                version,
-                expires_at_ms,
-            } => Ok(local.write_json(|out| {
-                out.push(b'{');
-                json::write_bytes(out, "key", &key);
-                out.extend_from_slice(b",\"value\":");
-                json::write_i64(out, value);
-                write_state(out, version, expires_at_ms, now_ms);
-            })),
-            Reply::Refused(refusal) => Err(refused(refusal)),
-            other => unreachable!("{other:?} to an increment"),
-        })
+    let write = |reply: Reply<'_>| match reply {
+        Reply::Counted {
+            value,
+            version,
+            expires_at_ms,
+        } => Ok(local.write_json(|out| {
+            out.push(b'{');
+            json::write_bytes(out, "key", &key);
+            out.extend_from_slice(b",\"value\":");
+            json::write_i64(out, value);
+            write_state(out, version, expires_at_ms, now_ms);
+        })),
+        Reply::Refused(refusal) => Err(refused(refusal)),
+        other => unreachable!("{other:?} to an increment"),
+    };
+    keys::perform(&local, &command, now_ms, write).await?
 }
 
 /// `POST /expire`.
@@ -419,16 +501,16 @@ pub(crate) async fn expire(local: Rc<Local>, body: Incoming) -> Outcome {
         ));
     }
     let now_ms = local.shared.clock.now_ms();
-    change_expiry(&local, &key, lifetime::expiry(request.ttl, now_ms)?, now_ms)
+    change_expiry(&local, &key, lifetime::expiry(request.ttl, now_ms)?, now_ms).await
 }
 
 /// `POST /persist`.
 pub(crate) async fn persist(local: Rc<Local>, body: Incoming) -> Outcome {
     let key = key_in(&local, body).await?;
-    change_expiry(&local, &key, Expiry::Never, local.shared.clock.now_ms())
+    change_expiry(&local, &key, Expiry::Never, local.shared.clock.now_ms()).await
 }
 
-fn change_expiry(local: &Local, key: &[u8], expiry: Expiry, now_ms: u64) -> Outcome {
+async fn change_expiry(local: &Local, key: &[u8], expiry: Expiry, now_ms: u64) -> Outcome {
     let command = Command {
         key,
         operation: Operation::Expire {
@@ -436,42 +518,52 @@ fn change_expiry(local: &Local, key: &[u8], expiry: Expiry, now_ms: u64) -> Outc
             precondition: Precondition::NONE,
         },
     };
-    let state = stored(local, &command, now_ms)?;
+    let state = stored(local, &command, now_ms).await?;
     Ok(local.write_json(|out| write_stored(out, key, state, now_ms)))
 }
 
 /// `GET /ttl`.
-pub(crate) fn ttl(local: &Local, query: Option<&str>, now_ms: u64) -> Outcome {
-    let key = key_of(query)?;
-    ttl_of(local, &key, now_ms)
+pub(crate) fn ttl(local: &Rc<Local>, query: Option<&str>, now_ms: u64) -> Answer {
+    match key_of(query) {
+        Err(problem) => Answer::Now(Err(problem)),
+        Ok(key) => at_key(local, key, async move |local, way, key| {
+            ttl_of(local, way, key, now_ms).await
+        }),
+    }
 }
 
 /// `POST /ttl`.
 pub(crate) async fn ttl_post(local: Rc<Local>, body: Incoming) -> Outcome {
     let key = key_in(&local, body).await?;
-    ttl_of(&local, &key, local.shared.clock.now_ms())
+    let way = Way::to(&local, &key)?;
+    ttl_of(&local, way, &key, local.shared.clock.now_ms()).await
 }
 
-fn ttl_of(local: &Local, key: &[u8], now_ms: u64) -> Outcome {
-    let state = peek(local, key, now_ms).ok_or_else(missing)?;
+async fn ttl_of(local: &Local, way: Way, key: &[u8], now_ms: u64) -> Outcome {
+    let state = peek(local, way, key, now_ms).await?.ok_or_else(missing)?;
     Ok(local.write_json(|out| write_stored(out, key, state, now_ms)))
 }
 
 /// `GET /exists`.
-pub(crate) fn exists(local: &Local, query: Option<&str>, now_ms: u64) -> Outcome {
-    let key = key_of(query)?;
-    Ok(whether_exists(local, &key, now_ms))
+pub(crate) fn exists(local: &Rc<Local>, query: Option<&str>, now_ms: u64) -> Answer {
+    match key_of(query) {
+        Err(problem) => Answer::Now(Err(problem)),
+        Ok(key) => at_key(local, key, async move |local, way, key| {
+            whether_exists(local, way, key, now_ms).await
+        }),
+    }
 }
 
 /// `POST /exists`.
 pub(crate) async fn exists_post(local: Rc<Local>, body: Incoming) -> Outcome {
     let key = key_in(&local, body).await?;
-    Ok(whether_exists(&local, &key, local.shared.clock.now_ms()))
+    let way = Way::to(&local, &key)?;
+    whether_exists(&local, way, &key, local.shared.clock.now_ms()).await
 }
 
-fn whether_exists(local: &Local, key: &[u8], now_ms: u64) -> super::service::Whole {
-    let exists = peek(local, key, now_ms).is_some();
-    local.write_json(|out| {
+async fn whether_exists(local: &Local, way: Way, key: &[u8], now_ms: u64) -> Outcome {
+    let exists = peek(local, way, key, now_ms).await?.is_some();
+    Ok(local.write_json(|out| {
         out.push(b'{');
         json::write_bytes(out, "key", key);
         out.extend_from_slice(if exists {
@@ -479,23 +571,26 @@ fn whether_exists(local: &Local, key: &[u8], now_ms: u64) -> super::service::Who
         } else {
             b",\"exists\":false}"
         });
-    })
+    }))
 }
 
 /// The version and deadline of a key, without counting a use of it.
-fn peek(local: &Local, key: &[u8], now_ms: u64) -> Option<(Version, Option<u64>)> {
+async fn peek(
+    local: &Local,
+    way: Way,
+    key: &[u8],
+    now_ms: u64,
+) -> Result<Option<State>, Elsewhere> {
     let command = Command {
         key,
         operation: Operation::Peek,
     };
-    local
-        .shared
-        .cache
-        .execute(&command, now_ms, |reply| match reply {
-            Reply::Found(item) => Some((item.version, item.expires_at_ms)),
-            Reply::Missing => None,
-            other => unreachable!("{other:?} to a peek"),
-        })
+    let state = |reply: Reply<'_>| match reply {
+        Reply::Found(item) => Some((item.version, item.expires_at_ms)),
+        Reply::Missing => None,
+        other => unreachable!("{other:?} to a peek"),
+    };
+    way.perform(local, &command, now_ms, state).await
 }
 
 /// The key of a query.

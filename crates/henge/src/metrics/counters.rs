@@ -59,6 +59,8 @@ pub(crate) struct ThreadCounters {
     commands: Box<[CommandCounters]>,
     /// Commands of the Redis protocol that were answered, of all kinds.
     pub(crate) answered: AtomicU64,
+    /// Commands and requests that other nodes were asked to run, as the keys are there.
+    pub(crate) forwarded: AtomicU64,
     /// Bytes read from clients.
     pub(crate) received_bytes: AtomicU64,
     /// Bytes written to clients.
@@ -88,6 +90,7 @@ impl ThreadCounters {
                 .map(|_| CommandCounters::default())
                 .collect(),
             answered: AtomicU64::new(0),
+            forwarded: AtomicU64::new(0),
             received_bytes: AtomicU64::new(0),
             sent_bytes: AtomicU64::new(0),
             compression_in_bytes: AtomicU64::new(0),
@@ -205,6 +208,17 @@ impl Counters {
     pub(crate) fn sum(&self, counter: impl Fn(&ThreadCounters) -> &AtomicU64) -> u64 {
         let read = |thread: &Arc<ThreadCounters>| counter(thread).load(Ordering::Relaxed);
         self.threads.iter().map(read).sum()
+    }
+
+    /// Requests of HTTP that were answered, of all routes.
+    pub(crate) fn requests(&self) -> u64 {
+        let all = self
+            .threads
+            .iter()
+            .flat_map(|thread| thread.requests.iter());
+        all.flatten()
+            .map(|count| count.load(Ordering::Relaxed))
+            .sum()
     }
 
     /// Every command of the Redis protocol that was called, by its number.

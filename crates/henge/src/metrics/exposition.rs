@@ -15,6 +15,7 @@ use super::counters::CommandFigures;
 use super::persistence::{get, progress, seconds};
 use super::{COMMIT, Metrics};
 use crate::cache::CacheStats;
+use crate::cluster::view::{MemberState, Standing};
 use crate::disk::log::{self, Condition};
 use crate::disk::snapshots::Snapshots;
 use crate::resp::COMMANDS;
@@ -43,6 +44,7 @@ impl Collector for Scrape {
         self.cache(&mut out)?;
         self.persistence(&mut out)?;
         self.network(&mut out)?;
+        self.cluster(&mut out)?;
         self.process(&mut out)
     }
 }
@@ -513,6 +515,62 @@ impl Scrape {
             "Large bodies and answers in memory",
             bytes,
             self.0.shared.in_flight.held() as f64,
+        )
+    }
+
+    fn cluster(&self, out: &mut Out<'_>) -> fmt::Result {
+        let cluster = &self.0.shared.cluster;
+        let view = cluster.view.load_full();
+        let members = cluster.members(&view);
+        let mut metric = out.0.encode_descriptor(
+            "henge_cluster_members",
+            "Members of the cluster by their states",
+            None,
+            MetricType::Gauge,
+        )?;
+        for state in MemberState::ALL {
+            let count = members.iter().filter(|member| member.state == state);
+            metric
+                .encode_family(&[("state", state.name())])?
+                .encode_gauge(&(count.count() as f64))?;
+        }
+        let is = |holds: bool| f64::from(u8::from(holds));
+        let is_leader = cluster.leader().is_some_and(|name| *name == self.0.node_id);
+        for (name, help, value) in [
+            (
+                "in_cluster",
+                "Whether the node is in its cluster, and serves",
+                is(view.standing == Standing::Inside),
+            ),
+            (
+                "control_leader",
+                "Whether the node is the control leader",
+                is(is_leader),
+            ),
+            (
+                "partitions",
+                "Partitions that the node has",
+                self.0.held(&view) as f64,
+            ),
+            (
+                "epoch",
+                "The epoch of the topology that the node knows",
+                f64::from(view.epoch),
+            ),
+        ] {
+            out.gauge(name, help, None, value)?;
+        }
+        out.counter(
+            "cluster_events",
+            "Events of the cluster that the node has seen",
+            None,
+            cluster.events.count(),
+        )?;
+        out.counter(
+            "forwarded",
+            "Commands that other nodes were asked to run, as they have the keys",
+            None,
+            self.0.counters.sum(|thread| &thread.forwarded),
         )
     }
 

@@ -1,6 +1,7 @@
 //! What the node knows of itself: counters of one writer each, summed when they are read, and shown as one page, as JSON
 //! with quantiles, and as Prometheus reads it. Nothing here is on the way of a request but the counting itself.
 
+pub(crate) mod cluster;
 pub(crate) mod counters;
 pub(crate) mod exposition;
 pub(crate) mod histogram;
@@ -14,7 +15,6 @@ use henge_engine::Cause;
 use serde_json::{Value, json};
 
 use crate::cache::CacheStats;
-use crate::http::level;
 use crate::resp::COMMANDS;
 use crate::shared::Shared;
 use crate::{allocator, memory};
@@ -192,26 +192,6 @@ impl Metrics {
             "out_bytes": output,
             "ratio": ratio(output, input),
             "kept_raw": self.counters.sum(|thread| &thread.compression_refused),
-        })
-    }
-
-    /// A cluster of one.
-    pub(crate) fn cluster(&self) -> Value {
-        json!({
-            "epoch": 1,
-            "partitions": henge_wire::PARTITIONS,
-            "slots": henge_wire::SLOTS,
-            "replication_factor": 1,
-            "default_consistency": level::name(self.shared.live.load().default_level),
-            "control_leader": self.node_id,
-            "nodes": [{
-                "id": self.node_id,
-                "address": self.address,
-                "state": "Up",
-                "leads_partitions": henge_wire::PARTITIONS,
-                "holds_partitions": henge_wire::PARTITIONS,
-                "durability": persistence::durability(&self.shared.persistence),
-            }],
         })
     }
 }

@@ -14,6 +14,8 @@ pub(crate) struct Pulse {
     last: Mutex<Option<Look>>,
     /// Commands of the Redis protocol in the last second, and bytes over all protocols.
     per_second: AtomicU64,
+    /// Commands of the Redis protocol and requests of HTTP.
+    operations_per_second: AtomicU64,
     received_per_second: AtomicU64,
     sent_per_second: AtomicU64,
     peak_bytes: AtomicU64,
@@ -23,6 +25,7 @@ pub(crate) struct Pulse {
 struct Look {
     at: Instant,
     answered: u64,
+    requests: u64,
     received_bytes: u64,
     sent_bytes: u64,
 }
@@ -34,6 +37,7 @@ impl Pulse {
         let now = Look {
             at,
             answered: counters.sum(|thread| &thread.answered),
+            requests: counters.requests(),
             received_bytes: counters.sum(|thread| &thread.received_bytes),
             sent_bytes: counters.sum(|thread| &thread.sent_bytes),
         };
@@ -44,6 +48,12 @@ impl Pulse {
                 rate.store(per_second(now - before, took), Ordering::Relaxed);
             };
             store(&self.per_second, now.answered, before.answered);
+            let operations = |look: &Look| look.answered + look.requests;
+            store(
+                &self.operations_per_second,
+                operations(&now),
+                operations(&before),
+            );
             store(
                 &self.received_per_second,
                 now.received_bytes,
@@ -58,6 +68,11 @@ impl Pulse {
         self.peak_bytes
             .fetch_max(bytes, Ordering::Relaxed)
             .max(bytes)
+    }
+
+    /// Commands and requests, of all protocols, in the last second.
+    pub(crate) fn operations_per_second(&self) -> u64 {
+        self.operations_per_second.load(Ordering::Relaxed)
     }
 
     /// Commands, bytes received and bytes sent in the last second.

@@ -566,6 +566,7 @@ impl Pipeline {
                 self.replies += usize::from(is_wanted);
                 let written = (out.len(), is_wanted);
                 let is_write = spec.is(flag::WRITE);
+                add(&self.local.counters.forwarded, 1);
                 self.forwards
                     .push(&member, raw, is_write, &self.session, written);
                 let client = &self.session.client;
@@ -575,6 +576,7 @@ impl Pipeline {
             // What this one does comes after what was sent before it.
             Ok(Place::Several(_)) if !self.forwards.is_empty() => Routed::Stop(Stop::Before),
             Ok(Place::Several(reply)) => {
+                add(&self.local.counters.forwarded, 1);
                 if self.session.replies == Replies::SkipNext {
                     self.session.replies = Replies::Skip;
                 }

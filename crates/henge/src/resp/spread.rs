@@ -19,6 +19,7 @@ use super::key_specs;
 use super::session::Session;
 use super::table::{Spec, flag};
 use crate::cache::ScanCursor;
+use crate::cluster::keys::scan;
 use crate::cluster::link::Service;
 use crate::cluster::link::asking::AskError;
 use crate::cluster::routing::{Asking, Routes};
@@ -320,21 +321,8 @@ impl Asked<'_> {
         };
         let cursor = ScanCursor::from_u64(cursor);
         let view = &self.routes.view;
-        let at = match cursor.partition() {
-            Some(partition) => partition,
-            // It begins with the first member that has something.
-            None => view
-                .runs()
-                .first()
-                .map(|(first, ..)| *first)
-                .ok_or_else(|| self.nowhere())?,
-        };
-        let holder = view.holder(at).ok_or_else(|| self.nowhere())?;
+        let (holder, cursor) = scan::turn(view, cursor).ok_or_else(|| self.nowhere())?;
         reachable(holder)?;
-        let cursor = match cursor.partition() {
-            Some(_) => cursor,
-            None => ScanCursor::beginning_of(at),
-        };
         let text = cursor.to_u64().to_string();
         let mut asked = words.to_vec();
         asked[1] = text.as_bytes();
@@ -344,25 +332,7 @@ impl Asked<'_> {
             let reply = part.reply().await?;
             let (cursor, keys) = page(&reply).ok_or_else(strange)?;
             let cursor = ScanCursor::from_u64(cursor);
-            let next = match cursor.partition() {
-                // Between two of its partitions are those of others, where it has nothing.
-                Some(partition)
-                    if view
-                        .holder(partition)
-                        .is_some_and(|member| member.id == holder.id) =>
-                {
-                    cursor
-                }
-                Some(partition) => view
-                    .runs()
-                    .iter()
-                    .find(|(first, _, member)| *first > partition && member.id == holder.id)
-                    .map_or_else(
-                        || next_member(&view, &holder),
-                        |(first, ..)| ScanCursor::beginning_of(*first),
-                    ),
-                None => next_member(&view, &holder),
-            };
+            let next = scan::next(&view, &holder, cursor);
             let next = next.to_u64().to_string();
             let mut out = Output::default();
             out.push(format!("*2\r\n${}\r\n{next}\r\n", next.len()).as_bytes());
@@ -370,23 +340,6 @@ impl Asked<'_> {
             Ok(out)
         }))
     }
-}
-
-/// Where a scan goes on when it is done with a member.
-fn next_member(view: &crate::cluster::view::View, done: &Member) -> ScanCursor {
-    let runs = view.runs();
-    // Members in the order of their first partitions.
-    let mut order: Vec<(Partition, u64)> = Vec::new();
-    for (first, _, member) in runs {
-        if order.iter().all(|(_, id)| *id != member.id.0) {
-            order.push((first, member.id.0));
-        }
-    }
-    let at = order.iter().position(|(_, id)| *id == done.id.0);
-    let next = at.and_then(|at| order.get(at + 1));
-    next.map_or_else(ScanCursor::default, |(first, _)| {
-        ScanCursor::beginning_of(*first)
-    })
 }
 
 fn reachable(member: &Member) -> Result<(), ErrorReply> {

@@ -1,5 +1,5 @@
-//! What nodes say to each other over a connection, as bytes: a line that tells the protocol, who each is, and then frames. What
-//! is in a frame beside who they are is somebody else's business.
+//! What nodes say to each other over a connection, as bytes: a line that tells the protocol, who each is, and then frames. Of what
+//! is in a frame beside who they are, commands on keys and their replies are in `keys`; the rest is somebody else's business.
 //!
 //! ```text
 //! preface   "HENGE-PEER\n", by who has connected; then each sends its hello, as a frame
@@ -10,6 +10,7 @@
 //! nodes of any two versions can tell each other that they do not understand each other.
 
 mod hello;
+pub mod keys;
 
 use bytes::BufMut;
 use crc32c::{crc32c, crc32c_append};

@@ -2,6 +2,7 @@
 //! this crate and the targets of `fuzz/` call the same ones, so that what fuzzing found is tested wherever `cargo test` runs.
 //! They know no expected output: they compare readers of one stream with each other, and with the rules of the protocol.
 
+pub(crate) mod keys;
 pub(crate) mod peer;
 pub(crate) mod replies;
 pub(crate) mod requests;

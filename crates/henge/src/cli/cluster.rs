@@ -1,0 +1,360 @@
+//! `henge cluster status`: what a node knows of its cluster, as a table or as the JSON that it gives. It asks one node, once, and
+//! changes nothing.
+
+use std::error::Error;
+use std::fmt::{self, Write as _};
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use henge_client::{Scheme, Target};
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use indicatif::HumanBytes;
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+use super::client;
+use super::simulate::grouped;
+
+/// The exit code where the node is in no cluster.
+const EXIT_OUTSIDE: u8 = 1;
+/// The exit code where nothing could be found out. 2 is that of a wrong command line.
+const EXIT_FAILED: u8 = 3;
+
+/// The longest page that is taken: hundreds of members, each with a partition of its own here and there, are a few hundred KiB.
+const MAX_PAGE_BYTES: usize = 16 << 20;
+
+const HELP: &str = "\
+It shows the cluster as the node at URL sees it. What other members say of themselves (operations a second, memory) is a dash
+before they have said it.
+
+Exit codes:
+  0  shown
+  1  shown, and the node is in no cluster: it says what it waits for
+  2  the command line cannot be understood
+  3  it failed: no connection, an error, or no answer";
+
+/// What is asked, as the command line has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inquiry {
+    target: Target,
+    timeout: Duration,
+    json: bool,
+}
+
+/// The grammar.
+pub(super) fn command() -> Command {
+    let status = Command::new("status")
+        .about("Show the members of a node's cluster, and how they are")
+        .args([
+            client::url().help("The node: http://host:port"),
+            client::timeout(),
+            Arg::new("json")
+                .long("json")
+                .action(ArgAction::SetTrue)
+                .help("As JSON, for programs: what GET /cluster/status says"),
+        ])
+        .after_help(HELP);
+    Command::new("cluster")
+        .about("Show a cluster")
+        .subcommand_required(true)
+        .subcommand(status)
+}
+
+/// The inquiry of `henge cluster status`.
+///
+/// # Errors
+/// The node cannot be asked by this URL.
+pub(super) fn understood(matches: &ArgMatches) -> Option<Result<Inquiry, String>> {
+    let target: &Target = matches.get_one("url")?;
+    if target.scheme != Scheme::Http {
+        let wrong = format!("flag --url: found {target}, expected http://host:port");
+        return Some(Err(wrong));
+    }
+    Some(Ok(Inquiry {
+        target: target.clone(),
+        timeout: *matches.get_one("timeout")?,
+        json: matches.get_flag("json"),
+    }))
+}
+
+/// Why nothing was found out.
+#[derive(Debug)]
+enum InquiryError {
+    /// There is no connection.
+    Connect(io::Error),
+    /// The connection failed, or what came over it.
+    Http(String),
+    /// Nothing came for so long.
+    TimedOut(Duration),
+    /// The node says no.
+    Refused(StatusCode),
+    /// What came is not what a node says.
+    NoStatus(String),
+    System(io::Error),
+}
+
+impl fmt::Display for InquiryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect(error) => write!(f, "no connection to the node: {error}"),
+            Self::Http(error) => write!(f, "the connection to the node failed: {error}"),
+            Self::TimedOut(after) => write!(f, "the node did not answer within {after:?}"),
+            Self::Refused(status) => write!(f, "the node refused: {status}"),
+            Self::NoStatus(why) => write!(f, "what came is no status of a cluster: {why}"),
+            Self::System(error) => error.fmt(f),
+        }
+    }
+}
+
+/// Asks, and shows what comes.
+pub(super) fn run(inquiry: &Inquiry) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let page = runtime.map_err(InquiryError::System).and_then(|runtime| {
+        let asked = tokio::time::timeout(inquiry.timeout, ask(&inquiry.target));
+        let late = |_| InquiryError::TimedOut(inquiry.timeout);
+        // Within the runtime, which the timer needs.
+        runtime.block_on(async { asked.await.map_err(late)? })
+    });
+    let shown = page.and_then(|page| {
+        let status: Value = serde_json::from_slice(&page)
+            .map_err(|error| InquiryError::NoStatus(error.to_string()))?;
+        let text = if inquiry.json {
+            format!("{status:#}\n")
+        } else {
+            table(&status).ok_or_else(|| InquiryError::NoStatus("it has no members".to_owned()))?
+        };
+        Ok((text, status["standing"] == "member"))
+    });
+    let (text, is_member) = match shown {
+        Ok(shown) => shown,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "henge: {error}");
+            return ExitCode::from(EXIT_FAILED);
+        }
+    };
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // Who has read enough leaves early.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            let _ = writeln!(
+                io::stderr(),
+                "henge: standard output cannot be written: {error}"
+            );
+            ExitCode::from(EXIT_FAILED)
+        }
+        _ if is_member => ExitCode::SUCCESS,
+        _ => ExitCode::from(EXIT_OUTSIDE),
+    }
+}
+
+async fn ask(target: &Target) -> Result<Bytes, InquiryError> {
+    let Target { host, port, .. } = target;
+    let connected = TcpStream::connect((host.as_str(), *port)).await;
+    let stream = connected.map_err(InquiryError::Connect)?;
+    let (mut sender, driver) = http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
+    // It ends with the connection, and what went wrong there the request is told.
+    tokio::spawn(driver);
+    let request = Request::get("/cluster/status")
+        .header(http::header::HOST, target.server())
+        .body(Empty::<Bytes>::new());
+    let request = request.map_err(|error| InquiryError::Http(error.to_string()))?;
+    let response = sender.send_request(request).await.map_err(http)?;
+    let status = response.status();
+    if status != StatusCode::OK {
+        return Err(InquiryError::Refused(status));
+    }
+    let body = Limited::new(response.into_body(), MAX_PAGE_BYTES);
+    let whole = body.collect().await.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            InquiryError::NoStatus(format!("it is longer than {MAX_PAGE_BYTES} bytes"))
+        } else {
+            InquiryError::Http(error.to_string())
+        }
+    })?;
+    Ok(whole.to_bytes())
+}
+
+fn http(error: hyper::Error) -> InquiryError {
+    let source = error.source().map(|source| format!(": {source}"));
+    InquiryError::Http(format!("{error}{}", source.unwrap_or_default()))
+}
+
+/// The status for people; none if it is none.
+fn table(status: &Value) -> Option<String> {
+    let members = status["members"].as_array()?;
+    let mut text = String::new();
+    match status["standing"].as_str()? {
+        "member" => {
+            let cluster = status["cluster"].as_str();
+            let _ = writeln!(
+                text,
+                "cluster {}, epoch {}, control leader {}",
+                cluster.map_or("of one node".into(), printable),
+                status["epoch"].as_u64()?,
+                status["leader"]
+                    .as_str()
+                    .map_or("not known".into(), printable),
+            );
+        }
+        "refused" => {
+            let why = status["why"].as_str().unwrap_or("it does not say why");
+            let _ = writeln!(text, "in no cluster: {}", printable(why));
+        }
+        _ => {
+            text.push_str("in no cluster yet\n");
+            for wait in status["waits"].as_array().into_iter().flatten() {
+                let wait = wait.as_str().unwrap_or_default();
+                let _ = writeln!(text, "  waits: {}", printable(wait));
+            }
+        }
+    }
+    let leader = status["leader"].as_str();
+    let mut rows = vec![
+        [
+            "",
+            "NAME",
+            "STATE",
+            "PARTITIONS",
+            "OPS/S",
+            "MEMORY",
+            "ADDRESS",
+        ]
+        .map(str::to_owned),
+    ];
+    for member in members {
+        let word = |name: &str| member[name].as_str().map_or("-".to_owned(), printable);
+        let number = |name: &str, shown: fn(u64) -> String| {
+            member[name].as_u64().map_or("-".to_owned(), shown)
+        };
+        let name = word("name");
+        let marks = [
+            (member["is_me"] == true, '*'),
+            (leader == member["name"].as_str(), 'L'),
+        ];
+        rows.push([
+            marks
+                .iter()
+                .filter(|mark| mark.0)
+                .map(|mark| mark.1)
+                .collect(),
+            name,
+            word("state"),
+            number("partitions", grouped),
+            number("operations_per_second", grouped),
+            number("memory_bytes", |bytes| HumanBytes(bytes).to_string()),
+            word("address"),
+        ]);
+    }
+    /// The columns of figures, which end at the right.
+    const FIGURES: [usize; 3] = [3, 4, 5];
+    let width = |column: usize| {
+        let lengths = rows.iter().map(|row| row[column].chars().count());
+        lengths.max().unwrap_or(0)
+    };
+    let widths: [usize; 7] = std::array::from_fn(width);
+    for row in &rows {
+        let mut line = String::new();
+        for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
+            let gap = " ".repeat(width - cell.chars().count());
+            let (before, after) = if FIGURES.contains(&column) {
+                (&*gap, "")
+            } else {
+                ("", &*gap)
+            };
+            let _ = write!(line, "{before}{cell}{after}  ");
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text.push_str("\n* the node that was asked  L the control leader\n");
+    Some(text)
+}
+
+/// What another machine says, without what a terminal would obey.
+fn printable(text: &str) -> String {
+    text.chars()
+        .map(|letter| if letter.is_control() { '?' } else { letter })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn member(name: &str, is_me: bool, load: Option<u64>) -> Value {
+        json!({
+            "id": 1, "name": name, "address": format!("{name}.example:8080"), "state": "up",
+            "is_me": is_me, "partitions": 512, "operations_per_second": load,
+            "memory_bytes": load.map(|load| load * 1024),
+        })
+    }
+
+    #[test]
+    fn members_are_rows() {
+        let status = json!({
+            "standing": "member", "cluster": "00ff", "epoch": 7, "leader": "second",
+            "members": [member("nöde1", true, Some(12_345)), member("second", false, None)],
+        });
+        assert_eq!(
+            table(&status).as_deref(),
+            Some(
+                "\
+cluster 00ff, epoch 7, control leader second
+   NAME    STATE  PARTITIONS   OPS/S     MEMORY  ADDRESS
+*  nöde1   up            512  12,345  12.06 MiB  nöde1.example:8080
+L  second  up            512       -          -  second.example:8080
+
+* the node that was asked  L the control leader
+"
+            )
+        );
+    }
+
+    #[test]
+    fn who_is_in_no_cluster_says_why() {
+        let waits = json!({
+            "standing": "forming", "waits": ["node2 at b:1\u{1b}[2J does not answer"],
+            "epoch": 0, "leader": null, "members": [],
+        });
+        let text = table(&waits).expect("it is a status");
+        assert!(
+            text.starts_with("in no cluster yet\n  waits: node2 at b:1?[2J does not answer\n"),
+            "{text}"
+        );
+        let refused = json!({"standing": "refused", "why": "two of a name", "members": []});
+        let text = table(&refused).expect("it is a status");
+        assert!(text.starts_with("in no cluster: two of a name\n"), "{text}");
+        assert_eq!(table(&json!({"status": "ok"})), None);
+    }
+
+    #[test]
+    fn inquiries() {
+        let asked = |line: &str| {
+            let matches = command().try_get_matches_from(line.split(' '));
+            let matches = matches.map_err(|error| error.kind().to_string())?;
+            let (_, own) = matches.subcommand().expect("one is required");
+            understood(own).expect("it has its defaults")
+        };
+        let inquiry = asked("cluster status --url http://h:1 --json").expect("understood");
+        assert_eq!(
+            (inquiry.target.to_string(), inquiry.json),
+            ("http://h:1".to_owned(), true)
+        );
+        for line in [
+            "cluster",
+            "cluster status --url redis://h:1",
+            "cluster status x",
+        ] {
+            assert!(asked(line).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,532 @@
+//! Commands on keys, run where the keys are: here at once, with nothing allocated and nothing awaited, or by the node that has
+//! them. Several for one node go in one question. It knows no protocol of clients; what other nodes ask of this one is
+//! answered in `owner`.
+
+mod owner;
+pub(crate) mod scan;
+
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use henge_wire::peer::keys::{
+    Answered, COMMANDS_HEAD_BYTES, FLUSH_QUESTION, Replies, commands_head, decode_answered,
+    encode_command,
+};
+use henge_wire::{Command, Operation, Partition, Reply};
+
+use super::link::Service;
+use super::link::asking::AskError;
+use super::routing::{Asking, Routes};
+use super::view::{Member, Owner, Standing, View};
+use crate::metrics::counters::add;
+use crate::net::data_thread::Local;
+use crate::net::inflight::Hold;
+
+pub(crate) use owner::{FlushCut, answer, flush};
+
+/// Commands that are gathered before they are sent: some 200 us of the time of a node that has all of their keys.
+const MOST_COMMANDS: usize = 512;
+/// Bytes of commands from which on they are sent: little beside what one node may have out to another, and enough that a
+/// round trip is nothing beside it.
+const ENOUGH_BYTES: usize = 1 << 20;
+
+/// Why a command was not run, or is not known to have been.
+#[derive(Debug)]
+pub(crate) enum Elsewhere {
+    /// The node is in no cluster: why.
+    Outside(String),
+    /// No member has the key's partition.
+    Nowhere,
+    /// This member has the key, and is down.
+    Down(Arc<Member>),
+    /// The same, and it cannot be asked, or has not answered what changes nothing.
+    Unreachable(Arc<Member>, AskError),
+    /// This member was asked, and does not have the key, or not any more.
+    NotThere(Arc<Member>),
+    /// This member was asked to write, and why it is not known whether it has.
+    Unknown(Arc<Member>, String),
+    /// Requests and answers hold all that they may.
+    NoRoom,
+}
+
+impl fmt::Display for Elsewhere {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = |member: &Member| format!("{} at {}", member.name, member.address);
+        match self {
+            Self::Outside(why) => write!(f, "{why}; nothing was done"),
+            Self::Nowhere => {
+                f.write_str("no member has this key's partition yet; nothing was done")
+            }
+            Self::Down(member) => write!(
+                f,
+                "{}, which has this key, is down; nothing was done",
+                at(member)
+            ),
+            Self::Unreachable(member, error) => write!(
+                f,
+                "{}, which has this key, cannot be asked: {error}; nothing was done",
+                at(member)
+            ),
+            Self::NotThere(member) => write!(
+                f,
+                "{} does not have this key any more, or not yet; nothing was done",
+                at(member)
+            ),
+            Self::Unknown(member, why) => write!(
+                f,
+                "{}, which has this key: {why}; it may or may not have been done",
+                at(member)
+            ),
+            Self::NoRoom => {
+                f.write_str("requests and answers hold limits.max_inflight_bytes; nothing was done")
+            }
+        }
+    }
+}
+
+impl Elsewhere {
+    /// Of a partition that is nowhere.
+    pub(crate) fn nowhere(view: &View) -> Self {
+        match view.standing {
+            Standing::Inside => Self::Nowhere,
+            _ => Self::Outside(view.why_nowhere().to_string()),
+        }
+    }
+
+    /// No answer came to what was asked.
+    fn unanswered(member: &Arc<Member>, error: &AskError, is_write: bool) -> Self {
+        let member = Arc::clone(member);
+        if error.may_be_done && is_write {
+            Self::Unknown(member, format!("it did not answer: {error}"))
+        } else {
+            Self::Unreachable(member, error.clone())
+        }
+    }
+}
+
+/// Where a key is, by the view of the moment.
+#[derive(Debug)]
+pub(crate) enum Way {
+    Here,
+    There(Rc<Routes>, Arc<Member>),
+}
+
+impl Way {
+    /// # Errors
+    /// The key can be had nowhere now.
+    #[inline]
+    pub(crate) fn to(local: &Local, key: &[u8]) -> Result<Self, Elsewhere> {
+        match local.routing.routes() {
+            None => Ok(Self::Here),
+            Some(routes) => Self::by(routes, key),
+        }
+    }
+
+    fn by(routes: Rc<Routes>, key: &[u8]) -> Result<Self, Elsewhere> {
+        let member = match routes.view.owner(Partition::of(key)) {
+            Owner::Here => return Ok(Self::Here),
+            Owner::Nowhere => return Err(Elsewhere::nowhere(&routes.view)),
+            Owner::There(member) if member.state.is_reachable() => Arc::clone(member),
+            Owner::There(member) => return Err(Elsewhere::Down(Arc::clone(member))),
+        };
+        Ok(Self::There(routes, member))
+    }
+
+    /// Runs a command on this key. Here it never waits; `answer` sees the reply while the key's shard is locked, as in
+    /// [`crate::cache::Cache::execute`].
+    pub(crate) async fn perform<R>(
+        self,
+        local: &Local,
+        command: &Command<'_>,
+        now_ms: u64,
+        answer: impl FnOnce(Reply<'_>) -> R,
+    ) -> Result<R, Elsewhere> {
+        match self {
+            Self::Here => Ok(local.shared.cache.execute(command, now_ms, answer)),
+            Self::There(routes, member) => {
+                let mut share = Share::new(routes, member);
+                share.push(command);
+                share.send(local).map_err(|NoRoom| Elsewhere::NoRoom)?;
+                share.next(answer).await
+            }
+        }
+    }
+}
+
+/// Runs a command where its key is.
+pub(crate) async fn perform<R>(
+    local: &Local,
+    command: &Command<'_>,
+    now_ms: u64,
+    answer: impl FnOnce(Reply<'_>) -> R,
+) -> Result<R, Elsewhere> {
+    let way = Way::to(local, command.key)?;
+    way.perform(local, command, now_ms, answer).await
+}
+
+/// Where a command of several is run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Place {
+    Here,
+    /// With the others of this number.
+    There(usize),
+}
+
+/// Commands for several nodes: they are pushed, then sent, then each is performed in its order.
+#[derive(Debug)]
+pub(crate) struct Scatter<'a> {
+    local: &'a Local,
+    routes: Option<Rc<Routes>>,
+    shares: Vec<Share<'a>>,
+    count: usize,
+    bytes: usize,
+}
+
+impl<'a> Scatter<'a> {
+    pub(crate) fn begin(local: &'a Local) -> Self {
+        Self {
+            local,
+            routes: local.routing.routes(),
+            shares: Vec::new(),
+            count: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Whether it is time to send.
+    pub(crate) fn is_full(&self) -> bool {
+        self.count >= MOST_COMMANDS || self.bytes >= ENOUGH_BYTES
+    }
+
+    /// Takes a command, if another node is to run it.
+    ///
+    /// # Errors
+    /// It can be run nowhere now.
+    pub(crate) fn push(&mut self, command: &Command<'_>) -> Result<Place, Elsewhere> {
+        self.count += 1;
+        let Some(routes) = &self.routes else {
+            return Ok(Place::Here);
+        };
+        let (routes, member) = match Way::by(Rc::clone(routes), command.key)? {
+            Way::Here => return Ok(Place::Here),
+            Way::There(routes, member) => (routes, member),
+        };
+        let mut shares = self.shares.iter();
+        let place = shares.position(|share| share.member.id == member.id);
+        let place = place.unwrap_or_else(|| {
+            self.shares.push(Share::new(routes, member));
+            self.shares.len() - 1
+        });
+        self.bytes += self.shares[place].push(command);
+        Ok(Place::There(place))
+    }
+
+    /// Asks all nodes at once.
+    pub(crate) fn send(&mut self) {
+        for share in &mut self.shares {
+            if let Err(NoRoom) = share.send(self.local) {
+                share.failed = Some(AskError::unsent(NO_ROOM));
+            }
+        }
+    }
+
+    /// Runs a command that has its place here, or takes its reply from there.
+    pub(crate) async fn perform<R>(
+        &mut self,
+        place: Place,
+        command: &Command<'_>,
+        now_ms: u64,
+        answer: impl FnOnce(Reply<'_>) -> R,
+    ) -> Result<R, Elsewhere> {
+        match place {
+            Place::Here => Ok(self.local.shared.cache.execute(command, now_ms, answer)),
+            Place::There(share) => self.next(share, answer).await,
+        }
+    }
+
+    /// The next reply of these, in the order in which their commands were pushed.
+    pub(crate) async fn next<R>(
+        &mut self,
+        share: usize,
+        answer: impl FnOnce(Reply<'_>) -> R,
+    ) -> Result<R, Elsewhere> {
+        self.shares[share].next(answer).await
+    }
+}
+
+/// Requests and answers hold all that they may.
+#[derive(Debug)]
+struct NoRoom;
+
+const NO_ROOM: &str = "this node's requests and answers hold limits.max_inflight_bytes";
+
+/// What is said of an answer that makes no sense.
+const NO_ANSWER: &str = "its answer is none to what was asked";
+
+/// A kind of operation, by how it is answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    Read,
+    Set,
+    Delete,
+    Increment,
+    Expire,
+}
+
+impl Kind {
+    const fn of(operation: &Operation<'_>) -> Self {
+        match operation {
+            Operation::Get | Operation::Peek => Self::Read,
+            Operation::Set { .. } => Self::Set,
+            Operation::Delete { .. } => Self::Delete,
+            Operation::Increment { .. } => Self::Increment,
+            Operation::Expire { .. } => Self::Expire,
+        }
+    }
+
+    const fn is_write(self) -> bool {
+        !matches!(self, Self::Read)
+    }
+
+    /// Whether the engine answers so: a node that does not is not believed.
+    const fn is_answered_by(self, reply: &Reply<'_>) -> bool {
+        match reply {
+            Reply::Found(_) => matches!(self, Self::Read),
+            Reply::Missing => matches!(self, Self::Read | Self::Delete | Self::Expire),
+            Reply::Stored { .. } => matches!(self, Self::Set | Self::Expire),
+            Reply::Counted { .. } => matches!(self, Self::Increment),
+            Reply::Deleted => matches!(self, Self::Delete),
+            Reply::Refused(_) => self.is_write(),
+        }
+    }
+}
+
+/// What one node is asked, and what it has answered of that.
+#[derive(Debug)]
+struct Share<'a> {
+    routes: Rc<Routes>,
+    member: Arc<Member>,
+    /// The commands, behind room for a head.
+    body: Vec<u8>,
+    /// Where each ends, and of which kind it is.
+    commands: Vec<(usize, Kind)>,
+    /// Of them, so many are done with.
+    done: usize,
+    asking: Option<Asking>,
+    answer: Option<Answer>,
+    failed: Option<AskError>,
+    hold: Option<Hold<'a>>,
+}
+
+/// Replies that came together.
+#[derive(Debug)]
+struct Answer {
+    bytes: Bytes,
+    /// Where the next one begins, and how many there are from there on.
+    at: usize,
+    left: usize,
+}
+
+impl Answer {
+    /// Takes the next reply.
+    fn next<R>(&mut self, answer: impl FnOnce(Answered<'_>) -> R) -> R {
+        let mut rest = &self.bytes[self.at..];
+        let Ok(answered) = decode_answered(&mut rest) else {
+            unreachable!("all of them were read before");
+        };
+        self.at = self.bytes.len() - rest.len();
+        self.left -= 1;
+        answer(answered)
+    }
+}
+
+impl<'a> Share<'a> {
+    fn new(routes: Rc<Routes>, member: Arc<Member>) -> Self {
+        Self {
+            routes,
+            member,
+            body: commands_head(0).to_vec(),
+            commands: Vec::new(),
+            done: 0,
+            asking: None,
+            answer: None,
+            failed: None,
+            hold: None,
+        }
+    }
+
+    /// Takes a command, of so many bytes.
+    fn push(&mut self, command: &Command<'_>) -> usize {
+        let before = self.body.len();
+        encode_command(&mut self.body, command);
+        let kind = Kind::of(&command.operation);
+        self.commands.push((self.body.len(), kind));
+        self.body.len() - before
+    }
+
+    fn send(&mut self, local: &'a Local) -> Result<(), NoRoom> {
+        let mut hold = local.shared.in_flight.hold();
+        // Once here, and once where it waits to be sent.
+        if !hold.set(2 * self.body.len()) {
+            return Err(NoRoom);
+        }
+        self.hold = Some(hold);
+        add(&local.counters.forwarded, self.commands.len() as u64);
+        self.ask();
+        Ok(())
+    }
+
+    /// Asks for what is not done.
+    fn ask(&mut self) {
+        let head = commands_head((self.commands.len() - self.done) as u32);
+        if self.done > 0 {
+            let (end, _) = self.commands[self.done - 1];
+            self.body.drain(COMMANDS_HEAD_BYTES..end);
+            let gone = end - COMMANDS_HEAD_BYTES;
+            self.commands.drain(..self.done);
+            self.commands.iter_mut().for_each(|(end, _)| *end -= gone);
+            self.done = 0;
+        }
+        self.body[..COMMANDS_HEAD_BYTES].copy_from_slice(&head);
+        let (routes, member) = (&self.routes, &self.member);
+        self.asking = Some(routes.ask(member, Service::Commands, &self.body));
+    }
+
+    /// The reply to the next command.
+    async fn next<R>(&mut self, answer: impl FnOnce(Reply<'_>) -> R) -> Result<R, Elsewhere> {
+        let Self { member, .. } = self;
+        let member = Arc::clone(member);
+        while self.failed.is_none() && self.answer.as_ref().is_none_or(|answer| answer.left == 0) {
+            let asking = match self.asking.take() {
+                Some(asking) => asking,
+                None => {
+                    self.ask();
+                    continue;
+                }
+            };
+            match asking.answer().await {
+                Ok(bytes) => self.take(bytes),
+                Err(error) => self.failed = Some(error),
+            }
+        }
+        let Some(&(_, kind)) = self.commands.get(self.done) else {
+            unreachable!("no more replies are taken than commands were pushed");
+        };
+        self.done += 1;
+        let Some(came) = self.answer.as_mut().filter(|answer| answer.left > 0) else {
+            let error = self.failed.clone();
+            let error = error.unwrap_or_else(|| AskError::lost("it did not answer"));
+            return Err(Elsewhere::unanswered(&member, &error, kind.is_write()));
+        };
+        came.next(|answered| match answered {
+            Answered::Reply(reply) if kind.is_answered_by(&reply) => Ok(answer(reply)),
+            Answered::Reply(_) => {
+                let error = AskError::lost(NO_ANSWER);
+                Err(Elsewhere::unanswered(&member, &error, kind.is_write()))
+            }
+            Answered::NotHere => Err(Elsewhere::NotThere(member)),
+            Answered::Unknown => Err(Elsewhere::Unknown(
+                member,
+                "its write-ahead log failed meanwhile".to_owned(),
+            )),
+        })
+    }
+
+    fn take(&mut self, bytes: Bytes) {
+        let replies = Replies::decode(&bytes);
+        let found = replies.map(|replies| (replies.count(), bytes.len() - replies.bytes().len()));
+        match found {
+            Ok((left @ 1.., at)) if left <= self.commands.len() - self.done => {
+                if let Some(hold) = &mut self.hold {
+                    hold.set_anyway(self.body.len() + bytes.len());
+                }
+                self.answer = Some(Answer { bytes, at, left });
+            }
+            _ => {
+                self.failed = Some(AskError::lost(NO_ANSWER));
+            }
+        }
+    }
+}
+
+/// Has each of several members forget all that it has; this node forgets by `here`.
+///
+/// # Errors
+/// Some have not: a line that says which have, and which have not, and why. Where one is known to be down nothing is asked of
+/// any.
+pub(crate) async fn flush_all(
+    local: &Local,
+    routes: &Rc<Routes>,
+    here: impl Future<Output = Result<(), String>>,
+) -> Result<(), FlushError> {
+    let members = &routes.view.members;
+    if members.is_empty() {
+        return Err(FlushError::Elsewhere(Elsewhere::nowhere(&routes.view)));
+    }
+    if let Some(down) = members.iter().find(|member| !member.state.is_reachable()) {
+        return Err(FlushError::Elsewhere(Elsewhere::Down(Arc::clone(down))));
+    }
+    let others = members.iter().filter(|member| !member.is_me);
+    let asked: Vec<(&Arc<Member>, Asking)> = others
+        .map(|member| {
+            add(&local.counters.forwarded, 1);
+            let asking = routes.ask(member, Service::Commands, FLUSH_QUESTION);
+            (member, asking)
+        })
+        .collect();
+    let mut done = Vec::new();
+    let mut failed = Vec::new();
+    let mut note = |member: &Member, outcome: Result<(), String>| match outcome {
+        Ok(()) => done.push(member.name.clone()),
+        Err(why) => failed.push(format!("{} at {}: {why}", member.name, member.address)),
+    };
+    if let Some(me) = routes.view.me() {
+        note(me, here.await);
+    }
+    for (member, asking) in asked {
+        let outcome = match asking.answer().await {
+            Ok(bytes) => flushed(&bytes),
+            Err(error) if error.may_be_done => {
+                Err(format!("it is not known whether it has: {error}"))
+            }
+            Err(error) => Err(error.to_string()),
+        };
+        note(member, outcome);
+    }
+    if failed.is_empty() {
+        return Ok(());
+    }
+    let have = if done.is_empty() {
+        "no member has forgotten its keys".to_owned()
+    } else {
+        format!("forgotten by {}", done.join(", "))
+    };
+    Err(FlushError::Some(format!(
+        "{have}; not by {}",
+        failed.join("; ")
+    )))
+}
+
+/// Why a flush is none, or only a part of one.
+#[derive(Debug)]
+pub(crate) enum FlushError {
+    /// Nothing was asked of any member.
+    Elsewhere(Elsewhere),
+    /// What was done and what was not.
+    Some(String),
+}
+
+fn flushed(answer: &Bytes) -> Result<(), String> {
+    let replies = Replies::decode(answer).map(|replies| replies.bytes());
+    match replies.and_then(|mut replies| decode_answered(&mut replies)) {
+        Ok(Answered::Reply(Reply::Deleted)) => Ok(()),
+        Ok(Answered::Reply(Reply::Refused(_))) => Err("its log cannot be written".to_owned()),
+        Ok(Answered::Unknown) => Err("its log failed meanwhile".to_owned()),
+        _ => Err(NO_ANSWER.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+//! The cluster as this node sees it, for people and programs: its members, who has which partitions, where a key is and why, and
+//! the last events.
+
+use std::sync::Arc;
+
+use henge_wire::{PARTITIONS, Partition, SLOTS, Slot};
+use serde_json::{Value, json};
+
+use super::{Metrics, persistence};
+use crate::cluster::view::{Member, SLOTS_EACH, Standing, View};
+use crate::http::level;
+use crate::memory;
+
+impl Metrics {
+    /// The whole of it.
+    pub(crate) fn cluster(&self) -> Value {
+        let cluster = &self.shared.cluster;
+        let view = cluster.view.load_full();
+        let members: Vec<Value> = cluster
+            .members(&view)
+            .iter()
+            .map(|member| self.member(&view, member))
+            .collect();
+        let owners: Vec<Value> = self
+            .runs(&view)
+            .iter()
+            .map(|(first, last, member)| json!([first, last, member.id.0]))
+            .collect();
+        let held = self.held(&view);
+        let mut page = json!({
+            "cluster": view.cluster.map(|cluster| cluster.to_string()),
+            "leader": cluster.leader().as_deref(),
+            "epoch": view.epoch,
+            "members": members,
+            "partitions": {"count": PARTITIONS, "owners": owners},
+            "moves": [],
+            "slots": SLOTS,
+            "replication_factor": 1,
+            "default_consistency": level::name(self.shared.live.load().default_level),
+            // What only this node knows of itself.
+            "nodes": [{
+                "id": self.node_id,
+                "address": self.address,
+                "leads_partitions": held,
+                "holds_partitions": held,
+                "durability": persistence::durability(&self.shared.persistence),
+            }],
+        });
+        stand(&view.standing, &mut page);
+        page
+    }
+
+    fn member(&self, view: &View, member: &Member) -> Value {
+        let mut shown = brief(member);
+        let load = self.shared.cluster.load(member.instance);
+        shown["instance"] = json!(format!("{:016x}", member.instance));
+        shown["incarnation"] = json!(member.incarnation);
+        shown["is_me"] = json!(member.is_me);
+        shown["partitions"] = json!(if member.is_me {
+            self.held(view)
+        } else {
+            led(view, member)
+        });
+        if member.is_me {
+            let cache = self.shared.cache.stats().shards;
+            shown["items"] = json!(cache.items);
+            shown["bytes"] = json!(cache.charged_bytes);
+            shown["operations_per_second"] = json!(self.pulse.operations_per_second());
+            shown["memory_bytes"] = json!(memory::process().ok().map(|process| process.rss_bytes));
+            shown["queue_bytes"] = json!(self.shared.in_flight.held());
+        } else {
+            shown["items"] = Value::Null;
+            shown["bytes"] = Value::Null;
+            shown["operations_per_second"] = json!(load.map(|load| load.operations_per_second));
+            shown["memory_bytes"] = json!(load.map(|load| load.memory_bytes));
+            shown["queue_bytes"] = json!(load.map(|load| load.queue_bytes));
+        }
+        shown
+    }
+
+    /// Runs of partitions with one holder, from the first to the last.
+    fn runs(&self, view: &View) -> Vec<(u16, u16, Arc<Member>)> {
+        if view.is_alone {
+            let me = self.shared.cluster.members(view).remove(0);
+            return vec![(0, PARTITIONS - 1, me)];
+        }
+        let runs = view.runs().into_iter();
+        runs.map(|(first, last, member)| (first.number(), last.number(), Arc::clone(member)))
+            .collect()
+    }
+
+    /// Partitions that this node has.
+    pub(super) fn held(&self, view: &View) -> usize {
+        if view.is_alone {
+            return usize::from(PARTITIONS);
+        }
+        view.me().map_or(0, |me| led(view, me))
+    }
+
+    /// Where a key is, and why.
+    pub(crate) fn ring_of(&self, key: &[u8]) -> Value {
+        let cluster = &self.shared.cluster;
+        let view = cluster.view.load_full();
+        let (slot, partition) = (Slot::of(key), Partition::of(key));
+        let holder = if view.is_alone {
+            Some(cluster.members(&view).remove(0))
+        } else {
+            view.holder(partition).cloned()
+        };
+        let holder = holder.map(|member| brief(&member));
+        let tag = Slot::hash_tag(key);
+        let hashed = tag.map_or_else(
+            || "the key".to_owned(),
+            |tag| format!("its hash tag {{{}}}", tag.escape_ascii()),
+        );
+        let (number, slot) = (partition.number(), slot.number());
+        let why = match &holder {
+            None => view.why_nowhere().to_string(),
+            Some(holder) => format!(
+                "the CRC16 of {hashed} modulo {SLOTS} is the slot {slot}, which is in the partition {number} (slot / {SLOTS_EACH}), and that is {}'s by the placement of epoch {}",
+                holder["name"].as_str().unwrap_or_default(),
+                view.epoch,
+            ),
+        };
+        let mut page = json!({
+            "slot": slot,
+            "partition": number,
+            "epoch": view.epoch,
+            "replicas": holder.iter().collect::<Vec<_>>(),
+            "holder": holder,
+            "why": why,
+        });
+        bytes(&mut page, "key", Some(key));
+        bytes(&mut page, "hash_tag", tag);
+        page
+    }
+
+    /// All partitions in runs of one member.
+    pub(crate) fn ring(&self) -> Value {
+        let cluster = &self.shared.cluster;
+        let view = cluster.view.load_full();
+        let run = |(first, last, holder): (u16, u16, Arc<Member>)| {
+            json!({
+                "first_partition": first,
+                "last_partition": last,
+                "first_slot": first * SLOTS_EACH,
+                "last_slot": last * SLOTS_EACH + SLOTS_EACH - 1,
+                "holder": brief(&holder),
+            })
+        };
+        let runs: Vec<Value> = self.runs(&view).into_iter().map(run).collect();
+        json!({"epoch": view.epoch, "runs": runs})
+    }
+
+    /// The events after one.
+    pub(crate) fn events(&self, after: u64) -> Value {
+        let events = &self.shared.cluster.events;
+        let mut all = events.all();
+        all.retain(|event| event.number > after);
+        json!({"count": events.count(), "events": all})
+    }
+}
+
+/// How a node stands to its cluster, as members of a page.
+pub(crate) fn stand(standing: &Standing, page: &mut Value) {
+    match standing {
+        Standing::Inside => page["standing"] = json!("member"),
+        Standing::Outside(waits) => {
+            page["standing"] = json!("forming");
+            page["waits"] = json!(waits);
+        }
+        Standing::Refused(why) => {
+            page["standing"] = json!("refused");
+            page["why"] = json!(why);
+        }
+    }
+}
+
+/// Who a member is, and how it is reached.
+fn brief(member: &Member) -> Value {
+    json!({
+        "id": member.id.0,
+        "name": member.name,
+        "address": member.address,
+        "state": member.state.name(),
+    })
+}
+
+fn led(view: &View, member: &Member) -> usize {
+    let runs = view.runs();
+    let its = runs.iter().filter(|(.., holder)| holder.id == member.id);
+    its.map(|(first, last, _)| usize::from(last.number() - first.number()) + 1)
+        .sum()
+}
+
+/// Bytes as text, or as base64 under another name where they are none.
+fn bytes(page: &mut Value, name: &str, bytes: Option<&[u8]>) {
+    use base64::Engine as _;
+    match bytes.map(|bytes| std::str::from_utf8(bytes).map_err(|_| bytes)) {
+        None => page[name] = Value::Null,
+        Some(Ok(text)) => page[name] = json!(text),
+        Some(Err(bytes)) => {
+            let text = base64::engine::general_purpose::STANDARD.encode(bytes);
+            page[format!("{name}_base64")] = json!(text);
+        }
+    }
+}
