@@ -64,6 +64,16 @@ impl Error {
         matches!(self, Self::Unanswered(Cause::Closed | Cause::Io(_)))
     }
 
+    /// Whether a server of a cluster refused for a reason that passes: it loads, or its part of the cluster is without a
+    /// leader. Nothing was changed.
+    pub(crate) fn is_passing(&self) -> bool {
+        let Self::Refused { code, .. } = self else {
+            return false;
+        };
+        let passing = ["CLUSTERDOWN", "TRYAGAIN", "LOADING", "loading"];
+        passing.contains(&code.as_str())
+    }
+
     /// A request that ended without an answer: of a write that may have arrived the outcome is unknown.
     pub(crate) fn without_answer(cause: Cause, may_have_happened: bool) -> Self {
         if may_have_happened {

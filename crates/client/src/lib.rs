@@ -35,10 +35,13 @@
 //! A [`Connection`] is one connection without the pool, and [`Connection::pipeline`] sends many requests over it before the
 //! first is answered.
 
+mod balance;
 mod client;
+mod cluster;
 mod connection;
 mod error;
 mod http;
+mod map;
 mod pool;
 mod request;
 mod resp;

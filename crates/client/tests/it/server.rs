@@ -30,6 +30,27 @@ impl Server {
         format!("{}://{address}", self.scheme)
     }
 
+    /// The first connection of a client, which asks for a map and is told that there is none.
+    pub(crate) async fn meet(&self) -> Peer {
+        self.meet_with(match self.scheme {
+            "redis" => "-ERR This instance has cluster support disabled\r\n",
+            _ => "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n",
+        })
+        .await
+    }
+
+    /// The first connection of a client, which asks for a map and is told this.
+    pub(crate) async fn meet_with(&self, map: &str) -> Peer {
+        let mut peer = self.accept().await;
+        let asked = match self.scheme {
+            "redis" => "CLUSTER SHARDS",
+            _ => "GET /cluster/status",
+        };
+        assert_eq!(peer.request().await.as_deref(), Some(asked));
+        peer.send(map.as_bytes()).await;
+        peer
+    }
+
     /// The next connection.
     pub(crate) async fn accept(&self) -> Peer {
         let accepted = tokio::time::timeout(DEADLINE, self.listener.accept()).await;
