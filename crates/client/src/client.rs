@@ -210,8 +210,9 @@ impl Client {
                 }
                 None if error.is_passing() && cluster.has_others() => {
                     cluster.doubt();
-                    unreached.clear();
-                    cluster.route(slot, &unreached)
+                    // Others can forward to one that is only about to be ready.
+                    let loads = std::slice::from_ref(&member);
+                    cluster.route(slot, if error.is_loading() { loads } else { &[] })
                 }
                 Some(Redirect::Ask(_)) | None => None,
             };
@@ -315,8 +316,7 @@ async fn exchange(
     // A server that refuses does its work, unless it says that it is not ready for any.
     watch.end(match &answer {
         Ok(_) => true,
-        Err(Error::Refused { code, .. }) => !code.eq_ignore_ascii_case("loading"),
-        Err(_) => false,
+        Err(error) => matches!(error, Error::Refused { .. }) && !error.is_loading(),
     });
     answer
 }

@@ -64,14 +64,16 @@ impl Error {
         matches!(self, Self::Unanswered(Cause::Closed | Cause::Io(_)))
     }
 
-    /// Whether a server of a cluster refused for a reason that passes: it loads, or its part of the cluster is without a
-    /// leader. Nothing was changed.
+    /// Whether a server refused for a reason that passes: it loads, or its part of the cluster is without a leader. Nothing
+    /// was changed.
     pub(crate) fn is_passing(&self) -> bool {
-        let Self::Refused { code, .. } = self else {
-            return false;
-        };
-        let passing = ["CLUSTERDOWN", "TRYAGAIN", "LOADING", "loading"];
-        passing.contains(&code.as_str())
+        let passes = |code: &str| matches!(code, "CLUSTERDOWN" | "TRYAGAIN");
+        self.is_loading() || matches!(self, Self::Refused { code, .. } if passes(code))
+    }
+
+    /// Whether a server refused as it is not ready for anything. Nothing was changed.
+    pub(crate) fn is_loading(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if code.eq_ignore_ascii_case("loading"))
     }
 
     /// A request that ended without an answer: of a write that may have arrived the outcome is unknown.
@@ -187,6 +189,25 @@ mod tests {
             assert_eq!(error.to_string(), line);
             assert_eq!(error.is_unknown(), line.contains("unknown"));
         }
+    }
+
+    #[test]
+    fn some_refusals_pass() {
+        for (code, passes, loads) in [
+            ("LOADING", true, true),
+            ("loading", true, true),
+            ("CLUSTERDOWN", true, false),
+            ("TRYAGAIN", true, false),
+            ("MOVED", false, false),
+            ("overloaded", false, false),
+        ] {
+            let error = Error::Refused {
+                code: code.to_owned(),
+                message: String::new(),
+            };
+            assert_eq!((error.is_passing(), error.is_loading()), (passes, loads));
+        }
+        assert!(!Error::Unknown(Cause::Closed).is_passing());
     }
 
     #[test]

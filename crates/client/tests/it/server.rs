@@ -25,9 +25,16 @@ impl Server {
         Self { scheme, listener }
     }
 
+    pub(crate) fn scheme(&self) -> &'static str {
+        self.scheme
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.listener.local_addr().expect("it is bound").port()
+    }
+
     pub(crate) fn url(&self) -> String {
-        let address = self.listener.local_addr().expect("it is bound");
-        format!("{}://{address}", self.scheme)
+        format!("{}://127.0.0.1:{}", self.scheme, self.port())
     }
 
     /// The first connection of a client, which asks for a map and is told that there is none.
