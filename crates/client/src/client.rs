@@ -168,7 +168,7 @@ impl Client {
         Scan::new(self, pattern.as_ref().to_vec())
     }
 
-    /// Whether the server answers.
+    /// Whether a server answers.
     pub async fn ping(&self) -> Result<(), Error> {
         self.execute(&Request::Ping).await.map(drop)
     }
@@ -226,6 +226,7 @@ impl Client {
                 if until >= deadline {
                     return Err(error);
                 }
+                // There is no event to wait for: nobody tells when a server is ready.
                 self.beside_the_map(sleep_until(until), deadline).await;
                 pause *= 2;
             }
@@ -313,10 +314,9 @@ async fn exchange(
         }
         break answer;
     };
-    // A server that refuses does its work, unless it says that it is not ready for any.
     watch.end(match &answer {
         Ok(_) => true,
-        Err(error) => matches!(error, Error::Refused { .. }) && !error.is_loading(),
+        Err(error) => error.is_of_a_server() && !error.is_loading(),
     });
     answer
 }

@@ -2,6 +2,7 @@
 //! when to ask for the map again. It runs nothing by itself: who has a request asks where it goes, says how that went, and is told
 //! when the map is due. A server that knows of no cluster is the only member, and is never asked again.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
@@ -29,7 +30,6 @@ const MAP_TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_ASKED: usize = 4;
 
 /// Where the requests of a client go.
-#[derive(Debug)]
 pub(crate) struct Cluster {
     /// What the client was given, where it begins again if nobody else is left.
     seeds: Vec<Target>,
@@ -51,7 +51,7 @@ pub(crate) struct Member {
     load: Mutex<Load>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Routes {
     members: Vec<Arc<Member>>,
     /// For each member whether it should get what any may have. Others get it if there is none of these: members that own
@@ -61,7 +61,6 @@ struct Routes {
     owners: Box<[u16]>,
 }
 
-#[derive(Debug)]
 struct Freshness {
     asked: Instant,
     has_map: bool,
@@ -167,8 +166,9 @@ impl Cluster {
 
     /// The member with this address, which is new if need be. None if there are too many.
     pub(crate) fn member(&self, target: &Target) -> Option<Arc<Member>> {
-        let place = self.place(&mut self.routes_mut(), target)?;
-        Some(Arc::clone(&self.routes().members[place]))
+        let mut routes = self.routes_mut();
+        let place = self.place(&mut routes, target)?;
+        Some(Arc::clone(&routes.members[place]))
     }
 
     /// Takes over that a slot has another owner, and that more may have. None if there are too many members.
@@ -359,6 +359,16 @@ impl Cluster {
         self.freshness
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Without the owners, who are a number for each of the slots.
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster")
+            .field("seeds", &self.seeds)
+            .field("members", &self.routes().members)
+            .finish_non_exhaustive()
     }
 }
 

@@ -156,7 +156,7 @@ impl Connection {
     /// HTTP has no pipeline that servers can be relied on to understand: there each request waits for the answer before it.
     ///
     /// # Errors
-    /// What a server refuses is handed over as the answer of that request. Any other error ends the connection; requests
+    /// What a server refuses, or by the Redis protocol that it does not know what a write did, is handed over as the answer of that request. Any other error ends the connection; requests
     /// whose answers were not handed over got none, and if a write may be among those that were sent, it is
     /// [`Error::Unknown`].
     pub async fn pipeline(

@@ -277,7 +277,7 @@ fn encode_request(out: &mut Vec<u8>, request: &Request<'_>) {
 /// What a reply says to a request. The outer error is a reply that answers no such request.
 fn answer_to(request: &Request<'_>, reply: Reply) -> Result<Result<Answer, Error>, Cause> {
     let answer = match (request, reply) {
-        (_, Reply::Error(text)) => return Ok(Err(refused(&text))),
+        (request, Reply::Error(text)) => return Ok(Err(refusal_of(request, &text))),
         // Remarks beside a reply do not change it.
         (_, Reply::Attributed(attributed)) => return answer_to(request, attributed.reply),
         (Request::Ping, Reply::Simple(text)) if text == b"PONG"[..] => Answer::Pong,
@@ -317,6 +317,16 @@ fn page(parts: Vec<Reply>) -> Result<Answer, Cause> {
         keys.push(key);
     }
     Ok(Answer::Page { cursor, keys })
+}
+
+/// Most errors say that nothing was done; one says that the server does not know.
+fn refusal_of(request: &Request<'_>, text: &Bytes) -> Error {
+    match refused(text) {
+        Error::Refused { code, message } if code == "UNKNOWN" && request.is_write() => {
+            Error::Unknown(Cause::Server(message))
+        }
+        error => error,
+    }
 }
 
 /// The code in capitals is what programs go by; a server without one says just something.
@@ -446,6 +456,16 @@ mod tests {
                 GET,
                 "-something else\r\n",
                 Err("the server refused: ERR: something else"),
+            ),
+            (
+                GET,
+                "-UNKNOWN it may be lost\r\n",
+                Err("the server refused: UNKNOWN: it may be lost"),
+            ),
+            (
+                DEL,
+                "-UNKNOWN it may be lost\r\n",
+                Err("no answer, and it is unknown whether the write happened: it may be lost"),
             ),
             (set(SetOptions::new()), "+OK\r\n", Ok(Answer::Stored(true))),
             (
