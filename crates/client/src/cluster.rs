@@ -219,7 +219,9 @@ impl Cluster {
     pub(crate) async fn refresh(&self, mut turn: Turn<'_>, deadline: Instant) {
         let deadline = deadline.min(Instant::now() + MAP_TIMEOUT);
         let mut asked = Vec::new();
+        // To ask without the time for an answer would only cast suspicion.
         while asked.len() < MAX_ASKED
+            && Instant::now() < deadline
             && let Some(member) = self.route(None, &asked)
         {
             // Half of what is left, so that one that is silent leaves time for another.

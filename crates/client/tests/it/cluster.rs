@@ -196,6 +196,51 @@ async fn the_map_is_asked_for_again_but_not_often() {
     }
 }
 
+/// A node that forwards what is not its own need not say so, so a map grows old unnoticed.
+#[tokio::test]
+async fn an_old_map_is_asked_for_again() {
+    for scheme in SCHEMES {
+        for is_silent in [false, true] {
+            let (client, [first, second], to_first) = two(scheme).await;
+            pause();
+            advance(Duration::from_secs(61)).await;
+            resume();
+            let servers = [&first, &second];
+            let new_map = map(&[&second, &first]);
+            let mut connections = vec![(0, to_first)];
+            let (value, ()) = tokio::join!(get(&client, FIRST), async {
+                for _ in 0..2 {
+                    let (request, (_, peer)) = next(&mut connections, servers).await;
+                    match request.as_str() {
+                        "GET bar" => peer.answer_value("v").await,
+                        "CLUSTER SHARDS" | "GET /cluster/status" if is_silent => {}
+                        "CLUSTER SHARDS" | "GET /cluster/status" => {
+                            peer.send(new_map.as_bytes()).await;
+                        }
+                        other => panic!("{other}"),
+                    }
+                }
+                if is_silent {
+                    // The request waits for it only so long.
+                    pause();
+                    advance(Duration::from_secs(1)).await;
+                    resume();
+                }
+            });
+            assert_eq!(value.as_deref(), Some("v"), "{scheme}");
+            if is_silent {
+                continue;
+            }
+            let (value, ()) = tokio::join!(get(&client, FIRST), async {
+                let (request, (server, peer)) = next(&mut connections, servers).await;
+                assert_eq!((request.as_str(), *server), ("GET bar", 1), "{scheme}");
+                peer.answer_value("w").await;
+            });
+            assert_eq!(value.as_deref(), Some("w"), "{scheme}");
+        }
+    }
+}
+
 /// The next request on any of these connections, or on a new one of these servers; and which connection that is, behind its
 /// server's place.
 async fn next<'a>(
