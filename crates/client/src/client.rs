@@ -1,12 +1,13 @@
-//! The client: a pool, and a method for each request.
+//! The client: a method for each request; where it is sent again, and what never is.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
-use crate::pool::Pool;
+use crate::cluster::{Cluster, Member};
+use crate::map::Redirect;
 use crate::{Answer, Error, Lifetime, Request, Scan, SetOptions, Settings, Target};
 
 /// A time-out beyond this is none: an instant that is further away than the clock reaches would be a panic.
@@ -15,22 +16,33 @@ const LONGEST_TIMEOUT: Duration = Duration::from_hours(24 * 365);
 /// As many connections as answer most programs; each is a file handle here and there.
 const POOL_SIZE: usize = 16;
 
-/// A client of one server. Clones share its connections.
+/// How often a request is sent at the most: to an owner, to another member if that is gone, and on to where two redirections
+/// lead, with room for pauses. Servers that name each other in a circle should be found out soon.
+const MAX_TRIES: u32 = 8;
+
+/// The first pause after a refusal that passes; each is twice as long as the one before. All of them together are two
+/// seconds, in which most clusters have chosen another leader.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+
+/// How long a connection to one member may take where there are others: enough to send a lost SYN once more.
+const MEMBER_CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
+
+/// A client of a cluster, or of one server. Clones share its connections and what it knows.
 #[derive(Clone, Debug)]
 pub struct Client {
-    pool: Arc<Pool>,
+    cluster: Arc<Cluster>,
 }
 
 /// What a client should be like.
 #[derive(Clone, Debug)]
 pub struct Builder {
-    target: Target,
+    targets: Vec<Target>,
     settings: Settings,
     pool_size: usize,
 }
 
 impl Builder {
-    /// The most connections at a time, at least 1; 16 if it is not said.
+    /// The most connections to each server at a time, at least 1; 16 if it is not said.
     #[must_use]
     pub fn pool_size(mut self, connections: usize) -> Self {
         self.pool_size = connections;
@@ -58,15 +70,12 @@ impl Builder {
         self
     }
 
-    /// The client, with one connection open, so that a server that is not there is found out now.
+    /// The client, with one connection open, so that servers that are not there are found out now, and with the map of the
+    /// cluster, if there is one.
     pub async fn connect(self) -> Result<Client, Error> {
-        let pool = Pool::new(self.target, self.settings, self.pool_size);
-        let deadline = Instant::now() + self.settings.connect_timeout;
-        let checkout = pool.check_out(deadline).await?;
-        let connection = checkout.fresh(deadline).await?;
-        checkout.give_back(connection);
+        let cluster = Cluster::learn(self.targets, self.settings, self.pool_size).await?;
         Ok(Client {
-            pool: Arc::new(pool),
+            cluster: Arc::new(cluster),
         })
     }
 }
@@ -82,15 +91,26 @@ macro_rules! answered {
 }
 
 impl Client {
-    /// A client of `redis://host:port` or `http://host:port`, with one connection open.
-    pub async fn connect(url: &str) -> Result<Self, Error> {
-        Self::builder(url)?.connect().await
+    /// A client of `redis://host:port` or `http://host:port`, with one connection open. Several URLs with commas between them are members of one
+    /// cluster, of which one has to be there.
+    pub async fn connect(urls: &str) -> Result<Self, Error> {
+        Self::builder(urls)?.connect().await
     }
 
     /// A client that is to be set up.
-    pub fn builder(url: &str) -> Result<Builder, Error> {
+    pub fn builder(urls: &str) -> Result<Builder, Error> {
+        let targets = urls.split(',').map(str::parse);
+        let targets: Vec<Target> = targets.collect::<Result<_, _>>()?;
+        if targets
+            .iter()
+            .any(|other| other.scheme != targets[0].scheme)
+        {
+            return Err(Error::Argument(
+                "the members of a cluster are all given by http:// or all by redis://",
+            ));
+        }
         Ok(Builder {
-            target: url.parse()?,
+            targets,
             settings: Settings::default(),
             pool_size: POOL_SIZE,
         })
@@ -142,35 +162,161 @@ impl Client {
         answered!(self, Request::Expire { key, ttl }, Expires)
     }
 
-    /// The keys that match a pattern (`*`, `?`, `[a-z]`, `\` before what stands for itself), page by page. A key that is
-    /// there throughout is found at least once.
+    /// The keys that match a pattern (`*`, `?`, `[a-z]`, `\` before what stands for itself), page by page, of one member of a
+    /// cluster after the other. A key that is there throughout, and on one member, is found at least once.
     pub fn scan(&self, pattern: impl AsRef<[u8]>) -> Scan<'_> {
         Scan::new(self, pattern.as_ref().to_vec())
     }
 
-    /// Whether the server answers.
+    /// Whether a server answers.
     pub async fn ping(&self) -> Result<(), Error> {
         self.execute(&Request::Ping).await.map(drop)
     }
 
-    /// Sends a request over a connection of the pool, and waits for its answer, within the request's time-out.
+    /// Sends a request to a server that can serve it, and waits for its answer, within the request's time-out. The cursor of a
+    /// page belongs to one member; [`Client::scan`] stays with it, and this does not.
     pub async fn execute(&self, request: &Request<'_>) -> Result<Answer, Error> {
         request.check()?;
-        let deadline = Instant::now() + self.pool.request_timeout();
-        let checkout = self.pool.check_out(deadline).await?;
-        let mut connection = checkout.connection(deadline).await?;
-        let mut answer = connection.execute_until(request, deadline).await;
+        let cluster = &*self.cluster;
+        let deadline = Instant::now() + cluster.request_timeout();
+        let slot = request.key().map(henge_wire::Slot::of);
+        let mut unreached = Vec::new();
+        let mut has_asked = false;
+        let mut is_asking = false;
+        let mut pause = FIRST_PAUSE;
+        let member = cluster.route(slot, &unreached);
+        let mut member = member.expect("a client knows a server");
+        let mut tries = 1;
+        loop {
+            let sent = exchange(cluster, &member, request, is_asking, deadline);
+            let error = match self.beside_the_map(sent, deadline).await {
+                Err(error) if tries < MAX_TRIES && Instant::now() < deadline => error,
+                answer => return answer,
+            };
+            tries += 1;
+            is_asking = false;
+            // In each of these cases nothing was done.
+            let next = match Redirect::of(&error, member.pool.target()) {
+                Some(Redirect::Moved { slot, to }) => cluster.moved(slot, &to),
+                Some(Redirect::Ask(to)) if !has_asked => {
+                    has_asked = true;
+                    is_asking = true;
+                    cluster.member(&to)
+                }
+                None if matches!(error, Error::Connect { .. }) => {
+                    cluster.doubt();
+                    unreached.push(member);
+                    cluster.route(slot, &unreached)
+                }
+                None if error.is_passing() && cluster.has_others() => {
+                    cluster.doubt();
+                    // Others can forward to one that is only about to be ready.
+                    let loads = std::slice::from_ref(&member);
+                    cluster.route(slot, if error.is_loading() { loads } else { &[] })
+                }
+                Some(Redirect::Ask(_)) | None => None,
+            };
+            let Some(next) = next else {
+                return Err(error);
+            };
+            // What has just failed is not better at once.
+            let is_again = unreached.iter().any(|other| Arc::ptr_eq(other, &next));
+            if is_again || error.is_passing() {
+                let until = Instant::now() + self.jittered(pause);
+                if until >= deadline {
+                    return Err(error);
+                }
+                // There is no event to wait for: nobody tells when a server is ready.
+                self.beside_the_map(sleep_until(until), deadline).await;
+                pause *= 2;
+            }
+            member = next;
+        }
+    }
+
+    /// As [`Self::execute`], by this member and no other.
+    pub(crate) async fn execute_at(
+        &self,
+        member: &Member,
+        request: &Request<'_>,
+    ) -> Result<Answer, Error> {
+        request.check()?;
+        let deadline = Instant::now() + self.cluster.request_timeout();
+        let sent = exchange(&self.cluster, member, request, false, deadline);
+        self.beside_the_map(sent, deadline).await
+    }
+
+    pub(crate) fn owners(&self) -> Vec<Arc<Member>> {
+        self.cluster.owners()
+    }
+
+    /// Does the work, and asks for the map meanwhile if that is due.
+    async fn beside_the_map<T>(&self, work: impl Future<Output = T>, deadline: Instant) -> T {
+        match self.cluster.due() {
+            None => work.await,
+            Some(turn) => {
+                // On the heap, as most requests have none of it.
+                let refresh = Box::pin(self.cluster.refresh(turn, deadline));
+                tokio::join!(work, refresh).0
+            }
+        }
+    }
+
+    /// From a half of the pause to all of it, so that not all who were refused come back together.
+    fn jittered(&self, pause: Duration) -> Duration {
+        let part = self.cluster.next_random() >> 32;
+        pause / 2 + (pause / 2).mul_f64(part as f64 / f64::from(u32::MAX))
+    }
+}
+
+/// Sends a request over a connection of a member's pool. A read is sent once more if the connection breaks.
+async fn exchange(
+    cluster: &Cluster,
+    member: &Member,
+    request: &Request<'_>,
+    is_asking: bool,
+    deadline: Instant,
+) -> Result<Answer, Error> {
+    let mut watch = member.watch();
+    let checkout = member.pool.check_out(deadline).await?;
+    let connect_by = if cluster.has_others() {
+        let now = Instant::now();
+        let left = deadline.saturating_duration_since(now);
+        now + MEMBER_CONNECT_TIMEOUT.min(left / 2)
+    } else {
+        deadline
+    };
+    let mut connected = checkout.connection(connect_by).await;
+    let mut is_retried = false;
+    let answer = loop {
+        let mut connection = match connected {
+            Ok(connection) => connection,
+            Err(error) => break Err(error),
+        };
+        watch.is_sent();
+        let answer = if is_asking {
+            connection.execute_asking(request, deadline).await
+        } else {
+            connection.execute_until(request, deadline).await
+        };
         if let Err(error) = &answer
             && error.is_worth_a_retry()
             && !request.is_write()
+            && !is_retried
         {
+            is_retried = true;
             // Those that are idle may be as broken as this one was.
-            connection = checkout.fresh(deadline).await?;
-            answer = connection.execute_until(request, deadline).await;
+            connected = checkout.fresh(connect_by).await;
+            continue;
         }
         if connection.is_usable() {
             checkout.give_back(connection);
         }
-        answer
-    }
+        break answer;
+    };
+    watch.end(match &answer {
+        Ok(_) => true,
+        Err(error) => error.is_of_a_server() && !error.is_loading(),
+    });
+    answer
 }

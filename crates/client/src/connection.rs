@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
-use henge_wire::resp::reply::Limits;
+use henge_wire::resp::reply::{Limits, Reply};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use crate::http::HttpLink;
-use crate::resp::RespLink;
+use crate::map::{Map, Told};
+use crate::resp::{RespLink, refused};
 use crate::{Answer, Cause, Error, Request, Scheme, Target};
 
 /// How long to wait, and for how much.
@@ -106,13 +107,56 @@ impl Connection {
         answer.expect("a pipeline without an error answers each request")
     }
 
+    /// As [`Self::execute_until`], of a server that the owner of the key has named for this one time.
+    pub(crate) async fn execute_asking(
+        &mut self,
+        request: &Request<'_>,
+        deadline: Instant,
+    ) -> Result<Answer, Error> {
+        match &mut self.link {
+            Link::Resp(link) => link.execute_asking(request, deadline).await,
+            // Only the Redis protocol has such answers.
+            Link::Http(link) => link.execute(request, deadline).await,
+        }
+    }
+
+    /// Asks the server, which is this one, for the map of its cluster.
+    pub(crate) async fn map(&mut self, target: &Target, deadline: Instant) -> Result<Told, Error> {
+        match &mut self.link {
+            Link::Resp(link) => {
+                let reply = link.query(&[b"CLUSTER", b"SHARDS"], deadline).await?;
+                let Reply::Error(text) = &reply else {
+                    return Ok(Told::of(Map::of_shards(&reply, target)));
+                };
+                let refusal = refused(text);
+                if refusal.is_passing() {
+                    return Ok(Told::NotYet);
+                }
+                // Servers before Redis 7 have the cluster and not this form of its map.
+                if !refusal.to_string().to_lowercase().contains("subcommand") {
+                    return Ok(Told::Alone);
+                }
+                let reply = link.query(&[b"CLUSTER", b"SLOTS"], deadline).await?;
+                Ok(Told::of(Map::of_slots(&reply, target)))
+            }
+            Link::Http(link) => {
+                let (status, body) = link.cluster_status(deadline).await?;
+                if status == http::StatusCode::SERVICE_UNAVAILABLE {
+                    return Ok(Told::NotYet);
+                }
+                let map = status.is_success().then(|| Map::of_status(&body, target));
+                Ok(Told::of(map.flatten()))
+            }
+        }
+    }
+
     /// Sends all requests, and hands over the answer of each, with its place among them, as soon as it is there. Answers come in the order
     /// of the requests. The whole has the time of one request.
     ///
     /// HTTP has no pipeline that servers can be relied on to understand: there each request waits for the answer before it.
     ///
     /// # Errors
-    /// What a server refuses is handed over as the answer of that request. Any other error ends the connection; requests
+    /// What a server refuses, or by the Redis protocol that it does not know what a write did, is handed over as the answer of that request. Any other error ends the connection; requests
     /// whose answers were not handed over got none, and if a write may be among those that were sent, it is
     /// [`Error::Unknown`].
     pub async fn pipeline(

@@ -32,8 +32,8 @@ pub enum Error {
     },
     /// The request was not answered, and changed nothing: it only reads, or was never sent as a whole.
     Unanswered(Cause),
-    /// A write was sent and not answered. The server may have carried it out, or may yet; only reading the key tells. It
-    /// was not sent again.
+    /// A write was sent and not answered, or answered by that. The server may have carried it out, or may yet; only reading the
+    /// key tells. It was not sent again.
     Unknown(Cause),
 }
 
@@ -49,7 +49,8 @@ pub enum Cause {
     Io(io::Error),
     /// What the server sent is not of the protocol, or does not answer what was asked.
     Protocol(String),
-    /// The server, or something before it, says that it failed within the request: an HTTP status and text.
+    /// The server, or something before it, says that it failed within the request: an HTTP status and text, or what `UNKNOWN`
+    /// says in the Redis protocol.
     Server(String),
 }
 
@@ -62,6 +63,27 @@ impl Error {
     /// Whether a fresh connection may do better, and nothing was changed.
     pub(crate) fn is_worth_a_retry(&self) -> bool {
         matches!(self, Self::Unanswered(Cause::Closed | Cause::Io(_)))
+    }
+
+    /// Whether it is what a server said, and not that none did.
+    pub(crate) fn is_of_a_server(&self) -> bool {
+        match self {
+            Self::Refused { .. } => true,
+            Self::Unanswered(cause) | Self::Unknown(cause) => matches!(cause, Cause::Server(_)),
+            _ => false,
+        }
+    }
+
+    /// Whether a server refused for a reason that passes: it loads, or its part of the cluster is without a leader. Nothing
+    /// was changed.
+    pub(crate) fn is_passing(&self) -> bool {
+        let passes = |code: &str| matches!(code, "CLUSTERDOWN" | "TRYAGAIN");
+        self.is_loading() || matches!(self, Self::Refused { code, .. } if passes(code))
+    }
+
+    /// Whether a server refused as it is not ready for anything. Nothing was changed.
+    pub(crate) fn is_loading(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if code.eq_ignore_ascii_case("loading"))
     }
 
     /// A request that ended without an answer: of a write that may have arrived the outcome is unknown.
@@ -177,6 +199,27 @@ mod tests {
             assert_eq!(error.to_string(), line);
             assert_eq!(error.is_unknown(), line.contains("unknown"));
         }
+    }
+
+    #[test]
+    fn some_refusals_pass() {
+        for (code, passes, loads) in [
+            ("LOADING", true, true),
+            ("loading", true, true),
+            ("CLUSTERDOWN", true, false),
+            ("TRYAGAIN", true, false),
+            ("MOVED", false, false),
+            ("overloaded", false, false),
+        ] {
+            let error = Error::Refused {
+                code: code.to_owned(),
+                message: String::new(),
+            };
+            assert_eq!((error.is_passing(), error.is_loading()), (passes, loads));
+        }
+        assert!(!Error::Unknown(Cause::Closed).is_passing());
+        assert!(!Error::Unknown(Cause::Closed).is_of_a_server());
+        assert!(Error::Unknown(Cause::Server(String::new())).is_of_a_server());
     }
 
     #[test]

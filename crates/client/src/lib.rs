@@ -1,6 +1,6 @@
 //! The Rust client of Henge: keys and values over the Redis protocol (`redis://host:port`) or HTTP (`http://host:port`).
 //!
-//! A [`Client`] is a bounded pool of connections, cheap to clone and to share between tasks. It starts no task: what it does
+//! A [`Client`] is a bounded pool of connections to each server, cheap to clone and to share between tasks. It starts no task: what it does
 //! happens inside the futures it returns, and when it is dropped its connections are closed.
 //!
 //! ```no_run
@@ -30,15 +30,30 @@
 //! server may have carried it out, or may yet. It is never sent again. All other errors of a write mean that nothing was changed. A
 //! read whose connection breaks is sent once more, on a fresh connection.
 //!
+//! # Clusters
+//!
+//! The URL may be that of any member of a cluster, of Henge or of Redis, or of several with commas between them, of which one has to be
+//! there: `redis://a:8080,redis://b:8080`. The client asks for the map (`CLUSTER SHARDS` or `CLUSTER SLOTS`, over HTTP `/cluster/status`) and sends each
+//! request to the member that owns its key. `MOVED` and `ASK` are followed, for a write too, as they say that nothing was done. Where an
+//! owner cannot be reached, or failed a moment ago, the request goes to another member, which of Henge forwards it: of two
+//! that are drawn the one with the lower latency and fewer requests under way. What a member refuses while it loads, or while
+//! its part of the cluster is without a leader, is repeated after a pause, within the request's time-out.
+//!
+//! The map is asked for again beside a request when one was sent elsewhere, when a member is gone, and once a minute. A
+//! server that knows of no cluster is the only one that is used.
+//!
 //! # Many requests at once
 //!
 //! A [`Connection`] is one connection without the pool, and [`Connection::pipeline`] sends many requests over it before the
 //! first is answered.
 
+mod balance;
 mod client;
+mod cluster;
 mod connection;
 mod error;
 mod http;
+mod map;
 mod pool;
 mod request;
 mod resp;

@@ -3,7 +3,6 @@
 //! one whose request was given up halfway never does.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
@@ -37,8 +36,8 @@ impl Pool {
         }
     }
 
-    pub(crate) fn request_timeout(&self) -> Duration {
-        self.settings.request_timeout
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
     }
 
     /// Waits until a connection may be used.

@@ -156,6 +156,19 @@ impl Request<'_> {
         }
     }
 
+    /// The key that it is about, if there is one.
+    pub fn key(&self) -> Option<&[u8]> {
+        match self {
+            Self::Ping | Self::Scan { .. } => None,
+            Self::Get { key }
+            | Self::Set { key, .. }
+            | Self::Delete { key }
+            | Self::Increment { key, .. }
+            | Self::Lifetime { key }
+            | Self::Expire { key, .. } => Some(key),
+        }
+    }
+
     /// Refuses what the protocols would take for something else.
     pub(crate) fn check(&self) -> Result<(), Error> {
         let ttl = match self {

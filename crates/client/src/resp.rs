@@ -65,31 +65,19 @@ impl RespLink {
         &mut self,
         requests: &[Request<'_>],
         deadline: Instant,
-        on_answer: impl FnMut(usize, Result<Answer, Error>),
+        mut on_answer: impl FnMut(usize, Result<Answer, Error>),
     ) -> Result<(), Error> {
-        if self.is_engaged {
-            return Err(Error::Unanswered(Cause::Closed));
-        }
-        self.is_engaged = true;
-        self.out.clear();
-        self.ends.clear();
-        self.sent = 0;
-        self.answered = 0;
+        self.begin()?;
         for request in requests {
             encode_request(&mut self.out, request);
             self.ends.push(self.out.len());
         }
-        let began = Instant::now();
-        let cause = match timeout_at(deadline, self.drive(requests, on_answer)).await {
-            Ok(Ok(())) => {
-                // A server may refuse what it has not read to its end; then the rest is never sent.
-                self.is_engaged = self.sent < self.out.len();
-                self.out.clear();
-                self.out.shrink_to(KEPT_BYTES);
-                return Ok(());
-            }
-            Ok(Err(cause)) => cause,
-            Err(_) => Cause::TimedOut(deadline.duration_since(began)),
+        let exchanged = self.exchange(deadline, |place, reply| {
+            on_answer(place, answer_to(&requests[place], reply)?);
+            Ok(())
+        });
+        let Err(cause) = exchanged.await else {
+            return Ok(());
         };
         // A server carries out no command that did not arrive as a whole.
         let may_have_happened = requests
@@ -100,10 +88,91 @@ impl RespLink {
         Err(Error::without_answer(cause, may_have_happened))
     }
 
+    /// Sends a request to a server that is not yet known as the owner of its key, and serves it only for having been told so
+    /// by the command before it.
+    pub(crate) async fn execute_asking(
+        &mut self,
+        request: &Request<'_>,
+        deadline: Instant,
+    ) -> Result<Answer, Error> {
+        self.begin()?;
+        encode::request(&mut self.out, &[b"ASKING"]);
+        self.ends.push(self.out.len());
+        encode_request(&mut self.out, request);
+        self.ends.push(self.out.len());
+        let mut answer = None;
+        let exchanged = self.exchange(deadline, |place, reply| {
+            // If the first is refused, so is what follows.
+            if place == 1 {
+                answer = Some(answer_to(request, reply)?);
+            }
+            Ok(())
+        });
+        match exchanged.await {
+            Ok(()) => answer.expect("an exchange without an error answers each request"),
+            Err(cause) => {
+                let was_sent = self.sent == self.out.len();
+                Err(Error::without_answer(cause, was_sent && request.is_write()))
+            }
+        }
+    }
+
+    /// Sends a command that changes nothing, and hands over its reply as it is.
+    pub(crate) async fn query(
+        &mut self,
+        words: &[&[u8]],
+        deadline: Instant,
+    ) -> Result<Reply, Error> {
+        self.begin()?;
+        encode::request(&mut self.out, words);
+        self.ends.push(self.out.len());
+        let mut found = None;
+        let exchanged = self.exchange(deadline, |_, reply| {
+            found = Some(reply);
+            Ok(())
+        });
+        match exchanged.await {
+            Ok(()) => Ok(found.expect("an exchange without an error answers each request")),
+            Err(cause) => Err(Error::Unanswered(cause)),
+        }
+    }
+
+    /// Makes room for the requests of an exchange.
+    fn begin(&mut self) -> Result<(), Error> {
+        if self.is_engaged {
+            return Err(Error::Unanswered(Cause::Closed));
+        }
+        self.is_engaged = true;
+        self.out.clear();
+        self.ends.clear();
+        self.sent = 0;
+        self.answered = 0;
+        Ok(())
+    }
+
+    /// Sends what was encoded since the beginning, and hands over the reply to each request.
+    async fn exchange(
+        &mut self,
+        deadline: Instant,
+        on_reply: impl FnMut(usize, Reply) -> Result<(), Cause>,
+    ) -> Result<(), Cause> {
+        let began = Instant::now();
+        match timeout_at(deadline, self.drive(on_reply)).await {
+            Ok(Ok(())) => {
+                // A server may refuse what it has not read to its end; then the rest is never sent.
+                self.is_engaged = self.sent < self.out.len();
+                self.out.clear();
+                self.out.shrink_to(KEPT_BYTES);
+                Ok(())
+            }
+            Ok(Err(cause)) => Err(cause),
+            Err(_) => Err(Cause::TimedOut(deadline.duration_since(began))),
+        }
+    }
+
     async fn drive(
         &mut self,
-        requests: &[Request<'_>],
-        mut on_answer: impl FnMut(usize, Result<Answer, Error>),
+        mut on_reply: impl FnMut(usize, Reply) -> Result<(), Cause>,
     ) -> Result<(), Cause> {
         // What a server that closes the connection says before is worth more than that it cannot be written to.
         let mut write_error = None;
@@ -115,16 +184,15 @@ impl RespLink {
                     Err(error) => write_error = Some(error),
                 }
             }
-            while self.answered < requests.len() {
+            while self.answered < self.ends.len() {
                 let reply = self.decoder.decode(&mut self.input);
                 let Some(reply) = reply.map_err(|error| Cause::Protocol(error.to_string()))? else {
                     break;
                 };
-                let answer = answer_to(&requests[self.answered], reply)?;
-                on_answer(self.answered, answer);
+                on_reply(self.answered, reply)?;
                 self.answered += 1;
             }
-            if self.answered == requests.len() {
+            if self.answered == self.ends.len() {
                 return Ok(());
             }
             let waits_to_write = self.sent < self.out.len() && write_error.is_none();
@@ -209,7 +277,7 @@ fn encode_request(out: &mut Vec<u8>, request: &Request<'_>) {
 /// What a reply says to a request. The outer error is a reply that answers no such request.
 fn answer_to(request: &Request<'_>, reply: Reply) -> Result<Result<Answer, Error>, Cause> {
     let answer = match (request, reply) {
-        (_, Reply::Error(text)) => return Ok(Err(refused(&text))),
+        (request, Reply::Error(text)) => return Ok(Err(refusal_of(request, &text))),
         // Remarks beside a reply do not change it.
         (_, Reply::Attributed(attributed)) => return answer_to(request, attributed.reply),
         (Request::Ping, Reply::Simple(text)) if text == b"PONG"[..] => Answer::Pong,
@@ -251,8 +319,18 @@ fn page(parts: Vec<Reply>) -> Result<Answer, Cause> {
     Ok(Answer::Page { cursor, keys })
 }
 
+/// Most errors say that nothing was done; one says that the server does not know.
+fn refusal_of(request: &Request<'_>, text: &Bytes) -> Error {
+    match refused(text) {
+        Error::Refused { code, message } if code == "UNKNOWN" && request.is_write() => {
+            Error::Unknown(Cause::Server(message))
+        }
+        error => error,
+    }
+}
+
 /// The code in capitals is what programs go by; a server without one says just something.
-fn refused(text: &Bytes) -> Error {
+pub(crate) fn refused(text: &Bytes) -> Error {
     let text = String::from_utf8_lossy(text);
     let (code, message) = match text.split_once(' ') {
         Some((code, message)) if !code.bytes().any(|byte| byte.is_ascii_lowercase()) => {
@@ -378,6 +456,16 @@ mod tests {
                 GET,
                 "-something else\r\n",
                 Err("the server refused: ERR: something else"),
+            ),
+            (
+                GET,
+                "-UNKNOWN it may be lost\r\n",
+                Err("the server refused: UNKNOWN: it may be lost"),
+            ),
+            (
+                DEL,
+                "-UNKNOWN it may be lost\r\n",
+                Err("no answer, and it is unknown whether the write happened: it may be lost"),
             ),
             (set(SetOptions::new()), "+OK\r\n", Ok(Answer::Stored(true))),
             (

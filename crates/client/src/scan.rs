@@ -1,7 +1,11 @@
-//! A scan over the keys, page by page. It keeps nothing on the server, so it may be left at any page.
+//! A scan over the keys, page by page, of one member after the other: a cursor belongs to the member that gave it. It keeps nothing
+//! on the servers, so it may be left at any page.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::cluster::Member;
 use crate::{Answer, Client, Error, Request};
 
 /// Keys of a page when nothing is said: few round trips, and no long answers.
@@ -16,8 +20,9 @@ pub struct Scan<'a> {
     client: &'a Client,
     pattern: Vec<u8>,
     count: u16,
-    /// None when all pages were answered.
-    cursor: Option<String>,
+    /// Who has not told all its keys; the last one is asked.
+    members: Vec<Arc<Member>>,
+    cursor: String,
 }
 
 impl<'a> Scan<'a> {
@@ -26,7 +31,8 @@ impl<'a> Scan<'a> {
             client,
             pattern,
             count: PAGE_KEYS,
-            cursor: Some(ENDS.to_owned()),
+            members: client.owners(),
+            cursor: ENDS.to_owned(),
         }
     }
 
@@ -40,18 +46,21 @@ impl<'a> Scan<'a> {
     /// The next page, which may be empty although there are more; none at the end. After an error the same page is asked
     /// for again.
     pub async fn next_page(&mut self) -> Result<Option<Vec<Bytes>>, Error> {
-        let Some(cursor) = &self.cursor else {
+        let Some(member) = self.members.last() else {
             return Ok(None);
         };
         let request = Request::Scan {
-            cursor,
+            cursor: &self.cursor,
             pattern: &self.pattern,
             count: self.count,
         };
-        let Answer::Page { cursor, keys } = self.client.execute(&request).await? else {
+        let Answer::Page { cursor, keys } = self.client.execute_at(member, &request).await? else {
             unreachable!("a scan is answered by a page");
         };
-        self.cursor = (cursor != ENDS).then_some(cursor);
+        if cursor == ENDS {
+            self.members.pop();
+        }
+        self.cursor = cursor;
         Ok(Some(keys))
     }
 }

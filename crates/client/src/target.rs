@@ -120,11 +120,16 @@ impl FromStr for Target {
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = match self.scheme {
-            Scheme::Redis => "redis",
-            Scheme::Http => "http",
-        };
-        write!(f, "{scheme}://{}", self.server())
+        write!(f, "{}://{}", self.scheme, self.server())
+    }
+}
+
+impl fmt::Display for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Redis => "redis",
+            Self::Http => "http",
+        })
     }
 }
 

@@ -126,6 +126,11 @@ pub(super) fn request(request: &Request<'_>, host: &HeaderValue) -> http::Reques
     }
 }
 
+/// Asks for the map of the cluster.
+pub(super) fn cluster_status(host: &HeaderValue) -> http::Request<Body> {
+    bare(Method::GET, "/cluster/status", Bytes::new(), host)
+}
+
 fn bare(method: Method, path: &str, body: Bytes, host: &HeaderValue) -> http::Request<Body> {
     let path = http::uri::PathAndQuery::try_from(path).expect("a path of ours is in ASCII");
     let mut request = http::Request::new(Body::new(body));

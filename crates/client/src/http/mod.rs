@@ -62,26 +62,45 @@ impl HttpLink {
         request: &Request<'_>,
         deadline: Instant,
     ) -> Result<Answer, Error> {
-        if self.is_engaged {
-            return Err(Error::Unanswered(Cause::Closed));
-        }
-        self.is_engaged = true;
         let sent = form::request(request, &self.host);
         let mut was_sent = false;
-        let began = Instant::now();
-        let exchanged = timeout_at(deadline, self.exchange(sent, &mut was_sent)).await;
-        let cause = match exchanged {
-            Ok(Ok((status, body))) => {
-                self.is_engaged = false;
-                match form::answer(request, status, body) {
-                    Ok(answer) => return answer,
-                    Err(cause) => cause,
-                }
-            }
-            Ok(Err(cause)) => cause,
-            Err(_) => Cause::TimedOut(deadline.duration_since(began)),
+        let exchanged = self.exchange_until(sent, deadline, &mut was_sent).await;
+        let cause = match exchanged.map(|(status, body)| form::answer(request, status, body)) {
+            Ok(Ok(answer)) => return answer,
+            Ok(Err(cause)) | Err(cause) => cause,
         };
         Err(Error::without_answer(cause, was_sent && request.is_write()))
+    }
+
+    /// What the server says of its cluster: a status, and JSON if that is one of success.
+    pub(crate) async fn cluster_status(
+        &mut self,
+        deadline: Instant,
+    ) -> Result<(http::StatusCode, Bytes), Error> {
+        let sent = form::cluster_status(&self.host);
+        let exchanged = self.exchange_until(sent, deadline, &mut false).await;
+        exchanged.map_err(Error::Unanswered)
+    }
+
+    async fn exchange_until(
+        &mut self,
+        request: http::Request<Body>,
+        deadline: Instant,
+        was_sent: &mut bool,
+    ) -> Result<(http::StatusCode, Bytes), Cause> {
+        if self.is_engaged {
+            return Err(Cause::Closed);
+        }
+        self.is_engaged = true;
+        let began = Instant::now();
+        match timeout_at(deadline, self.exchange(request, was_sent)).await {
+            Ok(Ok(response)) => {
+                self.is_engaged = false;
+                Ok(response)
+            }
+            Ok(Err(cause)) => Err(cause),
+            Err(_) => Err(Cause::TimedOut(deadline.duration_since(began))),
+        }
     }
 
     async fn exchange(

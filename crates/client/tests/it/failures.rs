@@ -16,7 +16,7 @@ async fn connected(scheme: &'static str) -> (Client, Server, crate::server::Peer
     let url = server.url();
     let builder = Client::builder(&url).expect("a URL");
     let connecting = builder.request_timeout(TIMEOUT).connect();
-    let (client, peer) = tokio::join!(connecting, server.accept());
+    let (client, peer) = tokio::join!(connecting, server.meet());
     (client.expect("it listens"), server, peer)
 }
 
@@ -198,7 +198,7 @@ async fn answers_are_bounded() {
         let server = Server::listen(scheme).await;
         let builder = Client::builder(&server.url()).expect("a URL");
         let connecting = builder.max_answer_bytes(1000).connect();
-        let (client, mut peer) = tokio::join!(connecting, server.accept());
+        let (client, mut peer) = tokio::join!(connecting, server.meet());
         let client = client.expect("it listens");
         let (value, ()) = tokio::join!(client.get("k"), async {
             assert!(peer.request().await.is_some());

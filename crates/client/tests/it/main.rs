@@ -1,6 +1,8 @@
 //! The client against servers that do what a test tells them to. One binary, so that it is linked once.
 
+mod cluster;
 mod failures;
 mod pipeline;
 mod pool;
+mod real_cluster;
 mod server;

@@ -22,7 +22,7 @@ async fn connections_are_used_again() {
                 }
             },
             async {
-                let mut peer = server.accept().await;
+                let mut peer = server.meet().await;
                 for _ in 0..3 {
                     assert_eq!(peer.request().await.as_deref(), Some("GET k"));
                     peer.answer_value("v").await;
@@ -48,7 +48,7 @@ async fn there_are_no_more_connections_than_allowed() {
         let timeout = Duration::from_mins(10);
         let builder = Client::builder(&server.url()).expect("a URL");
         let connecting = builder.pool_size(1).request_timeout(timeout).connect();
-        let (client, mut peer) = tokio::join!(connecting, server.accept());
+        let (client, mut peer) = tokio::join!(connecting, server.meet());
         let client = client.expect("it listens");
 
         // Two at once take turns on the one connection.
@@ -83,7 +83,7 @@ async fn there_are_no_more_connections_than_allowed() {
 async fn a_connection_that_closed_while_it_was_idle_is_not_used_for_a_write() {
     let server = Server::listen("redis").await;
     let url = server.url();
-    let (client, peer) = tokio::join!(Client::connect(&url), server.accept());
+    let (client, peer) = tokio::join!(Client::connect(&url), server.meet());
     let client = client.expect("it listens");
     drop(peer);
     let (stored, ()) = tokio::join!(client.set("k", "v", SetOptions::new()), async {

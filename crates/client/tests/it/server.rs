@@ -25,9 +25,37 @@ impl Server {
         Self { scheme, listener }
     }
 
+    pub(crate) fn scheme(&self) -> &'static str {
+        self.scheme
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.listener.local_addr().expect("it is bound").port()
+    }
+
     pub(crate) fn url(&self) -> String {
-        let address = self.listener.local_addr().expect("it is bound");
-        format!("{}://{address}", self.scheme)
+        format!("{}://127.0.0.1:{}", self.scheme, self.port())
+    }
+
+    /// The first connection of a client, which asks for a map and is told that there is none.
+    pub(crate) async fn meet(&self) -> Peer {
+        self.meet_with(match self.scheme {
+            "redis" => "-ERR This instance has cluster support disabled\r\n",
+            _ => "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n",
+        })
+        .await
+    }
+
+    /// The first connection of a client, which asks for a map and is told this.
+    pub(crate) async fn meet_with(&self, map: &str) -> Peer {
+        let mut peer = self.accept().await;
+        let asked = match self.scheme {
+            "redis" => "CLUSTER SHARDS",
+            _ => "GET /cluster/status",
+        };
+        assert_eq!(peer.request().await.as_deref(), Some(asked));
+        peer.send(map.as_bytes()).await;
+        peer
     }
 
     /// The next connection.

@@ -37,7 +37,8 @@ Exit codes:
 /// One request, as the command line has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Order {
-    target: Target,
+    /// Members of one cluster.
+    targets: Vec<Target>,
     timeout: Duration,
     errand: Errand,
 }
@@ -77,7 +78,7 @@ pub(super) fn commands() -> Vec<Command> {
     let command = |name: &'static str, about: &'static str| {
         Command::new(name)
             .about(about)
-            .args([url(), timeout()])
+            .args([urls(), timeout()])
             .after_help(EXIT_CODES)
     };
     vec![
@@ -142,6 +143,14 @@ pub(super) fn url() -> Arg {
         .help("The node: http://host:port or redis://host:port")
 }
 
+/// Any node serves any key; several are for the case that one is not there.
+fn urls() -> Arg {
+    url()
+        .action(ArgAction::Append)
+        .value_delimiter(',')
+        .help("The node: http://host:port or redis://host:port; may be repeated, or a list, for nodes of one cluster")
+}
+
 pub(super) fn timeout() -> Arg {
     Arg::new("timeout")
         .long("timeout")
@@ -198,7 +207,7 @@ pub(super) fn understood(word: &str, matches: &ArgMatches) -> Option<Order> {
         _ => return None,
     };
     Some(Order {
-        target: matches.get_one::<Target>("url")?.clone(),
+        targets: matches.get_many("url")?.cloned().collect(),
         timeout: *matches.get_one("timeout")?,
         errand,
     })
@@ -272,7 +281,8 @@ async fn carry_out(order: &Order) -> Result<(), Failure> {
         Errand::Set { value, .. } => value.read()?,
         _ => Vec::new(),
     };
-    let client = Client::builder(&order.target.to_string())?
+    let urls: Vec<String> = order.targets.iter().map(Target::to_string).collect();
+    let client = Client::builder(&urls.join(","))?
         .pool_size(1)
         .connect_timeout(order.timeout)
         .request_timeout(order.timeout)
@@ -447,6 +457,29 @@ mod tests {
             "get k --timeout 0s",
         ] {
             assert!(order(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn nodes() {
+        let command = commands().remove(0);
+        let table: [(&str, &[&str]); 4] = [
+            ("get k", &[DEFAULT_URL]),
+            ("get k --url http://a:1", &["http://a:1"]),
+            (
+                "get k --url http://a:1,http://b:2",
+                &["http://a:1", "http://b:2"],
+            ),
+            (
+                "get --url redis://a:1 k --url=redis://b:2",
+                &["redis://a:1", "redis://b:2"],
+            ),
+        ];
+        for (line, expected) in table {
+            let matches = command.clone().try_get_matches_from(line.split(' '));
+            let order = understood("get", &matches.expect(line)).expect("an order");
+            let urls: Vec<String> = order.targets.iter().map(Target::to_string).collect();
+            assert_eq!(urls, expected, "{line}");
         }
     }
 

@@ -148,6 +148,31 @@ fn where_nobody_listens_it_says_so() {
 }
 
 #[test]
+fn of_several_nodes_one_has_to_be_there() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let gone = listener.local_addr().expect("it is bound");
+    drop(listener);
+    let node = node(&[]);
+    for (scheme, line) in [
+        ("http", format!("set k v -url=http://{gone}")),
+        ("redis", format!("get k -url redis://{gone},redis://{gone}")),
+    ] {
+        let output = henge(scheme, node.local_addr(), &line, b"");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{line}: {said}");
+    }
+    let line = format!("get k -url redis://{gone}");
+    let output = henge("http", node.local_addr(), &line, b"");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("all by redis://"), "{said}");
+    assert_eq!(
+        output.status.code(),
+        Some(2),
+        "two protocols are no cluster"
+    );
+}
+
+#[test]
 fn a_wrong_command_line_has_a_code_of_its_own() {
     let node = node(&[]);
     for line in ["get", "get k --ttl", "del"] {
