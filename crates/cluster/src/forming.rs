@@ -86,6 +86,8 @@ pub struct Forming {
     me: Who,
     /// By the address, what was said there last.
     entries: BTreeMap<String, Option<Hello>>,
+    /// Addresses that were not asked yet: two clusters are to be told from one before the node goes into either.
+    untried: BTreeSet<String>,
 }
 
 /// What the node is to do.
@@ -176,8 +178,13 @@ impl std::error::Error for Refused {}
 impl Forming {
     /// Of a node that is in no cluster yet, and the addresses that it was given.
     pub fn new(me: Who, entries: impl IntoIterator<Item = String>) -> Self {
-        let entries = entries.into_iter().map(|entry| (entry, None)).collect();
-        Self { me, entries }
+        let untried: BTreeSet<String> = entries.into_iter().collect();
+        let entries = untried.iter().map(|entry| (entry.clone(), None));
+        Self {
+            me,
+            entries: entries.collect(),
+            untried,
+        }
     }
 
     /// What this node says of itself.
@@ -195,6 +202,7 @@ impl Forming {
     pub fn heard(&mut self, entry: &str, hello: Option<Hello>) {
         if let Some(last) = self.entries.get_mut(entry) {
             *last = hello;
+            self.untried.remove(entry);
         }
     }
 
@@ -204,7 +212,9 @@ impl Forming {
     /// The node cannot be in a cluster with who answers.
     pub fn step(&self) -> Result<Step, Refused> {
         self.check_names()?;
-        if let Some((entry, cluster)) = self.cluster()? {
+        if let Some((entry, cluster)) = self.cluster()?
+            && self.untried.is_empty()
+        {
             return Ok(Step::Join(entry.to_owned(), cluster));
         }
         let own = self.hello();

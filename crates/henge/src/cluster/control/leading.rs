@@ -27,6 +27,8 @@ impl Control {
         let mut leaders = self.consensus.leaders();
         let mut leads = false;
         loop {
+            let leader = self.consensus.leader();
+            self.show_leader(leader);
             let is_leader = self.consensus.is_leader();
             if is_leader != leads {
                 leads = is_leader;
@@ -45,6 +47,13 @@ impl Control {
                 () = tokio::time::sleep(LOOK) => {}
             }
         }
+    }
+
+    /// Shows who leads, by the name that all know.
+    fn show_leader(&self, leader: Option<u64>) {
+        let agreed = self.agreed();
+        let member = leader.and_then(|instance| agreed.of_instance(instance));
+        self.cluster.set_leader(member.map(|(_, member)| member.name.clone()));
     }
 
     fn tell_leader(&self, leads: bool) {
