@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use henge_cluster::forming::Who;
 use henge_engine::persistence::frame::LAST_SEQ;
 use henge_wire::Version;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::admin::{Admin, size_of};
 use crate::cache::{Cache, CacheConfig};
@@ -52,6 +52,9 @@ pub struct Node {
     acceptor: Option<JoinHandle<()>>,
     data_threads: Vec<JoinHandle<Option<bool>>>,
     control: Option<JoinHandle<Option<()>>>,
+    /// The thread that has the node's part in its cluster, and what ends it.
+    cluster: Option<JoinHandle<Option<()>>>,
+    leave: Option<oneshot::Sender<()>>,
     recovery: Option<JoinHandle<()>>,
 }
 
@@ -205,6 +208,8 @@ impl Node {
             acceptor: None,
             data_threads: Vec::with_capacity(threads),
             control: None,
+            cluster: None,
+            leave: None,
             recovery: None,
         };
         let house = Arc::clone(&metrics);
@@ -215,22 +220,21 @@ impl Node {
             reload: Box::new(move || reloaded.reload()),
         };
         let control_counters = Arc::clone(&counters);
-        let orders = orders(&admin.config(), &persistence);
-        let of_cluster = Arc::clone(&shared);
         node.control = Some(spawn("henge-control", async move || {
             control_counters.watch_this_runtime();
-            let stop = Notify::new();
-            let serve = async {
-                tokio::select! {
-                    () = keep_house(house) => {}
-                    () = serve_control(control, called) => {}
-                }
-                stop.notify_one();
-            };
-            tokio::join!(
-                serve,
-                control::run(of_cluster, orders, inbox, stop.notified())
-            );
+            tokio::select! {
+                () = keep_house(house) => {}
+                () = serve_control(control, called) => {}
+            }
+        })?);
+        let orders = orders(&admin.config(), &persistence);
+        let of_cluster = Arc::clone(&shared);
+        let (leave, left) = oneshot::channel();
+        node.leave = Some(leave);
+        node.cluster = Some(spawn("henge-cluster", async move || {
+            // Told, or the node is gone: either way it is over.
+            let left = async { drop(left.await) };
+            control::run(of_cluster, orders, inbox, left).await;
         })?);
         let mut senders = Vec::with_capacity(threads);
         for index in 0..threads {
@@ -350,6 +354,10 @@ impl Node {
         }
         if let Some(control) = self.control.take() {
             drained &= control.join().is_ok();
+        }
+        drop(self.leave.take());
+        if let Some(cluster) = self.cluster.take() {
+            drained &= cluster.join().is_ok();
         }
         if let Some(recovery) = self.recovery.take() {
             drained &= recovery.join().is_ok();

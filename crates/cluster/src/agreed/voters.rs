@@ -74,7 +74,7 @@ pub fn next(
 }
 
 /// How many of so many should vote.
-fn best(candidates: usize) -> usize {
+pub fn best(candidates: usize) -> usize {
     match candidates.min(MAX_VOTERS) {
         few @ 0..=2 => few,
         more => more - (more + 1) % 2,

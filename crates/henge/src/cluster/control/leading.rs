@@ -75,10 +75,11 @@ impl Control {
         if agreed.cluster().is_none() {
             return;
         }
-        for command in wanted(&agreed) {
+        // Whoever is ready can lose its control leader: partitions are placed when enough vote.
+        let is_settled = self.choose_voters().await;
+        for command in wanted(&agreed, is_settled) {
             self.propose(Command::Topology(command)).await;
         }
-        self.choose_voters(&agreed).await;
     }
 
     /// Proposes; what is refused is so already, or will be wanted again.
@@ -96,7 +97,17 @@ impl Control {
         }
     }
 
-    async fn choose_voters(&self, agreed: &Agreed) {
+    /// Brings those who take part in Raft in line with the members. Whether as many vote as should.
+    async fn choose_voters(&self) -> bool {
+        // All of it is of one moment: nothing is waited for between these.
+        let (present, ready) = (self.consensus.voters(), self.consensus.ready_learners());
+        let known: BTreeSet<u64> = self
+            .consensus
+            .learners()
+            .into_iter()
+            .chain(present.clone())
+            .collect();
+        let agreed = self.agreed();
         let nodes = agreed.topology().nodes();
         let seats: BTreeMap<u64, Seat> = agreed
             .members()
@@ -110,19 +121,33 @@ impl Control {
                 (member.instance, seat)
             })
             .collect();
-        let (present, ready) = (self.consensus.voters(), self.consensus.ready_learners());
         let own = self.cluster.identity.instance;
         // Whose place another instance has taken, or who was removed, is spoken to no more.
         let is_stranger = |id: &u64| !seats.contains_key(id) && !self.is_joining(*id);
-        let known = self.consensus.learners().into_iter().chain(present.clone());
-        let strangers: BTreeSet<u64> = known.filter(is_stranger).collect();
+        let strangers: BTreeSet<u64> = known.iter().copied().filter(is_stranger).collect();
+        // One that was put out in the moment in which it came back.
+        for member in agreed.members().values() {
+            if !known.contains(&member.instance)
+                && let Err(error) = self
+                    .consensus
+                    .add_learner(member.instance, member.address.clone())
+                    .await
+            {
+                tracing::debug!(%error, member = member.name, "a member is not told what is agreed on");
+            }
+        }
         let next = voters::next(&seats, &present, &ready, own);
         if next.is_none() && strangers.is_empty() && !self.consensus.is_changing() {
-            return;
+            return present.len() >= voters::best(seats.len());
         }
         let voters = next.unwrap_or(present);
-        if let Err(error) = self.consensus.set_voters(voters, &strangers).await {
-            tracing::debug!(%error, "the voters were not changed");
+        let are_enough = voters.len() >= voters::best(seats.len());
+        match self.consensus.set_voters(voters, &strangers).await {
+            Ok(()) => are_enough,
+            Err(error) => {
+                tracing::debug!(%error, "the voters were not changed");
+                false
+            }
         }
     }
 
@@ -202,7 +227,7 @@ impl Control {
 }
 
 /// What has to change of the topology.
-fn wanted(agreed: &Agreed) -> Vec<topology::Command> {
+fn wanted(agreed: &Agreed, is_settled: bool) -> Vec<topology::Command> {
     use topology::Command as Change;
     let topology = agreed.topology();
     let mut changes = Vec::new();
@@ -222,7 +247,7 @@ fn wanted(agreed: &Agreed) -> Vec<topology::Command> {
         let member = agreed.named(name).map(|(id, _)| id);
         member.is_some_and(|id: NodeId| topology.nodes().contains_key(&id))
     };
-    if !is_placed && agreed.founders().iter().all(|founder| is_in(&founder.name)) {
+    if !is_placed && is_settled && agreed.founders().iter().all(|founder| is_in(&founder.name)) {
         changes.push(Change::Rebalance);
     }
     changes

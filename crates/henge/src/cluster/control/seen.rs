@@ -56,9 +56,18 @@ impl Control {
                 }))
             })
             .collect();
+        let topology = agreed.topology();
+        let is_placed = topology
+            .partitions()
+            .any(|partition| !topology.placement(partition).old.is_empty());
+        if !is_placed && agreed.founders().len() > 1 {
+            let is_in = |name: &str| agreed.named(name).is_some();
+            let missing = agreed.founders().iter().filter(|who| !is_in(&who.name));
+            let waits = missing.map(|who| format!("{} is not in the cluster yet", who.name));
+            return self.wait_outside(waits.collect());
+        }
         let is_only = members.len() == 1 && agreed.founders().len() <= 1;
         let only = members.first().map(|member| member.id).filter(|_| is_only);
-        let topology = agreed.topology();
         let owner = |partition: Partition| {
             let placement = topology.placement(partition);
             let first = || placement.old.first().copied();

@@ -78,6 +78,8 @@ struct State {
 struct Asked {
     deadline: Instant,
     bytes: usize,
+    /// It has its outcome, whether that was taken or not.
+    is_done: bool,
     outcome: Option<Result<Bytes, AskError>>,
     waker: Option<Waker>,
 }
@@ -119,6 +121,7 @@ impl Link {
             Asked {
                 deadline: Instant::now() + timeout,
                 bytes,
+                is_done: false,
                 outcome: None,
                 waker: None,
             },
@@ -140,11 +143,6 @@ impl Link {
         self.0.ended.borrow().is_some()
     }
 
-    /// Questions that wait for an answer.
-    pub(crate) fn waiting(&self) -> usize {
-        self.0.asked.borrow().len()
-    }
-
     /// Ends it: what was asked has no answer any more.
     pub(crate) fn end(&self, why: &str) {
         *self.0.ending.borrow_mut() = Some(why.into());
@@ -156,9 +154,10 @@ impl Link {
 impl State {
     fn answered(&self, id: u32, outcome: Result<Bytes, AskError>) {
         if let Some(asked) = self.asked.borrow_mut().get_mut(&id)
-            && asked.outcome.is_none()
+            && !asked.is_done
         {
             self.out_bytes.set(self.out_bytes.get() - asked.bytes);
+            asked.is_done = true;
             asked.outcome = Some(outcome);
             if let Some(waker) = asked.waker.take() {
                 waker.wake();
@@ -180,7 +179,7 @@ impl State {
         let mut waits = false;
         let mut late = Vec::new();
         for (&id, asked) in &*self.asked.borrow() {
-            if asked.outcome.is_none() {
+            if !asked.is_done {
                 if asked.deadline <= now {
                     late.push(id);
                 } else {
@@ -222,11 +221,10 @@ impl Future for Answer {
 impl Drop for Answer {
     fn drop(&mut self) {
         if let Some(asked) = self.state.asked.borrow_mut().remove(&self.id)
-            && asked.outcome.is_none()
-            && asked.waker.is_some()
+            && !asked.is_done
         {
             let out = &self.state.out_bytes;
-            out.set(out.get().saturating_sub(asked.bytes));
+            out.set(out.get() - asked.bytes);
         }
     }
 }

@@ -11,7 +11,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -22,6 +22,9 @@ use crate::resp_reply::Reply;
 
 /// The port of all nodes, each at an address of its own.
 const PORT: u16 = 7000;
+
+/// How often a node is asked whether something is so.
+const POLL: Duration = Duration::from_millis(10);
 
 /// Nodes by their numbers, from 1 on, and their data.
 pub(crate) struct Ring {
@@ -202,7 +205,8 @@ impl Ring {
                     .collect();
                 panic!("it is never so: {what}\n{}", logs.join("\n"));
             }
-            std::thread::yield_now();
+            // Asked without a pause it would have no time for anything else.
+            std::thread::park_timeout(POLL);
         }
     }
 
