@@ -119,10 +119,13 @@ fn a_pipeline_is_answered_in_its_order() {
     assert_eq!(node.read_text(expected.len()), expected);
     // Values that are sent by reference, and replies that nobody wants.
     let large = "x".repeat(100_000);
-    node.send(&format!(
-        "SET l1 {large}\r\nSET l2 {large}\r\nSET l3 {large}\r\n"
-    ))
-    .expect("it is sent");
+    for key in ["l1", "l2", "l3"] {
+        let size = large.len();
+        node.send(&format!(
+            "*3\r\n$3\r\nSET\r\n$2\r\n{key}\r\n${size}\r\n{large}\r\n"
+        ))
+        .expect("it is sent");
+    }
     assert_eq!(node.read_text(15), "+OK\r\n+OK\r\n+OK\r\n");
     node.send("GET l1\r\nGET l2\r\nPING\r\nCLIENT REPLY SKIP\r\nGET l3\r\nGET l3\r\n")
         .expect("it is sent");
