@@ -3,6 +3,7 @@
 mod cli_bench;
 mod cli_client;
 mod client;
+mod cluster_pages;
 mod disk_used;
 mod durability;
 mod eviction;
