@@ -31,7 +31,7 @@ fn a_node_by_itself_has_all_partitions() {
     assert_eq!(members.len(), 1);
     assert_eq!(owners[0][2], me["id"]);
     for (name, expected) in [
-        ("name", "n1".into()),
+        ("name", serde_json::json!("n1")),
         ("state", "up".into()),
         ("is_me", true.into()),
         ("partitions", 1024.into()),
