@@ -26,7 +26,7 @@ impl Metrics {
             .iter()
             .map(|(first, last, member)| json!([first, last, member.id.0]))
             .collect();
-        let held = self.held(&view);
+        let held = held(&view);
         let mut page = json!({
             "cluster": view.cluster.map(|cluster| cluster.to_string()),
             "leader": cluster.leader().as_deref(),
@@ -57,7 +57,7 @@ impl Metrics {
         shown["incarnation"] = json!(member.incarnation);
         shown["is_me"] = json!(member.is_me);
         shown["partitions"] = json!(if member.is_me {
-            self.held(view)
+            held(view)
         } else {
             led(view, member)
         });
@@ -87,14 +87,6 @@ impl Metrics {
         let runs = view.runs().into_iter();
         runs.map(|(first, last, member)| (first.number(), last.number(), Arc::clone(member)))
             .collect()
-    }
-
-    /// Partitions that this node has.
-    pub(super) fn held(&self, view: &View) -> usize {
-        if view.is_alone {
-            return usize::from(PARTITIONS);
-        }
-        view.me().map_or(0, |me| led(view, me))
     }
 
     /// Where a key is, and why.
@@ -174,6 +166,14 @@ pub(crate) fn stand(standing: &Standing, page: &mut Value) {
             page["why"] = json!(why);
         }
     }
+}
+
+/// Partitions that this node has.
+pub(super) fn held(view: &View) -> usize {
+    if view.is_alone {
+        return usize::from(PARTITIONS);
+    }
+    view.me().map_or(0, |me| led(view, me))
 }
 
 /// Who a member is, and how it is reached.

@@ -11,6 +11,7 @@ use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::cluster::held;
 use super::counters::CommandFigures;
 use super::persistence::{get, progress, seconds};
 use super::{COMMIT, Metrics};
@@ -550,7 +551,7 @@ impl Scrape {
             (
                 "partitions",
                 "Partitions that the node has",
-                self.0.held(&view) as f64,
+                held(&view) as f64,
             ),
             (
                 "epoch",

@@ -4,6 +4,7 @@ mod cli_bench;
 mod cli_client;
 mod client;
 mod cluster;
+mod cluster_pages;
 mod disk_used;
 mod durability;
 mod eviction;

@@ -31,11 +31,10 @@ fn pages_say_what_they_must() {
         (
             "/cluster/status",
             &[
-                ("/epoch", 1.into()),
-                ("/partitions", 1024.into()),
+                ("/partitions/count", 1024.into()),
                 ("/replication_factor", 1.into()),
                 ("/nodes/0/id", "n1".into()),
-                ("/nodes/0/state", "Up".into()),
+                ("/members/0/state", "up".into()),
             ],
         ),
         (
@@ -225,6 +224,13 @@ fn prometheus_can_read_the_metrics() {
         "henge_open_files",
         "henge_sweeps",
         "henge_purges",
+        "henge_cluster_members",
+        "henge_cluster_events",
+        "henge_control_leader",
+        "henge_epoch",
+        "henge_forwarded",
+        "henge_in_cluster",
+        "henge_partitions",
     ] {
         assert!(families.contains_key(name), "{name} is missing");
     }

@@ -399,12 +399,9 @@ impl<'a> Share<'a> {
         let Self { member, .. } = self;
         let member = Arc::clone(member);
         while self.failed.is_none() && self.answer.as_ref().is_none_or(|answer| answer.left == 0) {
-            let asking = match self.asking.take() {
-                Some(asking) => asking,
-                None => {
-                    self.ask();
-                    continue;
-                }
+            let Some(asking) = self.asking.take() else {
+                self.ask();
+                continue;
             };
             match asking.answer().await {
                 Ok(bytes) => self.take(bytes),

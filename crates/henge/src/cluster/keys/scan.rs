@@ -24,14 +24,12 @@ const STEPS: usize = 64;
 
 /// The member whose turn it is, and from where on; none if no member has anything.
 pub(crate) fn turn(view: &View, cursor: ScanCursor) -> Option<(&Arc<Member>, ScanCursor)> {
-    match cursor.partition() {
-        Some(partition) => Some((view.holder(partition)?, cursor)),
-        // It begins with the first member that has something.
-        None => {
-            let (first, _, member) = view.runs().into_iter().next()?;
-            Some((member, ScanCursor::beginning_of(first)))
-        }
+    if let Some(partition) = cursor.partition() {
+        return Some((view.holder(partition)?, cursor));
     }
+    // It begins with the first member that has something.
+    let (first, _, member) = view.runs().into_iter().next()?;
+    Some((member, ScanCursor::beginning_of(first)))
 }
 
 /// Where a scan goes on when a member has answered this cursor.

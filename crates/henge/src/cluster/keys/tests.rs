@@ -1,21 +1,27 @@
 //! Two nodes in one process whose views are set by hand: each serves the keys of both over HTTP, and says what it cannot do.
 
 use std::fs;
+use std::future::poll_fn;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread;
 use std::time::Duration;
 
 use henge_cluster::forming::ClusterId;
 use henge_cluster::ring::NodeId;
 use henge_wire::Partition;
+use henge_wire::peer::PREFACE;
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
+use crate::cluster::identity::Identity;
+use crate::cluster::link::greet::{self, Greeted};
 use crate::cluster::view::{Member, MemberState, Standing, View};
 use crate::config::{Config, DirectoryPath};
+use crate::net::data_thread;
 use crate::node::Node;
 
 const DEADLINE: Duration = Duration::from_mins(1);
@@ -24,6 +30,7 @@ const DEADLINE: Duration = Duration::from_mins(1);
 struct Pair {
     nodes: [Option<Node>; 2],
     addresses: [String; 2],
+    instances: [u64; 2],
     folder: PathBuf,
 }
 
@@ -71,6 +78,9 @@ impl Pair {
         };
         let nodes = ["one", "two"].map(node);
         let pair = Self {
+            instances: nodes
+                .each_ref()
+                .map(|node| node.shared().cluster.identity.instance),
             addresses: nodes.each_ref().map(|node| node.local_addr().to_string()),
             nodes: nodes.map(Some),
             folder,
@@ -90,11 +100,10 @@ impl Pair {
     /// Lets a node see the members in these states, and partitions where `owner` says.
     fn show(&self, which: usize, states: [MemberState; 2], owner: fn(Partition) -> usize) {
         let member = |at: usize| {
-            let identity = self.nodes[at].as_ref().map(|_| &self.cluster(at).identity);
             Arc::new(Member {
                 id: NodeId(at as u64 + 1),
                 name: ["one", "two"][at].to_owned(),
-                instance: identity.map_or(99, |identity| identity.instance),
+                instance: self.instances[at],
                 incarnation: 1,
                 address: self.addresses[at].clone(),
                 state: states[at],
@@ -388,6 +397,30 @@ fn writes_to_others_are_answered_when_their_logs_have_them() {
     assert_eq!((pair.items(0), pair.items(1)), (0, 0));
 }
 
+/// Is a node to others, takes one question of so many connections each, and ends them without a word.
+fn impostor_of(identity: &Identity, listener: &TcpListener, connections: usize) {
+    let runtime = data_thread::runtime().expect("a runtime");
+    for _ in 0..connections {
+        let (mut socket, _) = listener.accept().expect("somebody connects");
+        let mut first = [0; PREFACE.len()];
+        socket.read_exact(&mut first).expect("it says what it is");
+        socket.set_nonblocking(true).expect("it is one");
+        runtime.block_on(async {
+            let socket = tokio::net::TcpStream::from_std(socket).expect("it is one");
+            let greeted = greet::accept(socket, &first, identity).await;
+            let Greeted {
+                mut socket,
+                mut incoming,
+                ..
+            } = greeted.expect("they know each other");
+            while incoming.next(1 << 20).expect("it is a frame").is_none() {
+                let read = poll_fn(|cx| incoming.poll_read(&mut socket, cx));
+                read.await.expect("it comes");
+            }
+        });
+    }
+}
+
 #[test]
 fn what_cannot_be_done_is_said() {
     let mut pair = Pair::start(&[("persistence.enabled", "false")]);
@@ -417,6 +450,7 @@ fn what_cannot_be_done_is_said() {
     assert_eq!((status, &*code), (503, "try_again"), "{detail}");
 
     // It runs no more, and nobody has noticed.
+    let identity = Arc::clone(&pair.cluster(1).identity);
     let gone = pair.nodes[1].take();
     drop(gone);
     for target in ["/get", "/exists", "/ttl"] {
@@ -431,6 +465,18 @@ fn what_cannot_be_done_is_said() {
         "{detail}"
     );
     assert_eq!(pair.items(0), 0);
+
+    // What listens there now takes questions, and goes away.
+    let identity = Arc::clone(&identity);
+    let impostor = TcpListener::bind(&address).expect("it is free");
+    // A view that is new has it tried again at once.
+    pair.show(0, [MemberState::Up; 2], owner);
+    let questions = thread::spawn(move || impostor_of(&identity, &impostor, 2));
+    let (status, code, detail) = set(&pair, &other).problem();
+    assert_eq!((status, &*code), (504, "outcome_unknown"), "{detail}");
+    let (status, code, detail) = pair.get(0, &format!("/get?key={other}")).problem();
+    assert_eq!((status, &*code), (503, "owner_unreachable"), "{detail}");
+    questions.join().expect("it has ended");
 
     // It is in no cluster.
     let waits = Standing::Outside(vec!["two does not answer".to_owned()]);

@@ -50,7 +50,8 @@ fn commands_of(bytes: &[u8]) -> Result<Vec<String>, Malformed> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let bytes: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    bytes.concat()
 }
 
 fn gzip() -> Value<'static> {
@@ -297,8 +298,31 @@ fn what_makes_no_sense_is_an_error() {
     }
 }
 
-fn versions() -> impl Strategy<Value = Option<Option<Vec<u64>>>> {
-    prop::option::of(prop::option::of(prop::collection::vec(any::<u64>(), 0..4)))
+/// A set of versions that has what it borrows.
+#[derive(Clone, Debug)]
+enum List {
+    Unsaid,
+    Any,
+    OneOf(Vec<Version>),
+}
+
+impl List {
+    fn as_match(&self) -> Option<Match<'_>> {
+        match self {
+            Self::Unsaid => None,
+            Self::Any => Some(Match::Any),
+            Self::OneOf(versions) => Some(Match::OneOf(versions)),
+        }
+    }
+}
+
+fn list() -> impl Strategy<Value = List> {
+    let version = any::<u64>().prop_map(Version::from_bits);
+    prop_oneof![
+        Just(List::Unsaid),
+        Just(List::Any),
+        prop::collection::vec(version, 0..4).prop_map(List::OneOf)
+    ]
 }
 
 fn expiry() -> impl Strategy<Value = Expiry> {
@@ -324,7 +348,7 @@ struct Parts {
     json: bool,
     content_type: Option<String>,
     expiry: Expiry,
-    lists: (Option<Option<Vec<Version>>>, Option<Option<Vec<Version>>>),
+    lists: [List; 2],
     numbers: (i64, i64, u64, Option<u64>),
 }
 
@@ -342,11 +366,7 @@ fn parts() -> impl Strategy<Value = Parts> {
         any::<u64>(),
         any::<Option<u64>>(),
     );
-    let versions = || {
-        let of = |bits: Vec<u64>| bits.into_iter().map(Version::from_bits).collect();
-        versions().prop_map(move |list| list.map(|list| list.map(of)))
-    };
-    let lists = (versions(), versions());
+    let lists = [list(), list()];
     (any::<u8>(), text(), value, expiry(), lists, numbers).prop_map(
         |(which, key, (data, encoding, raw_len, json, content_type), expiry, lists, numbers)| {
             Parts {
@@ -383,13 +403,10 @@ impl Parts {
     }
 
     fn command(&self) -> Command<'_> {
-        fn list(list: &Option<Option<Vec<Version>>>) -> Option<Match<'_>> {
-            let list = list.as_ref()?;
-            Some(list.as_ref().map_or(Match::Any, |list| Match::OneOf(list)))
-        }
+        let [matches, none_matches] = &self.lists;
         let precondition = Precondition {
-            matches: list(&self.lists.0),
-            none_matches: list(&self.lists.1),
+            matches: matches.as_match(),
+            none_matches: none_matches.as_match(),
         };
         let (by, initial, ..) = self.numbers;
         let expiry = self.expiry;
