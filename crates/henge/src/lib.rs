@@ -29,6 +29,8 @@ pub mod allocator;
 pub mod cache;
 pub mod cli;
 pub mod clock;
+#[cfg_attr(not(test), expect(dead_code, reason = "no node is in a cluster yet"))]
+mod cluster;
 pub mod config;
 mod disk;
 mod encryption;
