@@ -23,12 +23,16 @@ impl Chance {
         mixed ^ (mixed >> 31)
     }
 
+    /// One below a bound.
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
+        ((u128::from(self.draw()) * u128::from(bound)) >> 64) as u64
+    }
+
     /// So many of these, or all, in any order.
     pub(super) fn some_of<T>(&mut self, mut these: Vec<T>, count: usize) -> Vec<T> {
         let count = count.min(these.len());
         for place in 0..count {
-            let left = (these.len() - place) as u128;
-            let other = (u128::from(self.draw()) * left) >> 64;
+            let other = self.below((these.len() - place) as u64);
             these.swap(place, place + other as usize);
         }
         these.truncate(count);

@@ -13,6 +13,8 @@
 //! What is done here and not in the library:
 //! - **A suspicion is looked into** by whoever has it, itself and by way of others, until it is refuted or ends. So it can be
 //!   short, in a cluster of any size, and a lost datagram or a way that is cut is not somebody's end.
+//! - **Each member also watches the next one**, by the order of instances, so that nobody waits for its turn by chance: of 20
+//!   that fall silent at once some would wait for 3 s.
 //! - **Who was declared down begins anew.** What it believed while it was cut off (that all others are down, say) it tells to
 //!   nobody, and asks again.
 //! - **Who is not there is called**, also by one that has nobody left.
@@ -22,18 +24,20 @@
 mod chance;
 mod format;
 mod identity;
+mod suspicion;
 mod tuning;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use foca::{Foca, Header, Invalidates, Member, Message, Notification, Runtime, State, Timer};
+use foca::{Foca, Invalidates, Member, Message, Notification, Runtime, State, Timer};
 
 use chance::Chance;
 pub use format::DatagramError;
 use format::{Datagram, Format, Told};
 use identity::{ANYONE, Identity};
+use suspicion::Suspicion;
 
 /// No datagram is longer, before it is sealed.
 pub const DATAGRAM_BYTES_MAX: usize = tuning::DATAGRAM_BYTES_MAX;
@@ -92,11 +96,15 @@ pub struct Gossip {
     /// All others that were heard of, by their instances.
     members: BTreeMap<u64, Known>,
     suspicions: BTreeMap<u64, Suspicion>,
+    /// The member that is watched, and since when an answer is awaited.
+    watched: Option<(Member<Identity>, u64)>,
     /// Addresses that were named, and how often they are tried yet.
     addresses: BTreeMap<SocketAddr, u32>,
     load: Option<Load>,
     loads_told: u64,
+    /// Until when it asks for members, and until when it goes on with that if it hears of new ones.
     young_until_ms: u64,
+    growing_until_ms: u64,
     returned_ms: Option<u64>,
     /// Turns of calling.
     turns: u64,
@@ -118,15 +126,6 @@ struct Known {
     load: Option<((u64, u64), Load)>,
 }
 
-/// A suspicion that this member has itself.
-struct Suspicion {
-    identity: Identity,
-    refutations: u16,
-    began_ms: u64,
-    ends_ms: u64,
-    is_extended: bool,
-}
-
 /// What is due at a time.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Event {
@@ -136,6 +135,10 @@ enum Event {
     Load,
     /// A suspicion is looked into.
     Check(u64),
+    /// A suspicion that others have should have ended.
+    Doubt(u64),
+    /// The member that is watched should have answered, or is asked again.
+    Watch,
     /// Having been declared down, it begins anew.
     Return,
 }
@@ -252,10 +255,12 @@ impl Gossip {
             random,
             members: BTreeMap::new(),
             suspicions: BTreeMap::new(),
+            watched: None,
             addresses: BTreeMap::new(),
             load: None,
             loads_told: 0,
             young_until_ms: now_ms + tuning::YOUNG_MS,
+            growing_until_ms: now_ms + tuning::GROWING_MS,
             returned_ms: None,
             turns: 0,
             called: 0,
@@ -314,13 +319,20 @@ impl Gossip {
             }
             return Ok(());
         }
+        let message = header.message.clone();
         self.leave_out(&mut datagram);
         let datagram = datagram.encode();
         let handled = self.foca.handle_data(&datagram, &mut self.carrier);
-        if let Some(known) = self.members.get_mut(&src.peer.instance)
-            && known.identity == src
-        {
-            known.heard_ms = self.carrier.now_ms;
+        let by_way = match message {
+            Message::ForwardedAck { origin, .. } => Some(origin),
+            _ => None,
+        };
+        for heard in by_way.into_iter().chain([src]) {
+            if let Some(known) = self.members.get_mut(&heard.peer.instance)
+                && known.identity == heard
+            {
+                known.heard_ms = self.carrier.now_ms;
+            }
         }
         self.settle();
         // All that the library finds wrong was looked for above.
@@ -352,7 +364,7 @@ impl Gossip {
         // The answer to a check, by way of another one. The library would take it for that to its own probe, of somebody else,
         // if the two had the same number.
         if let Message::ForwardedAck { origin, .. } = datagram.header.message
-            && self.suspicions.contains_key(&origin.peer.instance)
+            && (self.suspicions.contains_key(&origin.peer.instance) || self.watches(&origin))
         {
             datagram.header.message = Message::Gossip;
         }
@@ -372,6 +384,8 @@ impl Gossip {
                 Event::Call => self.call_those_missing(),
                 Event::Load => self.tell_load(),
                 Event::Check(instance) => self.check(instance),
+                Event::Doubt(instance) => self.doubt(instance),
+                Event::Watch => self.watch(),
                 Event::Return => self.begin_anew(),
             }
             self.settle();
@@ -405,8 +419,8 @@ impl Gossip {
         first.map(|((due_ms, _), _)| *due_ms)
     }
 
-    /// What others are to know of this node's load. They hear of it every 2 s in a small cluster, and of all that were set in
-    /// the meantime only the last.
+    /// What others are to know of this node's load. They hear of it about every 2 s in a small cluster, and of all that were
+    /// set in the meantime only the last.
     pub fn set_load(&mut self, load: Load) {
         self.load = Some(load);
         if !self.has_left && !self.carrier.expects(&Event::Load) {
@@ -514,12 +528,15 @@ impl Gossip {
         if self.has_calls() {
             self.expect_calls();
         }
+        if size > 1 && !self.has_left && !self.carrier.expects(&Event::Watch) {
+            self.carrier.after(tuning::PROBE_MS / 2, Event::Watch);
+        }
     }
 
     /// Compares what the library thinks of the members with what was said of them, and says what is new.
     fn compare(&mut self) {
         let now_ms = self.carrier.now_ms;
-        let mut arrived = Vec::new();
+        let (mut arrived, mut doubted) = (Vec::new(), Vec::new());
         for member in self.foca.iter_membership_state() {
             let identity = *member.id();
             let health = match member.state() {
@@ -540,6 +557,10 @@ impl Gossip {
                         load: None,
                     };
                     self.members.insert(identity.peer.instance, known);
+                    if now_ms < self.growing_until_ms {
+                        let more_ms = now_ms + tuning::YOUNG_MS / 2;
+                        self.young_until_ms = self.young_until_ms.max(more_ms);
+                    }
                     true
                 }
                 // Somebody told of an earlier start.
@@ -556,10 +577,18 @@ impl Gossip {
                 }
             };
             if is_new {
-                if health == Health::Alive {
-                    arrived.push(identity.peer);
+                match health {
+                    Health::Alive => arrived.push(identity.peer),
+                    Health::Suspected => doubted.push(identity.peer.instance),
+                    Health::Down => {}
                 }
                 self.carrier.outputs.push_back(news(identity.peer, health));
+            }
+        }
+        for instance in doubted {
+            let event = Event::Doubt(instance);
+            if !self.carrier.expects(&event) {
+                self.carrier.after(tuning::LASTING_MS, event);
             }
         }
         for peer in arrived {
@@ -581,107 +610,6 @@ impl Gossip {
         }
     }
 
-    /// Begins to look into a suspicion, or shortens the time of one.
-    fn look_into(&mut self, identity: Identity, refutations: u16, lasts_ms: u64) {
-        let now_ms = self.carrier.now_ms;
-        let instance = identity.peer.instance;
-        let ends_ms = now_ms + lasts_ms;
-        if let Some(suspicion) = self.suspicions.get_mut(&instance)
-            && suspicion.identity == identity
-            && suspicion.refutations == refutations
-        {
-            suspicion.ends_ms = suspicion.ends_ms.min(ends_ms);
-            return;
-        }
-        let suspicion = Suspicion {
-            identity,
-            refutations,
-            began_ms: now_ms,
-            ends_ms,
-            is_extended: false,
-        };
-        self.suspicions.insert(instance, suspicion);
-        let events = &mut self.carrier.events;
-        events.retain(|_, event| *event != Event::Check(instance));
-        self.carrier.after(0, Event::Check(instance));
-    }
-
-    fn check(&mut self, instance: u64) {
-        let Some(suspicion) = self.suspicions.get(&instance) else {
-            return;
-        };
-        let suspected = Member::new(suspicion.identity, suspicion.refutations, State::Suspect);
-        let is_held = self
-            .foca
-            .iter_membership_state()
-            .any(|member| *member == suspected);
-        if !is_held {
-            self.suspicions.remove(&instance);
-            return;
-        }
-        let now_ms = self.carrier.now_ms;
-        if suspicion.ends_ms <= now_ms {
-            if suspicion.is_extended || self.hears_somebody(instance, suspicion.began_ms) {
-                let down = Member::new(suspicion.identity, suspicion.refutations, State::Down);
-                self.suspicions.remove(&instance);
-                self.tell(down);
-                return;
-            }
-            let suspicion = self.suspicions.get_mut(&instance);
-            let suspicion = suspicion.expect("it was just looked at");
-            suspicion.is_extended = true;
-            suspicion.ends_ms = now_ms + tuning::SUSPICION_MS;
-        }
-        self.ask(&suspected);
-        let ends_ms = self.suspicions[&instance].ends_ms;
-        let wait_ms = tuning::CHECK_MS.min(ends_ms - now_ms);
-        self.carrier.after(wait_ms, Event::Check(instance));
-    }
-
-    /// Whether this one has heard anybody but the suspected one since a time; or there is nobody else.
-    fn hears_somebody(&self, suspected: u64, since_ms: u64) -> bool {
-        let others = self.members.iter().filter(|(instance, known)| {
-            **instance != suspected && known.health != Health::Down && known.unheard.is_none()
-        });
-        let mut others = others
-            .map(|(_, known)| known.heard_ms >= since_ms)
-            .peekable();
-        others.peek().is_none() || others.any(|is_heard| is_heard)
-    }
-
-    /// Asks a suspected member to answer, itself and by way of others, and says what it is suspected of, so that its answer
-    /// refutes that.
-    fn ask(&mut self, suspected: &Member<Identity>) {
-        let target = *suspected.id();
-        let others = self.foca.iter_members().map(|member| *member.id());
-        let others = others.filter(|other| *other != target).collect();
-        let helpers = self.random.some_of(others, tuning::HELPERS);
-        let by_way = helpers.into_iter().map(|helper| {
-            let message = Message::PingReq {
-                target,
-                probe_number: 0,
-            };
-            (helper, message)
-        });
-        let all = std::iter::once((target, Message::Ping(0))).chain(by_way);
-        for (dst, message) in all {
-            let header = Header {
-                src: *self.foca.identity(),
-                // No news of this one, whatever others think of it.
-                src_incarnation: 0,
-                dst,
-                message,
-            };
-            let datagram = Datagram {
-                header,
-                updates: vec![suspected.clone()],
-                loads: Vec::new(),
-            };
-            let output = Output::Send(dst.peer.address, datagram.encode());
-            self.carrier.outputs.push_back(output);
-        }
-    }
-
     fn tell_load(&mut self) {
         let Some(load) = self.load else {
             return;
@@ -695,7 +623,9 @@ impl Gossip {
         };
         // It is short, and of the form that is expected.
         drop(self.foca.add_broadcast(&told.encode()));
-        let wait_ms = tuning::load_ms(self.foca.num_members() + 1);
+        // Members that were started together should not all say theirs together.
+        let mean_ms = tuning::load_ms(self.foca.num_members() + 1);
+        let wait_ms = mean_ms / 2 + self.random.below(mean_ms);
         self.carrier.after(wait_ms, Event::Load);
     }
 
@@ -706,14 +636,18 @@ impl Gossip {
         me.returns = me.returns.saturating_add(1);
         self.foca = machine(me, &mut self.random);
         self.suspicions.clear();
+        self.watched = None;
         self.carrier.failed.clear();
         let events = &mut self.carrier.events;
-        events.retain(|_, event| !matches!(event, Event::Foca(_) | Event::Check(_)));
+        let is_of_before =
+            |event: &Event| matches!(event, Event::Foca(_) | Event::Check(_) | Event::Doubt(_));
+        events.retain(|_, event| !is_of_before(event));
         for known in self.members.values_mut() {
             known.unheard = Some((now_ms + tuning::UNHEARD_MS, 0));
         }
         self.returned_ms = Some(now_ms);
         self.young_until_ms = now_ms + tuning::YOUNG_MS;
+        self.growing_until_ms = now_ms + tuning::GROWING_MS;
         self.call_those_missing();
     }
 
@@ -764,7 +698,9 @@ impl Gossip {
         calls.extend(self.choose_missing(is_slow));
         if now_ms < self.young_until_ms {
             let members = self.foca.iter_members().map(|member| *member.id());
-            calls.extend(self.random.some_of(members.collect(), 1));
+            let count = self.foca.num_members().div_ceil(tuning::LIST_MEMBERS);
+            let count = count.min(tuning::LISTS_AT_ONCE);
+            calls.extend(self.random.some_of(members.collect(), count));
         }
         for whom in calls {
             self.call(whom);

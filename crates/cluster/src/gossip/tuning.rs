@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use foca::{Config, PeriodicParams};
 
-/// Each member asks another one, in turn, whether it lives. An answer that comes before the next turn is in time, so one that
+/// Each member asks another one by chance, and the next one, whether it lives. An answer that comes before the next turn is in time, so one that
 /// waits for a process that is paused for 300 ms is, with 200 ms to spare for a machine that has much to do.
 pub(super) const PROBE_MS: u64 = 500;
 /// When others are asked to ask as well: far more than a round trip in a data centre, and what is left is enough for theirs.
@@ -14,11 +14,14 @@ const DIRECT_MS: u64 = 150;
 /// So many others are. With three, and one of 30 datagrams lost, one probe of ten thousand ends in a suspicion.
 pub(super) const HELPERS: usize = 3;
 /// A suspicion lasts so long, and whoever has it asks every [`CHECK_MS`] in the meantime, itself and by others. So it takes four
-/// questions in a row that nobody got through, and a silent machine is down 1.4 to 2.5 s after its last word.
+/// questions in a row that nobody got through, and a silent machine is down 1.4 to 2 s after its last word.
 pub(super) const SUSPICION_MS: u64 = 900;
 /// The same after a refused connection, which says already that no process is there: only what the system's answer may be wrong
 /// about (a filter on the way, a port that is not open yet) has to come out.
 pub(super) const REFUSED_MS: u64 = 700;
+/// Whoever hears of a suspicion and not of its end within this time, which is enough for the longest one and for the word of its
+/// end to be everywhere, has missed that, and looks itself.
+pub(super) const LASTING_MS: u64 = 2 * SUSPICION_MS;
 /// Many connections are refused at once, or again and again by a filter between two that live. One that is refuted costs some
 /// datagrams, so there is no next one for so long.
 pub(super) const REFUSED_AGAIN_MS: u64 = 500;
@@ -33,9 +36,16 @@ const FANOUT: usize = 3;
 const LISTS_MS: u64 = 10_000;
 /// How often those are called who are not there, and those who are new ask for members.
 pub(super) const CALL_MS: u64 = 250;
-/// Who is new, or came back, asks for members for so long: twenty lists of fifty random members miss one of 200 with a
-/// probability of 1 in 300, and it hears of that one by its questions.
+/// Who is new, or came back, asks for members for so long, in each turn one member for each [`LIST_MEMBERS`] of them: twenty
+/// lists of a random quarter miss one of 200 with a probability of 1 in 300, and there are more of them.
 pub(super) const YOUNG_MS: u64 = 5_000;
+/// Where many are new together nobody's list is whole yet, so each goes on for half of that after the last one that it hears of,
+/// up to this time.
+pub(super) const GROWING_MS: u64 = 30_000;
+/// As many members are in one list.
+pub(super) const LIST_MEMBERS: usize = 50;
+/// No more lists in a turn: 42 kB a second, for some seconds.
+pub(super) const LISTS_AT_ONCE: usize = 8;
 /// Of those that it has not heard since it came back, a member calls so many at a time, and each so often.
 pub(super) const CALLS_AT_ONCE: usize = 8;
 /// See [`CALLS_AT_ONCE`].
@@ -48,14 +58,14 @@ pub(super) const TRIES: u32 = 60;
 /// So many of those are kept: more than members that a cluster has.
 pub(super) const ADDRESSES_MAX: usize = 512;
 /// Who was declared down hears of others anew. Of whom it has not heard after this time it takes what all would say by then.
-pub(super) const UNHEARD_MS: u64 = 3_000;
+pub(super) const UNHEARD_MS: u64 = 5_000;
 /// It does so at most this often: a process that lost its instance to a newer start would otherwise do so with every answer.
 pub(super) const RETURN_MS: u64 = 300;
 /// Who has been down for an hour is forgotten; it has been out of the ring for long, and comes back by calling.
 pub(super) const FORGET_MS: u64 = 3_600_000;
 /// Members that are kept, down ones included. A cluster of this size is not made for this gossip.
 pub(super) const MEMBERS_MAX: usize = 4_096;
-/// Without the seal's 53 bytes, and with them and UDP over IPv6 in a tunnel of 80 bytes still no more than 1,500: a datagram in
+/// Without the seal's 54 bytes, and with them and UDP over IPv6 in a tunnel of 80 bytes still no more than 1,500: a datagram in
 /// fragments is lost with any of them.
 pub(super) const DATAGRAM_BYTES_MAX: usize = 1_300;
 /// A time that is so late is the process's own fault, which was paused: what it waited for may lie in its socket.
@@ -72,10 +82,10 @@ pub(super) fn load_ms(members: usize) -> u64 {
     LOAD_MS.max(members as u64 * 1_000 / LOADS_PER_S)
 }
 
-/// What all of these are to the library. What is known of a number of members is told on so often that with a probability of far
-/// more than 0.99 it reaches all.
+/// What all of these are to the library. What is known is told on by each member ten times in a cluster of 200 (the logarithm to
+/// the base of 2 and three), so that one in 20,000 does not hear of it; it finds that out by itself.
 pub(super) fn config(members: usize) -> Config {
-    let times = members.saturating_add(1).ilog2() + 2;
+    let times = members.saturating_add(1).ilog2() + 3;
     let times = u8::try_from(times).unwrap_or(u8::MAX);
     let often = |ms, count| {
         Some(PeriodicParams {

@@ -1,3 +1,5 @@
+//! That datagrams are read as they were written, for ever, and that nothing else is one.
+
 use super::*;
 use proptest::prelude::*;
 
