@@ -19,6 +19,7 @@ pub mod engine;
 mod faults;
 pub mod ghost;
 pub mod history;
+pub mod membership;
 pub mod model;
 pub mod network;
 pub mod node;

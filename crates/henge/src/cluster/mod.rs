@@ -10,6 +10,8 @@ pub(crate) mod link;
 pub(crate) mod peers;
 pub(crate) mod raft;
 pub(crate) mod routing;
+pub(crate) mod seal;
+pub(crate) mod secret;
 pub(crate) mod view;
 
 use std::collections::HashMap;

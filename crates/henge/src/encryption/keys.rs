@@ -3,24 +3,17 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
-
+use super::private::{self, FILE_BYTES_MAX, FileError};
 use crate::config::{EncryptionCipher, shown};
 
 /// The variable of the environment that holds the lines of a key file, apart by line ends or commas. It is no setting, as those
 /// are shown.
 pub(crate) const VARIABLE: &str = "HENGE_PERSISTENCE__KEYS";
-/// A key file of this length has hundreds of keys; what is longer is another file.
-const FILE_BYTES_MAX: u64 = 64 * 1024;
 /// Bytes of a key, of either cipher.
 pub(super) const KEY_BYTES: usize = 32;
-/// Who else than its owner may do something with a file.
-const OTHERS: u32 = 0o077;
 
 /// One key. It is shown to nobody.
 #[derive(Clone, PartialEq, Eq)]
@@ -159,29 +152,13 @@ impl Keys {
     /// Reads a key file: lines of a number, from 1 to 4,294,967,295, and 64 hexadecimal digits; empty lines, and such as begin
     /// with `#`, are passed over. Refuses one that others than its owner may read or write.
     pub fn from_file(path: &Path) -> Result<Self, KeysError> {
-        let failed = |error| KeysError::Read(path.to_owned(), error);
-        // A pipe that nobody writes to would be waited for, for ever.
-        let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
-        let opened = File::options()
-            .read(true)
-            .custom_flags(nonblocking)
-            .open(path);
-        let file = opened.map_err(failed)?;
-        // Of what is open, and not of what has its name by now.
-        let metadata = file.metadata().map_err(failed)?;
-        if !metadata.is_file() {
-            return Err(KeysError::NoFile(path.to_owned()));
-        }
-        let mode = metadata.permissions().mode();
-        if mode & OTHERS != 0 {
-            return Err(KeysError::Mode(path.to_owned(), mode & 0o7777));
-        }
-        let mut bytes = Vec::new();
-        let mut limited = file.take(FILE_BYTES_MAX + 1);
-        limited.read_to_end(&mut bytes).map_err(failed)?;
-        if bytes.len() as u64 > FILE_BYTES_MAX {
-            return Err(KeysError::Long(path.to_owned()));
-        }
+        let owned = path.to_owned();
+        let bytes = private::read(path).map_err(|error| match error {
+            FileError::Read(error) => KeysError::Read(owned, error),
+            FileError::Mode(mode) => KeysError::Mode(owned, mode),
+            FileError::NoFile => KeysError::NoFile(owned),
+            FileError::Long => KeysError::Long(owned),
+        })?;
         let text = String::from_utf8_lossy(&bytes);
         Self::parse(&text, Source::File(path.to_owned()))
     }
@@ -252,6 +229,7 @@ fn read(line: &str) -> Result<(u32, Key), &'static str> {
 mod tests {
     use super::*;
     use std::fs;
+    use std::os::unix::fs::PermissionsExt;
 
     const ONE: &str = "1111111111111111111111111111111111111111111111111111111111111111";
     const MIXED: &str = "000102030405060708090a0b0c0d0e0fF0F1F2F3F4F5F6F7F8F9FAFBFCFDFEFF";

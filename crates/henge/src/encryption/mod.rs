@@ -3,6 +3,7 @@
 
 mod ciphers;
 mod keys;
+pub(crate) mod private;
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -1,0 +1,177 @@
+//! That what is sealed is opened once, by those that it is for, and that all else is dropped.
+
+use super::*;
+use std::net::Ipv4Addr;
+
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const THERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+const CLUSTER: u128 = 77;
+const PAYLOAD: &[u8] = b"a member says that it lives";
+
+fn secret() -> Arc<Secret> {
+    Arc::new(Secret::of(b"0123456789abcdef0123456789abcdef"))
+}
+
+fn sender(instance: u64, incarnation: u64) -> Sender {
+    Sender {
+        instance,
+        incarnation,
+        session: instance ^ incarnation << 32,
+    }
+}
+
+fn pair() -> (Seal, Seal) {
+    let one = Seal::new(Some(secret()), CLUSTER, sender(1, 1));
+    (one, Seal::new(Some(secret()), CLUSTER, sender(2, 1)))
+}
+
+fn opened(seal: &mut Seal, from: IpAddr, datagram: &[u8]) -> Result<Vec<u8>, Dropped> {
+    let mut bytes = datagram.to_vec();
+    seal.open(from, &mut bytes).map(<[u8]>::to_vec)
+}
+
+#[test]
+fn what_is_sealed_is_opened_once() {
+    let (mut one, mut other) = pair();
+    let sealed = one.seal(PAYLOAD);
+    assert_eq!(sealed.len(), PAYLOAD.len() + OVERHEAD_BYTES);
+    let shows = sealed.windows(6).any(|part| part == &PAYLOAD[..6]);
+    assert!(!shows);
+    assert_eq!(opened(&mut other, THERE, &sealed), Ok(PAYLOAD.to_vec()));
+    for _ in 0..3 {
+        let again = opened(&mut other, THERE, &sealed);
+        assert_eq!(again, Err(Dropped::Replayed));
+    }
+    assert_ne!(one.seal(PAYLOAD)[HEAD_BYTES..], sealed[HEAD_BYTES..]);
+}
+
+#[test]
+fn what_was_changed_or_cut_is_dropped_and_changes_nothing() {
+    let (mut one, mut other) = pair();
+    let sealed = one.seal(PAYLOAD);
+    for bit in 0..sealed.len() * 8 {
+        let mut wrong = sealed.clone();
+        wrong[bit / 8] ^= 1 << (bit % 8);
+        assert!(opened(&mut other, THERE, &wrong).is_err(), "bit {bit}");
+    }
+    for length in 0..sealed.len() {
+        assert!(opened(&mut other, THERE, &sealed[..length]).is_err());
+    }
+    let longer = [&sealed[..], &[0]].concat();
+    assert!(opened(&mut other, THERE, &longer).is_err());
+    // Also that it holds no later start for the newest, which a changed head says.
+    assert_eq!(opened(&mut other, THERE, &sealed), Ok(PAYLOAD.to_vec()));
+}
+
+#[test]
+fn other_secrets_clusters_and_forms_are_dropped() {
+    let another = Arc::new(Secret::of(b"another secret of 32 bytes, or of more"));
+    let mut one = Seal::new(Some(secret()), CLUSTER, sender(1, 1));
+    let mut plain = Seal::new(None, CLUSTER, sender(1, 1));
+    let (sealed, open) = (one.seal(PAYLOAD), plain.seal(PAYLOAD));
+    let table = [
+        (Some(another), CLUSTER, &sealed, Err(Dropped::OtherSecret)),
+        (Some(secret()), CLUSTER + 1, &sealed, Err(Dropped::Forged)),
+        (None, CLUSTER, &sealed, Err(Dropped::NoSecret)),
+        (Some(secret()), CLUSTER, &sealed, Ok(PAYLOAD.to_vec())),
+        (Some(secret()), CLUSTER, &open, Err(Dropped::Open)),
+        (None, CLUSTER + 1, &open, Err(Dropped::Forged)),
+        (None, CLUSTER, &open, Ok(PAYLOAD.to_vec())),
+    ];
+    for (secret, cluster, datagram, expected) in table {
+        let mut seal = Seal::new(secret, cluster, sender(2, 1));
+        assert_eq!(opened(&mut seal, HERE, datagram), expected);
+    }
+    let mut later = sealed;
+    later[0] = 2;
+    assert_eq!(opened(&mut one, HERE, &later), Err(Dropped::Version(2)));
+}
+
+#[test]
+fn without_a_secret_only_this_machine_is_heard() {
+    let mut seal = Seal::new(None, CLUSTER, sender(1, 1));
+    let open = seal.seal(PAYLOAD);
+    let table = [
+        ("127.0.0.1", Ok(PAYLOAD.to_vec())),
+        ("127.8.9.1", Ok(PAYLOAD.to_vec())),
+        ("::1", Ok(PAYLOAD.to_vec())),
+        ("::ffff:127.0.0.1", Ok(PAYLOAD.to_vec())),
+        ("10.0.0.1", Err(Dropped::Remote)),
+        ("::ffff:10.0.0.1", Err(Dropped::Remote)),
+        ("fe80::1", Err(Dropped::Remote)),
+    ];
+    for (from, expected) in table {
+        let from = from.parse().expect("an address");
+        assert_eq!(opened(&mut seal, from, &open), expected);
+    }
+    for bit in 0..open.len() * 8 {
+        let mut wrong = open.clone();
+        wrong[bit / 8] ^= 1 << (bit % 8);
+        assert!(opened(&mut seal, HERE, &wrong).is_err());
+    }
+}
+
+#[test]
+fn counts_may_overtake_each_other_in_a_window() {
+    let (mut one, mut other) = pair();
+    let sent: Vec<Vec<u8>> = (0..3_000).map(|_| one.seal(PAYLOAD)).collect();
+    // A model: what was received, and the newest.
+    let mut received = vec![false; sent.len()];
+    let mut newest = None;
+    let mut drawn: u64 = 1;
+    for step in 0..20_000_usize {
+        drawn = drawn
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        let around = (step / 7).min(sent.len() - 1);
+        let place = around + (drawn >> 33) as usize % 2_000;
+        let place = place.saturating_sub(1_000).min(sent.len() - 1);
+        let is_old = newest.is_some_and(|newest: usize| newest >= place + WINDOW as usize);
+        let expected = if received[place] || is_old {
+            Err(Dropped::Replayed)
+        } else {
+            Ok(PAYLOAD.to_vec())
+        };
+        assert_eq!(opened(&mut other, THERE, &sent[place]), expected);
+        if expected.is_ok() {
+            received[place] = true;
+            newest = newest.max(Some(place));
+        }
+    }
+    assert!(received.iter().filter(|&&received| received).count() > 2_000);
+}
+
+#[test]
+fn earlier_starts_are_dropped() {
+    let (mut first, mut other) = pair();
+    let mut second = Seal::new(Some(secret()), CLUSTER, sender(1, 2));
+    let before = first.seal(PAYLOAD);
+    assert!(opened(&mut other, THERE, &before).is_ok());
+    assert!(opened(&mut other, THERE, &second.seal(PAYLOAD)).is_ok());
+    let late = first.seal(PAYLOAD);
+    for datagram in [&before, &late] {
+        assert_eq!(opened(&mut other, THERE, datagram), Err(Dropped::Earlier));
+    }
+    // As of a copy of its directory.
+    let copy = Sender {
+        session: 5,
+        ..sender(1, 2)
+    };
+    let copied = Seal::new(Some(secret()), CLUSTER, copy).seal(PAYLOAD);
+    assert_eq!(opened(&mut other, THERE, &copied), Err(Dropped::Earlier));
+    assert!(opened(&mut other, THERE, &second.seal(PAYLOAD)).is_ok());
+}
+
+#[test]
+fn senders_are_bounded() {
+    let (_, mut other) = pair();
+    let count = SENDERS_MAX as u64 + 10;
+    for instance in 10..10 + count {
+        let mut one = Seal::new(Some(secret()), CLUSTER, sender(instance, 1));
+        assert!(opened(&mut other, THERE, &one.seal(PAYLOAD)).is_ok());
+    }
+    let sealed = other.sealed.as_ref().expect("it has a secret");
+    assert_eq!(sealed.senders.len(), SENDERS_MAX);
+    assert!(!sealed.senders.contains_key(&10));
+    assert!(sealed.senders.contains_key(&(9 + count)));
+}
