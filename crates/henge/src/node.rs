@@ -4,7 +4,7 @@
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -19,12 +19,13 @@ use tokio::sync::{mpsc, oneshot};
 use crate::admin::{Admin, size_of};
 use crate::cache::{Cache, CacheConfig};
 use crate::clock::Clock;
-use crate::cluster::control::{self, NoteIncarnation, Orders};
+use crate::cluster::control::{self, NoteIncarnation, Orders, OwnLoad};
 use crate::cluster::identity::Identity;
 use crate::cluster::raft::Consensus;
+use crate::cluster::secret::Secret;
 use crate::cluster::view::{Standing, View};
 use crate::cluster::{Cluster, Inbox};
-use crate::config::{Config, ConfigError, NodeId, Reload, SyncPolicy};
+use crate::config::{Config, ConfigError, ListenAddress, NodeId, Reload, SyncPolicy};
 use crate::disk::directory::Directory;
 use crate::disk::persistence::{Persistence, PersistenceError, Surroundings, beyond};
 use crate::encryption::{Encryption, Keys, KeysError, random_number};
@@ -151,6 +152,7 @@ impl Node {
             listening: ports,
             address,
             resp_address,
+            datagrams,
         } = Ports::open(&config)?;
         tracing::debug!(%address, ?resp_address, open_files_limit = files, "listening");
 
@@ -229,12 +231,14 @@ impl Node {
         })?);
         let orders = orders(&admin.config(), &persistence);
         let of_cluster = Arc::clone(&shared);
+        let own = Arc::clone(&admin.metrics);
+        let load: OwnLoad = Box::new(move || own.load());
         let (leave, left) = oneshot::channel();
         node.leave = Some(leave);
         node.cluster = Some(spawn("henge-cluster", async move || {
             // Told, or the node is gone: either way it is over.
             let left = async { drop(left.await) };
-            control::run(of_cluster, orders, inbox, left).await;
+            control::run(of_cluster, orders, inbox, (datagrams, load), left).await;
         })?);
         let mut senders = Vec::with_capacity(threads);
         for index in 0..threads {
@@ -405,7 +409,16 @@ fn cluster(
         name: state.node_id,
         instance,
     };
-    let identity = Identity::new(who, state.incarnation, address, advertise);
+    let secret = config.cluster.secret_file.as_ref();
+    let secret = secret.map(|file| Secret::read(file.as_path())).transpose();
+    let secret = secret.map_err(|error| StartError::Cluster(error.to_string()))?;
+    let identity = Identity::new(
+        who,
+        state.incarnation,
+        address,
+        advertise,
+        secret.map(Arc::new),
+    );
     let is_alone = config.cluster.peers.addresses().is_empty() && kept.is_none();
     let view = if is_alone {
         View::alone()
@@ -435,13 +448,13 @@ struct Ports {
     listening: Vec<Listening>,
     address: SocketAddr,
     resp_address: Option<SocketAddr>,
+    /// The same port, for what nodes tell each other of who lives.
+    datagrams: UdpSocket,
 }
 
 impl Ports {
     fn open(config: &Config) -> Result<Self, StartError> {
-        let listen_on = &config.server.listen;
-        let listener = listen::listen(listen_on.host.as_deref(), listen_on.port)
-            .map_err(StartError::Listen)?;
+        let (listener, datagrams) = Self::open_both(&config.server.listen)?;
         let address = listener.local_addr().map_err(StartError::System)?;
         let mut ports = vec![Listening {
             listener,
@@ -459,7 +472,34 @@ impl Ports {
             listening: ports,
             address,
             resp_address,
+            datagrams,
         })
+    }
+
+    /// A port for connections, and the same for datagrams.
+    fn open_both(at: &ListenAddress) -> Result<(TcpListener, UdpSocket), StartError> {
+        /// Ports that the system chose and of which somebody had the other half: one after the other is chance no more.
+        const TRIES: u32 = 16;
+        let mut tries = 0;
+        loop {
+            let listener =
+                listen::listen(at.host.as_deref(), at.port).map_err(StartError::Listen)?;
+            let address = listener.local_addr().map_err(StartError::System)?;
+            tries += 1;
+            match control::bind(address) {
+                Ok(datagrams) => return Ok((listener, datagrams)),
+                Err(error)
+                    if error.kind() == io::ErrorKind::AddrInUse
+                        && at.port == 0
+                        && tries < TRIES => {}
+                Err(source) => {
+                    return Err(StartError::Listen(ListenError {
+                        address: format!("{address} for datagrams (UDP)"),
+                        source,
+                    }));
+                }
+            }
+        }
     }
 }
 

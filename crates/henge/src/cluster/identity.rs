@@ -2,10 +2,14 @@
 //! it is reached. What changes of that is learnt while it runs; it asks nobody itself.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use henge_cluster::forming::{ClusterId, Who};
 use henge_wire::peer::{Hello, Purpose};
 use parking_lot::Mutex;
+
+use super::secret::Secret;
+use crate::encryption::random;
 
 /// See the head of the file.
 #[derive(Debug)]
@@ -15,6 +19,8 @@ pub(crate) struct Identity {
     pub(crate) instance: u64,
     /// The number of this start among all of its directory's.
     incarnation: Mutex<u64>,
+    /// What all nodes of its cluster have, if they have any.
+    pub(crate) secret: Option<Arc<Secret>>,
     /// Where it listens.
     listens: SocketAddr,
     cluster: Mutex<Option<ClusterId>>,
@@ -28,6 +34,7 @@ impl Identity {
         incarnation: u64,
         listens: SocketAddr,
         advertise: Option<String>,
+        secret: Option<Arc<Secret>>,
     ) -> Self {
         let ip = listens.ip();
         // One that listens on one address is reached there and nowhere else.
@@ -36,6 +43,7 @@ impl Identity {
             name: who.name,
             instance: who.instance,
             incarnation: Mutex::new(incarnation),
+            secret,
             listens,
             cluster: Mutex::new(None),
             address: Mutex::new(advertise.or(known)),
@@ -99,6 +107,7 @@ impl Identity {
             cluster: self.cluster().map(|cluster| cluster.0),
             instance: self.instance,
             incarnation: self.incarnation(),
+            nonce: random(),
             name: self.name.clone(),
             address: self.address().unwrap_or_default(),
         }

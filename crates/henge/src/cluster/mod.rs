@@ -112,6 +112,7 @@ impl Cluster {
             incarnation: self.identity.incarnation(),
             address: self.identity.address_or_loopback(),
             state: MemberState::Up,
+            is_silent: false,
             is_me: true,
         })
     }

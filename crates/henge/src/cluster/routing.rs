@@ -130,14 +130,14 @@ impl Routing {
         for member in &before.view.members {
             let now = view.members.iter().find(|now| now.id == member.id);
             let is_same = now.is_some_and(|now| {
-                (now.instance, now.incarnation, now.state.is_reachable())
+                (now.instance, now.incarnation, now.is_reachable())
                     == (member.instance, member.incarnation, true)
             });
             if !is_same && !member.is_me {
                 self.links
                     .end(member.instance, &format!("{} is down", member.name));
             }
-            if now.is_some_and(|now| now.state.is_reachable()) {
+            if now.is_some_and(|now| now.is_reachable()) {
                 self.links.forget_failure(member.instance);
             }
         }

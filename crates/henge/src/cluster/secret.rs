@@ -9,13 +9,13 @@ use ring::aead::{AES_256_GCM, LessSafeKey, UnboundKey};
 use ring::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
 use ring::hmac;
 
+use henge_wire::peer::NONCE_BYTES;
+
 use crate::config::shown;
 use crate::encryption::private::{self, FILE_BYTES_MAX, FileError};
 
 /// As many as 256 bits have, if they are random; a word that somebody thought of is shorter.
 const BYTES_MIN: usize = 32;
-/// Bytes of a nonce of a link.
-pub(crate) const NONCE_BYTES: usize = 32;
 /// Bytes of a proof.
 pub(crate) const PROOF_BYTES: usize = 32;
 

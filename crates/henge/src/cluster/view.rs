@@ -36,6 +36,8 @@ pub(crate) struct Member {
     pub(crate) incarnation: u64,
     pub(crate) address: String,
     pub(crate) state: MemberState,
+    /// This node gets no answer from it, whatever is agreed on.
+    pub(crate) is_silent: bool,
     /// It is this node.
     pub(crate) is_me: bool,
 }
@@ -62,14 +64,14 @@ impl MemberState {
             Self::Leaving => "leaving",
         }
     }
-
-    /// Whether it can be asked.
-    pub(crate) const fn is_reachable(self) -> bool {
-        !matches!(self, Self::Down)
-    }
 }
 
 impl Member {
+    /// Whether it can be asked.
+    pub(crate) fn is_reachable(&self) -> bool {
+        self.state != MemberState::Down && !self.is_silent
+    }
+
     /// The name of a member as Redis has them: 40 hexadecimal digits, the same for as long as its data are.
     pub(crate) fn redis_id(&self) -> String {
         format!("{:024x}{:016x}", self.id.0, self.instance)
@@ -236,6 +238,7 @@ mod tests {
             incarnation: 1,
             address: format!("[::1]:{}", 8080 + id),
             state: MemberState::Up,
+            is_silent: false,
             is_me,
         })
     }

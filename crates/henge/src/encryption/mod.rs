@@ -155,7 +155,8 @@ pub(crate) fn random_number() -> u64 {
     u64::from_le_bytes(random())
 }
 
-fn random<const N: usize>() -> [u8; N] {
+/// Bytes that nobody can guess.
+pub(crate) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     // Linux has an answer to this from soon after its start on, and none of these calls before that.
     SystemRandom::new()

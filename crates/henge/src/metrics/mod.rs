@@ -14,6 +14,8 @@ use std::sync::atomic::Ordering;
 use henge_engine::Cause;
 use serde_json::{Value, json};
 
+use henge_cluster::gossip::Load;
+
 use crate::cache::CacheStats;
 use crate::resp::COMMANDS;
 use crate::shared::Shared;
@@ -36,6 +38,16 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
+    /// How much the node has to do, as others hear of it.
+    pub(crate) fn load(&self) -> Load {
+        let operations = self.pulse.operations_per_second();
+        Load {
+            operations_per_second: u32::try_from(operations).unwrap_or(u32::MAX),
+            memory_bytes: self.shared.cache.charged_bytes(),
+            queue_bytes: self.shared.in_flight.held() as u64,
+        }
+    }
+
     pub(crate) fn uptime_seconds(&self) -> f64 {
         // Milliseconds are as much as anyone reads.
         (self.shared.clock.uptime().as_millis() as f64) / 1e3

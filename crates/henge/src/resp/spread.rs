@@ -343,7 +343,7 @@ impl Asked<'_> {
 }
 
 fn reachable(member: &Member) -> Result<(), ErrorReply> {
-    if member.state.is_reachable() {
+    if member.is_reachable() {
         Ok(())
     } else {
         Err(is_down(member))

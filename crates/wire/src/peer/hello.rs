@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! hello     u16 newest, u16 oldest version | u8 purpose | u128 cluster, 0 for none | u64 instance | u64 incarnation |
-//!           u16 length, name | u16 length, address
+//!           32 bytes nonce | u16 length, name | u16 length, address
 //! refusal   u16 why | text
 //! ```
 //!
@@ -14,6 +14,9 @@ use std::fmt;
 
 /// The longest name of a node, and the longest address, in bytes.
 pub const MAX_NAME_BYTES: usize = 255;
+
+/// Bytes of the nonce of a hello.
+pub const NONCE_BYTES: usize = 32;
 
 /// What a connection is for. One that carries much must not keep others waiting.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -38,6 +41,8 @@ pub struct Hello {
     pub instance: u64,
     /// The number of its present start.
     pub incarnation: u64,
+    /// Drawn for this connection: what is proved on it is worth nothing on another.
+    pub nonce: [u8; NONCE_BYTES],
     /// What its operator calls it.
     pub name: String,
     /// Where others reach it; empty where it does not know yet.
@@ -73,7 +78,7 @@ impl Hello {
     /// # Panics
     /// If the name or the address is longer than [`MAX_NAME_BYTES`], or the cluster is 0.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(48 + self.name.len() + self.address.len());
+        let mut out = Vec::with_capacity(80 + self.name.len() + self.address.len());
         out.put_u16_le(VERSION);
         out.put_u16_le(VERSION);
         out.put_u8(self.purpose as u8);
@@ -81,6 +86,7 @@ impl Hello {
         out.put_u128_le(self.cluster.unwrap_or(0));
         out.put_u64_le(self.instance);
         out.put_u64_le(self.incarnation);
+        out.put_slice(&self.nonce);
         for text in [&self.name, &self.address] {
             assert!(text.len() <= MAX_NAME_BYTES, "a name is short");
             out.put_u16_le(text.len() as u16);
@@ -109,10 +115,18 @@ impl Hello {
             cluster: Some(cluster).filter(|&cluster| cluster != 0),
             instance: bytes.try_get_u64_le().map_err(no("instance"))?,
             incarnation: bytes.try_get_u64_le().map_err(no("incarnation"))?,
+            nonce: nonce(&mut bytes)?,
             name: text(&mut bytes, "name")?,
             address: text(&mut bytes, "address")?,
         })
     }
+}
+
+fn nonce(bytes: &mut &[u8]) -> Result<[u8; NONCE_BYTES], HelloError> {
+    let split = bytes.split_first_chunk();
+    let (nonce, rest) = split.ok_or(HelloError::Malformed("nonce"))?;
+    *bytes = rest;
+    Ok(*nonce)
 }
 
 fn text(bytes: &mut &[u8], part: &'static str) -> Result<String, HelloError> {

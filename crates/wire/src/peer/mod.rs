@@ -14,7 +14,7 @@ pub mod keys;
 
 use bytes::BufMut;
 use crc32c::{crc32c, crc32c_append};
-pub use hello::{Hello, HelloError, MAX_NAME_BYTES, Purpose, Refusal, Why};
+pub use hello::{Hello, HelloError, MAX_NAME_BYTES, NONCE_BYTES, Purpose, Refusal, Why};
 use std::fmt;
 use std::ops::Range;
 
@@ -44,6 +44,8 @@ pub enum Kind {
     Answer = 4,
     /// What wants no answer.
     Tell = 5,
+    /// That its sender has the secret of the cluster: the frame after its hello, where there is one.
+    Proof = 6,
 }
 
 impl Kind {
@@ -54,6 +56,7 @@ impl Kind {
             Self::Ask,
             Self::Answer,
             Self::Tell,
+            Self::Proof,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == number)

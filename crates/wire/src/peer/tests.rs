@@ -9,6 +9,7 @@ fn hello() -> Hello {
         cluster: Some(0x0102_0304),
         instance: 0xA1,
         incarnation: 3,
+        nonce: [0x5A; NONCE_BYTES],
         name: "node1".to_owned(),
         address: "10.0.0.1:8080".to_owned(),
     }

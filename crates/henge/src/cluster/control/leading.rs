@@ -3,20 +3,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use henge_cluster::agreed::voters::{self, Seat};
 use henge_cluster::agreed::{Agreed, Command, Outcome};
+use henge_cluster::gossip::Health;
 use henge_cluster::ring::NodeId;
 use henge_cluster::topology::{self, State};
 use henge_wire::peer::Purpose;
 
 use super::Control;
+use super::health::{AllHeard, Heard, is_down};
 use super::questions::{Start, Started};
 use crate::cluster::link::greet::{self, GreetError};
 
 /// How often the leader looks around by itself: what it was told of it looks at at once.
 const LOOK: Duration = Duration::from_millis(500);
+/// A member that the leader has heard nothing of, good or bad, for so long is down: gossip reaches everybody in half of it.
+const UNHEARD: Duration = Duration::from_secs(5);
 /// The weight of a node that nobody gave one.
 const WEIGHT: u32 = 100;
 
@@ -31,6 +35,7 @@ impl Control {
             self.show_leader(leader);
             let is_leader = self.consensus.is_leader();
             if is_leader != leads {
+                self.awaited.borrow_mut().clear();
                 leads = is_leader;
                 self.tell_leader(leads);
             }
@@ -44,6 +49,7 @@ impl Control {
                 changed = leaders.changed() => if changed.is_err() {
                     return;
                 },
+                () = self.news.notified() => {}
                 () = tokio::time::sleep(LOOK) => {}
             }
         }
@@ -77,9 +83,34 @@ impl Control {
         }
         // Whoever is ready can lose its control leader: partitions are placed when enough vote.
         let is_settled = self.choose_voters().await;
-        for command in wanted(&agreed, is_settled) {
+        let heard = self.all_heard(&agreed);
+        for command in wanted(&agreed, is_settled, &heard) {
             self.propose(Command::Topology(command)).await;
         }
+    }
+
+    /// What is known of all others: who was not heard of at all for long enough is down.
+    fn all_heard(&self, agreed: &Agreed) -> AllHeard {
+        let mut heard = self.heard.borrow().clone();
+        let own = self.cluster.identity.instance;
+        let now = Instant::now();
+        let mut awaited = self.awaited.borrow_mut();
+        let mut still = BTreeMap::new();
+        for (id, member) in agreed.members() {
+            let incarnation = agreed.topology().nodes().get(id).map_or(0, |n| n.incarnation);
+            let instance = member.instance;
+            if instance == own || is_down(&heard, instance, incarnation).is_some() {
+                continue;
+            }
+            let since = awaited.get(&(instance, incarnation)).copied().unwrap_or(now);
+            still.insert((instance, incarnation), since);
+            if now.duration_since(since) >= UNHEARD {
+                let health = Health::Down;
+                heard.insert(instance, Heard { incarnation, health });
+            }
+        }
+        *awaited = still;
+        heard
     }
 
     /// Proposes; what is refused is so already, or will be wanted again.
@@ -227,13 +258,24 @@ impl Control {
 }
 
 /// What has to change of the topology.
-fn wanted(agreed: &Agreed, is_settled: bool) -> Vec<topology::Command> {
+fn wanted(agreed: &Agreed, is_settled: bool, heard: &AllHeard) -> Vec<topology::Command> {
     use topology::Command as Change;
     let topology = agreed.topology();
     let mut changes = Vec::new();
     for (&id, node) in topology.nodes() {
+        let instance = agreed.members().get(&id).map(|member| member.instance);
+        let is_down = instance.and_then(|instance| is_down(heard, instance, node.incarnation));
+        match (is_down, node.state) {
+            (Some(true), State::Down) | (None, State::Down) => continue,
+            (Some(true), _) => {
+                changes.push(Change::Down(id, node.incarnation));
+                continue;
+            }
+            (Some(false), State::Down) => changes.push(Change::Back(id, node.incarnation)),
+            _ => {}
+        }
         // With one replica there is nobody to be aligned with.
-        if node.state == State::Aligning {
+        if node.state != State::Up {
             changes.push(Change::Up(id, node.incarnation));
             if node.amnesia > 0 {
                 changes.push(Change::Remembers(id, node.incarnation));

@@ -4,10 +4,13 @@
 
 mod answers;
 mod forming;
+mod health;
 mod leading;
 mod questions;
 mod seen;
 mod voice;
+
+pub(crate) use health::{OwnLoad, bind};
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,14 +18,15 @@ use std::fmt;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use henge_cluster::agreed::Agreed;
 use henge_cluster::forming::{ClusterId, Forming};
 use henge_wire::peer::Purpose;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use self::answers::ControlAnswers;
+use self::health::AllHeard;
 use self::questions::{Start, Started};
 use self::voice::Voice;
 use super::link::Service;
@@ -73,6 +77,15 @@ pub(super) struct Control {
     joining: RefCell<BTreeSet<u64>>,
     /// The start of this process is registered.
     is_registered: Cell<bool>,
+    /// Is told of that.
+    registered: Notify,
+    /// What gossip says of others, by their instances.
+    heard: RefCell<AllHeard>,
+    /// Is told of news of that.
+    news: Notify,
+    /// Starts of which the leader has heard nothing yet, and since when.
+    awaited: RefCell<BTreeMap<(u64, u64), Instant>>,
+    begun: Instant,
 }
 
 /// Does the node's part until it is told to stop.
@@ -80,6 +93,7 @@ pub(crate) async fn run(
     shared: Arc<Shared>,
     orders: Orders,
     inbox: Inbox,
+    (socket, own_load): (std::net::UdpSocket, OwnLoad),
     stopped: impl Future<Output = ()>,
 ) {
     let cluster = Arc::clone(&shared.cluster);
@@ -110,13 +124,18 @@ pub(crate) async fn run(
         forming: RefCell::default(),
         joining: RefCell::default(),
         is_registered: Cell::new(false),
+        registered: Notify::new(),
+        heard: RefCell::default(),
+        news: Notify::new(),
+        awaited: RefCell::default(),
+        begun: Instant::now(),
     });
     let Inbox { refused, handovers } = inbox;
     let work = async {
         tokio::join!(
             voice::speak(Rc::clone(&control), questions),
             control.take_connections(handovers),
-            control.hear_refusals(refused),
+            control.gossip(socket, own_load, refused),
             control.see(),
             control.lead(),
             control.enter(),
@@ -206,6 +225,7 @@ impl Control {
             tokio::time::sleep(AGAIN).await;
         }
         self.is_registered.set(true);
+        self.registered.notify_one();
         // What was seen before this may be all there is to see.
         self.make_view();
     }
@@ -335,14 +355,5 @@ impl Control {
             book.insert(hello.instance, hello.address.clone());
         }
         self.links.forget_failure(hello.instance);
-    }
-
-    /// A port that is closed is a process that is gone: the control leader's need not be waited for.
-    async fn hear_refusals(&self, mut refused: mpsc::Receiver<u64>) {
-        while let Some(instance) = refused.recv().await {
-            if self.consensus.leader() == Some(instance) {
-                self.consensus.campaign().await;
-            }
-        }
     }
 }

@@ -7,6 +7,7 @@ use henge_cluster::topology::{Node, State};
 use henge_wire::Partition;
 
 use super::Control;
+use super::health::is_down;
 use crate::cluster::view::{Member, MemberState, View};
 
 impl Control {
@@ -40,6 +41,7 @@ impl Control {
         if !is_in || !self.is_registered.get() {
             return;
         }
+        let heard = self.heard.borrow();
         let members: Vec<Arc<Member>> = agreed
             .members()
             .iter()
@@ -52,6 +54,7 @@ impl Control {
                     incarnation: node.incarnation,
                     address: member.address.clone(),
                     state: state(node),
+                    is_silent: is_down(&heard, member.instance, node.incarnation) == Some(true),
                     is_me: member.instance == identity.instance,
                 }))
             })
@@ -64,7 +67,11 @@ impl Control {
             let is_in = |name: &str| agreed.named(name).is_some();
             let missing = agreed.founders().iter().filter(|who| !is_in(&who.name));
             let waits = missing.map(|who| format!("{} is not in the cluster yet", who.name));
-            return self.wait_outside(waits.collect());
+            let mut waits: Vec<String> = waits.collect();
+            if waits.is_empty() {
+                waits.push("the partitions are not placed yet".to_owned());
+            }
+            return self.wait_outside(waits);
         }
         let is_only = members.len() == 1 && agreed.founders().len() <= 1;
         let only = members.first().map(|member| member.id).filter(|_| is_only);

@@ -128,7 +128,7 @@ impl Way {
         let member = match routes.view.owner(Partition::of(key)) {
             Owner::Here => return Ok(Self::Here),
             Owner::Nowhere => return Err(Elsewhere::nowhere(&routes.view)),
-            Owner::There(member) if member.state.is_reachable() => Arc::clone(member),
+            Owner::There(member) if member.is_reachable() => Arc::clone(member),
             Owner::There(member) => return Err(Elsewhere::Down(Arc::clone(member))),
         };
         Ok(Self::There(routes, member))
@@ -462,7 +462,7 @@ pub(crate) async fn flush_all(
     if members.is_empty() {
         return Err(FlushError::Elsewhere(Elsewhere::nowhere(&routes.view)));
     }
-    if let Some(down) = members.iter().find(|member| !member.state.is_reachable()) {
+    if let Some(down) = members.iter().find(|member| !member.is_reachable()) {
         return Err(FlushError::Elsewhere(Elsewhere::Down(Arc::clone(down))));
     }
     let others = members.iter().filter(|member| !member.is_me);

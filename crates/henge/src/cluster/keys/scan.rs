@@ -137,7 +137,7 @@ pub(crate) async fn page_of(
     asked: &Scan<'_>,
     sheet: &mut impl Sheet,
 ) -> Result<ScanCursor, Elsewhere> {
-    if !member.state.is_reachable() {
+    if !member.is_reachable() {
         return Err(Elsewhere::Down(Arc::clone(member)));
     }
     add(&local.counters.forwarded, 1);
@@ -171,6 +171,7 @@ mod tests {
                 incarnation: 1,
                 address: format!("127.0.0.1:{id}"),
                 state: MemberState::Up,
+                is_silent: false,
                 is_me: id == 1,
             })
         };

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use henge_wire::peer::{Head, Kind};
+use henge_wire::peer::{Head, Kind, Refusal};
 
 use super::frames::{Incoming, Outgoing, ReadError};
 use super::greet::Greeted;
@@ -276,6 +276,10 @@ async fn run(greeted: Greeted, state: Rc<State>, name: String) -> Rc<str> {
 
 fn take_in(incoming: &mut Incoming, state: &State) -> Result<(), ReadError> {
     while let Some((head, body)) = incoming.next(MAX_ANSWER_BYTES)? {
+        if head.kind == Kind::Refusal {
+            let refusal = Refusal::decode(&body);
+            return Err(ReadError::Refused(refusal.map_or_else(String::new, |r| r.text)));
+        }
         if head.kind != Kind::Answer {
             // One that a later version knows, and that wants no answer.
             continue;

@@ -30,6 +30,8 @@ pub(crate) struct Incoming {
 pub(crate) enum ReadError {
     /// The other side has closed.
     Closed,
+    /// It wants nothing to do with this node, and says why.
+    Refused(String),
     Io(io::Error),
     Frame(FrameError),
 }
@@ -38,6 +40,7 @@ impl std::fmt::Display for ReadError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Closed => f.write_str("it has closed the connection"),
+            Self::Refused(why) => write!(f, "it refuses this node: {why}"),
             Self::Io(error) => error.fmt(f),
             Self::Frame(error) => write!(f, "it sent {error}"),
         }

@@ -3,9 +3,12 @@
 //!
 //! ```text
 //! who connects   preface, hello ──▶
-//!                               ◀── hello, or refusal          who accepts
-//!                each looks at the other's hello, and closes if it does not belong here; who accepts says why
+//!                               ◀── hello, proof               who accepts
+//!                         proof ──▶
 //! ```
+//!
+//! Each looks at the other's hello and proof, and closes if it does not belong here; who accepts says why, in a refusal. There are
+//! proofs where the cluster has a secret.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -13,21 +16,29 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use bytes::Bytes;
 use henge_cluster::forming::ClusterId;
 use henge_wire::peer::{
-    self, Head, Hello, HelloError, Kind, MAX_HELLO_BYTES, PREFACE, Purpose, Refusal, Why,
+    self, Head, Hello, HelloError, Kind, MAX_HELLO_BYTES, NONCE_BYTES, PREFACE, Purpose, Refusal,
+    Why,
 };
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::frames::{Incoming, ReadError};
 use crate::cluster::identity::Identity;
+use crate::cluster::secret::{Handshake, Role};
 
 /// A node that runs says who it is within a round trip; one that was stopped for a moment takes that much longer.
 pub(crate) const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
 
 const HELLO: Head = Head {
     kind: Kind::Hello,
+    service: 0,
+    id: 0,
+};
+const PROOF: Head = Head {
+    kind: Kind::Proof,
     service: 0,
     id: 0,
 };
@@ -63,6 +74,8 @@ pub(crate) enum GreetError {
     Hello(HelloError),
     /// It is in another cluster: its name, and which.
     Cluster(String, ClusterId),
+    /// It does not prove that it has the secret of the cluster: its name.
+    Stranger(String),
     /// It refuses this node, and says why.
     Refusal(Refusal),
 }
@@ -78,6 +91,10 @@ impl fmt::Display for GreetError {
             Self::Cluster(name, cluster) => {
                 write!(f, "{name} is in another cluster, {cluster}")
             }
+            Self::Stranger(name) => write!(
+                f,
+                "{name} does not have the secret of the cluster; all nodes need the same cluster.secret_file"
+            ),
             Self::Refusal(refusal) => write!(f, "it refuses this node: {}", refusal.text),
         }
     }
@@ -105,11 +122,12 @@ pub(crate) async fn connect(
         if let Ok(local) = socket.local_addr() {
             me.met_over(local.ip());
         }
+        let own = Said::of(&me.hello(purpose));
         let mut out = PREFACE.to_vec();
-        peer::encode(&mut out, HELLO, &[&me.hello(purpose).encode()]);
+        peer::encode(&mut out, HELLO, &[&own.bytes]);
         socket.write_all(&out).await.map_err(GreetError::Io)?;
         let mut incoming = Incoming::default();
-        let hello = hear(&mut socket, &mut incoming).await?;
+        let (hello, theirs) = hear(&mut socket, &mut incoming).await?;
         let cluster = hello.cluster.map(ClusterId);
         if let (Some(theirs), Some(ours)) = (cluster, me.cluster())
             && theirs != ours
@@ -118,6 +136,16 @@ pub(crate) async fn connect(
         }
         if instance.is_some_and(|instance| instance != hello.instance) {
             return Err(GreetError::Another(hello.name));
+        }
+        if let Some(secret) = &me.secret {
+            let handshake = handshake(&own, &theirs);
+            let proof = hear_proof(&mut socket, &mut incoming).await?;
+            if !secret.verify(Role::Accepter, &handshake, &proof) {
+                return Err(GreetError::Stranger(hello.name));
+            }
+            let mut out = Vec::new();
+            peer::encode(&mut out, PROOF, &[&secret.prove(Role::Opener, &handshake)]);
+            socket.write_all(&out).await.map_err(GreetError::Io)?;
         }
         Ok(Greeted {
             socket,
@@ -143,20 +171,34 @@ pub(crate) async fn accept(
             me.met_over(local.ip());
         }
         let mut incoming = Incoming::after(first.get(PREFACE.len()..).unwrap_or_default());
-        let hello = match hear(&mut socket, &mut incoming).await {
-            Ok(hello) => hello,
+        let (hello, theirs) = match hear(&mut socket, &mut incoming).await {
+            Ok(said) => said,
             Err(GreetError::Hello(error)) => {
                 refuse(&mut socket, Why::Version, error.to_string()).await;
                 return Err(GreetError::Hello(error));
             }
             Err(error) => return Err(error),
         };
+        let own = Said::of(&me.hello(hello.purpose));
+        let handshake = handshake(&theirs, &own);
         let mut out = Vec::new();
-        peer::encode(&mut out, HELLO, &[&me.hello(hello.purpose).encode()]);
+        peer::encode(&mut out, HELLO, &[&own.bytes]);
+        if let Some(secret) = &me.secret {
+            peer::encode(&mut out, PROOF, &[&secret.prove(Role::Accepter, &handshake)]);
+        }
         socket.write_all(&out).await.map_err(GreetError::Io)?;
         if let Err((why, text)) = check(&hello, remote, me) {
             refuse(&mut socket, why, text.clone()).await;
             return Err(GreetError::NoNode(text));
+        }
+        if let Some(secret) = &me.secret {
+            let proof = hear_proof(&mut socket, &mut incoming).await;
+            let is_proved = proof.is_ok_and(|proof| secret.verify(Role::Opener, &handshake, &proof));
+            if !is_proved {
+                let text = "it does not have the secret of this node's cluster; give it the same cluster.secret_file";
+                refuse(&mut socket, Why::Stranger, text.to_owned()).await;
+                return Err(GreetError::Stranger(hello.name));
+            }
         }
         Ok((incoming, hello))
     };
@@ -171,7 +213,7 @@ pub(crate) async fn accept(
 
 /// Whether who has connected belongs here.
 fn check(hello: &Hello, remote: SocketAddr, me: &Identity) -> Result<(), (Why, String)> {
-    if !remote.ip().to_canonical().is_loopback() {
+    if me.secret.is_none() && !remote.ip().to_canonical().is_loopback() {
         let text = format!(
             "a node without cluster.secret_file takes only nodes of its own machine, and this connection comes from {remote}"
         );
@@ -202,21 +244,75 @@ async fn refuse(socket: &mut TcpStream, why: Why, text: String) {
     let _ = socket.shutdown().await;
 }
 
-async fn hear(socket: &mut TcpStream, incoming: &mut Incoming) -> Result<Hello, GreetError> {
+/// A hello as it was sent, for what is proved of it.
+struct Said {
+    nonce: [u8; NONCE_BYTES],
+    bytes: Vec<u8>,
+}
+
+impl Said {
+    fn of(hello: &Hello) -> Self {
+        Self {
+            nonce: hello.nonce,
+            bytes: hello.encode(),
+        }
+    }
+}
+
+fn handshake<'a>(opener: &'a Said, accepter: &'a Said) -> Handshake<'a> {
+    Handshake {
+        nonces: [&opener.nonce, &accepter.nonce],
+        hellos: [&opener.bytes, &accepter.bytes],
+    }
+}
+
+/// Who is on the other side, and what it said for that.
+async fn hear(
+    socket: &mut TcpStream,
+    incoming: &mut Incoming,
+) -> Result<(Hello, Said), GreetError> {
+    let (head, body) = hear_frame(socket, incoming).await?;
+    if head.kind != Kind::Hello {
+        return Err(GreetError::NoNode("it does not say who it is".to_owned()));
+    }
+    let hello = Hello::decode(&body).map_err(GreetError::Hello)?;
+    let said = Said {
+        nonce: hello.nonce,
+        bytes: body.to_vec(),
+    };
+    Ok((hello, said))
+}
+
+async fn hear_proof(
+    socket: &mut TcpStream,
+    incoming: &mut Incoming,
+) -> Result<Bytes, GreetError> {
+    let (head, body) = hear_frame(socket, incoming).await?;
+    if head.kind == Kind::Proof {
+        Ok(body)
+    } else {
+        Err(GreetError::NoNode("it proves nothing".to_owned()))
+    }
+}
+
+/// The next frame of a greeting, unless it is a refusal.
+async fn hear_frame(
+    socket: &mut TcpStream,
+    incoming: &mut Incoming,
+) -> Result<(Head, Bytes), GreetError> {
     let broken = |error| match error {
         ReadError::Io(error) => GreetError::Io(error),
         other => GreetError::NoNode(other.to_string()),
     };
     loop {
         if let Some((head, body)) = incoming.next(MAX_HELLO_BYTES).map_err(broken)? {
-            return match head.kind {
-                Kind::Hello => Hello::decode(&body).map_err(GreetError::Hello),
-                Kind::Refusal => Err(match Refusal::decode(&body) {
-                    Some(refusal) => GreetError::Refusal(refusal),
-                    None => GreetError::NoNode("its refusal has no reason".to_owned()),
-                }),
-                _ => Err(GreetError::NoNode("it does not say who it is".to_owned())),
-            };
+            if head.kind != Kind::Refusal {
+                return Ok((head, body));
+            }
+            return Err(match Refusal::decode(&body) {
+                Some(refusal) => GreetError::Refusal(refusal),
+                None => GreetError::NoNode("its refusal has no reason".to_owned()),
+            });
         }
         poll_fn(|cx| incoming.poll_read(socket, cx))
             .await
