@@ -306,7 +306,39 @@ const LINES: &[Line] = &[
         bound: 1.05,
         command: ONE_REPLICA,
     },
+    Line {
+        issue: 6,
+        figure: "forwarded_get_cpu_ratio",
+        what: "CPU time of a forwarded GET on both nodes, over that of one which is answered where it is (50 connections, P=16)",
+        better: Better::Lower,
+        bound: 2.2,
+        command: RING,
+    },
+    Line {
+        issue: 6,
+        figure: "control_failover_seconds",
+        what: "seconds until both others of three nodes know another control leader, once it is killed; the worst of five",
+        better: Better::Lower,
+        bound: 2.0,
+        command: RING,
+    },
+    Line {
+        issue: 6,
+        figure: "members_bytes_growth",
+        what: "bytes a second of each member by the log of their number, from 25 members to 400, over what log n allows",
+        better: Better::Lower,
+        bound: 1.1,
+        command: &[
+            "run",
+            "--quiet",
+            "--release",
+            "--package=henge-sim",
+            "--bin=members",
+        ],
+    },
 ];
+
+const RING: &[&str] = &["xtask", "bench", "ring"];
 
 /// Beside Redis 7.0 and Valkey 9.1, where they are installed; without them their lines fail.
 const DURABILITY: &[&str] = &["xtask", "bench", "durability"];

@@ -13,6 +13,7 @@ mod one_replica;
 mod peers;
 mod proc;
 mod random;
+mod ring;
 mod server;
 
 use self::arguments::Arguments;
@@ -66,6 +67,12 @@ const BENCHES: &[Bench] = &[
         help: "the instructions of the protocol where there is nobody to agree with",
         options: one_replica::OPTIONS,
         run: one_replica::run,
+    },
+    Bench {
+        name: "ring",
+        help: "what a forwarded GET costs, and how long a ring is without a control leader",
+        options: ring::OPTIONS,
+        run: ring::run,
     },
     Bench {
         name: "floor",

@@ -229,17 +229,7 @@ impl Node {
                 () = serve_control(control, called) => {}
             }
         })?);
-        let orders = orders(&admin.config(), &persistence);
-        let of_cluster = Arc::clone(&shared);
-        let own = Arc::clone(&admin.metrics);
-        let load: OwnLoad = Box::new(move || own.load());
-        let (leave, left) = oneshot::channel();
-        node.leave = Some(leave);
-        node.cluster = Some(spawn("henge-cluster", async move || {
-            // Told, or the node is gone: either way it is over.
-            let left = async { drop(left.await) };
-            control::run(of_cluster, orders, inbox, (datagrams, load), left).await;
-        })?);
+        node.join_cluster(&persistence, inbox, datagrams)?;
         let mut senders = Vec::with_capacity(threads);
         for index in 0..threads {
             let (sender, receiver) = mpsc::channel(acceptor::HANDOFF);
@@ -262,6 +252,27 @@ impl Node {
             .map_err(StartError::System)?;
         node.acceptor = Some(acceptor);
         Ok(node)
+    }
+
+    /// Starts the thread that has the node's part in its cluster.
+    fn join_cluster(
+        &mut self,
+        persistence: &Arc<Persistence>,
+        inbox: Inbox,
+        datagrams: UdpSocket,
+    ) -> Result<(), StartError> {
+        let metrics = Arc::clone(&self.admin.metrics);
+        let orders = orders(&self.admin.config(), persistence);
+        let (leave, left) = oneshot::channel();
+        self.leave = Some(leave);
+        self.cluster = Some(spawn("henge-cluster", async move || {
+            let shared = Arc::clone(&metrics.shared);
+            let load: OwnLoad = Box::new(move || metrics.load());
+            // Told, or the node is gone: either way it is over.
+            let left = async { drop(left.await) };
+            control::run(shared, orders, inbox, (datagrams, load), left).await;
+        })?);
+        Ok(())
     }
 
     /// The address that it listens on, with the port that was chosen if the configuration left that open.

@@ -41,10 +41,33 @@ impl Server {
         Ok(server)
     }
 
-    fn henge_in(mut command: Command, flags: &[String], data: PathBuf) -> Result<Self> {
+    /// The same as one of several, at an address that the others know.
+    pub(super) fn member(
+        binary: &Path,
+        name: &str,
+        address: SocketAddr,
+        flags: &[String],
+    ) -> Result<Self> {
+        let port = format!("--port={address}");
+        let name = format!("--node-id={name}");
+        Self::start(Command::new(binary), [&port, &name], flags, data_folder())
+    }
+
+    fn henge_in(command: Command, flags: &[String], data: PathBuf) -> Result<Self> {
+        // One that is started again finds its data by its name, and not by its port.
+        let own = ["--port=127.0.0.1:0", "--node-id=bench"];
+        Self::start(command, own, flags, data)
+    }
+
+    fn start(
+        mut command: Command,
+        own: [&str; 2],
+        flags: &[String],
+        data: PathBuf,
+    ) -> Result<Self> {
         let child = command
-            // One that is started again finds its data by its name, and not by its port.
-            .args(["--port=127.0.0.1:0", "--log-level=error", "--node-id=bench"])
+            .args(own)
+            .arg("--log-level=error")
             .args(memory_only(flags))
             .args(flags)
             .env("HENGE_PERSISTENCE__DIR", &data)

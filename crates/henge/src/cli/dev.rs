@@ -20,7 +20,7 @@ const MOST_NODES: u16 = 16;
 /// How often a node is asked whether it is ready.
 const LOOK: Duration = Duration::from_millis(50);
 /// How long nodes have to become one cluster: a hundred times what it takes.
-const FORMING_TIMEOUT: Duration = Duration::from_secs(60);
+const FORMING_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// What to start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -183,8 +183,7 @@ impl Dev {
                     return Err(format!("{} has ended: {status}", node.name));
                 }
                 if tokio::time::Instant::now() > deadline {
-                    let seconds = FORMING_TIMEOUT.as_secs();
-                    return Err(format!("{} is not ready after {seconds} s", node.name));
+                    return Err(format!("{} is not ready after a minute", node.name));
                 }
                 tokio::time::sleep(LOOK).await;
             }

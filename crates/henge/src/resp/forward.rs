@@ -37,7 +37,11 @@ const SHARED_BYTES: usize = 16 * 1024;
 /// Begins a question.
 pub(super) fn begin(session: &Session) -> Vec<u8> {
     let flags = if session.no_touch { NO_TOUCH } else { 0 };
-    vec![session.protocol.number() as u8, flags, 0, 0]
+    let protocol = match session.protocol {
+        Protocol::Resp2 => 2,
+        Protocol::Resp3 => 3,
+    };
+    vec![protocol, flags, 0, 0]
 }
 
 /// What one node is asked.
@@ -80,7 +84,7 @@ impl Forwards {
     pub(super) fn push(
         &mut self,
         member: &Arc<Member>,
-        request: &Raw<'_>,
+        request: Raw<'_>,
         is_write: bool,
         session: &Session,
         (written, is_wanted): (usize, bool),
@@ -135,6 +139,7 @@ impl Forwards {
 }
 
 /// A request as it is sent on.
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Raw<'a> {
     /// As it came.
     Frame(&'a [u8]),
@@ -143,7 +148,7 @@ pub(super) enum Raw<'a> {
 }
 
 impl Raw<'_> {
-    fn append_to(&self, out: &mut Vec<u8>) {
+    fn append_to(self, out: &mut Vec<u8>) {
         match self {
             Self::Frame(bytes) => out.extend_from_slice(bytes),
             Self::Words(words) => {

@@ -440,7 +440,7 @@ impl Pipeline {
         }
         if self.routes.is_some() {
             let first = first_key.map(Location::partition);
-            match self.route(words, &raw, entry, first, clock, untimed, out) {
+            match self.route(words, raw, entry, first, clock, untimed, out) {
                 Routed::Here => {}
                 Routed::Done => return None,
                 Routed::Stop(stop) => return Some(stop),
@@ -520,7 +520,7 @@ impl Pipeline {
     fn route(
         &mut self,
         words: Arguments<'_>,
-        raw: &Raw<'_>,
+        raw: Raw<'_>,
         entry: Entry,
         first: Option<Partition>,
         clock: &mut Timing,

@@ -222,8 +222,7 @@ impl Asked<'_> {
     fn split(&self, spread: Spread) -> Result<Later, ErrorReply> {
         let view = &self.routes.view;
         let step = usize::from(self.spec.keys.step.unsigned_abs()).max(1);
-        // The members, the words for each, and which of the keys those are.
-        let mut shares: Vec<(Arc<Member>, Vec<&[u8]>, Vec<usize>)> = Vec::new();
+        let mut shares: Vec<Share<'_>> = Vec::new();
         let mut count = 0;
         for at in key_specs::places(self.spec.keys, self.words.len()) {
             let holder = view.holder(Partition::of(self.word(at)));
@@ -341,6 +340,9 @@ impl Asked<'_> {
         }))
     }
 }
+
+/// A member, the words for it, and which of the keys those are of.
+type Share<'a> = (Arc<Member>, Vec<&'a [u8]>, Vec<usize>);
 
 fn reachable(member: &Member) -> Result<(), ErrorReply> {
     if member.is_reachable() {

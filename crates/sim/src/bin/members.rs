@@ -2,7 +2,7 @@
 //! each member. Its exit code is 1 if they do not, or if the cost grows faster than the logarithm of the size.
 
 use clap::{Arg, ArgAction, Command, value_parser};
-use henge_sim::membership::{Plan, grows_faster_than_log, run};
+use henge_sim::membership::{Plan, growth_over_log, grows_faster_than_log, run};
 use henge_sim::run::catch_panics;
 use std::process::ExitCode;
 
@@ -103,6 +103,7 @@ fn main() -> ExitCode {
             }
         }
     }
+    println!("figure members_bytes_growth {:.4}", growth_over_log(&rates));
     if let Some(worse) = grows_faster_than_log(&rates) {
         println!("{worse}");
         all_hold = false;

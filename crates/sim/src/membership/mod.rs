@@ -345,6 +345,21 @@ impl Run {
 /// By so much the rate may exceed what the logarithm allows: chance, and counts that are whole.
 const MARGIN: f64 = 1.1;
 
+/// By how much the bytes of a member in rest grow faster than the logarithm of the size, at the worst from one of these sizes to a
+/// larger one; 1 is as fast.
+pub fn growth_over_log(rates: &[(usize, Rate)]) -> f64 {
+    let pairs = rates
+        .iter()
+        .flat_map(|small| rates.iter().map(move |large| (small, large)));
+    let over = pairs
+        .filter(|((small, _), (large, _))| small < large)
+        .map(|((small, rate), (large, larger))| {
+            let log = (*large as f64).log2() / (*small as f64).log2();
+            larger.bytes / rate.bytes / log
+        });
+    over.fold(0.0, f64::max)
+}
+
 /// Where what a member sends in rest grows faster than the logarithm of the size, by more than a tenth: from one of these sizes
 /// to a larger one. None if it does nowhere.
 pub fn grows_faster_than_log(rates: &[(usize, Rate)]) -> Option<String> {

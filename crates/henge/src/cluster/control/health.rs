@@ -231,10 +231,12 @@ impl Gossiping {
             match self.socket.try_recv_from(&mut self.buffer) {
                 Ok((bytes, from)) => {
                     let opened = self.seal.open(from.ip(), &mut self.buffer[..bytes]);
-                    let taken = opened.map_err(|dropped| dropped.to_string()).and_then(|payload| {
-                        let taken = self.gossip.handle_datagram(control.now_ms(), payload);
-                        taken.map_err(|error| error.to_string())
-                    });
+                    let taken = opened
+                        .map_err(|dropped| dropped.to_string())
+                        .and_then(|payload| {
+                            let taken = self.gossip.handle_datagram(control.now_ms(), payload);
+                            taken.map_err(|error| error.to_string())
+                        });
                     if let Err(why) = taken {
                         tracing::debug!(%from, why, "a datagram was dropped");
                     }
@@ -296,7 +298,15 @@ mod tests {
 
     #[test]
     fn only_the_present_start_is_judged() {
-        let heard = |incarnation, health| BTreeMap::from([(7, Heard { incarnation, health })]);
+        let heard = |incarnation, health| {
+            BTreeMap::from([(
+                7,
+                Heard {
+                    incarnation,
+                    health,
+                },
+            )])
+        };
         for (all, expected) in [
             (heard(2, Health::Alive), Some(false)),
             (heard(2, Health::Suspected), Some(false)),

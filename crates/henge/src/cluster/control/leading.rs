@@ -47,7 +47,7 @@ impl Control {
                     return;
                 },
                 changed = leaders.changed() => if changed.is_err() {
-                    return;
+                    return self.tell_failure();
                 },
                 () = self.news.notified() => {}
                 () = tokio::time::sleep(LOOK) => {}
@@ -55,11 +55,29 @@ impl Control {
         }
     }
 
+    /// Raft has stopped: this node hears of nothing that is agreed on any more.
+    fn tell_failure(&self) {
+        if let Some(why) = self.consensus.failure() {
+            tracing::error!(
+                why,
+                "this node takes no part in what the cluster agrees on until it is started anew"
+            );
+            let epoch = self.agreed().topology().epoch();
+            let name = &self.cluster.identity.name;
+            let text = format!("{name} takes no part in what the cluster agrees on: {why}");
+            let now_ms = self.shared.clock.now_ms();
+            self.cluster
+                .events
+                .add(now_ms, epoch, "failed", Some(name), text);
+        }
+    }
+
     /// Shows who leads, by the name that all know.
     fn show_leader(&self, leader: Option<u64>) {
         let agreed = self.agreed();
         let member = leader.and_then(|instance| agreed.of_instance(instance));
-        self.cluster.set_leader(member.map(|(_, member)| member.name.clone()));
+        self.cluster
+            .set_leader(member.map(|(_, member)| member.name.clone()));
     }
 
     fn tell_leader(&self, leads: bool) {
@@ -97,16 +115,29 @@ impl Control {
         let mut awaited = self.awaited.borrow_mut();
         let mut still = BTreeMap::new();
         for (id, member) in agreed.members() {
-            let incarnation = agreed.topology().nodes().get(id).map_or(0, |n| n.incarnation);
+            let incarnation = agreed
+                .topology()
+                .nodes()
+                .get(id)
+                .map_or(0, |n| n.incarnation);
             let instance = member.instance;
             if instance == own || is_down(&heard, instance, incarnation).is_some() {
                 continue;
             }
-            let since = awaited.get(&(instance, incarnation)).copied().unwrap_or(now);
+            let since = awaited
+                .get(&(instance, incarnation))
+                .copied()
+                .unwrap_or(now);
             still.insert((instance, incarnation), since);
             if now.duration_since(since) >= UNHEARD {
                 let health = Health::Down;
-                heard.insert(instance, Heard { incarnation, health });
+                heard.insert(
+                    instance,
+                    Heard {
+                        incarnation,
+                        health,
+                    },
+                );
             }
         }
         *awaited = still;
@@ -266,7 +297,7 @@ fn wanted(agreed: &Agreed, is_settled: bool, heard: &AllHeard) -> Vec<topology::
         let instance = agreed.members().get(&id).map(|member| member.instance);
         let is_down = instance.and_then(|instance| is_down(heard, instance, node.incarnation));
         match (is_down, node.state) {
-            (Some(true), State::Down) | (None, State::Down) => continue,
+            (Some(true) | None, State::Down) => continue,
             (Some(true), _) => {
                 changes.push(Change::Down(id, node.incarnation));
                 continue;

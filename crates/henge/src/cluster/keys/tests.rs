@@ -101,6 +101,7 @@ impl Pair {
     fn show(&self, which: usize, states: [MemberState; 2], owner: fn(Partition) -> usize) {
         let member = |at: usize| {
             Arc::new(Member {
+                is_silent: false,
                 id: NodeId(at as u64 + 1),
                 name: ["one", "two"][at].to_owned(),
                 instance: self.instances[at],

@@ -278,7 +278,9 @@ fn take_in(incoming: &mut Incoming, state: &State) -> Result<(), ReadError> {
     while let Some((head, body)) = incoming.next(MAX_ANSWER_BYTES)? {
         if head.kind == Kind::Refusal {
             let refusal = Refusal::decode(&body);
-            return Err(ReadError::Refused(refusal.map_or_else(String::new, |r| r.text)));
+            return Err(ReadError::Refused(
+                refusal.map_or_else(String::new, |r| r.text),
+            ));
         }
         if head.kind != Kind::Answer {
             // One that a later version knows, and that wants no answer.

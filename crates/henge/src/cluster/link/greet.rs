@@ -184,7 +184,11 @@ pub(crate) async fn accept(
         let mut out = Vec::new();
         peer::encode(&mut out, HELLO, &[&own.bytes]);
         if let Some(secret) = &me.secret {
-            peer::encode(&mut out, PROOF, &[&secret.prove(Role::Accepter, &handshake)]);
+            peer::encode(
+                &mut out,
+                PROOF,
+                &[&secret.prove(Role::Accepter, &handshake)],
+            );
         }
         socket.write_all(&out).await.map_err(GreetError::Io)?;
         if let Err((why, text)) = check(&hello, remote, me) {
@@ -193,7 +197,8 @@ pub(crate) async fn accept(
         }
         if let Some(secret) = &me.secret {
             let proof = hear_proof(&mut socket, &mut incoming).await;
-            let is_proved = proof.is_ok_and(|proof| secret.verify(Role::Opener, &handshake, &proof));
+            let is_proved =
+                proof.is_ok_and(|proof| secret.verify(Role::Opener, &handshake, &proof));
             if !is_proved {
                 let text = "it does not have the secret of this node's cluster; give it the same cluster.secret_file";
                 refuse(&mut socket, Why::Stranger, text.to_owned()).await;
@@ -283,10 +288,7 @@ async fn hear(
     Ok((hello, said))
 }
 
-async fn hear_proof(
-    socket: &mut TcpStream,
-    incoming: &mut Incoming,
-) -> Result<Bytes, GreetError> {
+async fn hear_proof(socket: &mut TcpStream, incoming: &mut Incoming) -> Result<Bytes, GreetError> {
     let (head, body) = hear_frame(socket, incoming).await?;
     if head.kind == Kind::Proof {
         Ok(body)

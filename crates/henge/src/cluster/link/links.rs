@@ -85,22 +85,22 @@ impl Links {
                 let mut peers = self.peers.borrow_mut();
                 let tries = match peers.get(&instance) {
                     Some(Peer::Connected(link)) if !link.is_ended() => return Ok(link.clone()),
-                    Some(Peer::Connected(_)) | None => 0,
                     Some(Peer::Failed(until, _, why)) if Instant::now() < *until => {
                         return Err(AskError::unsent(Rc::clone(why)));
                     }
-                    Some(Peer::Failed(_, tries, _)) => *tries,
-                    Some(Peer::Connecting(_)) => 0,
+                    Some(Peer::Connecting(notify)) => Err(Rc::clone(notify)),
+                    Some(Peer::Failed(_, tries, _)) => Ok(*tries),
+                    Some(Peer::Connected(_)) | None => Ok(0),
                 };
-                match peers.get(&instance) {
-                    Some(Peer::Connecting(notify)) => Rc::clone(notify),
-                    _ => {
+                tries.map_or_else(
+                    |under_way| under_way,
+                    |tries| {
                         let notify = Rc::new(Notify::new());
                         peers.insert(instance, Peer::Connecting(Rc::clone(&notify)));
                         self.connect(instance, address.to_owned(), tries);
                         notify
-                    }
-                }
+                    },
+                )
             };
             // All of it is on one thread: nobody is told between the look and the wait.
             waits.notified().await;

@@ -92,6 +92,7 @@ impl Consensus {
     }
 
     /// Its Raft id.
+    #[cfg(test)]
     pub(crate) fn instance(&self) -> u64 {
         self.0.instance
     }

@@ -1,6 +1,7 @@
 //! Any node answers any key: plain clients by forwarding, those that know the map by being told where to go.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 
 use super::Ring;
 use crate::resp_reply::Reply;
@@ -98,7 +99,8 @@ fn a_pipeline_is_answered_in_its_order() {
     let mut requests = String::new();
     let mut expected = Vec::new();
     for n in 0..300 {
-        requests += &format!(
+        let _ = write!(
+            requests,
             "SET k{n} {n}\r\nINCR k{n}\r\nPING {n}\r\nGET k{n}\r\nMGET k{n} k0\r\nnosuch\r\n"
         );
         expected.extend([
