@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Ring;
+use crate::durability::Resp;
 use crate::resp_reply::Reply;
 
 fn text(text: &str) -> Reply {
@@ -168,4 +169,62 @@ fn who_knows_the_map_is_told_where_to_go() {
         }
         assert_eq!(moved > 0, redirect, "{moved} of 30");
     }
+}
+
+/// The keys of a scan whose pages come over one connection after the other.
+fn scanned(connections: &mut [&mut Resp]) -> Vec<String> {
+    let mut cursor = "0".to_owned();
+    let mut found = Vec::new();
+    for page in 0.. {
+        let which = page % connections.len();
+        let scan = format!("SCAN {cursor} COUNT 7\r\n");
+        connections[which].send(&scan).expect("it is sent");
+        let reply = connections[which].whole_reply();
+        let Reply::Parts(_, parts) = reply else {
+            panic!("{reply:?}");
+        };
+        let [Reply::Text(next), Reply::Parts('*', keys)] = &parts[..] else {
+            panic!("{parts:?}");
+        };
+        for key in keys {
+            let Reply::Text(key) = key else {
+                panic!("{key:?}");
+            };
+            found.push(key.clone());
+        }
+        cursor.clone_from(next);
+        if cursor == "0" {
+            break;
+        }
+    }
+    found.sort_unstable();
+    found
+}
+
+#[test]
+fn a_cursor_says_whose_keys_it_goes_over() {
+    let ring = Ring::new().formed(3);
+    let mut plain = [1, 2, 3].map(|n| ring.resp(n));
+    let mut aware = [1, 2, 3].map(|n| ring.resp(n));
+    for n in 0..300 {
+        assert_eq!(plain[0].ask(&format!("SET s{n} v")), text("OK"));
+    }
+    let mut all: Vec<String> = (0..300).map(|n| format!("s{n}")).collect();
+    all.sort_unstable();
+    for connection in &mut aware {
+        assert!(matches!(connection.ask("CLUSTER NODES"), Reply::Text(_)));
+    }
+    let mut parts = Vec::new();
+    for n in 0..3 {
+        // Who begins without the map goes over all nodes, and goes on over whichever connection to any of them.
+        let [one, two, three] = &mut aware;
+        assert_eq!(scanned(&mut [&mut plain[n], one, two, three]), all);
+        // Who begins with it goes over that node's own, and goes on over any connection to it.
+        let own = scanned(&mut [&mut aware[n]]);
+        assert_eq!(scanned(&mut [&mut aware[n], &mut plain[n]]), own);
+        assert!(own.len() < all.len());
+        parts.extend(own);
+    }
+    parts.sort_unstable();
+    assert_eq!(parts, all);
 }
