@@ -2,6 +2,7 @@
 //! Each test has addresses of its own on the loopback, so that the ports are the same for all.
 
 mod clients;
+mod dev;
 mod faults;
 mod forming;
 mod keys;
