@@ -18,8 +18,8 @@ use indicatif::HumanBytes;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use super::client;
 use super::simulate::grouped;
+use super::{client, tools};
 
 /// The exit code where the node is in no cluster.
 const EXIT_OUTSIDE: u8 = 1;
@@ -61,9 +61,10 @@ pub(super) fn command() -> Command {
         ])
         .after_help(HELP);
     Command::new("cluster")
-        .about("Show a cluster")
+        .about("Show a cluster, or make one of a survivor")
         .subcommand_required(true)
         .subcommand(status)
+        .subcommand(tools::recovery())
 }
 
 /// The inquiry of `henge cluster status`.
@@ -159,14 +160,19 @@ async fn ask(target: &Target) -> Result<Bytes, InquiryError> {
     let Target { host, port, .. } = target;
     let connected = TcpStream::connect((host.as_str(), *port)).await;
     let stream = connected.map_err(InquiryError::Connect)?;
-    let (mut sender, driver) = http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
+    let (mut sender, driver) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| http(&error))?;
     // It ends with the connection, and what went wrong there the request is told.
     tokio::spawn(driver);
     let request = Request::get("/cluster/status")
         .header(http::header::HOST, target.server())
         .body(Empty::<Bytes>::new());
     let request = request.map_err(|error| InquiryError::Http(error.to_string()))?;
-    let response = sender.send_request(request).await.map_err(http)?;
+    let response = sender
+        .send_request(request)
+        .await
+        .map_err(|error| http(&error))?;
     let status = response.status();
     if status != StatusCode::OK {
         return Err(InquiryError::Refused(status));
@@ -182,10 +188,13 @@ async fn ask(target: &Target) -> Result<Bytes, InquiryError> {
     Ok(whole.to_bytes())
 }
 
-fn http(error: hyper::Error) -> InquiryError {
+fn http(error: &hyper::Error) -> InquiryError {
     let source = error.source().map(|source| format!(": {source}"));
     InquiryError::Http(format!("{error}{}", source.unwrap_or_default()))
 }
+
+/// The columns of figures, which end at the right.
+const FIGURES: [usize; 3] = [3, 4, 5];
 
 /// The status for people; none if it is none.
 fn table(status: &Value) -> Option<String> {
@@ -253,8 +262,6 @@ fn table(status: &Value) -> Option<String> {
             word("address"),
         ]);
     }
-    /// The columns of figures, which end at the right.
-    const FIGURES: [usize; 3] = [3, 4, 5];
     let width = |column: usize| {
         let lengths = rows.iter().map(|row| row[column].chars().count());
         lengths.max().unwrap_or(0)

@@ -6,6 +6,7 @@ mod dev;
 mod faults;
 mod forming;
 mod keys;
+mod recovery;
 
 use std::fs;
 use std::io::Read;
@@ -110,6 +111,11 @@ impl Ring {
         }
         assert!(self.nodes[n - 1].is_none(), "node {n} runs already");
         self.nodes[n - 1] = Some(command.spawn().expect("the process starts"));
+    }
+
+    /// Where a node keeps its files.
+    pub(crate) fn directory(&self, n: usize) -> PathBuf {
+        self.data.join(format!("node{n}"))
     }
 
     fn log_path(&self, n: usize) -> PathBuf {
