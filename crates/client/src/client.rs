@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::cluster::{Cluster, Member};
 use crate::map::Redirect;
-use crate::{Answer, Error, Lifetime, Request, Scan, SetOptions, Settings, Target};
+use crate::{Answer, Error, Lifetime, Request, Scan, Scheme, SetOptions, Settings, Target};
 
 /// A time-out beyond this is none: an instant that is further away than the clock reaches would be a panic.
 const LONGEST_TIMEOUT: Duration = Duration::from_hours(24 * 365);
@@ -162,8 +162,8 @@ impl Client {
         answered!(self, Request::Expire { key, ttl }, Expires)
     }
 
-    /// The keys that match a pattern (`*`, `?`, `[a-z]`, `\` before what stands for itself), page by page, of one member of a
-    /// cluster after the other. A key that is there throughout, and on one member, is found at least once.
+    /// The keys that match a pattern (`*`, `?`, `[a-z]`, `\` before what stands for itself), page by page, of all members of a
+    /// cluster. A key that is there throughout, and on one member, is found at least once.
     pub fn scan(&self, pattern: impl AsRef<[u8]>) -> Scan<'_> {
         Scan::new(self, pattern.as_ref().to_vec())
     }
@@ -246,6 +246,43 @@ impl Client {
         self.beside_the_map(sent, deadline).await
     }
 
+    /// The first page of a scan, if whoever is asked shows the keys of all members; none if each shows its own. A node of Henge
+    /// shows those of all, and over the Redis protocol only to a connection that has not asked for the map. The connections of
+    /// the pool may have, so that it is asked on another.
+    pub(crate) async fn first_page_of_all(
+        &self,
+        request: &Request<'_>,
+    ) -> Result<Option<Answer>, Error> {
+        request.check()?;
+        let cluster = &*self.cluster;
+        if cluster.scheme() == Scheme::Http {
+            return self.execute(request).await.map(Some);
+        }
+        if !cluster.has_map() {
+            return Ok(None);
+        }
+        let deadline = Instant::now() + cluster.request_timeout();
+        let member = cluster.route(None, &[]);
+        let member = member.expect("a client knows a server");
+        let asked = async {
+            let checkout = member.pool.check_out(deadline).await?;
+            let mut watch = member.watch();
+            let answer = async {
+                let mut connection = checkout.fresh(deadline).await?;
+                watch.is_sent();
+                if connection.is_to_henge(deadline).await? {
+                    connection.execute_until(request, deadline).await.map(Some)
+                } else {
+                    Ok(None)
+                }
+            };
+            let answer = answer.await;
+            watch.end(does_well(&answer));
+            answer
+        };
+        self.beside_the_map(asked, deadline).await
+    }
+
     pub(crate) fn owners(&self) -> Vec<Arc<Member>> {
         self.cluster.owners()
     }
@@ -314,9 +351,14 @@ async fn exchange(
         }
         break answer;
     };
-    watch.end(match &answer {
+    watch.end(does_well(&answer));
+    answer
+}
+
+/// Whether a member that has answered so does what is asked of a member.
+fn does_well<T>(answer: &Result<T, Error>) -> bool {
+    match answer {
         Ok(_) => true,
         Err(error) => error.is_of_a_server() && !error.is_loading(),
-    });
-    answer
+    }
 }

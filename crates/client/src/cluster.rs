@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::balance::{Load, choose};
 use crate::map::{MAX_MEMBERS, Map, NOBODY, Told};
 use crate::pool::Pool;
-use crate::{Error, Settings, Target};
+use crate::{Error, Scheme, Settings, Target};
 
 /// The least time from one question for the map to the next. Each `MOVED` mends its slot by itself, so the map is asked for when many
 /// slots have moved, and those move for longer than this.
@@ -111,6 +111,16 @@ impl Cluster {
 
     pub(crate) fn request_timeout(&self) -> Duration {
         self.settings.request_timeout
+    }
+
+    /// What all servers speak.
+    pub(crate) fn scheme(&self) -> Scheme {
+        self.seeds.first().map_or(Scheme::Redis, |seed| seed.scheme)
+    }
+
+    /// Whether there is a cluster, as far as the client knows.
+    pub(crate) fn has_map(&self) -> bool {
+        self.freshness().has_map
     }
 
     /// Where a request goes: to the owner of the slot, unless it was tried or is suspected; else to whom is best. None if all

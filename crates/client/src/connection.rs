@@ -150,6 +150,23 @@ impl Connection {
         }
     }
 
+    /// Whether the server, which speaks the Redis protocol, is a node of Henge.
+    pub(crate) async fn is_to_henge(&mut self, deadline: Instant) -> Result<bool, Error> {
+        let Link::Resp(link) = &mut self.link else {
+            return Ok(false);
+        };
+        // Servers before Redis 6 do not know it, and others may want a password first.
+        Ok(match link.query(&[b"HELLO"], deadline).await? {
+            Reply::Array(words) => words
+                .chunks_exact(2)
+                .any(|pair| is_name_of_henge(&pair[0], &pair[1])),
+            Reply::Map(pairs) => pairs
+                .iter()
+                .any(|(name, value)| is_name_of_henge(name, value)),
+            _ => false,
+        })
+    }
+
     /// Sends all requests, and hands over the answer of each, with its place among them, as soon as it is there. Answers come in the order
     /// of the requests. The whole has the time of one request.
     ///
@@ -198,4 +215,9 @@ impl Connection {
             Link::Http(link) => link.is_usable(),
         }
     }
+}
+
+fn is_name_of_henge(field: &Reply, value: &Reply) -> bool {
+    let is = |reply: &Reply, text: &[u8]| matches!(reply, Reply::Bulk(bytes) if bytes == text);
+    is(field, b"server") && is(value, b"henge")
 }

@@ -1,5 +1,6 @@
-//! A scan over the keys, page by page, of one member after the other: a cursor belongs to the member that gave it. It keeps nothing
-//! on the servers, so it may be left at any page.
+//! A scan over the keys, page by page. A member of Redis Cluster shows its own keys: one is asked after the other, and a cursor belongs
+//! to the member that gave it. A node of Henge shows those of all, and any node goes on from there. A scan keeps nothing on the
+//! servers, so it may be left at any page.
 
 use std::sync::Arc;
 
@@ -20,9 +21,19 @@ pub struct Scan<'a> {
     client: &'a Client,
     pattern: Vec<u8>,
     count: u16,
-    /// Who has not told all its keys; the last one is asked.
-    members: Vec<Arc<Member>>,
+    course: Course,
     cursor: String,
+}
+
+/// Whose keys are on the pages.
+#[derive(Debug)]
+enum Course {
+    /// That is to be found out with the first page.
+    Unknown,
+    /// Those of all members, whoever is asked.
+    All,
+    /// Those of who is asked. These have not told all of theirs; the last one is asked.
+    Each(Vec<Arc<Member>>),
 }
 
 impl<'a> Scan<'a> {
@@ -31,7 +42,7 @@ impl<'a> Scan<'a> {
             client,
             pattern,
             count: PAGE_KEYS,
-            members: client.owners(),
+            course: Course::Unknown,
             cursor: ENDS.to_owned(),
         }
     }
@@ -46,19 +57,36 @@ impl<'a> Scan<'a> {
     /// The next page, which may be empty although there are more; none at the end. After an error the same page is asked
     /// for again.
     pub async fn next_page(&mut self) -> Result<Option<Vec<Bytes>>, Error> {
-        let Some(member) = self.members.last() else {
-            return Ok(None);
-        };
         let request = Request::Scan {
             cursor: &self.cursor,
             pattern: &self.pattern,
             count: self.count,
         };
-        let Answer::Page { cursor, keys } = self.client.execute_at(member, &request).await? else {
+        let mut answer = None;
+        if matches!(self.course, Course::Unknown) {
+            answer = self.client.first_page_of_all(&request).await?;
+            self.course = match answer {
+                Some(_) => Course::All,
+                None => Course::Each(self.client.owners()),
+            };
+        }
+        let answer = match (answer, &self.course) {
+            (Some(answer), _) => answer,
+            (None, Course::Each(members)) => match members.last() {
+                Some(member) => self.client.execute_at(member, &request).await?,
+                None => return Ok(None),
+            },
+            (None, _) => self.client.execute(&request).await?,
+        };
+        let Answer::Page { cursor, keys } = answer else {
             unreachable!("a scan is answered by a page");
         };
         if cursor == ENDS {
-            self.members.pop();
+            match &mut self.course {
+                Course::Each(members) => drop(members.pop()),
+                // Nobody has more.
+                course => *course = Course::Each(Vec::new()),
+            }
         }
         self.cursor = cursor;
         Ok(Some(keys))

@@ -30,10 +30,10 @@ use crate::disk::directory::Directory;
 use crate::disk::persistence::{Persistence, PersistenceError, Surroundings, beyond};
 use crate::encryption::{Encryption, Keys, KeysError, random_number};
 use crate::housekeeping::keep_house;
-use crate::http::{CALLS, Control, serve_control};
+use crate::http::{CALLS, Call, Control, serve_control};
 use crate::metrics::counters::Counters;
 use crate::metrics::{Metrics, Pulse};
-use crate::net::acceptor::{Door, Listening};
+use crate::net::acceptor::{Accepted, Door, Listening};
 use crate::net::inflight::InFlight;
 use crate::net::listen::ListenError;
 use crate::net::{acceptor, data_thread, handles, listen};
@@ -230,19 +230,7 @@ impl Node {
             }
         })?);
         node.join_cluster(&persistence, inbox, datagrams)?;
-        let mut senders = Vec::with_capacity(threads);
-        for index in 0..threads {
-            let (sender, receiver) = mpsc::channel(acceptor::HANDOFF);
-            senders.push(sender);
-            let (admin, calls) = (Arc::clone(&admin), calls.clone());
-            let counters = Arc::clone(&counters);
-            node.data_threads
-                .push(spawn(&format!("henge-data-{index}"), async move || {
-                    counters.watch_this_runtime();
-                    let own = Arc::clone(counters.thread(index));
-                    data_thread::serve(admin, own, index, calls, receiver).await
-                })?);
-        }
+        let senders = node.start_data_threads(threads, &counters, &calls)?;
         let live = Arc::clone(&admin.shared().live);
         let around = Surroundings { cache, live, fresh };
         node.recovery = persistence.start(around).map_err(StartError::System)?;
@@ -252,6 +240,29 @@ impl Node {
             .map_err(StartError::System)?;
         node.acceptor = Some(acceptor);
         Ok(node)
+    }
+
+    /// Starts the data threads, and gives the channels by which they take connections.
+    fn start_data_threads(
+        &mut self,
+        threads: usize,
+        counters: &Arc<Counters>,
+        calls: &mpsc::Sender<Call>,
+    ) -> Result<Vec<mpsc::Sender<Accepted>>, StartError> {
+        let mut senders = Vec::with_capacity(threads);
+        for index in 0..threads {
+            let (sender, receiver) = mpsc::channel(acceptor::HANDOFF);
+            senders.push(sender);
+            let (admin, calls) = (Arc::clone(&self.admin), calls.clone());
+            let counters = Arc::clone(counters);
+            let thread = spawn(&format!("henge-data-{index}"), async move || {
+                counters.watch_this_runtime();
+                let own = Arc::clone(counters.thread(index));
+                data_thread::serve(admin, own, index, calls, receiver).await
+            })?;
+            self.data_threads.push(thread);
+        }
+        Ok(senders)
     }
 
     /// Starts the thread that has the node's part in its cluster.

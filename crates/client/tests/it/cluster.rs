@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use henge_client::{Cause, Client, Error, SetOptions};
 use tokio::time::{advance, pause, resume};
 
@@ -569,33 +570,75 @@ fn what_are_no_members_of_a_cluster() {
     assert!(Client::builder("redis://a,redis://b:7").is_ok());
 }
 
-#[tokio::test]
-async fn a_scan_asks_each_member() {
-    let (client, [_first, second], mut to_first) = two("redis").await;
+/// A page of a scan by the Redis protocol.
+fn page(cursor: &str, key: &str) -> String {
+    let (cursor_len, len) = (cursor.len(), key.len());
+    format!("*2\r\n${cursor_len}\r\n{cursor}\r\n*1\r\n${len}\r\n{key}\r\n")
+}
+
+/// All keys that a client finds.
+async fn scanned(client: &Client) -> Vec<Bytes> {
     let mut scan = client.scan("*");
     let mut found = Vec::new();
-    let page = |cursor: &str, key: &str| {
-        format!(
-            "*2\r\n${}\r\n{cursor}\r\n*1\r\n${}\r\n{key}\r\n",
-            cursor.len(),
-            key.len()
-        )
-    };
-    let ((), ()) = tokio::join!(
-        async {
-            while let Some(keys) = scan.next_page().await.expect("answered") {
-                found.extend(keys);
-            }
-        },
-        async {
-            let mut to_second = second.accept().await;
+    while let Some(keys) = scan.next_page().await.expect("answered") {
+        found.extend(keys);
+    }
+    found
+}
+
+/// The server, of two, that a new connection came to, and the connection.
+async fn accept_any(servers: &[Server; 2]) -> Peer {
+    tokio::select! {
+        peer = servers[0].accept() => peer,
+        peer = servers[1].accept() => peer,
+    }
+}
+
+#[tokio::test]
+async fn a_scan_asks_each_member() {
+    for hello in [
+        "*2\r\n$6\r\nserver\r\n$6\r\nvalkey\r\n",
+        "-ERR unknown command 'HELLO'\r\n",
+    ] {
+        let (client, servers, mut to_first) = two("redis").await;
+        let (found, ()) = tokio::join!(scanned(&client), async {
+            let mut fresh = accept_any(&servers).await;
+            expect(&mut fresh, "HELLO").await;
+            fresh.send(hello.as_bytes()).await;
+            let mut to_second = servers[1].accept().await;
             expect(&mut to_second, "SCAN 0").await;
             to_second.send(page("17", "a").as_bytes()).await;
             expect(&mut to_second, "SCAN 17").await;
             to_second.send(page("0", "b").as_bytes()).await;
             expect(&mut to_first, "SCAN 0").await;
             to_first.send(page("0", "c").as_bytes()).await;
-        }
-    );
-    assert_eq!(found, ["a", "b", "c"]);
+        });
+        assert_eq!(found, ["a", "b", "c"]);
+    }
+}
+
+#[tokio::test]
+async fn a_node_of_henge_shows_the_keys_of_all() {
+    let (client, servers, mut to_first) = two("redis").await;
+    let (found, ()) = tokio::join!(scanned(&client), async {
+        // The connection of the pool has asked for the map.
+        let mut fresh = accept_any(&servers).await;
+        expect(&mut fresh, "HELLO").await;
+        let hello = "*4\r\n$6\r\nserver\r\n$5\r\nhenge\r\n$5\r\nproto\r\n:2\r\n";
+        fresh.send(hello.as_bytes()).await;
+        expect(&mut fresh, "SCAN 0").await;
+        fresh.send(page("17", "a").as_bytes()).await;
+        // From there on any connection to any node will do.
+        let mut next = tokio::select! {
+            peer = servers[1].accept() => peer,
+            request = to_first.request() => {
+                assert_eq!(request.as_deref(), Some("SCAN 17"));
+                to_first.send(page("0", "b").as_bytes()).await;
+                return;
+            }
+        };
+        expect(&mut next, "SCAN 17").await;
+        next.send(page("0", "b").as_bytes()).await;
+    });
+    assert_eq!(found, ["a", "b"]);
 }

@@ -5,13 +5,13 @@ use henge_wire::{PARTITIONS, Partition};
 use std::fmt;
 use std::str::FromStr;
 
-/// In a cursor's number: partition, place, mark, from the lowest bit on. Sixty-three bits in all, as some clients take it
-/// for a signed number.
+/// In a cursor's number: partition, place, mark, from the lowest bit on. Sixty-two bits in all: some clients take it for a
+/// signed number, and one more is for who hands it out.
 const PARTITION_BITS: u32 = 10;
 const PLACE_BITS: u32 = u32::BITS;
-const MARK_BITS: u32 = 21;
+const MARK_BITS: u32 = 20;
 const _: () = assert!(PARTITIONS as u64 == 1 << PARTITION_BITS);
-const _: () = assert!(PARTITION_BITS + PLACE_BITS + MARK_BITS == 63);
+const _: () = assert!(PARTITION_BITS + PLACE_BITS + MARK_BITS == ScanCursor::BITS);
 
 /// Where a scan goes on; the default begins it, and is also its end. As text: `0`, or partition, place and mark. As a
 /// number, as Redis clients want it: 0, or the same three packed.
@@ -46,6 +46,9 @@ impl Mark {
 }
 
 impl ScanCursor {
+    /// Bits of its number.
+    pub(crate) const BITS: u32 = 62;
+
     pub(super) fn at(mark: Mark, position: Position) -> Self {
         Self((position.partition < PARTITIONS).then_some((mark, position)))
     }
@@ -78,7 +81,7 @@ impl ScanCursor {
         )))
     }
 
-    /// The cursor as a number below 2^63; 0 for the default and for nothing else.
+    /// The cursor as a number below 2^62; 0 for the default and for nothing else.
     pub fn to_u64(self) -> u64 {
         self.0.map_or(0, |(mark, at)| {
             u64::from(at.partition)
@@ -172,7 +175,7 @@ mod tests {
         let mut numbers = std::collections::BTreeSet::new();
         for cursor in cursors() {
             let number = cursor.to_u64();
-            assert!(number < 1 << 63, "{cursor} is {number}");
+            assert!(number < 1 << ScanCursor::BITS, "{cursor} is {number}");
             assert_eq!(number == 0, cursor.is_end(), "{cursor} is {number}");
             assert_eq!(ScanCursor::from_u64(number), cursor);
             assert!(numbers.insert(number), "{cursor} is another's {number}");
@@ -196,6 +199,7 @@ mod tests {
             (1024, 0),
             (u64::MAX, 1023),
             (1 << 63, 0),
+            (number | 1 << 62, 5),
             (number | 1 << 63, 5),
             (number ^ 1 << 42, 5),
             (number & ((1 << 42) - 1), 5),
@@ -214,7 +218,7 @@ mod tests {
 
     #[test]
     fn every_seed_has_a_mark_of_its_own_kind() {
-        for high in [0, 1, 0x1f_fffd, 0x1f_fffe, 0x1f_ffff, 0x20_0000, u32::MAX] {
+        for high in [0, 1, 0xf_fffd, 0xf_fffe, 0xf_ffff, 0x10_0000, u32::MAX] {
             let mark = Mark::of_seed(u64::from(high) << 32 | 7);
             assert!(mark.0 > 0 && mark.0 < Mark::FOREIGN.0, "{high:x}: {mark:?}");
         }
@@ -226,8 +230,8 @@ mod tests {
         for cursor in cursors() {
             assert_eq!(cursor.to_string().parse(), Ok(cursor));
         }
-        // Marks were of 32 bits once; those begin their partition again.
-        for text in ["5-4d-0", "5-4d-1fffff", "5-4d-ffffffff"] {
+        // Marks had more bits once; those begin their partition again.
+        for text in ["5-4d-0", "5-4d-fffff", "5-4d-1fffff", "5-4d-ffffffff"] {
             let cursor: ScanCursor = text.parse().expect("a cursor");
             for mark in [Mark(1), Mark::of_seed(u64::MAX)] {
                 let begun = Position {

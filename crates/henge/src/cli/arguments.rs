@@ -137,6 +137,12 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Inv
         no_settings("cluster status", levels[0])?;
         return inquiry.map(Invocation::Cluster).map_err(CliError::Usage);
     }
+    if words == ["cluster", "recover"]
+        && let Some(errand) = tools::understood("recover", levels[2])
+    {
+        no_settings("cluster recover", levels[0])?;
+        return errand.map(Invocation::Tool).map_err(CliError::Usage);
+    }
     if words == ["simulate"] {
         no_settings("simulate", levels[0])?;
         return simulation(levels[1]).map(Invocation::Simulate);

@@ -18,8 +18,8 @@ use indicatif::HumanBytes;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use super::client;
 use super::simulate::grouped;
+use super::{client, tools};
 
 /// The exit code where the node is in no cluster.
 const EXIT_OUTSIDE: u8 = 1;
@@ -61,9 +61,10 @@ pub(super) fn command() -> Command {
         ])
         .after_help(HELP);
     Command::new("cluster")
-        .about("Show a cluster")
+        .about("Show a cluster, or make one of a survivor")
         .subcommand_required(true)
         .subcommand(status)
+        .subcommand(tools::recovery())
 }
 
 /// The inquiry of `henge cluster status`.
@@ -118,10 +119,10 @@ pub(super) fn run(inquiry: &Inquiry) -> ExitCode {
         .enable_all()
         .build();
     let page = runtime.map_err(InquiryError::System).and_then(|runtime| {
-        runtime.block_on(async {
-            let asked = tokio::time::timeout(inquiry.timeout, ask(&inquiry.target)).await;
-            asked.map_err(|_| InquiryError::TimedOut(inquiry.timeout))?
-        })
+        let asked = tokio::time::timeout(inquiry.timeout, ask(&inquiry.target));
+        let late = |_| InquiryError::TimedOut(inquiry.timeout);
+        // Within the runtime, which the timer needs.
+        runtime.block_on(async { asked.await.map_err(late)? })
     });
     let shown = page.and_then(|page| {
         let status: Value = serde_json::from_slice(&page)
@@ -159,14 +160,19 @@ async fn ask(target: &Target) -> Result<Bytes, InquiryError> {
     let Target { host, port, .. } = target;
     let connected = TcpStream::connect((host.as_str(), *port)).await;
     let stream = connected.map_err(InquiryError::Connect)?;
-    let (mut sender, driver) = http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
+    let (mut sender, driver) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| http(&error))?;
     // It ends with the connection, and what went wrong there the request is told.
     tokio::spawn(driver);
     let request = Request::get("/cluster/status")
         .header(http::header::HOST, target.server())
         .body(Empty::<Bytes>::new());
     let request = request.map_err(|error| InquiryError::Http(error.to_string()))?;
-    let response = sender.send_request(request).await.map_err(http)?;
+    let response = sender
+        .send_request(request)
+        .await
+        .map_err(|error| http(&error))?;
     let status = response.status();
     if status != StatusCode::OK {
         return Err(InquiryError::Refused(status));
@@ -182,12 +188,12 @@ async fn ask(target: &Target) -> Result<Bytes, InquiryError> {
     Ok(whole.to_bytes())
 }
 
-fn http(error: impl Error) -> InquiryError {
+fn http(error: &hyper::Error) -> InquiryError {
     let source = error.source().map(|source| format!(": {source}"));
     InquiryError::Http(format!("{error}{}", source.unwrap_or_default()))
 }
 
-/// The columns of the table that are figures, and end at the right.
+/// The columns of figures, which end at the right.
 const FIGURES: [usize; 3] = [3, 4, 5];
 
 /// The status for people; none if it is none.

@@ -2,18 +2,23 @@
 //! can be killed and the others looked at; their data lie in a temporary directory, and go with the command.
 
 use std::fmt::Write as _;
-use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::fs;
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, builder::ValueParser, value_parser};
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::process::Child;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 
 use super::{EXIT_FAILURE, failed};
+use crate::encryption::random_number;
 
 /// More nodes than this on one machine say nothing that fewer don't.
 const MOST_NODES: u16 = 16;
@@ -98,14 +103,51 @@ pub(super) fn run(dev: &Dev) -> ExitCode {
 /// A directory that goes when this does.
 struct Data(PathBuf);
 
+impl Data {
+    /// A new one, for its owner only: others can write beside it.
+    fn make() -> Result<Self, String> {
+        let name = format!(
+            "henge-dev-{}-{:08x}",
+            std::process::id(),
+            random_number() as u32
+        );
+        let path = std::env::temp_dir().join(name);
+        let made = fs::DirBuilder::new().mode(0o700).create(&path);
+        made.map_err(|error| format!("{} cannot be made: {error}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
 impl Drop for Data {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
             let _ = writeln!(
                 io::stderr(),
                 "henge: {} was not removed: {error}",
                 self.0.display()
             );
+        }
+    }
+}
+
+/// What tells this process to stop: Ctrl-C, a `kill`, or a terminal that is closed.
+struct StopSignals([Signals; 3]);
+
+impl StopSignals {
+    fn new() -> io::Result<Self> {
+        Ok(Self([
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::hangup())?,
+        ]))
+    }
+
+    async fn next(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
         }
     }
 }
@@ -125,23 +167,27 @@ impl Dev {
     }
 
     async fn run(&self) -> Result<(), String> {
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
-        let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
-        let data = std::env::temp_dir().join(format!("henge-dev-{}", std::process::id()));
-        std::fs::create_dir_all(&data).map_err(|error| format!("{}: {error}", data.display()))?;
-        let data = Data(data);
+        let mut stop_signals = StopSignals::new().map_err(|error| error.to_string())?;
+        for address in self.addresses() {
+            // A node would find this out too, and the others would wait for it.
+            TcpListener::bind(address).map_err(|error| {
+                format!(
+                    "no node can listen on {address}: {error}; --port takes the first of {} ports",
+                    self.nodes
+                )
+            })?;
+        }
+        let data = Data::make()?;
         let mut nodes = Vec::new();
-        let outcome = tokio::select! {
+        let mut outcome = tokio::select! {
             outcome = self.form(&data, &mut nodes) => outcome.map(|()| true),
-            _ = interrupt.recv() => Ok(false),
-            _ = terminate.recv() => Ok(false),
+            () = stop_signals.next() => Ok(false),
         };
         if let Ok(true) = outcome {
             self.explain(&data, &nodes);
             tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-                () = tell_ends(&mut nodes) => {}
+                () = stop_signals.next() => {}
+                () = tell_ends(&mut nodes) => outcome = Err("all nodes have ended".to_owned()),
             }
         }
         stop(&mut nodes).await;
@@ -161,7 +207,9 @@ impl Dev {
                 .arg("--data-dir")
                 .arg(&data.0)
                 .stdin(Stdio::null())
-                .stdout(Stdio::null());
+                .stdout(Stdio::null())
+                // Ctrl-C is for this process, which tells them once: a second signal would have them stop at once.
+                .process_group(0);
             for setting in &self.settings {
                 command.args(["--set", setting]);
             }
@@ -176,15 +224,21 @@ impl Dev {
             });
         }
         let deadline = tokio::time::Instant::now() + FORMING_TIMEOUT;
-        for node in nodes {
-            while !is_ready(node.address) {
+        let mut ready = 0;
+        while let Some(next) = nodes.get(ready) {
+            let (name, address) = (next.name.clone(), next.address);
+            // Any of them, as each waits for all.
+            for node in nodes.iter_mut() {
                 if let Ok(Some(status)) = node.child.try_wait() {
                     node.is_over = true;
                     return Err(format!("{} has ended: {status}", node.name));
                 }
-                if tokio::time::Instant::now() > deadline {
-                    return Err(format!("{} is not ready after a minute", node.name));
-                }
+            }
+            if is_ready(address).await {
+                ready += 1;
+            } else if tokio::time::Instant::now() > deadline {
+                return Err(format!("{name} is not ready after a minute"));
+            } else {
                 tokio::time::sleep(LOOK).await;
             }
         }
@@ -258,17 +312,16 @@ async fn stop(nodes: &mut [Running]) {
 }
 
 /// Whether a node serves.
-fn is_ready(address: SocketAddr) -> bool {
+async fn is_ready(address: SocketAddr) -> bool {
     const TIMEOUT: Duration = Duration::from_secs(1);
-    let ask = || -> io::Result<bool> {
-        let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
-        stream.write_all(b"GET /ready HTTP/1.0\r\n\r\n")?;
+    let ask = async {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(b"GET /ready HTTP/1.0\r\n\r\n").await?;
         let mut answer = [0; 12];
-        stream.read_exact(&mut answer)?;
-        Ok(answer.ends_with(b" 200"))
+        stream.read_exact(&mut answer).await?;
+        io::Result::Ok(answer.ends_with(b" 200"))
     };
-    ask().unwrap_or(false)
+    matches!(tokio::time::timeout(TIMEOUT, ask).await, Ok(Ok(true)))
 }
 
 #[cfg(test)]

@@ -366,7 +366,7 @@ mod tests {
 
     #[test]
     fn answers_are_taken_apart() {
-        let replies = |bytes| Answered::of(bytes).map(|answered| answered.collect::<Vec<_>>());
+        let replies = |bytes| Answered::of(bytes).map(Iterator::collect::<Vec<_>>);
         let all = replies(answer(&[3, NOT_HERE, 0, 2], b"abcde"));
         let text = |text: &'static str| Some(Bytes::from_static(text.as_bytes()));
         assert_eq!(all, Some(vec![text("abc"), None, text(""), text("de")]));

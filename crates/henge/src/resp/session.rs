@@ -60,6 +60,11 @@ impl Session {
         }
     }
 
+    /// Whether it means all nodes by a command that names no key.
+    pub(crate) fn asks_for_all(&self) -> bool {
+        !self.knows_map && !self.is_forwarded
+    }
+
     /// Chooses the version of the protocol for all replies from now on.
     pub(crate) fn speak(&mut self, protocol: Protocol) {
         self.protocol = protocol;

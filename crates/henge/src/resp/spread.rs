@@ -12,7 +12,7 @@ use henge_wire::resp::writer::{Output, Writer};
 
 use super::call::{ErrorReply, Later};
 use super::clients::Client;
-use super::commands::cluster;
+use super::commands::{self, cluster};
 use super::forward::{Answered, begin, is_down, unanswered};
 use super::forwarded;
 use super::key_specs;
@@ -140,8 +140,16 @@ impl Asked<'_> {
         let Some(whole) = whole(self.spec) else {
             return self.place_slot();
         };
-        // Who knows the map asks each node for its own.
-        if self.session.knows_map {
+        let is_here = match whole {
+            Whole::Scan => {
+                let asks_for_all = self.session.asks_for_all();
+                let cursor = commands::scan::cursor(self.word(1));
+                !cursor.is_some_and(|cursor| commands::scan::is_of_all(cursor, asks_for_all))
+            }
+            // Who knows the map asks each node for its own.
+            _ => self.session.knows_map,
+        };
+        if is_here {
             return Ok(Place::Here);
         }
         let members = &self.routes.view.members;
@@ -307,18 +315,8 @@ impl Asked<'_> {
 
     /// Goes through the keys of one member after the other. A cursor is that of the member whose partition it is in.
     fn scan(&self, words: &[&[u8]]) -> Result<Later, ErrorReply> {
-        let cursor = std::str::from_utf8(self.word(1)).ok();
-        let Some(cursor) = cursor.and_then(|text| text.parse().ok()) else {
-            // Any node says what is wrong with it.
-            let me = self.routes.view.me().ok_or_else(|| self.nowhere())?;
-            let part = self.ask(me, words);
-            return Ok(Box::pin(async move {
-                let mut out = Output::default();
-                out.push(&part.reply().await?);
-                Ok(out)
-            }));
-        };
-        let cursor = ScanCursor::from_u64(cursor);
+        let cursor = commands::scan::cursor(self.word(1)).unwrap_or(0);
+        let cursor = ScanCursor::from_u64(cursor & !commands::scan::OF_ALL);
         let view = &self.routes.view;
         let (holder, cursor) = scan::turn(view, cursor).ok_or_else(|| self.nowhere())?;
         reachable(holder)?;
@@ -332,7 +330,7 @@ impl Asked<'_> {
             let (cursor, keys) = page(&reply).ok_or_else(strange)?;
             let cursor = ScanCursor::from_u64(cursor);
             let next = scan::next(&view, &holder, cursor);
-            let next = next.to_u64().to_string();
+            let next = commands::scan::number(next, true).to_string();
             let mut out = Output::default();
             out.push(format!("*2\r\n${}\r\n{next}\r\n", next.len()).as_bytes());
             out.push(&keys);

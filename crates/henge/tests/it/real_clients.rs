@@ -18,7 +18,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::client::{DEADLINE, Process, installed, skipped};
 
 /// A node, started for one client.
-fn start() -> Process {
+pub(crate) fn start() -> Process {
     Process::start(Process::command(&[]))
 }
 
@@ -59,14 +59,12 @@ fn is_there(command: &mut Command) -> bool {
     output.is_ok_and(|output| output.status.success())
 }
 
-/// Runs a script with the port of a node; it says "ok" at its end.
-fn run_script(mut command: Command, script: &str) {
-    let node = start();
+/// Runs a script, which lies beside these tests, with words; it says "ok" at its end.
+pub(crate) fn run_script(mut command: Command, script: &str, words: &[String]) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/it/real_clients")
+        .join("tests/it")
         .join(script);
-    command.arg(path).arg(node.address.port().to_string());
-    let output = run(&mut command, b"");
+    let output = run(command.arg(path).args(words), b"");
     assert!(
         output.status.success() && output.stdout == b"ok\n",
         "{script}: {}\n{}",
@@ -83,44 +81,65 @@ fn module_paths(variable: &str, tool: &str, below: &str) -> Vec<Option<OsString>
     paths
 }
 
-/// A skip of a client in a script language; what `.ci/run` has installed must be of use.
-fn not_found(tool: &str) {
-    if let Some(folder) = installed(tool) {
-        panic!("{} is there and cannot be imported", folder.display());
+/// What runs a script of a language with a client in it, if that is there; what `.ci/run` has installed must be of use.
+fn interpreter(
+    client: &str,
+    paths: Vec<Option<OsString>>,
+    command: impl Fn(Option<OsString>) -> Command,
+    import: [&str; 2],
+) -> Option<Command> {
+    let found = paths
+        .into_iter()
+        .find(|path| is_there(command(path.clone()).args(import)));
+    if found.is_none() {
+        if let Some(folder) = installed(client) {
+            panic!("{} is there and cannot be imported", folder.display());
+        }
+        skipped(client, NOTHING_TRIED);
     }
-    skipped(tool, NOTHING_TRIED);
+    found.map(command)
+}
+
+/// Python with redis-py.
+pub(crate) fn python() -> Option<Command> {
+    let python = |path: Option<OsString>| {
+        let mut command = Command::new("python3");
+        // A warning is a call that will soon not be there.
+        command.args(["-B", "-W", "error"]);
+        command.envs(path.map(|path| ("PYTHONPATH", path)));
+        command
+    };
+    let paths = module_paths("PYTHONPATH", "redis-py", "");
+    interpreter("redis-py", paths, python, ["-c", "import redis"])
+}
+
+/// Node.js with ioredis.
+pub(crate) fn javascript() -> Option<Command> {
+    let node = |path: Option<OsString>| {
+        let mut command = Command::new("node");
+        command.envs(path.map(|path| ("NODE_PATH", path)));
+        command
+    };
+    let paths = module_paths("NODE_PATH", "ioredis", "node_modules");
+    interpreter("ioredis", paths, node, ["-e", "require('ioredis')"])
 }
 
 #[test]
 fn redis_py() {
-    for path in module_paths("PYTHONPATH", "redis-py", "") {
-        let python = || {
-            let mut command = Command::new("python3");
-            // A warning is a call that will soon not be there.
-            command.args(["-B", "-W", "error"]);
-            command.envs(path.iter().map(|path| ("PYTHONPATH", path)));
-            command
-        };
-        if is_there(python().args(["-c", "import redis"])) {
-            return run_script(python(), "redis_py.py");
-        }
+    if let Some(python) = python() {
+        let node = start();
+        let port = node.address.port().to_string();
+        run_script(python, "real_clients/redis_py.py", &[port]);
     }
-    not_found("redis-py");
 }
 
 #[test]
 fn ioredis() {
-    for path in module_paths("NODE_PATH", "ioredis", "node_modules") {
-        let node = || {
-            let mut command = Command::new("node");
-            command.envs(path.iter().map(|path| ("NODE_PATH", path)));
-            command
-        };
-        if is_there(node().args(["-e", "require('ioredis')"])) {
-            return run_script(node(), "ioredis.js");
-        }
+    if let Some(javascript) = javascript() {
+        let node = start();
+        let port = node.address.port().to_string();
+        run_script(javascript, "real_clients/ioredis.js", &[port]);
     }
-    not_found("ioredis");
 }
 
 /// A program of the package redis-tools, if it is there, pointed at a node.

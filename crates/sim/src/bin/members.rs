@@ -2,7 +2,7 @@
 //! each member. Its exit code is 1 if they do not, or if the cost grows faster than the logarithm of the size.
 
 use clap::{Arg, ArgAction, Command, value_parser};
-use henge_sim::membership::{Plan, growth_over_log, grows_faster_than_log, run};
+use henge_sim::membership::{Plan, grows_faster_than_log, growth_over_log, run};
 use henge_sim::run::catch_panics;
 use std::process::ExitCode;
 

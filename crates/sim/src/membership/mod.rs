@@ -351,12 +351,12 @@ pub fn growth_over_log(rates: &[(usize, Rate)]) -> f64 {
     let pairs = rates
         .iter()
         .flat_map(|small| rates.iter().map(move |large| (small, large)));
-    let over = pairs
-        .filter(|((small, _), (large, _))| small < large)
-        .map(|((small, rate), (large, larger))| {
+    let over = pairs.filter(|((small, _), (large, _))| small < large).map(
+        |((small, rate), (large, larger))| {
             let log = (*large as f64).log2() / (*small as f64).log2();
             larger.bytes / rate.bytes / log
-        });
+        },
+    );
     over.fold(0.0, f64::max)
 }
 

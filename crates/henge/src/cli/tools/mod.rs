@@ -1,8 +1,9 @@
-//! `henge inspect`, `repair`, `restore` and `backup`: what is done with the files of a node beside running one. Here are the
+//! `henge inspect`, `repair`, `restore`, `backup` and `cluster recover`: what is done with the files of a node beside running one. Here are the
 //! grammar, the exit codes and what all of them print by; each has its file.
 
 mod backup;
 mod inspect;
+mod recover;
 mod repair;
 mod restore;
 
@@ -22,7 +23,7 @@ use super::client;
 use crate::disk::repair::Choice;
 use crate::encryption::{Encryption, from_variable};
 
-/// The exit code where a file or a directory was found damaged.
+/// The exit code where a file or a directory was found damaged, or what was asked for is not done without a second word.
 const EXIT_DAMAGED: u8 = 1;
 /// The exit code where nothing could be found out, or done. 2 is that of a wrong command line.
 const EXIT_FAILED: u8 = 3;
@@ -54,6 +55,10 @@ enum Tool {
         target: Target,
         timeout: Duration,
         to: PathBuf,
+        force: bool,
+    },
+    Recover {
+        directory: PathBuf,
         force: bool,
     },
 }
@@ -115,6 +120,39 @@ Exit codes:
   0  FILE is whole
   2  the command line cannot be understood
   3  it failed, and there is no new FILE";
+
+const RECOVER_HELP: &str = "\
+For when so many members are lost for good that no majority is left to agree on anything. The directory is that of one node that is
+left, such as data/node3, and the node must not run. Without --force nothing is changed: it says what would be lost.
+
+With --force the node is a cluster by itself, with a new id, and has all partitions; the keys of those that others had are
+lost. Nobody else is asked: if others are only out of reach there are two clusters afterwards, which refuse each other. The
+members of before join the new one with empty directories.
+
+Exit codes:
+  0  recovered
+  1  nothing was changed, as --force was not given
+  2  the command line cannot be understood
+  3  it failed, and nothing was changed: the directory is in use or cannot be read, or its node was in no cluster";
+
+/// The grammar of `henge cluster recover`.
+pub(super) fn recovery() -> Command {
+    Command::new("recover")
+        .about("Make a new cluster of one node, when a majority of the members is lost for good")
+        .args([
+            Arg::new("data-dir")
+                .long("data-dir")
+                .value_name("DIR")
+                .required(true)
+                .value_parser(ValueParser::path_buf())
+                .help("The directory of the node, such as data/node3"),
+            Arg::new("force")
+                .long("force")
+                .action(ArgAction::SetTrue)
+                .help("Do it, and lose what it says"),
+        ])
+        .after_help(RECOVER_HELP)
+}
 
 /// The grammar of the commands.
 pub(super) fn commands() -> Vec<Command> {
@@ -222,9 +260,15 @@ pub(super) fn understood(word: &str, matches: &ArgMatches) -> Option<Result<Erra
                 force: matches.get_flag("force"),
             }
         }
+        "recover" => Tool::Recover {
+            directory: path("data-dir"),
+            force: matches.get_flag("force"),
+        },
         _ => return None,
     };
-    let key_file = matches.get_one::<PathBuf>("key-file").cloned();
+    // What a cluster has agreed on is not encrypted.
+    let key_file = matches.try_get_one::<PathBuf>("key-file");
+    let key_file = key_file.ok().flatten().cloned();
     Some(Ok(Errand { tool, key_file }))
 }
 
@@ -294,6 +338,7 @@ impl Tool {
                 to,
                 force,
             } => backup::run(target, *timeout, to, *force, encryption, out),
+            Self::Recover { directory, force } => recover::run(directory, *force, out),
         }
     }
 }

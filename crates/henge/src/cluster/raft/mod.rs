@@ -25,7 +25,7 @@ pub(crate) use error::{ConsensusError, ProposeError};
 use file::RaftFile;
 pub(crate) use network::{Ask, AskError};
 use network::{Network, Question};
-pub(crate) use recover::{RecoverError, Recovered, recover};
+pub(crate) use recover::{Recovered, prepare};
 use store::Disk;
 use types::{Compaction, LEASE, SILENCE, Types};
 

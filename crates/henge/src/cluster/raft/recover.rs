@@ -9,17 +9,22 @@ use std::path::Path;
 use henge_cluster::agreed::{Command, Member, Rejected};
 use henge_cluster::forming::ClusterId;
 use henge_cluster::ring::NodeId;
+use henge_wire::Partition;
 use openraft::{CommittedLeaderId, EntryPayload};
 
 use super::file::{FileError, Kept, RaftFile};
 use super::store;
 use super::types::{LogId, Membership, SnapshotMeta, Vote};
 
-/// What has been done.
+/// What a recovery makes of the cluster that was.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Recovered {
     /// The survivor.
     pub(crate) survivor: NodeId,
+    /// What it is called.
+    pub(crate) name: String,
+    /// How many partitions it had. The keys of all others are lost.
+    pub(crate) partitions: usize,
     /// The cluster that was.
     pub(crate) before: ClusterId,
     /// Who was in it too: they have to begin with an empty directory if they are to join.
@@ -58,8 +63,24 @@ impl From<FileError> for RecoverError {
     }
 }
 
-/// Makes a new cluster of the node of a directory. If it fails nothing has changed.
-pub(crate) fn recover(directory: &Path, cluster: ClusterId) -> Result<Recovered, RecoverError> {
+/// A recovery that is found to be possible. Dropped, it has changed nothing.
+pub(crate) struct Recovery {
+    file: RaftFile,
+    vote: Vote,
+    kept: Kept,
+    pub(crate) recovered: Recovered,
+}
+
+impl Recovery {
+    /// Makes the new cluster. If it fails nothing has changed.
+    pub(crate) fn carry_out(self) -> Result<Recovered, RecoverError> {
+        self.file.begin_anew(&self.vote, &self.kept)?;
+        Ok(self.recovered)
+    }
+}
+
+/// Finds out what a new cluster of the node of a directory would be.
+pub(crate) fn prepare(directory: &Path, cluster: ClusterId) -> Result<Recovery, RecoverError> {
     let (file, instance) = RaftFile::existing(directory)?.ok_or(RecoverError::NoCluster)?;
     let kept = file.snapshot()?;
     let (mut agreed, applied) = kept.map_or_else(Default::default, |kept| {
@@ -75,7 +96,14 @@ pub(crate) fn recover(directory: &Path, cluster: ClusterId) -> Result<Recovered,
     let before = agreed.cluster().ok_or(RecoverError::NoCluster)?;
     let found = agreed.of_instance(instance);
     let (survivor, member) = found.ok_or(RecoverError::NoMember)?;
-    let address = member.address.clone();
+    let (name, address) = (member.name.clone(), member.address.clone());
+    let topology = agreed.topology();
+    let is_its = |partition: &Partition| {
+        let placement = topology.placement(*partition);
+        let leader = placement.leader.map(|(leader, _)| leader);
+        leader.or(placement.old.first().copied()) == Some(survivor)
+    };
+    let partitions = Partition::all().filter(is_its).count();
     let others = agreed.members().iter().filter(|(id, _)| **id != survivor);
     let lost = others.map(|(_, member)| member.clone()).collect();
     let command = Command::Recover { cluster, survivor };
@@ -94,10 +122,16 @@ pub(crate) fn recover(directory: &Path, cluster: ClusterId) -> Result<Recovered,
         last_membership: Membership::new(Some(id), nodes.into()),
         snapshot_id: id.index.to_string(),
     };
-    file.begin_anew(&Vote::new(term, instance), &Kept { meta, agreed })?;
-    Ok(Recovered {
-        survivor,
-        before,
-        lost,
+    Ok(Recovery {
+        file,
+        vote: Vote::new(term, instance),
+        kept: Kept { meta, agreed },
+        recovered: Recovered {
+            survivor,
+            name,
+            partitions,
+            before,
+            lost,
+        },
     })
 }

@@ -28,7 +28,7 @@ mod object;
 mod ranges;
 mod rename;
 mod save;
-mod scan;
+pub(super) mod scan;
 mod server;
 mod set_options;
 mod slowlog;

@@ -43,6 +43,11 @@ pub(in crate::resp) const COMMANDS: &[Spec] = &[
     },
 ];
 
+/// In a cursor's number: its scan goes over all nodes. A scan that a connection has begun that knows the map goes over this
+/// node's keys. It is the cursor that says so and not the connection that goes on with it, as a client may have both kinds
+/// in one pool.
+pub(in crate::resp) const OF_ALL: u64 = 1 << ScanCursor::BITS;
+
 /// Keys that `SCAN` looks at if it is not told, as in Redis.
 const DEFAULT_COUNT: usize = 10;
 
@@ -60,7 +65,9 @@ const STEPS: u32 = 64 * 1024;
 const TYPES: [&str; 6] = ["string", "list", "set", "zset", "hash", "stream"];
 
 fn scan(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
-    let mut cursor = cursor(call.word(1)).ok_or(ErrorReply::fixed("ERR invalid cursor"))?;
+    let given = cursor(call.word(1)).ok_or(ErrorReply::fixed("ERR invalid cursor"))?;
+    let is_of_all = is_of_all(given, call.session.asks_for_all());
+    let mut cursor = ScanCursor::from_u64(given & !OF_ALL);
     let (mut pattern, mut count, mut is_of_type) = (None, DEFAULT_COUNT, true);
     let mut index = 2;
     while index < call.words.len() {
@@ -113,7 +120,7 @@ fn scan(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
             }
         }
         out.array(2);
-        out.bulk(cursor.to_u64().to_string().as_bytes());
+        out.bulk(number(cursor, is_of_all).to_string().as_bytes());
         found.write(out);
         Ok(())
     })
@@ -219,9 +226,9 @@ impl<'a> Found<'a> {
 
 /// The cursor that a client gave. As in Redis it is a number as the C library reads one, so that spaces or zeros in front
 /// of it, or a sign, are no error; what is negative outright is one.
-fn cursor(text: &[u8]) -> Option<ScanCursor> {
+pub(in crate::resp) fn cursor(text: &[u8]) -> Option<u64> {
     if let Some(number) = integer(text) {
-        return u64::try_from(number).ok().map(ScanCursor::from_u64);
+        return u64::try_from(number).ok();
     }
     let text = text.split(|&byte| byte == 0).next()?;
     let start = text
@@ -243,7 +250,24 @@ fn cursor(text: &[u8]) -> Option<ScanCursor> {
     } else {
         number
     };
-    Some(ScanCursor::from_u64(number))
+    Some(number)
+}
+
+/// Whether a scan goes over all nodes, by the cursor that it goes on with, or by whether who begins it asks for all.
+pub(in crate::resp) fn is_of_all(cursor: u64, asks_for_all: bool) -> bool {
+    match cursor {
+        0 => asks_for_all,
+        cursor => cursor & OF_ALL != 0,
+    }
+}
+
+/// The number of a cursor for a client.
+pub(in crate::resp) fn number(cursor: ScanCursor, is_of_all: bool) -> u64 {
+    if is_of_all && !cursor.is_end() {
+        cursor.to_u64() | OF_ALL
+    } else {
+        cursor.to_u64()
+    }
 }
 
 #[cfg(test)]
@@ -276,8 +300,21 @@ mod tests {
             ("0x10", None),
             ("1e2", None),
         ] {
-            let expected = number.map(ScanCursor::from_u64);
-            assert_eq!(cursor(text.as_bytes()), expected, "{text:?}");
+            assert_eq!(cursor(text.as_bytes()), number, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_cursor_says_whose_keys_it_goes_over() {
+        let middle = ScanCursor::from_u64(5);
+        for asks_for_all in [false, true] {
+            assert_eq!(is_of_all(0, asks_for_all), asks_for_all);
+            for of_all in [false, true] {
+                let given = number(middle, of_all);
+                assert_eq!(is_of_all(given, asks_for_all), of_all);
+                assert_eq!(given & !OF_ALL, middle.to_u64());
+                assert_eq!(number(ScanCursor::default(), of_all), 0);
+            }
         }
     }
 }

@@ -113,6 +113,41 @@ fn all_are_started_again_and_find_the_same_cluster() {
     }
 }
 
+/// Nothing of its data outlives its process, and its place in the cluster does.
+#[test]
+fn a_node_without_persistence_comes_back_empty() {
+    let mut ring = Ring::new().set("persistence.enabled=false").formed(3);
+    let before = cluster(&ring, 1);
+    let keys: Vec<String> = (0..30).map(|n| format!("k{n}")).collect();
+    for key in &keys {
+        assert_eq!(
+            ring.ask(1, &format!("SET {key} v")),
+            Reply::Text("OK".to_owned())
+        );
+    }
+    ring.kill(2);
+    ring.start(2, &ring.others(2, 3));
+    ring.wait_until_ready([2]);
+    assert_eq!(cluster(&ring, 2), before);
+    let mut missing = 0;
+    for key in &keys {
+        ring.until("each key is served again", || {
+            match ring.ask(1, &format!("GET {key}")) {
+                Reply::Text(value) => {
+                    assert_eq!(value, "v");
+                    true
+                }
+                Reply::Null => {
+                    missing += 1;
+                    true
+                }
+                _ => false,
+            }
+        });
+    }
+    assert!(missing > 0 && missing < keys.len(), "{missing}");
+}
+
 #[test]
 fn a_node_by_itself_is_a_cluster_that_others_join() {
     let mut ring = Ring::new();

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::Ring;
+use crate::durability::Resp;
 use crate::resp_reply::Reply;
 
 fn text(text: &str) -> Reply {
@@ -170,4 +171,94 @@ fn who_knows_the_map_is_told_where_to_go() {
         }
         assert_eq!(moved > 0, redirect, "{moved} of 30");
     }
+}
+
+/// The keys of a scan whose pages come over one connection after the other.
+fn scanned(connections: &mut [&mut Resp]) -> Vec<String> {
+    let mut cursor = "0".to_owned();
+    let mut found = Vec::new();
+    for page in 0.. {
+        let which = page % connections.len();
+        let scan = format!("SCAN {cursor} COUNT 7\r\n");
+        connections[which].send(&scan).expect("it is sent");
+        let reply = connections[which].whole_reply();
+        let Reply::Parts(_, parts) = reply else {
+            panic!("{reply:?}");
+        };
+        let [Reply::Text(next), Reply::Parts('*', keys)] = &parts[..] else {
+            panic!("{parts:?}");
+        };
+        for key in keys {
+            let Reply::Text(key) = key else {
+                panic!("{key:?}");
+            };
+            found.push(key.clone());
+        }
+        cursor.clone_from(next);
+        if cursor == "0" {
+            break;
+        }
+    }
+    found.sort_unstable();
+    found
+}
+
+#[test]
+fn a_cursor_says_whose_keys_it_goes_over() {
+    let ring = Ring::new().formed(3);
+    let mut plain = [1, 2, 3].map(|n| ring.resp(n));
+    let mut aware = [1, 2, 3].map(|n| ring.resp(n));
+    for n in 0..300 {
+        assert_eq!(plain[0].ask(&format!("SET s{n} v")), text("OK"));
+    }
+    let mut all: Vec<String> = (0..300).map(|n| format!("s{n}")).collect();
+    all.sort_unstable();
+    for connection in &mut aware {
+        assert!(matches!(connection.ask("CLUSTER NODES"), Reply::Text(_)));
+    }
+    let mut parts = Vec::new();
+    for n in 0..3 {
+        // Who begins without the map goes over all nodes, and goes on over whichever connection to any of them.
+        let [one, two, three] = &mut aware;
+        assert_eq!(scanned(&mut [&mut plain[n], one, two, three]), all);
+        // Who begins with it goes over that node's own, and goes on over any connection to it.
+        let own = scanned(&mut [&mut aware[n]]);
+        assert_eq!(scanned(&mut [&mut aware[n], &mut plain[n]]), own);
+        assert!(own.len() < all.len());
+        parts.extend(own);
+    }
+    parts.sort_unstable();
+    assert_eq!(parts, all);
+}
+
+#[test]
+fn clients_of_http_see_one_cache() {
+    let ring = Ring::new().formed(3);
+    let mut nodes: Vec<_> = (1..=3).map(|n| ring.http(n)).collect();
+    for n in 0..30 {
+        let body = format!("{{\"key\":\"h{n}\",\"value\":\"v{n}\",\"ttl\":600}}");
+        assert_eq!(nodes[n % 3].post("/set", &body).status, 200);
+    }
+    for node in &mut nodes {
+        for n in 0..30 {
+            let found = node.get(&format!("/get?key=h{n}"));
+            assert_eq!(found.json()["value"], format!("v{n}"), "{}", found.text());
+        }
+        let keys: Vec<String> = (0..30).map(|n| format!("\"h{n}\"")).collect();
+        let found = node.post("/mget", &format!("{{\"keys\":[{}]}}", keys.join(",")));
+        let results = found.json()["results"].as_array().map_or(0, Vec::len);
+        assert_eq!(results, 30, "{}", found.text());
+        assert!(!found.text().contains("error"), "{}", found.text());
+    }
+    // What one protocol wrote another reads, and conditions hold wherever the key is.
+    let put = nodes[0].request("PUT", "/cache/h5", &[("if-none-match", "*")], b"other");
+    assert_eq!(put.status, 412, "{}", put.text());
+    assert_eq!(ring.ask(2, "GET h5"), text("v5"));
+    let etag = nodes[1].get("/cache/h5").header("etag").map(str::to_owned);
+    let etag = etag.expect("an item has a version");
+    let put = nodes[2].request("PUT", "/cache/h5", &[("if-match", &etag)], b"other");
+    assert_eq!(put.status, 204, "{}", put.text());
+    assert_eq!(nodes[0].get("/cache/h5").text(), "other");
+    assert_eq!(nodes[1].request("POST", "/flush", &[], b"").status, 200);
+    assert_eq!(ring.ask(3, "DBSIZE"), Reply::Integer(0));
 }

@@ -1,9 +1,12 @@
 //! Clusters of real processes on this machine: how they form, what each failure does, and that any of them answers any key.
 //! Each test has addresses of its own on the loopback, so that the ports are the same for all.
 
+mod clients;
+mod dev;
 mod faults;
 mod forming;
 mod keys;
+mod recovery;
 
 use std::fs;
 use std::io::Read;
@@ -108,6 +111,11 @@ impl Ring {
         }
         assert!(self.nodes[n - 1].is_none(), "node {n} runs already");
         self.nodes[n - 1] = Some(command.spawn().expect("the process starts"));
+    }
+
+    /// Where a node keeps its files.
+    pub(crate) fn directory(&self, n: usize) -> PathBuf {
+        self.data.join(format!("node{n}"))
     }
 
     fn log_path(&self, n: usize) -> PathBuf {

@@ -7,8 +7,9 @@ use henge_cluster::agreed::{Outcome, Rejected};
 use henge_cluster::forming::ClusterId;
 use henge_cluster::ring::NodeId;
 
+use super::super::recover::{RecoverError, Recovery};
 use super::super::types::Compaction;
-use super::super::{Consensus, ConsensusError, ProposeError, RecoverError, Recovered, recover};
+use super::super::{Consensus, ConsensusError, ProposeError, Recovered, prepare};
 use super::wires::{Cluster, DEADLINE, until};
 use super::*;
 
@@ -245,6 +246,9 @@ async fn one_survivor_begins_another_cluster() {
         cluster.stop(id).await;
     }
     let nobody = Directory::new();
+    let recover = |directory: &std::path::Path, cluster| {
+        prepare(directory, cluster).and_then(Recovery::carry_out)
+    };
     let refused = recover(nobody.path(), ClusterId(8));
     assert_eq!(refused, Err(RecoverError::NoCluster));
     let same = recover(cluster.directory(2).path(), ClusterId(7));
