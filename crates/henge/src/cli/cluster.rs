@@ -119,10 +119,10 @@ pub(super) fn run(inquiry: &Inquiry) -> ExitCode {
         .enable_all()
         .build();
     let page = runtime.map_err(InquiryError::System).and_then(|runtime| {
-        let asked = tokio::time::timeout(inquiry.timeout, ask(&inquiry.target));
-        let late = |_| InquiryError::TimedOut(inquiry.timeout);
-        // Within the runtime, which the timer needs.
-        runtime.block_on(async { asked.await.map_err(late)? })
+        runtime.block_on(async {
+            let asked = tokio::time::timeout(inquiry.timeout, ask(&inquiry.target)).await;
+            asked.map_err(|_| InquiryError::TimedOut(inquiry.timeout))?
+        })
     });
     let shown = page.and_then(|page| {
         let status: Value = serde_json::from_slice(&page)
@@ -188,12 +188,12 @@ async fn ask(target: &Target) -> Result<Bytes, InquiryError> {
     Ok(whole.to_bytes())
 }
 
-fn http(error: &hyper::Error) -> InquiryError {
+fn http(error: impl Error) -> InquiryError {
     let source = error.source().map(|source| format!(": {source}"));
     InquiryError::Http(format!("{error}{}", source.unwrap_or_default()))
 }
 
-/// The columns of figures, which end at the right.
+/// The columns of the table that are figures, and end at the right.
 const FIGURES: [usize; 3] = [3, 4, 5];
 
 /// The status for people; none if it is none.
