@@ -223,6 +223,7 @@ impl Dev {
                 is_over: false,
             });
         }
+        let mut looks = tokio::time::interval(LOOK);
         let deadline = tokio::time::Instant::now() + FORMING_TIMEOUT;
         let mut ready = 0;
         while let Some(next) = nodes.get(ready) {
@@ -239,7 +240,7 @@ impl Dev {
             } else if tokio::time::Instant::now() > deadline {
                 return Err(format!("{name} is not ready after a minute"));
             } else {
-                tokio::time::sleep(LOOK).await;
+                looks.tick().await;
             }
         }
         Ok(())
@@ -283,6 +284,7 @@ impl Dev {
 
 /// Tells of nodes that end; ends when all have.
 async fn tell_ends(nodes: &mut [Running]) {
+    let mut looks = tokio::time::interval(LOOK);
     loop {
         for node in nodes.iter_mut().filter(|node| !node.is_over) {
             if let Ok(Some(status)) = node.child.try_wait() {
@@ -293,7 +295,7 @@ async fn tell_ends(nodes: &mut [Running]) {
         if nodes.iter().all(|node| node.is_over) {
             return;
         }
-        tokio::time::sleep(LOOK).await;
+        looks.tick().await;
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use henge_wire::peer::{Hello, Purpose};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use super::keys;
 use super::link::Service;
@@ -87,7 +88,7 @@ pub(crate) async fn serve(socket: TcpStream, first: Vec<u8>, local: &Rc<Local>) 
             if !local.is_draining() {
                 local.drain().await;
             }
-            tokio::time::sleep(DRAIN_GRACE).await;
+            tokio::time::sleep_until(Instant::now() + DRAIN_GRACE).await;
         } => {}
     }
 }

@@ -10,6 +10,7 @@ use henge_cluster::agreed::Command;
 use henge_cluster::forming::{ClusterId, Forming, Hello, Step, Who};
 use henge_wire::peer::Purpose;
 use tokio::sync::Notify;
+use tokio::time::MissedTickBehavior;
 
 use super::questions::{self, Presence, Started};
 use super::{AGAIN, Control};
@@ -111,7 +112,8 @@ async fn decide(control: &Rc<Control>, heard: &Notify) -> Result<ClusterId, Stri
                     control.wait_outside(why.clone());
                     said = why;
                 }
-                tokio::time::sleep(AGAIN).await;
+                // Whatever is heard meanwhile may change it.
+                let _ = tokio::time::timeout(AGAIN, heard.notified()).await;
                 continue;
             }
         }
@@ -149,6 +151,7 @@ async fn begin(control: &Rc<Control>, founders: BTreeSet<Who>) -> Result<Cluster
         founders,
         replication: REPLICATION,
     };
+    let (mut leaders, mut watch) = (control.consensus.leaders(), control.watch());
     loop {
         match control.consensus.propose(form.clone()).await {
             Ok(Ok(_)) => {}
@@ -156,21 +159,24 @@ async fn begin(control: &Rc<Control>, founders: BTreeSet<Who>) -> Result<Cluster
             Err(error) => {
                 // It becomes the leader of itself in a moment.
                 tracing::debug!(%error, "the cluster is not formed yet");
-                tokio::time::sleep(AGAIN / 10).await;
+                let _ = tokio::time::timeout(AGAIN, leaders.changed()).await;
                 continue;
             }
         }
         if let Some(cluster) = control.agreed().cluster() {
             return Ok(cluster);
         }
-        tokio::time::sleep(AGAIN / 10).await;
+        let _ = tokio::time::timeout(AGAIN, watch.changed()).await;
     }
 }
 
 /// Asks who is at an address, until it is not wanted any more.
 async fn ask_again_and_again(control: &Rc<Control>, entry: &str, heard: &Notify) {
     let link = RefCell::new(None);
+    let mut turns = tokio::time::interval(AGAIN);
+    turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        turns.tick().await;
         let answer = ask_once(control, entry, &link).await;
         if let Err(why) = &answer {
             tracing::debug!(entry, why, "nobody answers");
@@ -180,7 +186,6 @@ async fn ask_again_and_again(control: &Rc<Control>, entry: &str, heard: &Notify)
             forming.heard(entry, answer.ok());
         }
         heard.notify_one();
-        tokio::time::sleep(AGAIN).await;
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use henge_cluster::gossip::{DATAGRAM_BYTES_MAX, Gossip, Health, Load, Output, Peer};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Control;
 use crate::cluster;
@@ -58,7 +59,7 @@ impl Control {
         };
         let mut watch = self.watch();
         let mut loads = tokio::time::interval(LOAD_INTERVAL);
-        loads.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loads.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.introduce(&mut gossiping).await;
         loop {
             gossiping.carry_out(self);
@@ -69,7 +70,7 @@ impl Control {
                         gossiping.receive(self);
                     }
                 }
-                () = tokio::time::sleep(due) => gossiping.gossip.handle_time(self.now_ms()),
+                () = tokio::time::sleep_until(Instant::now() + due) => gossiping.gossip.handle_time(self.now_ms()),
                 Some(instance) = refused.recv() => {
                     gossiping.gossip.suspect(instance);
                     self.lose_leader(instance).await;

@@ -11,6 +11,7 @@ use henge_cluster::gossip::Health;
 use henge_cluster::ring::NodeId;
 use henge_cluster::topology::{self, State};
 use henge_wire::peer::Purpose;
+use tokio::time::MissedTickBehavior;
 
 use super::Control;
 use super::health::{AllHeard, Heard, is_down};
@@ -29,6 +30,8 @@ impl Control {
     pub(super) async fn lead(self: &Rc<Self>) {
         let mut watch = self.watch();
         let mut leaders = self.consensus.leaders();
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut leads = false;
         loop {
             let leader = self.consensus.leader();
@@ -50,7 +53,7 @@ impl Control {
                     return self.tell_failure();
                 },
                 () = self.news.notified() => {}
-                () = tokio::time::sleep(LOOK) => {}
+                _ = looks.tick() => {}
             }
         }
     }

@@ -208,6 +208,7 @@ impl Control {
     /// Has this start registered. It goes on until that is done: a node whose cluster has no leader waits for one.
     async fn register(self: &Rc<Self>, cluster: ClusterId) {
         let mut said = String::new();
+        let mut leaders = self.consensus.leaders();
         loop {
             let why = match self.start(self.own_start(cluster)).await {
                 Started::Yes => break,
@@ -222,7 +223,8 @@ impl Control {
                 self.wait_outside(vec![why.clone()]);
                 said = why;
             }
-            tokio::time::sleep(AGAIN).await;
+            // Another leader may be able to.
+            let _ = tokio::time::timeout(AGAIN, leaders.changed()).await;
         }
         self.is_registered.set(true);
         self.registered.notify_one();

@@ -236,7 +236,9 @@ async fn run(greeted: Greeted, state: Rc<State>, name: String) -> Rc<str> {
         mut incoming,
         ..
     } = greeted;
-    let mut timer = pin!(tokio::time::sleep(DEADLINE_STEP));
+    let next_step = || tokio::time::Instant::now() + DEADLINE_STEP;
+    let mut timer = pin!(tokio::time::sleep_until(next_step()));
+    let mut is_timed = false;
     let why = poll_fn(|cx| {
         if let Some(why) = state.ending.borrow_mut().take() {
             return Poll::Ready(why);
@@ -261,11 +263,14 @@ async fn run(greeted: Greeted, state: Rc<State>, name: String) -> Rc<str> {
         if Rc::strong_count(&state) == 1 {
             return Poll::Ready("it is of no use any more".into());
         }
-        while timer.as_mut().poll(cx).is_ready() {
-            state.fail_late(Instant::now());
-            timer
-                .as_mut()
-                .reset(tokio::time::Instant::now() + DEADLINE_STEP);
+        // Where nobody waits the timer rests.
+        if !is_timed && !state.asked.borrow().is_empty() {
+            is_timed = true;
+            timer.as_mut().reset(next_step());
+        }
+        while is_timed && timer.as_mut().poll(cx).is_ready() {
+            is_timed = state.fail_late(Instant::now());
+            timer.as_mut().reset(next_step());
         }
         Poll::Pending
     })

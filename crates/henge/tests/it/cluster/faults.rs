@@ -91,7 +91,7 @@ fn a_short_pause_changes_nothing() {
     for n in [1, 2, 3, 1, 2, 3, 1, 2, 3, 1] {
         ring.signal(n, Signal::STOP);
         // This is the pause itself, and not a wait for something.
-        std::thread::sleep(Duration::from_millis(300));
+        std::thread::park_timeout(Duration::from_millis(300));
         ring.signal(n, Signal::CONT);
         assert_eq!(ring.ask(n, "PING"), Reply::Text("PONG".to_owned()));
     }
