@@ -22,7 +22,7 @@ use crate::encryption::random_number;
 
 /// More nodes than this on one machine say nothing that fewer don't.
 const MOST_NODES: u16 = 16;
-/// How often a node is asked whether it is ready.
+/// How often it is looked whether nodes are ready, or have ended.
 const LOOK: Duration = Duration::from_millis(50);
 /// How long nodes have to become one cluster: a hundred times what it takes.
 const FORMING_TIMEOUT: Duration = Duration::from_mins(1);
@@ -224,7 +224,7 @@ impl Dev {
             });
         }
         let deadline = tokio::time::Instant::now() + FORMING_TIMEOUT;
-        let mut ready = 0;
+        let (mut ready, mut looks) = (0, tokio::time::interval(LOOK));
         while let Some(next) = nodes.get(ready) {
             let (name, address) = (next.name.clone(), next.address);
             // Any of them, as each waits for all.
@@ -240,7 +240,7 @@ impl Dev {
                 let seconds = FORMING_TIMEOUT.as_secs();
                 return Err(format!("{name} is not ready after {seconds} s"));
             } else {
-                tokio::time::sleep(LOOK).await;
+                looks.tick().await;
             }
         }
         Ok(())
@@ -284,7 +284,9 @@ impl Dev {
 
 /// Tells of nodes that end; ends when all have.
 async fn tell_ends(nodes: &mut [Running]) {
+    let mut looks = tokio::time::interval(LOOK);
     loop {
+        looks.tick().await;
         for node in nodes.iter_mut().filter(|node| !node.is_over) {
             if let Ok(Some(status)) = node.child.try_wait() {
                 node.is_over = true;
@@ -294,7 +296,6 @@ async fn tell_ends(nodes: &mut [Running]) {
         if nodes.iter().all(|node| node.is_over) {
             return;
         }
-        tokio::time::sleep(LOOK).await;
     }
 }
 
