@@ -22,7 +22,7 @@ use crate::encryption::random_number;
 
 /// More nodes than this on one machine say nothing that fewer don't.
 const MOST_NODES: u16 = 16;
-/// How often a node is asked whether it is ready.
+/// How often it is looked whether nodes are ready, or have ended.
 const LOOK: Duration = Duration::from_millis(50);
 /// How long nodes have to become one cluster: a hundred times what it takes.
 const FORMING_TIMEOUT: Duration = Duration::from_mins(1);
@@ -223,9 +223,8 @@ impl Dev {
                 is_over: false,
             });
         }
-        let mut looks = tokio::time::interval(LOOK);
         let deadline = tokio::time::Instant::now() + FORMING_TIMEOUT;
-        let mut ready = 0;
+        let (mut ready, mut looks) = (0, tokio::time::interval(LOOK));
         while let Some(next) = nodes.get(ready) {
             let (name, address) = (next.name.clone(), next.address);
             // Any of them, as each waits for all.
@@ -286,6 +285,7 @@ impl Dev {
 async fn tell_ends(nodes: &mut [Running]) {
     let mut looks = tokio::time::interval(LOOK);
     loop {
+        looks.tick().await;
         for node in nodes.iter_mut().filter(|node| !node.is_over) {
             if let Ok(Some(status)) = node.child.try_wait() {
                 node.is_over = true;
@@ -295,7 +295,6 @@ async fn tell_ends(nodes: &mut [Running]) {
         if nodes.iter().all(|node| node.is_over) {
             return;
         }
-        looks.tick().await;
     }
 }
 
