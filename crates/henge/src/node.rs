@@ -330,6 +330,15 @@ impl Node {
 
     /// What its threads share.
     #[cfg(test)]
+    /// Ends the node's own part in its cluster, for tests that say themselves what it sees.
+    pub(crate) fn leave_cluster(&mut self) {
+        drop(self.leave.take());
+        if let Some(cluster) = self.cluster.take() {
+            let _ = cluster.join();
+        }
+    }
+
+    #[cfg(test)]
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         self.admin.shared()
     }
@@ -422,10 +431,10 @@ fn cluster(
     address: SocketAddr,
 ) -> Result<(Arc<Cluster>, Inbox), StartError> {
     let state = directory.ledger.state();
-    let kept = Consensus::instance_of(&directory.path);
-    let kept = kept.map_err(|error| StartError::Cluster(error.to_string()))?;
+    let left = Consensus::left_in(&directory.path);
+    let left = left.map_err(|error| StartError::Cluster(error.to_string()))?;
     // Whose log is gone must not vote as who had it.
-    let instance = kept.unwrap_or_else(|| random_number().max(1));
+    let instance = left.map_or_else(|| random_number().max(1), |left| left.instance);
     let advertise = config.cluster.advertise.as_ref().map(ToString::to_string);
     let who = Who {
         name: state.node_id,
@@ -441,7 +450,10 @@ fn cluster(
         advertise,
         secret.map(Arc::new),
     );
-    let is_alone = config.cluster.peers.addresses().is_empty() && kept.is_none();
+    let is_alone = left.map_or_else(
+        || config.cluster.peers.addresses().is_empty(),
+        |left| left.is_alone,
+    );
     let view = if is_alone {
         View::alone()
     } else {

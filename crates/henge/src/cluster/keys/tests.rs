@@ -72,8 +72,9 @@ impl Pair {
                 config.set(setting, value).expect("it is a setting");
             }
             config.persistence.dir = DirectoryPath::new(folder.clone());
-            let node = Node::start(config).expect("it starts");
+            let mut node = Node::start(config).expect("it starts");
             node.wait_until_ready().expect("it loads");
+            node.leave_cluster();
             node
         };
         let nodes = ["one", "two"].map(node);

@@ -38,6 +38,15 @@ const MAX_LAG: u64 = 256;
 /// How often it is looked whether a leader has fallen silent, of which nothing tells: a heartbeat and a half, as openraft itself does.
 const LOOK: Duration = Duration::from_millis(150);
 
+/// What the last life of a directory has left of this.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Left {
+    /// The Raft id that its log is of.
+    pub(crate) instance: u64,
+    /// Its cluster has never had another member that is one still, by all that is in its log: nobody else can have any key.
+    pub(crate) is_alone: bool,
+}
+
 /// A node's part in what all agree on.
 #[derive(Clone)]
 pub(crate) struct Consensus(Arc<Inner>);
@@ -52,10 +61,20 @@ struct Inner {
 }
 
 impl Consensus {
-    /// The Raft id that the log of a directory is of; none if it has no log. Whoever finds none draws another, so that
+    /// What a directory says before its log is opened; none if it has no log. Whoever finds none draws another Raft id, so that
     /// none is used again when its log is gone.
-    pub(crate) fn instance_of(directory: &Path) -> Result<Option<u64>, ConsensusError> {
-        Ok(RaftFile::existing(directory)?.map(|(_, instance)| instance))
+    pub(crate) fn left_in(directory: &Path) -> Result<Option<Left>, ConsensusError> {
+        let Some((file, instance)) = RaftFile::existing(directory)? else {
+            return Ok(None);
+        };
+        let (agreed, _) = recover::all_of_it(&file)?;
+        let is_alone = agreed.cluster().is_some()
+            && agreed.founders().len() <= 1
+            && agreed
+                .members()
+                .values()
+                .all(|member| member.instance == instance);
+        Ok(Some(Left { instance, is_alone }))
     }
 
     /// Opens the log of a directory, or makes one for this Raft id, and takes part. Must be called in a runtime.

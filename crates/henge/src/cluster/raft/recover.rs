@@ -6,7 +6,7 @@ use std::fmt;
 use std::ops::Bound;
 use std::path::Path;
 
-use henge_cluster::agreed::{Command, Member, Rejected};
+use henge_cluster::agreed::{Agreed, Command, Member, Rejected};
 use henge_cluster::forming::ClusterId;
 use henge_cluster::ring::NodeId;
 use henge_wire::Partition;
@@ -79,9 +79,8 @@ impl Recovery {
     }
 }
 
-/// Finds out what a new cluster of the node of a directory would be.
-pub(crate) fn prepare(directory: &Path, cluster: ClusterId) -> Result<Recovery, RecoverError> {
-    let (file, instance) = RaftFile::existing(directory)?.ok_or(RecoverError::NoCluster)?;
+/// What is agreed on if all of a log is, and up to where its snapshot has it.
+pub(super) fn all_of_it(file: &RaftFile) -> Result<(Agreed, Option<LogId>), FileError> {
     let kept = file.snapshot()?;
     let (mut agreed, applied) = kept.map_or_else(Default::default, |kept| {
         (kept.agreed, kept.meta.last_log_id)
@@ -93,6 +92,13 @@ pub(crate) fn prepare(directory: &Path, cluster: ClusterId) -> Result<Recovery, 
             let _ = agreed.apply(&command);
         }
     }
+    Ok((agreed, applied))
+}
+
+/// Finds out what a new cluster of the node of a directory would be.
+pub(crate) fn prepare(directory: &Path, cluster: ClusterId) -> Result<Recovery, RecoverError> {
+    let (file, instance) = RaftFile::existing(directory)?.ok_or(RecoverError::NoCluster)?;
+    let (mut agreed, applied) = all_of_it(&file)?;
     let before = agreed.cluster().ok_or(RecoverError::NoCluster)?;
     let found = agreed.of_instance(instance);
     let (survivor, member) = found.ok_or(RecoverError::NoMember)?;

@@ -29,6 +29,12 @@ impl StoreBuilder<Types, Log, State, Directory> for Stores {
     }
 }
 
+/// The Raft id that is in a directory.
+fn instance_of(directory: &std::path::Path) -> Result<Option<u64>, ConsensusError> {
+    let left = Consensus::left_in(directory)?;
+    Ok(left.map(|left| left.instance))
+}
+
 #[test]
 fn it_is_a_store_by_the_suite_of_openraft() {
     Suite::test_all(Stores).expect("it is one");
@@ -58,7 +64,7 @@ fn open(directory: &Directory) -> RaftFile {
 #[test]
 fn what_was_written_is_there_after_a_start() {
     let directory = Directory::new();
-    assert_eq!(Consensus::instance_of(directory.path()), Ok(None));
+    assert_eq!(instance_of(directory.path()), Ok(None));
     let file = open(&directory);
     assert_eq!((file.vote(), file.committed()), (Ok(None), Ok(None)));
     let entries: Vec<Entry> = (1..=9).map(|index| entry(index, set("k", "v"))).collect();
@@ -87,7 +93,7 @@ fn what_was_written_is_there_after_a_start() {
     let ends = file.ends().expect("it is there");
     assert_eq!(ends.last, Some(id(2, 7)));
     drop(file);
-    assert_eq!(Consensus::instance_of(directory.path()), Ok(Some(5)));
+    assert_eq!(instance_of(directory.path()), Ok(Some(5)));
 }
 
 fn kept(index: u64) -> Kept {
@@ -139,7 +145,7 @@ fn what_it_cannot_read_is_refused_in_words() {
     std::fs::write(&path, "no database").expect("it can be written");
     let damaged = RaftFile::open(directory.path(), 5).map(drop);
     println!("{}", damaged.expect_err("it is none"));
-    let nowhere = Consensus::instance_of(&directory.path().join("nowhere"));
+    let nowhere = instance_of(&directory.path().join("nowhere"));
     assert_eq!(nowhere, Ok(None));
 }
 
