@@ -450,10 +450,9 @@ fn cluster(
         advertise,
         secret.map(Arc::new),
     );
-    let is_alone = left.map_or_else(
-        || config.cluster.peers.addresses().is_empty(),
-        |left| left.is_alone,
-    );
+    let has_no_peers = config.cluster.peers.addresses().is_empty();
+    let is_alone = left.is_none_or(|left| left.is_alone)
+        && (has_no_peers || left.is_some_and(|left| left.has_cluster));
     let view = if is_alone {
         View::alone()
     } else {

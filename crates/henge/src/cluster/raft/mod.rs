@@ -43,8 +43,10 @@ const LOOK: Duration = Duration::from_millis(150);
 pub(crate) struct Left {
     /// The Raft id that its log is of.
     pub(crate) instance: u64,
-    /// Its cluster has never had another member that is one still, by all that is in its log: nobody else can have any key.
+    /// By all that is in its log there is nobody else who can have any key.
     pub(crate) is_alone: bool,
+    /// It is in a cluster, be it one of its own.
+    pub(crate) has_cluster: bool,
 }
 
 /// A node's part in what all agree on.
@@ -67,14 +69,16 @@ impl Consensus {
         let Some((file, instance)) = RaftFile::existing(directory)? else {
             return Ok(None);
         };
-        let (agreed, _) = recover::all_of_it(&file)?;
-        let is_alone = agreed.cluster().is_some()
-            && agreed.founders().len() <= 1
-            && agreed
-                .members()
-                .values()
-                .all(|member| member.instance == instance);
-        Ok(Some(Left { instance, is_alone }))
+        let recover::All { agreed, voters, .. } = recover::All::of(&file)?;
+        let mut members = agreed.members().values();
+        let is_alone = agreed.founders().len() <= 1
+            && members.all(|member| member.instance == instance)
+            && voters.iter().all(|voter| *voter == instance);
+        Ok(Some(Left {
+            instance,
+            is_alone,
+            has_cluster: agreed.cluster().is_some(),
+        }))
     }
 
     /// Opens the log of a directory, or makes one for this Raft id, and takes part. Must be called in a runtime.

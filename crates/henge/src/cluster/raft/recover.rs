@@ -2,6 +2,7 @@
 //! while its node is stopped. Whatever its log has counts as agreed on, whether it was or not; nobody is left who could tell. It
 //! does not know whether the others are lost, and asks nobody: if they are not, there are two clusters afterwards.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Bound;
 use std::path::Path;
@@ -79,26 +80,48 @@ impl Recovery {
     }
 }
 
-/// What is agreed on if all of a log is, and up to where its snapshot has it.
-pub(super) fn all_of_it(file: &RaftFile) -> Result<(Agreed, Option<LogId>), FileError> {
-    let kept = file.snapshot()?;
-    let (mut agreed, applied) = kept.map_or_else(Default::default, |kept| {
-        (kept.agreed, kept.meta.last_log_id)
-    });
-    let behind = applied.map_or(Bound::Unbounded, |id| Bound::Excluded(id.index));
-    for entry in file.entries((behind, Bound::Unbounded), usize::MAX)? {
-        if let EntryPayload::Normal(command) = entry.payload {
-            // What was rejected would have been so in the cluster that was.
-            let _ = agreed.apply(&command);
+/// All that a log has, as if all of it were agreed on.
+#[derive(Default)]
+pub(super) struct All {
+    pub(super) agreed: Agreed,
+    /// Up to where a snapshot has it.
+    pub(super) applied: Option<LogId>,
+    /// Who has ever voted, as far as that is still there.
+    pub(super) voters: BTreeSet<u64>,
+}
+
+impl All {
+    pub(super) fn of(file: &RaftFile) -> Result<Self, FileError> {
+        let mut all = file.snapshot()?.map_or_else(Self::default, |kept| Self {
+            agreed: kept.agreed,
+            applied: kept.meta.last_log_id,
+            voters: kept.meta.last_membership.voter_ids().collect(),
+        });
+        let behind = all
+            .applied
+            .map_or(Bound::Unbounded, |id| Bound::Excluded(id.index));
+        for entry in file.entries((behind, Bound::Unbounded), usize::MAX)? {
+            match entry.payload {
+                EntryPayload::Normal(command) => {
+                    // What was rejected would have been so in the cluster that was.
+                    let _ = all.agreed.apply(&command);
+                }
+                EntryPayload::Membership(membership) => all.voters.extend(membership.voter_ids()),
+                EntryPayload::Blank => {}
+            }
         }
+        Ok(all)
     }
-    Ok((agreed, applied))
 }
 
 /// Finds out what a new cluster of the node of a directory would be.
 pub(crate) fn prepare(directory: &Path, cluster: ClusterId) -> Result<Recovery, RecoverError> {
     let (file, instance) = RaftFile::existing(directory)?.ok_or(RecoverError::NoCluster)?;
-    let (mut agreed, applied) = all_of_it(&file)?;
+    let All {
+        mut agreed,
+        applied,
+        ..
+    } = All::of(&file)?;
     let before = agreed.cluster().ok_or(RecoverError::NoCluster)?;
     let found = agreed.of_instance(instance);
     let (survivor, member) = found.ok_or(RecoverError::NoMember)?;
