@@ -450,11 +450,11 @@ fn cluster(
         advertise,
         secret.map(Arc::new),
     );
+    let cluster = left.and_then(|left| left.cluster);
     let has_no_peers = config.cluster.peers.addresses().is_empty();
-    let is_alone = left.is_none_or(|left| left.is_alone)
-        && (has_no_peers || left.is_some_and(|left| left.has_cluster));
+    let is_alone = left.is_none_or(|left| left.is_alone) && (has_no_peers || cluster.is_some());
     let view = if is_alone {
-        View::alone()
+        View::alone(cluster)
     } else {
         View::outside(Standing::Outside(Vec::new()))
     };

@@ -108,10 +108,10 @@ pub(crate) struct View {
 }
 
 impl View {
-    /// A node that is a cluster by itself, or is about to be.
-    pub(crate) fn alone() -> Self {
+    /// A node that is a cluster by itself, or is about to be one.
+    pub(crate) fn alone(cluster: Option<ClusterId>) -> Self {
         Self {
-            cluster: None,
+            cluster,
             epoch: 0,
             standing: Standing::Inside,
             members: Vec::new(),
@@ -274,7 +274,7 @@ mod tests {
     #[test]
     fn a_node_by_itself_has_all() {
         let view = View::of(ClusterId(7), 3, vec![member(2, true)], |_| Some(NodeId(2)));
-        assert!(view.is_alone && View::alone().is_alone);
+        assert!(view.is_alone && View::alone(None).is_alone);
         let outside = View::outside(Standing::Outside(vec!["nobody answers".to_owned()]));
         assert!(Partition::all().all(|partition| outside.owner(partition) == Owner::Nowhere));
         assert_eq!(

@@ -8,7 +8,7 @@ const DANGEROUS: [&str; 4] = ["info", "role", "keys", "lastsave"];
 /// Commands that Redis counts to those for operators, though they have no such flag.
 const OF_OPERATORS: [&str; 2] = ["role", "lastsave"];
 /// Commands about the node that Redis counts to those about connections.
-const OF_CONNECTIONS: [&str; 2] = ["command", "wait"];
+const OF_CONNECTIONS: [&str; 5] = ["asking", "readonly", "readwrite", "command", "wait"];
 
 /// The categories of a command, in the order in which Redis shows them.
 pub(crate) fn of(spec: &Spec) -> Vec<&'static str> {

@@ -285,6 +285,14 @@ fn the_cargo_commands_of_the_readme_exist() {
                     assert!(folder.join("Cargo.toml").exists(), "{member:?}");
                 }
             }
+            line_of_a_node if line_of_a_node.starts_with("henge --port=") => {
+                // Tests of clusters start such; here it is that the line is understood.
+                let arguments = line_of_a_node.split(' ').skip(1);
+                let mut check = Command::new(env!("CARGO_BIN_EXE_henge"));
+                let output = check.args(["config", "check"]).args(arguments).output();
+                let output = output.expect("it starts");
+                assert!(output.status.success(), "README.md:{line}: {output:?}");
+            }
             // A test of clusters runs it, at ports that are free.
             "henge dev --nodes 3" => {}
             other => panic!("README.md:{line}: `{other}` is not checked; do so here"),

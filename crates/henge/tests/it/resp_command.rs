@@ -45,7 +45,7 @@ impl Described {
 }
 
 /// Subcommands that valkey has and we have not, and commands that only we have.
-const MISSING: [(&str, &str); 7] = [
+const MISSING: [(&str, &str); 32] = [
     ("client|caching", "nothing is tracked for caches of clients"),
     (
         "client|capa",
@@ -67,6 +67,91 @@ const MISSING: [(&str, &str); 7] = [
     (
         "client|unblock",
         "no command waits but WAIT, which ends by itself",
+    ),
+    (
+        "cluster|addslots",
+        "nodes are told by their operators, and agree on the rest",
+    ),
+    (
+        "cluster|addslotsrange",
+        "nodes are told by their operators, and agree on the rest",
+    ),
+    (
+        "cluster|bumpepoch",
+        "nodes are told by their operators, and agree on the rest",
+    ),
+    (
+        "cluster|cancelslotmigrations",
+        "nodes are told by their operators, and agree on the rest",
+    ),
+    (
+        "cluster|count-failure-reports",
+        "nodes are told by their operators, and agree on the rest",
+    ),
+    (
+        "cluster|delslots",
+        "nodes are told by their operators, and agree on the rest",
+    ),
+    (
+        "cluster|delslotsrange",
+        "nodes are told by their operators, and agree on the rest",
+    ),
+    (
+        "cluster|failover",
+        "nodes are told by their operators, and agree on the rest",
+    ),
+    (
+        "cluster|flushslot",
+        "nodes are told by their operators, and agree on the rest",
+    ),
+    (
+        "cluster|flushslots",
+        "nodes are told by their operators, and agree on the rest",
+    ),
+    (
+        "cluster|forget",
+        "nodes are told by their operators, and agree on the rest",
+    ),
+    (
+        "cluster|getslotmigrations",
+        "nodes are told by their operators, and agree on the rest",
+    ),
+    ("cluster|links", "links are no business of clients"),
+    (
+        "cluster|meet",
+        "nodes are told by their operators, and agree on the rest",
+    ),
+    (
+        "cluster|migrateslots",
+        "nodes are told by their operators, and agree on the rest",
+    ),
+    ("cluster|myshardid", "a partition is no shard of Redis"),
+    ("cluster|replicas", "a partition has one replica"),
+    (
+        "cluster|replicate",
+        "nodes are told by their operators, and agree on the rest",
+    ),
+    (
+        "cluster|reset",
+        "nodes are told by their operators, and agree on the rest",
+    ),
+    (
+        "cluster|saveconfig",
+        "nodes are told by their operators, and agree on the rest",
+    ),
+    (
+        "cluster|set-config-epoch",
+        "nodes are told by their operators, and agree on the rest",
+    ),
+    (
+        "cluster|setslot",
+        "nodes are told by their operators, and agree on the rest",
+    ),
+    ("cluster|slaves", "a partition has one replica"),
+    ("cluster|slot-stats", "figures are kept for nodes"),
+    (
+        "cluster|syncslots",
+        "nodes are told by their operators, and agree on the rest",
     ),
 ];
 const OWN: [&str; 1] = ["henge"];

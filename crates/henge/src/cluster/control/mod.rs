@@ -109,8 +109,10 @@ pub(crate) async fn run(
         Ok(consensus) => consensus,
         Err(error) => {
             tracing::error!(%error, "what the cluster agreed on cannot be read");
-            let refused = Standing::Refused(error.to_string());
-            cluster.show(View::outside(refused));
+            if !cluster.view.load().is_alone {
+                let refused = Standing::Refused(error.to_string());
+                cluster.show(View::outside(refused));
+            }
             return stopped.await;
         }
     };
@@ -185,8 +187,11 @@ impl Control {
     /// It can be in no cluster, which an operator has to know of.
     fn refuse(&self, why: &str) {
         tracing::error!(why, "this node can be in no cluster");
-        self.cluster
-            .show(View::outside(Standing::Refused(why.to_owned())));
+        // One that has all keys itself needs nobody to serve them.
+        if !self.cluster.view.load().is_alone {
+            self.cluster
+                .show(View::outside(Standing::Refused(why.to_owned())));
+        }
     }
 
     /// Waits until it is known what the node has kept.

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use henge_cluster::agreed::{Agreed, Command, Outcome, Rejected};
+use henge_cluster::forming::ClusterId;
 use openraft::error::{ClientWriteError, InitializeError, RaftError};
 use openraft::{BasicNode, ChangeMembers, Membership, RaftMetrics, ServerState};
 use parking_lot::Mutex;
@@ -45,8 +46,8 @@ pub(crate) struct Left {
     pub(crate) instance: u64,
     /// By all that is in its log there is nobody else who can have any key.
     pub(crate) is_alone: bool,
-    /// It is in a cluster, be it one of its own.
-    pub(crate) has_cluster: bool,
+    /// Which cluster it is in, be it one of its own.
+    pub(crate) cluster: Option<ClusterId>,
 }
 
 /// A node's part in what all agree on.
@@ -77,7 +78,7 @@ impl Consensus {
         Ok(Some(Left {
             instance,
             is_alone,
-            has_cluster: agreed.cluster().is_some(),
+            cluster: agreed.cluster(),
         }))
     }
 
