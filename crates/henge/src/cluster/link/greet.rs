@@ -85,8 +85,26 @@ pub(crate) enum GreetError {
     Cluster(String, ClusterId),
     /// It does not prove that it has the secret of the cluster: its name.
     Stranger(String),
+    /// This node refuses it: its name, and why.
+    Unwanted(String, Why, String),
     /// It refuses this node, and says why.
     Refusal(Refusal),
+}
+
+impl GreetError {
+    /// Whether nobody has answered.
+    pub(crate) fn is_silence(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::Io(_) | Self::Late)
+    }
+
+    /// Whether it goes on until an operator changes something.
+    pub(crate) fn is_lasting(&self) -> bool {
+        match self {
+            Self::Hello(_) | Self::Cluster(..) | Self::Stranger(_) => true,
+            Self::Unwanted(_, why, _) => *why == Why::Stranger,
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Display for GreetError {
@@ -104,6 +122,7 @@ impl fmt::Display for GreetError {
                 f,
                 "{name} does not have the secret of the cluster; all nodes need the same cluster.secret_file"
             ),
+            Self::Unwanted(name, _, why) => write!(f, "{name} is refused: {why}"),
             Self::Refusal(refusal) => write!(f, "it refuses this node: {}", refusal.text),
         }
     }
@@ -200,7 +219,7 @@ pub(crate) async fn accept(
         socket.write_all(&out).await.map_err(GreetError::Io)?;
         if let Err((why, text)) = check(&hello, remote, me) {
             refuse(&mut socket, why, text.clone()).await;
-            return Err(GreetError::NoNode(text));
+            return Err(GreetError::Unwanted(hello.name, why, text));
         }
         if let Some(secret) = &me.secret {
             let proof = hear_proof(&mut socket, &mut incoming).await;
@@ -236,7 +255,7 @@ fn set_options(socket: &TcpStream) {
 fn check(hello: &Hello, remote: SocketAddr, me: &Identity) -> Result<(), (Why, String)> {
     if me.secret.is_none() && !remote.ip().to_canonical().is_loopback() {
         let text = format!(
-            "a node without cluster.secret_file takes only nodes of its own machine, and this connection comes from {remote}"
+            "a node without cluster.secret_file takes only nodes of its own machine, and this connection comes from {remote}; give all nodes the same cluster.secret_file"
         );
         return Err((Why::Stranger, text));
     }
