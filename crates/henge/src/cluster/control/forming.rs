@@ -2,20 +2,20 @@
 //! [`Forming`] wants it, and does what that says.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
 use henge_cluster::agreed::Command;
-use henge_cluster::forming::{ClusterId, Forming, Hello, Step, Who};
+use henge_cluster::forming::{ClusterId, Forming, Hello, Step, Wait, Who};
 use henge_wire::peer::Purpose;
 use tokio::sync::Notify;
 
 use super::questions::{self, Presence, Started};
 use super::{AGAIN, Control};
 use crate::cluster::link::Service;
-use crate::cluster::link::asking::Link;
-use crate::cluster::link::greet;
+use crate::cluster::link::asking::{AskError, Link};
+use crate::cluster::link::greet::{self, GreetError};
 use crate::encryption::random_number;
 
 /// How long who answers has time to say who it is.
@@ -24,11 +24,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 const REPLICATION: usize = 1;
 
 /// A connection to whoever answers at an address.
-pub(super) async fn link_to(control: &Control, address: &str) -> Result<Link, String> {
+pub(super) async fn link_to(control: &Control, address: &str) -> Result<Link, GreetError> {
     let identity = &control.cluster.identity;
-    let greeted = greet::connect(address, None, Purpose::Control, identity)
-        .await
-        .map_err(|error| format!("{address}: {error}"))?;
+    let greeted = greet::connect(address, None, Purpose::Control, identity).await?;
     control.meet(&greeted.hello);
     let (link, run) = Link::over(greeted);
     tokio::task::spawn_local(run);
@@ -46,7 +44,7 @@ pub(super) async fn find(control: &Rc<Control>) -> Result<ClusterId, String> {
         return begin(control, BTreeSet::from([me])).await;
     }
     *control.forming.borrow_mut() = Some(Forming::new(me, entries.iter().cloned()));
-    let heard = Rc::new(Notify::new());
+    let heard = Rc::new(Heard::default());
     let askers: Vec<_> = entries
         .iter()
         .map(|entry| {
@@ -62,6 +60,29 @@ pub(super) async fn find(control: &Rc<Control>) -> Result<ClusterId, String> {
     found
 }
 
+/// What those who ask tell who decides, beside what [`Forming`] is told.
+#[derive(Default)]
+struct Heard {
+    news: Notify,
+    /// Why who answers at an address says nothing of use.
+    refusals: RefCell<BTreeMap<String, String>>,
+}
+
+impl Heard {
+    /// What is waited for, for people.
+    fn said(&self, wait: &Wait) -> String {
+        let refusals = self.refusals.borrow();
+        let refusal = match wait {
+            Wait::Silent(entry) => refusals.get(entry),
+            _ => None,
+        };
+        refusal.map_or_else(
+            || wait.to_string(),
+            |why| format!("it is not known who is at {why}"),
+        )
+    }
+}
+
 /// Ends its task when it is dropped.
 struct Asker(tokio::task::JoinHandle<()>);
 
@@ -71,7 +92,7 @@ impl Drop for Asker {
     }
 }
 
-async fn decide(control: &Rc<Control>, heard: &Notify) -> Result<ClusterId, String> {
+async fn decide(control: &Rc<Control>, heard: &Heard) -> Result<ClusterId, String> {
     let mut said = Vec::new();
     loop {
         let step = match &*control.forming.borrow() {
@@ -80,7 +101,7 @@ async fn decide(control: &Rc<Control>, heard: &Notify) -> Result<ClusterId, Stri
         };
         match step {
             Ok(Step::Wait(waits)) => {
-                let waits: Vec<String> = waits.iter().map(ToString::to_string).collect();
+                let waits: Vec<String> = waits.iter().map(|wait| heard.said(wait)).collect();
                 if waits != said {
                     control.wait_outside(waits.clone());
                     said = waits;
@@ -115,7 +136,7 @@ async fn decide(control: &Rc<Control>, heard: &Notify) -> Result<ClusterId, Stri
                 continue;
             }
         }
-        heard.notified().await;
+        heard.news.notified().await;
     }
 }
 
@@ -168,39 +189,63 @@ async fn begin(control: &Rc<Control>, founders: BTreeSet<Who>) -> Result<Cluster
 }
 
 /// Asks who is at an address, until it is not wanted any more.
-async fn ask_again_and_again(control: &Rc<Control>, entry: &str, heard: &Notify) {
+async fn ask_again_and_again(control: &Rc<Control>, entry: &str, heard: &Heard) {
     let link = RefCell::new(None);
     loop {
         let answer = ask_once(control, entry, &link).await;
-        if let Err(why) = &answer {
-            tracing::debug!(entry, why, "nobody answers");
+        let mut refusals = heard.refusals.borrow_mut();
+        match &answer {
+            Ok(_) | Err(Unanswered::Nobody) => refusals.remove(entry),
+            Err(Unanswered::Refused(why)) => {
+                refusals.insert(entry.to_owned(), format!("{entry}: {why}"))
+            }
+        };
+        drop(refusals);
+        if answer.is_err() {
             *link.borrow_mut() = None;
         }
         if let Some(forming) = &mut *control.forming.borrow_mut() {
             forming.heard(entry, answer.ok());
         }
-        heard.notify_one();
+        heard.news.notify_one();
         tokio::time::sleep(AGAIN).await;
     }
+}
+
+/// Why it is not known who is at an address.
+enum Unanswered {
+    /// There is nobody.
+    Nobody,
+    /// There is somebody who does not say it, or is not believed.
+    Refused(String),
 }
 
 async fn ask_once(
     control: &Rc<Control>,
     entry: &str,
     kept: &RefCell<Option<Link>>,
-) -> Result<Hello, String> {
+) -> Result<Hello, Unanswered> {
+    let refused = |error: AskError| Unanswered::Refused(error.to_string());
     let known = kept.borrow().clone().filter(|link| !link.is_ended());
     let link = match known {
         Some(link) => link,
-        None => link_to(control, entry).await?,
+        None => link_to(control, entry).await.map_err(|error| {
+            tracing::debug!(entry, %error, "nobody answers");
+            if error.is_silence() {
+                Unanswered::Nobody
+            } else {
+                Unanswered::Refused(error.to_string())
+            }
+        })?,
     };
     *kept.borrow_mut() = Some(link.clone());
     let question = questions::encode(&control.presence());
     let answer = link
         .ask(Service::Form, &[&question], ANSWER_TIMEOUT)
-        .map_err(|error| error.to_string())?;
-    let answer = answer.await.map_err(|error| error.to_string())?;
-    questions::decode::<Presence>(&answer).map(Presence::hello)
+        .map_err(refused)?;
+    let answer = answer.await.map_err(refused)?;
+    let presence = questions::decode::<Presence>(&answer).map_err(Unanswered::Refused)?;
+    Ok(presence.hello())
 }
 
 impl Control {
