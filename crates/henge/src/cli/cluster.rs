@@ -220,6 +220,7 @@ fn table(status: &Value) -> Option<String> {
         }
     }
     let leader = status["leader"].as_str();
+    let mut are_silent = false;
     let mut rows = vec![
         [
             "",
@@ -238,9 +239,13 @@ fn table(status: &Value) -> Option<String> {
             member[name].as_u64().map_or("-".to_owned(), shown)
         };
         let name = word("name");
+        // That of one that is down is said by its state.
+        let is_silent = member["is_reachable"] == false && member["state"] != "down";
+        are_silent |= is_silent;
         let marks = [
             (member["is_me"] == true, '*'),
             (leader == member["name"].as_str(), 'L'),
+            (is_silent, '?'),
         ];
         rows.push([
             marks
@@ -275,7 +280,11 @@ fn table(status: &Value) -> Option<String> {
         text.push_str(line.trim_end());
         text.push('\n');
     }
-    text.push_str("\n* the node that was asked  L the control leader\n");
+    text.push_str("\n* the node that was asked  L the control leader");
+    if are_silent {
+        text.push_str("  ? does not answer that node");
+    }
+    text.push('\n');
     Some(text)
 }
 
