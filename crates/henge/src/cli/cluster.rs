@@ -330,6 +330,29 @@ L  second  up            512       -          -  second.example:8080
     }
 
     #[test]
+    fn who_does_not_answer_is_marked() {
+        let mut silent = member("second", false, None);
+        silent["is_reachable"] = json!(false);
+        let mut down = silent.clone();
+        down["state"] = json!("down");
+        let status = json!({
+            "standing": "member", "cluster": "00ff", "epoch": 7, "leader": null,
+            "members": [member("first", true, None), silent, down],
+        });
+        let text = table(&status).expect("it is a status");
+        let marks: Vec<&str> = text
+            .lines()
+            .skip(2)
+            .map(|line| &line[..line.len().min(3)])
+            .collect();
+        assert_eq!(marks, ["*  ", "?  ", "   ", "", "* t"], "{text}");
+        assert!(
+            text.ends_with("L the control leader  ? does not answer that node\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn who_is_in_no_cluster_says_why() {
         let waits = json!({
             "standing": "forming", "waits": ["node2 at b:1\u{1b}[2J does not answer"],

@@ -46,14 +46,12 @@ impl Network {
             skipped("iproute2", &what);
             return None;
         }
-        let mut orders = String::new();
         for n in 1..=nodes {
             let node = network.of(n);
-            orders += &format!(
+            network.must(&format!(
                 "netns add {node}\nlink add to{n} netns {router} type veth peer name eth netns {node}\n"
-            );
+            ));
         }
-        network.must(&orders);
         for n in 1..=nodes {
             network.must_in(
                 &router,
