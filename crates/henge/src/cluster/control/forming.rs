@@ -69,6 +69,17 @@ struct Heard {
 }
 
 impl Heard {
+    /// How an entry has answered, if not as it should.
+    fn note(&self, entry: &str, unanswered: Option<&Unanswered>) {
+        let mut refusals = self.refusals.borrow_mut();
+        match unanswered {
+            None | Some(Unanswered::Nobody) => refusals.remove(entry),
+            Some(Unanswered::Refused(why)) => {
+                refusals.insert(entry.to_owned(), format!("{entry}: {why}"))
+            }
+        };
+    }
+
     /// What is waited for, for people.
     fn said(&self, wait: &Wait) -> String {
         let refusals = self.refusals.borrow();
@@ -193,14 +204,7 @@ async fn ask_again_and_again(control: &Rc<Control>, entry: &str, heard: &Heard) 
     let link = RefCell::new(None);
     loop {
         let answer = ask_once(control, entry, &link).await;
-        let mut refusals = heard.refusals.borrow_mut();
-        match &answer {
-            Ok(_) | Err(Unanswered::Nobody) => refusals.remove(entry),
-            Err(Unanswered::Refused(why)) => {
-                refusals.insert(entry.to_owned(), format!("{entry}: {why}"))
-            }
-        };
-        drop(refusals);
+        heard.note(entry, answer.as_ref().err());
         if answer.is_err() {
             *link.borrow_mut() = None;
         }
