@@ -226,6 +226,7 @@ fn table(status: &Value) -> Option<String> {
         }
     }
     let leader = status["leader"].as_str();
+    let mut are_silent = false;
     let mut rows = vec![
         [
             "",
@@ -244,9 +245,13 @@ fn table(status: &Value) -> Option<String> {
             member[name].as_u64().map_or("-".to_owned(), shown)
         };
         let name = word("name");
+        // That of one that is down is said by its state.
+        let is_silent = member["is_reachable"] == false && member["state"] != "down";
+        are_silent |= is_silent;
         let marks = [
             (member["is_me"] == true, '*'),
             (leader == member["name"].as_str(), 'L'),
+            (is_silent, '?'),
         ];
         rows.push([
             marks
@@ -281,7 +286,11 @@ fn table(status: &Value) -> Option<String> {
         text.push_str(line.trim_end());
         text.push('\n');
     }
-    text.push_str("\n* the node that was asked  L the control leader\n");
+    text.push_str("\n* the node that was asked  L the control leader");
+    if are_silent {
+        text.push_str("  ? does not answer that node");
+    }
+    text.push('\n');
     Some(text)
 }
 
@@ -323,6 +332,29 @@ L  second  up            512       -          -  second.example:8080
 * the node that was asked  L the control leader
 "
             )
+        );
+    }
+
+    #[test]
+    fn who_does_not_answer_is_marked() {
+        let mut silent = member("second", false, None);
+        silent["is_reachable"] = json!(false);
+        let mut down = silent.clone();
+        down["state"] = json!("down");
+        let status = json!({
+            "standing": "member", "cluster": "00ff", "epoch": 7, "leader": null,
+            "members": [member("first", true, None), silent, down],
+        });
+        let text = table(&status).expect("it is a status");
+        let marks: Vec<&str> = text
+            .lines()
+            .skip(2)
+            .map(|line| &line[..line.len().min(3)])
+            .collect();
+        assert_eq!(marks, ["*  ", "?  ", "   ", "", "* t"], "{text}");
+        assert!(
+            text.ends_with("L the control leader  ? does not answer that node\n"),
+            "{text}"
         );
     }
 

@@ -14,8 +14,10 @@ pub(crate) mod seal;
 pub(crate) mod secret;
 pub(crate) mod view;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use henge_cluster::ring::NodeId;
@@ -31,6 +33,10 @@ use self::view::{Member, MemberState, View};
 const HANDOVERS: usize = 256;
 /// Nodes whose ports were found closed: more at once say nothing new.
 const REFUSALS: usize = 64;
+/// How often it is told of one machine that it was refused: it tries again several times a second.
+const TELL_AGAIN: Duration = Duration::from_mins(10);
+/// Machines of which that is remembered. Of more at once nothing is told.
+const TOLD_MAX: usize = 64;
 
 /// How much a member has to do, as it says itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -53,6 +59,8 @@ pub(crate) struct Cluster {
     /// By the instances of members.
     loads: Mutex<HashMap<u64, Load>>,
     changed: watch::Sender<()>,
+    /// Machines of which it was told that they were refused, and when.
+    told: Mutex<BTreeMap<IpAddr, Instant>>,
     refused: mpsc::Sender<u64>,
     handovers: mpsc::Sender<Handover>,
 }
@@ -76,6 +84,7 @@ impl Cluster {
             leader: ArcSwapOption::empty(),
             loads: Mutex::default(),
             changed: watch::Sender::new(()),
+            told: Mutex::default(),
             refused,
             handovers,
         };
@@ -143,6 +152,18 @@ impl Cluster {
     /// Tells of changes of the view.
     pub(crate) fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
+    }
+
+    /// Whether an operator is to be told that a node of this machine was refused, and has not been lately.
+    pub(crate) fn is_to_be_told(&self, machine: IpAddr) -> bool {
+        let now = Instant::now();
+        let mut told = self.told.lock();
+        told.retain(|_, at| now.duration_since(*at) < TELL_AGAIN);
+        let is_new = told.len() < TOLD_MAX && !told.contains_key(&machine);
+        if is_new {
+            told.insert(machine, now);
+        }
+        is_new
     }
 
     /// A node's port is closed: its process is gone, or about to come back.

@@ -51,7 +51,12 @@ pub(crate) async fn serve(socket: TcpStream, first: Vec<u8>, local: &Rc<Local>) 
         Ok(greeted) => greeted,
         Err(error) => {
             add(&local.counters.protocol_errors, 1);
-            tracing::debug!(%remote, %error, "a connection of another node was refused");
+            let cluster = &local.shared.cluster;
+            if error.is_lasting() && cluster.is_to_be_told(remote.ip()) {
+                tracing::warn!(%remote, %error, "a connection of another node was refused");
+            } else {
+                tracing::debug!(%remote, %error, "a connection of another node was refused");
+            }
             return;
         }
     };

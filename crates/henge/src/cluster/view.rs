@@ -72,6 +72,15 @@ impl Member {
         self.state != MemberState::Down && !self.is_silent
     }
 
+    /// Why it cannot be asked, if that is so: what follows its name.
+    pub(crate) fn why_unreachable(&self) -> &'static str {
+        match self.state {
+            MemberState::Down => "is down",
+            // It may be this node that is cut off: all others may hear it.
+            _ => "does not answer this node",
+        }
+    }
+
     /// The name of a member as Redis has them: 40 hexadecimal digits, the same for as long as its data are.
     pub(crate) fn redis_id(&self) -> String {
         format!("{:024x}{:016x}", self.id.0, self.instance)

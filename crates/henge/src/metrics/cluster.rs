@@ -56,6 +56,7 @@ impl Metrics {
         shown["instance"] = json!(format!("{:016x}", member.instance));
         shown["incarnation"] = json!(member.incarnation);
         shown["is_me"] = json!(member.is_me);
+        shown["is_reachable"] = json!(member.is_reachable());
         shown["partitions"] = json!(if member.is_me {
             held(view)
         } else {

@@ -329,11 +329,13 @@ fn not_here(member: &Member) -> ErrorReply {
     ))
 }
 
-/// A member that is known to be down.
+/// A member that is down, or silent.
 pub(super) fn is_down(member: &Member) -> ErrorReply {
     ErrorReply::new(format!(
-        "CLUSTERDOWN {} at {}, which has this key, is down; nothing was done",
-        member.name, member.address
+        "CLUSTERDOWN {} at {}, which has this key, {}; nothing was done",
+        member.name,
+        member.address,
+        member.why_unreachable()
     ))
 }
 

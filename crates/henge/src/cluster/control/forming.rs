@@ -2,12 +2,12 @@
 //! [`Forming`] wants it, and does what that says.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
 use henge_cluster::agreed::Command;
-use henge_cluster::forming::{ClusterId, Forming, Hello, Step, Who};
+use henge_cluster::forming::{ClusterId, Forming, Hello, Step, Wait, Who};
 use henge_wire::peer::Purpose;
 use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
@@ -15,8 +15,8 @@ use tokio::time::MissedTickBehavior;
 use super::questions::{self, Presence, Started};
 use super::{AGAIN, Control};
 use crate::cluster::link::Service;
-use crate::cluster::link::asking::Link;
-use crate::cluster::link::greet;
+use crate::cluster::link::asking::{AskError, Link};
+use crate::cluster::link::greet::{self, GreetError};
 use crate::encryption::random_number;
 
 /// How long who answers has time to say who it is.
@@ -25,11 +25,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 const REPLICATION: usize = 1;
 
 /// A connection to whoever answers at an address.
-pub(super) async fn link_to(control: &Control, address: &str) -> Result<Link, String> {
+pub(super) async fn link_to(control: &Control, address: &str) -> Result<Link, GreetError> {
     let identity = &control.cluster.identity;
-    let greeted = greet::connect(address, None, Purpose::Control, identity)
-        .await
-        .map_err(|error| format!("{address}: {error}"))?;
+    let greeted = greet::connect(address, None, Purpose::Control, identity).await?;
     control.meet(&greeted.hello);
     let (link, run) = Link::over(greeted);
     tokio::task::spawn_local(run);
@@ -47,7 +45,7 @@ pub(super) async fn find(control: &Rc<Control>) -> Result<ClusterId, String> {
         return begin(control, BTreeSet::from([me])).await;
     }
     *control.forming.borrow_mut() = Some(Forming::new(me, entries.iter().cloned()));
-    let heard = Rc::new(Notify::new());
+    let heard = Rc::new(Heard::default());
     let askers: Vec<_> = entries
         .iter()
         .map(|entry| {
@@ -63,6 +61,40 @@ pub(super) async fn find(control: &Rc<Control>) -> Result<ClusterId, String> {
     found
 }
 
+/// What those who ask tell who decides, beside what [`Forming`] is told.
+#[derive(Default)]
+struct Heard {
+    news: Notify,
+    /// Why who answers at an address says nothing of use.
+    refusals: RefCell<BTreeMap<String, String>>,
+}
+
+impl Heard {
+    /// How an entry has answered, if not as it should.
+    fn note(&self, entry: &str, unanswered: Option<&Unanswered>) {
+        let mut refusals = self.refusals.borrow_mut();
+        match unanswered {
+            None | Some(Unanswered::Nobody) => refusals.remove(entry),
+            Some(Unanswered::Refused(why)) => {
+                refusals.insert(entry.to_owned(), format!("{entry}: {why}"))
+            }
+        };
+    }
+
+    /// What is waited for, for people.
+    fn said(&self, wait: &Wait) -> String {
+        let refusals = self.refusals.borrow();
+        let refusal = match wait {
+            Wait::Silent(entry) => refusals.get(entry),
+            _ => None,
+        };
+        refusal.map_or_else(
+            || wait.to_string(),
+            |why| format!("it is not known who is at {why}"),
+        )
+    }
+}
+
 /// Ends its task when it is dropped.
 struct Asker(tokio::task::JoinHandle<()>);
 
@@ -72,7 +104,7 @@ impl Drop for Asker {
     }
 }
 
-async fn decide(control: &Rc<Control>, heard: &Notify) -> Result<ClusterId, String> {
+async fn decide(control: &Rc<Control>, heard: &Heard) -> Result<ClusterId, String> {
     let mut said = Vec::new();
     loop {
         let step = match &*control.forming.borrow() {
@@ -81,7 +113,7 @@ async fn decide(control: &Rc<Control>, heard: &Notify) -> Result<ClusterId, Stri
         };
         match step {
             Ok(Step::Wait(waits)) => {
-                let waits: Vec<String> = waits.iter().map(ToString::to_string).collect();
+                let waits: Vec<String> = waits.iter().map(|wait| heard.said(wait)).collect();
                 if waits != said {
                     control.wait_outside(waits.clone());
                     said = waits;
@@ -113,11 +145,11 @@ async fn decide(control: &Rc<Control>, heard: &Notify) -> Result<ClusterId, Stri
                     said = why;
                 }
                 // Whatever is heard meanwhile may change it.
-                let _ = tokio::time::timeout(AGAIN, heard.notified()).await;
+                let _ = tokio::time::timeout(AGAIN, heard.news.notified()).await;
                 continue;
             }
         }
-        heard.notified().await;
+        heard.news.notified().await;
     }
 }
 
@@ -171,41 +203,58 @@ async fn begin(control: &Rc<Control>, founders: BTreeSet<Who>) -> Result<Cluster
 }
 
 /// Asks who is at an address, until it is not wanted any more.
-async fn ask_again_and_again(control: &Rc<Control>, entry: &str, heard: &Notify) {
+async fn ask_again_and_again(control: &Rc<Control>, entry: &str, heard: &Heard) {
     let link = RefCell::new(None);
     let mut turns = tokio::time::interval(AGAIN);
     turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         turns.tick().await;
         let answer = ask_once(control, entry, &link).await;
-        if let Err(why) = &answer {
-            tracing::debug!(entry, why, "nobody answers");
+        heard.note(entry, answer.as_ref().err());
+        if answer.is_err() {
             *link.borrow_mut() = None;
         }
         if let Some(forming) = &mut *control.forming.borrow_mut() {
             forming.heard(entry, answer.ok());
         }
-        heard.notify_one();
+        heard.news.notify_one();
     }
+}
+
+/// Why it is not known who is at an address.
+enum Unanswered {
+    /// There is nobody.
+    Nobody,
+    /// There is somebody who does not say it, or is not believed.
+    Refused(String),
 }
 
 async fn ask_once(
     control: &Rc<Control>,
     entry: &str,
     kept: &RefCell<Option<Link>>,
-) -> Result<Hello, String> {
+) -> Result<Hello, Unanswered> {
+    let refused = |error: AskError| Unanswered::Refused(error.to_string());
     let known = kept.borrow().clone().filter(|link| !link.is_ended());
     let link = match known {
         Some(link) => link,
-        None => link_to(control, entry).await?,
+        None => link_to(control, entry).await.map_err(|error| {
+            tracing::debug!(entry, %error, "nobody answers");
+            if error.is_silence() {
+                Unanswered::Nobody
+            } else {
+                Unanswered::Refused(error.to_string())
+            }
+        })?,
     };
     *kept.borrow_mut() = Some(link.clone());
     let question = questions::encode(&control.presence());
     let answer = link
         .ask(Service::Form, &[&question], ANSWER_TIMEOUT)
-        .map_err(|error| error.to_string())?;
-    let answer = answer.await.map_err(|error| error.to_string())?;
-    questions::decode::<Presence>(&answer).map(Presence::hello)
+        .map_err(refused)?;
+    let answer = answer.await.map_err(refused)?;
+    let presence = questions::decode::<Presence>(&answer).map_err(Unanswered::Refused)?;
+    Ok(presence.hello())
 }
 
 impl Control {

@@ -324,7 +324,9 @@ impl Control {
 
     /// The same of whoever answers at an address.
     async fn ask_entry_to_start(&self, address: &str, start: &Start) -> Result<Started, String> {
-        let link = forming::link_to(self, address).await?;
+        let link = forming::link_to(self, address)
+            .await
+            .map_err(|error| format!("{address}: {error}"))?;
         let question = questions::encode(start);
         let answer = link
             .ask(Service::Start, &[&question], START_TIMEOUT)

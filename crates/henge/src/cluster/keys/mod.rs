@@ -39,7 +39,7 @@ pub(crate) enum Elsewhere {
     Outside(String),
     /// No member has the key's partition.
     Nowhere,
-    /// This member has the key, and is down.
+    /// This member has the key, and is down, or silent.
     Down(Arc<Member>),
     /// The same, and it cannot be asked, or has not answered what changes nothing.
     Unreachable(Arc<Member>, AskError),
@@ -61,8 +61,9 @@ impl fmt::Display for Elsewhere {
             }
             Self::Down(member) => write!(
                 f,
-                "{}, which has this key, is down; nothing was done",
-                at(member)
+                "{}, which has this key, {}; nothing was done",
+                at(member),
+                member.why_unreachable()
             ),
             Self::Unreachable(member, error) => write!(
                 f,

@@ -22,6 +22,7 @@ use henge_wire::peer::{
     self, Head, Hello, HelloError, Kind, MAX_HELLO_BYTES, NONCE_BYTES, PREFACE, Purpose, Refusal,
     Why,
 };
+use rustix::net::sockopt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -31,6 +32,14 @@ use crate::cluster::secret::{Handshake, Role};
 
 /// A node that runs says who it is within a round trip; one that was stopped for a moment takes that much longer.
 pub(crate) const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A connection ends when what was sent over it was not received for so long. A machine that falls silent is known to be down
+/// before that, by gossip; but gossip goes around a way that is cut between two that others hear, and by itself the system would
+/// try for a quarter of an hour, and after a cut of a minute be silent for up to another one. It is less than a request waits.
+const UNHEARD: Duration = Duration::from_secs(3);
+/// A connection over which nothing was sent for so long is tried: who only answers would never find that its other side is gone,
+/// and who asks would find it with the first question after the network has healed.
+const IDLE: Duration = UNHEARD;
 
 const HELLO: Head = Head {
     kind: Kind::Hello,
@@ -76,8 +85,26 @@ pub(crate) enum GreetError {
     Cluster(String, ClusterId),
     /// It does not prove that it has the secret of the cluster: its name.
     Stranger(String),
+    /// This node refuses it: its name, and why.
+    Unwanted(String, Why, String),
     /// It refuses this node, and says why.
     Refusal(Refusal),
+}
+
+impl GreetError {
+    /// Whether nobody has answered.
+    pub(crate) fn is_silence(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::Io(_) | Self::Late)
+    }
+
+    /// Whether it goes on until an operator changes something.
+    pub(crate) fn is_lasting(&self) -> bool {
+        match self {
+            Self::Hello(_) | Self::Cluster(..) | Self::Stranger(_) => true,
+            Self::Unwanted(_, why, _) => *why == Why::Stranger,
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Display for GreetError {
@@ -95,6 +122,7 @@ impl fmt::Display for GreetError {
                 f,
                 "{name} does not have the secret of the cluster; all nodes need the same cluster.secret_file"
             ),
+            Self::Unwanted(name, _, why) => write!(f, "{name} is refused: {why}"),
             Self::Refusal(refusal) => write!(f, "it refuses this node: {}", refusal.text),
         }
     }
@@ -117,8 +145,10 @@ pub(crate) async fn connect(
                 GreetError::Io(error)
             }
         })?;
-        // Small frames are what is sent most; waiting to fill a segment only delays them.
-        let _ = socket.set_nodelay(true);
+        set_options(&socket);
+        // What was given up is not sent any more, also where the network was cut and heals later: a write whose client was told
+        // that its outcome is unknown would come after those that followed it.
+        let _ = socket.set_zero_linger();
         if let Ok(local) = socket.local_addr() {
             me.met_over(local.ip());
         }
@@ -164,7 +194,7 @@ pub(crate) async fn accept(
     first: &[u8],
     me: &Identity,
 ) -> Result<Greeted, GreetError> {
-    let _ = socket.set_nodelay(true);
+    set_options(&socket);
     let greeting = async {
         let remote = socket.peer_addr().map_err(GreetError::Io)?;
         if let Ok(local) = socket.local_addr() {
@@ -193,7 +223,7 @@ pub(crate) async fn accept(
         socket.write_all(&out).await.map_err(GreetError::Io)?;
         if let Err((why, text)) = check(&hello, remote, me) {
             refuse(&mut socket, why, text.clone()).await;
-            return Err(GreetError::NoNode(text));
+            return Err(GreetError::Unwanted(hello.name, why, text));
         }
         if let Some(secret) = &me.secret {
             let proof = hear_proof(&mut socket, &mut incoming).await;
@@ -216,11 +246,21 @@ pub(crate) async fn accept(
     })
 }
 
+/// What a connection between nodes needs of the system, which has all of it.
+fn set_options(socket: &TcpStream) {
+    // Small frames are what is sent most; waiting to fill a segment only delays them.
+    let _ = socket.set_nodelay(true);
+    let _ = sockopt::set_tcp_user_timeout(socket, UNHEARD.as_millis() as u32);
+    let _ = sockopt::set_tcp_keepidle(socket, IDLE);
+    let _ = sockopt::set_tcp_keepintvl(socket, UNHEARD / 3);
+    let _ = sockopt::set_socket_keepalive(socket, true);
+}
+
 /// Whether who has connected belongs here.
 fn check(hello: &Hello, remote: SocketAddr, me: &Identity) -> Result<(), (Why, String)> {
     if me.secret.is_none() && !remote.ip().to_canonical().is_loopback() {
         let text = format!(
-            "a node without cluster.secret_file takes only nodes of its own machine, and this connection comes from {remote}"
+            "a node without cluster.secret_file takes only nodes of its own machine, and this connection comes from {remote}; give all nodes the same cluster.secret_file"
         );
         return Err((Why::Stranger, text));
     }

@@ -297,9 +297,10 @@ fn shards(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
         out.bulk(b"replication-offset");
         out.integer(0);
         out.bulk(b"health");
-        out.bulk(match holder.member.state {
-            MemberState::Down => b"fail",
-            _ => b"online",
+        out.bulk(if holder.member.is_reachable() {
+            b"online"
+        } else {
+            b"fail"
         });
     }
     Ok(Flow::Done)
@@ -319,7 +320,8 @@ fn nodes(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
         let myself = if member.is_me { "myself," } else { "" };
         let (fails, link) = match member.state {
             MemberState::Down => (",fail", "disconnected"),
-            _ => ("", "connected"),
+            _ if member.is_reachable() => ("", "connected"),
+            _ => (",fail?", "disconnected"),
         };
         // Nodes speak to each other on the same port.
         let _ = write!(
@@ -348,21 +350,24 @@ fn info(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
             };
             let all: Vec<&Holder> = holders.iter().collect();
             let fails: Vec<&Holder> = holders.iter().filter(down).collect();
+            let silent = |holder: &&Holder| !down(holder) && !holder.member.is_reachable();
+            let silent: Vec<&Holder> = holders.iter().filter(silent).collect();
             let with_slots = holders.iter().filter(|holder| !holder.runs.is_empty());
             (
                 (holders.len(), with_slots.count()),
-                (count(&all), count(&fails)),
+                (count(&all), count(&silent), count(&fails)),
             )
         }
-        Err(_) => ((0, 0), (0, 0)),
+        Err(_) => ((0, 0), (0, 0, 0)),
     };
-    let ((known, size), (assigned, failed)) = (members, runs);
-    let is_ok = assigned == u32::from(SLOTS) && failed == 0;
+    let ((known, size), (assigned, silent, failed)) = (members, runs);
+    // Keys of who does not answer this node are refused, whether all agree on that or not.
+    let is_ok = assigned == u32::from(SLOTS) && silent + failed == 0;
     let lines = [
         ("cluster_enabled", 1),
         ("cluster_slots_assigned", assigned as usize),
-        ("cluster_slots_ok", (assigned - failed) as usize),
-        ("cluster_slots_pfail", 0),
+        ("cluster_slots_ok", (assigned - silent - failed) as usize),
+        ("cluster_slots_pfail", silent as usize),
         ("cluster_slots_fail", failed as usize),
         ("cluster_known_nodes", known),
         ("cluster_size", size),

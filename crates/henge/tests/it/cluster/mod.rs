@@ -6,10 +6,12 @@ mod dev;
 mod faults;
 mod forming;
 mod keys;
+mod network;
+mod partitions;
 mod recovery;
 
 use std::fs;
-use std::io::Read;
+use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -19,6 +21,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use self::network::Network;
 use crate::client::{Client, DATA_VARIABLE, DEADLINE, data_directory};
 use crate::durability::Resp;
 use crate::resp_reply::Reply;
@@ -36,6 +39,8 @@ pub(crate) struct Ring {
     net: u8,
     nodes: Vec<Option<Child>>,
     settings: Vec<String>,
+    /// A network of their own, if they have one.
+    network: Option<Network>,
 }
 
 impl Ring {
@@ -46,11 +51,35 @@ impl Ring {
             net: NEXT.fetch_add(1, Ordering::Relaxed),
             nodes: Vec::new(),
             settings: Vec::new(),
+            network: None,
         }
     }
 
-    /// A setting of all nodes that are started from now on.
+    /// Nodes in a network of their own, where each is a machine by itself.
+    pub(crate) fn over(network: Network) -> Self {
+        let mut ring = Self::new();
+        ring.network = Some(network);
+        ring
+    }
+
+    /// The network of their own.
+    pub(crate) fn network(&self) -> &Network {
+        self.network.as_ref().expect("it was made over one")
+    }
+
+    /// Does something on a node's machine.
+    fn beside<T: Send>(&self, n: usize, work: impl FnOnce() -> T + Send) -> T {
+        match &self.network {
+            Some(network) => network.inside(n, work),
+            None => work(),
+        }
+    }
+
+    /// A setting of all nodes that are started from now on, in place of what was set before.
     pub(crate) fn set(mut self, setting: &str) -> Self {
+        let name = setting.split('=').next();
+        self.settings
+            .retain(|other| other.split('=').next() != name);
         self.settings.push(setting.to_owned());
         self
     }
@@ -67,6 +96,9 @@ impl Ring {
 
     /// Where a node listens. The second byte tells this process's nodes from those of another.
     pub(crate) fn address(&self, n: usize) -> SocketAddr {
+        if self.network.is_some() {
+            return Network::address(n);
+        }
         let process = 64 + (std::process::id() % 128) as u8;
         let n = u8::try_from(n).expect("few nodes");
         SocketAddr::from((Ipv4Addr::new(127, process, self.net, n), PORT))
@@ -110,7 +142,8 @@ impl Ring {
             self.nodes.resize_with(n, || None);
         }
         assert!(self.nodes[n - 1].is_none(), "node {n} runs already");
-        self.nodes[n - 1] = Some(command.spawn().expect("the process starts"));
+        let child = self.beside(n, || command.spawn());
+        self.nodes[n - 1] = Some(child.expect("the process starts"));
     }
 
     /// Where a node keeps its files.
@@ -160,11 +193,17 @@ impl Ring {
     }
 
     pub(crate) fn http(&self, n: usize) -> Client {
-        Client::connect(self.address(n))
+        self.try_http(n).expect("the node listens")
+    }
+
+    fn try_http(&self, n: usize) -> io::Result<Client> {
+        let address = self.address(n);
+        self.beside(n, || Client::try_connect(address))
     }
 
     pub(crate) fn resp(&self, n: usize) -> Resp {
-        Resp::connect(self.address(n))
+        let address = self.address(n);
+        self.beside(n, || Resp::connect(address))
     }
 
     /// Asks one node one thing.
@@ -174,14 +213,12 @@ impl Ring {
 
     /// What a node says of its cluster; nothing while it does not listen.
     pub(crate) fn status(&self, n: usize) -> Value {
-        let answer = Client::try_connect(self.address(n))
-            .ok()
-            .and_then(|mut client| {
-                client
-                    .send(b"GET /cluster/status HTTP/1.1\r\nhost: test\r\n\r\n")
-                    .ok()?;
-                client.try_response(true).ok()
-            });
+        let answer = self.try_http(n).ok().and_then(|mut client| {
+            client
+                .send(b"GET /cluster/status HTTP/1.1\r\nhost: test\r\n\r\n")
+                .ok()?;
+            client.try_response(true).ok()
+        });
         answer.map_or(Value::Null, |answer| answer.json())
     }
 
@@ -220,14 +257,12 @@ impl Ring {
 
     /// Whether a node says that it is ready.
     pub(crate) fn is_ready(&self, n: usize) -> bool {
-        let answer = Client::try_connect(self.address(n))
-            .ok()
-            .and_then(|mut client| {
-                client
-                    .send(b"GET /ready HTTP/1.1\r\nhost: test\r\n\r\n")
-                    .ok()?;
-                client.try_response(true).ok()
-            });
+        let answer = self.try_http(n).ok().and_then(|mut client| {
+            client
+                .send(b"GET /ready HTTP/1.1\r\nhost: test\r\n\r\n")
+                .ok()?;
+            client.try_response(true).ok()
+        });
         answer.is_some_and(|answer| answer.status == 200)
     }
 
