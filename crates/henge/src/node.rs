@@ -328,9 +328,8 @@ impl Node {
         &self.admin.shared().cache
     }
 
-    /// What its threads share.
-    #[cfg(test)]
     /// Ends the node's own part in its cluster, for tests that say themselves what it sees.
+    #[cfg(test)]
     pub(crate) fn leave_cluster(&mut self) {
         drop(self.leave.take());
         if let Some(cluster) = self.cluster.take() {
@@ -338,6 +337,7 @@ impl Node {
         }
     }
 
+    /// What its threads share.
     #[cfg(test)]
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         self.admin.shared()

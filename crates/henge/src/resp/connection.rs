@@ -347,8 +347,8 @@ impl Connection<'_> {
     fn forward(&mut self, out: &mut Output) {
         let forwards = std::mem::take(&mut self.pipeline.forwards);
         if let Some(routes) = &self.pipeline.routes {
-            let protocol = self.pipeline.session.protocol;
-            self.forwarded = Some(forwards.send(routes, protocol, out));
+            let in_flight = &self.local.shared.in_flight;
+            self.forwarded = Some(forwards.send(routes, in_flight, out));
         }
     }
 

@@ -24,6 +24,7 @@ use crate::cluster::link::Service;
 use crate::cluster::link::asking::AskError;
 use crate::cluster::routing::Routes;
 use crate::cluster::view::Member;
+use crate::net::inflight::{Hold, InFlight};
 
 /// Bytes before the requests of a question.
 pub(super) const HEAD_BYTES: usize = 4;
@@ -33,6 +34,10 @@ pub(super) const NO_TOUCH: u8 = 1;
 pub(super) const NOT_HERE: u32 = u32::MAX;
 /// Replies from this size on are passed on as they are; smaller ones are copied together, to be sent by one call.
 const SHARED_BYTES: usize = 16 * 1024;
+
+/// Requests that one run sends to others: more than a pipeline mostly has, and few enough that their replies are sent before the
+/// next are asked for.
+const MOST_REQUESTS: usize = 512;
 
 /// Begins a question.
 pub(super) fn begin(session: &Session) -> Vec<u8> {
@@ -80,6 +85,11 @@ impl Forwards {
         self.parts.is_empty()
     }
 
+    /// Whether as much is to be sent as one run may.
+    pub(super) fn is_full(&self) -> bool {
+        self.parts.len() >= 2 * MOST_REQUESTS
+    }
+
     /// Adds a request, after so many bytes of this node's replies.
     pub(super) fn push(
         &mut self,
@@ -89,14 +99,16 @@ impl Forwards {
         session: &Session,
         (written, is_wanted): (usize, bool),
     ) {
+        // What a connection says of itself may change within a pipeline.
+        let head = begin(session);
         let place = self
             .batches
             .iter()
-            .position(|batch| batch.member.id == member.id);
+            .position(|batch| batch.member.id == member.id && batch.body.starts_with(&head));
         let place = place.unwrap_or_else(|| {
             self.batches.push(Batch {
                 member: Arc::clone(member),
-                body: begin(session),
+                body: head,
                 requests: Vec::new(),
             });
             self.batches.len() - 1
@@ -115,7 +127,7 @@ impl Forwards {
     pub(super) fn send(
         self,
         routes: &Rc<Routes>,
-        protocol: Protocol,
+        in_flight: &Arc<InFlight>,
         here: &mut Output,
     ) -> Pin<Box<dyn Future<Output = VecDeque<Bytes>>>> {
         let mut parts = self.parts;
@@ -128,10 +140,12 @@ impl Forwards {
             .map(|batch| Exchange::begin(batch, routes))
             .collect();
         let routes = Rc::clone(routes);
+        let in_flight = Arc::clone(in_flight);
         Box::pin(async move {
             let mut replies = Vec::with_capacity(asked.len());
+            let mut hold = (in_flight.hold_apart(), 0);
             for exchange in asked {
-                replies.push(exchange.replies(&routes, protocol).await);
+                replies.push(exchange.replies(&routes, &mut hold).await);
             }
             gather(&parts, here, replies)
         })
@@ -177,12 +191,21 @@ impl Exchange {
         }
     }
 
-    async fn replies(self, routes: &Routes, protocol: Protocol) -> VecDeque<Bytes> {
+    /// The replies, which are held as they come; past the bound of what is in flight the rest is not asked for.
+    async fn replies(
+        self,
+        routes: &Routes,
+        (hold, bytes): &mut (Hold<'static>, usize),
+    ) -> VecDeque<Bytes> {
         let Self {
             batch,
             mut asking,
             mut done,
         } = self;
+        let protocol = match batch.body.first() {
+            Some(3) => Protocol::Resp3,
+            _ => Protocol::Resp2,
+        };
         let mut replies = VecDeque::with_capacity(batch.requests.len());
         loop {
             let rest = &batch.requests[done..];
@@ -190,6 +213,7 @@ impl Exchange {
                 Ok(answer) => match Answered::of(answer) {
                     Some(answered) if answered.len() > 0 && answered.len() <= rest.len() => {
                         done += answered.len();
+                        *bytes += answered.replies.len();
                         for reply in answered {
                             replies.push_back(
                                 reply.unwrap_or_else(|| line(&not_here(&batch.member), protocol)),
@@ -209,6 +233,12 @@ impl Exchange {
                     let error = unanswered(&batch.member, &error, request.is_write);
                     replies.push_back(line(&error, protocol));
                 }
+                return replies;
+            }
+            if !hold.set(*bytes) {
+                let left = batch.requests.len() - done;
+                let refused = line(&ErrorReply::REPLY_TOO_LONG, protocol);
+                replies.extend(std::iter::repeat_n(refused, left));
                 return replies;
             }
             let from = batch.requests[done - 1].end;

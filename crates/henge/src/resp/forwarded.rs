@@ -11,7 +11,7 @@ use henge_wire::resp::writer::{Output, Protocol, Writer};
 
 use super::call::ErrorReply;
 use super::clients::Client;
-use super::forward::{HEAD_BYTES, NO_TOUCH};
+use super::forward::{HEAD_BYTES, NO_TOUCH, NOT_HERE};
 use super::pipeline::{Pipeline, Scratch, Stop, Waiting};
 use super::session::Session;
 use crate::cluster::link::answering::Reply;
@@ -111,13 +111,20 @@ fn run(
     let (done, stop) = pipeline.run(requests, Instant::now(), buffers, out);
     let round = local.gate.take_unkept();
     let waiting = match stop {
-        Stop::Input { .. } if done < requests.len() => {
+        Stop::Input { .. } if done < requests.len() && pipeline.lengths.is_empty() => {
             out.clear(KEPT_OUTPUT_BYTES);
             return Err("a request is not whole");
         }
+        // The next one is none that this node takes, which is its reply; those before it were run.
         Stop::Close => {
-            out.clear(KEPT_OUTPUT_BYTES);
-            return Err("the requests are none");
+            let written: usize = pipeline
+                .lengths
+                .iter()
+                .filter(|&&length| length != NOT_HERE)
+                .map(|&length| length as usize)
+                .sum();
+            pipeline.lengths.push((out.len() - written) as u32);
+            None
         }
         Stop::Later(waiting) => Some(waiting),
         Stop::Input { .. } | Stop::Output | Stop::Paused { .. } | Stop::Before => None,

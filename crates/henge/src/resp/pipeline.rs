@@ -221,7 +221,7 @@ impl Pipeline {
                     if let Some(stop) = step {
                         break stop;
                     }
-                    if out.len() >= OUTPUT_BYTES {
+                    if out.len() >= OUTPUT_BYTES || self.forwards.is_full() {
                         break Stop::Output;
                     }
                 }
@@ -356,7 +356,10 @@ impl Pipeline {
             if step.is_some() {
                 return step;
             }
-            if out.len() >= OUTPUT_BYTES || journalled_bytes() >= JOURNAL_BYTES {
+            if out.len() >= OUTPUT_BYTES
+                || journalled_bytes() >= JOURNAL_BYTES
+                || self.forwards.is_full()
+            {
                 return Some(Stop::Output);
             }
         }

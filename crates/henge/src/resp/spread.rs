@@ -217,7 +217,10 @@ impl Asked<'_> {
                 question: question.into(),
             }
         } else {
-            From::There(self.routes.ask(member, Service::Resp, &question))
+            From::There {
+                routes: Rc::clone(self.routes),
+                question,
+            }
         };
         Part {
             member: Arc::clone(member),
@@ -230,6 +233,20 @@ impl Asked<'_> {
     fn split(&self, spread: Spread) -> Result<Later, ErrorReply> {
         let view = &self.routes.view;
         let step = usize::from(self.spec.keys.step.unsigned_abs()).max(1);
+        // What a node by itself finds out before it does anything.
+        if !(self.words.len() - 1).is_multiple_of(step) {
+            return Err(ErrorReply::wrong_arity(self.spec.name));
+        }
+        let most = self.local.shared.limits().max_value_bytes;
+        if step > 1
+            && self
+                .words
+                .from(2)
+                .step_by(step)
+                .any(|value| value.len() > most)
+        {
+            return Err(ErrorReply::VALUE_TOO_LONG);
+        }
         let mut shares: Vec<Share<'_>> = Vec::new();
         let mut count = 0;
         for at in key_specs::places(self.spec.keys, self.words.len()) {
@@ -264,7 +281,9 @@ impl Asked<'_> {
                 Spread::Values => {
                     let mut values = vec![Bytes::new(); count];
                     for (reply, which) in replies.iter().zip(&whose) {
-                        let elements = elements(reply).ok_or_else(strange)?;
+                        let elements = elements(reply)
+                            .filter(|elements| elements.len() == which.len())
+                            .ok_or_else(strange)?;
                         for (value, &at) in elements.into_iter().zip(which) {
                             values[at] = value;
                         }
@@ -403,10 +422,22 @@ enum From {
         client: Arc<Client>,
         question: Bytes,
     },
-    There(Asking),
+    /// It is asked when all parts are begun, and not before: who finds out that it has to wait drops them.
+    There {
+        routes: Rc<Routes>,
+        question: Vec<u8>,
+    },
+    Asked(Asking),
 }
 
 impl Part {
+    /// Asks, so that all are asked before the first is waited for.
+    fn begin(&mut self) {
+        if let From::There { routes, question } = &self.from {
+            self.from = From::Asked(routes.ask(&self.member, Service::Resp, question));
+        }
+    }
+
     /// Its reply; an error reply is an error.
     async fn reply(self) -> Result<Bytes, ErrorReply> {
         let answer = match self.from {
@@ -417,7 +448,11 @@ impl Part {
             } => forwarded::here(&local, &client, &question)
                 .await
                 .map_err(AskError::unsent),
-            From::There(asking) => asking.answer().await,
+            From::There { routes, question } => {
+                let asking = routes.ask(&self.member, Service::Resp, &question);
+                asking.answer().await
+            }
+            From::Asked(asking) => asking.answer().await,
         };
         let answer = answer.map_err(|error| unanswered(&self.member, &error, self.is_write))?;
         let mut replies = Answered::of(answer).ok_or_else(strange)?;
@@ -437,17 +472,31 @@ impl Part {
     }
 }
 
-/// The replies of all, or the first error once all have answered: what the others do is done then.
-async fn all(parts: Vec<Part>) -> Result<Vec<Bytes>, ErrorReply> {
+/// The replies of all, or an error once all have answered. It says that nothing was done only where that is so of all.
+async fn all(mut parts: Vec<Part>) -> Result<Vec<Bytes>, ErrorReply> {
+    parts.iter_mut().for_each(Part::begin);
+    let is_write = parts.iter().any(|part| part.is_write);
     let mut replies = Vec::with_capacity(parts.len());
-    let mut failed = None;
+    let mut failed: Option<ErrorReply> = None;
     for part in parts {
         match part.reply().await {
             Ok(reply) => replies.push(reply),
-            Err(error) => failed = failed.or(Some(error)),
+            Err(error) => {
+                let is_unknown = error.code() == ErrorReply::UNKNOWN.code();
+                if failed.is_none() || is_unknown {
+                    failed = Some(error);
+                }
+            }
         }
     }
-    failed.map_or(Ok(replies), Err)
+    match failed {
+        None => Ok(replies),
+        Some(error) if is_write && !replies.is_empty() => Err(ErrorReply::new(format!(
+            "UNKNOWN a part of it was done, and a part was not: {}",
+            error.0
+        ))),
+        Some(error) => Err(error),
+    }
 }
 
 fn strange() -> ErrorReply {

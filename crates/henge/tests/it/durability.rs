@@ -124,6 +124,7 @@ impl Resp {
                 self.0.read_exact(&mut bytes[end..]).expect("a value comes");
             }
             (Some('*'), Some(count)) => (0..count).for_each(|_| self.read_whole(bytes)),
+            (Some('%'), Some(pairs)) => (0..2 * pairs).for_each(|_| self.read_whole(bytes)),
             _ => {}
         }
     }

@@ -17,6 +17,8 @@ use super::{AGAIN, Control};
 use crate::cluster::link::Service;
 use crate::cluster::link::asking::{AskError, Link};
 use crate::cluster::link::greet::{self, GreetError};
+use crate::cluster::raft::ConsensusError;
+use crate::cluster::view::{Standing, View};
 use crate::encryption::random_number;
 
 /// How long who answers has time to say who it is.
@@ -129,7 +131,9 @@ async fn decide(control: &Rc<Control>, heard: &Heard) -> Result<ClusterId, Strin
                 }
             }
             Ok(Step::Begin(set)) => {
-                check_empty(control)?;
+                if set.len() > 1 {
+                    check_empty(control)?;
+                }
                 return begin(control, set).await;
             }
             Ok(Step::Join(entry, cluster)) => {
@@ -168,37 +172,51 @@ fn check_empty(control: &Control) -> Result<(), String> {
 async fn begin(control: &Rc<Control>, founders: BTreeSet<Who>) -> Result<ClusterId, String> {
     let identity = &control.cluster.identity;
     let failed = |error: &dyn std::fmt::Display| format!("the cluster cannot be begun: {error}");
-    let has_begun = control.consensus.has_begun().await;
-    if !has_begun.map_err(|error| failed(&error))? {
-        control
-            .consensus
-            .begin(identity.address_or_loopback())
-            .await
-            .map_err(|error| failed(&error))?;
-    }
     let number = u128::from(random_number()) << 64 | u128::from(random_number());
+    // 0 stands for none.
+    let cluster = ClusterId(number | 1);
+    let consensus = &control.consensus;
+    let has_begun = consensus
+        .has_begun()
+        .await
+        .map_err(|error| failed(&error))?;
+    if !has_begun {
+        // From here on no other cluster reaches it.
+        identity.enter(cluster);
+        match consensus.begin(identity.address_or_loopback()).await {
+            // It was begun in the same moment: see below.
+            Ok(()) | Err(ConsensusError::HasBegun) => {}
+            Err(error) => return Err(failed(&error)),
+        }
+    }
     let form = Command::Form {
-        // 0 stands for none.
-        cluster: ClusterId(number | 1),
+        cluster,
         founders,
         replication: REPLICATION,
     };
-    let (mut leaders, mut watch) = (control.consensus.leaders(), control.watch());
+    let mut leaders = consensus.leaders();
+    let mut is_another = false;
     loop {
-        match control.consensus.propose(form.clone()).await {
+        if let Some(cluster) = control.agreed().cluster() {
+            return Ok(cluster);
+        }
+        // A cluster was about to take it in when it ended, and does so now: it has no key of its own then.
+        let is_voter = |id: &u64| *id == identity.instance;
+        if !is_another && !consensus.voters().iter().all(is_voter) {
+            is_another = true;
+            let waits = vec!["another cluster takes it in".to_owned()];
+            let standing = Standing::Outside(waits);
+            control.cluster.show(View::outside(standing));
+        }
+        match consensus.propose(form.clone()).await {
             Ok(Ok(_)) => {}
             Ok(Err(rejected)) => tracing::debug!(%rejected, "the cluster is formed already"),
             Err(error) => {
                 // It becomes the leader of itself in a moment.
                 tracing::debug!(%error, "the cluster is not formed yet");
                 let _ = tokio::time::timeout(AGAIN, leaders.changed()).await;
-                continue;
             }
         }
-        if let Some(cluster) = control.agreed().cluster() {
-            return Ok(cluster);
-        }
-        let _ = tokio::time::timeout(AGAIN, watch.changed()).await;
     }
 }
 

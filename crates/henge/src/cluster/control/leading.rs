@@ -233,7 +233,13 @@ impl Control {
     async fn try_to_register(&self, start: Start) -> Started {
         let agreed = self.agreed();
         let not_now = |error: &dyn std::fmt::Display| Started::NotNow(error.to_string());
-        if let Some((_, known)) = agreed.named(&start.who.name)
+        let name = &start.who.name;
+        let is_founder = agreed.founders().iter().any(|who| who.name == *name);
+        if !is_founder && !is_placed(&agreed) {
+            // Who joins holds nothing: the partitions are those of the founders.
+            return Started::NotNow("the partitions are not placed yet".to_owned());
+        }
+        if let Some((id, known)) = agreed.named(&start.who.name)
             && known.instance != start.who.instance
         {
             // It was replaced, if it does not answer any more.
@@ -245,15 +251,20 @@ impl Control {
                         known.name, known.address
                     ));
                 }
-                Err(GreetError::Late) => {
+                // Its port is closed, another is there, or all agree that it is down.
+                Err(GreetError::Refused(_) | GreetError::Another(_)) => {}
+                Err(_) if is_known_down(&agreed, id) => {}
+                Err(error) => {
                     return Started::NotNow(format!(
-                        "{} at {} may be there still",
+                        "{} at {} may be there still: {error}",
                         known.name, known.address
                     ));
                 }
-                Err(_) => {}
             }
         }
+        self.book
+            .borrow_mut()
+            .insert(start.who.instance, start.address.clone());
         let newest = agreed.newest_start(&start.who.name);
         if start.incarnation <= newest {
             let is_known = agreed
@@ -291,6 +302,18 @@ impl Control {
     }
 }
 
+/// Whether partitions have their places.
+pub(super) fn is_placed(agreed: &Agreed) -> bool {
+    let topology = agreed.topology();
+    let mut partitions = topology.partitions();
+    partitions.any(|partition| !topology.placement(partition).old.is_empty())
+}
+
+fn is_known_down(agreed: &Agreed, id: NodeId) -> bool {
+    let node = agreed.topology().nodes().get(&id);
+    node.is_some_and(|node| node.state == State::Down)
+}
+
 /// What has to change of the topology.
 fn wanted(agreed: &Agreed, is_settled: bool, heard: &AllHeard) -> Vec<topology::Command> {
     use topology::Command as Change;
@@ -316,14 +339,14 @@ fn wanted(agreed: &Agreed, is_settled: bool, heard: &AllHeard) -> Vec<topology::
             }
         }
     }
-    let is_placed = topology
-        .partitions()
-        .any(|partition| !topology.placement(partition).old.is_empty());
     let is_in = |name: &str| {
         let member = agreed.named(name).map(|(id, _)| id);
         member.is_some_and(|id: NodeId| topology.nodes().contains_key(&id))
     };
-    if !is_placed && is_settled && agreed.founders().iter().all(|founder| is_in(&founder.name)) {
+    if !is_placed(agreed)
+        && is_settled
+        && agreed.founders().iter().all(|founder| is_in(&founder.name))
+    {
         changes.push(Change::Rebalance);
     }
     changes

@@ -77,6 +77,8 @@ pub(super) struct Control {
     joining: RefCell<BTreeSet<u64>>,
     /// The start of this process is registered.
     is_registered: Cell<bool>,
+    /// That is agreed on, as far as this node has heard.
+    was_in: Cell<bool>,
     /// Is told of that.
     registered: Notify,
     /// What gossip says of others, by their instances.
@@ -126,6 +128,7 @@ pub(crate) async fn run(
         forming: RefCell::default(),
         joining: RefCell::default(),
         is_registered: Cell::new(false),
+        was_in: Cell::new(false),
         registered: Notify::new(),
         heard: RefCell::default(),
         news: Notify::new(),
@@ -239,9 +242,13 @@ impl Control {
 
     /// Shows that the node waits, if it serves nothing yet.
     fn wait_outside(&self, waits: Vec<String>) {
-        if !self.cluster.view.load().is_alone {
-            tracing::info!(waits = waits.join("; "), "not in the cluster yet");
-            self.cluster.show(View::outside(Standing::Outside(waits)));
+        let view = self.cluster.view.load();
+        let standing = Standing::Outside(waits);
+        if !view.is_alone && view.standing != standing {
+            if let Standing::Outside(waits) = &standing {
+                tracing::info!(waits = waits.join("; "), "not in the cluster yet");
+            }
+            self.cluster.show(View::outside(standing));
         }
     }
 

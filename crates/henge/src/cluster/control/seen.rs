@@ -8,7 +8,8 @@ use henge_wire::Partition;
 
 use super::Control;
 use super::health::is_down;
-use crate::cluster::view::{Member, MemberState, View};
+use super::leading::is_placed;
+use crate::cluster::view::{Member, MemberState, Standing, View};
 
 impl Control {
     /// Follows what is agreed on.
@@ -38,7 +39,18 @@ impl Control {
         let is_mine = |node: &Node| node.incarnation == identity.incarnation();
         let nodes = agreed.topology().nodes();
         let is_in = own.is_some_and(|(id, _)| nodes.get(&id).is_some_and(is_mine));
-        if !is_in || !self.is_registered.get() {
+        if !self.is_registered.get() {
+            return;
+        }
+        // Before this node has heard of its own start it is in nothing yet.
+        self.was_in.set(self.was_in.get() || is_in);
+        if !self.was_in.get() {
+            return;
+        }
+        if !is_in {
+            // What it has is another's now.
+            let why = "another start, or another node of its name, is the member now".to_owned();
+            self.cluster.show(View::outside(Standing::Refused(why)));
             return;
         }
         let heard = self.heard.borrow();
@@ -60,10 +72,7 @@ impl Control {
             })
             .collect();
         let topology = agreed.topology();
-        let is_placed = topology
-            .partitions()
-            .any(|partition| !topology.placement(partition).old.is_empty());
-        if !is_placed && agreed.founders().len() > 1 {
+        if !is_placed(&agreed) && agreed.founders().len() > 1 {
             let is_in = |name: &str| agreed.named(name).is_some();
             let missing = agreed.founders().iter().filter(|who| !is_in(&who.name));
             let waits = missing.map(|who| format!("{} is not in the cluster yet", who.name));

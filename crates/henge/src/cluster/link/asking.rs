@@ -68,6 +68,8 @@ struct State {
     asked: RefCell<HashMap<u32, Asked>>,
     next_id: Cell<u32>,
     out_bytes: Cell<usize>,
+    /// The other side has answered something: it serves this one.
+    has_answered: Cell<bool>,
     /// Why it has ended.
     ended: RefCell<Option<Rc<str>>>,
     /// Somebody ends it from this side.
@@ -136,6 +138,11 @@ impl Link {
             state: Rc::clone(state),
             id,
         })
+    }
+
+    /// Whether anything was ever answered over it.
+    pub(crate) fn has_answered(&self) -> bool {
+        self.0.has_answered.get()
     }
 
     /// Whether it has ended.
@@ -297,6 +304,7 @@ fn take_in(incoming: &mut Incoming, state: &State) -> Result<(), ReadError> {
         } else {
             Ok(body)
         };
+        state.has_answered.set(true);
         state.answered(head.id, outcome);
     }
     Ok(())

@@ -149,9 +149,6 @@ pub(crate) async fn connect(
         // What was given up is not sent any more, also where the network was cut and heals later: a write whose client was told
         // that its outcome is unknown would come after those that followed it.
         let _ = socket.set_zero_linger();
-        if let Ok(local) = socket.local_addr() {
-            me.met_over(local.ip());
-        }
         let own = Said::of(&me.hello(purpose));
         let mut out = PREFACE.to_vec();
         peer::encode(&mut out, HELLO, &[&own.bytes]);
@@ -177,6 +174,7 @@ pub(crate) async fn connect(
             peer::encode(&mut out, PROOF, &[&secret.prove(Role::Opener, &handshake)]);
             socket.write_all(&out).await.map_err(GreetError::Io)?;
         }
+        note_meeting(&socket, &hello, me);
         Ok(Greeted {
             socket,
             incoming,
@@ -197,9 +195,6 @@ pub(crate) async fn accept(
     set_options(&socket);
     let greeting = async {
         let remote = socket.peer_addr().map_err(GreetError::Io)?;
-        if let Ok(local) = socket.local_addr() {
-            me.met_over(local.ip());
-        }
         let mut incoming = Incoming::after(first.get(PREFACE.len()..).unwrap_or_default());
         let (hello, theirs) = match hear(&mut socket, &mut incoming).await {
             Ok(said) => said,
@@ -235,6 +230,7 @@ pub(crate) async fn accept(
                 return Err(GreetError::Stranger(hello.name));
             }
         }
+        note_meeting(&socket, &hello, me);
         Ok((incoming, hello))
     };
     let outcome = tokio::time::timeout(GREETING_TIMEOUT, greeting).await;
@@ -254,6 +250,16 @@ fn set_options(socket: &TcpStream) {
     let _ = sockopt::set_tcp_keepidle(socket, IDLE);
     let _ = sockopt::set_tcp_keepintvl(socket, UNHEARD / 3);
     let _ = sockopt::set_socket_keepalive(socket, true);
+}
+
+/// Another node that belongs here is met over an address of this machine, by which others reach this node. To meet oneself
+/// says nothing of that.
+fn note_meeting(socket: &TcpStream, hello: &Hello, me: &Identity) {
+    if hello.instance != me.instance
+        && let Ok(local) = socket.local_addr()
+    {
+        me.met_over(local.ip());
+    }
 }
 
 /// Whether who has connected belongs here.

@@ -118,9 +118,20 @@ impl Links {
             let next = match outcome {
                 Ok(greeted) => {
                     let (link, run) = Link::over(greeted);
+                    let (kept, of_link) = (Rc::clone(&own), link.clone());
                     tokio::task::spawn_local(async move {
                         let why = run.await;
                         tracing::debug!(why = &*why, "a link has ended");
+                        // Who ends each connection before it answers anything refuses this node, and is not asked all the time.
+                        let mut peers = kept.peers.borrow_mut();
+                        if !of_link.has_answered()
+                            && let Some(Peer::Connected(now)) = peers.get(&instance)
+                            && now.is_ended()
+                        {
+                            let failed =
+                                Peer::Failed(kept.pause(tries), tries.saturating_add(1), why);
+                            peers.insert(instance, failed);
+                        }
                     });
                     Peer::Connected(link)
                 }

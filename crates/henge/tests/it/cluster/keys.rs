@@ -262,3 +262,45 @@ fn clients_of_http_see_one_cache() {
     assert_eq!(nodes[1].request("POST", "/flush", &[], b"").status, 200);
     assert_eq!(ring.ask(3, "DBSIZE"), Reply::Integer(0));
 }
+
+/// What is split over several nodes is done after what stands before it in the pipeline, once, and not at all if it is wrong.
+#[test]
+fn what_is_split_keeps_its_place() {
+    let ring = Ring::new().formed(3);
+    for n in 1..=3 {
+        let mut node = ring.resp(n);
+        for round in 0..30 {
+            let [a, b, c] = ["a", "b", "c"].map(|name| format!("{name}{n}-{round}"));
+            let requests = format!(
+                "SET {a} 1\r\nGET {a}\r\nMSET {a} 2 {b} 2 {c} 2\r\nINCR {a}\r\nDEL {a} {b} {c}\r\nEXISTS {a} {b} {c}\r\nSET {a} 4\r\nMSET {a} 5 {b} 5 {c}\r\nMGET {a} {b} {c}\r\n"
+            );
+            node.send(&requests).expect("it is sent");
+            let expected = "+OK\r\n$1\r\n1\r\n+OK\r\n:3\r\n:3\r\n:0\r\n+OK\r\n\
+                -ERR wrong number of arguments for 'mset' command\r\n\
+                *3\r\n$1\r\n4\r\n$-1\r\n$-1\r\n";
+            assert_eq!(node.read_text(expected.len()), expected, "{round}");
+        }
+    }
+}
+
+/// A connection may speak one protocol, and then the other.
+#[test]
+fn replies_of_others_are_in_the_protocol_of_the_moment() {
+    let ring = Ring::new().formed(3);
+    for n in 1..=3 {
+        let mut node = ring.resp(n);
+        let mut requests = String::new();
+        for key in 0..30 {
+            requests += &["GET nosuch", &key.to_string(), "\r\n"].concat();
+        }
+        let hello = |protocol: u8| format!("HELLO {protocol}\r\n");
+        // What it answers itself is long and of no matter here.
+        let all = [&requests[..], &hello(3), &requests, &hello(2), &requests].concat();
+        node.send(&all).expect("it is sent");
+        assert_eq!(node.read_text(30 * 5), "$-1\r\n".repeat(30));
+        assert!(matches!(node.whole_reply(), Reply::Parts('%', _)));
+        assert_eq!(node.read_text(30 * 3), "_\r\n".repeat(30));
+        assert!(matches!(node.whole_reply(), Reply::Parts('*', _)));
+        assert_eq!(node.read_text(30 * 5), "$-1\r\n".repeat(30));
+    }
+}
