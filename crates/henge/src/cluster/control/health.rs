@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Control;
+use super::leading::UNHEARD;
 use crate::cluster;
 use crate::cluster::seal::{OVERHEAD_BYTES, Seal, Sender};
 use crate::encryption::random_number;
@@ -85,6 +86,7 @@ impl Control {
                 _ = loads.tick() => {
                     gossiping.gossip.set_load(own_load());
                     self.show_loads(&gossiping.gossip);
+                    self.miss();
                 }
             }
         }
@@ -162,6 +164,19 @@ impl Control {
                     },
                 );
             }
+        }
+    }
+
+    /// Has the view say so where a member was not heard of at all for long enough.
+    fn miss(&self) {
+        let just = UNHEARD..UNHEARD + 3 * LOAD_INTERVAL;
+        let is_missed = self
+            .awaited
+            .borrow()
+            .values()
+            .any(|since| just.contains(&since.elapsed()));
+        if is_missed {
+            self.make_view();
         }
     }
 

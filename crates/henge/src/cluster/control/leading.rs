@@ -20,8 +20,8 @@ use crate::cluster::link::greet::{self, GreetError};
 
 /// How often the leader looks around by itself: what it was told of it looks at at once.
 const LOOK: Duration = Duration::from_millis(500);
-/// A member that the leader has heard nothing of, good or bad, for so long is down: gossip reaches everybody in half of it.
-const UNHEARD: Duration = Duration::from_secs(5);
+/// A member of which nothing was heard, good or bad, for so long is down: gossip reaches everybody in half of it.
+pub(super) const UNHEARD: Duration = Duration::from_secs(5);
 /// The weight of a node that nobody gave one.
 const WEIGHT: u32 = 100;
 
@@ -111,7 +111,7 @@ impl Control {
     }
 
     /// What is known of all others: who was not heard of at all for long enough is down.
-    fn all_heard(&self, agreed: &Agreed) -> AllHeard {
+    pub(super) fn all_heard(&self, agreed: &Agreed) -> AllHeard {
         let mut heard = self.heard.borrow().clone();
         let own = self.cluster.identity.instance;
         let now = Instant::now();

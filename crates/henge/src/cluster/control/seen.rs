@@ -53,7 +53,7 @@ impl Control {
             self.cluster.show(View::outside(Standing::Refused(why)));
             return;
         }
-        let heard = self.heard.borrow();
+        let heard = self.all_heard(&agreed);
         let members: Vec<Arc<Member>> = agreed
             .members()
             .iter()
