@@ -32,8 +32,8 @@ fn a_hello_has_these_bytes_for_ever() {
     let bytes = frame(head, &hello().encode());
     let text: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     let expected = concat!(
-        "3b000000",
-        "1b5e920d",
+        "5b000000",
+        "2b71f61c",
         "01",
         "00",
         "0000",
@@ -44,6 +44,7 @@ fn a_hello_has_these_bytes_for_ever() {
         "04030201000000000000000000000000",
         "a100000000000000",
         "0300000000000000",
+        "5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a",
         "0500",
         "6e6f646531",
         "0d00",
