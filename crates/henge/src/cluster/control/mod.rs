@@ -31,6 +31,7 @@ use self::questions::{Start, Started};
 use self::voice::Voice;
 use super::link::Service;
 use super::link::answering::answer_all;
+use super::link::asking::Link;
 use super::link::links::Links;
 use super::raft::Consensus;
 use super::view::{Standing, View};
@@ -321,12 +322,7 @@ impl Control {
             .to(instance, address)
             .await
             .map_err(|error| error.to_string())?;
-        let question = questions::encode(start);
-        let answer = link
-            .ask(Service::Start, &[&question], START_TIMEOUT)
-            .map_err(|error| error.to_string())?;
-        let answer = answer.await.map_err(|error| error.to_string())?;
-        questions::decode(&answer)
+        ask_over(&link, start).await
     }
 
     /// The same of whoever answers at an address.
@@ -334,12 +330,7 @@ impl Control {
         let link = forming::link_to(self, address)
             .await
             .map_err(|error| format!("{address}: {error}"))?;
-        let question = questions::encode(start);
-        let answer = link
-            .ask(Service::Start, &[&question], START_TIMEOUT)
-            .map_err(|error| error.to_string())?;
-        let answer = answer.await.map_err(|error| error.to_string())?;
-        questions::decode(&answer)
+        ask_over(&link, start).await
     }
 
     /// Answers over the connections that others have made.
@@ -372,4 +363,14 @@ impl Control {
         }
         self.links.forget_failure(hello.instance);
     }
+}
+
+/// Asks for a start over a connection.
+async fn ask_over(link: &Link, start: &Start) -> Result<Started, String> {
+    let question = questions::encode(start);
+    let answer = link
+        .ask(Service::Start, &[&question], START_TIMEOUT)
+        .map_err(|error| error.to_string())?;
+    let answer = answer.await.map_err(|error| error.to_string())?;
+    questions::decode(&answer)
 }
