@@ -2,6 +2,7 @@
 //! for control go to the control runtime.
 
 use std::net::TcpStream as StdStream;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use henge_wire::peer::{Hello, Purpose};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
 
 use super::keys;
 use super::link::Service;
@@ -85,16 +85,21 @@ pub(crate) async fn serve(socket: TcpStream, first: Vec<u8>, local: &Rc<Local>) 
         local: Rc::clone(local),
         client,
     };
-    tokio::select! {
-        error = answer_all(greeted, &answers) => if let Some(error) = error {
-            tracing::debug!(%remote, name, %error, "a connection of another node has ended");
-        },
-        () = async {
-            if !local.is_draining() {
-                local.drain().await;
-            }
-            tokio::time::sleep_until(Instant::now() + DRAIN_GRACE).await;
-        } => {}
+    let mut answering = pin!(answer_all(greeted, &answers));
+    let drained = async {
+        if !local.is_draining() {
+            local.drain().await;
+        }
+    };
+    let ended = tokio::select! {
+        ended = &mut answering => ended,
+        () = drained => {
+            let last = tokio::time::timeout(DRAIN_GRACE, answering).await;
+            last.ok().flatten()
+        }
+    };
+    if let Some(error) = ended {
+        tracing::debug!(%remote, name, %error, "a connection of another node has ended");
     }
 }
 

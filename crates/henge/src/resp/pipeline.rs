@@ -562,10 +562,7 @@ impl Pipeline {
                     self.reject(Some(entry), &moved, out);
                     return Routed::Done;
                 }
-                if self.session.replies == Replies::SkipNext {
-                    self.session.replies = Replies::Skip;
-                }
-                let is_wanted = self.is_wanted();
+                let is_wanted = self.is_wanted_of_next();
                 self.replies += usize::from(is_wanted);
                 let written = (out.len(), is_wanted);
                 let is_write = spec.is(flag::WRITE);
@@ -580,10 +577,7 @@ impl Pipeline {
             Ok(Place::Several(_)) if !self.forwards.is_empty() => Routed::Stop(Stop::Before),
             Ok(Place::Several(reply)) => {
                 add(&self.local.counters.forwarded, 1);
-                if self.session.replies == Replies::SkipNext {
-                    self.session.replies = Replies::Skip;
-                }
-                let is_wanted = self.is_wanted();
+                let is_wanted = self.is_wanted_of_next();
                 let client = &self.session.client;
                 client.last_command.store(entry.number, Ordering::Relaxed);
                 clock.settle(untimed, &self.local);
@@ -607,6 +601,14 @@ impl Pipeline {
         if length > 0 || self.lengths.last() != Some(&NOT_HERE) {
             self.lengths.push(length as u32);
         }
+    }
+
+    /// Whether the client wants the reply of a command that does not run here.
+    fn is_wanted_of_next(&mut self) -> bool {
+        if self.session.replies == Replies::SkipNext {
+            self.session.replies = Replies::Skip;
+        }
+        self.is_wanted()
     }
 
     /// Whether the client wants the reply of the command that just ran. `CLIENT REPLY SKIP` and `OFF` have none themselves, and
@@ -642,10 +644,7 @@ impl Pipeline {
             add(&self.local.counters.command(entry.number).rejected, 1);
         }
         self.local.shared.resp.count_error(error.code());
-        if self.session.replies == Replies::SkipNext {
-            self.session.replies = Replies::Skip;
-        }
-        if self.is_wanted() {
+        if self.is_wanted_of_next() {
             Writer::new(out, self.session.protocol).error(&error.0);
             self.replies += 1;
         }

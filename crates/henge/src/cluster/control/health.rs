@@ -71,6 +71,7 @@ impl Control {
                         gossiping.receive(self);
                     }
                 }
+                // The machine's own clock: what it asked to be told at this time.
                 () = tokio::time::sleep_until(Instant::now() + due) => gossiping.gossip.handle_time(self.now_ms()),
                 Some(instance) = refused.recv() => {
                     gossiping.gossip.suspect(instance);

@@ -244,6 +244,7 @@ async fn run(greeted: Greeted, state: Rc<State>, name: String) -> Rc<str> {
         ..
     } = greeted;
     let next_step = || tokio::time::Instant::now() + DEADLINE_STEP;
+    // One for all deadlines of the connection, where one for each question would cost as much as the question.
     let mut timer = pin!(tokio::time::sleep_until(next_step()));
     let mut is_timed = false;
     let why = poll_fn(|cx| {
