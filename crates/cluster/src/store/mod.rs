@@ -12,15 +12,18 @@
 //! Beside it stands what makes a shard again of its log and a snapshot, all of it bytes: see [`disk`].
 
 pub mod disk;
+mod served;
 mod value;
 
 pub use henge_engine::persistence::replica::EncodedEffects;
+pub use served::{Asked, Served, Show, Shown};
 pub use value::{Reply, Value};
 
 use crate::history::History;
 use crate::replica::{Entry, Key, NoRoom, Progress, Ran, Record, Replace, State, Table, Types};
 use henge_engine::{RecordView, ReplicaState, Room, Shard, Short, Turn};
-use henge_wire::{Command, Outcome, Partition, Refusal, Transaction};
+use henge_wire::{Command, Outcome, Partition, Refusal, Transaction, Version};
+use std::marker::PhantomData;
 
 /// What goes into the table and comes out of it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -33,8 +36,34 @@ impl Types for Store {
     type Value = Value;
 
     fn bytes(record: &Record<Value>) -> usize {
-        let value = record.value.as_ref();
-        record.key.len() + value.map_or(0, |value| value.data.len())
+        bytes(record)
+    }
+}
+
+fn bytes(record: &Record<Value>) -> usize {
+    let value = record.value.as_ref();
+    record.key.len() + value.map_or(0, |value| value.data.len())
+}
+
+/// A way of asking the engine: what a request is, and what is made of the reply while its shard lends it.
+pub trait Ways: Types<Effects = EncodedEffects, Value = Value> {
+    /// What is to be run.
+    fn request<'r: 'r>(asked: &Self::Request<'r>) -> Request<'r>;
+
+    /// Makes a reply of what it came to.
+    fn reply(asked: &Self::Request<'_>, shown: Shown<'_>) -> Self::Reply;
+}
+
+impl Ways for Store {
+    fn request<'r: 'r>(asked: &Request<'r>) -> Request<'r> {
+        *asked
+    }
+
+    fn reply(_: &Request<'_>, shown: Shown<'_>) -> Reply {
+        match shown {
+            Shown::Reply(reply) => Reply::of(&reply),
+            Shown::Outcome(outcome) => Reply::Transacted(outcome),
+        }
     }
 }
 
@@ -48,24 +77,39 @@ pub enum Request<'r> {
 }
 
 /// See the head of the file.
-pub struct PartitionTable<'a> {
+pub struct PartitionTable<'a, W = Store> {
     shard: &'a mut Shard,
     partition: Partition,
     turn: Turn<'a>,
     short: Option<Short>,
     overdrawn: Room,
+    ways: PhantomData<W>,
 }
 
 impl<'a> PartitionTable<'a> {
     /// A partition of this shard. Its commits have to be [told](henge_engine::Commit::Told), and the version before the first of
     /// its partitions zero.
     pub fn new(shard: &'a mut Shard, partition: Partition, turn: Turn<'a>) -> Self {
+        Self::of(shard, partition, turn)
+    }
+}
+
+impl<'a> PartitionTable<'a, Served> {
+    /// The same for a node.
+    pub fn served(shard: &'a mut Shard, partition: Partition, turn: Turn<'a>) -> Self {
+        Self::of(shard, partition, turn)
+    }
+}
+
+impl<'a, W> PartitionTable<'a, W> {
+    fn of(shard: &'a mut Shard, partition: Partition, turn: Turn<'a>) -> Self {
         Self {
             shard,
             partition,
             turn,
             short: None,
             overdrawn: Room::default(),
+            ways: PhantomData,
         }
     }
 
@@ -93,34 +137,54 @@ impl<'a> PartitionTable<'a> {
         record.map_or(0, |record| record.version.seq())
     }
 
-    /// What a reply rests on that has changed nothing.
-    fn seen(&self, request: &Request<'_>, reply: &Reply) -> u64 {
-        match (request, reply) {
-            (
-                _,
-                Reply::Found(_, version)
-                | Reply::Stored { version, .. }
-                | Reply::Refused(Refusal::PreconditionFailed(Some(version))),
-            ) => version.seq(),
-            (_, Reply::Refused(Refusal::TooLarge)) => 0,
+    /// The seq that a reply rests on which has changed nothing.
+    fn seen(&self, request: &Request<'_>, rests: Rests) -> u64 {
+        match (rests, request) {
+            (Rests::Version(version), _) => version.seq(),
+            (Rests::Nothing, _) => 0,
             // It may be a tombstone that was seen, or what has expired.
-            (Request::Command(command, _), _) => self.seq_of(command.key),
-            (Request::Transaction(transaction), Reply::Transacted(outcome)) => match outcome {
-                Outcome::Applied(last) => last.seq(),
-                // That those before it hold is shown as well.
-                Outcome::Failed { guard, .. } => {
-                    let checked = transaction.guards[..=*guard].iter();
-                    let seqs = checked.map(|guard| self.seq_of(guard.key));
-                    seqs.max().unwrap_or(0)
-                }
-                Outcome::Refused(_) => 0,
-            },
-            (Request::Transaction(_), _) => unreachable!("a transaction has an outcome"),
+            (Rests::Keys(_), Request::Command(command, _)) => self.seq_of(command.key),
+            // That those before it hold is shown as well.
+            (Rests::Keys(guards), Request::Transaction(transaction)) => {
+                let checked = transaction.guards[..guards].iter();
+                let seqs = checked.map(|guard| self.seq_of(guard.key));
+                seqs.max().unwrap_or(0)
+            }
         }
     }
 }
 
-impl Table<Store> for PartitionTable<'_> {
+/// What a reply rests on that has changed nothing.
+#[derive(Clone, Copy)]
+enum Rests {
+    /// An item or a change of it.
+    Version(Version),
+    /// What there is of the key, or of those of so many guards.
+    Keys(usize),
+    /// No key.
+    Nothing,
+}
+
+impl Rests {
+    fn of(shown: &Shown<'_>) -> Self {
+        match shown {
+            Shown::Reply(reply) => match reply {
+                henge_wire::Reply::Found(item) => Self::Version(item.version),
+                henge_wire::Reply::Stored { version, .. }
+                | henge_wire::Reply::Refused(Refusal::PreconditionFailed(Some(version))) => {
+                    Self::Version(*version)
+                }
+                henge_wire::Reply::Refused(Refusal::TooLarge) => Self::Nothing,
+                _ => Self::Keys(1),
+            },
+            Shown::Outcome(Outcome::Applied(last)) => Self::Version(*last),
+            Shown::Outcome(Outcome::Failed { guard, .. }) => Self::Keys(guard + 1),
+            Shown::Outcome(Outcome::Refused(_)) => Self::Nothing,
+        }
+    }
+}
+
+impl<W: Ways> Table<W> for PartitionTable<'_, W> {
     fn progress(&self) -> Progress {
         let henge_engine::Progress {
             last,
@@ -137,37 +201,37 @@ impl Table<Store> for PartitionTable<'_> {
     fn execute(
         &mut self,
         now_ms: u64,
-        request: &Request<'_>,
+        asked: &W::Request<'_>,
         wants_effects: bool,
-    ) -> Ran<EncodedEffects, Reply> {
+    ) -> Ran<EncodedEffects, W::Reply> {
         let (turn, partition) = (self.turn(now_ms), self.partition);
-        let before = self.progress().last;
+        let before = self.shard.progress(partition).last;
         self.shard.set_captures(wants_effects);
-        let outcome = match request {
+        let request = W::request(asked);
+        let shown = match &request {
             Request::Command(command, hash) => {
                 let reply = self.shard.execute(&turn, partition, *hash, command);
-                reply.map(|reply| Reply::of(&reply))
+                reply.map(Shown::Reply)
             }
             Request::Transaction(transaction) => {
                 let outcome = self.shard.transact(&turn, partition, transaction);
-                outcome.map(Reply::Transacted)
+                outcome.map(Shown::Outcome)
             }
         };
-        let reply = match outcome {
+        let (rests, reply) = match shown {
             Ok(
-                Reply::Refused(Refusal::MemoryFull)
-                | Reply::Transacted(Outcome::Refused(Refusal::MemoryFull)),
+                Shown::Reply(henge_wire::Reply::Refused(Refusal::MemoryFull))
+                | Shown::Outcome(Outcome::Refused(Refusal::MemoryFull)),
             ) => return Ran::NoRoom,
-            Ok(reply) => reply,
+            Ok(shown) => (Rests::of(&shown), W::reply(asked, shown)),
             Err(short) => {
                 self.short = Some(short);
                 return Ran::NoRoom;
             }
         };
-        let last = self.progress().last;
+        let last = self.shard.progress(partition).last;
         if last == before {
-            let seen = self.seen(request, &reply);
-            return Ran::Saw(seen, reply);
+            return Ran::Saw(self.seen(&request, rests), reply);
         }
         let effects = wants_effects.then(|| self.shard.last_effects());
         let effects = effects.map(|effects| effects.expect("something was stamped"));
