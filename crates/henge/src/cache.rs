@@ -10,18 +10,22 @@ use henge_engine::{
 use henge_wire::{Command, Outcome, PARTITIONS, Partition, Refusal, Reply, Transaction, Version};
 use parking_lot::{Mutex, MutexGuard};
 use std::fmt;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 mod ahead;
 mod cursor;
 mod durable;
 mod pool;
+mod replicas;
 #[cfg(test)]
 mod tests;
 
 pub use ahead::{AHEAD, KeysAhead, LookAhead};
 pub use cursor::{ParseCursorError, ScanCursor};
 use pool::Pool;
+pub(crate) use replicas::Carry;
+use replicas::{Replication, Seat};
 
 /// Up to this many items, or bytes, the eviction order is exact over the whole cache: there is one shard.
 const EXACT_ITEMS: u64 = 65_536;
@@ -62,6 +66,8 @@ pub struct CacheConfig {
     pub threads: usize,
     /// Rounds the size of an allocation as the allocator does.
     pub allocation_size: fn(usize) -> usize,
+    /// Whether other nodes may have replicas of its partitions.
+    pub is_replicated: bool,
 }
 
 /// The figures of a cache: sums over its shards.
@@ -108,6 +114,8 @@ pub struct Cache {
     mark: Mark,
     sweeps: AtomicU64,
     log: LogState,
+    /// How its partitions are replicated; none for a node that has them alone.
+    replication: OnceLock<Replication>,
 }
 
 /// The keys of a transaction are of several partitions, or there are none.
@@ -125,7 +133,7 @@ impl std::error::Error for NotOnePartition {}
 /// A shard on cache lines of its own, prefetched pairs included.
 #[repr(align(128))]
 struct Slot {
-    shard: Mutex<Shard>,
+    shard: Mutex<Seat>,
     /// There is something in its journal. Set under the lock, taken back before it is locked.
     is_journalled: AtomicBool,
 }
@@ -133,14 +141,14 @@ struct Slot {
 impl Slot {
     /// The shard, told how far the log is.
     #[inline]
-    fn lock(&self, log: &LogState) -> MutexGuard<'_, Shard> {
+    fn lock(&self, log: &LogState) -> MutexGuard<'_, Seat> {
         let mut shard = self.shard.lock();
         shard.note_kept(log.kept.load(Relaxed));
         shard
     }
 
     /// The same for who shows whatever is there: all of it waits for what is not in the log yet.
-    fn lock_to_show(&self, log: &LogState) -> MutexGuard<'_, Shard> {
+    fn lock_to_show(&self, log: &LogState) -> MutexGuard<'_, Seat> {
         let shard = self.lock(log);
         if shard.has_unkept() {
             note_unkept();
@@ -208,7 +216,11 @@ impl Cache {
                     policy: config.policy,
                     seed: config.seed,
                     first: config.first,
-                    commit: Commit::AtOnce,
+                    commit: if config.is_replicated {
+                        Commit::Told
+                    } else {
+                        Commit::AtOnce
+                    },
                     tombstone_bytes: 0,
                     allocation_size: config.allocation_size,
                 });
@@ -219,7 +231,7 @@ impl Cache {
                     });
                 }
                 Slot {
-                    shard: Mutex::new(shard),
+                    shard: Mutex::new(Seat::new(shard)),
                     is_journalled: AtomicBool::new(false),
                 }
             })
@@ -232,6 +244,7 @@ impl Cache {
             mark: Mark::of_seed(config.seed),
             sweeps: AtomicU64::new(0),
             log: LogState::default(),
+            replication: OnceLock::new(),
         }
     }
 
@@ -276,6 +289,10 @@ impl Cache {
         let short = {
             let slot = &self.shards[index];
             let mut shard = slot.lock(&self.log);
+            if shard.has_machine(self.place(partition)) {
+                drop(shard);
+                return self.ask_command(at, command, now_ms, answer);
+            }
             match shard.execute(&turn, partition, hash, command) {
                 Ok(reply) => {
                     let answered = answer(reply);
@@ -339,6 +356,10 @@ impl Cache {
         for round in 0..=LENDING_ROUNDS + 1 {
             let slot = &self.shards[index];
             let mut shard = slot.lock(&self.log);
+            if shard.has_machine(self.place(partition)) {
+                drop(shard);
+                return Ok(self.ask_transaction(partition, transaction, now_ms));
+            }
             let outcome = shard.transact(&turn, partition, transaction);
             slot.note(&shard);
             drop(shard);
@@ -642,7 +663,7 @@ impl Cache {
     }
 
     /// Has a shard give up room, evicting if it must, a few records under each hold of its lock.
-    fn collect(shard: &Mutex<Shard>, ask: Room, cause: Cause) -> Room {
+    fn collect(shard: &Mutex<Seat>, ask: Room, cause: Cause) -> Room {
         let mut got = Room::default();
         loop {
             let mut shard = shard.lock();

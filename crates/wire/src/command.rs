@@ -171,4 +171,6 @@ pub enum Refusal {
     LogFailed,
     /// It could not be logged now: as much waits for the disk as may wait.
     LogBehind,
+    /// This node does not lead the partition, or not yet: it may be asked again.
+    NotOpen,
 }

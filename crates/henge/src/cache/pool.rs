@@ -99,6 +99,14 @@ impl Pool {
     }
 
     /// Items that a shard holds without having drawn them.
+    /// A shard has granted itself more than there may be: that is a debt.
+    pub(super) fn overdraw(&self, room: Room) {
+        if room != Room::default() {
+            self.room.bytes.fetch_sub(signed(room.bytes), Relaxed);
+            self.room.items.fetch_sub(signed(room.items), Relaxed);
+        }
+    }
+
     pub(super) fn charge_items(&self, items: u64) {
         self.room.items.fetch_sub(signed(items), Relaxed);
     }

@@ -8,9 +8,10 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use super::log::{Log, NotKept};
+use crate::cluster::replicas::told::{self, Inboxes, Ticket, Verdict};
 use crate::net::inflight::{InFlight, UNCOUNTED_BYTES};
 
 thread_local! {
@@ -52,9 +53,33 @@ pub(crate) fn without_gate<R>(
     made
 }
 
-/// A round of the log.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) struct Round(u64);
+/// What has to be there before an answer may be told: a round of the log, and the verdicts of replicas.
+#[derive(Default, Debug)]
+pub(crate) struct Owed {
+    round: u64,
+    tickets: Vec<Ticket>,
+}
+
+impl Owed {
+    /// The same, and what another batch of calls needs.
+    pub(crate) fn add(owed: &mut Option<Self>, more: Option<Self>) {
+        let Some(more) = more else { return };
+        let all = owed.get_or_insert_default();
+        all.round = all.round.max(more.round);
+        all.tickets.extend(more.tickets);
+    }
+}
+
+/// Why an answer may not be told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Untold {
+    /// The log has failed.
+    NotKept,
+    /// Replicas have not said in time that they have it, or another leads them now.
+    Unknown,
+    /// The same, and nothing was changed.
+    NotDone,
+}
 
 /// A caller's place among those that wait, so that it is there once however often it is polled. Whoever goes away leaves it.
 #[derive(Debug, Default)]
@@ -132,6 +157,8 @@ impl Crowd {
 #[derive(Debug)]
 pub(crate) struct Gate {
     log: Option<Arc<Log>>,
+    /// Where verdicts of replicas come from; none for a node that does not replicate.
+    replicas: Option<Arc<Inboxes>>,
     in_flight: Arc<InFlight>,
     /// Which bell of the log is this thread's.
     thread: usize,
@@ -144,9 +171,15 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    pub(crate) fn new(log: Option<Arc<Log>>, in_flight: Arc<InFlight>, thread: usize) -> Self {
+    pub(crate) fn new(
+        log: Option<Arc<Log>>,
+        replicas: Option<Arc<Inboxes>>,
+        in_flight: Arc<InFlight>,
+        thread: usize,
+    ) -> Self {
         Self {
             log,
+            replicas,
             in_flight,
             thread,
             crowd: Rc::default(),
@@ -156,10 +189,23 @@ impl Gate {
         }
     }
 
-    /// The round that has what the calls since the last time need, if they need any. To be asked right after them. What they
-    /// wrote to the journals counts as in flight from here on, until it is written.
+    /// What the calls since the last time need, if they need anything. To be asked right after them. What they wrote to the
+    /// journals counts as in flight from here on, until it is written.
     #[inline]
-    pub(crate) fn take_unkept(&self) -> Option<Round> {
+    pub(crate) fn take_owed(&self) -> Option<Owed> {
+        let round = self.take_unkept();
+        let ticket = self.replicas.as_ref().and_then(|_| told::take_ticket());
+        if round.is_none() && ticket.is_none() {
+            return None;
+        }
+        Some(Owed {
+            round: round.unwrap_or(0),
+            tickets: ticket.into_iter().collect(),
+        })
+    }
+
+    #[inline]
+    fn take_unkept(&self) -> Option<u64> {
         if !UNKEPT.replace(false) {
             return None;
         }
@@ -176,20 +222,53 @@ impl Gate {
             bytes = 0;
         }
         self.uncounted.set((round, bytes));
-        Some(Round(round))
+        Some(round)
+    }
+
+    /// Waits for what is owed.
+    pub(crate) fn poll_owed(
+        &self,
+        owed: &mut Owed,
+        place: &mut Place,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Untold>> {
+        if owed.round > 0 {
+            if ready!(self.poll_kept(owed.round, place, cx)).is_err() {
+                return Poll::Ready(Err(Untold::NotKept));
+            }
+            owed.round = 0;
+        }
+        if let Some(replicas) = &self.replicas
+            && !owed.tickets.is_empty()
+        {
+            replicas.collect(self.thread);
+            let mut worst = Verdict::Told;
+            for ticket in &owed.tickets {
+                match ticket.verdict(cx.waker()) {
+                    None => return Poll::Pending,
+                    Some(verdict) => worst = worst.max(verdict),
+                }
+            }
+            match worst {
+                Verdict::Told => {}
+                Verdict::NotDone => return Poll::Ready(Err(Untold::NotDone)),
+                Verdict::Unknown => return Poll::Ready(Err(Untold::Unknown)),
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Waits for a round.
-    pub(crate) fn poll_kept(
+    fn poll_kept(
         &self,
-        round: Round,
+        round: u64,
         place: &mut Place,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), NotKept>> {
         let Some(log) = &self.log else {
             return Poll::Ready(Ok(()));
         };
-        if let Some(outcome) = log.outcome(round.0) {
+        if let Some(outcome) = log.outcome(round) {
             place.leave();
             return Poll::Ready(outcome);
         }
@@ -201,7 +280,7 @@ impl Gate {
                 waiting.index = crowd.join(cx.waker().clone());
             }
             none => {
-                log.note_waiting(self.thread, round.0);
+                log.note_waiting(self.thread, round);
                 *none = Some(Waiting {
                     crowd: Rc::clone(&self.crowd),
                     woken: crowd.woken,

@@ -18,8 +18,7 @@ use super::problem::{Code, Problem};
 use super::routes::{self, Lookup, Place, Route, RouteId};
 use super::{backup, batch, body, control, keys, raw, single};
 use crate::config::ConsistencyLevel;
-use crate::disk::gate::{self, Round};
-use crate::disk::log::NotKept;
+use crate::disk::gate::{self, Owed, Untold};
 use crate::net::data_thread::Local;
 use crate::net::pace::Pace;
 
@@ -169,10 +168,11 @@ impl hyper::service::Service<Request<Incoming>> for Service {
             }
         };
         let route = route.map(|route: &Route| route.id);
-        let unkept = self.local.gate.take_unkept();
+        let owed = self.local.gate.take_owed();
+        let is_owed = owed.is_some();
         let later = |stage| Answering::Later {
             stage,
-            round: unkept,
+            owed,
             place: gate::Place::default(),
             service: self.clone(),
             route,
@@ -184,7 +184,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
                 if has_body {
                     self.pace.leave_unread();
                 }
-                if unkept.is_some() {
+                if is_owed {
                     return later(Stage::Held(Some(outcome)));
                 }
                 Answering::Now(Some(self.finish(route, level, begun, outcome)))
@@ -277,8 +277,8 @@ pub(crate) enum Answering {
     Now(Option<Whole>),
     Later {
         stage: Stage,
-        /// The round of the log that has all that was shown or written until now.
-        round: Option<Round>,
+        /// What has to be there before what was shown or written until now may be told.
+        owed: Option<Owed>,
         /// Its place among those that wait for that.
         place: gate::Place,
         service: Service,
@@ -305,7 +305,7 @@ impl Future for Answering {
             }
             Self::Later {
                 stage,
-                round,
+                owed,
                 place,
                 service,
                 route,
@@ -315,20 +315,25 @@ impl Future for Answering {
                 let gate = &service.local.gate;
                 if let Stage::Working(future) = stage {
                     let polled = future.as_mut().poll(cx);
-                    *round = (*round).max(gate.take_unkept());
+                    Owed::add(owed, gate.take_owed());
                     *stage = Stage::Held(Some(ready!(polled)));
                 }
-                let kept = match *round {
+                let told = match owed {
                     None => Ok(()),
-                    Some(round) => ready!(gate.poll_kept(round, place, cx)),
+                    Some(owed) => ready!(gate.poll_owed(owed, place, cx)),
                 };
                 let Stage::Held(outcome) = stage else {
                     unreachable!("it was made so above");
                 };
                 let outcome = outcome.take().expect("polled once after it was ready");
-                let outcome = match kept {
+                let outcome = match told {
                     Ok(()) => outcome,
-                    Err(NotKept) => Err(Problem::new(
+                    Err(Untold::NotDone) => Err(not_open()),
+                    Err(Untold::Unknown) => Err(Problem::new(
+                        Code::OutcomeUnknown,
+                        "replicas have not said in time that they have it: what was written may or may not have been",
+                    )),
+                    Err(Untold::NotKept) => Err(Problem::new(
                         Code::OutcomeUnknown,
                         "the write-ahead log failed meanwhile: what was written, or seen, may or may not survive a restart",
                     )),

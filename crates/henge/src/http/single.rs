@@ -663,6 +663,7 @@ pub(crate) fn refused(refusal: Refusal) -> Problem {
             "key and value could never fit cache.max_size_bytes",
         ),
         Refusal::LogFailed => log_failed(),
+        Refusal::NotOpen => not_open(),
         Refusal::LogBehind => Problem::new(
             Code::LogFailed,
             "nothing was changed; the log is behind: what waits for the disk holds its part of limits.max_inflight_bytes. Writes are taken again when that is written, and reads are served",

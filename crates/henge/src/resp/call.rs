@@ -15,6 +15,7 @@ use super::counted::{Counted, counted};
 use super::session::Session;
 use super::table::Spec;
 use crate::cache::{Cache, Location};
+use crate::disk::gate::Untold;
 use crate::net::data_thread::Local;
 use crate::values::{Found, ValueError};
 
@@ -56,10 +57,17 @@ impl ErrorReply {
     pub(crate) const LOG_BEHIND: Self = Self::fixed(
         "MISCONF the write-ahead log is behind: what waits for the disk holds its part of limits.max_inflight_bytes, so writes are refused until that is written, and reads are served",
     );
+    /// The code is that of Redis for what may be asked again.
+    pub(crate) const NOT_OPEN: Self = Self::fixed(
+        "TRYAGAIN the leader of this key's partition is changing; nothing was done",
+    );
     /// As Redis has it, but for the name.
     pub(crate) const LOADING: Self = Self::fixed("LOADING Henge is loading the dataset in memory");
     pub(crate) const UNKNOWN: Self = Self::fixed(
         "UNKNOWN the write-ahead log failed meanwhile: what was written, or seen, may or may not survive a restart",
+    );
+    pub(crate) const UNKNOWN_AT_REPLICAS: Self = Self::fixed(
+        "UNKNOWN replicas have not said in time that they have it: what was written may or may not have been",
     );
     pub(crate) const KEY_TOO_LONG: Self = Self::fixed("ERR a key has at most 65536 bytes");
     /// Redis names its own setting in it; ours is `limits.max_value_bytes`.
@@ -102,9 +110,19 @@ impl ErrorReply {
             Refusal::TooLarge => Self::TOO_LARGE,
             Refusal::LogFailed => Self::LOG_FAILED,
             Refusal::LogBehind => Self::LOG_BEHIND,
+            Refusal::NotOpen => Self::NOT_OPEN,
             Refusal::PreconditionFailed(_) => {
                 unreachable!("a precondition's failure is its command's to answer")
             }
+        }
+    }
+
+    /// Why replies are not told that were made.
+    pub(crate) fn of_untold(why: Untold) -> Self {
+        match why {
+            Untold::NotKept => Self::UNKNOWN,
+            Untold::NotDone => Self::NOT_OPEN,
+            Untold::Unknown => Self::UNKNOWN_AT_REPLICAS,
         }
     }
 

@@ -22,7 +22,7 @@ use tokio::net::TcpStream;
 use super::call::ErrorReply;
 use super::pipeline::{Pipeline, Scratch, Stop, Waiting};
 use super::session::Session;
-use crate::disk::gate::{Place, Round};
+use crate::disk::gate::{Owed, Place, Untold};
 use crate::metrics::counters::add;
 use crate::net::connection::linger;
 use crate::net::data_thread::Local;
@@ -150,12 +150,12 @@ struct Connection<'a> {
     /// What `pending` and `unsent` hold, where it is much.
     hold: Option<Hold<'static>>,
     waiting: Option<Waiting>,
-    /// What `unsent` has is not to be sent before this round of the log is done, and how many replies that are.
-    held: Option<(Round, usize)>,
+    /// What `unsent` has is not to be sent before this is there, and how many replies that are.
+    held: Option<(Owed, usize)>,
     /// Its place among those that wait for that.
     place: Place,
     /// What the command in `waiting` has to wait for beside itself.
-    owed: Option<Round>,
+    owed: Option<Owed>,
     /// All replies of a run of which others have some.
     forwarded: Option<Forwarded>,
     /// Resolves at the end of a pause.
@@ -172,11 +172,12 @@ impl Connection<'_> {
     /// Ready when the connection is done.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..READS_PER_TURN {
-            if let Some((round, replies)) = self.held {
-                let kept = ready!(self.local.gate.poll_kept(round, &mut self.place, cx));
+            if let Some((owed, replies)) = &mut self.held {
+                let replies = *replies;
+                let told = ready!(self.local.gate.poll_owed(owed, &mut self.place, cx));
                 self.held = None;
-                if kept.is_err() {
-                    self.disown(replies);
+                if let Err(why) = told {
+                    self.disown(replies, why);
                 }
             }
             if let Some(forwarded) = &mut self.forwarded {
@@ -267,12 +268,12 @@ impl Connection<'_> {
         let now = Instant::now();
         out.set_budget(self.local.shared.in_flight.left());
         let (done, stop) = self.pipeline.run(input, now, buffers, out);
-        let unkept = self.local.gate.take_unkept();
+        let owed = self.local.gate.take_owed();
         if done < input.len() && !matches!(stop, Stop::Close) {
             self.pending.extend_from_slice(&input[done..]);
         }
         self.after(stop, now);
-        Poll::Ready(self.dispatch(out, unkept, cx))
+        Poll::Ready(self.dispatch(out, owed, cx))
     }
 
     /// Reads the rest of a request into the connection's own buffer.
@@ -312,7 +313,7 @@ impl Connection<'_> {
         out.set_budget(self.local.shared.in_flight.left());
         let pending = std::mem::take(&mut self.pending);
         let (done, stop) = self.pipeline.run(&pending, now, buffers, out);
-        let unkept = self.local.gate.take_unkept();
+        let owed = self.local.gate.take_owed();
         self.pending = pending;
         self.pending.drain(..done);
         if self.pending.capacity() > KEPT_INPUT_BYTES.max(4 * self.pending.len()) {
@@ -323,7 +324,7 @@ impl Connection<'_> {
             self.account();
         }
         self.after(stop, now);
-        self.dispatch(out, unkept, cx)
+        self.dispatch(out, owed, cx)
     }
 
     /// Sends what a run has written, at once or when all that it needs is there.
@@ -331,15 +332,15 @@ impl Connection<'_> {
     fn dispatch(
         &mut self,
         out: &mut Output,
-        unkept: Option<Round>,
+        owed: Option<Owed>,
         cx: &mut Context<'_>,
     ) -> Result<(), Gone> {
         if !self.pipeline.forwards.is_empty() {
             self.forward(out);
         }
-        match unkept {
+        match owed {
             None => self.send(out, cx),
-            Some(round) => self.hold_back(out, round, self.pipeline.replies),
+            Some(owed) => self.hold_back(out, owed, self.pipeline.replies),
         }
     }
 
@@ -418,22 +419,20 @@ impl Connection<'_> {
         self.keep_unsent(out, sent)
     }
 
-    /// Keeps what was written until a round of the log is done.
-    fn hold_back(&mut self, out: &mut Output, round: Round, replies: usize) -> Result<(), Gone> {
-        self.held = Some((round, replies));
+    /// Keeps what was written until what it needs is there.
+    fn hold_back(&mut self, out: &mut Output, owed: Owed, replies: usize) -> Result<(), Gone> {
+        self.held = Some((owed, replies));
         self.keep_unsent(out, 0)
     }
 
-    /// The log failed before it had what the replies that were held tell of.
+    /// What the replies that were held tell of is not to be had.
     #[cold]
-    fn disown(&mut self, replies: usize) {
+    fn disown(&mut self, replies: usize, why: Untold) {
+        let error = ErrorReply::of_untold(why);
         let mut out = Output::default();
         for _ in 0..replies {
-            Writer::new(&mut out, self.pipeline.session.protocol).error(&ErrorReply::UNKNOWN.0);
-            self.local
-                .shared
-                .resp
-                .count_error(ErrorReply::UNKNOWN.code());
+            Writer::new(&mut out, self.pipeline.session.protocol).error(&error.0);
+            self.local.shared.resp.count_error(error.code());
         }
         self.unsent.clear();
         self.forwarded = None;
@@ -498,7 +497,7 @@ impl Connection<'_> {
         };
         let polled = waiting.reply.as_mut().poll(cx);
         // Of all that it ran, in whatever poll.
-        self.owed = self.owed.max(self.local.gate.take_unkept());
+        Owed::add(&mut self.owed, self.local.gate.take_owed());
         let reply = ready!(polled);
         let (entry, is_wanted) = (waiting.entry, waiting.is_wanted);
         let words = std::mem::take(&mut waiting.words);
@@ -514,7 +513,7 @@ impl Connection<'_> {
         }
         Poll::Ready(match self.owed.take() {
             None => self.send(&mut out, cx),
-            Some(round) => self.hold_back(&mut out, round, usize::from(is_wanted)),
+            Some(owed) => self.hold_back(&mut out, owed, usize::from(is_wanted)),
         })
     }
 

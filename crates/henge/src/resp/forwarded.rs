@@ -15,7 +15,7 @@ use super::forward::{HEAD_BYTES, NO_TOUCH, NOT_HERE};
 use super::pipeline::{Pipeline, Scratch, Stop, Waiting};
 use super::session::Session;
 use crate::cluster::link::answering::Reply;
-use crate::disk::gate::{Place, Round};
+use crate::disk::gate::{Owed, Place};
 use crate::net::data_thread::Local;
 
 /// What the thread's output buffer keeps of its memory.
@@ -31,7 +31,7 @@ pub(crate) fn answer(local: &Rc<Local>, client: &Arc<Client>, question: &Bytes, 
         Err(why) => reply.fail(why),
         Ok(Ran {
             waiting: None,
-            round: None,
+            owed: None,
             lengths,
             ..
         }) => {
@@ -85,8 +85,8 @@ struct Ran {
     lengths: Vec<u32>,
     /// The reply of one more comes later.
     waiting: Option<(Waiting, Pipeline)>,
-    /// What was shown or written until now has to be in the log first.
-    round: Option<Round>,
+    /// What has to be there before what was shown or written until now may be told.
+    owed: Option<Owed>,
     protocol: Protocol,
 }
 
@@ -109,7 +109,7 @@ fn run(
     let Scratch { out, buffers, .. } = scratch;
     out.set_budget(local.shared.in_flight.left());
     let (done, stop) = pipeline.run(requests, Instant::now(), buffers, out);
-    let round = local.gate.take_unkept();
+    let owed = local.gate.take_owed();
     let waiting = match stop {
         Stop::Input { .. } if done < requests.len() && pipeline.lengths.is_empty() => {
             out.clear(KEPT_OUTPUT_BYTES);
@@ -133,7 +133,7 @@ fn run(
     Ok(Ran {
         lengths,
         waiting: waiting.map(|waiting| (waiting, pipeline)),
-        round,
+        owed,
         protocol,
     })
 }
@@ -143,14 +143,14 @@ async fn finish(local: &Rc<Local>, ran: Ran, mut pieces: Vec<Bytes>) -> (Vec<u32
     let Ran {
         mut lengths,
         waiting,
-        mut round,
+        mut owed,
         protocol,
     } = ran;
     if let Some((mut waiting, pipeline)) = waiting {
         let reply = poll_fn(|cx| {
             let polled = waiting.reply.as_mut().poll(cx);
             // Of what it ran in this poll.
-            round = round.max(local.gate.take_unkept());
+            Owed::add(&mut owed, local.gate.take_owed());
             polled
         })
         .await;
@@ -163,14 +163,14 @@ async fn finish(local: &Rc<Local>, ran: Ran, mut pieces: Vec<Bytes>) -> (Vec<u32
         lengths.push(out.len() as u32);
         pieces.extend(out.take_pieces(0));
     }
-    if let Some(round) = round {
+    if let Some(mut owed) = owed {
         let mut place = Place::default();
-        let kept = poll_fn(|cx| local.gate.poll_kept(round, &mut place, cx)).await;
-        if kept.is_err() {
+        let told = poll_fn(|cx| local.gate.poll_owed(&mut owed, &mut place, cx)).await;
+        if let Err(why) = told {
             let mut out = Output::default();
             for length in &mut lengths {
                 let before = out.len();
-                Writer::new(&mut out, protocol).error(&ErrorReply::UNKNOWN.0);
+                Writer::new(&mut out, protocol).error(&ErrorReply::of_untold(why).0);
                 *length = (out.len() - before) as u32;
             }
             pieces = out.take_pieces(0);

@@ -449,6 +449,7 @@ fn put_refusal(out: &mut Vec<u8>, refusal: Refusal) {
         Refusal::TooLarge => out.put_u8(5),
         Refusal::LogFailed => out.put_u8(6),
         Refusal::LogBehind => out.put_u8(7),
+        Refusal::NotOpen => out.put_u8(8),
     }
 }
 
@@ -653,6 +654,7 @@ impl<'a> Reader<'a> {
             5 => Refusal::TooLarge,
             6 => Refusal::LogFailed,
             7 => Refusal::LogBehind,
+            8 => Refusal::NotOpen,
             _ => return Err(Malformed("refusal that this node knows")),
         })
     }

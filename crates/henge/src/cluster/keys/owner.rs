@@ -17,8 +17,7 @@ use super::scan::{self, Sheet};
 use crate::cache::ScanCursor;
 use crate::cluster::link::answering::Reply;
 use crate::cluster::view::Owner;
-use crate::disk::gate::{Place, note_unkept};
-use crate::disk::log::NotKept;
+use crate::disk::gate::{Owed, Place, Untold, note_unkept};
 use crate::net::data_thread::Local;
 use crate::values::{Found, SHARED_BYTES};
 
@@ -55,7 +54,7 @@ pub(crate) fn answer(local: &Rc<Local>, question: &Bytes, reply: Reply) {
                         reply.send(&[&head, &page.bytes]);
                     }
                     Ok(Err(scan::NoRoom)) => reply.fail("it has no room for more answers"),
-                    Err(NotKept) => reply.fail("its write-ahead log failed"),
+                    Err(_) => reply.fail("its write-ahead log failed"),
                 }
             });
         }
@@ -64,7 +63,7 @@ pub(crate) fn answer(local: &Rc<Local>, question: &Bytes, reply: Reply) {
             tokio::task::spawn_local(async move {
                 let flushed = kept(&local, flush(&local)).await;
                 let answered = match flushed {
-                    Err(NotKept) | Ok(Err(FlushCut)) => Answered::Unknown,
+                    Err(_) | Ok(Err(FlushCut)) => Answered::Unknown,
                     Ok(Ok(Ok(()))) => Answered::Reply(KeyReply::Deleted),
                     Ok(Ok(Err(refusal))) => Answered::Reply(KeyReply::Refused(refusal)),
                 };
@@ -99,13 +98,13 @@ fn run(local: &Rc<Local>, commands: &Commands<'_>, reply: Reply) {
     }
     let head = replies_head(count);
     out[..head.len()].copy_from_slice(&head);
-    let Some(round) = local.gate.take_unkept() else {
+    let Some(mut owed) = local.gate.take_owed() else {
         return reply.send(&[&out]);
     };
     let local = Rc::clone(local);
     tokio::task::spawn_local(async move {
         let mut place = Place::default();
-        if poll_fn(|cx| local.gate.poll_kept(round, &mut place, cx))
+        if poll_fn(|cx| local.gate.poll_owed(&mut owed, &mut place, cx))
             .await
             .is_err()
         {
@@ -160,19 +159,19 @@ pub(crate) async fn flush(local: &Local) -> Result<Result<(), Refusal>, FlushCut
 }
 
 /// Does some work, and waits until the log has what it showed or wrote.
-async fn kept<T>(local: &Local, work: impl Future<Output = T>) -> Result<T, NotKept> {
+async fn kept<T>(local: &Local, work: impl Future<Output = T>) -> Result<T, Untold> {
     let mut work = pin!(work);
-    let mut round = None;
+    let mut owed = None;
     let done = poll_fn(|cx| {
         let polled = work.as_mut().poll(cx);
         // Of what it ran in this poll.
-        round = round.max(local.gate.take_unkept());
+        Owed::add(&mut owed, local.gate.take_owed());
         polled
     })
     .await;
-    if let Some(round) = round {
+    if let Some(mut owed) = owed {
         let mut place = Place::default();
-        poll_fn(|cx| local.gate.poll_kept(round, &mut place, cx)).await?;
+        poll_fn(|cx| local.gate.poll_owed(&mut owed, &mut place, cx)).await?;
     }
     Ok(done)
 }

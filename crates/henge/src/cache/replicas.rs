@@ -1,0 +1,359 @@
+//! The cache and the machines of its partitions' replicas: each stands beside its table, behind the same lock, so that what a
+//! replica says leaves in the order in which its table changed. What they say is carried by somebody else, as is who waits for
+//! an answer.
+//!
+//! A partition whose replica is alone is served past its machine, as by a node by itself.
+
+use std::cell::Cell;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use henge_cluster::replica::{
+    Answer, Input, Level, MessageOf, Output, Replica, RequestId, State, View, Written,
+};
+use henge_cluster::ring::NodeId;
+use henge_cluster::store::{Asked, PartitionTable, Request, Served, Show, Shown};
+use henge_cluster::topology::Incarnation;
+use henge_engine::{Room, Shard, Short, Turn};
+use henge_wire::{Command, Outcome, PARTITIONS, Partition, Refusal, Reply, Transaction};
+
+use super::{Cache, LENDING_ROUNDS, Location};
+
+/// Takes what replicas say, while the shard is locked: it may lock what is locked after a shard, and waits for nothing.
+pub(crate) trait Carry: Send + Sync {
+    /// A request that this thread makes now: how much it is to promise, and its name. A name of 0 is nobody's.
+    fn begin(&self, partition: Partition) -> (RequestId, Level);
+
+    /// A replica has said something.
+    fn carry(&self, partition: Partition, output: Output<Served>);
+}
+
+/// A shard, and the replicas of its partitions.
+pub(super) struct Seat {
+    shard: Shard,
+    /// By the places of partitions in the shard; none for a node that does not replicate.
+    replicas: Box<[Option<Box<Seated>>]>,
+}
+
+/// A replica, and how far it was told that its log is.
+struct Seated {
+    replica: Replica<Served>,
+    told: Written,
+}
+
+impl Seat {
+    pub(super) fn new(shard: Shard) -> Self {
+        Self {
+            shard,
+            replicas: Box::default(),
+        }
+    }
+
+    /// Whether requests for a partition have to go by its machine.
+    #[inline]
+    pub(super) fn has_machine(&self, p: usize) -> bool {
+        match self.replicas.get(p) {
+            None => false,
+            Some(None) => true,
+            Some(Some(seated)) => !seated.replica.is_alone(),
+        }
+    }
+}
+
+impl Deref for Seat {
+    type Target = Shard;
+
+    #[inline]
+    fn deref(&self) -> &Shard {
+        &self.shard
+    }
+}
+
+impl DerefMut for Seat {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Shard {
+        &mut self.shard
+    }
+}
+
+/// Who replicates, and who carries what is said.
+pub(super) struct Replication {
+    me: NodeId,
+    incarnation: Incarnation,
+    carrier: Arc<dyn Carry>,
+}
+
+/// What a machine's part of a call came to, beside what was carried.
+#[derive(Default)]
+struct Handled {
+    /// The request was not run for want of room.
+    had_no_room: bool,
+    /// What its shard was short of, if others may lend it.
+    short: Option<Short>,
+    /// What it has granted itself.
+    overdrawn: Room,
+}
+
+/// Shows a reply to who waits for it, once.
+struct Once<F, R>(Cell<Option<F>>, Cell<Option<R>>);
+
+impl<F: FnOnce(Shown<'_>) -> R, R> Once<F, R> {
+    fn new(answer: F) -> Self {
+        Self(Cell::new(Some(answer)), Cell::new(None))
+    }
+
+    /// What it was made of, or what is made of this now.
+    fn take_or(self, otherwise: Shown<'_>) -> R {
+        let Self(answer, made) = self;
+        match (made.into_inner(), answer.into_inner()) {
+            (Some(made), _) => made,
+            (None, Some(answer)) => answer(otherwise),
+            (None, None) => unreachable!("it is taken when it is made"),
+        }
+    }
+}
+
+impl<F: FnOnce(Shown<'_>) -> R, R> Show for Once<F, R> {
+    fn show(&self, shown: Shown<'_>) {
+        if let Some(answer) = self.0.take() {
+            self.1.set(Some(answer(shown)));
+        }
+    }
+}
+
+impl Cache {
+    /// From now on this node's partitions are replicas, of which it is told by [`look`](Self::look). Its shards must be such as are
+    /// told what is committed. Only the first call counts.
+    pub(crate) fn replicate(&self, me: NodeId, incarnation: Incarnation, carrier: Arc<dyn Carry>) {
+        let replication = Replication {
+            me,
+            incarnation,
+            carrier,
+        };
+        if self.replication.set(replication).is_ok() {
+            let count = usize::from(PARTITIONS) / self.shards.len();
+            for slot in &self.shards {
+                let mut seat = slot.shard.lock();
+                seat.replicas = (0..count).map(|_| None).collect();
+            }
+        }
+    }
+
+    /// The topology says this of a partition.
+    pub(crate) fn look(&self, partition: Partition, view: View, now_ms: u64) {
+        if self.with_replica(partition, |replica| replica.is_none()) && !self.names_me(&view) {
+            return;
+        }
+        self.drive(partition, now_ms, Input::View(view));
+    }
+
+    fn names_me(&self, view: &View) -> bool {
+        let me = self.replication.get().map(|replication| replication.me);
+        me.is_some_and(|me| view.placement.names(me))
+    }
+
+    /// Another replica of a partition says something.
+    pub(crate) fn hear(
+        &self,
+        partition: Partition,
+        (from, incarnation): (NodeId, Incarnation),
+        message: MessageOf<Served>,
+        now_ms: u64,
+    ) {
+        // One that was never placed here hears of its partition by the topology first.
+        if self.with_replica(partition, |replica| replica.is_some()) {
+            self.drive(partition, now_ms, Input::Message(from, incarnation, message));
+        }
+    }
+
+    /// Nobody waits for a request any more.
+    pub(crate) fn expire(&self, partition: Partition, id: RequestId, now_ms: u64) {
+        if self.with_replica(partition, |replica| replica.is_some()) {
+            self.drive(partition, now_ms, Input::Expired(id));
+        }
+    }
+
+    /// Some time has passed for the replicas of a shard.
+    pub(crate) fn tick_replicas(&self, shard: usize, now_ms: u64) {
+        let count = self.shards.len();
+        for number in (shard..usize::from(PARTITIONS)).step_by(count) {
+            let partition = Partition::new(number as u16).expect("it is one of them");
+            if self.with_replica(partition, |replica| replica.is_some()) {
+                self.drive(partition, now_ms, Input::Tick);
+            }
+        }
+    }
+
+    fn with_replica<R>(
+        &self,
+        partition: Partition,
+        look: impl FnOnce(Option<&Replica<Served>>) -> R,
+    ) -> R {
+        let seat = self.slot(partition).shard.lock();
+        let seated = seat.replicas.get(self.place(partition));
+        look(seated.and_then(|seated| seated.as_ref()).map(|seated| &seated.replica))
+    }
+
+    /// Where a partition stands in its shard.
+    #[inline]
+    pub(super) fn place(&self, partition: Partition) -> usize {
+        usize::from(partition.number()) >> self.shards.len().trailing_zeros()
+    }
+
+    /// Tells a machine something, and carries what it says. Room that it lacked is lent, so that it is there next time.
+    fn drive(&self, partition: Partition, now_ms: u64, input: Input<'_, Served>) {
+        let Some(replication) = self.replication.get() else {
+            return;
+        };
+        // A follower that lacks room drops its own: what it cannot take is lost to it, and comes again.
+        let turn = Turn {
+            fair: Room::default(),
+            ..self.turn(now_ms)
+        };
+        let slot = self.slot(partition);
+        let mut seat = slot.lock(&self.log);
+        let done = self.handle(&mut seat, replication, partition, turn, input);
+        slot.note(&seat);
+        drop(seat);
+        self.pool.overdraw(done.overdrawn);
+        if let Some(Short(wanted)) = done.short {
+            self.lend_to(self.shard_of(partition), wanted);
+        }
+    }
+
+    /// The machine's part of a call, under the lock.
+    fn handle(
+        &self,
+        seat: &mut Seat,
+        replication: &Replication,
+        partition: Partition,
+        turn: Turn<'_>,
+        input: Input<'_, Served>,
+    ) -> Handled {
+        let place = self.place(partition);
+        let Seat { shard, replicas } = seat;
+        let now_ms = turn.now_ms;
+        let own = match &input {
+            Input::Request(id, ..) => Some(*id),
+            _ => None,
+        };
+        let mut handled = Handled::default();
+        let Some(seated) = replicas.get_mut(place) else {
+            return handled;
+        };
+        let mut table = PartitionTable::served(shard, partition, turn);
+        let seated = seated.get_or_insert_with(|| {
+            let progress = henge_cluster::replica::Table::progress(&table);
+            let replica = Replica::new(
+                replication.me,
+                replication.incarnation,
+                State::default(),
+                progress,
+            );
+            let told = replica.written(&table);
+            Box::new(Seated { replica, told })
+        });
+        seated.replica.handle(&mut table, now_ms, input);
+        loop {
+            while let Some(output) = seated.replica.poll() {
+                match output {
+                    // Who asks hears it from here: room may be had.
+                    Output::Answer(id, Answer::NoRoom) if own == Some(id) => {
+                        handled.had_no_room = true;
+                    }
+                    output => replication.carrier.carry(partition, output),
+                }
+            }
+            // Without a log what is written is kept.
+            let written = seated.replica.written(&table);
+            if written == seated.told {
+                handled.short = table.short();
+                handled.overdrawn = table.overdrawn();
+                return handled;
+            }
+            seated.told = written;
+            seated
+                .replica
+                .handle(&mut table, now_ms, Input::Kept(written));
+        }
+    }
+
+    /// Has a machine run a command. What it comes to is shown as it runs; whether it may be told is another answer, which the carrier
+    /// gets. One that was not run is shown as refused.
+    #[inline(never)]
+    pub(super) fn ask_command<R>(
+        &self,
+        at: Location,
+        command: &Command<'_>,
+        now_ms: u64,
+        answer: impl FnOnce(Reply<'_>) -> R,
+    ) -> R {
+        let Location { partition, hash } = at;
+        let once = Once::new(|shown: Shown<'_>| match shown {
+            Shown::Reply(reply) => answer(reply),
+            Shown::Outcome(_) => unreachable!("a command has a reply"),
+        });
+        let refusal = self.ask(partition, Request::Command(command, hash), &once, now_ms);
+        once.take_or(Shown::Reply(Reply::Refused(refusal)))
+    }
+
+    /// The same for a transaction.
+    pub(super) fn ask_transaction(
+        &self,
+        partition: Partition,
+        transaction: &Transaction<'_>,
+        now_ms: u64,
+    ) -> Outcome {
+        let once = Once::new(|shown: Shown<'_>| match shown {
+            Shown::Outcome(outcome) => outcome,
+            Shown::Reply(_) => unreachable!("a transaction has an outcome"),
+        });
+        let refusal = self.ask(partition, Request::Transaction(transaction), &once, now_ms);
+        once.take_or(Shown::Outcome(Outcome::Refused(refusal)))
+    }
+
+    /// Why it was refused, if nothing was shown.
+    fn ask(
+        &self,
+        partition: Partition,
+        request: Request<'_>,
+        show: &dyn Show,
+        now_ms: u64,
+    ) -> Refusal {
+        let Some(replication) = self.replication.get() else {
+            return Refusal::NotOpen;
+        };
+        let (id, level) = replication.carrier.begin(partition);
+        let mut turn = self.turn(now_ms);
+        let slot = self.slot(partition);
+        for round in 0..=LENDING_ROUNDS + 1 {
+            let mut seat = slot.lock(&self.log);
+            let seated = seat.replicas.get(self.place(partition));
+            if seated.is_none_or(Option::is_none) {
+                drop(seat);
+                let answer = Output::Answer(id, Answer::NotStamped);
+                replication.carrier.carry(partition, answer);
+                return Refusal::NotOpen;
+            }
+            let asked = Asked { request, show };
+            let input = Input::Request(id, level, asked);
+            let done = self.handle(&mut seat, replication, partition, turn, input);
+            slot.note(&seat);
+            drop(seat);
+            if !done.had_no_room {
+                // It has run, or the carrier was told that it has not.
+                return Refusal::NotOpen;
+            }
+            let Some(Short(wanted)) = done.short else {
+                break;
+            };
+            if !self.lend_to(self.shard_of(partition), wanted) || round == LENDING_ROUNDS {
+                turn.fair = Room::default();
+            }
+        }
+        // That nothing was done rests on nothing.
+        let answer = Output::Answer(id, Answer::Reply(()));
+        replication.carrier.carry(partition, answer);
+        Refusal::MemoryFull
+    }
+}

@@ -1,0 +1,238 @@
+//! What the calls of a data thread may tell, and when: a machine shows a reply as it runs a request, and says later whether that
+//! may be told. Each batch of calls has a ticket, which is done when all of its calls have their verdicts. Verdicts come from
+//! whatever thread has the shard then, by an inbox of the thread that made the call.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use henge_cluster::replica::{Answer, Level, RequestId};
+use henge_wire::Partition;
+use parking_lot::Mutex;
+
+/// How long a call waits for replicas: a lost leader is replaced before that.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Calls of one ticket: their numbers have 16 bits of a name. A batch has fewer.
+const MOST_CALLS: usize = 1 << 16;
+
+/// What a machine says of a call in the end.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Verdict {
+    /// It may be told.
+    Told,
+    /// Nothing was changed, and what was shown is not to be told.
+    NotDone,
+    /// It was stamped, and nobody knows what becomes of it.
+    Unknown,
+}
+
+impl Verdict {
+    pub(crate) fn of(answer: &Answer<()>) -> Self {
+        match answer {
+            Answer::Reply(()) => Self::Told,
+            Answer::NotStamped | Answer::NoRoom => Self::NotDone,
+            Answer::Unknown => Self::Unknown,
+        }
+    }
+}
+
+thread_local! {
+    static CALLS: RefCell<Calls> = RefCell::new(Calls::default());
+    static LEVEL: Cell<Level> = const { Cell::new(Level::Quorum) };
+}
+
+/// The calls of this thread.
+#[derive(Default)]
+struct Calls {
+    /// The number of the thread among those that have an inbox, from 1 on; 0 for one that has none.
+    thread: u8,
+    tickets: HashMap<u32, Open>,
+    /// The ticket of the calls that are made now; none before the first.
+    present: Option<u32>,
+    newest: u32,
+}
+
+/// A ticket.
+struct Open {
+    /// By number: the partition, and whether its verdict is there.
+    calls: Vec<(Partition, bool)>,
+    left: usize,
+    verdict: Verdict,
+    deadline: Instant,
+    waker: Option<Waker>,
+    is_expired: bool,
+}
+
+/// From now on this is the data thread of this number.
+pub(crate) fn begin_thread(index: usize) {
+    CALLS.with_borrow_mut(|calls| calls.thread = u8::try_from(index + 1).unwrap_or(0));
+}
+
+/// How much the calls that this thread makes from now on are to promise.
+pub(crate) fn set_level(level: Level) {
+    LEVEL.set(level);
+}
+
+/// The name of a call that this thread makes now, and how much it promises; 0 where nobody can be told.
+pub(crate) fn begin_call(partition: Partition) -> (RequestId, Level) {
+    let level = LEVEL.get();
+    let id = CALLS.with_borrow_mut(|calls| {
+        if calls.thread == 0 {
+            return 0;
+        }
+        let number = match calls.present {
+            Some(number) => number,
+            None => {
+                calls.newest = calls.newest.wrapping_add(1);
+                let open = Open {
+                    calls: Vec::new(),
+                    left: 0,
+                    verdict: Verdict::Told,
+                    deadline: Instant::now() + REQUEST_TIMEOUT,
+                    waker: None,
+                    is_expired: false,
+                };
+                calls.tickets.insert(calls.newest, open);
+                calls.present = Some(calls.newest);
+                calls.newest
+            }
+        };
+        let thread = u64::from(calls.thread);
+        let Some(open) = calls.tickets.get_mut(&number) else {
+            return 0;
+        };
+        if open.calls.len() == MOST_CALLS {
+            return 0;
+        }
+        open.calls.push((partition, false));
+        open.left += 1;
+        thread << 48 | u64::from(number) << 16 | (open.calls.len() - 1) as u64
+    });
+    (id, level)
+}
+
+/// Calls that wait for their verdicts together. Dropped, nobody waits for them.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Ticket(u32);
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        // While the thread ends there may be none any more.
+        let _ = CALLS.try_with(|calls| calls.borrow_mut().tickets.remove(&self.0));
+    }
+}
+
+/// The ticket of the calls that this thread has made since the last time, if there were any.
+pub(crate) fn take_ticket() -> Option<Ticket> {
+    CALLS.with_borrow_mut(|calls| calls.present.take().map(Ticket))
+}
+
+impl Ticket {
+    /// What became of all calls, the worst of it; none before all have their verdicts, and then who waits is woken.
+    pub(crate) fn verdict(&self, waker: &Waker) -> Option<Verdict> {
+        CALLS.with_borrow_mut(|calls| {
+            let open = calls.tickets.get_mut(&self.0)?;
+            if open.left == 0 {
+                return Some(open.verdict);
+            }
+            open.waker = Some(waker.clone());
+            None
+        })
+    }
+}
+
+/// Verdicts on their way to the threads that wait for them.
+#[derive(Debug)]
+pub(crate) struct Inboxes(Box<[Inbox]>);
+
+#[derive(Debug, Default)]
+struct Inbox {
+    verdicts: Mutex<Vec<(RequestId, Verdict)>>,
+    keeper: Mutex<Option<Waker>>,
+}
+
+impl Inboxes {
+    pub(crate) fn new(threads: usize) -> Self {
+        Self((0..threads).map(|_| Inbox::default()).collect())
+    }
+
+    /// A verdict, from whatever thread.
+    pub(crate) fn put(&self, id: RequestId, verdict: Verdict) {
+        let thread = (id >> 48) as usize;
+        let Some(inbox) = thread.checked_sub(1).and_then(|index| self.0.get(index)) else {
+            return;
+        };
+        let mut verdicts = inbox.verdicts.lock();
+        let was_empty = verdicts.is_empty();
+        verdicts.push((id, verdict));
+        drop(verdicts);
+        if was_empty && let Some(keeper) = inbox.keeper.lock().take() {
+            keeper.wake();
+        }
+    }
+
+    /// Gives what has come to those that wait on this thread, and has the waker called when more comes.
+    pub(crate) fn deliver(&self, index: usize, waker: &Waker) {
+        let inbox = &self.0[index];
+        // Before the look: what comes from here on wakes.
+        *inbox.keeper.lock() = Some(waker.clone());
+        self.collect(index);
+    }
+
+    /// The same, where nobody is to be woken for what comes later.
+    pub(crate) fn collect(&self, index: usize) {
+        let mut came = std::mem::take(&mut *self.0[index].verdicts.lock());
+        if came.is_empty() {
+            return;
+        }
+        let mut woken = Vec::new();
+        CALLS.with_borrow_mut(|calls| {
+            for (id, verdict) in came.drain(..) {
+                let ticket = (id >> 16) as u32;
+                let Some(open) = calls.tickets.get_mut(&ticket) else {
+                    continue;
+                };
+                let call = open.calls.get_mut((id & 0xFFFF) as usize);
+                let Some((_, is_done @ false)) = call else {
+                    continue;
+                };
+                *is_done = true;
+                open.left -= 1;
+                open.verdict = open.verdict.max(verdict);
+                if open.left == 0 {
+                    woken.extend(open.waker.take());
+                }
+            }
+        });
+        woken.into_iter().for_each(Waker::wake);
+        let mut verdicts = self.0[index].verdicts.lock();
+        if verdicts.capacity() == 0 {
+            // For its memory.
+            *verdicts = came;
+        }
+    }
+}
+
+/// The calls of this thread whose time is over: their machines are to be told that nobody waits.
+pub(crate) fn expired() -> Vec<(Partition, RequestId)> {
+    let now = Instant::now();
+    CALLS.with_borrow_mut(|calls| {
+        let thread = u64::from(calls.thread);
+        let mut expired = Vec::new();
+        for (&number, open) in &mut calls.tickets {
+            if open.is_expired || open.deadline > now || open.left == 0 {
+                continue;
+            }
+            open.is_expired = true;
+            for (nth, (partition, is_done)) in open.calls.iter().enumerate() {
+                if !is_done {
+                    let id = thread << 48 | u64::from(number) << 16 | nth as u64;
+                    expired.push((*partition, id));
+                }
+            }
+        }
+        expired
+    })
+}
