@@ -100,7 +100,7 @@ mod tests {
     use super::*;
     use crate::net::data_thread;
 
-    const ANSWER: [u8; 100_000] = [7; 100_000];
+    static ANSWER: [u8; 100_000] = [7; 100_000];
 
     #[test]
     fn an_answer_is_given_once_and_to_who_asked() {

@@ -98,7 +98,7 @@ impl Answers for Counted {
             reply.send(&[&answer]);
         } else {
             // Without the memory where no node has so much.
-            let piece = [7; 1 << 16];
+            let piece = vec![7; 1 << 16];
             let count = number as usize / piece.len();
             let mut pieces = vec![&piece[..]; count];
             pieces.push(&piece[..number as usize % piece.len()]);

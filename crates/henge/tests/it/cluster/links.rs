@@ -54,7 +54,7 @@ fn large_values_come_as_they_went() {
         let (by_http, by_resp) = (format!("h{n}"), format!("r{n}"));
         let target = format!("/cache/{by_http}");
         let put = ring.http(n).request("PUT", &target, &[], &http_value);
-        assert_eq!(put.status, 201, "{}", put.text());
+        assert_eq!(put.status, 204, "{}", put.text());
         let mut node = ring.resp(n);
         node.send(&set(&by_resp, &text)).expect("it is sent");
         assert_eq!(node.read_text(5), "+OK\r\n");
