@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 use crate::encryption::random_number;
 use crate::net::inflight::InFlight;
@@ -31,6 +32,8 @@ struct Parked {
     /// Who asked.
     instance: u64,
     answer: Bytes,
+    /// Is dropped with the rest, which tells who waits to forget it.
+    _claimed: oneshot::Sender<()>,
 }
 
 impl Parking {
@@ -43,7 +46,8 @@ impl Parking {
     }
 
     /// Keeps an answer for a node, and says under which number. None where too much is kept already.
-    fn park(&self, instance: u64, body: &[&[u8]]) -> Option<u64> {
+    /// Beside it is what resolves when it is gone.
+    fn park(&self, instance: u64, body: &[&[u8]]) -> Option<(u64, oneshot::Receiver<()>)> {
         if self.parked.lock().len() >= MOST {
             return None;
         }
@@ -58,8 +62,13 @@ impl Parking {
         match parked.entry(number) {
             Entry::Occupied(_) => None,
             Entry::Vacant(place) => {
-                place.insert(Parked { instance, answer });
-                Some(number)
+                let (claimed, gone) = oneshot::channel();
+                place.insert(Parked {
+                    instance,
+                    answer,
+                    _claimed: claimed,
+                });
+                Some((number, gone))
             }
         }
     }
@@ -85,11 +94,12 @@ impl Parks {
     /// is then, as what was done has to be told, and that its connection is slow for it bounds what there can be of it.
     pub(super) fn park(&self, body: &[&[u8]]) -> Option<u64> {
         let Self { parking, instance } = self;
-        let number = parking.park(*instance, body)?;
+        let (number, gone) = parking.park(*instance, body)?;
         let (parking, instance) = (Arc::clone(parking), *instance);
         tokio::task::spawn_local(async move {
-            tokio::time::sleep(parking.keep).await;
-            drop(parking.claim(instance, number));
+            if tokio::time::timeout(parking.keep, gone).await.is_err() {
+                drop(parking.claim(instance, number));
+            }
         });
         Some(number)
     }
@@ -99,6 +109,7 @@ impl Parks {
 mod tests {
     use super::*;
     use crate::net::data_thread;
+    use tokio::sync::oneshot::error::TryRecvError;
 
     static ANSWER: [u8; 100_000] = [7; 100_000];
 
@@ -107,14 +118,16 @@ mod tests {
         let in_flight = InFlight::new(150_000);
         let parking = Parking::new(Arc::clone(&in_flight), Duration::from_secs(5));
         let number = parking.park(1, &[&ANSWER[..10], &ANSWER[10..]]);
-        let number = number.expect("there is room");
+        let (number, mut gone) = number.expect("there is room");
+        assert_eq!(gone.try_recv(), Err(TryRecvError::Empty));
         assert_eq!(in_flight.held(), ANSWER.len());
-        assert_eq!(parking.park(1, &[&ANSWER]), None, "there is no room");
+        assert!(parking.park(1, &[&ANSWER]).is_none(), "there is no room");
         assert_eq!(parking.claim(2, number), None);
         assert_eq!(parking.claim(1, number ^ 1), None);
         let answer = parking.claim(1, number).expect("it is there");
         assert_eq!(answer, ANSWER[..]);
         assert_eq!(in_flight.held(), ANSWER.len(), "it is held on its way");
+        assert_eq!(gone.try_recv(), Err(TryRecvError::Closed));
         assert_eq!(parking.claim(1, number), None);
         drop(answer);
         assert_eq!(in_flight.held(), 0);
@@ -125,8 +138,9 @@ mod tests {
         let parking = Parking::new(InFlight::new(1), Duration::from_secs(5));
         let numbers: Vec<_> = (0..MOST).map(|_| parking.park(1, &[b"x"])).collect();
         assert!(numbers.iter().all(Option::is_some));
-        assert_eq!(parking.park(1, &[b"x"]), None);
-        assert!(parking.claim(1, numbers[7].expect("it is")).is_some());
+        assert!(parking.park(1, &[b"x"]).is_none());
+        let (number, _) = numbers[7].as_ref().expect("it is kept");
+        assert!(parking.claim(1, *number).is_some());
         assert!(parking.park(1, &[b"x"]).is_some());
     }
 
