@@ -21,7 +21,9 @@ use crate::cache::{Cache, CacheConfig};
 use crate::clock::Clock;
 use crate::cluster::control::{self, NoteIncarnation, Orders, OwnLoad};
 use crate::cluster::identity::Identity;
+use crate::cluster::link::parking::Parking;
 use crate::cluster::raft::Consensus;
+use crate::cluster::routing::REQUEST_TIMEOUT;
 use crate::cluster::secret::Secret;
 use crate::cluster::view::{Standing, View};
 use crate::cluster::{Cluster, Inbox};
@@ -181,10 +183,12 @@ impl Node {
             Some(sync) => Persistence::loading(directory, encryption, &cache, clock, sync, threads),
         };
         let persistence = Arc::new(persistence);
+        let in_flight = InFlight::new(config.limits.max_inflight_bytes.as_usize());
         let shared = Arc::new(Shared {
             cache: Arc::clone(&cache),
             clock,
-            in_flight: InFlight::new(config.limits.max_inflight_bytes.as_usize()),
+            parking: Parking::new(Arc::clone(&in_flight), REQUEST_TIMEOUT),
+            in_flight,
             live: Arc::new(ArcSwap::from_pointee(Live::of(&config))),
             resp: resp::Server::default(),
             persistence: Arc::clone(&persistence),

@@ -12,6 +12,7 @@ use henge_wire::Refusal;
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
+use crate::cluster::link::parking::Parking;
 use crate::config::{Config, ConsistencyLevel, Interval};
 use crate::disk::gate::without_gate;
 use crate::disk::persistence::Persistence;
@@ -96,6 +97,8 @@ pub(crate) struct Shared {
     pub(crate) persistence: Arc<Persistence>,
     /// The node's part in its cluster.
     pub(crate) cluster: Arc<Cluster>,
+    /// Large answers to other nodes, until those claim them.
+    pub(crate) parking: Arc<Parking>,
 }
 
 /// Without the cache, which is not for showing.

@@ -1,5 +1,5 @@
-//! Connections that other nodes have made to this one. Those for data are answered on the data thread that they came to; those
-//! for control go to the control runtime.
+//! Connections that other nodes have made to this one. Those for data and for bulk are answered on the data thread that they came
+//! to; those for control go to the control runtime.
 
 use std::net::TcpStream as StdStream;
 use std::pin::pin;
@@ -15,6 +15,7 @@ use super::keys;
 use super::link::Service;
 use super::link::answering::{Answers, Reply, answer_all};
 use super::link::greet::{self, Greeted};
+use super::link::parking::Parks;
 use crate::metrics::counters::add;
 use crate::net::data_thread::Local;
 use crate::resp::{self, Client};
@@ -81,11 +82,18 @@ pub(crate) async fn serve(socket: TcpStream, first: Vec<u8>, local: &Rc<Local>) 
     let clients = &local.shared.resp.clients;
     let (here, now_ms) = (greeted.socket.local_addr(), local.shared.clock.now_ms());
     let client = clients.unlisted(remote, here.unwrap_or(remote), 0, now_ms);
+    let parks = Parks {
+        parking: Arc::clone(&local.shared.parking),
+        instance: greeted.hello.instance,
+    };
     let answers = DataAnswers {
         local: Rc::clone(local),
         client,
+        parks: parks.clone(),
     };
-    let mut answering = pin!(answer_all(greeted, &answers));
+    // What is large is for the other kind of connection, where it is sent as it is.
+    let parks = (greeted.hello.purpose == Purpose::Data).then_some(parks);
+    let mut answering = pin!(answer_all(greeted, &answers, parks));
     let drained = async {
         if !local.is_draining() {
             local.drain().await;
@@ -106,6 +114,7 @@ pub(crate) async fn serve(socket: TcpStream, first: Vec<u8>, local: &Rc<Local>) 
 struct DataAnswers {
     local: Rc<Local>,
     client: Arc<Client>,
+    parks: Parks,
 }
 
 impl Answers for DataAnswers {
@@ -113,6 +122,16 @@ impl Answers for DataAnswers {
         match service {
             Service::Resp => resp::answer_forwarded(&self.local, &self.client, &question, reply),
             Service::Commands => keys::answer(&self.local, &question, reply),
+            Service::Claim => {
+                let number = question
+                    .first_chunk()
+                    .map(|bytes| u64::from_le_bytes(*bytes));
+                let Parks { parking, instance } = &self.parks;
+                match number.and_then(|number| parking.claim(*instance, number)) {
+                    Some(answer) => reply.send(&[&answer]),
+                    None => reply.fail("it keeps no answer under this number, or not any more"),
+                }
+            }
             _ => reply.fail("this is asked over connections for control"),
         }
     }

@@ -1,18 +1,24 @@
-//! A data thread's way to the keys that other nodes have: the present view of the cluster, and the thread's links. It decides
-//! nothing and knows no protocol.
+//! A data thread's way to the keys that other nodes have: the present view of the cluster, and the thread's links, for what is
+//! small and for bulk. It decides nothing and knows no protocol.
+//!
+//! The two links of a member keep no order between them. So who asks a member for one client has one question out to it at a
+//! time, and asks the next when the answer to the one before has come or will be told as unknown. `resp` sends one batch to
+//! each member and runs nothing of the client's before all are answered; `keys` has one share for each member; what touches
+//! several nodes asks each for one part.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use henge_wire::peer::Purpose;
 
 use super::Cluster;
-use super::link::Service;
-use super::link::asking::{Answer, AskError};
+use super::link::asking::{Answer, AskError, Came, Link};
 use super::link::links::Links;
+use super::link::{BULK_BYTES, Service};
 use super::view::{Member, View};
 
 /// How long a request waits for another node. A node that does not answer is known to be down before that, and then fails at
@@ -23,58 +29,135 @@ pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Routes {
     pub(crate) view: Arc<View>,
-    links: Rc<Links>,
+    links: Lanes,
 }
 
-impl Routes {
-    /// Asks a member, later where there is no connection yet.
-    pub(crate) fn ask(&self, member: &Arc<Member>, service: Service, body: &[u8]) -> Asking {
-        if let Some(link) = self.links.connected(member.instance) {
-            return Asking::Sent(link.ask(service, &[body], REQUEST_TIMEOUT));
-        }
-        Asking::Unsent {
-            links: Rc::clone(&self.links),
-            member: Arc::clone(member),
-            service,
-            body: body.to_vec(),
+/// A thread's links.
+#[derive(Clone, Debug)]
+struct Lanes {
+    small: Rc<Links>,
+    bulk: Rc<Links>,
+}
+
+impl Lanes {
+    fn of(&self, bytes: usize) -> &Rc<Links> {
+        if bytes < BULK_BYTES {
+            &self.small
+        } else {
+            &self.bulk
         }
     }
 }
 
 /// A question that was sent, or is to be.
 #[derive(Debug)]
-pub(crate) enum Asking {
-    Sent(Result<Answer, AskError>),
-    Unsent {
-        links: Rc<Links>,
-        member: Arc<Member>,
-        service: Service,
-        body: Vec<u8>,
-    },
+pub(crate) struct Asking {
+    service: Service,
+    deadline: Instant,
+    way: Asked,
 }
 
-impl Asking {
-    pub(crate) async fn answer(self) -> Result<bytes::Bytes, AskError> {
-        match self {
-            Self::Sent(answer) => answer?.await,
-            Self::Unsent {
-                links,
-                member,
-                service,
-                body,
-            } => {
-                let link = links.to(member.instance, &member.address).await?;
-                link.ask(service, &[&body], REQUEST_TIMEOUT)?.await
-            }
+#[derive(Debug)]
+enum Asked {
+    Sent(Result<Answer, AskError>),
+    /// There is no connection yet.
+    Unsent(Vec<u8>),
+}
+
+impl Routes {
+    /// Asks a member, later where there is no connection yet. The bytes of the question are whose asks to hold.
+    pub(crate) fn ask(&self, member: &Member, service: Service, body: &[u8]) -> Asking {
+        let deadline = Instant::now() + REQUEST_TIMEOUT;
+        let way = match self.links.of(body.len()).connected(member.instance) {
+            Some(link) => Asked::Sent(link.ask_until(service, &[body], deadline)),
+            None => Asked::Unsent(body.to_vec()),
+        };
+        Asking {
+            service,
+            deadline,
+            way,
         }
     }
+
+    /// The answer of a member. A question that changes nothing, given as `again`, is asked once more where the connection breaks
+    /// before it is answered: it may have been dead for as long as nothing was asked over it.
+    pub(crate) async fn answer(
+        &self,
+        member: &Member,
+        asking: Asking,
+        again: Option<&[u8]>,
+    ) -> Result<Bytes, AskError> {
+        let Asking {
+            service,
+            deadline,
+            way,
+        } = asking;
+        let outcome = self.answer_once(member, service, deadline, way).await;
+        match (outcome, again) {
+            (Err(error), Some(body)) if error.link_broke && Instant::now() < deadline => {
+                let way = Asked::Unsent(body.to_vec());
+                self.answer_once(member, service, deadline, way).await
+            }
+            (outcome, _) => outcome,
+        }
+    }
+
+    async fn answer_once(
+        &self,
+        member: &Member,
+        service: Service,
+        deadline: Instant,
+        way: Asked,
+    ) -> Result<Bytes, AskError> {
+        let came = match way {
+            Asked::Sent(answer) => answer?.await?,
+            Asked::Unsent(body) => {
+                let link = link(self.links.of(body.len()), member, deadline).await?;
+                link.ask_until(service, &[&body], deadline)?.await?
+            }
+        };
+        match came {
+            Came::Whole(bytes) => Ok(bytes),
+            Came::Parked(number) => self.claim(member, number, deadline).await,
+        }
+    }
+
+    /// The answer that waits under a number. What was asked is done, so that without it nobody may say that it is not.
+    async fn claim(
+        &self,
+        member: &Member,
+        number: u64,
+        deadline: Instant,
+    ) -> Result<Bytes, AskError> {
+        let claimed = async {
+            let link = link(&self.links.bulk, member, deadline).await?;
+            let answer = link.ask_until(Service::Claim, &[&number.to_le_bytes()], deadline)?;
+            answer.await?.whole()
+        };
+        let claimed = claimed.await;
+        claimed.map_err(|error| AskError {
+            may_be_done: true,
+            link_broke: error.link_broke,
+            text: format!("its answer was not to be had: {error}").into(),
+        })
+    }
+}
+
+/// The link to a member, made if there is none, by a deadline.
+async fn link(links: &Rc<Links>, member: &Member, deadline: Instant) -> Result<Link, AskError> {
+    if let Some(link) = links.connected(member.instance) {
+        return Ok(link);
+    }
+    let made = links.to(member.instance, &member.address);
+    let made = tokio::time::timeout_at(deadline.into(), made).await;
+    made.unwrap_or_else(|_| Err(AskError::unsent("no connection to it was made in time")))
 }
 
 /// See the head of the file.
 #[derive(Debug)]
 pub(crate) struct Routing {
     present: RefCell<Present>,
-    links: Rc<Links>,
+    links: Lanes,
 }
 
 #[derive(Debug)]
@@ -85,16 +168,21 @@ struct Present {
 
 impl Routing {
     pub(crate) fn new(cluster: &Arc<Cluster>) -> Self {
-        let told = Arc::clone(cluster);
-        let links = Links::new(
-            Arc::clone(&cluster.identity),
-            Purpose::Data,
-            move |instance| told.was_refused(instance),
-        );
+        let links = |purpose| {
+            let told = Arc::clone(cluster);
+            let identity = Arc::clone(&cluster.identity);
+            Links::new(identity, purpose, move |instance| {
+                told.was_refused(instance);
+            })
+        };
+        let links = Lanes {
+            small: links(Purpose::Data),
+            bulk: links(Purpose::Bulk),
+        };
         let mut views = arc_swap::Cache::new(Arc::clone(&cluster.view));
         let routes = Rc::new(Routes {
             view: Arc::clone(views.load()),
-            links: Rc::clone(&links),
+            links: links.clone(),
         });
         Self {
             present: RefCell::new(Present { views, routes }),
@@ -124,7 +212,7 @@ impl Routing {
             routes,
             Rc::new(Routes {
                 view: Arc::clone(view),
-                links: Rc::clone(&self.links),
+                links: self.links.clone(),
             }),
         );
         for member in &before.view.members {
@@ -133,12 +221,13 @@ impl Routing {
                 (now.instance, now.incarnation, now.is_reachable())
                     == (member.instance, member.incarnation, true)
             });
-            if !is_same && !member.is_me {
-                self.links
-                    .end(member.instance, &format!("{} is down", member.name));
-            }
-            if now.is_some_and(|now| now.is_reachable()) {
-                self.links.forget_failure(member.instance);
+            for links in [&self.links.small, &self.links.bulk] {
+                if !is_same && !member.is_me {
+                    links.end(member.instance, &format!("{} is down", member.name));
+                }
+                if now.is_some_and(|now| now.is_reachable()) {
+                    links.forget_failure(member.instance);
+                }
             }
         }
     }

@@ -7,9 +7,14 @@
 //! ```
 //!
 //! An answer may have fewer replies than there were requests: those that follow were not run, and are sent again.
+//!
+//! The commands of one client for one member keep their order: a run has one batch for it, what is left of a batch is sent when the
+//! answer to its beginning is there, and a connection runs nothing before all batches are answered. Whoever breaks that has
+//! one pass the other, as small and large questions go over two connections.
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::ops::Range;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,9 +25,10 @@ use henge_wire::resp::writer::{Output, Protocol, Writer};
 
 use super::call::ErrorReply;
 use super::session::Session;
+use crate::cluster::keys::MORE_THAN_ANSWERED;
 use crate::cluster::link::Service;
 use crate::cluster::link::asking::AskError;
-use crate::cluster::routing::Routes;
+use crate::cluster::routing::{Asking, Routes};
 use crate::cluster::view::Member;
 use crate::net::inflight::{Hold, InFlight};
 
@@ -37,16 +43,16 @@ const SHARED_BYTES: usize = 16 * 1024;
 
 /// Requests that one run sends to others: more than a pipeline mostly has, and few enough that their replies are sent before the
 /// next are asked for.
-const MOST_REQUESTS: usize = 512;
+pub(super) const MOST_REQUESTS: usize = 512;
 
 /// Begins a question.
-pub(super) fn begin(session: &Session) -> Vec<u8> {
+pub(super) fn begin(session: &Session) -> [u8; HEAD_BYTES] {
     let flags = if session.no_touch { NO_TOUCH } else { 0 };
     let protocol = match session.protocol {
         Protocol::Resp2 => 2,
         Protocol::Resp3 => 3,
     };
-    vec![protocol, flags, 0, 0]
+    [protocol, flags, 0, 0]
 }
 
 /// What one node is asked.
@@ -90,6 +96,14 @@ impl Forwards {
         self.parts.len() >= 2 * MOST_REQUESTS
     }
 
+    /// Whether a request has to wait for those before it: the connection has said something else of itself meanwhile, so that it
+    /// goes into no batch with them, and none may overtake another.
+    pub(super) fn are_of_another(&self, member: &Member, session: &Session) -> bool {
+        let mut batches = self.batches.iter();
+        let batch = batches.find(|batch| batch.member.id == member.id);
+        batch.is_some_and(|batch| !batch.body.starts_with(&begin(session)))
+    }
+
     /// Adds a request, after so many bytes of this node's replies.
     pub(super) fn push(
         &mut self,
@@ -99,16 +113,13 @@ impl Forwards {
         session: &Session,
         (written, is_wanted): (usize, bool),
     ) {
-        // What a connection says of itself may change within a pipeline.
-        let head = begin(session);
-        let place = self
-            .batches
-            .iter()
-            .position(|batch| batch.member.id == member.id && batch.body.starts_with(&head));
+        debug_assert!(!self.are_of_another(member, session));
+        let mut batches = self.batches.iter();
+        let place = batches.position(|batch| batch.member.id == member.id);
         let place = place.unwrap_or_else(|| {
             self.batches.push(Batch {
                 member: Arc::clone(member),
-                body: head,
+                body: begin(session).to_vec(),
                 requests: Vec::new(),
             });
             self.batches.len() - 1
@@ -133,19 +144,31 @@ impl Forwards {
         let mut parts = self.parts;
         parts.push(Part::Here(here.len()));
         let here: VecDeque<Bytes> = here.take_pieces(0).into();
+        let mut held = Held {
+            hold: in_flight.hold_apart(),
+            questions: self.batches.iter().map(|batch| batch.body.len()).sum(),
+            replies: 0,
+        };
+        // Once here, and once where they wait to be sent.
+        let has_room = held.hold.set(2 * held.questions);
         // Asked now, so that all of them leave together.
         let asked: Vec<_> = self
             .batches
             .into_iter()
-            .map(|batch| Exchange::begin(batch, routes))
+            .map(|batch| {
+                let ask = || routes.ask(&batch.member, Service::Resp, &batch.body);
+                let asking = has_room.then(ask);
+                (batch, asking)
+            })
             .collect();
         let routes = Rc::clone(routes);
-        let in_flight = Arc::clone(in_flight);
         Box::pin(async move {
             let mut replies = Vec::with_capacity(asked.len());
-            let mut hold = (in_flight.hold_apart(), 0);
-            for exchange in asked {
-                replies.push(exchange.replies(&routes, &mut hold).await);
+            for (batch, asking) in asked {
+                replies.push(match asking {
+                    Some(asking) => batch.replies(asking, &routes, &mut held).await,
+                    None => batch.refused(&ErrorReply::IN_FLIGHT),
+                });
             }
             gather(&parts, here, replies)
         })
@@ -173,78 +196,95 @@ impl Raw<'_> {
     }
 }
 
-/// One node's part, until all of its requests have their replies.
-struct Exchange {
-    batch: Batch,
-    asking: crate::cluster::routing::Asking,
-    /// Requests that have their replies.
-    done: usize,
+/// What a run has of memory until it is answered.
+struct Held {
+    hold: Hold<'static>,
+    questions: usize,
+    replies: usize,
 }
 
-impl Exchange {
-    fn begin(batch: Batch, routes: &Routes) -> Self {
-        let asking = routes.ask(&batch.member, Service::Resp, &batch.body);
-        Self {
-            batch,
-            asking,
-            done: 0,
+impl Held {
+    /// Takes so many bytes of replies; false past the bound of what is in flight.
+    fn take(&mut self, bytes: usize) -> bool {
+        self.replies += bytes;
+        self.hold.set(self.questions + self.replies)
+    }
+}
+
+impl Batch {
+    fn protocol(&self) -> Protocol {
+        match self.body.first() {
+            Some(3) => Protocol::Resp3,
+            _ => Protocol::Resp2,
         }
+    }
+
+    /// The replies where nothing was asked.
+    fn refused(&self, error: &ErrorReply) -> VecDeque<Bytes> {
+        let refused = line(error, self.protocol());
+        std::iter::repeat_n(refused, self.requests.len()).collect()
+    }
+
+    /// The question of some of its requests. Its head is in place of the end of what is before them, and is done.
+    fn question(&mut self, asked: &Range<usize>) -> &[u8] {
+        let end = |count: usize| match count {
+            0 => HEAD_BYTES,
+            count => self.requests[count - 1].end,
+        };
+        let (from, to) = (end(asked.start) - HEAD_BYTES, end(asked.end));
+        self.body.copy_within(..HEAD_BYTES, from);
+        &self.body[from..to]
     }
 
     /// The replies, which are held as they come; past the bound of what is in flight the rest is not asked for.
     async fn replies(
-        self,
+        mut self,
+        mut asking: Asking,
         routes: &Routes,
-        (hold, bytes): &mut (Hold<'static>, usize),
+        held: &mut Held,
     ) -> VecDeque<Bytes> {
-        let Self {
-            batch,
-            mut asking,
-            mut done,
-        } = self;
-        let protocol = match batch.body.first() {
-            Some(3) => Protocol::Resp3,
-            _ => Protocol::Resp2,
-        };
-        let mut replies = VecDeque::with_capacity(batch.requests.len());
+        let (member, protocol) = (Arc::clone(&self.member), self.protocol());
+        let count = self.requests.len();
+        let mut replies = VecDeque::with_capacity(count);
+        let mut asked = 0..count;
         loop {
-            let rest = &batch.requests[done..];
-            let error = match asking.answer().await {
-                Ok(answer) => match Answered::of(answer) {
-                    Some(answered) if answered.len() > 0 && answered.len() <= rest.len() => {
-                        done += answered.len();
-                        *bytes += answered.replies.len();
-                        for reply in answered {
-                            replies.push_back(
-                                reply.unwrap_or_else(|| line(&not_here(&batch.member), protocol)),
-                            );
-                        }
-                        if done == batch.requests.len() {
-                            return replies;
-                        }
-                        None
+            let is_harmless = !self.requests[asked.clone()].iter().any(|one| one.is_write);
+            let question = self.question(&asked);
+            let again = is_harmless.then_some(question);
+            let answer = routes.answer(&member, asking, again).await;
+            let answered = answer.and_then(|answer| {
+                let answered = Answered::of(answer);
+                let fits = |answered: &Answered| (1..=asked.len()).contains(&answered.len());
+                let strange = || AskError::lost("its answer is none to what was asked");
+                answered.filter(fits).ok_or_else(strange)
+            });
+            let answered = match answered {
+                Ok(answered) => answered,
+                Err(error) => {
+                    for (at, request) in self.requests.iter().enumerate().skip(asked.start) {
+                        let may_be_done = request.is_write && asked.contains(&at);
+                        let error = unanswered(&member, &error, may_be_done);
+                        replies.push_back(line(&error, protocol));
                     }
-                    _ => Some(AskError::lost("its answer is none to what was asked")),
-                },
-                Err(error) => Some(error),
-            };
-            if let Some(error) = error {
-                for request in &batch.requests[done..] {
-                    let error = unanswered(&batch.member, &error, request.is_write);
-                    replies.push_back(line(&error, protocol));
+                    return replies;
                 }
+            };
+            let came = answered.len();
+            let has_room = held.take(answered.replies.len());
+            replies.extend(
+                answered.map(|reply| reply.unwrap_or_else(|| line(&not_here(&member), protocol))),
+            );
+            let done = asked.start + came;
+            if done == count {
                 return replies;
             }
-            if !hold.set(*bytes) {
-                let left = batch.requests.len() - done;
+            if !has_room {
                 let refused = line(&ErrorReply::REPLY_TOO_LONG, protocol);
-                replies.extend(std::iter::repeat_n(refused, left));
+                replies.extend(std::iter::repeat_n(refused, count - done));
                 return replies;
             }
-            let from = batch.requests[done - 1].end;
-            let mut body = batch.body[..HEAD_BYTES].to_vec();
-            body.extend_from_slice(&batch.body[from..]);
-            asking = routes.ask(&batch.member, Service::Resp, &body);
+            asked = done..count.min(done + MORE_THAN_ANSWERED * came);
+            asking = routes.ask(&member, Service::Resp, self.question(&asked));
         }
     }
 }

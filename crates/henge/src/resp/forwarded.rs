@@ -11,15 +11,21 @@ use henge_wire::resp::writer::{Output, Protocol, Writer};
 
 use super::call::ErrorReply;
 use super::clients::Client;
-use super::forward::{HEAD_BYTES, NO_TOUCH, NOT_HERE};
+use super::forward::{HEAD_BYTES, MOST_REQUESTS, NO_TOUCH, NOT_HERE};
 use super::pipeline::{Pipeline, Scratch, Stop, Waiting};
 use super::session::Session;
+use crate::cluster::link::MAX_ANSWER_BYTES;
 use crate::cluster::link::answering::Reply;
 use crate::disk::gate::{Owed, Place};
 use crate::net::data_thread::Local;
 
 /// What the thread's output buffer keeps of its memory.
 const KEPT_OUTPUT_BYTES: usize = 256 * 1024;
+
+/// Bytes of replies that fit in an answer, beside how many there are and how long each is: as many as one run makes, and one
+/// that comes later or says why the rest is none. A value of the largest size has room behind what a run makes before it stops,
+/// so that only what reads several is ever too long.
+const MOST_REPLY_BYTES: usize = MAX_ANSWER_BYTES - 4 * (MOST_REQUESTS + 3);
 
 /// Answers a question of another node; `client` stands for that node.
 pub(crate) fn answer(local: &Rc<Local>, client: &Arc<Client>, question: &Bytes, reply: Reply) {
@@ -107,7 +113,7 @@ fn run(
     let session = Session::forwarded(Arc::clone(client), protocol, flags & NO_TOUCH != 0);
     let mut pipeline = Pipeline::new(session, Rc::clone(local));
     let Scratch { out, buffers, .. } = scratch;
-    out.set_budget(local.shared.in_flight.left());
+    out.set_budget(local.shared.in_flight.left().min(MOST_REPLY_BYTES));
     let (done, stop) = pipeline.run(requests, Instant::now(), buffers, out);
     let owed = local.gate.take_owed();
     let waiting = match stop {
@@ -155,9 +161,12 @@ async fn finish(local: &Rc<Local>, ran: Ran, mut pieces: Vec<Bytes>) -> (Vec<u32
         })
         .await;
         pipeline.waited(waiting.words, waiting.entry, waiting.since);
+        // No more than the budget of the run.
+        let written: usize = pieces.iter().map(Bytes::len).sum();
         let mut out = Output::default();
         match reply {
-            Ok(reply) => out = reply,
+            Ok(reply) if reply.len() <= MOST_REPLY_BYTES.saturating_sub(written) => out = reply,
+            Ok(_) => pipeline.fail(waiting.entry, &ErrorReply::REPLY_TOO_LONG, &mut out),
             Err(error) => pipeline.fail(waiting.entry, &error, &mut out),
         }
         lengths.push(out.len() as u32);

@@ -15,7 +15,7 @@ use henge_wire::resp::writer::{Output, Writer};
 use henge_wire::{MAX_KEY_BYTES, Partition, Slot};
 
 use super::call::{Call, ErrorReply, Flow, Later};
-use super::forward::{Forwards, NOT_HERE, Raw};
+use super::forward::{Forwards, MOST_REQUESTS, NOT_HERE, Raw};
 use super::key_specs;
 use super::pause::Paused;
 use super::session::{Replies, Session};
@@ -359,6 +359,7 @@ impl Pipeline {
             if out.len() >= OUTPUT_BYTES
                 || journalled_bytes() >= JOURNAL_BYTES
                 || self.forwards.is_full()
+                || self.lengths.len() >= MOST_REQUESTS
             {
                 return Some(Stop::Output);
             }
@@ -561,6 +562,9 @@ impl Pipeline {
                     let moved = ErrorReply::new(format!("MOVED {slot} {address}"));
                     self.reject(Some(entry), &moved, out);
                     return Routed::Done;
+                }
+                if self.forwards.are_of_another(&member, &self.session) {
+                    return Routed::Stop(Stop::Before);
                 }
                 let is_wanted = self.is_wanted_of_next();
                 self.replies += usize::from(is_wanted);

@@ -25,6 +25,7 @@ use crate::cluster::link::asking::AskError;
 use crate::cluster::routing::{Asking, Routes};
 use crate::cluster::view::{Member, Owner};
 use crate::net::data_thread::Local;
+use crate::net::inflight::{Hold, InFlight};
 
 /// What a command's keys may be when they are on several nodes, or what one without keys is of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -128,6 +129,10 @@ impl Asked<'_> {
         self.words.get(at).unwrap_or_default()
     }
 
+    fn in_flight(&self) -> Arc<InFlight> {
+        Arc::clone(&self.local.shared.in_flight)
+    }
+
     fn nowhere(&self) -> ErrorReply {
         ErrorReply::new(format!(
             "CLUSTERDOWN {}; nothing was done",
@@ -171,17 +176,17 @@ impl Asked<'_> {
             Whole::Draw => &[b"DBSIZE"],
             _ => &words,
         });
-        let name = self.session.protocol;
+        let (name, in_flight) = (self.session.protocol, self.in_flight());
         if whole == Whole::Draw {
             return Ok(Place::Several(self.draw(parts)));
         }
         Ok(Place::Several(Box::pin(async move {
-            let replies = all(parts).await?;
+            let replies = all(parts, &in_flight).await?;
             let mut out = Output::default();
             let mut writer = Writer::new(&mut out, name);
             match whole {
-                Whole::Sum => writer.integer(sum(&replies)?),
-                Whole::Join => join(&mut writer, &replies)?,
+                Whole::Sum => writer.integer(sum(&replies.all)?),
+                Whole::Join => join(&mut writer, &replies.all)?,
                 _ => writer.ok(),
             }
             Ok(out)
@@ -208,7 +213,7 @@ impl Asked<'_> {
 
     /// A part for one member.
     fn ask(&self, member: &Arc<Member>, words: &[&[u8]]) -> Part {
-        let mut question = begin(self.session);
+        let mut question = begin(self.session).to_vec();
         encode::request(&mut question, words);
         let from = if member.is_me {
             From::Here {
@@ -271,16 +276,16 @@ impl Asked<'_> {
             parts.push(self.ask(&member, &words));
             whose.push(which);
         }
-        let protocol = self.session.protocol;
+        let (protocol, in_flight) = (self.session.protocol, self.in_flight());
         Ok(Box::pin(async move {
-            let replies = all(parts).await?;
+            let replies = all(parts, &in_flight).await?;
             let mut out = Output::default();
             let mut writer = Writer::new(&mut out, protocol);
             match spread {
-                Spread::Sum => writer.integer(sum(&replies)?),
+                Spread::Sum => writer.integer(sum(&replies.all)?),
                 Spread::Values => {
                     let mut values = vec![Bytes::new(); count];
-                    for (reply, which) in replies.iter().zip(&whose) {
+                    for (reply, which) in replies.all.iter().zip(&whose) {
                         let elements = elements(reply)
                             .filter(|elements| elements.len() == which.len())
                             .ok_or_else(strange)?;
@@ -305,8 +310,8 @@ impl Asked<'_> {
         let protocol = self.session.protocol;
         let again = Again::of(self);
         Box::pin(async move {
-            let sizes: Vec<u64> = all(sizes)
-                .await?
+            let sizes = all(sizes, &again.local.shared.in_flight).await?.all;
+            let sizes: Vec<u64> = sizes
                 .iter()
                 .map(|reply| number(reply).map(i64::unsigned_abs))
                 .collect::<Result<_, _>>()?;
@@ -422,37 +427,51 @@ enum From {
         client: Arc<Client>,
         question: Bytes,
     },
-    /// It is asked when all parts are begun, and not before: who finds out that it has to wait drops them.
     There {
         routes: Rc<Routes>,
         question: Vec<u8>,
     },
-    Asked(Asking),
 }
 
 impl Part {
-    /// Asks, so that all are asked before the first is waited for.
-    fn begin(&mut self) {
-        if let From::There { routes, question } = &self.from {
-            self.from = From::Asked(routes.ask(&self.member, Service::Resp, question));
+    fn question_bytes(&self) -> usize {
+        match &self.from {
+            From::Here { question, .. } => question.len(),
+            From::There { question, .. } => question.len(),
         }
     }
 
-    /// Its reply; an error reply is an error.
+    /// Asks another node. Not before all parts are asked for: who finds out that it has to wait drops them.
+    fn ask(&self) -> Option<Asking> {
+        match &self.from {
+            From::Here { .. } => None,
+            From::There { routes, question } => {
+                Some(routes.ask(&self.member, Service::Resp, question))
+            }
+        }
+    }
+
+    /// Its reply, by itself.
     async fn reply(self) -> Result<Bytes, ErrorReply> {
-        let answer = match self.from {
+        self.reply_to(None).await
+    }
+
+    /// Its reply, to what another node was asked; an error reply is an error.
+    async fn reply_to(self, asking: Option<Asking>) -> Result<Bytes, ErrorReply> {
+        let answer = match &self.from {
             From::Here {
                 local,
                 client,
                 question,
-            } => forwarded::here(&local, &client, &question)
+            } => forwarded::here(local, client, question)
                 .await
                 .map_err(AskError::unsent),
             From::There { routes, question } => {
-                let asking = routes.ask(&self.member, Service::Resp, &question);
-                asking.answer().await
+                let ask = || routes.ask(&self.member, Service::Resp, question);
+                let again = (!self.is_write).then_some(&question[..]);
+                let asking = asking.unwrap_or_else(ask);
+                routes.answer(&self.member, asking, again).await
             }
-            From::Asked(asking) => asking.answer().await,
         };
         let answer = answer.map_err(|error| unanswered(&self.member, &error, self.is_write))?;
         let mut replies = Answered::of(answer).ok_or_else(strange)?;
@@ -472,14 +491,40 @@ impl Part {
     }
 }
 
-/// The replies of all, or an error once all have answered. It says that nothing was done only where that is so of all.
-async fn all(mut parts: Vec<Part>) -> Result<Vec<Bytes>, ErrorReply> {
-    parts.iter_mut().for_each(Part::begin);
+/// The replies of all.
+struct Replies {
+    all: Vec<Bytes>,
+    /// On them, and on the one reply that is made of them.
+    _hold: Hold<'static>,
+}
+
+/// The replies of all, or an error once all have answered. It says that nothing was done only where that is so of all. They are
+/// held as they come, each twice, as the one reply that is made of them is a copy; past the bound of what is in flight there is
+/// none.
+async fn all(parts: Vec<Part>, in_flight: &Arc<InFlight>) -> Result<Replies, ErrorReply> {
+    let mut hold = in_flight.hold_apart();
+    let questions: usize = parts.iter().map(Part::question_bytes).sum();
+    // Once here, and once where they wait to be sent.
+    if !hold.set(2 * questions) {
+        return Err(ErrorReply::IN_FLIGHT);
+    }
     let is_write = parts.iter().any(|part| part.is_write);
+    let asked = parts.iter().map(Part::ask).collect::<Vec<_>>();
+    let mut bytes = 2 * questions;
     let mut replies = Vec::with_capacity(parts.len());
     let mut failed: Option<ErrorReply> = None;
-    for part in parts {
-        match part.reply().await {
+    for (part, asking) in parts.into_iter().zip(asked) {
+        let reply = part.reply_to(asking).await.and_then(|reply| {
+            bytes += 2 * reply.len();
+            // What a write answers is short, and it is done.
+            if is_write {
+                hold.set_anyway(bytes);
+            } else if !hold.set(bytes) {
+                return Err(ErrorReply::REPLY_TOO_LONG);
+            }
+            Ok(reply)
+        });
+        match reply {
             Ok(reply) => replies.push(reply),
             Err(error) => {
                 let is_unknown = error.code() == ErrorReply::UNKNOWN.code();
@@ -490,7 +535,10 @@ async fn all(mut parts: Vec<Part>) -> Result<Vec<Bytes>, ErrorReply> {
         }
     }
     match failed {
-        None => Ok(replies),
+        None => Ok(Replies {
+            all: replies,
+            _hold: hold,
+        }),
         Some(error) if is_write && !replies.is_empty() => Err(ErrorReply::new(format!(
             "UNKNOWN a part of it was done, and a part was not: {}",
             error.0

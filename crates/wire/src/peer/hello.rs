@@ -24,9 +24,9 @@ pub const NONCE_BYTES: usize = 32;
 pub enum Purpose {
     /// What the nodes agree on.
     Control = 1,
-    /// Requests, and the streams of replicas.
+    /// Requests that are small, as their answers are, and the streams of replicas.
     Data = 2,
-    /// Copies of partitions.
+    /// Requests and answers that are large, and copies of partitions.
     Bulk = 3,
 }
 

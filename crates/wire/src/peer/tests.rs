@@ -51,6 +51,15 @@ fn a_hello_has_these_bytes_for_ever() {
         "31302e302e302e313a38303830",
     );
     assert_eq!(text.concat(), expected);
+    // One for bulk.
+    let mut bulk = hello();
+    bulk.purpose = Purpose::Bulk;
+    let expected = expected
+        .replace("2b71f61c", "fc62bd10")
+        .replace("0100010002", "0100010003");
+    let bytes = frame(head, &bulk.encode());
+    let text: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(text.concat(), expected);
     let refusal = Refusal {
         why: Why::Cluster,
         text: "no".to_owned(),

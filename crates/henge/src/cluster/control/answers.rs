@@ -40,7 +40,7 @@ impl Answers for ControlAnswers {
                 }
                 Err(why) => reply.fail(&why),
             },
-            Service::Resp | Service::Commands => {
+            Service::Resp | Service::Commands | Service::Claim => {
                 reply.fail("this is asked over connections for data");
             }
         }

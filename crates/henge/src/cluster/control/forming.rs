@@ -15,7 +15,7 @@ use tokio::time::MissedTickBehavior;
 use super::questions::{self, Presence, Started};
 use super::{AGAIN, Control};
 use crate::cluster::link::Service;
-use crate::cluster::link::asking::{AskError, Link};
+use crate::cluster::link::asking::{AskError, Came, Link};
 use crate::cluster::link::greet::{self, GreetError};
 use crate::cluster::raft::ConsensusError;
 use crate::cluster::view::{Standing, View};
@@ -270,7 +270,7 @@ async fn ask_once(
     let answer = link
         .ask(Service::Form, &[&question], ANSWER_TIMEOUT)
         .map_err(refused)?;
-    let answer = answer.await.map_err(refused)?;
+    let answer = answer.await.and_then(Came::whole).map_err(refused)?;
     let presence = questions::decode::<Presence>(&answer).map_err(Unanswered::Refused)?;
     Ok(presence.hello())
 }

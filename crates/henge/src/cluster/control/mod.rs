@@ -31,7 +31,7 @@ use self::questions::{Start, Started};
 use self::voice::Voice;
 use super::link::Service;
 use super::link::answering::answer_all;
-use super::link::asking::Link;
+use super::link::asking::{Came, Link};
 use super::link::links::Links;
 use super::raft::Consensus;
 use super::view::{Standing, View};
@@ -346,7 +346,7 @@ impl Control {
             let answers = ControlAnswers(Rc::clone(self));
             tokio::task::spawn_local(async move {
                 let name = greeted.hello.name.clone();
-                if let Some(error) = answer_all(greeted, &answers).await {
+                if let Some(error) = answer_all(greeted, &answers, None).await {
                     tracing::debug!(name, %error, "a connection of another node has ended");
                 }
             });
@@ -371,6 +371,6 @@ async fn ask_over(link: &Link, start: &Start) -> Result<Started, String> {
     let answer = link
         .ask(Service::Start, &[&question], START_TIMEOUT)
         .map_err(|error| error.to_string())?;
-    let answer = answer.await.map_err(|error| error.to_string())?;
-    questions::decode(&answer)
+    let answer = answer.await.and_then(Came::whole);
+    questions::decode(&answer.map_err(|error| error.to_string())?)
 }

@@ -79,7 +79,8 @@ pub(super) async fn speak(control: Rc<Control>, mut questions: mpsc::Receiver<Qu
             let address = control.address_of(to).unwrap_or(address);
             let asked = async {
                 let link = control.links.to(to, &address).await?;
-                link.ask(Service::Raft, &[&body], timeout)?.await
+                let answer = link.ask(Service::Raft, &[&body], timeout)?;
+                answer.await?.whole()
             };
             let outcome = match tokio::time::timeout(timeout, asked).await {
                 Ok(Ok(bytes)) => Ok(bytes.to_vec()),

@@ -6,6 +6,7 @@ mod owner;
 pub(crate) mod scan;
 
 use std::fmt;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -263,6 +264,11 @@ struct NoRoom;
 
 const NO_ROOM: &str = "this node's requests and answers hold limits.max_inflight_bytes";
 
+/// Where fewer commands were answered than asked, the next question has so many times as many as were. What it carries in vain
+/// is then no more than what was answered before, where all of the rest would make a question of many large values cost the
+/// square of them; and where more are answered, it grows.
+pub(crate) const MORE_THAN_ANSWERED: usize = 2;
+
 /// What is said of an answer that makes no sense.
 const NO_ANSWER: &str = "its answer is none to what was asked";
 
@@ -315,6 +321,10 @@ struct Share<'a> {
     commands: Vec<(usize, Kind)>,
     /// Of them, so many are done with.
     done: usize,
+    /// Of them, so many were asked for at most.
+    asked: usize,
+    /// The next question has no more commands than this.
+    most: usize,
     asking: Option<Asking>,
     answer: Option<Answer>,
     failed: Option<AskError>,
@@ -351,6 +361,8 @@ impl<'a> Share<'a> {
             body: commands_head(0).to_vec(),
             commands: Vec::new(),
             done: 0,
+            asked: 0,
+            most: usize::MAX,
             asking: None,
             answer: None,
             failed: None,
@@ -379,32 +391,45 @@ impl<'a> Share<'a> {
         Ok(())
     }
 
-    /// Asks for what is not done.
+    /// Asks for what is not done, or the first of that.
     fn ask(&mut self) {
-        let head = commands_head((self.commands.len() - self.done) as u32);
-        if self.done > 0 {
-            let (end, _) = self.commands[self.done - 1];
-            self.body.drain(COMMANDS_HEAD_BYTES..end);
-            let gone = end - COMMANDS_HEAD_BYTES;
-            self.commands.drain(..self.done);
-            self.commands.iter_mut().for_each(|(end, _)| *end -= gone);
-            self.done = 0;
-        }
-        self.body[..COMMANDS_HEAD_BYTES].copy_from_slice(&head);
-        let (routes, member) = (&self.routes, &self.member);
-        self.asking = Some(routes.ask(member, Service::Commands, &self.body));
+        let count = self.most.min(self.commands.len() - self.done);
+        self.asked = self.done + count;
+        let question = self.question();
+        // In place of the end of what is done.
+        let head = question.start..question.start + COMMANDS_HEAD_BYTES;
+        self.body[head].copy_from_slice(&commands_head(count as u32));
+        let body = &self.body[question];
+        let asking = self.routes.ask(&self.member, Service::Commands, body);
+        self.asking = Some(asking);
+    }
+
+    /// Where what is asked and not done is in the body, with room for its head.
+    fn question(&self) -> Range<usize> {
+        let end = |count: usize| match count {
+            0 => COMMANDS_HEAD_BYTES,
+            count => self.commands[count - 1].0,
+        };
+        end(self.done) - COMMANDS_HEAD_BYTES..end(self.asked)
+    }
+
+    /// What is asked, if nothing is changed by it.
+    fn harmless(&self) -> Option<&[u8]> {
+        let asked = &self.commands[self.done..self.asked];
+        let is_harmless = asked.iter().all(|(_, kind)| !kind.is_write());
+        is_harmless.then(|| &self.body[self.question()])
     }
 
     /// The reply to the next command.
     async fn next<R>(&mut self, answer: impl FnOnce(Reply<'_>) -> R) -> Result<R, Elsewhere> {
-        let Self { member, .. } = self;
-        let member = Arc::clone(member);
+        let member = Arc::clone(&self.member);
         while self.failed.is_none() && self.answer.as_ref().is_none_or(|answer| answer.left == 0) {
             let Some(asking) = self.asking.take() else {
                 self.ask();
                 continue;
             };
-            match asking.answer().await {
+            let asked = self.routes.answer(&member, asking, self.harmless());
+            match asked.await {
                 Ok(bytes) => self.take(bytes),
                 Err(error) => self.failed = Some(error),
             }
@@ -412,10 +437,12 @@ impl<'a> Share<'a> {
         let Some(&(_, kind)) = self.commands.get(self.done) else {
             unreachable!("no more replies are taken than commands were pushed");
         };
+        let was_asked = self.done < self.asked;
         self.done += 1;
         let Some(came) = self.answer.as_mut().filter(|answer| answer.left > 0) else {
             let error = self.failed.clone();
-            let error = error.unwrap_or_else(|| AskError::lost("it did not answer"));
+            let mut error = error.unwrap_or_else(|| AskError::lost("it did not answer"));
+            error.may_be_done &= was_asked;
             return Err(Elsewhere::unanswered(&member, &error, kind.is_write()));
         };
         came.next(|answered| match answered {
@@ -436,7 +463,8 @@ impl<'a> Share<'a> {
         let replies = Replies::decode(&bytes);
         let found = replies.map(|replies| (replies.count(), bytes.len() - replies.bytes().len()));
         match found {
-            Ok((left @ 1.., at)) if left <= self.commands.len() - self.done => {
+            Ok((left @ 1.., at)) if left <= self.asked - self.done => {
+                self.most = left.saturating_mul(MORE_THAN_ANSWERED);
                 if let Some(hold) = &mut self.hold {
                     hold.set_anyway(self.body.len() + bytes.len());
                 }
@@ -484,7 +512,7 @@ pub(crate) async fn flush_all(
         note(me, here.await);
     }
     for (member, asking) in asked {
-        let outcome = match asking.answer().await {
+        let outcome = match routes.answer(member, asking, None).await {
             Ok(bytes) => flushed(&bytes),
             Err(error) if error.may_be_done => {
                 Err(format!("it is not known whether it has: {error}"))

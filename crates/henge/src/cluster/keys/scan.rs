@@ -141,8 +141,9 @@ pub(crate) async fn page_of(
         return Err(Elsewhere::Down(Arc::clone(member)));
     }
     add(&local.counters.forwarded, 1);
-    let asking = routes.ask(member, Service::Commands, &asked.encode());
-    let answer = asking.answer().await;
+    let question = asked.encode();
+    let asking = routes.ask(member, Service::Commands, &question);
+    let answer = routes.answer(member, asking, Some(&question)).await;
     let answer: Bytes = answer.map_err(|error| Elsewhere::unanswered(member, &error, false))?;
     let page = Page::decode(&answer).map_err(|malformed| {
         let error = AskError::lost(format!("its answer makes no sense: {malformed}"));

@@ -1,5 +1,5 @@
 //! The answering side of a connection between nodes: reads questions, hands each to whom it is for, and sends the answers as they
-//! come. It does not know what is asked.
+//! come. A large one is parked where small ones follow, and only its number sent. It does not know what is asked.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -11,7 +11,8 @@ use henge_wire::peer::{Head, Kind, MAX_BODY_BYTES};
 
 use super::frames::{Outgoing, ReadError};
 use super::greet::Greeted;
-use super::{FAILED, Service};
+use super::parking::Parks;
+use super::{BULK_BYTES, FAILED, MAX_ANSWER_BYTES, PARKED, Service, UNTOLD};
 
 /// Answers that wait to be sent, in bytes, from which on nothing more is read: the other side is slower than this one.
 const MAX_UNSENT_BYTES: usize = 4 << 20;
@@ -36,17 +37,27 @@ pub(crate) struct Reply {
 struct Out {
     outgoing: Outgoing,
     open: Cell<usize>,
+    /// Where large answers wait; none on a connection for bulk.
+    parks: Option<Parks>,
 }
 
 impl Reply {
     pub(crate) fn send(mut self, body: &[&[u8]]) {
         self.is_answered = true;
-        let head = Head {
-            kind: Kind::Answer,
-            service: 0,
-            id: self.id,
-        };
-        self.out.outgoing.push(head, body);
+        let bytes: usize = body.iter().map(|piece| piece.len()).sum();
+        if bytes > MAX_ANSWER_BYTES {
+            // Who answers stops before that; a node must not end if one does not.
+            let text =
+                format!("its answer has {bytes} bytes, and one has at most {MAX_ANSWER_BYTES}");
+            return self.push(UNTOLD, &[text.as_bytes()]);
+        }
+        if bytes >= BULK_BYTES
+            && let Some(parks) = &self.out.parks
+            && let Some(number) = parks.park(body)
+        {
+            return self.push(PARKED, &[&number.to_le_bytes()]);
+        }
+        self.push(0, body);
     }
 
     /// Nothing was done, and why.
@@ -56,12 +67,16 @@ impl Reply {
     }
 
     fn failed(&self, why: &str) {
+        self.push(FAILED, &[why.as_bytes()]);
+    }
+
+    fn push(&self, service: u8, body: &[&[u8]]) {
         let head = Head {
             kind: Kind::Answer,
-            service: FAILED,
+            service,
             id: self.id,
         };
-        self.out.outgoing.push(head, &[why.as_bytes()]);
+        self.out.outgoing.push(head, body);
     }
 }
 
@@ -76,13 +91,20 @@ impl Drop for Reply {
 }
 
 /// Answers until the connection ends, and says why it did. None if the other side closed it in order.
-pub(crate) async fn answer_all(greeted: Greeted, answers: &impl Answers) -> Option<ReadError> {
+pub(crate) async fn answer_all(
+    greeted: Greeted,
+    answers: &impl Answers,
+    parks: Option<Parks>,
+) -> Option<ReadError> {
     let Greeted {
         mut socket,
         mut incoming,
         ..
     } = greeted;
-    let out = Rc::new(Out::default());
+    let out = Rc::new(Out {
+        parks,
+        ..Out::default()
+    });
     poll_fn(|cx| {
         loop {
             while out.outgoing.len() < MAX_UNSENT_BYTES && out.open.get() < MAX_OPEN {

@@ -1,8 +1,9 @@
 //! The asking side of a connection to another node: questions go out together, one write for a turn of the thread, and answers
-//! come in whatever order. All of it is on one thread. A question has a deadline, and what is out at one time is bounded.
+//! come in whatever order. All of it is on one thread. A question has a deadline, and what is out at one time is bounded: one
+//! more waits for room, behind those that waited before it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -11,25 +12,26 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use henge_wire::peer::{Head, Kind, Refusal};
+use henge_wire::peer::{Head, Kind, MAX_BODY_BYTES, Refusal};
 
 use super::frames::{Incoming, Outgoing, ReadError};
 use super::greet::Greeted;
-use super::{FAILED, Service};
+use super::{FAILED, MAX_ANSWER_BYTES, PARKED, Service, UNTOLD};
 
-/// Bytes of questions that are not answered, on one connection: as much as a node takes in by default for a single value, and a
-/// peer that is slower than this is of no use to more.
-const MAX_OUT_BYTES: usize = 64 << 20;
+/// Bytes of questions that are not answered, or not even sent, on one connection: as much as a node takes in by default for a
+/// single value, and a peer that is slower than this is of no use to more. One that is longer goes by itself.
+pub(super) const MAX_OUT_BYTES: usize = 64 << 20;
 /// How late a deadline may be noticed: short beside any.
 const DEADLINE_STEP: Duration = Duration::from_millis(100);
-/// An answer holds values: those that may be configured, and what a batch adds to them.
-const MAX_ANSWER_BYTES: usize = (1 << 30) + (1 << 20);
 
 /// Why a question has no answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct AskError {
     /// What was asked may have been done.
     pub(crate) may_be_done: bool,
+    /// The connection broke before the answer came, and nobody knew until then that anything was wrong with the node: over another
+    /// connection it may well answer.
+    pub(crate) link_broke: bool,
     /// What happened, for a person.
     pub(crate) text: Rc<str>,
 }
@@ -38,6 +40,7 @@ impl AskError {
     pub(crate) fn unsent(text: impl Into<Rc<str>>) -> Self {
         Self {
             may_be_done: false,
+            link_broke: false,
             text: text.into(),
         }
     }
@@ -45,6 +48,7 @@ impl AskError {
     pub(crate) fn lost(text: impl Into<Rc<str>>) -> Self {
         Self {
             may_be_done: true,
+            link_broke: false,
             text: text.into(),
         }
     }
@@ -58,6 +62,25 @@ impl fmt::Display for AskError {
 
 impl std::error::Error for AskError {}
 
+/// What came for a question.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Came {
+    /// The answer.
+    Whole(Bytes),
+    /// It is large, and is to be had over a connection for bulk, under this number.
+    Parked(u64),
+}
+
+impl Came {
+    /// The answer, of whom nothing is asked that has a large one.
+    pub(crate) fn whole(self) -> Result<Bytes, AskError> {
+        match self {
+            Self::Whole(bytes) => Ok(bytes),
+            Self::Parked(_) => Err(AskError::lost("its answer is not to be had here")),
+        }
+    }
+}
+
 /// A connection to another node. It ends when all who have it are gone.
 #[derive(Clone, Debug)]
 pub(crate) struct Link(Rc<State>);
@@ -67,7 +90,10 @@ struct State {
     outgoing: Outgoing,
     asked: RefCell<HashMap<u32, Asked>>,
     next_id: Cell<u32>,
+    /// Bytes of questions that were sent, or are about to be, and that nobody has answered.
     out_bytes: Cell<usize>,
+    /// Those that wait for room, in their order. One that is over stays until it is its turn.
+    waiting: RefCell<VecDeque<u32>>,
     /// The other side has answered something: it serves this one.
     has_answered: Cell<bool>,
     /// Why it has ended.
@@ -80,9 +106,11 @@ struct State {
 struct Asked {
     deadline: Instant,
     bytes: usize,
+    /// The question, where it waits for room.
+    unsent: Option<(Service, Box<[u8]>)>,
     /// It has its outcome, whether that was taken or not.
     is_done: bool,
-    outcome: Option<Result<Bytes, AskError>>,
+    outcome: Option<Result<Came, AskError>>,
     waker: Option<Waker>,
 }
 
@@ -96,44 +124,55 @@ impl Link {
         (Self(state), run)
     }
 
-    /// Asks, and answers later. The question leaves when the thread has done what else it has to do.
+    /// Asks, and answers later. The question leaves when the thread has done what else it has to do, or when there is room for it.
     pub(crate) fn ask(
         &self,
         service: Service,
         body: &[&[u8]],
         timeout: Duration,
     ) -> Result<Answer, AskError> {
+        self.ask_until(service, body, Instant::now() + timeout)
+    }
+
+    /// The same, by a deadline.
+    pub(crate) fn ask_until(
+        &self,
+        service: Service,
+        body: &[&[u8]],
+        deadline: Instant,
+    ) -> Result<Answer, AskError> {
         let state = &self.0;
         if let Some(why) = &*state.ended.borrow() {
             return Err(AskError::unsent(Rc::clone(why)));
         }
         let bytes: usize = body.iter().map(|piece| piece.len()).sum();
-        let out = state.out_bytes.get();
-        if out > 0 && out + bytes > MAX_OUT_BYTES {
+        if bytes > MAX_BODY_BYTES {
             return Err(AskError::unsent(format!(
-                "{out} bytes of questions wait for its answers already"
+                "the question has {bytes} bytes, and one has at most {MAX_BODY_BYTES}"
             )));
         }
-        state.out_bytes.set(out + bytes);
         let id = state.next_id.get();
         // Four billion questions later the one of this number is long over.
         state.next_id.set(id.wrapping_add(1));
+        let may_leave = state.waiting.borrow().is_empty() && state.has_room(bytes);
+        let unsent = if may_leave {
+            state.send(id, service, body, bytes);
+            None
+        } else {
+            state.waiting.borrow_mut().push_back(id);
+            Some((service, body.concat().into()))
+        };
         state.asked.borrow_mut().insert(
             id,
             Asked {
-                deadline: Instant::now() + timeout,
+                deadline,
                 bytes,
+                unsent,
                 is_done: false,
                 outcome: None,
                 waker: None,
             },
         );
-        let head = Head {
-            kind: Kind::Ask,
-            service: service as u8,
-            id,
-        };
-        state.outgoing.push(head, body);
         Ok(Answer {
             state: Rc::clone(state),
             id,
@@ -153,17 +192,52 @@ impl Link {
     /// Ends it: what was asked has no answer any more.
     pub(crate) fn end(&self, why: &str) {
         *self.0.ending.borrow_mut() = Some(why.into());
-        self.0.fail_all(why);
+        self.0.fail_all(why, false);
         self.0.outgoing.wake();
     }
 }
 
 impl State {
-    fn answered(&self, id: u32, outcome: Result<Bytes, AskError>) {
+    /// Whether a question of so many bytes may be sent now. What was given up and waits to be sent all the same needs room too.
+    fn has_room(&self, bytes: usize) -> bool {
+        let out = self.out_bytes.get().max(self.outgoing.len());
+        out == 0 || out.saturating_add(bytes) <= MAX_OUT_BYTES
+    }
+
+    fn send(&self, id: u32, service: Service, body: &[&[u8]], bytes: usize) {
+        self.out_bytes.set(self.out_bytes.get() + bytes);
+        let head = Head {
+            kind: Kind::Ask,
+            service: service as u8,
+            id,
+        };
+        self.outgoing.push(head, body);
+    }
+
+    /// Sends those that wait for room, in their order, as far as there is any.
+    fn admit(&self) {
+        let mut waiting = self.waiting.borrow_mut();
+        let mut all = self.asked.borrow_mut();
+        while let Some(&id) = waiting.front() {
+            if let Some(asked) = all.get_mut(&id)
+                && asked.unsent.is_some()
+            {
+                if !self.has_room(asked.bytes) {
+                    return;
+                }
+                if let Some((service, body)) = asked.unsent.take() {
+                    self.send(id, service, &[&body], asked.bytes);
+                }
+            }
+            waiting.pop_front();
+        }
+    }
+
+    fn answered(&self, id: u32, outcome: Result<Came, AskError>) {
         if let Some(asked) = self.asked.borrow_mut().get_mut(&id)
             && !asked.is_done
         {
-            self.out_bytes.set(self.out_bytes.get() - asked.bytes);
+            self.give_back(asked);
             asked.is_done = true;
             asked.outcome = Some(outcome);
             if let Some(waker) = asked.waker.take() {
@@ -172,12 +246,30 @@ impl State {
         }
     }
 
-    fn fail_all(&self, why: &str) {
+    /// A question is over: its bytes are room for others.
+    fn give_back(&self, asked: &mut Asked) {
+        if asked.unsent.take().is_none() {
+            self.out_bytes.set(self.out_bytes.get() - asked.bytes);
+        }
+    }
+
+    fn fail_all(&self, why: &str, link_broke: bool) {
         let text: Rc<str> = why.into();
         *self.ended.borrow_mut() = Some(Rc::clone(&text));
-        let waiting: Vec<u32> = self.asked.borrow().keys().copied().collect();
-        for id in waiting {
-            self.answered(id, Err(AskError::lost(Rc::clone(&text))));
+        let asked = self.asked.borrow();
+        let waiting: Vec<(u32, bool)> = asked
+            .iter()
+            .map(|(&id, asked)| (id, asked.unsent.is_none()))
+            .collect();
+        drop(asked);
+        for (id, may_be_done) in waiting {
+            let text = Rc::clone(&text);
+            let error = AskError {
+                may_be_done,
+                link_broke,
+                text,
+            };
+            self.answered(id, Err(error));
         }
     }
 
@@ -188,14 +280,21 @@ impl State {
         for (&id, asked) in &*self.asked.borrow() {
             if !asked.is_done {
                 if asked.deadline <= now {
-                    late.push(id);
+                    late.push((id, asked.unsent.is_some()));
                 } else {
                     waits = true;
                 }
             }
         }
-        for id in late {
-            self.answered(id, Err(AskError::lost("it has not answered in time")));
+        for (id, is_unsent) in late {
+            let error = if is_unsent {
+                AskError::unsent(format!(
+                    "{MAX_OUT_BYTES} bytes of questions wait for its answers already, and none came in time"
+                ))
+            } else {
+                AskError::lost("it has not answered in time")
+            };
+            self.answered(id, Err(error));
         }
         waits
     }
@@ -209,7 +308,7 @@ pub(crate) struct Answer {
 }
 
 impl Future for Answer {
-    type Output = Result<Bytes, AskError>;
+    type Output = Result<Came, AskError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut all = self.state.asked.borrow_mut();
@@ -227,11 +326,14 @@ impl Future for Answer {
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        if let Some(asked) = self.state.asked.borrow_mut().remove(&self.id)
+        let state = &self.state;
+        if let Some(mut asked) = state.asked.borrow_mut().remove(&self.id)
             && !asked.is_done
         {
-            let out = &self.state.out_bytes;
-            out.set(out.get() - asked.bytes);
+            state.give_back(&mut asked);
+            if !state.waiting.borrow().is_empty() {
+                state.outgoing.wake();
+            }
         }
     }
 }
@@ -247,43 +349,46 @@ async fn run(greeted: Greeted, state: Rc<State>, name: String) -> Rc<str> {
     // One for all deadlines of the connection, where one for each question would cost as much as the question.
     let mut timer = pin!(tokio::time::sleep_until(next_step()));
     let mut is_timed = false;
-    let why = poll_fn(|cx| {
+    let (why, link_broke) = poll_fn(|cx| {
         if let Some(why) = state.ending.borrow_mut().take() {
-            return Poll::Ready(why);
+            return Poll::Ready((why, false));
         }
+        let broke = |error: &dyn fmt::Display| -> Rc<str> {
+            format!("the connection to {name} broke: {error}").into()
+        };
         if let Poll::Ready(error) = state.outgoing.poll_send(&mut socket, cx) {
-            return Poll::Ready(format!("the connection to {name} broke: {error}").into());
+            return Poll::Ready((broke(&error), true));
         }
         loop {
-            match take_in(&mut incoming, &state) {
-                Ok(()) => {}
-                Err(error) => return Poll::Ready(format!("{name}: {error}").into()),
+            if let Err(error) = take_in(&mut incoming, &state) {
+                return Poll::Ready((format!("{name}: {error}").into(), false));
             }
             match incoming.poll_read(&mut socket, cx) {
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => {
-                    return Poll::Ready(format!("the connection to {name} broke: {error}").into());
-                }
+                Poll::Ready(Err(error)) => return Poll::Ready((broke(&error), true)),
                 Poll::Pending => break,
             }
         }
         // Who has gone is asked nothing more.
         if Rc::strong_count(&state) == 1 {
-            return Poll::Ready("it is of no use any more".into());
+            return Poll::Ready(("it is of no use any more".into(), false));
         }
-        // Where nobody waits the timer rests.
-        if !is_timed && !state.asked.borrow().is_empty() {
+        // Where nobody waits the timer rests. Who comes while bytes are stuck waits for room, and wakes nobody.
+        let is_stuck = || state.outgoing.len() > 0;
+        if !is_timed && (is_stuck() || !state.asked.borrow().is_empty()) {
             is_timed = true;
             timer.as_mut().reset(next_step());
         }
         while is_timed && timer.as_mut().poll(cx).is_ready() {
-            is_timed = state.fail_late(Instant::now());
+            is_timed = state.fail_late(Instant::now()) || is_stuck();
             timer.as_mut().reset(next_step());
         }
+        // Answers, and those that came too late, have made room.
+        state.admit();
         Poll::Pending
     })
     .await;
-    state.fail_all(&why);
+    state.fail_all(&why, link_broke);
     why
 }
 
@@ -299,11 +404,15 @@ fn take_in(incoming: &mut Incoming, state: &State) -> Result<(), ReadError> {
             // One that a later version knows, and that wants no answer.
             continue;
         }
-        let outcome = if head.service == FAILED {
+        let outcome = match head.service {
             // It says so where it has done nothing.
-            Err(AskError::unsent(String::from_utf8_lossy(&body)))
-        } else {
-            Ok(body)
+            FAILED => Err(AskError::unsent(String::from_utf8_lossy(&body))),
+            UNTOLD => Err(AskError::lost(String::from_utf8_lossy(&body))),
+            PARKED => match body.first_chunk() {
+                Some(number) => Ok(Came::Parked(u64::from_le_bytes(*number))),
+                None => Err(AskError::lost("its answer is parked nowhere")),
+            },
+            _ => Ok(Came::Whole(body)),
         };
         state.has_answered.set(true);
         state.answered(head.id, outcome);

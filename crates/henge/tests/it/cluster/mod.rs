@@ -6,6 +6,7 @@ mod dev;
 mod faults;
 mod forming;
 mod keys;
+mod links;
 mod network;
 mod partitions;
 mod recovery;
