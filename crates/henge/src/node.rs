@@ -23,6 +23,7 @@ use crate::cluster::control::{self, NoteIncarnation, Orders, OwnLoad};
 use crate::cluster::identity::Identity;
 use crate::cluster::link::parking::Parking;
 use crate::cluster::raft::Consensus;
+use crate::cluster::replicas::Replicas;
 use crate::cluster::routing::REQUEST_TIMEOUT;
 use crate::cluster::secret::Secret;
 use crate::cluster::view::{Standing, View};
@@ -168,15 +169,21 @@ impl Node {
         // Such as the last life may have stamped are before this, whatever its clock was.
         let stamped = Version::new(1, last.first_seq.min(LAST_SEQ));
         let fresh = first_version(clock.now_ms()).max(beyond(stamped));
+        let is_replicated = config.cluster.replication_factor > 1;
         let cache = Arc::new(Cache::new(&CacheConfig {
             max_size_bytes,
             max_items: config.cache.max_items,
             policy: config.cache.policy,
             seed: RandomState::new().build_hasher().finish(),
             // What is on the disk says how far partitions have come.
-            first: if sync.is_some() { Version::ZERO } else { fresh },
+            first: if sync.is_some() || is_replicated {
+                Version::ZERO
+            } else {
+                fresh
+            },
             threads,
             allocation_size: allocator::rounded_size,
+            is_replicated,
         }));
         let persistence = match sync {
             None => Persistence::none(directory, encryption, clock, fresh).map_err(data)?,
@@ -193,6 +200,8 @@ impl Node {
             resp: resp::Server::default(),
             persistence: Arc::clone(&persistence),
             cluster,
+            replicas: is_replicated.then(|| Replicas::new(threads)),
+            threads,
         });
         let node_id = persistence.node_id();
         let metrics = Arc::new(Metrics {
@@ -471,6 +480,7 @@ fn orders(config: &Config, persistence: &Arc<Persistence>) -> Orders {
     let noted = Arc::clone(persistence);
     Orders {
         peers: peers.iter().map(ToString::to_string).collect(),
+        replication: usize::try_from(config.cluster.replication_factor).unwrap_or(1),
         directory: PathBuf::from(&persistence.path),
         note_incarnation: NoteIncarnation(Arc::new(move |incarnation| {
             noted

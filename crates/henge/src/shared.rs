@@ -12,6 +12,7 @@ use henge_wire::Refusal;
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
+use crate::cluster::replicas::Replicas;
 use crate::cluster::link::parking::Parking;
 use crate::config::{Config, ConsistencyLevel, Interval};
 use crate::disk::gate::without_gate;
@@ -97,6 +98,10 @@ pub(crate) struct Shared {
     pub(crate) persistence: Arc<Persistence>,
     /// The node's part in its cluster.
     pub(crate) cluster: Arc<Cluster>,
+    /// The replicas of its partitions; none of a node that has them alone.
+    pub(crate) replicas: Option<Arc<Replicas>>,
+    /// How many data threads there are.
+    pub(crate) threads: usize,
     /// Large answers to other nodes, until those claim them.
     pub(crate) parking: Arc<Parking>,
 }

@@ -9,6 +9,7 @@ pub(crate) mod keys;
 pub(crate) mod link;
 pub(crate) mod peers;
 pub(crate) mod raft;
+pub(crate) mod replicas;
 pub(crate) mod routing;
 pub(crate) mod seal;
 pub(crate) mod secret;

@@ -12,6 +12,7 @@ use henge_wire::peer::{Hello, Purpose};
 use tokio::net::TcpStream;
 
 use super::keys;
+use super::replicas;
 use super::link::Service;
 use super::link::answering::{Answers, Reply, answer_all};
 use super::link::greet::{self, Greeted};
@@ -75,6 +76,12 @@ pub(crate) async fn serve(socket: TcpStream, first: Vec<u8>, local: &Rc<Local>) 
             };
             // Where hundreds wait the other side tries again.
             let _ = local.shared.cluster.handovers.try_send(handover);
+        }
+        return;
+    }
+    if greeted.hello.purpose == Purpose::Stream {
+        if let Some(error) = replicas::streams::listen(greeted, local).await {
+            tracing::debug!(%remote, %error, "a stream of replicas has ended");
         }
         return;
     }

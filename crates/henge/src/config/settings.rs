@@ -125,6 +125,9 @@ settings! {
         /// Whether a Redis client that has asked for the map of the cluster is told where else a key is (MOVED); else it is
         /// served by forwarding, as those are that have not.
         reload redirect: bool = true;
+        /// How many replicas of each partition there are, where there are as many nodes. What the nodes that form a cluster say
+        /// holds for that; a node that joins takes it over.
+        restart replication_factor: u64 = 1, within 1..=7;
         /// The consistency of a request that asks for none.
         reload default_consistency: ConsistencyLevel = ConsistencyLevel::Quorum;
     }

@@ -205,6 +205,7 @@ fn cache() -> Arc<Cache> {
         first: Version::ZERO,
         threads: 1,
         allocation_size: |bytes| bytes,
+        is_replicated: false,
     }))
 }
 
@@ -242,7 +243,7 @@ impl Logged {
         let thread = LogThread::start(&log, start).expect("a thread");
         log.register(0, &Waker::from(Arc::new(Woken(thread::current()))));
         let in_flight = InFlight::new(1 << 30);
-        let gate = Gate::new(Some(Arc::clone(&log)), Arc::clone(&in_flight), 0);
+        let gate = Gate::new(Some(Arc::clone(&log)), None, Arc::clone(&in_flight), 0);
         Self {
             cache,
             log,

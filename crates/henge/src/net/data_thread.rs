@@ -15,6 +15,7 @@ use tokio::sync::{Notify, mpsc};
 use super::acceptor::Accepted;
 use super::connection;
 use crate::admin::Admin;
+use crate::cluster::replicas;
 use crate::cluster::routing::Routing;
 use crate::disk::gate::Gate;
 use crate::http::Call;
@@ -88,6 +89,7 @@ pub(crate) async fn serve(
         resp: RefCell::new(resp::Scratch::new(admin.shared())),
         gate: Gate::new(
             admin.shared().persistence.log.clone(),
+            admin.shared().replicas.as_ref().map(|replicas| Arc::clone(&replicas.inboxes)),
             Arc::clone(&admin.shared().in_flight),
             index,
         ),
@@ -99,6 +101,12 @@ pub(crate) async fn serve(
     });
     let own = Rc::clone(&local);
     let keeper = tokio::task::spawn_local(async move { own.gate.keep().await });
+    let replicating: Vec<_> = local
+        .shared
+        .replicas
+        .iter()
+        .flat_map(|replicas| replicas::serve(replicas, &local, index))
+        .collect();
     let own = Rc::clone(&local);
     let router = tokio::task::spawn_local(async move {
         let mut changes = own.shared.cluster.changes();
@@ -135,6 +143,7 @@ pub(crate) async fn serve(
     }
     keeper.abort();
     router.abort();
+    replicating.iter().for_each(tokio::task::JoinHandle::abort);
     true
 }
 

@@ -28,6 +28,8 @@ pub enum Purpose {
     Data = 2,
     /// Requests and answers that are large, and copies of partitions.
     Bulk = 3,
+    /// What replicas say to each other.
+    Stream = 4,
 }
 
 /// See the head of the file.
@@ -107,6 +109,7 @@ impl Hello {
             1 => Purpose::Control,
             2 => Purpose::Data,
             3 => Purpose::Bulk,
+            4 => Purpose::Stream,
             _ => return Err(HelloError::Malformed("purpose that this node knows")),
         };
         let cluster = bytes.try_get_u128_le().map_err(no("cluster"))?;

@@ -23,8 +23,6 @@ use crate::encryption::random_number;
 
 /// How long who answers has time to say who it is.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
-/// Replicas of a partition. More than one come with replication in the node.
-const REPLICATION: usize = 1;
 
 /// A connection to whoever answers at an address.
 pub(super) async fn link_to(control: &Control, address: &str) -> Result<Link, GreetError> {
@@ -192,7 +190,7 @@ async fn begin(control: &Rc<Control>, founders: BTreeSet<Who>) -> Result<Cluster
     let form = Command::Form {
         cluster,
         founders,
-        replication: REPLICATION,
+        replication: control.orders.replication,
     };
     let mut leaders = consensus.leaders();
     let mut is_another = false;

@@ -48,6 +48,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) struct Orders {
     /// Addresses of nodes to form a cluster with, or to join.
     pub(crate) peers: Vec<String>,
+    /// Replicas of a partition, of a cluster that this node begins.
+    pub(crate) replication: usize,
     /// Where what is agreed on is kept.
     pub(crate) directory: PathBuf,
     /// Notes a number of the present start that is higher than the directory knew.

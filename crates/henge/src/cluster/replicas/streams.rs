@@ -1,0 +1,373 @@
+//! What replicas say to those of other nodes: a few streams to each, in each of which the order of a partition is kept. A stream
+//! has an outbox, which is filled while a shard is locked, and a task on one data thread that empties it into a connection of its
+//! own. What was sent and lost is not sent again here: the machines find out.
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use henge_cluster::carrier::{Frame, FrameOf, Outbox};
+use henge_cluster::replica::{Body, Message, MessageOf};
+use henge_cluster::ring::NodeId;
+use henge_cluster::store::Served;
+use henge_cluster::topology::Incarnation;
+use henge_wire::Partition;
+use henge_wire::peer::{Head, Kind, Purpose};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
+
+use crate::cluster::link::frames::{Outgoing, ReadError};
+use crate::cluster::link::greet::{self, Greeted};
+use crate::cluster::view::View;
+use crate::net::data_thread::Local;
+
+/// Streams to each other node. Both sides reckon by it which stream a partition is of, so it is as it is for ever.
+const STREAMS: usize = 2;
+/// What was stamped and waits for one node in one stream: some tenth of a second of a fast network. Who is slower copies.
+const MOST_APPEND_BYTES: usize = 32 << 20;
+/// Bytes of messages in a frame: what a reader works on before it looks at another connection.
+const FRAME_BYTES: usize = 256 << 10;
+/// Bytes that wait for the system from which on nothing more is taken out of an outbox, where it is still ordered and bounded.
+const MOST_UNSENT_BYTES: usize = 1 << 20;
+/// The longest frame that is taken: one of [`FRAME_BYTES`], or one message, which has an item at the most, or a part of a copy.
+const MOST_FRAME_BYTES: usize = (1 << 30) + (2 << 20);
+/// How long after a connection could not be had the next is tried.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How often machines are told that time has passed: some round trips, and little beside a failover.
+pub(crate) const TICK: Duration = Duration::from_millis(25);
+
+/// See the head of the file.
+#[derive(Default)]
+pub(crate) struct Streams {
+    peers: RwLock<BTreeMap<NodeId, Arc<Peer>>>,
+}
+
+/// Another node.
+pub(crate) struct Peer {
+    instance: u64,
+    address: String,
+    streams: [Stream; STREAMS],
+    is_gone: AtomicBool,
+    /// Is told when it is gone.
+    gone: Notify,
+}
+
+struct Stream {
+    outbox: Mutex<Outbox<Served>>,
+    sender: Mutex<Option<Waker>>,
+}
+
+impl Stream {
+    fn new() -> Self {
+        Self {
+            outbox: Mutex::new(Outbox::new(MOST_APPEND_BYTES)),
+            sender: Mutex::default(),
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(sender) = self.sender.lock().take() {
+            sender.wake();
+        }
+    }
+}
+
+fn stream_of(partition: Partition) -> usize {
+    usize::from(partition.number()) % STREAMS
+}
+
+impl Streams {
+    /// A replica says something to one of another node.
+    pub(crate) fn put(
+        &self,
+        partition: Partition,
+        to: NodeId,
+        incarnation: Incarnation,
+        message: MessageOf<Served>,
+    ) {
+        let peers = self.peers.read();
+        if let Some(peer) = peers.get(&to) {
+            let stream = &peer.streams[stream_of(partition)];
+            stream.outbox.lock().put(partition, incarnation, message);
+            stream.wake();
+        }
+    }
+
+    /// The other members, as a view has them. Gives those that are new.
+    fn renew(&self, view: &View) {
+        let mut peers = self.peers.write();
+        let others = || view.members.iter().filter(|member| !member.is_me);
+        peers.retain(|id, peer| {
+            let is_there = others().any(|member| {
+                member.id == *id
+                    && member.instance == peer.instance
+                    && member.address == peer.address
+            });
+            if !is_there {
+                peer.is_gone.store(true, Ordering::Relaxed);
+                peer.gone.notify_waiters();
+                peer.streams.iter().for_each(Stream::wake);
+            }
+            is_there
+        });
+        for member in others() {
+            peers.entry(member.id).or_insert_with(|| {
+                Arc::new(Peer {
+                    instance: member.instance,
+                    address: member.address.clone(),
+                    streams: std::array::from_fn(|_| Stream::new()),
+                    is_gone: AtomicBool::new(false),
+                    gone: Notify::new(),
+                })
+            });
+        }
+    }
+
+    /// Probes that were lost are asked again, and machines say again what was not answered.
+    pub(crate) fn wake_all(&self) {
+        for peer in self.peers.read().values() {
+            for stream in &peer.streams {
+                if stream.outbox.lock().has_probes() {
+                    stream.wake();
+                }
+            }
+        }
+    }
+}
+
+/// What a data thread does for the streams that are its own.
+pub(crate) struct Speakers {
+    index: usize,
+    threads: usize,
+    spoken_to: Vec<(NodeId, Arc<Peer>)>,
+}
+
+impl Speakers {
+    pub(crate) fn new(index: usize, threads: usize) -> Self {
+        Self {
+            index,
+            threads,
+            spoken_to: Vec::new(),
+        }
+    }
+
+    /// Another view: whoever is new in it is spoken to.
+    pub(crate) fn renew(&mut self, local: &Rc<Local>) {
+        let Some(replicas) = &local.shared.replicas else {
+            return;
+        };
+        let view = local.shared.cluster.view.load();
+        replicas.streams.renew(&view);
+        self.spoken_to
+            .retain(|(_, peer)| !peer.is_gone.load(Ordering::Relaxed));
+        for (id, peer) in &*replicas.streams.peers.read() {
+            if self.spoken_to.iter().any(|(_, known)| Arc::ptr_eq(known, peer)) {
+                continue;
+            }
+            self.spoken_to.push((*id, Arc::clone(peer)));
+            for number in (0..STREAMS).filter(|number| number % self.threads == self.index) {
+                let (peer, local) = (Arc::clone(peer), Rc::clone(local));
+                tokio::task::spawn_local(async move { speak(&peer, number, &local).await });
+            }
+        }
+    }
+}
+
+/// Empties an outbox into one connection after the other, until the node is gone.
+async fn speak(peer: &Peer, number: usize, local: &Local) {
+    let stream = &peer.streams[number];
+    let is_gone = || peer.is_gone.load(Ordering::Relaxed);
+    while !is_gone() {
+        // Nobody is connected to for nothing.
+        poll_fn(|cx| {
+            *stream.sender.lock() = Some(cx.waker().clone());
+            if is_gone() || !stream.outbox.lock().is_empty() {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+        let me = &local.shared.cluster.identity;
+        let connected = greet::connect(&peer.address, Some(peer.instance), Purpose::Stream, me);
+        match connected.await {
+            Ok(greeted) => {
+                stream.outbox.lock().reconnected();
+                let why = poll_stream(stream, greeted, local, &is_gone).await;
+                tracing::debug!(peer = peer.address, why, "a stream of replicas has ended");
+            }
+            Err(error) => {
+                tracing::debug!(peer = peer.address, %error, "no stream for replicas");
+                if matches!(error, greet::GreetError::Refused(_)) {
+                    local.shared.cluster.was_refused(peer.instance);
+                }
+                let _ = tokio::time::timeout(PAUSE, peer.gone.notified()).await;
+            }
+        }
+    }
+}
+
+async fn poll_stream(
+    stream: &Stream,
+    greeted: Greeted,
+    local: &Local,
+    is_gone: &impl Fn() -> bool,
+) -> String {
+    let Greeted {
+        mut socket,
+        mut incoming,
+        ..
+    } = greeted;
+    let outgoing = Outgoing::default();
+    poll_fn(|cx| {
+        if is_gone() {
+            return Poll::Ready("it is no member any more".to_owned());
+        }
+        *stream.sender.lock() = Some(cx.waker().clone());
+        loop {
+            if let Poll::Ready(error) = outgoing.poll_send(&mut socket, cx) {
+                return Poll::Ready(error.to_string());
+            }
+            if outgoing.len() >= MOST_UNSENT_BYTES {
+                break;
+            }
+            let now_ms = local.shared.clock.now_ms();
+            let Some(frame) = stream.outbox.lock().take(now_ms, FRAME_BYTES) else {
+                break;
+            };
+            if let Err(why) = push(&outgoing, &frame) {
+                return Poll::Ready(why);
+            }
+        }
+        read_nothing(&mut incoming, &mut socket, cx)
+    })
+    .await
+}
+
+fn push(outgoing: &Outgoing, frame: &FrameOf<Served>) -> Result<(), String> {
+    let encoded = frame.encode().map_err(|error| error.to_string())?;
+    let pieces: Vec<&[u8]> = encoded.iter().collect();
+    let head = Head {
+        kind: Kind::Tell,
+        service: 0,
+        id: 0,
+    };
+    outgoing.push(head, &pieces);
+    Ok(())
+}
+
+/// The other side says nothing but that it ends.
+fn read_nothing(
+    incoming: &mut crate::cluster::link::frames::Incoming,
+    socket: &mut tokio::net::TcpStream,
+    cx: &mut Context<'_>,
+) -> Poll<String> {
+    loop {
+        match incoming.poll_read(socket, cx) {
+            Poll::Ready(Ok(())) => match incoming.next(henge_wire::peer::MAX_HELLO_BYTES) {
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(error.to_string()),
+            },
+            Poll::Ready(Err(error)) => return Poll::Ready(error.to_string()),
+            Poll::Pending => return Poll::Pending,
+        }
+    }
+}
+
+/// Gives what comes in a stream of another node to the replicas that it is for, until the connection ends.
+pub(crate) async fn listen(greeted: Greeted, local: &Rc<Local>) -> Option<ReadError> {
+    let Greeted {
+        mut socket,
+        mut incoming,
+        hello,
+    } = greeted;
+    let (instance, start) = (hello.instance, hello.incarnation);
+    poll_fn(|cx| {
+        // A burst has others wait for one frame at the most; then they have their turn.
+        let mut is_busy = false;
+        loop {
+            match incoming.next(MOST_FRAME_BYTES) {
+                Ok(Some((head, body))) => {
+                    if head.kind != Kind::Tell {
+                        continue;
+                    }
+                    match Frame::decode(&body) {
+                        Ok(frame) => take(local, (instance, start), frame),
+                        Err(error) => {
+                            tracing::warn!(peer = hello.name, %error, "what a node says of replicas makes no sense");
+                            return Poll::Ready(None);
+                        }
+                    }
+                    is_busy = true;
+                    continue;
+                }
+                Ok(None) => {}
+                Err(error) => return Poll::Ready(Some(error)),
+            }
+            if is_busy {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            match incoming.poll_read(&mut socket, cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(ReadError::Closed)) => return Poll::Ready(None),
+                Poll::Ready(Err(error)) => return Poll::Ready(Some(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    })
+    .await
+}
+
+fn take(local: &Local, (instance, start): (u64, Incarnation), frame: FrameOf<Served>) {
+    let shared = &local.shared;
+    let view = shared.cluster.view.load();
+    let Some(replicas) = &shared.replicas else {
+        return;
+    };
+    let member = view.members.iter().find(|member| member.instance == instance);
+    let Some(from) = member.map(|member| member.id) else {
+        // Who it is will be known soon, and says it again.
+        return;
+    };
+    if frame.incarnation != shared.cluster.identity.incarnation() {
+        return;
+    }
+    let (cache, now_ms) = (&shared.cache, shared.clock.now_ms());
+    let from = (from, start);
+    for (partition, message) in frame.messages {
+        cache.hear(partition, from, message, now_ms);
+    }
+    let message = |term, body| Message { term, body };
+    for (partition, term, applied) in frame.acks {
+        cache.hear(partition, from, message(term, Body::Ack { applied }), now_ms);
+    }
+    let peer = replicas.streams.peers.read().get(&from.0).map(Arc::clone);
+    if let Some((number, marks)) = frame.echoes {
+        let of = marks.first().map(|&(partition, ..)| stream_of(partition));
+        for (partition, term, number) in marks {
+            cache.hear(partition, from, message(term, Body::Echo { number }), now_ms);
+        }
+        if let (Some(peer), Some(of)) = (&peer, of) {
+            let stream = &peer.streams[of];
+            stream.outbox.lock().answered(number);
+            stream.wake();
+        }
+    }
+    if let Some((number, marks)) = frame.probes
+        && let Some(peer) = &peer
+        && let Some(&(partition, ..)) = marks.first()
+    {
+        let stream = &peer.streams[stream_of(partition)];
+        stream.outbox.lock().begin_answer(start, number);
+        for (partition, term, number) in marks {
+            cache.hear(partition, from, message(term, Body::Probe { number }), now_ms);
+        }
+        stream.outbox.lock().end_answer();
+        stream.wake();
+    }
+}
