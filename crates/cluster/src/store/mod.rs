@@ -65,6 +65,10 @@ impl Ways for Store {
             Shown::Outcome(outcome) => Reply::Transacted(outcome),
         }
     }
+
+    fn effects_bytes(effects: &EncodedEffects) -> usize {
+        effects.len()
+    }
 }
 
 /// What a client asks, as it was decoded: nothing of it is copied.
@@ -314,7 +318,7 @@ impl<W: Ways> Table<W> for PartitionTable<'_, W> {
 }
 
 /// A record with a life of its own.
-fn owned(record: &RecordView<'_>) -> Record<Value> {
+pub(crate) fn owned(record: &RecordView<'_>) -> Record<Value> {
     Record {
         key: record.key.to_vec(),
         version: record.version,
@@ -323,7 +327,7 @@ fn owned(record: &RecordView<'_>) -> Record<Value> {
 }
 
 /// A record as the shard takes it.
-fn view(record: &Record<Value>) -> RecordView<'_> {
+pub(crate) fn view(record: &Record<Value>) -> RecordView<'_> {
     let value = record.value.as_ref();
     RecordView {
         key: &record.key,

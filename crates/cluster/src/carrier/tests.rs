@@ -1,0 +1,1 @@
+//! Outboxes over the smallest table there is.
