@@ -12,6 +12,7 @@ pub(crate) mod raft;
 pub(crate) mod routing;
 pub(crate) mod seal;
 pub(crate) mod secret;
+pub(crate) mod settings;
 pub(crate) mod view;
 
 use std::collections::{BTreeMap, HashMap};
@@ -20,10 +21,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use henge_cluster::agreed::Command;
 use henge_cluster::ring::NodeId;
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use self::control::{Changed, WISHES, Wish};
 use self::events::Events;
 use self::identity::Identity;
 use self::peers::Handover;
@@ -63,6 +66,7 @@ pub(crate) struct Cluster {
     told: Mutex<BTreeMap<IpAddr, Instant>>,
     refused: mpsc::Sender<u64>,
     handovers: mpsc::Sender<Handover>,
+    wishes: mpsc::Sender<Wish>,
 }
 
 /// What the control runtime is told.
@@ -71,12 +75,15 @@ pub(crate) struct Inbox {
     /// Instances of nodes whose ports were found closed.
     pub(crate) refused: mpsc::Receiver<u64>,
     pub(crate) handovers: mpsc::Receiver<Handover>,
+    /// Changes that operators ask for.
+    pub(crate) wishes: mpsc::Receiver<Wish>,
 }
 
 impl Cluster {
     pub(crate) fn new(identity: Identity, view: View) -> (Arc<Self>, Inbox) {
         let (refused, refusals) = mpsc::channel(REFUSALS);
         let (handovers, handed_over) = mpsc::channel(HANDOVERS);
+        let (wishes, asked_for) = mpsc::channel(WISHES);
         let cluster = Self {
             identity: Arc::new(identity),
             view: Arc::new(ArcSwap::from_pointee(view)),
@@ -87,10 +94,12 @@ impl Cluster {
             told: Mutex::default(),
             refused,
             handovers,
+            wishes,
         };
         let inbox = Inbox {
             refused: refusals,
             handovers: handed_over,
+            wishes: asked_for,
         };
         (Arc::new(cluster), inbox)
     }
@@ -164,6 +173,18 @@ impl Cluster {
             told.insert(machine, now);
         }
         is_new
+    }
+
+    /// Has a change agreed on that an operator may ask for, by whichever node leads.
+    pub(crate) async fn change(&self, command: Command) -> Changed {
+        let (answer, answered) = oneshot::channel();
+        if self.wishes.try_send(Wish { command, answer }).is_err() {
+            let why =
+                "this node takes no part in what the cluster agrees on, or too many changes wait";
+            return Changed::NotNow(why.to_owned());
+        }
+        let ends = || Changed::Unknown("this node ends".to_owned());
+        answered.await.unwrap_or_else(|_| ends())
     }
 
     /// A node's port is closed: its process is gone, or about to come back.

@@ -5,7 +5,8 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use super::Control;
-use super::questions::{self, Presence, Start, Started};
+use super::changes::may_be_asked;
+use super::questions::{self, Change, Presence, Start, Started};
 use crate::cluster::link::Service;
 use crate::cluster::link::answering::{Answers, Reply};
 
@@ -36,6 +37,18 @@ impl Answers for ControlAnswers {
                     tokio::task::spawn_local(async move {
                         let started = control.pass_on(start).await;
                         reply.send(&[&questions::encode(&started)]);
+                    });
+                }
+                Err(why) => reply.fail(&why),
+            },
+            Service::Change => match questions::decode::<Change>(&question) {
+                Ok(change) if !may_be_asked(&change.command) => {
+                    reply.fail("that is nothing that an operator asks for");
+                }
+                Ok(change) => {
+                    tokio::task::spawn_local(async move {
+                        let changed = control.change(change).await;
+                        reply.send(&[&questions::encode(&changed)]);
                     });
                 }
                 Err(why) => reply.fail(&why),

@@ -3,6 +3,7 @@
 //! (`leading`).
 
 mod answers;
+mod changes;
 mod forming;
 mod health;
 mod leading;
@@ -10,7 +11,9 @@ mod questions;
 mod seen;
 mod voice;
 
+pub(crate) use changes::{WISHES, Wish};
 pub(crate) use health::{OwnLoad, bind};
+pub(crate) use questions::Changed;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +37,7 @@ use super::link::answering::answer_all;
 use super::link::asking::Link;
 use super::link::links::Links;
 use super::raft::Consensus;
+use super::settings::Settings;
 use super::view::{Standing, View};
 use super::{Cluster, Inbox};
 use crate::shared::Shared;
@@ -88,6 +92,8 @@ pub(super) struct Control {
     news: Notify,
     /// Starts of which the leader has heard nothing yet, and since when.
     awaited: RefCell<BTreeMap<(u64, u64), Instant>>,
+    /// What this node makes of the settings that are agreed on.
+    settings: RefCell<Arc<Settings>>,
     begun: Instant,
 }
 
@@ -134,13 +140,19 @@ pub(crate) async fn run(
         heard: RefCell::default(),
         news: Notify::new(),
         awaited: RefCell::default(),
+        settings: RefCell::default(),
         begun: Instant::now(),
     });
-    let Inbox { refused, handovers } = inbox;
+    let Inbox {
+        refused,
+        handovers,
+        wishes,
+    } = inbox;
     let work = async {
         tokio::join!(
             voice::speak(Rc::clone(&control), questions),
             control.take_connections(handovers),
+            control.take_wishes(wishes),
             control.gossip(socket, own_load, refused),
             control.see(),
             control.lead(),

@@ -21,6 +21,8 @@ pub(crate) enum Service {
     Form = 4,
     /// To be taken in, or to begin a start.
     Start = 5,
+    /// A change that an operator asks for.
+    Change = 6,
 }
 
 /// The `service` of an answer that says that nothing was done, and why.
@@ -34,6 +36,7 @@ impl Service {
             Self::Raft,
             Self::Form,
             Self::Start,
+            Self::Change,
         ]
         .into_iter()
         .find(|service| *service as u8 == number)

@@ -12,7 +12,7 @@ fn leader(ring: &Ring, n: usize) -> Option<usize> {
     name.strip_prefix("node")?.parse().ok()
 }
 
-fn wait_for_leader(ring: &Ring, n: usize) -> usize {
+pub(super) fn wait_for_leader(ring: &Ring, n: usize) -> usize {
     let mut found = None;
     ring.until("somebody leads", || {
         found = leader(ring, n);

@@ -9,6 +9,7 @@ mod keys;
 mod network;
 mod partitions;
 mod recovery;
+mod settings;
 
 use std::fs;
 use std::io::{self, Read};
