@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::Control;
 use super::changes::may_be_asked;
-use super::questions::{self, Change, Presence, Start, Started};
+use super::questions::{self, Change, Leave, Presence, Start, Started};
 use crate::cluster::link::Service;
 use crate::cluster::link::answering::{Answers, Reply};
 
@@ -14,11 +14,15 @@ use crate::cluster::link::answering::{Answers, Reply};
 const MOST_HOPS: u8 = 2;
 
 /// See the head of the file.
-pub(super) struct ControlAnswers(pub(super) Rc<Control>);
+pub(super) struct ControlAnswers {
+    pub(super) control: Rc<Control>,
+    /// The instance of the node that asks.
+    pub(super) from: u64,
+}
 
 impl Answers for ControlAnswers {
     fn answer(&self, service: Service, question: Bytes, reply: Reply) {
-        let control = Rc::clone(&self.0);
+        let control = Rc::clone(&self.control);
         match service {
             Service::Raft => {
                 tokio::task::spawn_local(async move {
@@ -50,6 +54,13 @@ impl Answers for ControlAnswers {
                         let changed = control.change(change).await;
                         reply.send(&[&questions::encode(&changed)]);
                     });
+                }
+                Err(why) => reply.fail(&why),
+            },
+            Service::Leave => match questions::decode::<Leave>(&question) {
+                Ok(Leave { incarnation }) => {
+                    control.hear_of_leaving(self.from, incarnation);
+                    reply.send(&[]);
                 }
                 Err(why) => reply.fail(&why),
             },

@@ -42,7 +42,8 @@ impl Control {
                 leads = is_leader;
                 self.tell_leader(leads);
             }
-            if leads {
+            // Who ends begins nothing that another would have to bring to its end.
+            if leads && !self.is_leaving.get() {
                 self.look_around().await;
             }
             tokio::select! {

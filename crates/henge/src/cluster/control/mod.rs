@@ -7,6 +7,8 @@ mod changes;
 mod forming;
 mod health;
 mod leading;
+mod leaving;
+mod names;
 mod questions;
 mod seen;
 mod voice;
@@ -26,7 +28,7 @@ use std::time::{Duration, Instant};
 use henge_cluster::agreed::Agreed;
 use henge_cluster::forming::{ClusterId, Forming};
 use henge_wire::peer::Purpose;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use self::answers::ControlAnswers;
 use self::health::AllHeard;
@@ -44,8 +46,33 @@ use crate::shared::Shared;
 
 /// How long to wait before something is tried again that cannot be done now: an election takes about as long.
 const AGAIN: Duration = Duration::from_millis(200);
+/// What other nodes have asked when this one is about to end is answered within this, as `peers` has it.
+const DRAIN_GRACE: Duration = Duration::from_millis(100);
 /// How long an answer may take that needs a round of consensus.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Tells a node's part in its cluster when that ends.
+#[derive(Debug)]
+pub(crate) struct Ends {
+    /// The node answers what it was asked, and takes nothing more. Told, or dropped.
+    pub(crate) begins: oneshot::Receiver<()>,
+    /// It has answered.
+    pub(crate) all: oneshot::Receiver<()>,
+}
+
+impl Ends {
+    /// It begins to.
+    async fn begun(&mut self) {
+        let _ = (&mut self.begins).await;
+    }
+
+    /// All is over. It may be asked again.
+    async fn all(&mut self) {
+        if !self.all.is_terminated() {
+            let _ = (&mut self.all).await;
+        }
+    }
+}
 
 /// What a node's operator says about its cluster.
 #[derive(Clone, Debug)]
@@ -92,6 +119,14 @@ pub(super) struct Control {
     news: Notify,
     /// Starts of which the leader has heard nothing yet, and since when.
     awaited: RefCell<BTreeMap<(u64, u64), Instant>>,
+    /// Starts of others that have said that they end, by their instances.
+    left: RefCell<BTreeMap<u64, u64>>,
+    /// This node ends, and has nothing done any more.
+    is_leaving: Cell<bool>,
+    /// Is told when that is to be gossiped.
+    leaving: Notify,
+    /// Is told when it was.
+    has_gossiped: Notify,
     /// What this node makes of the settings that are agreed on.
     settings: RefCell<Arc<Settings>>,
     begun: Instant,
@@ -103,7 +138,7 @@ pub(crate) async fn run(
     orders: Orders,
     inbox: Inbox,
     (socket, own_load): (std::net::UdpSocket, OwnLoad),
-    stopped: impl Future<Output = ()>,
+    mut ends: Ends,
 ) {
     let cluster = Arc::clone(&shared.cluster);
     let told = Arc::clone(&cluster);
@@ -122,7 +157,7 @@ pub(crate) async fn run(
                 let refused = Standing::Refused(error.to_string());
                 cluster.show(View::outside(refused));
             }
-            return stopped.await;
+            return ends.all().await;
         }
     };
     let control = Rc::new(Control {
@@ -140,6 +175,10 @@ pub(crate) async fn run(
         heard: RefCell::default(),
         news: Notify::new(),
         awaited: RefCell::default(),
+        left: RefCell::default(),
+        is_leaving: Cell::new(false),
+        leaving: Notify::new(),
+        has_gossiped: Notify::new(),
         settings: RefCell::default(),
         begun: Instant::now(),
     });
@@ -159,9 +198,16 @@ pub(crate) async fn run(
             control.enter(),
         )
     };
+    let ending = async {
+        ends.begun().await;
+        // What others have asked until now is answered first: who hears of the end gives up what it has asked.
+        let _ = tokio::time::timeout(DRAIN_GRACE, ends.all()).await;
+        control.leave().await;
+        ends.all().await;
+    };
     tokio::select! {
         _ = work => {}
-        () = stopped => {}
+        () = ending => {}
     }
     control.consensus.clone().shutdown().await;
 }
@@ -355,7 +401,10 @@ impl Control {
                 continue;
             };
             self.meet(&greeted.hello);
-            let answers = ControlAnswers(Rc::clone(self));
+            let answers = ControlAnswers {
+                control: Rc::clone(self),
+                from: greeted.hello.instance,
+            };
             tokio::task::spawn_local(async move {
                 let name = greeted.hello.name.clone();
                 if let Some(error) = answer_all(greeted, &answers).await {

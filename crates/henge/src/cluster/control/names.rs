@@ -38,7 +38,9 @@ impl Pauses {
     fn after(self, tries: u32) -> Duration {
         let whole = self.first.saturating_mul(1 << tries.min(16));
         let random = random_number() % 512;
-        whole.min(self.longest).mul_f64((512 + random) as f64 / 1024.0)
+        whole
+            .min(self.longest)
+            .mul_f64((512 + random) as f64 / 1024.0)
     }
 }
 
@@ -135,7 +137,11 @@ impl<R: Resolve> Names<R> {
                     }
                     Err(why) if !is_told => {
                         is_told = true;
-                        tracing::warn!(address, why, "a member cannot be called until its name is found");
+                        tracing::warn!(
+                            address,
+                            why,
+                            "a member cannot be called until its name is found"
+                        );
                     }
                     Err(_) => {}
                 }
@@ -208,7 +214,9 @@ mod tests {
 
     /// Answers in turn; the last answer stays.
     #[derive(Clone, Default)]
-    struct Scripted(Rc<RefCell<BTreeMap<String, Vec<Result<&'static str, &'static str>>>>>);
+    struct Scripted(Rc<RefCell<BTreeMap<String, Answers>>>);
+
+    type Answers = Vec<Result<&'static str, &'static str>>;
 
     impl Scripted {
         fn say(&self, name: &str, answers: &[Result<&'static str, &'static str>]) {
@@ -249,9 +257,13 @@ mod tests {
         runtime.block_on(in_time).expect("in time");
     }
 
-    fn at(instance: u64, at: &str) -> Option<Found> {
-        let at = at.parse().expect("an address");
-        Some(Found { instance, at })
+    async fn next(found: &mut mpsc::Receiver<Found>) -> (u64, String) {
+        let Found { instance, at } = found.recv().await.expect("somebody looks");
+        (instance, at.to_string())
+    }
+
+    fn at(instance: u64, at: &str) -> (u64, String) {
+        (instance, at.to_owned())
     }
 
     #[test]
@@ -262,12 +274,12 @@ mod tests {
             script.say("b:2", &[Ok("[::1]:2 10.0.0.2:2")]);
             let (mut names, mut found) = Names::new(script, false, QUICK);
             names.find(1, "a:1", Until::Found);
-            assert_eq!(found.recv().await, at(1, "10.0.0.1:1"));
+            assert_eq!(next(&mut found).await, at(1, "10.0.0.1:1"));
             // What the socket cannot send to is passed over.
             names.find(2, "b:2", Until::Found);
-            assert_eq!(found.recv().await, at(2, "10.0.0.2:2"));
+            assert_eq!(next(&mut found).await, at(2, "10.0.0.2:2"));
             names.find(3, "127.0.0.1:3", Until::Found);
-            assert_eq!(found.recv().await, at(3, "127.0.0.1:3"));
+            assert_eq!(next(&mut found).await, at(3, "127.0.0.1:3"));
         });
     }
 
@@ -279,15 +291,15 @@ mod tests {
             script.say("b:1", &[Ok("10.0.0.3:1")]);
             let (mut names, mut found) = Names::new(script, true, QUICK);
             names.find(1, "a:1", Until::Forgotten);
-            assert_eq!(found.recv().await, at(1, "10.0.0.1:1"));
-            assert_eq!(found.recv().await, at(1, "[::2]:1"));
-            assert_eq!(found.recv().await, at(1, "[::2]:1"));
+            assert_eq!(next(&mut found).await, at(1, "10.0.0.1:1"));
+            assert_eq!(next(&mut found).await, at(1, "[::2]:1"));
+            assert_eq!(next(&mut found).await, at(1, "[::2]:1"));
             names.forget(1);
             names.find(2, "b:1", Until::Found);
             // One may be on its way already.
-            let mut last = found.recv().await;
+            let mut last = next(&mut found).await;
             while last == at(1, "[::2]:1") {
-                last = found.recv().await;
+                last = next(&mut found).await;
             }
             assert_eq!(last, at(2, "10.0.0.3:1"));
         });

@@ -1,5 +1,5 @@
-//! What nodes ask each other about their cluster, as JSON: who is there, to be taken in, and changes that operators ask for. Fields
-//! that a later version adds are left out.
+//! What nodes ask each other about their cluster, as JSON: who is there, to be taken in, changes that operators ask for, and that one
+//! ends. Fields that a later version adds are left out.
 
 use std::collections::BTreeSet;
 
@@ -94,6 +94,12 @@ pub(crate) enum Changed {
     Unknown(String),
 }
 
+/// A node says that this start of it ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct Leave {
+    pub(super) incarnation: u64,
+}
+
 /// As bytes.
 pub(super) fn encode(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("numbers, texts and lists of them are JSON")
@@ -176,6 +182,9 @@ mod tests {
             assert_eq!(encode(&changed), text.as_bytes());
             assert_eq!(decode(text.as_bytes()), Ok(changed));
         }
+        let leave = Leave { incarnation: 3 };
+        assert_eq!(encode(&leave), br#"{"incarnation":3}"#);
+        assert_eq!(decode(br#"{"incarnation":3}"#), Ok(leave));
         // A command that only a later version knows.
         let later = r#"{"command":{"Later":{}},"cluster":255}"#;
         assert!(decode::<Change>(later.as_bytes()).is_err());

@@ -144,7 +144,12 @@ impl Control {
                     ),
                 ),
                 Some(known) if known.state != node.state => {
+                    let has_left = self.has_left(member.instance, node.incarnation);
                     let (kind, what) = match node.state {
+                        State::Down if has_left => (
+                            "down",
+                            "has left, as it was stopped, and is down until it is started again",
+                        ),
                         State::Down => ("down", "cannot be reached, and is down"),
                         State::Aligning => ("back", "can be reached again"),
                         State::Up => ("up", "is up"),

@@ -23,6 +23,8 @@ pub(crate) enum Service {
     Start = 5,
     /// A change that an operator asks for.
     Change = 6,
+    /// A node says that it ends.
+    Leave = 7,
 }
 
 /// The `service` of an answer that says that nothing was done, and why.
@@ -37,6 +39,7 @@ impl Service {
             Self::Form,
             Self::Start,
             Self::Change,
+            Self::Leave,
         ]
         .into_iter()
         .find(|service| *service as u8 == number)

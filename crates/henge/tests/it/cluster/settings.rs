@@ -58,6 +58,35 @@ fn command(ring: &Ring, n: usize, words: &[&str]) -> Output {
         .expect("the binary of this build runs")
 }
 
+/// Before anything is proposed.
+fn what_is_wrong_is_said(ring: &Ring, n: usize) {
+    let mut client = ring.http(n);
+    let wrong = set(ring, n, "maybe", &[]);
+    assert_eq!(
+        (wrong.status, &*wrong.code()),
+        (422, "invalid_configuration")
+    );
+    let detail = wrong.json()["detail"].to_string();
+    assert!(detail.contains("expected true or false"), "{detail}");
+    for method in ["PUT", "DELETE"] {
+        let path = "/cluster/settings/cluster.redirekt";
+        let unknown = client.request(method, path, &[], b"");
+        assert_eq!(
+            (unknown.status, &*unknown.code()),
+            (404, "setting_not_found")
+        );
+        let detail = unknown.json()["detail"].to_string();
+        assert!(detail.ends_with("there is cluster.redirect\""), "{detail}");
+    }
+    let condition = set(ring, n, "true", &[("if-match", "3")]);
+    assert_eq!(
+        (condition.status, &*condition.code()),
+        (400, "invalid_precondition")
+    );
+    let long = set(ring, n, &"x".repeat(2000), &[]);
+    assert_eq!((long.status, &*long.code()), (413, "body_too_large"));
+}
+
 #[test]
 fn a_setting_that_is_set_anywhere_holds_everywhere() {
     let mut ring = Ring::new().formed(3);
@@ -80,7 +109,10 @@ fn a_setting_that_is_set_anywhere_holds_everywhere() {
         assert_eq!(shown(&ring, n)["version"], version);
         assert!(!is_told(&ring, n), "node {n}");
         // Its own configuration is what it was, and counts again when the cluster says nothing.
-        let own = ring.ask(n, "CONFIG GET cluster.redirect");
+        let mut client = ring.resp(n);
+        let sent = client.send("CONFIG GET cluster.redirect\r\n");
+        sent.expect("it is sent");
+        let own = client.whole_reply();
         assert!(format!("{own:?}").contains("true"), "{own:?}");
         let events = ring.http(n).get("/cluster/events").text();
         let expected = "cluster.redirect is false in the whole cluster, and was each node's own";
@@ -104,32 +136,7 @@ fn a_setting_that_is_set_anywhere_holds_everywhere() {
     assert_eq!(next.status, 200, "{}", next.text());
     assert!(next.json()["version"].as_u64() > Some(version));
 
-    // What is wrong is said before anything is proposed.
-    let mut client = ring.http(follower);
-    let wrong = set(&ring, follower, "maybe", &[]);
-    assert_eq!(
-        (wrong.status, &*wrong.code()),
-        (422, "invalid_configuration")
-    );
-    let detail = wrong.json()["detail"].to_string();
-    assert!(detail.contains("expected true or false"), "{detail}");
-    for method in ["PUT", "DELETE"] {
-        let path = "/cluster/settings/cluster.redirekt";
-        let unknown = client.request(method, path, &[], b"");
-        assert_eq!(
-            (unknown.status, &*unknown.code()),
-            (404, "setting_not_found")
-        );
-        let detail = unknown.json()["detail"].to_string();
-        assert!(detail.ends_with("there is cluster.redirect\""), "{detail}");
-    }
-    let condition = set(&ring, follower, "true", &[("if-match", "3")]);
-    assert_eq!(
-        (condition.status, &*condition.code()),
-        (400, "invalid_precondition")
-    );
-    let long = set(&ring, follower, &"x".repeat(2000), &[]);
-    assert_eq!((long.status, &*long.code()), (413, "body_too_large"));
+    what_is_wrong_is_said(&ring, follower);
 
     // All of them are killed, and go by it when they are back.
     let set_again = command(&ring, follower, &["set", "cluster.redirect", "false"]);
