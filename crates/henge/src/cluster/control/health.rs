@@ -292,6 +292,14 @@ impl Gossiping {
             match self.socket.try_recv_from(&mut self.buffer) {
                 Ok((bytes, from)) => {
                     let opened = self.seal.open(from.ip(), &mut self.buffer[..bytes]);
+                    if let Err(dropped) = opened
+                        && dropped.is_lasting()
+                    {
+                        let now_ms = control.shared.clock.now_ms();
+                        let machine = from.ip().to_canonical();
+                        let why = dropped.to_string();
+                        control.cluster.tell_of_datagrams(now_ms, machine, &why);
+                    }
                     let taken = opened
                         .map_err(|dropped| dropped.to_string())
                         .and_then(|payload| {

@@ -145,7 +145,11 @@ impl<R: Resolve> Names<R> {
                     }
                     Err(_) => {}
                 }
-                tokio::time::sleep(pauses.after(tries)).await;
+                // Unless nobody wants to know any more.
+                let pause = tokio::time::timeout(pauses.after(tries), found.closed());
+                if pause.await.is_ok() {
+                    return;
+                }
                 tries += 1;
             }
         };
@@ -177,7 +181,8 @@ pub(super) async fn found(
             ),
             Err(_) => {}
         }
-        tokio::time::sleep(pauses.after(tries)).await;
+        let next = tokio::time::Instant::now() + pauses.after(tries);
+        tokio::time::sleep_until(next).await;
         tries += 1;
     }
 }
