@@ -8,6 +8,8 @@ use henge_cluster::forming::ClusterId;
 use henge_cluster::ring::NodeId;
 use henge_wire::{PARTITIONS, Partition, SLOTS};
 
+use super::settings::Settings;
+
 /// A partition of this node.
 const HERE: u16 = u16::MAX;
 /// A partition that is nowhere yet.
@@ -112,6 +114,8 @@ pub(crate) struct View {
     pub(crate) members: Vec<Arc<Member>>,
     /// For each partition its member's place in the list, or one of the two above.
     owners: Box<[u16]>,
+    /// The settings that hold for the whole cluster.
+    pub(crate) settings: Arc<Settings>,
     /// All is here, and nobody else is asked.
     pub(crate) is_alone: bool,
 }
@@ -125,6 +129,7 @@ impl View {
             standing: Standing::Inside,
             members: Vec::new(),
             owners: vec![HERE; usize::from(PARTITIONS)].into(),
+            settings: Arc::default(),
             is_alone: true,
         }
     }
@@ -137,6 +142,7 @@ impl View {
             standing,
             members: Vec::new(),
             owners: vec![NOWHERE; usize::from(PARTITIONS)].into(),
+            settings: Arc::default(),
             is_alone: false,
         }
     }
@@ -162,8 +168,15 @@ impl View {
             standing: Standing::Inside,
             members,
             owners,
+            settings: Arc::default(),
             is_alone,
         }
+    }
+
+    /// The same with the settings of its cluster.
+    #[must_use]
+    pub(crate) fn with(self, settings: Arc<Settings>) -> Self {
+        Self { settings, ..self }
     }
 
     /// Who has a partition.
