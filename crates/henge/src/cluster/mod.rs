@@ -141,6 +141,7 @@ impl Cluster {
             address: self.identity.address_or_loopback(),
             state: MemberState::Up,
             is_silent: false,
+            has_left: false,
             is_me: true,
         })
     }

@@ -40,6 +40,8 @@ pub(crate) struct Member {
     pub(crate) state: MemberState,
     /// This node gets no answer from it, whatever is agreed on.
     pub(crate) is_silent: bool,
+    /// It has said that it ends: nothing more is asked of it, and what was is answered.
+    pub(crate) has_left: bool,
     /// It is this node.
     pub(crate) is_me: bool,
 }
@@ -261,6 +263,7 @@ mod tests {
             address: format!("[::1]:{}", 8080 + id),
             state: MemberState::Up,
             is_silent: false,
+            has_left: false,
             is_me,
         })
     }

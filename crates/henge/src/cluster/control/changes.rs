@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::questions::{self, Change, Changed};
 use super::{AGAIN, Control};
 use crate::cluster::link::Service;
+use crate::cluster::link::asking::Came;
 use crate::cluster::raft::ProposeError;
 
 /// Changes that wait for the cluster's thread: people ask for them.
@@ -111,7 +112,7 @@ impl Control {
         let asked = async {
             let link = self.links.to(leader, &address).await?;
             let answer = link.ask(Service::Change, &[&question], ANSWER_TIMEOUT)?;
-            answer.await
+            answer.await.and_then(Came::whole)
         };
         match asked.await {
             // One that is understood by nobody was an answer to what was asked all the same.

@@ -69,6 +69,7 @@ impl Control {
                     address: member.address.clone(),
                     state: state(node),
                     is_silent: is_down(&heard, member.instance, node.incarnation) == Some(true),
+                    has_left: self.has_left(member.instance, node.incarnation),
                     is_me: member.instance == identity.instance,
                 }))
             })

@@ -231,3 +231,26 @@ fn two_clusters_refuse_each_other() {
     assert!(!ring.is_ready(3));
     assert_ne!(cluster(&ring, 1), cluster(&ring, 2));
 }
+
+#[test]
+fn a_node_that_members_of_another_cluster_call_says_so_once() {
+    let mut ring = Ring::new().formed(3);
+    let theirs = cluster(&ring, 1);
+    ring.stop(2);
+    // Where the second was there is a node of its own now.
+    ring.start_as(2, "elsewhere", "");
+    ring.wait_until_ready([2]);
+    let event = |ring: &Ring| {
+        let page = ring.http(2).get("/cluster/events").json();
+        let all = page["events"].as_array().cloned().unwrap_or_default();
+        let mut all = all.into_iter();
+        all.find(|event| event["kind"] == "another_cluster")
+    };
+    ring.until("it is told", || event(&ring).is_some());
+    let text = event(&ring).expect("it was there")["text"].to_string();
+    let ours = cluster(&ring, 2);
+    assert!(text.contains(&theirs) && text.contains(&ours), "{text}");
+    let log = ring.log(2);
+    let told = log.matches("a node of another cluster was met").count();
+    assert_eq!(told, 1, "{log}");
+}
