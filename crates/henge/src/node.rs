@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::admin::{Admin, size_of};
 use crate::cache::{Cache, CacheConfig};
 use crate::clock::Clock;
-use crate::cluster::control::{self, NoteIncarnation, Orders, OwnLoad};
+use crate::cluster::control::{self, Ends, NoteIncarnation, Orders, OwnLoad};
 use crate::cluster::identity::Identity;
 use crate::cluster::link::parking::Parking;
 use crate::cluster::raft::Consensus;
@@ -58,8 +58,15 @@ pub struct Node {
     control: Option<JoinHandle<Option<()>>>,
     /// The thread that has the node's part in its cluster, and what ends it.
     cluster: Option<JoinHandle<Option<()>>>,
-    leave: Option<oneshot::Sender<()>>,
+    leave: Option<Leave>,
     recovery: Option<JoinHandle<()>>,
+}
+
+/// Ends the node's part in its cluster, in two steps.
+#[derive(Debug)]
+struct Leave {
+    begin: Option<oneshot::Sender<()>>,
+    _all: oneshot::Sender<()>,
 }
 
 /// How far a node is that loads what it has on its disk.
@@ -287,14 +294,17 @@ impl Node {
     ) -> Result<(), StartError> {
         let metrics = Arc::clone(&self.admin.metrics);
         let orders = orders(&self.admin.config(), persistence);
-        let (leave, left) = oneshot::channel();
-        self.leave = Some(leave);
+        let (begin, begins) = oneshot::channel();
+        let (ended, all) = oneshot::channel();
+        self.leave = Some(Leave {
+            begin: Some(begin),
+            _all: ended,
+        });
+        let ends = Ends { begins, all };
         self.cluster = Some(spawn("henge-cluster", async move || {
             let shared = Arc::clone(&metrics.shared);
             let load: OwnLoad = Box::new(move || metrics.load());
-            // Told, or the node is gone: either way it is over.
-            let left = async { drop(left.await) };
-            control::run(shared, orders, inbox, (datagrams, load), left).await;
+            control::run(shared, orders, inbox, (datagrams, load), ends).await;
         })?);
         Ok(())
     }
@@ -391,6 +401,9 @@ impl Node {
 
     fn stop(&mut self) -> bool {
         drop(self.stop.take());
+        if let Some(leave) = &mut self.leave {
+            drop(leave.begin.take());
+        }
         let persistence = &self.admin.shared().persistence;
         persistence.give_up();
         let mut drained = true;

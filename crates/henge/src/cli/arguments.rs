@@ -131,10 +131,10 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Inv
         no_settings(word, levels[0])?;
         return errand.map(Invocation::Tool).map_err(CliError::Usage);
     }
-    if words == ["cluster", "status"]
-        && let Some(inquiry) = cluster::understood(levels[2])
+    if let ["cluster", word] = words[..]
+        && let Some(inquiry) = cluster::understood(word, levels[2])
     {
-        no_settings("cluster status", levels[0])?;
+        no_settings(&format!("cluster {word}"), levels[0])?;
         return inquiry.map(Invocation::Cluster).map_err(CliError::Usage);
     }
     if words == ["cluster", "recover"]

@@ -1,5 +1,7 @@
-//! `henge cluster status`: what a node knows of its cluster, as a table or as the JSON that it gives. It asks one node, once, and
-//! changes nothing.
+//! `henge cluster status`, and the commands of `settings`: what a node knows of its cluster, as a table or as the JSON that it gives,
+//! and changes that it is asked for. It asks one node, once.
+
+mod settings;
 
 use std::error::Error;
 use std::fmt::{self, Write as _};
@@ -10,14 +12,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use henge_client::{Scheme, Target};
-use http::{Request, StatusCode};
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use indicatif::HumanBytes;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
+use self::settings::Change;
 use super::simulate::grouped;
 use super::{client, tools};
 
@@ -44,7 +47,18 @@ Exit codes:
 pub struct Inquiry {
     target: Target,
     timeout: Duration,
-    json: bool,
+    about: About,
+}
+
+/// What it is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum About {
+    /// The members; as JSON or for people.
+    Status { json: bool },
+    /// The settings of the whole cluster.
+    Settings { json: bool },
+    /// One of them is to be another.
+    Change(Change),
 }
 
 /// The grammar.
@@ -61,17 +75,36 @@ pub(super) fn command() -> Command {
         ])
         .after_help(HELP);
     Command::new("cluster")
-        .about("Show a cluster, or make one of a survivor")
+        .about("Show a cluster, change its settings, or make one of a survivor")
         .subcommand_required(true)
         .subcommand(status)
+        .subcommands(settings::commands())
         .subcommand(tools::recovery())
 }
 
-/// The inquiry of `henge cluster status`.
+/// The inquiry of a command of this module; none if the word is no such command.
 ///
 /// # Errors
 /// The node cannot be asked by this URL.
-pub(super) fn understood(matches: &ArgMatches) -> Option<Result<Inquiry, String>> {
+pub(super) fn understood(word: &str, matches: &ArgMatches) -> Option<Result<Inquiry, String>> {
+    let text = |name: &str| matches.get_one::<String>(name).cloned();
+    let about = match word {
+        "status" => About::Status {
+            json: matches.get_flag("json"),
+        },
+        "settings" => About::Settings {
+            json: matches.get_flag("json"),
+        },
+        "set" => About::Change(Change {
+            name: text("name")?,
+            value: Some(text("value")?),
+        }),
+        "unset" => About::Change(Change {
+            name: text("name")?,
+            value: None,
+        }),
+        _ => return None,
+    };
     let target: &Target = matches.get_one("url")?;
     if target.scheme != Scheme::Http {
         let wrong = format!("flag --url: found {target}, expected http://host:port");
@@ -80,8 +113,45 @@ pub(super) fn understood(matches: &ArgMatches) -> Option<Result<Inquiry, String>
     Some(Ok(Inquiry {
         target: target.clone(),
         timeout: *matches.get_one("timeout")?,
-        json: matches.get_flag("json"),
+        about,
     }))
+}
+
+impl About {
+    /// The method, the path and the body.
+    fn request(&self) -> (Method, String, String) {
+        let get = |path: &str| (Method::GET, path.to_owned(), String::new());
+        match self {
+            Self::Status { .. } => get("/cluster/status"),
+            Self::Settings { .. } => get("/cluster/settings"),
+            Self::Change(change) => change.request(),
+        }
+    }
+
+    /// What an answer says, and whether that is a cluster.
+    fn shown(&self, page: &[u8]) -> Result<(String, bool), InquiryError> {
+        let page: Value = match page {
+            [] => Value::Null,
+            page => serde_json::from_slice(page)
+                .map_err(|error| InquiryError::NoPage(error.to_string()))?,
+        };
+        let missing = |what: &str| InquiryError::NoPage(format!("it has no {what}"));
+        match self {
+            Self::Status { json } => {
+                let text = match json {
+                    true => format!("{page:#}\n"),
+                    false => table(&page).ok_or_else(|| missing("members"))?,
+                };
+                Ok((text, page["standing"] == "member"))
+            }
+            Self::Settings { json: true } => Ok((format!("{page:#}\n"), true)),
+            Self::Settings { json: false } => {
+                let text = settings::table(&page).ok_or_else(|| missing("settings"))?;
+                Ok((text, true))
+            }
+            Self::Change(change) => Ok((change.done(&page), true)),
+        }
+    }
 }
 
 /// Why nothing was found out.
@@ -93,10 +163,12 @@ enum InquiryError {
     Http(String),
     /// Nothing came for so long.
     TimedOut(Duration),
-    /// The node says no.
-    Refused(StatusCode),
+    /// Nothing came for so long, and what was asked for may be done.
+    Unknown(Duration),
+    /// The node says no, and perhaps why.
+    Refused(StatusCode, Option<String>),
     /// What came is not what a node says.
-    NoStatus(String),
+    NoPage(String),
     System(io::Error),
 }
 
@@ -106,8 +178,16 @@ impl fmt::Display for InquiryError {
             Self::Connect(error) => write!(f, "no connection to the node: {error}"),
             Self::Http(error) => write!(f, "the connection to the node failed: {error}"),
             Self::TimedOut(after) => write!(f, "the node did not answer within {after:?}"),
-            Self::Refused(status) => write!(f, "the node refused: {status}"),
-            Self::NoStatus(why) => write!(f, "what came is no status of a cluster: {why}"),
+            Self::Unknown(after) => write!(
+                f,
+                "the node did not answer within {after:?}: the setting may have been changed, or be changed later"
+            ),
+            Self::Refused(status, None) => write!(f, "the node refused: {status}"),
+            Self::Refused(status, Some(why)) => write!(f, "the node refused: {status}: {why}"),
+            Self::NoPage(why) => write!(
+                f,
+                "what came is nothing that a node says of a cluster: {why}"
+            ),
             Self::System(error) => error.fmt(f),
         }
     }
@@ -120,20 +200,15 @@ pub(super) fn run(inquiry: &Inquiry) -> ExitCode {
         .build();
     let page = runtime.map_err(InquiryError::System).and_then(|runtime| {
         runtime.block_on(async {
-            let asked = tokio::time::timeout(inquiry.timeout, ask(&inquiry.target)).await;
-            asked.map_err(|_| InquiryError::TimedOut(inquiry.timeout))?
+            let asked = tokio::time::timeout(inquiry.timeout, ask(inquiry)).await;
+            let late = match inquiry.about {
+                About::Change(_) => InquiryError::Unknown,
+                _ => InquiryError::TimedOut,
+            };
+            asked.map_err(|_| late(inquiry.timeout))?
         })
     });
-    let shown = page.and_then(|page| {
-        let status: Value = serde_json::from_slice(&page)
-            .map_err(|error| InquiryError::NoStatus(error.to_string()))?;
-        let text = if inquiry.json {
-            format!("{status:#}\n")
-        } else {
-            table(&status).ok_or_else(|| InquiryError::NoStatus("it has no members".to_owned()))?
-        };
-        Ok((text, status["standing"] == "member"))
-    });
+    let shown = page.and_then(|page| inquiry.about.shown(&page));
     let (text, is_member) = match shown {
         Ok(shown) => shown,
         Err(error) => {
@@ -156,8 +231,8 @@ pub(super) fn run(inquiry: &Inquiry) -> ExitCode {
     }
 }
 
-async fn ask(target: &Target) -> Result<Bytes, InquiryError> {
-    let Target { host, port, .. } = target;
+async fn ask(inquiry: &Inquiry) -> Result<Bytes, InquiryError> {
+    let Target { host, port, .. } = &inquiry.target;
     let connected = TcpStream::connect((host.as_str(), *port)).await;
     let stream = connected.map_err(InquiryError::Connect)?;
     let (mut sender, driver) = http1::handshake(TokioIo::new(stream))
@@ -165,27 +240,33 @@ async fn ask(target: &Target) -> Result<Bytes, InquiryError> {
         .map_err(|error| http(&error))?;
     // It ends with the connection, and what went wrong there the request is told.
     tokio::spawn(driver);
-    let request = Request::get("/cluster/status")
-        .header(http::header::HOST, target.server())
-        .body(Empty::<Bytes>::new());
+    let (method, path, body) = inquiry.about.request();
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(http::header::HOST, inquiry.target.server())
+        .body(Full::new(Bytes::from(body)));
     let request = request.map_err(|error| InquiryError::Http(error.to_string()))?;
     let response = sender
         .send_request(request)
         .await
         .map_err(|error| http(&error))?;
     let status = response.status();
-    if status != StatusCode::OK {
-        return Err(InquiryError::Refused(status));
-    }
     let body = Limited::new(response.into_body(), MAX_PAGE_BYTES);
     let whole = body.collect().await.map_err(|error| {
         if error.is::<LengthLimitError>() {
-            InquiryError::NoStatus(format!("it is longer than {MAX_PAGE_BYTES} bytes"))
+            InquiryError::NoPage(format!("it is longer than {MAX_PAGE_BYTES} bytes"))
         } else {
             InquiryError::Http(error.to_string())
         }
     })?;
-    Ok(whole.to_bytes())
+    let page = whole.to_bytes();
+    if status.is_success() {
+        return Ok(page);
+    }
+    let problem: Option<Value> = serde_json::from_slice(&page).ok();
+    let why = problem.and_then(|problem| problem["detail"].as_str().map(printable));
+    Err(InquiryError::Refused(status, why))
 }
 
 fn http(error: impl Error) -> InquiryError {
@@ -267,16 +348,28 @@ fn table(status: &Value) -> Option<String> {
             word("address"),
         ]);
     }
+    text += &columns(&rows, &FIGURES);
+    text.push_str("\n* the node that was asked  L the control leader");
+    if are_silent {
+        text.push_str("  ? does not answer that node");
+    }
+    text.push('\n');
+    Some(text)
+}
+
+/// Rows under each other; the columns that are figures end at the right.
+fn columns<const N: usize>(rows: &[[String; N]], figures: &[usize]) -> String {
     let width = |column: usize| {
         let lengths = rows.iter().map(|row| row[column].chars().count());
         lengths.max().unwrap_or(0)
     };
-    let widths: [usize; 7] = std::array::from_fn(width);
-    for row in &rows {
+    let widths: [usize; N] = std::array::from_fn(width);
+    let mut text = String::new();
+    for row in rows {
         let mut line = String::new();
         for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
             let gap = " ".repeat(width - cell.chars().count());
-            let (before, after) = if FIGURES.contains(&column) {
+            let (before, after) = if figures.contains(&column) {
                 (&*gap, "")
             } else {
                 ("", &*gap)
@@ -286,12 +379,7 @@ fn table(status: &Value) -> Option<String> {
         text.push_str(line.trim_end());
         text.push('\n');
     }
-    text.push_str("\n* the node that was asked  L the control leader");
-    if are_silent {
-        text.push_str("  ? does not answer that node");
-    }
-    text.push('\n');
-    Some(text)
+    text
 }
 
 /// What another machine says, without what a terminal would obey.
@@ -380,18 +468,28 @@ L  second  up            512       -          -  second.example:8080
         let asked = |line: &str| {
             let matches = command().try_get_matches_from(line.split(' '));
             let matches = matches.map_err(|error| error.kind().to_string())?;
-            let (_, own) = matches.subcommand().expect("one is required");
-            understood(own).expect("it has its defaults")
+            let (word, own) = matches.subcommand().expect("one is required");
+            understood(word, own).expect("it has its defaults")
         };
         let inquiry = asked("cluster status --url http://h:1 --json").expect("understood");
         assert_eq!(
-            (inquiry.target.to_string(), inquiry.json),
-            ("http://h:1".to_owned(), true)
+            (inquiry.target.to_string(), inquiry.about),
+            ("http://h:1".to_owned(), About::Status { json: true })
+        );
+        let inquiry = asked("cluster set cluster.redirect false").expect("understood");
+        let (method, path, body) = inquiry.about.request();
+        assert_eq!(
+            (method, &*path, &*body),
+            (Method::PUT, "/cluster/settings/cluster.redirect", "false")
         );
         for line in [
             "cluster",
             "cluster status --url redis://h:1",
             "cluster status x",
+            "cluster set cluster.redirect",
+            "cluster unset",
+            "cluster unset a b",
+            "cluster settings x",
         ] {
             assert!(asked(line).is_err(), "{line}");
         }

@@ -13,6 +13,7 @@ pub(crate) mod replicas;
 pub(crate) mod routing;
 pub(crate) mod seal;
 pub(crate) mod secret;
+pub(crate) mod settings;
 pub(crate) mod view;
 
 use std::collections::{BTreeMap, HashMap};
@@ -21,10 +22,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use henge_cluster::agreed::Command;
+use henge_cluster::forming::ClusterId;
 use henge_cluster::ring::NodeId;
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use self::control::{Changed, WISHES, Wish};
 use self::events::Events;
 use self::identity::Identity;
 use self::peers::Handover;
@@ -48,6 +52,15 @@ pub(crate) struct Load {
     pub(crate) queue_bytes: u64,
 }
 
+/// What is refused of a machine, of which an operator is told.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Matter {
+    Connection,
+    Datagram,
+    /// It has nodes of another cluster.
+    Cluster,
+}
+
 /// What all threads of a node share of its cluster.
 #[derive(Debug)]
 pub(crate) struct Cluster {
@@ -60,10 +73,11 @@ pub(crate) struct Cluster {
     /// By the instances of members.
     loads: Mutex<HashMap<u64, Load>>,
     changed: watch::Sender<()>,
-    /// Machines of which it was told that they were refused, and when.
-    told: Mutex<BTreeMap<IpAddr, Instant>>,
+    /// Machines of which it was told that something of theirs was refused, and when.
+    told: Mutex<BTreeMap<(Matter, String), Instant>>,
     refused: mpsc::Sender<u64>,
     handovers: mpsc::Sender<Handover>,
+    wishes: mpsc::Sender<Wish>,
 }
 
 /// What the control runtime is told.
@@ -72,12 +86,15 @@ pub(crate) struct Inbox {
     /// Instances of nodes whose ports were found closed.
     pub(crate) refused: mpsc::Receiver<u64>,
     pub(crate) handovers: mpsc::Receiver<Handover>,
+    /// Changes that operators ask for.
+    pub(crate) wishes: mpsc::Receiver<Wish>,
 }
 
 impl Cluster {
     pub(crate) fn new(identity: Identity, view: View) -> (Arc<Self>, Inbox) {
         let (refused, refusals) = mpsc::channel(REFUSALS);
         let (handovers, handed_over) = mpsc::channel(HANDOVERS);
+        let (wishes, asked_for) = mpsc::channel(WISHES);
         let cluster = Self {
             identity: Arc::new(identity),
             view: Arc::new(ArcSwap::from_pointee(view)),
@@ -88,10 +105,12 @@ impl Cluster {
             told: Mutex::default(),
             refused,
             handovers,
+            wishes,
         };
         let inbox = Inbox {
             refused: refusals,
             handovers: handed_over,
+            wishes: asked_for,
         };
         (Arc::new(cluster), inbox)
     }
@@ -123,6 +142,7 @@ impl Cluster {
             address: self.identity.address_or_loopback(),
             state: MemberState::Up,
             is_silent: false,
+            has_left: false,
             is_me: true,
         })
     }
@@ -157,14 +177,73 @@ impl Cluster {
 
     /// Whether an operator is to be told that a node of this machine was refused, and has not been lately.
     pub(crate) fn is_to_be_told(&self, machine: IpAddr) -> bool {
+        self.is_news(Matter::Connection, &machine.to_string())
+    }
+
+    /// Whether something was not told of a machine lately. Each matter has its own bound: datagrams may say anything of where
+    /// they are from.
+    fn is_news(&self, matter: Matter, machine: &str) -> bool {
         let now = Instant::now();
         let mut told = self.told.lock();
         told.retain(|_, at| now.duration_since(*at) < TELL_AGAIN);
-        let is_new = told.len() < TOLD_MAX && !told.contains_key(&machine);
+        let count = told.keys().filter(|(of, _)| *of == matter).count();
+        let is_new = count < TOLD_MAX && !told.contains_key(&(matter, machine.to_owned()));
         if is_new {
-            told.insert(machine, now);
+            told.insert((matter, machine.to_owned()), now);
         }
         is_new
+    }
+
+    /// A node of another cluster was met, on whichever side of a connection.
+    pub(crate) fn tell_of_another(
+        &self,
+        now_ms: u64,
+        machine: &str,
+        name: &str,
+        theirs: ClusterId,
+    ) {
+        let Some(ours) = self.identity.cluster() else {
+            return;
+        };
+        if !self.is_news(Matter::Cluster, machine) {
+            return;
+        }
+        let (own, epoch) = (&self.identity.name, self.view.load().epoch);
+        let text = format!(
+            "{name} at {machine} is in the cluster {theirs}, and {own} in {ours}: the two refuse each other. If they should be one, stop {name} and start it with an empty directory and --peers of this cluster; if not, see which of the two has an address of the other's among its peers or members"
+        );
+        tracing::warn!(machine, name, %theirs, %ours, "a node of another cluster was met");
+        self.events
+            .add(now_ms, epoch, "another_cluster", None, text);
+    }
+
+    /// A datagram was dropped that who sends it has to be put right for.
+    pub(crate) fn tell_of_datagrams(&self, now_ms: u64, machine: IpAddr, why: &str) {
+        let Some(ours) = self.identity.cluster() else {
+            return;
+        };
+        if !self.is_news(Matter::Datagram, &machine.to_string()) {
+            return;
+        }
+        let epoch = self.view.load().epoch;
+        let text = format!(
+            "datagrams from {machine} are dropped: {why}. This node is in the cluster {ours}; a node of another one, or with another cluster.secret_file, may have its address among its members"
+        );
+        tracing::warn!(%machine, why, %ours, "datagrams of another node are dropped");
+        self.events
+            .add(now_ms, epoch, "datagrams_dropped", None, text);
+    }
+
+    /// Has a change agreed on that an operator may ask for, by whichever node leads.
+    pub(crate) async fn change(&self, command: Command) -> Changed {
+        let (answer, answered) = oneshot::channel();
+        if self.wishes.try_send(Wish { command, answer }).is_err() {
+            let why =
+                "this node takes no part in what the cluster agrees on, or too many changes wait";
+            return Changed::NotNow(why.to_owned());
+        }
+        let ends = || Changed::Unknown("this node ends".to_owned());
+        answered.await.unwrap_or_else(|_| ends())
     }
 
     /// A node's port is closed: its process is gone, or about to come back.

@@ -15,7 +15,7 @@ use super::keys;
 use super::replicas;
 use super::link::Service;
 use super::link::answering::{Answers, Reply, answer_all};
-use super::link::greet::{self, Greeted};
+use super::link::greet::{self, GreetError, Greeted};
 use super::link::parking::Parks;
 use crate::metrics::counters::add;
 use crate::net::data_thread::Local;
@@ -54,7 +54,11 @@ pub(crate) async fn serve(socket: TcpStream, first: Vec<u8>, local: &Rc<Local>) 
         Err(error) => {
             add(&local.counters.protocol_errors, 1);
             let cluster = &local.shared.cluster;
-            if error.is_lasting() && cluster.is_to_be_told(remote.ip()) {
+            if let GreetError::Cluster(name, theirs) = &error {
+                let machine = remote.ip().to_canonical().to_string();
+                let now_ms = local.shared.clock.now_ms();
+                cluster.tell_of_another(now_ms, &machine, name, *theirs);
+            } else if error.is_lasting() && cluster.is_to_be_told(remote.ip()) {
                 tracing::warn!(%remote, %error, "a connection of another node was refused");
             } else {
                 tracing::debug!(%remote, %error, "a connection of another node was refused");

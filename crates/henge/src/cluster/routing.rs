@@ -217,9 +217,10 @@ impl Routing {
         );
         for member in &before.view.members {
             let now = view.members.iter().find(|now| now.id == member.id);
+            // Who ends in order answers first what it was asked, and closes its connections itself.
             let is_same = now.is_some_and(|now| {
-                (now.instance, now.incarnation, now.is_reachable())
-                    == (member.instance, member.incarnation, true)
+                (now.instance, now.incarnation) == (member.instance, member.incarnation)
+                    && (now.is_reachable() || now.has_left)
             });
             for links in [&self.links.small, &self.links.bulk] {
                 if !is_same && !member.is_me {

@@ -83,6 +83,21 @@ pub(crate) enum Dropped {
     Earlier,
 }
 
+impl Dropped {
+    /// Whether it goes on until an operator changes something: its sender has another secret, or is in another cluster.
+    pub(crate) fn is_lasting(self) -> bool {
+        match self {
+            Self::Malformed | Self::Replayed | Self::Earlier => false,
+            Self::Version(_)
+            | Self::Open
+            | Self::Remote
+            | Self::NoSecret
+            | Self::OtherSecret
+            | Self::Forged => true,
+        }
+    }
+}
+
 impl fmt::Display for Dropped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

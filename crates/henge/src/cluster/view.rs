@@ -8,6 +8,8 @@ use henge_cluster::forming::ClusterId;
 use henge_cluster::ring::NodeId;
 use henge_wire::{PARTITIONS, Partition, SLOTS};
 
+use super::settings::Settings;
+
 /// A partition of this node.
 const HERE: u16 = u16::MAX;
 /// A partition that is nowhere yet.
@@ -38,6 +40,8 @@ pub(crate) struct Member {
     pub(crate) state: MemberState,
     /// This node gets no answer from it, whatever is agreed on.
     pub(crate) is_silent: bool,
+    /// It has said that it ends: nothing more is asked of it, and what was is answered.
+    pub(crate) has_left: bool,
     /// It is this node.
     pub(crate) is_me: bool,
 }
@@ -112,6 +116,8 @@ pub(crate) struct View {
     pub(crate) members: Vec<Arc<Member>>,
     /// For each partition its member's place in the list, or one of the two above.
     owners: Box<[u16]>,
+    /// The settings that hold for the whole cluster.
+    pub(crate) settings: Arc<Settings>,
     /// All is here, and nobody else is asked.
     pub(crate) is_alone: bool,
 }
@@ -125,6 +131,7 @@ impl View {
             standing: Standing::Inside,
             members: Vec::new(),
             owners: vec![HERE; usize::from(PARTITIONS)].into(),
+            settings: Arc::default(),
             is_alone: true,
         }
     }
@@ -137,6 +144,7 @@ impl View {
             standing,
             members: Vec::new(),
             owners: vec![NOWHERE; usize::from(PARTITIONS)].into(),
+            settings: Arc::default(),
             is_alone: false,
         }
     }
@@ -162,8 +170,15 @@ impl View {
             standing: Standing::Inside,
             members,
             owners,
+            settings: Arc::default(),
             is_alone,
         }
+    }
+
+    /// The same with the settings of its cluster.
+    #[must_use]
+    pub(crate) fn with(self, settings: Arc<Settings>) -> Self {
+        Self { settings, ..self }
     }
 
     /// Who has a partition.
@@ -248,6 +263,7 @@ mod tests {
             address: format!("[::1]:{}", 8080 + id),
             state: MemberState::Up,
             is_silent: false,
+            has_left: false,
             is_me,
         })
     }

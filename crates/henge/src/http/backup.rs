@@ -23,6 +23,7 @@ use hyper::body::Incoming;
 use super::control::{self, Control};
 use super::problem::{Code, Problem};
 use super::query;
+use super::routes::RouteId;
 use super::service::Outcome;
 use super::single::overloaded;
 use crate::disk::gate::note_unkept;
@@ -41,7 +42,7 @@ const PAGE_BYTES: usize = 4 * 1024 * 1024;
 /// Asks the control runtime, and has the answer wait until the log has what it shows. Of a log that has failed nothing is
 /// waited for: then a backup is the only way to what the node still has, and it may hold what nobody was told was written.
 pub(crate) async fn ask(local: Rc<Local>, request: Request<Incoming>) -> Outcome {
-    let answer = control::ask(Rc::clone(&local), request).await;
+    let answer = control::ask(Rc::clone(&local), RouteId::Backup, request).await;
     let log = local.shared.persistence.log.as_ref();
     if log.is_some_and(|log| log.condition() == Condition::Open) {
         // On this thread, which takes the note right after this.

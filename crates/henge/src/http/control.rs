@@ -8,7 +8,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post, put};
 use bytes::Bytes;
 use http::{Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full};
@@ -21,7 +21,7 @@ use super::problem::{Code, Problem};
 use super::requests::query_key;
 use super::routes::{Place, ROUTES, RouteId};
 use super::service::Outcome;
-use super::{backup, openapi, query};
+use super::{backup, openapi, query, settings};
 use crate::cluster::view::Standing;
 use crate::config::{ConfigError, Reload};
 use crate::metrics::Metrics;
@@ -31,7 +31,7 @@ use crate::net::data_thread::Local;
 
 /// A request on its way to the control runtime.
 pub(crate) struct Call {
-    request: Request<()>,
+    request: Request<Bytes>,
     answer: oneshot::Sender<http::Response<Full<Bytes>>>,
 }
 
@@ -46,12 +46,16 @@ pub(crate) struct Control {
 }
 
 /// Asks the control runtime.
-pub(crate) async fn ask(local: Rc<Local>, request: Request<Incoming>) -> Outcome {
-    // The bodies of these requests mean nothing; hyper reads past a short one.
-    let (parts, _) = request.into_parts();
+pub(crate) async fn ask(local: Rc<Local>, route: RouteId, request: Request<Incoming>) -> Outcome {
+    let (parts, body) = request.into_parts();
+    let body = match route {
+        RouteId::SetSetting => settings::read(&parts.headers, body, &local.shared).await?,
+        // The bodies of all others mean nothing; hyper reads past a short one.
+        _ => Bytes::new(),
+    };
     let (sender, receiver) = oneshot::channel();
     let call = Call {
-        request: Request::from_parts(parts, ()),
+        request: Request::from_parts(parts, body),
         answer: sender,
     };
     local
@@ -69,7 +73,7 @@ pub(crate) async fn serve(control: Control, mut calls: mpsc::Receiver<Call>) {
     while let Some(call) = calls.recv().await {
         let router = router.clone();
         tokio::spawn(async move {
-            let request = call.request.map(|()| Body::empty());
+            let request = call.request.map(Body::from);
             let Ok(response) = router.oneshot(request).await;
             let (parts, body) = response.into_parts();
             // The bodies are whole already; nothing can go wrong in gathering them.
@@ -101,6 +105,9 @@ fn router(control: Arc<Control>) -> Router {
             RouteId::Ring => get(ring),
             RouteId::Events => get(events),
             RouteId::OpenApi => get(async || Json(openapi::document())),
+            RouteId::Settings => get(settings::all),
+            RouteId::SetSetting => put(settings::set),
+            RouteId::UnsetSetting => delete(settings::unset),
             RouteId::Backup => get(backup::page),
             RouteId::Reload => post(reload),
             RouteId::Snapshot => post(snapshot),

@@ -19,6 +19,7 @@ pub(crate) mod level;
 pub(crate) mod problem;
 pub(crate) mod routes;
 pub(crate) mod service;
+mod settings;
 
 pub(crate) use backup::X_NEXT_PLACE;
 pub(crate) use control::{CALLS, Call, Control, serve as serve_control};

@@ -20,7 +20,7 @@ use super::routes::{Class, Place, ROUTES, Route, RouteId, Verb};
 struct Shape {
     /// Parameters of the query.
     query: &'static [&'static str],
-    /// The schema of its body; `bytes` for one that is no JSON.
+    /// The schema of its body; `bytes` or `text` for one that is no JSON.
     body: Option<&'static str>,
     /// The status when all is well, and the schema of the answer, or its media type.
     ok: (u16, &'static str),
@@ -210,6 +210,42 @@ fn shape(id: RouteId) -> Shape {
         }
         RouteId::Ring => shape(KEY_QUERY, None, (200, "Figures"), &[]),
         RouteId::Events => shape(&["after"], None, (200, "Figures"), &[]),
+        RouteId::Settings => json_page("Settings"),
+        RouteId::SetSetting => shape(
+            &[],
+            Some("text"),
+            (200, "SettingState"),
+            &[
+                Code::SettingNotFound,
+                Code::InvalidConfiguration,
+                Code::UnsupportedEncoding,
+                Code::InvalidBody,
+                Code::RequestTimeout,
+                Code::BodyTooLarge,
+                Code::InvalidPath,
+                Code::InvalidPrecondition,
+                Code::PreconditionFailed,
+                Code::NotInCluster,
+                Code::NoControlLeader,
+                Code::OutcomeUnknown,
+                Code::Internal,
+            ],
+        ),
+        RouteId::UnsetSetting => shape(
+            &[],
+            None,
+            (204, ""),
+            &[
+                Code::SettingNotFound,
+                Code::InvalidPath,
+                Code::InvalidPrecondition,
+                Code::PreconditionFailed,
+                Code::NotInCluster,
+                Code::NoControlLeader,
+                Code::OutcomeUnknown,
+                Code::Internal,
+            ],
+        ),
         RouteId::Metrics => json_page(crate::metrics::exposition::CONTENT_TYPE),
         RouteId::Backup => shape(
             &["partition", "place"],
@@ -228,6 +264,12 @@ fn shape(id: RouteId) -> Shape {
 }
 
 impl Shape {
+    /// Whether it takes JSON.
+    fn has_json(&self) -> bool {
+        self.body
+            .is_some_and(|body| !matches!(body, "bytes" | "text"))
+    }
+
     /// Every code that the route can answer.
     fn all_codes(&self, route: &Route) -> Vec<Code> {
         let mut codes = self.codes.to_vec();
@@ -241,16 +283,14 @@ impl Shape {
         }
         let names_key = self.query == KEY_QUERY
             || route.path.ends_with("{key}")
-            || self
-                .body
-                .is_some_and(|body| body != "bytes" && body != "ScanRequest");
+            || (self.has_json() && self.body != Some("ScanRequest"));
         if names_key {
             codes.extend_from_slice(KEY_CODES);
         }
         if !self.query.is_empty() || route.path.ends_with("{key}") {
             codes.push(Code::InvalidQuery);
         }
-        if self.body.is_some_and(|body| body != "bytes") {
+        if self.has_json() {
             codes.extend_from_slice(BODY_CODES);
         }
         codes
@@ -296,6 +336,12 @@ fn operation(route: &Route) -> OperationBuilder {
     if route.path.ends_with("{key}") {
         operation = operation.parameter(parameter("key", ParameterIn::Path, Required::True));
     }
+    if route.path.ends_with("{name}") {
+        operation = operation.parameter(parameter("name", ParameterIn::Path, Required::True));
+        for name in ["If-Match", "If-None-Match"] {
+            operation = operation.parameter(parameter(name, ParameterIn::Header, Required::False));
+        }
+    }
     if matches!(route.class, Class::Read | Class::Write) || route.id == RouteId::Flush {
         let name = "X-Consistency-Level";
         operation = operation.parameter(parameter(name, ParameterIn::Header, Required::False));
@@ -303,6 +349,7 @@ fn operation(route: &Route) -> OperationBuilder {
     if let Some(body) = shape.body {
         let (media_type, schema) = match body {
             "bytes" => ("application/octet-stream", text()),
+            "text" => ("text/plain", text()),
             name => ("application/json", reference(name)),
         };
         operation = operation.request_body(Some(
@@ -370,6 +417,7 @@ fn object(members: &[(&str, RefOr<Schema>)]) -> ObjectBuilder {
     })
 }
 
+#[expect(clippy::too_many_lines, reason = "it is a table")]
 fn components() -> utoipa::openapi::Components {
     let seconds = || -> RefOr<Schema> {
         of_type(SchemaType::from_iter([Type::Number, Type::Null]))
@@ -378,6 +426,8 @@ fn components() -> utoipa::openapi::Components {
             ))
             .into()
     };
+    let nullable =
+        |kind| -> RefOr<Schema> { of_type(SchemaType::from_iter([kind, Type::Null])).into() };
     let boolean = || -> RefOr<Schema> { of_type(Type::Boolean).into() };
     let integer = || -> RefOr<Schema> { of_type(Type::Integer).into() };
     let any = || -> RefOr<Schema> {
@@ -444,6 +494,27 @@ fn components() -> utoipa::openapi::Components {
                 ("bytes", integer()),
                 ("seconds", of_type(Type::Number).into()),
             ]),
+        )
+        .schema(
+            "SettingState",
+            object(&[("name", text()), ("value", text()), ("version", integer())]),
+        )
+        .schema(
+            "Settings",
+            object(&[(
+                "settings",
+                array(
+                    object(&[
+                        ("name", text()),
+                        ("value", nullable(Type::String)),
+                        ("source", text()),
+                        ("cluster_value", nullable(Type::String)),
+                        ("version", nullable(Type::Integer)),
+                        ("about", text()),
+                    ])
+                    .into(),
+                ),
+            )]),
         )
         .schema("Figures", of_type(Type::Object))
         .schema(

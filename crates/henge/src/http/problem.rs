@@ -62,6 +62,7 @@ codes! {
     InvalidContentType "invalid_content_type" 400 "The media type cannot be kept";
     BatchTooLarge "batch_too_large" 400 "The batch holds too many keys";
     KeyNotFound "key_not_found" 404 "The key does not exist";
+    SettingNotFound "setting_not_found" 404 "No such setting can hold for a whole cluster";
     RouteNotFound "route_not_found" 404 "There is no such route";
     MethodNotAllowed "method_not_allowed" 405 "The route does not take this method";
     RequestTimeout "request_timeout" 408 "The request came too slowly";
@@ -80,6 +81,7 @@ codes! {
     Overloaded "overloaded" 503 "The node has too much in flight";
     OwnerDown "owner_down" 503 "The node that has the key is down";
     OwnerUnreachable "owner_unreachable" 503 "The node that has the key cannot be asked, or did not answer";
+    NoControlLeader "no_control_leader" 503 "The cluster can agree on nothing now";
     NotInCluster "not_in_cluster" 503 "The node is in no cluster";
     TryAgain "try_again" 503 "The key is moving, or the cluster is being formed";
     PartlyFlushed "partly_flushed" 503 "Not all nodes have forgotten their keys";
@@ -108,12 +110,14 @@ pub(crate) struct Problem {
     close: bool,
 }
 
-/// What a problem says of the key's present version: only a failed precondition says something.
+/// What a problem says of the present version of a key, or of a setting: only a failed precondition says something.
 #[derive(Clone, Copy, Debug)]
 enum Current {
     Unsaid,
     Absent,
     At(Version),
+    /// That of a setting of the cluster, which has numbers.
+    Numbered(u64),
 }
 
 /// How long a client should wait before it tries an overloaded node again, in seconds: the least that the header can say.
@@ -171,6 +175,20 @@ impl Problem {
         }
     }
 
+    /// A setting of the cluster has another version than was asked for; 0 is that of one that is not set.
+    pub(crate) fn setting_has_changed(present: u64) -> Self {
+        let (detail, current) = if present == 0 {
+            (Cow::Borrowed("the setting is not set"), Current::Absent)
+        } else {
+            let detail = format!("the setting is at version {present}");
+            (detail.into(), Current::Numbered(present))
+        };
+        Self {
+            current,
+            ..Self::new(Code::PreconditionFailed, detail)
+        }
+    }
+
     pub(crate) fn method_not_allowed(allow: Vec<Verb>) -> Self {
         let detail = format!("it takes {}", names(&allow));
         Self {
@@ -205,6 +223,11 @@ impl Problem {
             Current::At(version) => {
                 out.extend_from_slice(b",\"current_version\":");
                 json::write_version(out, version);
+            }
+            Current::Numbered(version) => {
+                out.extend_from_slice(b",\"current_version\":\"");
+                json::write_u64(out, version);
+                out.push(b'"');
             }
         }
     }

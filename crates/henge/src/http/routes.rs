@@ -80,7 +80,7 @@ impl Verb {
 pub(crate) struct Route {
     pub(crate) id: RouteId,
     pub(crate) verb: Verb,
-    /// The path, whole; or with `{key}` at its end, which stands for the rest of it.
+    /// The path, whole; or with `{key}` at its end, which stands for the rest of it, or `{name}`, for a last part of it.
     pub(crate) path: &'static str,
     /// The label in metrics, and the operation's name in `OpenAPI`.
     pub(crate) name: &'static str,
@@ -141,6 +141,9 @@ routes! {
     Cluster      Get    "/cluster/status" "cluster_status" Cluster Control "The cluster as this node sees it";
     Ring         Get    "/cluster/ring"   "cluster_ring"  Cluster Control "Where a key lives and why, or who has which partitions";
     Events       Get    "/cluster/events" "cluster_events" Cluster Control "The last events of the cluster, as this node has seen them";
+    Settings     Get    "/cluster/settings" "cluster_settings" Cluster Control "The settings that may hold for the whole cluster";
+    SetSetting   Put    "/cluster/settings/{name}" "set_cluster_setting" Admin Control "Sets a setting of the whole cluster";
+    UnsetSetting Delete "/cluster/settings/{name}" "unset_cluster_setting" Admin Control "Leaves a setting to each node again";
     OpenApi      Get    "/openapi.json"   "openapi"       Observe Control "This interface as an OpenAPI 3.1 document";
     Backup       Get    "/admin/backup"   "backup"        Admin   Control "Some of the records of a partition, for a backup";
     Reload       Post   "/admin/reload"   "reload"        Admin   Control "Reads again the settings that may change while running";
@@ -154,9 +157,15 @@ impl Route {
     /// Whether the path is one of this route's.
     #[inline]
     fn takes(&self, path: &str) -> bool {
-        match self.path.strip_suffix("{key}") {
+        if let Some(prefix) = self.path.strip_suffix("{key}") {
+            return path.starts_with(prefix);
+        }
+        match self.path.strip_suffix("{name}") {
             None => self.path == path,
-            Some(prefix) => path.starts_with(prefix),
+            Some(prefix) => {
+                let name = path.strip_prefix(prefix);
+                name.is_some_and(|name| !name.is_empty() && !name.contains('/'))
+            }
         }
     }
 }
@@ -260,8 +269,17 @@ mod tests {
             (
                 Method::GET,
                 "/cluster",
-                "/cluster/status /cluster/ring /cluster/events",
+                "/cluster/status /cluster/ring /cluster/events /cluster/settings /cluster/settings/{name}",
             ),
+            (Method::GET, "/cluster/settings", "cluster_settings"),
+            (
+                Method::PUT,
+                "/cluster/settings/cluster.redirect",
+                "set_cluster_setting",
+            ),
+            (Method::GET, "/cluster/settings/a", "[Put, Delete]"),
+            (Method::DELETE, "/cluster/settings/", "/cluster/settings"),
+            (Method::DELETE, "/cluster/settings/a/b", "/cluster/settings"),
             (Method::GET, "/", ""),
             (Method::GET, "/cache", "/cache/{key}"),
             (Method::GET, "/something/else", ""),

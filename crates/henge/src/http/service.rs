@@ -154,7 +154,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
                 (Some(route), None, Answer::later(answer))
             }
             Ok(Lookup::Found(route)) => {
-                let answer = control::ask(Rc::clone(&self.local), request);
+                let answer = control::ask(Rc::clone(&self.local), route.id, request);
                 (Some(route), None, Answer::later(answer))
             }
             Err(problem) => (None, None, Answer::Now(Err(problem))),
@@ -265,6 +265,9 @@ fn answer(local: &Rc<Local>, route: RouteId, request: Request<Incoming>, now_ms:
         | RouteId::Cluster
         | RouteId::Ring
         | RouteId::Events
+        | RouteId::Settings
+        | RouteId::SetSetting
+        | RouteId::UnsetSetting
         | RouteId::OpenApi
         | RouteId::Backup
         | RouteId::Reload

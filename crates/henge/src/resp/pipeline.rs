@@ -554,7 +554,9 @@ impl Pipeline {
                 Routed::Done
             }
             Ok(Place::There(member, partition)) => {
-                if self.session.knows_map && self.local.shared.live.load().redirect {
+                let own = || self.local.shared.live.load().redirect;
+                let settings = &routes.view.settings;
+                if self.session.knows_map && settings.redirect().unwrap_or_else(own) {
                     let at = spec.keys.first.unsigned_abs();
                     let key = words.get(usize::from(at)).unwrap_or_default();
                     debug_assert_eq!(Partition::of(key), partition);

@@ -103,6 +103,39 @@ fn the_ring_says_where_a_key_is_and_why() {
     }
 }
 
+/// It is a cluster by itself.
+#[test]
+fn a_node_by_itself_has_settings_of_its_cluster() {
+    let node = node(&[("cluster.node_id", "n1"), ("cluster.redirect", "false")]);
+    let mut client = Client::connect(node.local_addr());
+    let shown = |client: &mut Client| client.get("/cluster/settings").json()["settings"][0].clone();
+    let own = shown(&mut client);
+    assert_eq!(
+        (&own["name"], &own["value"], &own["source"], &own["version"]),
+        (
+            &"cluster.redirect".into(),
+            &"false".into(),
+            &"node".into(),
+            &().into()
+        )
+    );
+    let path = "/cluster/settings/cluster.redirect";
+    let set = client.request("PUT", path, &[("if-none-match", "*")], b"true");
+    assert_eq!(set.status, 200, "{}", set.text());
+    assert_eq!(shown(&mut client)["source"], "cluster");
+    let again = client.request("PUT", path, &[("if-none-match", "*")], b"true");
+    assert_eq!((again.status, &*again.code()), (412, "precondition_failed"));
+    let tag = set.header("etag").expect("a tag").to_owned();
+    let unset = client.request("DELETE", path, &[("if-match", &tag)], b"");
+    assert_eq!(unset.status, 204, "{}", unset.text());
+    assert_eq!(shown(&mut client), own);
+    let wrong = client.request("POST", path, &[], b"true");
+    assert_eq!(
+        (wrong.status, wrong.header("allow")),
+        (405, Some("PUT, DELETE"))
+    );
+}
+
 /// Nobody listens where its peer should be.
 #[test]
 fn a_node_that_waits_for_others_says_so() {
@@ -134,6 +167,8 @@ fn a_node_that_waits_for_others_says_so() {
         ("DELETE", "/cache/a", ""),
         ("GET", "/keys", ""),
         ("POST", "/flush", ""),
+        ("PUT", "/cluster/settings/cluster.redirect", "true"),
+        ("DELETE", "/cluster/settings/cluster.redirect", ""),
     ] {
         let refused = client.request(method, target, &[], body.as_bytes());
         assert_eq!(refused.status, 503, "{method} {target}");

@@ -5,7 +5,8 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use super::Control;
-use super::questions::{self, Presence, Start, Started};
+use super::changes::may_be_asked;
+use super::questions::{self, Change, Leave, Presence, Start, Started};
 use crate::cluster::link::Service;
 use crate::cluster::link::answering::{Answers, Reply};
 
@@ -13,11 +14,15 @@ use crate::cluster::link::answering::{Answers, Reply};
 const MOST_HOPS: u8 = 2;
 
 /// See the head of the file.
-pub(super) struct ControlAnswers(pub(super) Rc<Control>);
+pub(super) struct ControlAnswers {
+    pub(super) control: Rc<Control>,
+    /// The instance of the node that asks.
+    pub(super) from: u64,
+}
 
 impl Answers for ControlAnswers {
     fn answer(&self, service: Service, question: Bytes, reply: Reply) {
-        let control = Rc::clone(&self.0);
+        let control = Rc::clone(&self.control);
         match service {
             Service::Raft => {
                 tokio::task::spawn_local(async move {
@@ -37,6 +42,25 @@ impl Answers for ControlAnswers {
                         let started = control.pass_on(start).await;
                         reply.send(&[&questions::encode(&started)]);
                     });
+                }
+                Err(why) => reply.fail(&why),
+            },
+            Service::Change => match questions::decode::<Change>(&question) {
+                Ok(change) if !may_be_asked(&change.command) => {
+                    reply.fail("that is nothing that an operator asks for");
+                }
+                Ok(change) => {
+                    tokio::task::spawn_local(async move {
+                        let changed = control.change(change).await;
+                        reply.send(&[&questions::encode(&changed)]);
+                    });
+                }
+                Err(why) => reply.fail(&why),
+            },
+            Service::Leave => match questions::decode::<Leave>(&question) {
+                Ok(Leave { incarnation }) => {
+                    control.hear_of_leaving(self.from, incarnation);
+                    reply.send(&[]);
                 }
                 Err(why) => reply.fail(&why),
             },

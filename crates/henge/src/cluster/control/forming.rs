@@ -27,7 +27,14 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 /// A connection to whoever answers at an address.
 pub(super) async fn link_to(control: &Control, address: &str) -> Result<Link, GreetError> {
     let identity = &control.cluster.identity;
-    let greeted = greet::connect(address, None, Purpose::Control, identity).await?;
+    let greeted = greet::connect(address, None, Purpose::Control, identity).await;
+    if let Err(GreetError::Cluster(name, theirs)) = &greeted {
+        let now_ms = control.shared.clock.now_ms();
+        control
+            .cluster
+            .tell_of_another(now_ms, address, name, *theirs);
+    }
+    let greeted = greeted?;
     control.meet(&greeted.hello);
     let (link, run) = Link::over(greeted);
     tokio::task::spawn_local(run);

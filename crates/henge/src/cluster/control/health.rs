@@ -14,6 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Control;
 use super::leading::UNHEARD;
+use super::names::{self, Found, Names, Pauses, System, Until};
 use crate::cluster;
 use crate::cluster::seal::{OVERHEAD_BYTES, Seal, Sender};
 use crate::encryption::random_number;
@@ -51,17 +52,11 @@ impl Control {
                 return;
             }
         };
-        let mut gossiping = match self.begin_to_gossip(socket).await {
-            Ok(gossiping) => gossiping,
-            Err(why) => {
-                tracing::error!(why, "this node cannot gossip, and will be taken for down");
-                return;
-            }
-        };
+        let (mut gossiping, mut found) = self.begin_to_gossip(socket).await;
         let mut watch = self.watch();
         let mut loads = tokio::time::interval(LOAD_INTERVAL);
         loads.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        self.introduce(&mut gossiping).await;
+        self.introduce(&mut gossiping);
         loop {
             gossiping.carry_out(self);
             let due = gossiping.due(self);
@@ -82,8 +77,16 @@ impl Control {
                         return;
                     }
                     watch.mark_unchanged();
-                    self.introduce(&mut gossiping).await;
+                    self.introduce(&mut gossiping);
                 }
+                () = self.leaving.notified() => {
+                    gossiping.gossip.leave();
+                    gossiping.carry_out(self);
+                    self.has_gossiped.notify_one();
+                    return;
+                }
+                // Of those who look names up there is always one.
+                Some(Found { instance, at }) = found.recv() => gossiping.call(instance, at),
                 _ = loads.tick() => {
                     gossiping.gossip.set_load(own_load());
                     self.show_loads(&gossiping.gossip);
@@ -98,11 +101,15 @@ impl Control {
         self.begun.elapsed().as_millis() as u64
     }
 
-    async fn begin_to_gossip(&self, socket: UdpSocket) -> Result<Gossiping, String> {
+    /// Waits until it is known where this node is.
+    async fn begin_to_gossip(&self, socket: UdpSocket) -> (Gossiping, mpsc::Receiver<Found>) {
         let identity = &self.cluster.identity;
         let address = identity.address_or_loopback();
-        let cluster = identity.cluster().ok_or("it is in no cluster")?;
-        let address = resolved(&address).await?;
+        let is_v6 = socket.local_addr().is_ok_and(|local| local.is_ipv6());
+        let address = names::found(&System, &address, is_v6, Pauses::USUAL).await;
+        let cluster = identity.cluster();
+        let cluster = cluster.expect("a start is registered in a cluster");
+        let (names, found) = Names::new(System, is_v6, Pauses::USUAL);
         let (instance, incarnation) = (identity.instance, identity.incarnation());
         let me = Peer {
             instance,
@@ -114,19 +121,20 @@ impl Control {
             incarnation,
             session: random_number(),
         };
-        let is_v6 = socket.local_addr().is_ok_and(|local| local.is_ipv6());
-        Ok(Gossiping {
+        let gossiping = Gossiping {
             gossip: Gossip::new(me, random_number(), self.now_ms()),
             seal: Seal::new(identity.secret.clone(), cluster.0, sender),
             socket,
             is_v6,
             known: BTreeMap::new(),
+            names,
             buffer: vec![0; DATAGRAM_BYTES_MAX + OVERHEAD_BYTES + 1],
-        })
+        };
+        (gossiping, found)
     }
 
     /// Calls members that are new, or elsewhere now, and forgets those that are none any more.
-    async fn introduce(&self, gossiping: &mut Gossiping) {
+    fn introduce(&self, gossiping: &mut Gossiping) {
         let agreed = self.agreed();
         let own = self.cluster.identity.instance;
         let members: BTreeMap<u64, String> = agreed
@@ -139,14 +147,18 @@ impl Control {
             if gossiping.known.get(instance) == Some(address) {
                 continue;
             }
-            match resolved(address).await {
-                Ok(at) => gossiping.gossip.announce(at),
-                Err(why) => tracing::warn!(address, why, "a member cannot be called"),
+            match address.parse() {
+                Ok(at) => {
+                    gossiping.names.forget(*instance);
+                    gossiping.gossip.announce(at);
+                }
+                Err(_) => gossiping.names.find(*instance, address, Until::Found),
             }
         }
         for instance in gossiping.known.keys() {
             if !members.contains_key(instance) {
                 gossiping.gossip.forget(*instance);
+                gossiping.names.forget(*instance);
                 self.heard.borrow_mut().remove(instance);
             }
         }
@@ -188,12 +200,21 @@ impl Control {
             incarnation: peer.incarnation,
             health,
         };
-        let before = self.heard.borrow_mut().insert(peer.instance, heard);
+        // Who has said that it ends may be asked by others still, and may answer.
+        if health != Health::Down && self.has_left(peer.instance, peer.incarnation) {
+            return;
+        }
+        self.note(peer.instance, heard);
+    }
+
+    /// A member is like this from now on.
+    pub(super) fn note(&self, instance: u64, heard: Heard) {
+        let before = self.heard.borrow_mut().insert(instance, heard);
         if before == Some(heard) {
             return;
         }
-        if health == Health::Alive {
-            self.links.forget_failure(peer.instance);
+        if heard.health == Health::Alive {
+            self.links.forget_failure(instance);
         }
         self.news.notify_one();
         // A request is not sent to who does not answer, whatever is agreed on by then.
@@ -215,6 +236,7 @@ struct Gossiping {
     is_v6: bool,
     /// Members that were called, and where.
     known: BTreeMap<u64, String>,
+    names: Names<System>,
     buffer: Vec<u8>,
 }
 
@@ -228,10 +250,32 @@ impl Gossiping {
                     // One that does not leave is as one that is lost.
                     let _ = self.socket.try_send_to(&datagram, self.reachable(to));
                 }
-                Output::Alive(peer) => control.hear(peer, Health::Alive),
-                Output::Suspected(peer) => control.hear(peer, Health::Suspected),
-                Output::Down(peer) => control.hear(peer, Health::Down),
+                Output::Alive(peer) => self.hear(control, peer, Health::Alive),
+                Output::Suspected(peer) => self.hear(control, peer, Health::Suspected),
+                Output::Down(peer) => self.hear(control, peer, Health::Down),
             }
+        }
+    }
+
+    /// Something was heard of a member. One that does not answer may be elsewhere by now, if its address is a name.
+    fn hear(&mut self, control: &Control, peer: Peer, health: Health) {
+        let name = self.known.get(&peer.instance);
+        let name = name.filter(|address| address.parse::<SocketAddr>().is_err());
+        match (name, health) {
+            (_, Health::Alive) => self.names.forget(peer.instance),
+            (Some(name), _) => self.names.find(peer.instance, name, Until::Forgotten),
+            (None, _) => {}
+        }
+        control.hear(peer, health);
+    }
+
+    /// Calls a member whose name was found, unless it is called there anyway.
+    fn call(&mut self, instance: u64, at: SocketAddr) {
+        let mut members = self.gossip.members();
+        let is_known = members.any(|(peer, ..)| (peer.instance, peer.address) == (instance, at));
+        drop(members);
+        if !is_known && self.known.contains_key(&instance) {
+            self.gossip.announce(at);
         }
     }
 
@@ -248,6 +292,14 @@ impl Gossiping {
             match self.socket.try_recv_from(&mut self.buffer) {
                 Ok((bytes, from)) => {
                     let opened = self.seal.open(from.ip(), &mut self.buffer[..bytes]);
+                    if let Err(dropped) = opened
+                        && dropped.is_lasting()
+                    {
+                        let now_ms = control.shared.clock.now_ms();
+                        let machine = from.ip().to_canonical();
+                        let why = dropped.to_string();
+                        control.cluster.tell_of_datagrams(now_ms, machine, &why);
+                    }
                     let taken = opened
                         .map_err(|dropped| dropped.to_string())
                         .and_then(|payload| {
@@ -272,19 +324,6 @@ impl Gossiping {
             Duration::from_millis(due.saturating_sub(control.now_ms()))
         })
     }
-}
-
-/// The first address of a name.
-async fn resolved(address: &str) -> Result<SocketAddr, String> {
-    if let Ok(address) = address.parse() {
-        return Ok(address);
-    }
-    let mut found = tokio::net::lookup_host(address)
-        .await
-        .map_err(|error| format!("{address}: {error}"))?;
-    found
-        .next()
-        .ok_or_else(|| format!("{address} is the name of no machine"))
 }
 
 /// The socket of a node's port, for datagrams.

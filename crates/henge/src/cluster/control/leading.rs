@@ -42,7 +42,8 @@ impl Control {
                 leads = is_leader;
                 self.tell_leader(leads);
             }
-            if leads {
+            // Who ends begins nothing that another would have to bring to its end.
+            if leads && !self.is_leaving.get() {
                 self.look_around().await;
             }
             tokio::select! {
@@ -244,7 +245,13 @@ impl Control {
         {
             // It was replaced, if it does not answer any more.
             let me = &self.cluster.identity;
-            match greet::connect(&known.address, Some(known.instance), Purpose::Control, me).await {
+            let at = &known.address;
+            let greeted = greet::connect(at, Some(known.instance), Purpose::Control, me).await;
+            if let Err(GreetError::Cluster(other, theirs)) = &greeted {
+                let now_ms = self.shared.clock.now_ms();
+                self.cluster.tell_of_another(now_ms, at, other, *theirs);
+            }
+            match greeted {
                 Ok(_) => {
                     return Started::Refused(format!(
                         "there is a member {} at {} already; each needs a cluster.node_id of its own",

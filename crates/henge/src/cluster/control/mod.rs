@@ -3,14 +3,19 @@
 //! (`leading`).
 
 mod answers;
+mod changes;
 mod forming;
 mod health;
 mod leading;
+mod leaving;
+mod names;
 mod questions;
 mod seen;
 mod voice;
 
+pub(crate) use changes::{WISHES, Wish};
 pub(crate) use health::{OwnLoad, bind};
+pub(crate) use questions::Changed;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +28,7 @@ use std::time::{Duration, Instant};
 use henge_cluster::agreed::Agreed;
 use henge_cluster::forming::{ClusterId, Forming};
 use henge_wire::peer::Purpose;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use self::answers::ControlAnswers;
 use self::health::AllHeard;
@@ -34,14 +39,40 @@ use super::link::answering::answer_all;
 use super::link::asking::{Came, Link};
 use super::link::links::Links;
 use super::raft::Consensus;
+use super::settings::Settings;
 use super::view::{Standing, View};
 use super::{Cluster, Inbox};
 use crate::shared::Shared;
 
 /// How long to wait before something is tried again that cannot be done now: an election takes about as long.
 const AGAIN: Duration = Duration::from_millis(200);
+/// What other nodes have asked when this one is about to end is answered within this, as `peers` has it.
+const DRAIN_GRACE: Duration = Duration::from_millis(100);
 /// How long an answer may take that needs a round of consensus.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Tells a node's part in its cluster when that ends.
+#[derive(Debug)]
+pub(crate) struct Ends {
+    /// The node answers what it was asked, and takes nothing more. Told, or dropped.
+    pub(crate) begins: oneshot::Receiver<()>,
+    /// It has answered.
+    pub(crate) all: oneshot::Receiver<()>,
+}
+
+impl Ends {
+    /// It begins to.
+    async fn begun(&mut self) {
+        let _ = (&mut self.begins).await;
+    }
+
+    /// All is over. It may be asked again.
+    async fn all(&mut self) {
+        if !self.all.is_terminated() {
+            let _ = (&mut self.all).await;
+        }
+    }
+}
 
 /// What a node's operator says about its cluster.
 #[derive(Clone, Debug)]
@@ -90,6 +121,16 @@ pub(super) struct Control {
     news: Notify,
     /// Starts of which the leader has heard nothing yet, and since when.
     awaited: RefCell<BTreeMap<(u64, u64), Instant>>,
+    /// Starts of others that have said that they end, by their instances.
+    left: RefCell<BTreeMap<u64, u64>>,
+    /// This node ends, and has nothing done any more.
+    is_leaving: Cell<bool>,
+    /// Is told when that is to be gossiped.
+    leaving: Notify,
+    /// Is told when it was.
+    has_gossiped: Notify,
+    /// What this node makes of the settings that are agreed on.
+    settings: RefCell<Arc<Settings>>,
     begun: Instant,
 }
 
@@ -99,7 +140,7 @@ pub(crate) async fn run(
     orders: Orders,
     inbox: Inbox,
     (socket, own_load): (std::net::UdpSocket, OwnLoad),
-    stopped: impl Future<Output = ()>,
+    mut ends: Ends,
 ) {
     let cluster = Arc::clone(&shared.cluster);
     let told = Arc::clone(&cluster);
@@ -118,7 +159,7 @@ pub(crate) async fn run(
                 let refused = Standing::Refused(error.to_string());
                 cluster.show(View::outside(refused));
             }
-            return stopped.await;
+            return ends.all().await;
         }
     };
     let control = Rc::new(Control {
@@ -136,22 +177,39 @@ pub(crate) async fn run(
         heard: RefCell::default(),
         news: Notify::new(),
         awaited: RefCell::default(),
+        left: RefCell::default(),
+        is_leaving: Cell::new(false),
+        leaving: Notify::new(),
+        has_gossiped: Notify::new(),
+        settings: RefCell::default(),
         begun: Instant::now(),
     });
-    let Inbox { refused, handovers } = inbox;
+    let Inbox {
+        refused,
+        handovers,
+        wishes,
+    } = inbox;
     let work = async {
         tokio::join!(
             voice::speak(Rc::clone(&control), questions),
             control.take_connections(handovers),
+            control.take_wishes(wishes),
             control.gossip(socket, own_load, refused),
             control.see(),
             control.lead(),
             control.enter(),
         )
     };
+    let ending = async {
+        ends.begun().await;
+        // What others have asked until now is answered first: who hears of the end gives up what it has asked.
+        let _ = tokio::time::timeout(DRAIN_GRACE, ends.all()).await;
+        control.leave().await;
+        ends.all().await;
+    };
     tokio::select! {
         _ = work => {}
-        () = stopped => {}
+        () = ending => {}
     }
     control.consensus.clone().shutdown().await;
 }
@@ -345,7 +403,10 @@ impl Control {
                 continue;
             };
             self.meet(&greeted.hello);
-            let answers = ControlAnswers(Rc::clone(self));
+            let answers = ControlAnswers {
+                control: Rc::clone(self),
+                from: greeted.hello.instance,
+            };
             tokio::task::spawn_local(async move {
                 let name = greeted.hello.name.clone();
                 if let Some(error) = answer_all(greeted, &answers, None).await {

@@ -1,8 +1,9 @@
-//! What nodes ask each other about being in a cluster, as JSON: who is there, and to be taken in. Fields that a later version adds
-//! are left out.
+//! What nodes ask each other about their cluster, as JSON: who is there, to be taken in, changes that operators ask for, and that one
+//! ends. Fields that a later version adds are left out.
 
 use std::collections::BTreeSet;
 
+use henge_cluster::agreed::{Command, Outcome, Rejected};
 use henge_cluster::forming::{ClusterId, Hello, Who};
 use serde::{Deserialize, Serialize};
 
@@ -69,6 +70,36 @@ pub(super) enum Started {
     NotNow(String),
 }
 
+/// A change that an operator asks for, of what all agree on.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct Change {
+    pub(super) command: Command,
+    /// The cluster that it means.
+    pub(super) cluster: ClusterId,
+    /// How often it was passed on already.
+    #[serde(default)]
+    pub(super) hops: u8,
+}
+
+/// What comes of it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) enum Changed {
+    /// It is agreed on.
+    Done(Outcome),
+    /// It cannot be agreed on, as things are.
+    Rejected(Rejected),
+    /// Nobody can have it agreed on now, and nothing was proposed.
+    NotNow(String),
+    /// It was proposed, and is agreed on, or will be, or not: why that is not known.
+    Unknown(String),
+}
+
+/// A node says that this start of it ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct Leave {
+    pub(super) incarnation: u64,
+}
+
 /// As bytes.
 pub(super) fn encode(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("numbers, texts and lists of them are JSON")
@@ -119,5 +150,43 @@ mod tests {
             assert_eq!(decode(text.as_bytes()), Ok(started));
         }
         assert!(decode::<Start>(b"{}").is_err());
+    }
+
+    /// The same.
+    #[test]
+    fn changes_have_these_bytes() {
+        let change = Change {
+            command: Command::Set {
+                name: "a".to_owned(),
+                value: Some("b".to_owned()),
+                expected: Some(3),
+            },
+            cluster: ClusterId(255),
+            hops: 1,
+        };
+        let text = format!(
+            r#"{{"command":{{"Set":{{"name":"a","value":"b","expected":3}}}},"cluster":{},"hops":1}}"#,
+            String::from_utf8(encode(&ClusterId(255))).expect("it is text"),
+        );
+        assert_eq!(String::from_utf8(encode(&change)), Ok(text.clone()));
+        assert_eq!(decode(text.as_bytes()), Ok(change));
+        for (changed, text) in [
+            (Changed::Done(Outcome::Set(4)), r#"{"Done":{"Set":4}}"#),
+            (
+                Changed::Rejected(Rejected::SettingVersion { present: 2 }),
+                r#"{"Rejected":{"SettingVersion":{"present":2}}}"#,
+            ),
+            (Changed::NotNow("x".to_owned()), r#"{"NotNow":"x"}"#),
+            (Changed::Unknown("y".to_owned()), r#"{"Unknown":"y"}"#),
+        ] {
+            assert_eq!(encode(&changed), text.as_bytes());
+            assert_eq!(decode(text.as_bytes()), Ok(changed));
+        }
+        let leave = Leave { incarnation: 3 };
+        assert_eq!(encode(&leave), br#"{"incarnation":3}"#);
+        assert_eq!(decode(br#"{"incarnation":3}"#), Ok(leave));
+        // A command that only a later version knows.
+        let later = r#"{"command":{"Later":{}},"cluster":255}"#;
+        assert!(decode::<Change>(later.as_bytes()).is_err());
     }
 }

@@ -1,5 +1,6 @@
 //! From what is agreed on to what this node's threads see: a view for each state, and the events between two states.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use henge_cluster::agreed::Agreed;
@@ -9,6 +10,7 @@ use henge_wire::Partition;
 use super::Control;
 use super::health::is_down;
 use super::leading::is_placed;
+use crate::cluster::settings::Settings;
 use crate::cluster::view::{Member, MemberState, Standing, View};
 
 impl Control {
@@ -67,6 +69,7 @@ impl Control {
                     address: member.address.clone(),
                     state: state(node),
                     is_silent: is_down(&heard, member.instance, node.incarnation) == Some(true),
+                    has_left: self.has_left(member.instance, node.incarnation),
                     is_me: member.instance == identity.instance,
                 }))
             })
@@ -89,8 +92,26 @@ impl Control {
             let first = || placement.old.first().copied();
             only.or_else(|| placement.leader.map(|(leader, _)| leader).or_else(first))
         };
-        self.cluster
-            .show(View::of(cluster, topology.epoch(), members, owner));
+        let view = View::of(cluster, topology.epoch(), members, owner);
+        self.cluster.show(view.with(self.settings(&agreed)));
+    }
+
+    /// What this node makes of the settings that are agreed on. They are looked at only where they have changed: views are made
+    /// more often.
+    fn settings(&self, agreed: &Agreed) -> Arc<Settings> {
+        let mut made = self.settings.borrow_mut();
+        if made.agreed() != agreed.settings() {
+            let settings = Settings::of(agreed.settings());
+            for (name, why) in settings.newly_ignored(&made) {
+                tracing::warn!(
+                    name,
+                    why,
+                    "a setting of the cluster is ignored here: a later version may have set it"
+                );
+            }
+            *made = Arc::new(settings);
+        }
+        Arc::clone(&made)
     }
 
     /// Tells what has changed between two states.
@@ -124,7 +145,12 @@ impl Control {
                     ),
                 ),
                 Some(known) if known.state != node.state => {
+                    let has_left = self.has_left(member.instance, node.incarnation);
                     let (kind, what) = match node.state {
+                        State::Down if has_left => (
+                            "down",
+                            "has left, as it was stopped, and is down until it is started again",
+                        ),
                         State::Down => ("down", "cannot be reached, and is down"),
                         State::Aligning => ("back", "can be reached again"),
                         State::Up => ("up", "is up"),
@@ -136,6 +162,19 @@ impl Control {
                 }
                 Some(_) => {}
             }
+        }
+        let names = before.settings().keys().chain(now.settings().keys());
+        for name in names.collect::<BTreeSet<_>>() {
+            let (was, is) = (before.settings().get(name), now.settings().get(name));
+            let text = match is {
+                _ if was == is => continue,
+                Some(is) => {
+                    let was = was.map_or("each node's own", |was| &was.value);
+                    format!("{name} is {} in the whole cluster, and was {was}", is.value)
+                }
+                None => format!("{name} is each node's own"),
+            };
+            events.add(time_ms, epoch, "setting", None, text);
         }
         for (id, member) in before.members() {
             if !now.members().contains_key(id) {

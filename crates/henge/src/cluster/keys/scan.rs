@@ -173,6 +173,7 @@ mod tests {
                 address: format!("127.0.0.1:{id}"),
                 state: MemberState::Up,
                 is_silent: false,
+                has_left: false,
                 is_me: id == 1,
             })
         };

@@ -105,6 +105,7 @@ impl Pair {
         let member = |at: usize| {
             Arc::new(Member {
                 is_silent: false,
+                has_left: false,
                 id: NodeId(at as u64 + 1),
                 name: ["one", "two"][at].to_owned(),
                 instance: self.instances[at],

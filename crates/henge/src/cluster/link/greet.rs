@@ -218,7 +218,12 @@ pub(crate) async fn accept(
         socket.write_all(&out).await.map_err(GreetError::Io)?;
         if let Err((why, text)) = check(&hello, remote, me) {
             refuse(&mut socket, why, text.clone()).await;
-            return Err(GreetError::Unwanted(hello.name, why, text));
+            return Err(match hello.cluster {
+                Some(theirs) if why == Why::Cluster && me.cluster().is_some() => {
+                    GreetError::Cluster(hello.name, ClusterId(theirs))
+                }
+                _ => GreetError::Unwanted(hello.name, why, text),
+            });
         }
         if let Some(secret) = &me.secret {
             let proof = hear_proof(&mut socket, &mut incoming).await;

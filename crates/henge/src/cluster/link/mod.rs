@@ -25,6 +25,10 @@ pub(crate) enum Service {
     Start = 5,
     /// For an answer that was parked, by its number.
     Claim = 6,
+    /// A change that an operator asks for.
+    Change = 7,
+    /// A node says that it ends.
+    Leave = 8,
 }
 
 /// The `service` of an answer that says that nothing was done, and why.
@@ -51,6 +55,8 @@ impl Service {
             Self::Form,
             Self::Start,
             Self::Claim,
+            Self::Change,
+            Self::Leave,
         ]
         .into_iter()
         .find(|service| *service as u8 == number)

@@ -160,7 +160,12 @@ impl Consensus {
             return Err(ProposeError::TooLong);
         }
         self.check_lease()?;
-        let written = within(self.0.raft.client_write(command)).await?;
+        let written = within(self.0.raft.client_write(command)).await;
+        let written = written.map_err(|error| match error {
+            // It was in the log of this node, which leads no more, and may still be in another's.
+            ProposeError::NotLeader(_) => ProposeError::Lost,
+            error => error,
+        })?;
         Ok(written.data.0.expect("an entry with a command is applied"))
     }
 

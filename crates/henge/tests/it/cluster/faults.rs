@@ -12,7 +12,7 @@ fn leader(ring: &Ring, n: usize) -> Option<usize> {
     name.strip_prefix("node")?.parse().ok()
 }
 
-fn wait_for_leader(ring: &Ring, n: usize) -> usize {
+pub(super) fn wait_for_leader(ring: &Ring, n: usize) -> usize {
     let mut found = None;
     ring.until("somebody leads", || {
         found = leader(ring, n);
@@ -118,6 +118,46 @@ fn a_long_pause_is_down_and_then_up() {
         for n in 1..=3 {
             ring.until("it is seen to be up", || {
                 ring.members(n).iter().all(|(_, is_up)| *is_up)
+            });
+        }
+    }
+}
+
+/// Who is stopped is down by its own word, and not by a suspicion, also where it led; it is no less a member for that.
+#[test]
+fn who_is_stopped_says_so() {
+    let mut ring = Ring::new().formed(3);
+    let leader = wait_for_leader(&ring, 1);
+    for stopped in [leader % 3 + 1, leader] {
+        let others: Vec<usize> = (1..=3).filter(|n| *n != stopped).collect();
+        let name = format!("node{stopped}");
+        let events = |ring: &Ring, n: usize| {
+            let page = ring.http(n).get("/cluster/events").json();
+            let all = page["events"].as_array().cloned().unwrap_or_default();
+            let its = all.iter().filter(|event| event["member"] == *name);
+            its.map(|event| format!("{} {}", event["kind"], event["text"]))
+                .collect::<Vec<String>>()
+        };
+        ring.stop(stopped);
+        for n in &others {
+            ring.until("it is seen to be down", || {
+                ring.members(*n).contains(&(ring.address(stopped), false))
+            });
+            ring.until("its end is an event", || {
+                let all = events(&ring, *n);
+                all.iter()
+                    .any(|event| event.starts_with("\"down\"") && event.contains("has left"))
+            });
+            let all = events(&ring, *n).join("\n");
+            assert!(!all.contains("cannot be reached"), "{all}");
+            assert!(!all.contains("no member any more"), "{all}");
+        }
+        ring.start(stopped, &ring.others(stopped, 3));
+        ring.wait_until_ready([stopped]);
+        for n in 1..=3 {
+            ring.until("all are up", || {
+                let members = ring.members(n);
+                members.len() == 3 && members.iter().all(|(_, is_up)| *is_up)
             });
         }
     }

@@ -148,6 +148,36 @@ fn a_node_without_persistence_comes_back_empty() {
     assert!(missing > 0 && missing < keys.len(), "{missing}");
 }
 
+/// A datagram does not say which cluster it is of; who drops it says where it came from, once.
+#[test]
+fn datagrams_of_no_member_are_told_once() {
+    let ring = Ring::new().formed(1);
+    let stranger = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let event = |ring: &Ring| {
+        let page = ring.http(1).get("/cluster/events").json();
+        let all = page["events"].as_array().cloned().unwrap_or_default();
+        let mut all = all.into_iter();
+        all.find(|event| event["kind"] == "datagrams_dropped")
+    };
+    // In the clear, of this version, and with the checksum of another cluster.
+    ring.until("it is told", || {
+        let sent = stranger.send_to(&[1, 0, 0, 0, 0, 0, 7, 7], ring.address(1));
+        sent.expect("it is sent");
+        event(&ring).is_some()
+    });
+    let text = event(&ring).expect("it was there")["text"].to_string();
+    assert!(
+        text.contains("datagrams from 127.0.0.1 are dropped"),
+        "{text}"
+    );
+    assert!(text.contains(&cluster(&ring, 1)), "{text}");
+    let told = ring
+        .log(1)
+        .matches("datagrams of another node are dropped")
+        .count();
+    assert_eq!(told, 1, "{}", ring.log(1));
+}
+
 #[test]
 fn a_node_by_itself_is_a_cluster_that_others_join() {
     let mut ring = Ring::new();
@@ -186,7 +216,10 @@ fn two_clusters_refuse_each_other() {
     for n in 1..=2 {
         ring.start(n, "");
     }
-    ring.wait_until_ready(1..=2);
+    // A node by itself is ready before it has a number for its cluster.
+    for n in 1..=2 {
+        ring.until("each has its own", || !cluster(&ring, n).is_empty());
+    }
     ring.start(
         3,
         &format!("http://{},http://{}", ring.address(1), ring.address(2)),
@@ -197,4 +230,27 @@ fn two_clusters_refuse_each_other() {
     });
     assert!(!ring.is_ready(3));
     assert_ne!(cluster(&ring, 1), cluster(&ring, 2));
+}
+
+#[test]
+fn a_node_that_members_of_another_cluster_call_says_so_once() {
+    let mut ring = Ring::new().formed(3);
+    let theirs = cluster(&ring, 1);
+    ring.stop(2);
+    // Where the second was there is a node of its own now.
+    ring.start_as(2, "elsewhere", "");
+    ring.wait_until_ready([2]);
+    let event = |ring: &Ring| {
+        let page = ring.http(2).get("/cluster/events").json();
+        let all = page["events"].as_array().cloned().unwrap_or_default();
+        let mut all = all.into_iter();
+        all.find(|event| event["kind"] == "another_cluster")
+    };
+    ring.until("it is told", || event(&ring).is_some());
+    let text = event(&ring).expect("it was there")["text"].to_string();
+    let ours = cluster(&ring, 2);
+    assert!(text.contains(&theirs) && text.contains(&ours), "{text}");
+    let log = ring.log(2);
+    let told = log.matches("a node of another cluster was met").count();
+    assert_eq!(told, 1, "{log}");
 }

@@ -10,6 +10,7 @@ mod links;
 mod network;
 mod partitions;
 mod recovery;
+mod settings;
 
 use std::fs;
 use std::io::{self, Read};

@@ -18,7 +18,7 @@ async fn agree(cluster: &Cluster, command: Command) -> Outcome {
     loop {
         match cluster.leader().await.propose(command.clone()).await {
             Ok(agreed) => return agreed.expect("it is not rejected"),
-            Err(ProposeError::NotLeader(_)) => {}
+            Err(ProposeError::NotLeader(_) | ProposeError::Lost) => {}
             Err(error) => panic!("{error}"),
         }
     }
