@@ -8,7 +8,8 @@
 //! which a copy ends, and behind the `Open` of their term. Between partitions nothing has an order. So there is one stream, and no
 //! second one for copies, whose last parts would be overtaken: the first `Append` behind a copy would be lost each time, and a
 //! partition that is written to would copy for ever. Instead a `Part` waits beside the queue, with the `Append`s of its partition
-//! behind it, and has its turn when all else had one: nothing waits for more than one part, however many partitions copy.
+//! behind it, until what is in the queue by then has gone; from then on copies and the queue have turns. So what comes into the queue
+//! waits for no more than one part, however many partitions copy.
 //!
 //! **What it may hold.** A copy has one part under way, as a source sends the next when that has come. Of all that is said again
 //! while it was not answered only one of a kind waits for each partition. That leaves what is stamped, which has a bound: see
@@ -22,7 +23,6 @@ use crate::replica::{Body, CopyId, Message, MessageOf, Types};
 use crate::topology::{Epoch, Incarnation};
 use henge_wire::Partition;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ops::Bound;
 
 /// A question that was not answered for so long was lost. Above a round trip of a slow network.
 const PROBE_LOST_AFTER_MS: u64 = 60;
@@ -63,6 +63,8 @@ struct Waiting<T: Types> {
 /// What waits of a copy.
 struct Copy<T: Types> {
     part: Option<Waiting<T>>,
+    /// It goes when so many messages have left the queue, among them all `Append`s of its partition.
+    after: u64,
     /// What was stamped behind it.
     appends: VecDeque<Waiting<T>>,
 }
@@ -83,8 +85,8 @@ pub struct Outbox<T: Types> {
     /// The place, counted from the first message that ever was in the queue, of what is said again while it waits.
     places: BTreeMap<(Partition, Kind), u64>,
     copies: BTreeMap<Partition, Copy<T>>,
-    /// The partition whose copy had the last turn, and whether a copy has the next.
-    turn: Option<Partition>,
+    /// Whose copy has the next turn, and whether it comes before the queue.
+    turns: VecDeque<Partition>,
     is_copys_turn: bool,
     bytes: usize,
     append_bytes: usize,
@@ -191,7 +193,7 @@ impl<T: Types> Outbox<T> {
             left: 0,
             places: BTreeMap::new(),
             copies: BTreeMap::new(),
-            turn: None,
+            turns: VecDeque::new(),
             is_copys_turn: false,
             bytes: 0,
             append_bytes: 0,
@@ -279,9 +281,14 @@ impl<T: Types> Outbox<T> {
             self.gaps.remove(&partition);
         }
         let waiting = self.waiting(partition, message);
-        let copy = self.copies.entry(partition).or_insert_with(|| Copy {
-            part: None,
-            appends: VecDeque::new(),
+        let after = self.left + self.queue.len() as u64;
+        let copy = self.copies.entry(partition).or_insert_with(|| {
+            self.turns.push_back(partition);
+            Copy {
+                part: None,
+                after,
+                appends: VecDeque::new(),
+            }
         });
         if let Some(part) = &copy.part
             && part_of(part) == part_of(&waiting)
@@ -409,9 +416,7 @@ impl<T: Types> Outbox<T> {
             is_untouched: true,
         };
         let mut messages = Vec::new();
-        if self.is_copys_turn {
-            self.take_copy(&mut room, &mut messages);
-        }
+        let mut had_turn = self.is_copys_turn && self.take_copy(&mut room, &mut messages);
         let fitting = self.queue.iter().take_while(|next| room.takes(next.bytes));
         let fitting = fitting.count();
         messages.reserve(fitting);
@@ -429,46 +434,51 @@ impl<T: Types> Outbox<T> {
         if self.queue.is_empty() {
             self.queue.shrink_to(KEPT_MESSAGES);
         }
-        while !self.copies.is_empty() && self.take_copy(&mut room, &mut messages) {}
-        // What had no room in this frame has it in the next.
-        self.is_copys_turn = !self.copies.is_empty();
+        while self.take_copy(&mut room, &mut messages) {
+            had_turn = true;
+        }
+        // A copy for which there was no room in this frame has it in the next, and the queue in that after it.
+        self.is_copys_turn = !had_turn;
         messages
     }
 
-    /// Takes what fits of the copy whose turn it is: its part, and what is behind that. Says whether all of it did.
+    /// Takes what fits of the copy whose turn it is: its part, and what is behind that. Says whether anything did.
     fn take_copy(
         &mut self,
         room: &mut Room,
         messages: &mut Vec<(Partition, MessageOf<T>)>,
     ) -> bool {
-        let behind = self.turn.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut rest = self.copies.range_mut((behind, Bound::Unbounded));
-        let next = rest.next().map(|(&partition, _)| partition);
-        let Some(partition) = next.or_else(|| self.copies.keys().next().copied()) else {
-            return true;
+        let Some(&partition) = self.turns.front() else {
+            return false;
         };
-        let copy = self.copies.get_mut(&partition).expect("it is there");
-        if let Some(part) = copy.part.take_if(|part| room.takes(part.bytes)) {
-            self.bytes -= part.bytes;
-            messages.push((partition, part.message));
-        }
-        if copy.part.is_some() {
+        let copy = self.copies.get_mut(&partition).expect("it has a turn");
+        if copy.after > self.left {
             return false;
         }
-        while let Some(append) = copy.appends.front()
-            && room.takes(append.bytes)
-        {
-            let append = copy.appends.pop_front().expect("it is there");
-            self.bytes -= append.bytes;
-            self.append_bytes -= append.bytes;
-            messages.push((partition, append.message));
+        let before = messages.len();
+        let mut take = |waiting: Waiting<T>| {
+            self.bytes -= waiting.bytes;
+            messages.push((partition, waiting.message));
+        };
+        if let Some(part) = copy.part.take_if(|part| room.takes(part.bytes)) {
+            take(part);
         }
-        self.turn = Some(partition);
-        if copy.appends.is_empty() {
-            self.copies.remove(&partition);
-            return true;
+        if copy.part.is_none() {
+            while let Some(append) = copy.appends.pop_front_if(|append| room.takes(append.bytes)) {
+                self.append_bytes -= append.bytes;
+                take(append);
+            }
         }
-        false
+        let had_turn = messages.len() > before;
+        if had_turn {
+            self.turns.pop_front();
+            if copy.appends.is_empty() && copy.part.is_none() {
+                self.copies.remove(&partition);
+            } else {
+                self.turns.push_back(partition);
+            }
+        }
+        had_turn
     }
 
     /// Whether nothing waits, not even for an answer.
