@@ -38,6 +38,10 @@ impl Types for Store {
     fn bytes(record: &Record<Value>) -> usize {
         bytes(record)
     }
+
+    fn effects_bytes(effects: &EncodedEffects) -> usize {
+        effects.len()
+    }
 }
 
 fn bytes(record: &Record<Value>) -> usize {
@@ -64,10 +68,6 @@ impl Ways for Store {
             Shown::Reply(reply) => Reply::of(&reply),
             Shown::Outcome(outcome) => Reply::Transacted(outcome),
         }
-    }
-
-    fn effects_bytes(effects: &EncodedEffects) -> usize {
-        effects.len()
     }
 }
 

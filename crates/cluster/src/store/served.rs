@@ -49,6 +49,10 @@ impl Types for Served {
     fn bytes(record: &Record<Value>) -> usize {
         super::bytes(record)
     }
+
+    fn effects_bytes(effects: &EncodedEffects) -> usize {
+        effects.len()
+    }
 }
 
 impl Ways for Served {

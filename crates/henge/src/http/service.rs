@@ -331,7 +331,7 @@ impl Future for Answering {
                 let outcome = outcome.take().expect("polled once after it was ready");
                 let outcome = match told {
                     Ok(()) => outcome,
-                    Err(Untold::NotDone) => Err(not_open()),
+                    Err(Untold::NotDone) => Err(single::not_open()),
                     Err(Untold::Unknown) => Err(Problem::new(
                         Code::OutcomeUnknown,
                         "replicas have not said in time that they have it: what was written may or may not have been",

@@ -642,6 +642,14 @@ pub(crate) fn log_failed() -> Problem {
     )
 }
 
+/// Nobody leads the partition here.
+pub(crate) fn not_open() -> Problem {
+    Problem::new(
+        Code::TryAgain,
+        "the leader of the key's partition is changing; nothing was changed",
+    )
+}
+
 /// A refusal of the engine, for people.
 pub(crate) fn refused(refusal: Refusal) -> Problem {
     match refusal {

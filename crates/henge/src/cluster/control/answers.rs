@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::Control;
 use super::changes::may_be_asked;
 use super::questions::{self, Change, Leave, Presence, Start, Started};
+use super::reports::Reported;
 use crate::cluster::link::Service;
 use crate::cluster::link::answering::{Answers, Reply};
 
@@ -60,6 +61,13 @@ impl Answers for ControlAnswers {
             Service::Leave => match questions::decode::<Leave>(&question) {
                 Ok(Leave { incarnation }) => {
                     control.hear_of_leaving(self.from, incarnation);
+                    reply.send(&[]);
+                }
+                Err(why) => reply.fail(&why),
+            },
+            Service::Report => match questions::decode::<Reported>(&question) {
+                Ok(reported) => {
+                    control.hear_report(self.from, reported);
                     reply.send(&[]);
                 }
                 Err(why) => reply.fail(&why),

@@ -16,6 +16,7 @@ use tokio::time::MissedTickBehavior;
 use super::Control;
 use super::health::{AllHeard, Heard, is_down};
 use super::questions::{Start, Started};
+use super::reports::Reports;
 use crate::cluster::link::greet::{self, GreetError};
 
 /// How often the leader looks around by itself: what it was told of it looks at at once.
@@ -106,7 +107,8 @@ impl Control {
         // Whoever is ready can lose its control leader: partitions are placed when enough vote.
         let is_settled = self.choose_voters().await;
         let heard = self.all_heard(&agreed);
-        for command in wanted(&agreed, is_settled, &heard) {
+        let reports = self.all_reports();
+        for command in wanted(&agreed, is_settled, &heard, reports.as_ref()) {
             self.propose(Command::Topology(command)).await;
         }
     }
@@ -322,7 +324,12 @@ fn is_known_down(agreed: &Agreed, id: NodeId) -> bool {
 }
 
 /// What has to change of the topology.
-fn wanted(agreed: &Agreed, is_settled: bool, heard: &AllHeard) -> Vec<topology::Command> {
+fn wanted(
+    agreed: &Agreed,
+    is_settled: bool,
+    heard: &AllHeard,
+    reports: Option<&Reports>,
+) -> Vec<topology::Command> {
     use topology::Command as Change;
     let topology = agreed.topology();
     let mut changes = Vec::new();
@@ -338,6 +345,12 @@ fn wanted(agreed: &Agreed, is_settled: bool, heard: &AllHeard) -> Vec<topology::
             (Some(false), State::Down) => changes.push(Change::Back(id, node.incarnation)),
             _ => {}
         }
+        if let Some(reports) = reports {
+            if let Some(instance) = instance {
+                reports.judge_node(topology, id, instance, &mut changes);
+            }
+            continue;
+        }
         // With one replica there is nobody to be aligned with.
         if node.state != State::Up {
             changes.push(Change::Up(id, node.incarnation));
@@ -345,6 +358,10 @@ fn wanted(agreed: &Agreed, is_settled: bool, heard: &AllHeard) -> Vec<topology::
                 changes.push(Change::Remembers(id, node.incarnation));
             }
         }
+    }
+    if let Some(reports) = reports {
+        let instance = |id: NodeId| agreed.members().get(&id).map(|member| member.instance);
+        reports.judge_partitions(topology, instance, &mut changes);
     }
     let is_in = |name: &str| {
         let member = agreed.named(name).map(|(id, _)| id);

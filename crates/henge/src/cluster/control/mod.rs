@@ -10,6 +10,7 @@ mod leading;
 mod leaving;
 mod names;
 mod questions;
+mod reports;
 mod seen;
 mod voice;
 
@@ -119,6 +120,8 @@ pub(super) struct Control {
     heard: RefCell<AllHeard>,
     /// Is told of news of that.
     news: Notify,
+    /// How replicas of others stand, by their instances.
+    reports: RefCell<BTreeMap<u64, reports::Reported>>,
     /// Starts of which the leader has heard nothing yet, and since when.
     awaited: RefCell<BTreeMap<(u64, u64), Instant>>,
     /// Starts of others that have said that they end, by their instances.
@@ -176,6 +179,7 @@ pub(crate) async fn run(
         registered: Notify::new(),
         heard: RefCell::default(),
         news: Notify::new(),
+        reports: RefCell::default(),
         awaited: RefCell::default(),
         left: RefCell::default(),
         is_leaving: Cell::new(false),
@@ -196,6 +200,7 @@ pub(crate) async fn run(
             control.take_wishes(wishes),
             control.gossip(socket, own_load, refused),
             control.see(),
+            control.report(),
             control.lead(),
             control.enter(),
         )

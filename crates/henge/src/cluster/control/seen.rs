@@ -55,6 +55,7 @@ impl Control {
             self.cluster.show(View::outside(Standing::Refused(why)));
             return;
         }
+        self.show_replicas(&agreed);
         let heard = self.all_heard(&agreed);
         let members: Vec<Arc<Member>> = agreed
             .members()

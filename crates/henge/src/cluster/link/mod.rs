@@ -29,6 +29,8 @@ pub(crate) enum Service {
     Change = 7,
     /// A node says that it ends.
     Leave = 8,
+    /// How a node's replicas stand.
+    Report = 9,
 }
 
 /// The `service` of an answer that says that nothing was done, and why.
@@ -57,6 +59,7 @@ impl Service {
             Self::Claim,
             Self::Change,
             Self::Leave,
+            Self::Report,
         ]
         .into_iter()
         .find(|service| *service as u8 == number)

@@ -1,0 +1,213 @@
+//! How the replicas of all nodes stand, as each says to the control leader, and what of the topology follows from it: who is
+//! aligned, who remembers, and how far a change of replicas is.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use henge_cluster::agreed::Agreed;
+use henge_cluster::ring::NodeId;
+use henge_cluster::topology::{Command, Epoch, Incarnation, Placement, State, Topology};
+use henge_wire::Partition;
+use serde::{Deserialize, Serialize};
+
+use super::{AGAIN, Control, questions};
+use crate::cache::Carry;
+use crate::cluster::link::Service;
+use crate::cluster::link::asking::AskError;
+use std::sync::Arc;
+
+/// How long the leader may take to hear a report.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What a node says of its replicas, in one of its starts.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct Reported {
+    incarnation: Incarnation,
+    /// By partitions, the newest term in which it is aligned; 0 for none.
+    aligned: Vec<Epoch>,
+    /// By partitions, the newest term that it has opened; 0 for none.
+    opened: Vec<Epoch>,
+}
+
+/// What the control leader was told, by instances.
+pub(super) struct Reports(BTreeMap<u64, Reported>);
+
+impl Control {
+    /// Shows the topology to this node's replicas.
+    pub(super) fn show_replicas(&self, agreed: &Agreed) {
+        let Some(replicas) = &self.shared.replicas else {
+            return;
+        };
+        let identity = &self.cluster.identity;
+        let Some((me, _)) = agreed.of_instance(identity.instance) else {
+            return;
+        };
+        let cache = &self.shared.cache;
+        let carrier = Arc::clone(replicas) as Arc<dyn Carry>;
+        cache.replicate(me, identity.incarnation(), carrier);
+        replicas.see(cache, agreed, me, self.shared.clock.now_ms());
+    }
+
+    /// Tells the control leader how this node's replicas stand, whenever that has changed, or another leads.
+    pub(super) async fn report(self: &Rc<Self>) {
+        let Some(replicas) = &self.shared.replicas else {
+            return std::future::pending().await;
+        };
+        let mut leaders = self.consensus.leaders();
+        let mut told = None;
+        loop {
+            let report = replicas.report();
+            let leader = self.consensus.leader();
+            if let Some(leader) = leader
+                && told.as_ref() != Some(&(leader, report.clone()))
+            {
+                let reported = Reported {
+                    incarnation: self.cluster.identity.incarnation(),
+                    aligned: report.aligned.to_vec(),
+                    opened: report.opened.to_vec(),
+                };
+                match self.report_to(leader, reported).await {
+                    Ok(()) => told = Some((leader, report)),
+                    Err(error) => {
+                        tracing::debug!(%error, "the control leader was not told how replicas stand");
+                        let _ = tokio::time::timeout(AGAIN, leaders.changed()).await;
+                        continue;
+                    }
+                }
+            }
+            tokio::select! {
+                changed = leaders.changed() => if changed.is_err() {
+                    return;
+                },
+                () = replicas.reported.notified() => {}
+            }
+        }
+    }
+
+    async fn report_to(self: &Rc<Self>, leader: u64, reported: Reported) -> Result<(), AskError> {
+        let own = self.cluster.identity.instance;
+        if leader == own {
+            self.hear_report(own, reported);
+            return Ok(());
+        }
+        let address = self
+            .address_of(leader)
+            .ok_or_else(|| AskError::unsent("it is not known where the control leader is"))?;
+        let link = self.links.to(leader, &address).await?;
+        let question = questions::encode(&reported);
+        link.ask(Service::Report, &[&question], REPORT_TIMEOUT)?
+            .await?;
+        Ok(())
+    }
+
+    /// A node says how its replicas stand.
+    pub(super) fn hear_report(&self, from: u64, reported: Reported) {
+        let agreed = self.agreed();
+        let mut reports = self.reports.borrow_mut();
+        reports.retain(|instance, _| agreed.of_instance(*instance).is_some());
+        let known = reports.get(&from).map_or(0, |known| known.incarnation);
+        if known <= reported.incarnation && agreed.of_instance(from).is_some() {
+            reports.insert(from, reported);
+            self.news.notify_one();
+        }
+    }
+
+    /// What is known of all, where this node replicates.
+    pub(super) fn all_reports(&self) -> Option<Reports> {
+        self.shared.replicas.as_ref()?;
+        Some(Reports(self.reports.borrow().clone()))
+    }
+}
+
+impl Reports {
+    fn of(&self, instance: u64, incarnation: Incarnation) -> Option<&Reported> {
+        let reported = self.0.get(&instance)?;
+        (reported.incarnation == incarnation).then_some(reported)
+    }
+
+    /// What of a node has to change that is not Down.
+    pub(super) fn judge_node(
+        &self,
+        topology: &Topology,
+        id: NodeId,
+        instance: u64,
+        changes: &mut Vec<Command>,
+    ) {
+        let Some(node) = topology.nodes().get(&id) else {
+            return;
+        };
+        let Some(reported) = self.of(instance, node.incarnation) else {
+            return;
+        };
+        let named = || {
+            let partitions = topology.partitions();
+            let of = partitions.map(|partition| (partition, topology.placement(partition)));
+            of.filter(|(_, placement)| placement.names(id))
+        };
+        let aligned = |partition: Partition| at(&reported.aligned, partition);
+        if node.state == State::Aligning
+            && named().all(|(partition, placement)| aligned(partition) == placement.term)
+        {
+            changes.push(Command::Up(id, node.incarnation));
+        }
+        // One that voted nowhere before it was registered leaves the term as it was, and may be aligned in that.
+        let is_whole = |(partition, placement): (Partition, &Placement)| {
+            aligned(partition) >= node.amnesia || aligned(partition) == placement.term
+        };
+        if node.amnesia > 0 && named().all(is_whole) {
+            changes.push(Command::Remembers(id, node.incarnation));
+        }
+    }
+
+    /// How far changes of replicas are.
+    pub(super) fn judge_partitions(
+        &self,
+        topology: &Topology,
+        instance: impl Fn(NodeId) -> Option<u64>,
+        changes: &mut Vec<Command>,
+    ) {
+        let (mut ready, mut opened, mut done) = (vec![], vec![], vec![]);
+        let report = |id: NodeId| {
+            let incarnation = topology.nodes().get(&id)?.incarnation;
+            self.of(instance(id)?, incarnation)
+        };
+        for partition in topology.partitions() {
+            let placement = topology.placement(partition);
+            let Some(change) = &placement.change else {
+                continue;
+            };
+            let is_aligned = |id| {
+                report(id).is_some_and(|known| at(&known.aligned, partition) == placement.term)
+            };
+            let leader = placement.leader.map(|(id, _)| id);
+            if !change.is_joint {
+                if placement.learners().all(is_aligned) {
+                    ready.push(partition);
+                }
+            } else if change.has_opened {
+                done.push(partition);
+            } else if let Some(known) = leader.and_then(report)
+                && at(&known.opened, partition) == placement.term
+            {
+                opened.push((partition, placement.term));
+            }
+        }
+        if !ready.is_empty() {
+            changes.push(Command::Join(ready));
+        }
+        if !opened.is_empty() {
+            changes.push(Command::Opened(opened));
+        }
+        if !done.is_empty() {
+            changes.push(Command::Finish(done));
+        }
+    }
+}
+
+fn at(terms: &[Epoch], partition: Partition) -> Epoch {
+    terms
+        .get(usize::from(partition.number()))
+        .copied()
+        .unwrap_or(0)
+}
