@@ -136,6 +136,8 @@ struct Slot {
     shard: Mutex<Seat>,
     /// There is something in its journal. Set under the lock, taken back before it is locked.
     is_journalled: AtomicBool,
+    /// Replicas wait for a round of the log that has taken its journal.
+    has_taken: AtomicBool,
 }
 
 impl Slot {
@@ -233,6 +235,7 @@ impl Cache {
                 Slot {
                     shard: Mutex::new(Seat::new(shard)),
                     is_journalled: AtomicBool::new(false),
+                    has_taken: AtomicBool::new(false),
                 }
             })
             .collect();

@@ -29,7 +29,11 @@ impl Cache {
         for slot in &self.shards {
             if slot.is_journalled.swap(false, SeqCst) {
                 let empty = spare.pop().unwrap_or_default();
-                slot.shard.lock().take_journal(round, empty, batch);
+                let mut seat = slot.shard.lock();
+                seat.take_journal(round, empty, batch);
+                if seat.note_taken(round) {
+                    slot.has_taken.store(true, SeqCst);
+                }
             }
         }
     }

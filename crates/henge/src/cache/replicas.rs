@@ -5,8 +5,10 @@
 //! A partition whose replica is alone is served past its machine, as by a node by itself.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use henge_cluster::replica::{
     Answer, Input, Level, MessageOf, Output, Replica, RequestId, State, View, Written,
@@ -33,12 +35,16 @@ pub(super) struct Seat {
     shard: Shard,
     /// By the places of partitions in the shard; none for a node that does not replicate.
     replicas: Box<[Option<Box<Seated>>]>,
+    /// How far replicas have written in the journal that is not taken yet.
+    journalled: Vec<(Partition, Written)>,
+    /// The same in journals that were taken, by their rounds.
+    taken: VecDeque<(u64, Vec<(Partition, Written)>)>,
 }
 
-/// A replica, and how far it was told that its log is.
+/// A replica, and how far of what it has written note was taken.
 struct Seated {
     replica: Replica<Served>,
-    told: Written,
+    noted: Written,
 }
 
 impl Seat {
@@ -46,7 +52,18 @@ impl Seat {
         Self {
             shard,
             replicas: Box::default(),
+            journalled: Vec::new(),
+            taken: VecDeque::new(),
         }
+    }
+
+    /// The journal was taken for a round. Says whether replicas wait for that.
+    pub(super) fn note_taken(&mut self, round: u64) -> bool {
+        if !self.journalled.is_empty() {
+            let journalled = std::mem::take(&mut self.journalled);
+            self.taken.push_back((round, journalled));
+        }
+        !self.taken.is_empty()
     }
 
     /// Whether requests for a partition have to go by its machine.
@@ -80,6 +97,8 @@ impl DerefMut for Seat {
 pub(super) struct Replication {
     me: NodeId,
     incarnation: Incarnation,
+    /// What is written is kept once a round of the log has it.
+    has_log: bool,
     carrier: Arc<dyn Carry>,
 }
 
@@ -124,10 +143,17 @@ impl<F: FnOnce(Shown<'_>) -> R, R> Show for Once<F, R> {
 impl Cache {
     /// From now on this node's partitions are replicas, of which it is told by [`look`](Self::look). Its shards must be such as are
     /// told what is committed. Only the first call counts.
-    pub(crate) fn replicate(&self, me: NodeId, incarnation: Incarnation, carrier: Arc<dyn Carry>) {
+    pub(crate) fn replicate(
+        &self,
+        me: NodeId,
+        incarnation: Incarnation,
+        has_log: bool,
+        carrier: Arc<dyn Carry>,
+    ) {
         let replication = Replication {
             me,
             incarnation,
+            has_log,
             carrier,
         };
         if self.replication.set(replication).is_ok() {
@@ -170,6 +196,27 @@ impl Cache {
     pub(crate) fn expire(&self, partition: Partition, id: RequestId, now_ms: u64) {
         if self.with_replica(partition, |replica| replica.is_some()) {
             self.drive(partition, now_ms, Input::Expired(id));
+        }
+    }
+
+    /// All rounds of the log up to the present one are kept: replicas of a shard that have waited for that are told.
+    pub(crate) fn keep_replicas(&self, shard: usize, now_ms: u64) {
+        let slot = &self.shards[shard];
+        if !slot.has_taken.swap(false, SeqCst) {
+            return;
+        }
+        let kept = self.log.kept.load(Relaxed);
+        let mut due = Vec::new();
+        let mut seat = slot.shard.lock();
+        while let Some((_, written)) = seat.taken.pop_front_if(|(round, _)| *round <= kept) {
+            due.extend(written);
+        }
+        if !seat.taken.is_empty() {
+            slot.has_taken.store(true, SeqCst);
+        }
+        drop(seat);
+        for (partition, written) in due {
+            self.drive(partition, now_ms, Input::Kept(written));
         }
     }
 
@@ -231,7 +278,12 @@ impl Cache {
         input: Input<'_, Served>,
     ) -> Handled {
         let place = self.place(partition);
-        let Seat { shard, replicas } = seat;
+        let Seat {
+            shard,
+            replicas,
+            journalled,
+            ..
+        } = seat;
         let now_ms = turn.now_ms;
         let own = match &input {
             Input::Request(id, ..) => Some(*id),
@@ -250,8 +302,8 @@ impl Cache {
                 State::default(),
                 progress,
             );
-            let told = replica.written(&table);
-            Box::new(Seated { replica, told })
+            let noted = replica.written(&table);
+            Box::new(Seated { replica, noted })
         });
         seated.replica.handle(&mut table, now_ms, input);
         loop {
@@ -264,18 +316,26 @@ impl Cache {
                     output => replication.carrier.carry(partition, output),
                 }
             }
-            // Without a log what is written is kept.
             let written = seated.replica.written(&table);
-            if written == seated.told {
-                handled.short = table.short();
-                handled.overdrawn = table.overdrawn();
-                return handled;
+            if written == seated.noted {
+                break;
             }
-            seated.told = written;
+            seated.noted = written;
+            if replication.has_log {
+                match journalled.iter_mut().rfind(|(of, _)| *of == partition) {
+                    Some((_, newest)) => *newest = written,
+                    None => journalled.push((partition, written)),
+                }
+                break;
+            }
+            // Without a log what is written is kept.
             seated
                 .replica
                 .handle(&mut table, now_ms, Input::Kept(written));
         }
+        handled.short = table.short();
+        handled.overdrawn = table.overdrawn();
+        handled
     }
 
     /// Has a machine run a command. What it comes to is shown as it runs; whether it may be told is another answer, which the carrier

@@ -225,6 +225,20 @@ impl Gate {
         Some(round)
     }
 
+    /// Replicas have written, by calls that nobody waits for: the log is to have it soon.
+    pub(crate) fn ask_for_replicas(&self) {
+        if let Some(round) = self.take_unkept()
+            && let Some(log) = &self.log
+        {
+            log.note_waiting(self.thread, round);
+            if !self.is_asked.replace(true)
+                && let Some(keeper) = &*self.keeper.borrow()
+            {
+                keeper.wake_by_ref();
+            }
+        }
+    }
+
     /// Waits for what is owed.
     pub(crate) fn poll_owed(
         &self,
@@ -299,7 +313,7 @@ impl Gate {
 
     /// Keeps the gate for as long as it is polled: a task of its own, so that it runs after those that were ready before it,
     /// and the log is asked once for all of them.
-    pub(crate) async fn keep(&self) {
+    pub(crate) async fn keep(&self, mut rounds_are_done: impl FnMut()) {
         let Some(log) = &self.log else {
             return;
         };
@@ -312,12 +326,13 @@ impl Gate {
             if self.is_asked.replace(false) {
                 log.ask();
             }
-            if !self.crowd.borrow().is_empty() {
+            if self.replicas.is_some() || !self.crowd.borrow().is_empty() {
                 // Before the look: what is done from here on rings.
                 log.await_bell(self.thread);
                 let now = log.outcomes();
                 if now != done {
                     done = now;
+                    rounds_are_done();
                     // Who is not done waits again.
                     let mut woken = self.crowd.borrow_mut().disperse();
                     woken.drain(..).flatten().for_each(Waker::wake);

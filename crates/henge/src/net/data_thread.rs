@@ -100,7 +100,10 @@ pub(crate) async fn serve(
         empty: Notify::new(),
     });
     let own = Rc::clone(&local);
-    let keeper = tokio::task::spawn_local(async move { own.gate.keep().await });
+    let keeper = tokio::task::spawn_local(async move {
+        let keep = || replicas::rounds_are_done(&own, index);
+        own.gate.keep(keep).await;
+    });
     let replicating: Vec<_> = local
         .shared
         .replicas

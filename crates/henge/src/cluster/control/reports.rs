@@ -45,7 +45,8 @@ impl Control {
         };
         let cache = &self.shared.cache;
         let carrier = Arc::clone(replicas) as Arc<dyn Carry>;
-        cache.replicate(me, identity.incarnation(), carrier);
+        let has_log = self.shared.persistence.log.is_some();
+        cache.replicate(me, identity.incarnation(), has_log, carrier);
         replicas.see(cache, agreed, me, self.shared.clock.now_ms());
     }
 

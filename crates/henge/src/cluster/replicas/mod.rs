@@ -159,6 +159,19 @@ impl Carry for Replicas {
     }
 }
 
+/// The log has come further: replicas of the thread's shards have waited for that.
+pub(crate) fn rounds_are_done(local: &Local, index: usize) {
+    let shared = &local.shared;
+    if shared.replicas.is_none() {
+        return;
+    }
+    let (cache, now_ms) = (&shared.cache, shared.clock.now_ms());
+    for shard in (index..cache.shard_count()).step_by(shared.threads) {
+        cache.keep_replicas(shard, now_ms);
+    }
+    local.gate.ask_for_replicas();
+}
+
 /// A data thread's part: its streams, its shards' sense of time, and those of its connections that wait. The tasks end when they
 /// are aborted.
 pub(crate) fn serve(replicas: &Arc<Replicas>, local: &Rc<Local>, index: usize) -> Vec<JoinHandle<()>> {
@@ -194,6 +207,7 @@ pub(crate) fn serve(replicas: &Arc<Replicas>, local: &Rc<Local>, index: usize) -
             for (partition, id) in told::expired() {
                 cache.expire(partition, id, now_ms);
             }
+            own.gate.ask_for_replicas();
             if index == 0 {
                 replicas.streams.wake_all();
             }

@@ -296,7 +296,10 @@ pub(crate) async fn listen(greeted: Greeted, local: &Rc<Local>) -> Option<ReadEr
                         continue;
                     }
                     match Frame::decode(&body) {
-                        Ok(frame) => take(local, (instance, start), frame),
+                        Ok(frame) => {
+                            take(local, (instance, start), frame);
+                            local.gate.ask_for_replicas();
+                        }
                         Err(error) => {
                             tracing::warn!(peer = hello.name, %error, "what a node says of replicas makes no sense");
                             return Poll::Ready(None);
