@@ -3,7 +3,7 @@
 use henge_wire::Version;
 
 /// Terms that are kept. What two replicas have in common may lie before: then more is copied than would have to be.
-const KEPT_TERMS: usize = 64;
+pub(crate) const KEPT_TERMS: usize = 64;
 
 /// Terms and the first seq of each, ascending in both. A term ends where the next begins, and the newest at the replica's
 /// `last`, which it does not know itself.

@@ -4,6 +4,7 @@
 pub mod agreed;
 #[cfg(any(test, feature = "bugs"))]
 pub mod bugs;
+pub mod carrier;
 pub mod forming;
 pub mod gossip;
 pub mod history;

@@ -29,6 +29,7 @@ rules! {
     CopyBecameFull = "5 a difference becomes a full copy",
     CopyAgain = "5 a copy begins anew",
     Gap = "6 a gap in the stream",
+    NoRoomOnTheWay = "6 no room on the way to a follower",
     Committed = "7 committed by a quorum",
     CommittedInJoint = "7 committed by two quorums",
     Dropped = "8 dropped",

@@ -2,6 +2,8 @@
 //! in a log of which a crash takes any end.
 
 use crate::store::{Asks, Found, Held, Size, Store, Told, What};
+use bytes::Bytes;
+use henge_cluster::carrier::FrameOf;
 use henge_cluster::replica::{Entry, Key, NoRoom, Progress, Ran, Record, Replace, State, Table};
 use henge_cluster::store::disk::{ShardSettings, Snapshot, take_log};
 use henge_cluster::store::{EncodedEffects, PartitionTable, Reply, Request, Store as Kind, Value};
@@ -226,6 +228,15 @@ impl Store for Engine {
             Reply::Refused(Refusal::PreconditionFailed(None)) => Told::default(),
             Reply::Refused(_) | Reply::Transacted(_) => panic!("nobody asks for {reply:?}"),
         }
+    }
+
+    fn carry(frame: FrameOf<Kind>) -> FrameOf<Kind> {
+        let pieces = frame.encode().expect("it is short");
+        let bytes = Bytes::from(pieces.iter().collect::<Vec<_>>().concat());
+        let read = FrameOf::<Kind>::decode(&bytes);
+        let read = read.unwrap_or_else(|error| panic!("{error}: {frame:?}"));
+        assert_eq!(read, frame, "it says what was said");
+        read
     }
 
     fn held(&self, key: &[u8]) -> Option<Held> {

@@ -1,11 +1,11 @@
 //! A node as the simulator keeps it: replicas with their tables, a carrier, a clock and a disk, and what it has been told of the
 //! topology.
 
-use crate::carrier::{Carrier, Frame};
+use crate::carrier::Carrier;
 use crate::clients::Operation;
 use crate::ghost::Watched;
 use crate::plan::Persistence;
-use crate::store::{EffectsOf, Store, ValueOf};
+use crate::store::Store;
 use henge_cluster::replica::{Replica, RequestId, View, Written};
 use henge_cluster::ring::NodeId;
 use henge_cluster::topology::{Epoch, Incarnation};
@@ -37,7 +37,7 @@ pub enum Work<S: Store> {
 }
 
 /// A frame of a table's types.
-pub type FrameOf<S> = Frame<EffectsOf<S>, ValueOf<S>>;
+pub type FrameOf<S> = henge_cluster::carrier::FrameOf<<S as Store>::Kind>;
 
 /// What a partition has handed to the disk.
 #[derive(Clone, Copy, Debug)]
@@ -131,7 +131,7 @@ pub struct Node<S: Store> {
     /// By partitions.
     pub slots: Vec<Slot<S>>,
     /// What is to be sent.
-    pub carrier: Carrier<EffectsOf<S>, ValueOf<S>>,
+    pub carrier: Carrier<S>,
     /// It.
     pub clock: Clock,
     /// The epoch of the topology that it knows.
@@ -174,7 +174,7 @@ impl<S: Store> Node<S> {
             has_lost_memory: false,
             is_registered: false,
             slots,
-            carrier: Carrier::default(),
+            carrier: Carrier::new(0, 0),
             clock: Clock::default(),
             epoch: 0,
             persistence,

@@ -7,6 +7,8 @@ use henge_cluster::topology::OnQuorumLoss;
 
 /// Safety under faults lasts so long at least.
 const SAFETY_MS: u64 = 1_600;
+/// Where an outbox or a frame has little room it is up to so many bytes: some messages.
+const FEW_BYTES: u64 = 2_000;
 /// A seed that has seen too little goes on, up to here.
 pub const LONGEST_SAFETY_MS: u64 = 30_000;
 
@@ -209,6 +211,8 @@ pub struct Plan {
     pub on_quorum_loss: OnQuorumLoss,
     /// A frame takes so long, from to.
     pub frame_ms: (u64, u64),
+    /// What is stamped and waits to be sent to a node has so many bytes at most, and a frame so many.
+    pub outbox_bytes: (usize, usize),
     /// A disk takes so long for a batch, from to.
     pub disk_ms: (u64, u64),
     /// Who is not heard of for so long is taken for dead.
@@ -256,6 +260,13 @@ impl Plan {
             .map(|_| same.unwrap_or_else(|| *r.of(&mixed)))
             .collect();
         let fastest = r.within(0, 3);
+        // Of its own, so that the rest of the plan is what it was without.
+        let mut carrier = Random::new(seed, 7);
+        let mut outbox_bytes = || match carrier.below(4) {
+            0 => carrier.within(1, FEW_BYTES) as usize,
+            _ => 1 << 20,
+        };
+        let outbox_bytes = (outbox_bytes(), outbox_bytes());
         let mut plan = Self {
             seed,
             nodes,
@@ -271,6 +282,7 @@ impl Plan {
                 OnQuorumLoss::Forget
             },
             frame_ms: (fastest, fastest + r.within(0, 8)),
+            outbox_bytes,
             disk_ms: (r.within(0, 2), r.within(2, 8)),
             suspicion_ms: r.within(60, 200),
             clients: r.within(3, 8) as usize,

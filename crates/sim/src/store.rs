@@ -3,6 +3,7 @@
 //! written, or only what was synced, and of what comes behind that any part.
 
 use henge_cluster::bugs::Bugs;
+use henge_cluster::carrier::FrameOf;
 use henge_cluster::replica::{Key, Progress, State, Table, Types};
 use henge_cluster::testing::random::Random;
 use henge_wire::{Partition, Version};
@@ -98,6 +99,11 @@ pub trait Store: Table<Self::Kind> {
 
     /// What a client is told by a reply.
     fn told(what: What, reply: &<Self::Kind as Types>::Reply) -> Told;
+
+    /// A frame as it comes out of the bytes that it travels as, where it has any.
+    fn carry(frame: FrameOf<Self::Kind>) -> FrameOf<Self::Kind> {
+        frame
+    }
 
     /// What a key holds, expired or not.
     fn held(&self, key: &[u8]) -> Option<Held>;

@@ -5,6 +5,7 @@
 mod agreed;
 mod requests;
 
+use crate::carrier::Carrier;
 use crate::clients::{Clients, Operation, Outcome};
 use crate::control::{Control, Report};
 use crate::coverage::{Coverage, Rule};
@@ -352,7 +353,8 @@ impl<S: Store> World<S> {
         node.is_latched = false;
         node.is_writing = false;
         node.is_flushing = false;
-        node.carrier = crate::carrier::Carrier::default();
+        let (most_append_bytes, most_frame_bytes) = self.plan.outbox_bytes;
+        node.carrier = Carrier::new(most_append_bytes, most_frame_bytes);
         node.clock = Clock::new(now_ms, 1_000_000 + now_ms);
         node.aligned.fill(0);
         node.opened.fill(0);
@@ -496,13 +498,15 @@ impl<S: Store> World<S> {
         if self.network.is_cut(from.0 as usize, n) {
             return;
         }
-        for (p, message) in frame.messages {
+        for (of_partition, message) in frame.messages {
+            let p = usize::from(of_partition.number());
             if let (Body::Append { entry, .. }, true) = (&message.body, self.bugs.has(20)) {
                 // Planted: what has come is acknowledged, whether it was taken or not.
                 let (term, applied) = (message.term, entry.version.seq());
                 let body = Body::Ack { applied };
                 let ack = Message { term, body };
-                self.nodes[n].carrier.put(p, from, of, ack);
+                let carrier = &mut self.nodes[n].carrier;
+                carrier.put(of_partition, from, of, ack);
                 self.flush_soon(n);
             }
             self.hear(n, p, from, of, message);
@@ -512,7 +516,7 @@ impl<S: Store> World<S> {
         }
         for (p, term, applied) in frame.acks {
             let body = Body::Ack { applied };
-            self.hear(n, p, from, of, Message { term, body });
+            self.hear(n, p.number().into(), from, of, Message { term, body });
         }
         if let Some((number, probes)) = frame.probes {
             if probes.len() > 1 {
@@ -521,15 +525,16 @@ impl<S: Store> World<S> {
             self.nodes[n].carrier.begin_answer(from, of, number);
             for (p, term, number) in probes {
                 let body = Body::Probe { number };
-                self.hear(n, p, from, of, Message { term, body });
+                self.hear(n, p.number().into(), from, of, Message { term, body });
             }
+            self.nodes[n].carrier.end_answer(from);
             self.flush_soon(n);
         }
         if let Some((number, echoes)) = frame.echoes {
             self.nodes[n].carrier.answered(from, number);
             for (p, term, number) in echoes {
                 let body = Body::Echo { number };
-                self.hear(n, p, from, of, Message { term, body });
+                self.hear(n, p.number().into(), from, of, Message { term, body });
             }
             if self.nodes[n].carrier.has_waiting() {
                 self.flush_soon(n);
@@ -575,8 +580,8 @@ impl<S: Store> World<S> {
         node.is_flushing = false;
         let (id, incarnation) = (node.id, node.incarnation);
         let mut frames = Vec::new();
-        node.carrier.flush(self.now_ms, |to, its, frame| {
-            frames.push((to.0 as usize, its, frame));
+        node.carrier.flush(self.now_ms, |to, frame| {
+            frames.push((to.0 as usize, frame.incarnation, S::carry(frame)));
         });
         for (to, its, frame) in frames {
             let [first, again] = self.network.send(self.now_ms, n, to);
@@ -643,7 +648,11 @@ impl<S: Store> World<S> {
                 note!(self, "{n}/{p} says to {to}.{incarnation}: {message:?}");
                 self.watch(n, p, to, &message);
                 let node = &mut self.nodes[n];
-                node.carrier.put(p, to, incarnation, message);
+                let dropped = node.carrier.dropped();
+                node.carrier.put(partition(p), to, incarnation, message);
+                if node.carrier.dropped() > dropped {
+                    self.coverage.rule(Rule::NoRoomOnTheWay);
+                }
                 self.flush_soon(n);
             }
             Output::Answer(request, answer) => self.answer(n, request, answer),

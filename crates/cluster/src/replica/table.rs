@@ -80,6 +80,11 @@ pub trait Types {
     fn bytes(record: &Record<Self::Value>) -> usize {
         record.key.len()
     }
+
+    /// About how many bytes effects are as a message, where anybody has to know.
+    fn effects_bytes(_: &Self::Effects) -> usize {
+        0
+    }
 }
 
 /// See the head of the file.

@@ -36,6 +36,10 @@ impl Types for Store {
         let value = record.value.as_ref();
         record.key.len() + value.map_or(0, |value| value.data.len())
     }
+
+    fn effects_bytes(effects: &EncodedEffects) -> usize {
+        effects.len()
+    }
 }
 
 /// What a client asks, as it was decoded: nothing of it is copied.
@@ -250,7 +254,7 @@ impl Table<Store> for PartitionTable<'_> {
 }
 
 /// A record with a life of its own.
-fn owned(record: &RecordView<'_>) -> Record<Value> {
+pub(crate) fn owned(record: &RecordView<'_>) -> Record<Value> {
     Record {
         key: record.key.to_vec(),
         version: record.version,
@@ -259,7 +263,7 @@ fn owned(record: &RecordView<'_>) -> Record<Value> {
 }
 
 /// A record as the shard takes it.
-fn view(record: &Record<Value>) -> RecordView<'_> {
+pub(crate) fn view(record: &Record<Value>) -> RecordView<'_> {
     let value = record.value.as_ref();
     RecordView {
         key: &record.key,

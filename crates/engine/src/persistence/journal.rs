@@ -29,6 +29,21 @@ pub(super) struct Mark {
 }
 
 impl Pieces {
+    /// These bytes, shared if it is worth it: what is small is a copy, so that it does not keep all of a message that it came in.
+    pub(super) fn of(bytes: Bytes) -> Self {
+        if bytes.len() < PIECE_BYTES {
+            return Self {
+                own: bytes.to_vec(),
+                ..Self::default()
+            };
+        }
+        Self {
+            own: Vec::new(),
+            shared_bytes: bytes.len(),
+            shared: vec![(0, bytes)],
+        }
+    }
+
     /// The bytes of all.
     pub fn len(&self) -> usize {
         self.own.len() + self.shared_bytes
@@ -48,8 +63,9 @@ impl Pieces {
         self.shared_bytes = 0;
     }
 
+    /// Adds a copy of these.
     #[inline]
-    pub(super) fn push(&mut self, bytes: &[u8]) {
+    pub fn push(&mut self, bytes: &[u8]) {
         self.own.extend_from_slice(bytes);
     }
 
@@ -186,17 +202,6 @@ impl Pieces {
     /// Adds the pieces to a list for the system.
     pub fn slices<'a>(&'a self, out: &mut Vec<IoSlice<'a>>) {
         out.extend(self.iter().map(IoSlice::new));
-    }
-}
-
-/// As one shared piece.
-impl From<Bytes> for Pieces {
-    fn from(bytes: Bytes) -> Self {
-        Self {
-            own: Vec::new(),
-            shared_bytes: bytes.len(),
-            shared: vec![(0, bytes)],
-        }
     }
 }
 

@@ -272,8 +272,8 @@ pub(super) fn encode_state(state: &ReplicaState, out: &mut Pieces) -> Result<(),
     Ok(())
 }
 
-/// Appends a record of a copy or a snapshot.
-pub(super) fn encode_record(record: &RecordView<'_>, out: &mut Pieces) -> Result<(), TooLong> {
+/// Appends a record of a copy or a snapshot. One whose key is longer than that of any record cannot be read again.
+pub fn encode_record(record: &RecordView<'_>, out: &mut Pieces) -> Result<(), TooLong> {
     let effect = match &record.body {
         Body::Value(value) => Effect::Put {
             value: value.clone(),
@@ -355,6 +355,14 @@ impl<'a> CopiedRecords<'a> {
         }
         reader.end()
     }
+}
+
+/// Takes the first of some records, as [`encode_record`] wrote it.
+pub fn decode_record<'a>(bytes: &mut &'a [u8]) -> Result<RecordView<'a>, Damage> {
+    let mut reader = Reader(bytes);
+    let record = reader.record()?;
+    *bytes = reader.0;
+    Ok(record)
 }
 
 impl<'a> Reader<'a> {
@@ -557,7 +565,7 @@ impl EncodedEffects {
         Self(Arc::new(journal.last_body(len, ENTRY_HEAD_BYTES)))
     }
 
-    /// Reads what came from another replica; an error if a key is not of the partition.
+    /// Reads what came from another replica; an error if a key is not of the partition. Bytes that are worth it stay shared.
     pub fn read(partition: Partition, bytes: Bytes) -> Result<Self, Damage> {
         let mut effects = Vec::new();
         let mut reader = Reader(&bytes);
@@ -568,7 +576,12 @@ impl EncodedEffects {
             return Err(Damage::Foreign(other.number()));
         }
         drop(effects);
-        Ok(Self(Arc::new(Pieces::from(bytes))))
+        Ok(Self(Arc::new(Pieces::of(bytes))))
+    }
+
+    /// Appends its bytes.
+    pub fn append_to(&self, out: &mut Pieces) {
+        out.append(&self.0);
     }
 
     /// Its bytes, in order.

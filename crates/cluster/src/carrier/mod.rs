@@ -1,0 +1,540 @@
+//! What a node has to say to one other, of one stream between the two: what replicas say goes into an [`Outbox`] in the order of
+//! each partition, and comes out of it as [`Frame`]s. Acks wait until the next frame, and only the newest of each partition goes.
+//! Probes of all partitions go together, one question in flight: what is asked meanwhile waits for its answer. It sends nothing,
+//! decides nothing, and knows of a message only what it has to.
+//!
+//! **What keeps its order, and what need not.** A replica takes messages in any order, and any may be lost; but an `Append` that
+//! comes before what it follows is a gap, and each gap is a copy. So of one partition the `Append`s stay behind the `Part` with
+//! which a copy ends, and behind the `Open` of their term. Between partitions nothing has an order. So there is one stream, and no
+//! second one for copies, whose last parts would be overtaken: the first `Append` behind a copy would be lost each time, and a
+//! partition that is written to would copy for ever. Instead a `Part` waits beside the queue, with the `Append`s of its partition
+//! behind it, until what is in the queue by then has gone; from then on copies and the queue have turns. So what comes into the queue
+//! waits for no more than one part, however many partitions copy.
+//!
+//! **What it may hold.** A copy has one part under way, as a source sends the next when that has come. Of all that is said again
+//! while it was not answered only one of a kind waits for each partition. That leaves what is stamped, which has a bound: see
+//! [`Outbox::put`].
+
+mod format;
+
+pub use format::FrameError;
+
+use crate::replica::{Body, CopyId, Message, MessageOf, Types};
+use crate::topology::{Epoch, Incarnation};
+use henge_wire::Partition;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// A question that was not answered for so long was lost. Above a round trip of a slow network.
+const PROBE_LOST_AFTER_MS: u64 = 60;
+/// An empty queue keeps room for so many messages, some hundred kilobytes: as many as come between two frames of a busy stream.
+const KEPT_MESSAGES: usize = 1_024;
+
+/// Partition, term, and a seq, a number or a term.
+pub type Mark = (Partition, Epoch, u64);
+
+/// What goes to a node at once.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Frame<E, V> {
+    /// The start of the receiver that it is for. For another it says nothing.
+    pub incarnation: Incarnation,
+    /// Of each partition in the order in which they are to be taken.
+    pub messages: Vec<(Partition, Message<E, V>)>,
+    /// How far partitions have come.
+    pub acks: Vec<Mark>,
+    /// A question with its number: does anybody of these follow a later term?
+    pub probes: Option<(u64, Vec<Mark>)>,
+    /// An answer to a question of this number: those who do not.
+    pub echoes: Option<(u64, Vec<Mark>)>,
+}
+
+/// A frame of a table's types.
+pub type FrameOf<T> = Frame<<T as Types>::Effects, <T as Types>::Value>;
+
+/// The newest of each partition.
+type Marks = BTreeMap<Partition, (Epoch, u64)>;
+
+/// A message that waits.
+struct Waiting<T: Types> {
+    partition: Partition,
+    bytes: usize,
+    message: MessageOf<T>,
+}
+
+/// What waits of a copy.
+struct Copy<T: Types> {
+    part: Option<Waiting<T>>,
+    /// It goes when so many messages have left the queue, among them all `Append`s of its partition.
+    after: u64,
+    /// What was stamped behind it.
+    appends: VecDeque<Waiting<T>>,
+}
+
+/// A question that was not answered yet.
+struct Question {
+    number: u64,
+    asked_ms: u64,
+    marks: Vec<Mark>,
+}
+
+/// See the head of the file.
+pub struct Outbox<T: Types> {
+    incarnation: Incarnation,
+    queue: VecDeque<Waiting<T>>,
+    /// How many messages have left the queue.
+    left: u64,
+    /// The place, counted from the first message that ever was in the queue, of what is said again while it waits.
+    places: BTreeMap<(Partition, Kind), u64>,
+    copies: BTreeMap<Partition, Copy<T>>,
+    /// Whose copy has the next turn, and whether it comes before the queue.
+    turns: VecDeque<Partition>,
+    is_copys_turn: bool,
+    bytes: usize,
+    append_bytes: usize,
+    most_append_bytes: usize,
+    /// Partitions of which an `Append` was dropped: those behind it are of no use.
+    gaps: BTreeSet<Partition>,
+    dropped: u64,
+    acks: Marks,
+    probes: Marks,
+    question: Option<Question>,
+    questions: u64,
+    echoes: Option<(u64, Marks)>,
+    is_answering: bool,
+}
+
+/// What there is one of, for each partition, in the queue.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Kind {
+    Fence,
+    Fenced,
+    Refused,
+    Open,
+    Aligned,
+    Pull,
+    Next,
+    Abort,
+    Beat,
+    /// One that answers no question that is known.
+    Echo,
+}
+
+impl Kind {
+    /// None for what is put elsewhere.
+    fn of<E, V>(body: &Body<E, V>) -> Option<Self> {
+        Some(match body {
+            Body::Fence { .. } => Self::Fence,
+            Body::Fenced { .. } => Self::Fenced,
+            Body::Refused { .. } => Self::Refused,
+            Body::Open { .. } => Self::Open,
+            Body::Aligned { .. } => Self::Aligned,
+            Body::Pull { .. } => Self::Pull,
+            Body::Next { .. } => Self::Next,
+            Body::Abort { .. } => Self::Abort,
+            Body::Beat { .. } => Self::Beat,
+            Body::Echo { .. } => Self::Echo,
+            Body::Append { .. } | Body::Part { .. } | Body::Ack { .. } | Body::Probe { .. } => {
+                return None;
+            }
+        })
+    }
+}
+
+/// About how many bytes a message takes, in memory; as bytes it is some hundred less.
+fn bytes<T: Types>(message: &MessageOf<T>) -> usize {
+    let carried = match &message.body {
+        Body::Append { entry, .. } => T::effects_bytes(&entry.effects),
+        Body::Part { states, .. } => {
+            let record = size_of_val(&states[..]);
+            let carried = states.iter().map(|(key, record)| {
+                let record = record.as_ref();
+                key.len() + record.map_or(0, T::bytes)
+            });
+            record + carried.sum::<usize>()
+        }
+        Body::Pull { keys, .. } => {
+            let carried = keys.iter().map(Vec::len).sum::<usize>();
+            size_of_val(&keys[..]) + carried
+        }
+        Body::Fenced { history, .. } | Body::Open { history, .. } => size_of_val(history.terms()),
+        _ => 0,
+    };
+    size_of::<Waiting<T>>() + carried
+}
+
+fn listed(marks: Marks) -> Vec<Mark> {
+    let marks = marks.into_iter();
+    marks.map(|(p, (term, seq))| (p, term, seq)).collect()
+}
+
+fn newest(marks: &mut Marks, (partition, term, seq): Mark) {
+    let mark = marks.entry(partition).or_default();
+    *mark = (*mark).max((term, seq));
+}
+
+/// Which part of which copy it is.
+fn part_of<T: Types>(waiting: &Waiting<T>) -> Option<(CopyId, u64, bool)> {
+    match waiting.message.body {
+        Body::Part {
+            id,
+            number,
+            is_full,
+            ..
+        } => Some((id, number, is_full)),
+        _ => None,
+    }
+}
+
+impl<T: Types> Outbox<T> {
+    /// An empty one. No more is taken that was stamped when so many bytes of that wait.
+    pub fn new(most_append_bytes: usize) -> Self {
+        Self {
+            incarnation: 0,
+            queue: VecDeque::new(),
+            left: 0,
+            places: BTreeMap::new(),
+            copies: BTreeMap::new(),
+            turns: VecDeque::new(),
+            is_copys_turn: false,
+            bytes: 0,
+            append_bytes: 0,
+            most_append_bytes,
+            gaps: BTreeSet::new(),
+            dropped: 0,
+            acks: Marks::new(),
+            probes: Marks::new(),
+            question: None,
+            questions: 0,
+            echoes: None,
+            is_answering: false,
+        }
+    }
+
+    /// Takes what a replica says to a start of the node. What is for an earlier one than others were is for nobody, and so is what
+    /// waits for an earlier one than this.
+    ///
+    /// An `Append` that comes when there is no room for it is dropped, as if it had been lost, and so are those of its partition that
+    /// come after it, which the replica could not take: until a copy has ended, or a term opens, for what they follow then. What is
+    /// before it in the queue stays, as the replica can take that, and has to copy the less. A replica that is too slow for all of its
+    /// partitions so keeps as many as it can follow. Others have no say in that: nothing is dropped of a partition that is not written
+    /// to. Of its gap it hears by a `Beat`, and none goes until half of the room is free again: or it would copy while it cannot
+    /// follow, and drop out again by the first write. So each copy comes with room for as many bytes at least.
+    pub fn put(&mut self, partition: Partition, incarnation: Incarnation, message: MessageOf<T>) {
+        if !self.is_present(incarnation) {
+            return;
+        }
+        let term = message.term;
+        match message.body {
+            Body::Append { .. } => self.append(partition, message),
+            Body::Part { .. } => self.copy(partition, message),
+            Body::Ack { applied } => newest(&mut self.acks, (partition, term, applied)),
+            Body::Probe { number } => newest(&mut self.probes, (partition, term, number)),
+            Body::Echo { number } if self.echoes.is_some() => {
+                let (_, marks) = self.echoes.as_mut().expect("it is being answered");
+                newest(marks, (partition, term, number));
+            }
+            _ => self.say(partition, message),
+        }
+    }
+
+    /// Whether it is the present start of the node; if it is a later one it is from now on.
+    fn is_present(&mut self, incarnation: Incarnation) -> bool {
+        if incarnation > self.incarnation {
+            *self = Self {
+                incarnation,
+                questions: self.questions,
+                dropped: self.dropped,
+                ..Self::new(self.most_append_bytes)
+            };
+        }
+        incarnation == self.incarnation
+    }
+
+    fn append(&mut self, partition: Partition, message: MessageOf<T>) {
+        // One that is larger than all the room goes when there is nothing else.
+        let is_full = self.append_bytes >= self.most_append_bytes;
+        if is_full || self.gaps.contains(&partition) {
+            self.gaps.insert(partition);
+            self.dropped += 1;
+            return;
+        }
+        let waiting = self.waiting(partition, message);
+        self.append_bytes += waiting.bytes;
+        match self.copies.get_mut(&partition) {
+            Some(copy) => copy.appends.push_back(waiting),
+            None => self.queue.push_back(waiting),
+        }
+    }
+
+    fn waiting(&mut self, partition: Partition, message: MessageOf<T>) -> Waiting<T> {
+        let bytes = bytes::<T>(&message);
+        self.bytes += bytes;
+        Waiting {
+            partition,
+            bytes,
+            message,
+        }
+    }
+
+    fn copy(&mut self, partition: Partition, message: MessageOf<T>) {
+        if let Body::Part { end: Some(_), .. } = &message.body {
+            // What is stamped from here on follows this.
+            self.gaps.remove(&partition);
+        }
+        let waiting = self.waiting(partition, message);
+        let after = self.left + self.queue.len() as u64;
+        let copy = self.copies.entry(partition).or_insert_with(|| {
+            self.turns.push_back(partition);
+            Copy {
+                part: None,
+                after,
+                appends: VecDeque::new(),
+            }
+        });
+        if let Some(part) = &copy.part
+            && part_of(part) == part_of(&waiting)
+            && part.message.term == waiting.message.term
+        {
+            // It is the same, sent again as it was not answered; and some may wait behind it.
+            self.bytes -= waiting.bytes;
+            return;
+        }
+        // Whoever asks for another copy takes no part of the one before, and what was stamped by now is in the new one.
+        let part = copy.part.replace(waiting);
+        let appends = copy.appends.drain(..).map(|append| append.bytes);
+        let appends = appends.sum::<usize>();
+        self.append_bytes -= appends;
+        self.bytes -= appends + part.map_or(0, |part| part.bytes);
+    }
+
+    /// What a replica says again as long as it is not answered: a newer one takes the place of one that waits. Either may be lost,
+    /// and either may come before what was said in between.
+    fn say(&mut self, partition: Partition, message: MessageOf<T>) {
+        let kind = Kind::of(&message.body).expect("all else is put elsewhere");
+        match kind {
+            Kind::Open => {
+                self.gaps.remove(&partition);
+            }
+            Kind::Beat => {
+                let is_crowded = self.append_bytes > self.most_append_bytes / 2;
+                if is_crowded && self.gaps.contains(&partition) {
+                    return;
+                }
+            }
+            _ => {}
+        }
+        let waiting = self.waiting(partition, message);
+        let next = self.left + self.queue.len() as u64;
+        let place = *self.places.entry((partition, kind)).or_insert(next);
+        if place == next {
+            self.queue.push_back(waiting);
+            return;
+        }
+        let place = (place - self.left) as usize;
+        let earlier = &mut self.queue[place];
+        if kind == Kind::Beat && earlier.message.term == waiting.message.term {
+            // There it would tell of what was stamped since, and comes behind it: of a gap where there is none.
+            self.bytes -= waiting.bytes;
+            return;
+        }
+        self.bytes -= earlier.bytes;
+        *earlier = waiting;
+    }
+
+    /// What replicas say from now on until [`end_answer`](Self::end_answer) answers a question of this number, of this start of the
+    /// node.
+    pub fn begin_answer(&mut self, incarnation: Incarnation, number: u64) {
+        if self.is_present(incarnation) {
+            // A question that was asked anew, as its answer was taken for lost, has it with the newer one.
+            let earlier = self.echoes.take();
+            let marks = earlier.map_or_else(Marks::new, |(_, marks)| marks);
+            self.echoes = Some((number, marks));
+            self.is_answering = true;
+        }
+    }
+
+    /// All replicas that were asked have said what they do.
+    pub fn end_answer(&mut self) {
+        self.is_answering = false;
+    }
+
+    /// A question of this number was answered.
+    pub fn answered(&mut self, number: u64) {
+        self.question.take_if(|question| question.number == number);
+    }
+
+    /// What was taken may be lost, as the connection is another one. A question is asked again; all else is for the replicas to say
+    /// again, and what was stamped they find out.
+    pub fn reconnected(&mut self) {
+        if let Some(question) = self.question.take() {
+            for mark in question.marks {
+                newest(&mut self.probes, mark);
+            }
+        }
+    }
+
+    /// What is to go now, if anything: so many bytes of messages at the most, as they are counted here, or one that is larger. The
+    /// rest stays for the next call.
+    pub fn take(&mut self, now_ms: u64, most_bytes: usize) -> Option<FrameOf<T>> {
+        let messages = self.take_messages(most_bytes);
+        let echoes = if self.is_answering {
+            None
+        } else {
+            self.echoes.take()
+        };
+        let frame = Frame {
+            incarnation: self.incarnation,
+            messages,
+            acks: listed(std::mem::take(&mut self.acks)),
+            probes: self.take_probes(now_ms),
+            echoes: echoes.map(|(number, marks)| (number, listed(marks))),
+        };
+        let says_nothing = frame.messages.is_empty()
+            && frame.acks.is_empty()
+            && frame.probes.is_none()
+            && frame.echoes.is_none();
+        (!says_nothing).then_some(frame)
+    }
+
+    fn take_probes(&mut self, now_ms: u64) -> Option<(u64, Vec<Mark>)> {
+        let is_asking = self.next_lost().is_some_and(|lost_ms| now_ms < lost_ms);
+        if is_asking || self.probes.is_empty() {
+            return None;
+        }
+        self.questions += 1;
+        let marks = listed(std::mem::take(&mut self.probes));
+        self.question = Some(Question {
+            number: self.questions,
+            asked_ms: now_ms,
+            marks: marks.clone(),
+        });
+        Some((self.questions, marks))
+    }
+
+    fn take_messages(&mut self, most_bytes: usize) -> Vec<(Partition, MessageOf<T>)> {
+        let mut room = Room {
+            bytes: most_bytes,
+            is_untouched: true,
+        };
+        let mut messages = Vec::new();
+        let mut had_turn = self.is_copys_turn && self.take_copy(&mut room, &mut messages);
+        let fitting = self.queue.iter().take_while(|next| room.takes(next.bytes));
+        let fitting = fitting.count();
+        messages.reserve(fitting);
+        for waiting in self.queue.drain(..fitting) {
+            self.bytes -= waiting.bytes;
+            match Kind::of(&waiting.message.body) {
+                None => self.append_bytes -= waiting.bytes,
+                Some(kind) => {
+                    self.places.remove(&(waiting.partition, kind));
+                }
+            }
+            messages.push((waiting.partition, waiting.message));
+        }
+        self.left += fitting as u64;
+        if self.queue.is_empty() {
+            self.queue.shrink_to(KEPT_MESSAGES);
+        }
+        while self.take_copy(&mut room, &mut messages) {
+            had_turn = true;
+        }
+        // A copy for which there was no room in this frame has it in the next, and the queue in that after it.
+        self.is_copys_turn = !had_turn;
+        messages
+    }
+
+    /// Takes what fits of the copy whose turn it is: its part, and what is behind that. Says whether anything did.
+    fn take_copy(
+        &mut self,
+        room: &mut Room,
+        messages: &mut Vec<(Partition, MessageOf<T>)>,
+    ) -> bool {
+        let Some(&partition) = self.turns.front() else {
+            return false;
+        };
+        let copy = self.copies.get_mut(&partition).expect("it has a turn");
+        if copy.after > self.left {
+            return false;
+        }
+        let before = messages.len();
+        let mut take = |waiting: Waiting<T>| {
+            self.bytes -= waiting.bytes;
+            messages.push((partition, waiting.message));
+        };
+        if let Some(part) = copy.part.take_if(|part| room.takes(part.bytes)) {
+            take(part);
+        }
+        if copy.part.is_none() {
+            while let Some(append) = copy.appends.pop_front_if(|append| room.takes(append.bytes)) {
+                self.append_bytes -= append.bytes;
+                take(append);
+            }
+        }
+        let had_turn = messages.len() > before;
+        if had_turn {
+            self.turns.pop_front();
+            if copy.appends.is_empty() && copy.part.is_none() {
+                self.copies.remove(&partition);
+            } else {
+                self.turns.push_back(partition);
+            }
+        }
+        had_turn
+    }
+
+    /// Whether nothing waits, not even for an answer.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+            && self.copies.is_empty()
+            && self.acks.is_empty()
+            && self.probes.is_empty()
+            && self.echoes.is_none()
+    }
+
+    /// Whether probes wait, perhaps for the answer to others.
+    pub fn has_probes(&self) -> bool {
+        !self.probes.is_empty()
+    }
+
+    /// About how many bytes wait.
+    pub fn bytes(&self) -> usize {
+        let answer = self.echoes.as_ref().map_or(0, |(_, marks)| marks.len());
+        let marks = self.acks.len() + self.probes.len() + answer;
+        self.bytes + marks * size_of::<Mark>()
+    }
+
+    /// How many `Append`s were dropped, in its life.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// When there is more to take though nothing was put: probes wait for an answer that is lost then.
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.next_lost().filter(|_| !self.probes.is_empty())
+    }
+
+    fn next_lost(&self) -> Option<u64> {
+        let question = self.question.as_ref();
+        question.map(|question| question.asked_ms + PROBE_LOST_AFTER_MS)
+    }
+}
+
+/// What is left of a frame.
+struct Room {
+    bytes: usize,
+    is_untouched: bool,
+}
+
+impl Room {
+    /// Whether there is room for that; it is used then. There always is for the first.
+    fn takes(&mut self, bytes: usize) -> bool {
+        let fits = self.is_untouched || bytes <= self.bytes;
+        if fits {
+            self.is_untouched = false;
+            self.bytes = self.bytes.saturating_sub(bytes);
+        }
+        fits
+    }
+}
+
+#[cfg(test)]
+mod tests;

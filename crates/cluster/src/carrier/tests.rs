@@ -1,0 +1,447 @@
+//! An outbox against what it says of order and bounds: case by case, and by chance. What its messages carry are so many bytes.
+
+use super::*;
+use crate::history::History;
+use crate::replica::{End, Entry, Record};
+use crate::testing::random::Random;
+use henge_wire::Version;
+
+/// Effects and values of so many bytes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Sizes {}
+
+impl Types for Sizes {
+    type Request<'r> = ();
+    type Reply = ();
+    type Effects = usize;
+    type Value = usize;
+
+    fn bytes(record: &Record<usize>) -> usize {
+        record.value.unwrap_or(0)
+    }
+
+    fn effects_bytes(effects: &usize) -> usize {
+        *effects
+    }
+}
+
+type Said = MessageOf<Sizes>;
+
+const TERM: Epoch = 7;
+/// More than any test has.
+const ALL: usize = 1 << 30;
+
+fn p(number: u16) -> Partition {
+    Partition::new(number).expect("there are so many")
+}
+
+fn said(body: Body<usize, usize>) -> Said {
+    Message { term: TERM, body }
+}
+
+fn append(seq: u64, bytes: usize) -> Said {
+    said(Body::Append {
+        entry: Entry {
+            version: Version::new(TERM, seq),
+            effects: bytes,
+        },
+        commit: 0,
+    })
+}
+
+fn part(id: CopyId, number: u64, bytes: usize, end: Option<u64>) -> Said {
+    let record = Record {
+        key: b"k".to_vec(),
+        version: Version::new(TERM, 1),
+        value: Some(bytes),
+    };
+    said(Body::Part {
+        id,
+        number,
+        is_full: true,
+        states: vec![(b"k".to_vec(), Some(record))],
+        end: end.map(|seq| End {
+            at: Version::new(TERM, seq),
+            history: History::default(),
+            commit: 0,
+            horizon: 0,
+        }),
+    })
+}
+
+fn beat(last: u64) -> Said {
+    said(Body::Beat { last, commit: 0 })
+}
+
+fn open() -> Said {
+    said(Body::Open {
+        generation: 1,
+        base: 0,
+        history: History::from(&[(TERM, 1)][..]),
+    })
+}
+
+fn outbox(most_append_bytes: usize) -> Outbox<Sizes> {
+    Outbox::new(most_append_bytes)
+}
+
+/// All that is taken, frame by frame.
+fn frames(outbox: &mut Outbox<Sizes>, most_bytes: usize) -> Vec<Vec<(Partition, Said)>> {
+    let taken = std::iter::from_fn(|| outbox.take(0, most_bytes));
+    taken.map(|frame| frame.messages).collect()
+}
+
+/// All messages that are taken at once.
+fn messages(outbox: &mut Outbox<Sizes>) -> Vec<(Partition, Said)> {
+    frames(outbox, ALL).concat()
+}
+
+#[test]
+fn the_newest_ack_of_each_partition_goes() {
+    let mut outbox = outbox(ALL);
+    for (partition, applied) in [(1, 4), (2, 9), (1, 6), (1, 5)] {
+        outbox.put(p(partition), 1, said(Body::Ack { applied }));
+    }
+    let frame = outbox.take(0, ALL).expect("there are acks");
+    assert_eq!(frame.acks, [(p(1), TERM, 6), (p(2), TERM, 9)]);
+    assert!(outbox.is_empty() && outbox.take(0, ALL).is_none());
+}
+
+#[test]
+fn one_question_is_in_flight() {
+    let mut outbox = outbox(ALL);
+    let probe = |number| said(Body::Probe { number });
+    outbox.put(p(1), 1, probe(3));
+    outbox.put(p(2), 1, probe(8));
+    let frame = outbox.take(10, ALL).expect("a question");
+    assert_eq!(
+        frame.probes,
+        Some((1, vec![(p(1), TERM, 3), (p(2), TERM, 8)]))
+    );
+    assert_eq!(outbox.next_deadline(), None);
+    outbox.put(p(1), 1, probe(4));
+    assert_eq!(outbox.take(11, ALL), None);
+    assert!(!outbox.is_empty() && outbox.has_probes());
+    assert_eq!(outbox.next_deadline(), Some(10 + PROBE_LOST_AFTER_MS));
+    // Another's answer is none.
+    outbox.answered(7);
+    assert_eq!(outbox.take(11, ALL), None);
+    outbox.answered(1);
+    let frame = outbox.take(12, ALL).expect("the next question");
+    assert_eq!(frame.probes, Some((2, vec![(p(1), TERM, 4)])));
+    // One that is lost keeps others waiting no longer.
+    outbox.put(p(2), 1, probe(9));
+    let lost_ms = outbox.next_deadline().expect("there is a probe");
+    assert_eq!(outbox.take(lost_ms - 1, ALL), None);
+    let frame = outbox.take(lost_ms, ALL).expect("the next question");
+    assert_eq!(frame.probes, Some((3, vec![(p(2), TERM, 9)])));
+    // Over another connection it is asked again, with what was asked since.
+    outbox.put(p(1), 1, probe(5));
+    outbox.reconnected();
+    let frame = outbox.take(lost_ms, ALL).expect("the same question");
+    let marks = vec![(p(1), TERM, 5), (p(2), TERM, 9)];
+    assert_eq!(frame.probes, Some((4, marks)));
+}
+
+#[test]
+fn an_answer_goes_when_it_is_whole() {
+    let mut outbox = outbox(ALL);
+    let echo = |number| said(Body::Echo { number });
+    outbox.begin_answer(1, 5);
+    outbox.put(p(1), 1, echo(3));
+    assert_eq!(outbox.take(0, ALL), None);
+    outbox.put(p(2), 1, echo(4));
+    outbox.end_answer();
+    // Before it went the question was asked again: what was said is an answer to that as well.
+    outbox.begin_answer(1, 6);
+    outbox.put(p(1), 1, echo(4));
+    outbox.end_answer();
+    let frame = outbox.take(0, ALL).expect("an answer");
+    let marks = vec![(p(1), TERM, 4), (p(2), TERM, 4)];
+    assert_eq!(frame.echoes, Some((6, marks)));
+    // Who comes late says so as such.
+    outbox.put(p(3), 1, echo(1));
+    assert_eq!(messages(&mut outbox), [(p(3), echo(1))]);
+    // Nobody has anything to say.
+    outbox.begin_answer(1, 7);
+    outbox.end_answer();
+    let frame = outbox.take(0, ALL).expect("an answer");
+    assert_eq!(frame.echoes, Some((7, vec![])));
+}
+
+#[test]
+fn what_is_for_an_earlier_start_is_for_nobody() {
+    let mut outbox = outbox(ALL);
+    let ack = |applied| said(Body::Ack { applied });
+    outbox.put(p(1), 4, append(1, 1));
+    outbox.put(p(1), 4, ack(9));
+    outbox.put(p(1), 3, append(2, 1));
+    outbox.begin_answer(3, 1);
+    outbox.put(p(2), 5, ack(1));
+    outbox.put(p(3), 4, append(3, 1));
+    let frame = outbox.take(0, ALL).expect("there is an ack");
+    assert_eq!(
+        (frame.incarnation, &frame.messages[..], &frame.acks[..]),
+        (5, &[][..], &[(p(2), TERM, 1)][..])
+    );
+    assert_eq!(frame.echoes, None);
+    assert_eq!((outbox.bytes(), outbox.is_empty()), (0, true));
+}
+
+#[test]
+fn what_is_said_again_waits_once() {
+    let mut outbox = outbox(ALL);
+    let pull = |id, keys: &[&str]| {
+        said(Body::Pull {
+            id,
+            common: 3,
+            wanted: None,
+            keys: keys.iter().map(|key| key.as_bytes().to_vec()).collect(),
+        })
+    };
+    let next = |number| said(Body::Next { id: 1, number });
+    for round in 0..1_000 {
+        for number in 1..=3 {
+            outbox.put(p(number), 1, open());
+            outbox.put(p(number), 1, pull(round, &["a", "b"]));
+            outbox.put(p(number), 1, next(round));
+            outbox.put(p(number), 1, beat(round));
+        }
+    }
+    let most = 3 * 4 * (size_of::<Waiting<Sizes>>() + 100);
+    assert!(outbox.bytes() < most);
+    let taken = messages(&mut outbox);
+    let newest = [open(), pull(999, &["a", "b"]), next(999), beat(0)];
+    let expected = (1..=3).flat_map(|number| newest.clone().map(|message| (p(number), message)));
+    assert_eq!(taken, expected.collect::<Vec<_>>());
+    assert_eq!((outbox.bytes(), outbox.is_empty()), (0, true));
+    // It has gone, so the next is one that waits.
+    outbox.put(p(1), 1, beat(1_000));
+    assert_eq!(messages(&mut outbox), [(p(1), beat(1_000))]);
+}
+
+#[test]
+fn a_beat_does_not_overtake_what_it_tells_of() {
+    let mut outbox = outbox(ALL);
+    outbox.put(p(1), 1, beat(0));
+    outbox.put(p(1), 1, append(1, 1));
+    outbox.put(p(1), 1, beat(1));
+    let later = Message {
+        term: TERM + 1,
+        ..beat(9)
+    };
+    outbox.put(p(2), 1, beat(3));
+    outbox.put(p(2), 1, later.clone());
+    let expected = [(p(1), beat(0)), (p(1), append(1, 1)), (p(2), later)];
+    assert_eq!(messages(&mut outbox), expected);
+}
+
+#[test]
+fn who_is_too_slow_has_a_gap_until_it_has_copied() {
+    let bytes = bytes::<Sizes>(&append(1, 100));
+    let mut outbox = outbox(4 * bytes);
+    for seq in 1..=6 {
+        outbox.put(p(1), 1, append(seq, 100));
+    }
+    outbox.put(p(2), 1, append(1, 100));
+    assert_eq!(outbox.dropped(), 3);
+    assert_eq!(outbox.bytes(), 4 * bytes);
+    // Nobody hears of a gap as long as there is no room for what would come behind the copy.
+    outbox.put(p(1), 1, beat(6));
+    outbox.put(p(3), 1, beat(1));
+    let one = outbox.take(0, bytes).expect("there is more");
+    assert_eq!(one.messages, [(p(1), append(1, 100))]);
+    outbox.put(p(1), 1, beat(6));
+    outbox.put(p(1), 1, append(7, 100));
+    outbox.put(p(4), 1, append(1, 100));
+    let two = outbox.take(0, 2 * bytes).expect("there is more");
+    assert_eq!(two.messages.len(), 2);
+    outbox.put(p(1), 1, beat(7));
+    let rest = [
+        (p(1), append(4, 100)),
+        (p(3), beat(1)),
+        (p(4), append(1, 100)),
+        (p(1), beat(7)),
+    ];
+    assert_eq!(messages(&mut outbox), rest);
+    assert_eq!(outbox.dropped(), 4);
+    // A part that is not the last changes nothing; behind the last all is well.
+    outbox.put(p(1), 1, part(1, 0, 10, None));
+    outbox.put(p(1), 1, append(8, 100));
+    assert_eq!(messages(&mut outbox), [(p(1), part(1, 0, 10, None))]);
+    outbox.put(p(1), 1, part(1, 1, 10, Some(8)));
+    outbox.put(p(1), 1, append(9, 100));
+    let expected = [(p(1), part(1, 1, 10, Some(8))), (p(1), append(9, 100))];
+    assert_eq!(messages(&mut outbox), expected);
+    // And so it is in a term that opens.
+    outbox.put(p(2), 1, append(2, 100));
+    outbox.put(p(2), 1, open());
+    outbox.put(p(2), 1, append(3, 100));
+    let expected = [(p(2), open()), (p(2), append(3, 100))];
+    assert_eq!(messages(&mut outbox), expected);
+    assert_eq!((outbox.bytes(), outbox.append_bytes), (0, 0));
+}
+
+#[test]
+fn one_entry_goes_however_large_it_is() {
+    let mut outbox = outbox(10);
+    outbox.put(p(1), 1, append(1, 1_000));
+    outbox.put(p(2), 1, append(1, 1_000));
+    assert_eq!(messages(&mut outbox), [(p(1), append(1, 1_000))]);
+}
+
+#[test]
+fn a_copy_keeps_nobody_waiting_for_more_than_a_part() {
+    let mut outbox = outbox(ALL);
+    for number in 0..10 {
+        outbox.put(p(number), 1, part(1, 0, 5_000, Some(3)));
+        outbox.put(p(number), 1, append(4, 100));
+    }
+    outbox.put(p(20), 1, append(1, 100));
+    // They wait beside it, in whatever order they came.
+    let frame = outbox.take(0, 6_000).expect("there is much");
+    let expected = [
+        (p(20), append(1, 100)),
+        (p(0), part(1, 0, 5_000, Some(3))),
+        (p(0), append(4, 100)),
+    ];
+    assert_eq!(frame.messages, expected);
+    let mut came = vec![];
+    for seq in 2.. {
+        if outbox.is_empty() {
+            break;
+        }
+        outbox.put(p(20), 1, append(seq, 100));
+        let frames = [outbox.take(0, 6_000), outbox.take(0, 6_000)];
+        let messages = frames
+            .into_iter()
+            .flatten()
+            .flat_map(|frame| frame.messages);
+        let (own, rest): (Vec<_>, Vec<_>) = messages.partition(|(of, _)| *of == p(20));
+        assert_eq!(own, [(p(20), append(seq, 100))]);
+        came.extend(rest);
+    }
+    assert_eq!(came.len(), 18);
+    for number in 1..10 {
+        let own = came.iter().filter(|(of, _)| *of == p(number));
+        let own: Vec<_> = own.map(|(_, message)| message.clone()).collect();
+        let expected = [part(1, 0, 5_000, Some(3)), append(4, 100)];
+        assert_eq!(own, expected);
+    }
+}
+
+#[test]
+fn a_part_waits_once() {
+    let mut outbox = outbox(ALL);
+    for _ in 0..100 {
+        outbox.put(p(1), 1, part(1, 3, 5_000, Some(3)));
+        outbox.put(p(1), 1, append(4, 100));
+    }
+    let once = bytes::<Sizes>(&part(1, 3, 5_000, Some(3)));
+    let appends = 100 * bytes::<Sizes>(&append(4, 100));
+    assert_eq!(outbox.bytes(), once + appends);
+    // Another copy has all that was stamped by now.
+    outbox.put(p(1), 1, part(2, 0, 50, None));
+    assert_eq!(messages(&mut outbox), [(p(1), part(2, 0, 50, None))]);
+    assert_eq!((outbox.bytes(), outbox.append_bytes), (0, 0));
+}
+
+/// What comes out, as a replica that takes all would see it.
+#[derive(Default)]
+struct Came {
+    /// The newest seq of each partition.
+    newest: BTreeMap<Partition, u64>,
+}
+
+fn run(seed: u64) {
+    let mut random = Random::new(seed, 1);
+    let most = random.within(1, 20_000) as usize;
+    let mut outbox = outbox(most);
+    let (mut seqs, mut copies) = (BTreeMap::new(), BTreeMap::new());
+    let mut came = Came::default();
+    let partitions = random.within(1, 6);
+    for step in 0..2_000 {
+        let of = p(random.below(partitions) as u16);
+        let size = |random: &mut Random| random.below(3_000) as usize;
+        match random.below(12) {
+            0..=5 => {
+                let seq = seqs.entry(of).or_insert(0);
+                *seq += 1;
+                outbox.put(of, 1, append(*seq, size(&mut random)));
+            }
+            6 => outbox.put(of, 1, beat(seqs.get(&of).copied().unwrap_or(0))),
+            7 => {
+                let (id, number) = copies.entry(of).or_insert((0, 0));
+                if random.one_in(3) {
+                    (*id, *number) = (*id + 1, 0);
+                } else {
+                    *number += u64::from(random.one_in(2));
+                }
+                let end = random
+                    .one_in(2)
+                    .then(|| seqs.get(&of).copied().unwrap_or(0));
+                let part = part(*id, *number, size(&mut random), end);
+                outbox.put(of, 1, part);
+            }
+            8 => outbox.put(of, 1, said(Body::Ack { applied: step })),
+            _ => take(&mut outbox, &mut random, &mut came),
+        }
+        let largest = 3_000 + size_of::<Waiting<Sizes>>();
+        assert!(outbox.append_bytes < most + largest, "it has a bound");
+        let waiting = outbox.copies.len();
+        assert!(waiting <= partitions as usize);
+        let parts = waiting * 2 * (3_000 + size_of::<Waiting<Sizes>>() + 200);
+        let beats = partitions as usize * size_of::<Waiting<Sizes>>();
+        let acks = partitions as usize * size_of::<Mark>();
+        assert!(outbox.bytes() <= outbox.append_bytes + parts + beats + acks);
+    }
+    while !outbox.is_empty() {
+        take(&mut outbox, &mut random, &mut came);
+    }
+    assert_eq!((outbox.bytes(), outbox.append_bytes), (0, 0));
+    assert!(outbox.places.is_empty() && outbox.copies.is_empty());
+}
+
+fn take(outbox: &mut Outbox<Sizes>, random: &mut Random, came: &mut Came) {
+    let most = random.within(1, 8_000) as usize;
+    let Some(frame) = outbox.take(0, most) else {
+        return;
+    };
+    let all = frame.messages.iter();
+    let size: usize = all.map(|(_, message)| bytes::<Sizes>(message)).sum();
+    assert!(size <= most || frame.messages.len() == 1, "it has a bound");
+    for (of, message) in frame.messages {
+        let newest = came.newest.entry(of).or_default();
+        match message.body {
+            Body::Append { entry, .. } => {
+                let seq = entry.version.seq();
+                assert!(seq > *newest, "of a partition all is in its order");
+                *newest = seq;
+            }
+            Body::Part { end: Some(end), .. } => {
+                // What was stamped behind it has to come behind it.
+                assert!(
+                    *newest <= end.at.seq(),
+                    "nothing overtakes the end of a copy"
+                );
+            }
+            _ => {}
+        }
+    }
+}
+
+/// So many, or the one that the environment names.
+#[expect(clippy::disallowed_methods, reason = "a test is told its seed")]
+pub(super) fn seeds(count: u64) -> std::ops::Range<u64> {
+    let given = std::env::var("HENGE_SEED").ok();
+    let given = given.map(|seed| seed.parse().expect("HENGE_SEED is a number"));
+    given.map_or(0..count, |seed: u64| seed..seed + 1)
+}
+
+#[test]
+fn by_chance_nothing_overtakes_what_it_follows() {
+    for seed in seeds(300) {
+        let result = std::panic::catch_unwind(|| run(seed));
+        assert!(result.is_ok(), "HENGE_SEED={seed}");
+    }
+}
