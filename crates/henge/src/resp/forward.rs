@@ -25,7 +25,7 @@ use henge_wire::resp::writer::{Output, Protocol, Writer};
 
 use super::call::ErrorReply;
 use super::session::Session;
-use crate::cluster::keys::MORE_THAN_ANSWERED;
+use crate::cluster::keys::{Elsewhere, MORE_THAN_ANSWERED, NO_ANSWER};
 use crate::cluster::link::Service;
 use crate::cluster::link::asking::AskError;
 use crate::cluster::routing::{Asking, Routes};
@@ -255,7 +255,7 @@ impl Batch {
             let answered = answer.and_then(|answer| {
                 let answered = Answered::of(answer);
                 let fits = |answered: &Answered| (1..=asked.len()).contains(&answered.len());
-                let strange = || AskError::lost("its answer is none to what was asked");
+                let strange = || AskError::lost(NO_ANSWER);
                 answered.filter(fits).ok_or_else(strange)
             });
             let answered = match answered {
@@ -263,17 +263,19 @@ impl Batch {
                 Err(error) => {
                     for (at, request) in self.requests.iter().enumerate().skip(asked.start) {
                         let may_be_done = request.is_write && asked.contains(&at);
-                        let error = unanswered(&member, &error, may_be_done);
-                        replies.push_back(line(&error, protocol));
+                        let error = Elsewhere::unanswered(&member, &error, may_be_done);
+                        replies.push_back(line(&error.into(), protocol));
                     }
                     return replies;
                 }
             };
             let came = answered.len();
             let has_room = held.take(answered.replies.len());
-            replies.extend(
-                answered.map(|reply| reply.unwrap_or_else(|| line(&not_here(&member), protocol))),
-            );
+            let not_there = || Elsewhere::NotThere(Arc::clone(&member));
+            replies.extend(answered.map(|reply| {
+                let none = || line(&not_there().into(), protocol);
+                reply.unwrap_or_else(none)
+            }));
             let done = asked.start + came;
             if done == count {
                 return replies;
@@ -389,38 +391,6 @@ fn line(error: &ErrorReply, protocol: Protocol) -> Bytes {
     let mut out = Output::default();
     Writer::new(&mut out, protocol).error(&error.0);
     Bytes::copy_from_slice(out.as_bytes().unwrap_or_default())
-}
-
-/// The other node does not have the key: one of the two is behind.
-fn not_here(member: &Member) -> ErrorReply {
-    ErrorReply::new(format!(
-        "TRYAGAIN {} does not have this key any more, or not yet; nothing was done",
-        member.name
-    ))
-}
-
-/// A member that is down, or silent.
-pub(super) fn is_down(member: &Member) -> ErrorReply {
-    ErrorReply::new(format!(
-        "CLUSTERDOWN {} at {}, which has this key, {}; nothing was done",
-        member.name,
-        member.address,
-        member.why_unreachable()
-    ))
-}
-
-/// No answer came. Whether something was done decides what the client is told.
-pub(super) fn unanswered(member: &Member, error: &AskError, is_write: bool) -> ErrorReply {
-    let Member { name, address, .. } = member;
-    ErrorReply::new(if error.may_be_done && is_write {
-        format!(
-            "UNKNOWN {name} at {address}, which has this key, did not answer: {error}; the command may or may not have been run"
-        )
-    } else {
-        format!(
-            "CLUSTERDOWN {name} at {address}, which has this key, cannot be asked: {error}; nothing was done"
-        )
-    })
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! Commands on keys, run where the keys are: here at once, with nothing allocated and nothing awaited, or by the node that has
-//! them. Several for one node go in one question. It knows no protocol of clients; what other nodes ask of this one is
-//! answered in `owner`.
+//! them. Several for one node go in one question. It knows no protocol of clients; what is told of a command that has no reply
+//! is `outcome`'s, and what other nodes ask of this one is answered in `owner`.
 
+mod outcome;
 mod owner;
 pub(crate) mod scan;
 
-use std::fmt;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,11 +20,12 @@ use henge_wire::{Command, Operation, Partition, Reply};
 use super::link::Service;
 use super::link::asking::AskError;
 use super::routing::{Asking, Routes};
-use super::view::{Member, Owner, Standing, View};
+use super::view::{Member, Owner};
 use crate::metrics::counters::add;
 use crate::net::data_thread::Local;
 use crate::net::inflight::Hold;
 
+pub(crate) use outcome::{Elsewhere, Extent, Outcomes};
 pub(crate) use owner::{FlushCut, answer, flush};
 
 /// Commands that are gathered before they are sent: some 200 us of the time of a node that has all of their keys.
@@ -32,81 +33,6 @@ const MOST_COMMANDS: usize = 512;
 /// Bytes of commands from which on they are sent: little beside what one node may have out to another, and enough that a
 /// round trip is nothing beside it.
 const ENOUGH_BYTES: usize = 1 << 20;
-
-/// Why a command was not run, or is not known to have been.
-#[derive(Debug)]
-pub(crate) enum Elsewhere {
-    /// The node is in no cluster: why.
-    Outside(String),
-    /// No member has the key's partition.
-    Nowhere,
-    /// This member has the key, and is down, or silent.
-    Down(Arc<Member>),
-    /// The same, and it cannot be asked, or has not answered what changes nothing.
-    Unreachable(Arc<Member>, AskError),
-    /// This member was asked, and does not have the key, or not any more.
-    NotThere(Arc<Member>),
-    /// This member was asked to write, and why it is not known whether it has.
-    Unknown(Arc<Member>, String),
-    /// Requests and answers hold all that they may.
-    NoRoom,
-}
-
-impl fmt::Display for Elsewhere {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let at = |member: &Member| format!("{} at {}", member.name, member.address);
-        match self {
-            Self::Outside(why) => write!(f, "{why}; nothing was done"),
-            Self::Nowhere => {
-                f.write_str("no member has this key's partition yet; nothing was done")
-            }
-            Self::Down(member) => write!(
-                f,
-                "{}, which has this key, {}; nothing was done",
-                at(member),
-                member.why_unreachable()
-            ),
-            Self::Unreachable(member, error) => write!(
-                f,
-                "{}, which has this key, cannot be asked: {error}; nothing was done",
-                at(member)
-            ),
-            Self::NotThere(member) => write!(
-                f,
-                "{} does not have this key any more, or not yet; nothing was done",
-                at(member)
-            ),
-            Self::Unknown(member, why) => write!(
-                f,
-                "{}, which has this key: {why}; it may or may not have been done",
-                at(member)
-            ),
-            Self::NoRoom => {
-                f.write_str("requests and answers hold limits.max_inflight_bytes; nothing was done")
-            }
-        }
-    }
-}
-
-impl Elsewhere {
-    /// Of a partition that is nowhere.
-    pub(crate) fn nowhere(view: &View) -> Self {
-        match view.standing {
-            Standing::Inside => Self::Nowhere,
-            _ => Self::Outside(view.why_nowhere().to_string()),
-        }
-    }
-
-    /// No answer came to what was asked.
-    fn unanswered(member: &Arc<Member>, error: &AskError, is_write: bool) -> Self {
-        let member = Arc::clone(member);
-        if error.may_be_done && is_write {
-            Self::Unknown(member, format!("it did not answer: {error}"))
-        } else {
-            Self::Unreachable(member, error.clone())
-        }
-    }
-}
 
 /// Where a key is, by the view of the moment.
 #[derive(Debug)]
@@ -270,7 +196,7 @@ const NO_ROOM: &str = "this node's requests and answers hold limits.max_inflight
 pub(crate) const MORE_THAN_ANSWERED: usize = 2;
 
 /// What is said of an answer that makes no sense.
-const NO_ANSWER: &str = "its answer is none to what was asked";
+pub(crate) const NO_ANSWER: &str = "its answer is none to what was asked";
 
 /// A kind of operation, by how it is answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -480,12 +406,12 @@ impl<'a> Share<'a> {
 /// Has each of several members forget all that it has; this node forgets by `here`.
 ///
 /// # Errors
-/// Some have not: a line that says which have, and which have not, and why. Where one is known to be down nothing is asked of
-/// any.
+/// Some have not, or are not known to have: a line that says which have, which have not, and of which that is not known, and
+/// why. Where one is known to be down nothing is asked of any.
 pub(crate) async fn flush_all(
     local: &Local,
     routes: &Rc<Routes>,
-    here: impl Future<Output = Result<(), String>>,
+    here: impl Future<Output = Result<(), NotFlushed>>,
 ) -> Result<(), FlushError> {
     let members = &routes.view.members;
     if members.is_empty() {
@@ -502,11 +428,11 @@ pub(crate) async fn flush_all(
             (member, asking)
         })
         .collect();
-    let mut done = Vec::new();
-    let mut failed = Vec::new();
-    let mut note = |member: &Member, outcome: Result<(), String>| match outcome {
-        Ok(()) => done.push(member.name.clone()),
-        Err(why) => failed.push(format!("{} at {}: {why}", member.name, member.address)),
+    let mut outcomes = Outcomes::default();
+    let mut note = |member: &Member, outcome: Result<(), NotFlushed>| match outcome {
+        Ok(()) => outcomes.note_done(member),
+        Err(NotFlushed::Refused(why)) => outcomes.note_not(member, why),
+        Err(NotFlushed::Unknown(why)) => outcomes.note_unknown(member, why),
     };
     if let Some(me) = routes.view.me() {
         note(me, here.await);
@@ -514,25 +440,17 @@ pub(crate) async fn flush_all(
     for (member, asking) in asked {
         let outcome = match routes.answer(member, asking, None).await {
             Ok(bytes) => flushed(&bytes),
-            Err(error) if error.may_be_done => {
-                Err(format!("it is not known whether it has: {error}"))
-            }
-            Err(error) => Err(error.to_string()),
+            Err(error) if error.may_be_done => Err(NotFlushed::Unknown(error.to_string())),
+            Err(error) => Err(NotFlushed::Refused(error.to_string())),
         };
         note(member, outcome);
     }
-    if failed.is_empty() {
-        return Ok(());
+    let told = || outcomes.told("forgotten");
+    match outcomes.extent() {
+        Extent::All => Ok(()),
+        Extent::Nothing | Extent::Some => Err(FlushError::Partly(told())),
+        Extent::Unknown => Err(FlushError::Unknown(told())),
     }
-    let have = if done.is_empty() {
-        "no member has forgotten its keys".to_owned()
-    } else {
-        format!("forgotten by {}", done.join(", "))
-    };
-    Err(FlushError::Some(format!(
-        "{have}; not by {}",
-        failed.join("; ")
-    )))
 }
 
 /// Why a flush is none, or only a part of one.
@@ -540,17 +458,32 @@ pub(crate) async fn flush_all(
 pub(crate) enum FlushError {
     /// Nothing was asked of any member.
     Elsewhere(Elsewhere),
-    /// What was done and what was not.
-    Some(String),
+    /// What was done and what was not: all of it is known.
+    Partly(String),
+    /// The same where of some members it is not known.
+    Unknown(String),
 }
 
-fn flushed(answer: &Bytes) -> Result<(), String> {
+/// Why one member has not forgotten its keys, or may not have.
+#[derive(Debug)]
+pub(crate) enum NotFlushed {
+    /// It has not.
+    Refused(String),
+    /// It may have, or not, or a part of them.
+    Unknown(String),
+}
+
+fn flushed(answer: &Bytes) -> Result<(), NotFlushed> {
     let replies = Replies::decode(answer).map(|replies| replies.bytes());
     match replies.and_then(|mut replies| decode_answered(&mut replies)) {
         Ok(Answered::Reply(Reply::Deleted)) => Ok(()),
-        Ok(Answered::Reply(Reply::Refused(_))) => Err("its log cannot be written".to_owned()),
-        Ok(Answered::Unknown) => Err("its log failed meanwhile".to_owned()),
-        _ => Err(NO_ANSWER.to_owned()),
+        Ok(Answered::Reply(Reply::Refused(_))) => {
+            Err(NotFlushed::Refused("its log cannot be written".to_owned()))
+        }
+        Ok(Answered::Unknown) => Err(NotFlushed::Unknown(
+            "its write-ahead log failed meanwhile, or it was cut off".to_owned(),
+        )),
+        _ => Err(NotFlushed::Unknown(NO_ANSWER.to_owned())),
     }
 }
 
