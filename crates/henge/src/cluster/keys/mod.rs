@@ -2,11 +2,11 @@
 //! them. Several for one node go in one question. It knows no protocol of clients; what is told of a command that has no reply
 //! is `outcome`'s, and what other nodes ask of this one is answered in `owner`.
 
+mod bundle;
 mod outcome;
 mod owner;
 pub(crate) mod scan;
 
-use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -25,6 +25,7 @@ use crate::metrics::counters::add;
 use crate::net::data_thread::Local;
 use crate::net::inflight::Hold;
 
+pub(crate) use bundle::Bundle;
 pub(crate) use outcome::{Elsewhere, Extent, Outcomes};
 pub(crate) use owner::{FlushCut, answer, flush};
 
@@ -190,11 +191,6 @@ struct NoRoom;
 
 const NO_ROOM: &str = "this node's requests and answers hold limits.max_inflight_bytes";
 
-/// Where fewer commands were answered than asked, the next question has so many times as many as were. What it carries in vain
-/// is then no more than what was answered before, where all of the rest would make a question of many large values cost the
-/// square of them; and where more are answered, it grows.
-pub(crate) const MORE_THAN_ANSWERED: usize = 2;
-
 /// What is said of an answer that makes no sense.
 pub(crate) const NO_ANSWER: &str = "its answer is none to what was asked";
 
@@ -241,16 +237,9 @@ impl Kind {
 struct Share<'a> {
     routes: Rc<Routes>,
     member: Arc<Member>,
-    /// The commands, behind room for a head.
-    body: Vec<u8>,
-    /// Where each ends, and of which kind it is.
-    commands: Vec<(usize, Kind)>,
+    commands: Bundle<Kind, COMMANDS_HEAD_BYTES>,
     /// Of them, so many are done with.
     done: usize,
-    /// Of them, so many were asked for at most.
-    asked: usize,
-    /// The next question has no more commands than this.
-    most: usize,
     asking: Option<Asking>,
     answer: Option<Answer>,
     failed: Option<AskError>,
@@ -284,11 +273,8 @@ impl<'a> Share<'a> {
         Self {
             routes,
             member,
-            body: commands_head(0).to_vec(),
-            commands: Vec::new(),
+            commands: Bundle::new(),
             done: 0,
-            asked: 0,
-            most: usize::MAX,
             asking: None,
             answer: None,
             failed: None,
@@ -298,52 +284,28 @@ impl<'a> Share<'a> {
 
     /// Takes a command, of so many bytes.
     fn push(&mut self, command: &Command<'_>) -> usize {
-        let before = self.body.len();
-        encode_command(&mut self.body, command);
         let kind = Kind::of(&command.operation);
-        self.commands.push((self.body.len(), kind));
-        self.body.len() - before
+        self.commands
+            .push(kind, |body| encode_command(body, command))
     }
 
     fn send(&mut self, local: &'a Local) -> Result<(), NoRoom> {
         let mut hold = local.shared.in_flight.hold();
         // Once here, and once where it waits to be sent.
-        if !hold.set(2 * self.body.len()) {
+        if !hold.set(2 * self.commands.size_bytes()) {
             return Err(NoRoom);
         }
         self.hold = Some(hold);
-        add(&local.counters.forwarded, self.commands.len() as u64);
+        add(&local.counters.forwarded, self.commands.count() as u64);
         self.ask();
         Ok(())
     }
 
     /// Asks for what is not done, or the first of that.
     fn ask(&mut self) {
-        let count = self.most.min(self.commands.len() - self.done);
-        self.asked = self.done + count;
-        let question = self.question();
-        // In place of the end of what is done.
-        let head = question.start..question.start + COMMANDS_HEAD_BYTES;
-        self.body[head].copy_from_slice(&commands_head(count as u32));
-        let body = &self.body[question];
-        let asking = self.routes.ask(&self.member, Service::Commands, body);
+        let question = self.commands.ask(|count| commands_head(count as u32));
+        let asking = self.routes.ask(&self.member, Service::Commands, question);
         self.asking = Some(asking);
-    }
-
-    /// Where what is asked and not done is in the body, with room for its head.
-    fn question(&self) -> Range<usize> {
-        let end = |count: usize| match count {
-            0 => COMMANDS_HEAD_BYTES,
-            count => self.commands[count - 1].0,
-        };
-        end(self.done) - COMMANDS_HEAD_BYTES..end(self.asked)
-    }
-
-    /// What is asked, if nothing is changed by it.
-    fn harmless(&self) -> Option<&[u8]> {
-        let asked = &self.commands[self.done..self.asked];
-        let is_harmless = asked.iter().all(|(_, kind)| !kind.is_write());
-        is_harmless.then(|| &self.body[self.question()])
     }
 
     /// The reply to the next command.
@@ -354,16 +316,16 @@ impl<'a> Share<'a> {
                 self.ask();
                 continue;
             };
-            let asked = self.routes.answer(&member, asking, self.harmless());
-            match asked.await {
+            let again = self.commands.harmless(Kind::is_write);
+            match self.routes.answer(&member, asking, again).await {
                 Ok(bytes) => self.take(bytes),
                 Err(error) => self.failed = Some(error),
             }
         }
-        let Some(&(_, kind)) = self.commands.get(self.done) else {
+        let Some(kind) = self.commands.get(self.done) else {
             unreachable!("no more replies are taken than commands were pushed");
         };
-        let was_asked = self.done < self.asked;
+        let was_asked = self.commands.asked().contains(&self.done);
         self.done += 1;
         let Some(came) = self.answer.as_mut().filter(|answer| answer.left > 0) else {
             let error = self.failed.clone();
@@ -389,10 +351,9 @@ impl<'a> Share<'a> {
         let replies = Replies::decode(&bytes);
         let found = replies.map(|replies| (replies.count(), bytes.len() - replies.bytes().len()));
         match found {
-            Ok((left @ 1.., at)) if left <= self.asked - self.done => {
-                self.most = left.saturating_mul(MORE_THAN_ANSWERED);
+            Ok((left, at)) if self.commands.answered(left) => {
                 if let Some(hold) = &mut self.hold {
-                    hold.set_anyway(self.body.len() + bytes.len());
+                    hold.set_anyway(self.commands.size_bytes() + bytes.len());
                 }
                 self.answer = Some(Answer { bytes, at, left });
             }
