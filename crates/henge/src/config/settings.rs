@@ -125,7 +125,7 @@ settings! {
         /// Whether a Redis client that has asked for the map of the cluster is told where else a key is (MOVED); else it is
         /// served by forwarding, as those are that have not.
         reload redirect: bool = true;
-        /// The consistency of a request that asks for none.
+        /// The consistency of a request that asks for none. With one replica all mean the same.
         reload default_consistency: ConsistencyLevel = ConsistencyLevel::Quorum;
     }
 
