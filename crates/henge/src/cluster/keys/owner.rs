@@ -102,6 +102,7 @@ fn run(local: &Rc<Local>, commands: &Commands<'_>, reply: Reply) {
     let Some(round) = local.gate.take_unkept() else {
         return reply.send(&[&out]);
     };
+    reply.keeps(out.len());
     let local = Rc::clone(local);
     tokio::task::spawn_local(async move {
         let mut place = Place::default();

@@ -255,11 +255,12 @@ fn what_is_sent_is_not_kept_though_more_waits_always() {
             id: 0,
         };
         let own = Rc::clone(&outgoing);
+        let body = vec![1; 64 << 10];
         spawn_local(poll_fn(move |cx| {
             loop {
                 // More than the buffers of two sockets hold, so that it is never empty.
                 while own.len() < 16 << 20 {
-                    own.push(head, &[&[1; 64 << 10]]);
+                    own.push(head, &[&body]);
                 }
                 let broke = own.poll_send(&mut writing.socket, cx);
                 if broke.is_ready() {
