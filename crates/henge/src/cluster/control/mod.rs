@@ -503,9 +503,12 @@ fn in_order(
 
 /// Waits until another leads, or for a while: where Raft has stopped nobody tells of that any more.
 async fn wait_a_while(leaders: &mut Leaders) {
-    if let Ok(Err(_)) = tokio::time::timeout(AGAIN, leaders.changed()).await {
-        tokio::time::sleep(AGAIN).await;
-    }
+    let changed = async {
+        if leaders.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    let _ = tokio::time::timeout(AGAIN, changed).await;
 }
 
 /// Asks for a start over a connection.

@@ -306,6 +306,7 @@ impl Consensus {
     /// Asks for votes once nobody has to keep its own for a leader that has said that it ends. It is for one of the voters: several
     /// at once would take each other's votes. It gives up when that leads no more.
     pub(crate) async fn succeed(&self, leader: u64) {
+        let mut leaders = self.leaders();
         loop {
             let metrics = self.0.raft.metrics();
             let leads = {
@@ -319,7 +320,9 @@ impl Consensus {
             // Another may have heard it a moment later than this node.
             let free = heard.map(|(_, at)| at + LEASE + HEARTBEAT);
             match free.map(|free| free.saturating_duration_since(Instant::now())) {
-                Some(wait) if !wait.is_zero() => tokio::time::sleep(wait).await,
+                Some(wait) if !wait.is_zero() => {
+                    let _ = tokio::time::timeout(wait, leaders.changed()).await;
+                }
                 _ => return self.campaign().await,
             }
         }
