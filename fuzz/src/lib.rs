@@ -1,6 +1,8 @@
-//! The oracles, which live with the tests of `henge-wire` and of `henge-engine` so that these run them too. This crate only lends
+//! The oracles, which live with the tests of `henge-wire`, `henge-engine` and `henge-cluster` so that these run them too. This crate only lends
 //! them to the fuzzer.
 
+#[path = "../../crates/cluster/tests/oracle/mod.rs"]
+mod cluster;
 #[path = "../../crates/engine/tests/oracle/mod.rs"]
 mod files;
 #[path = "../../crates/wire/tests/oracle/mod.rs"]
@@ -34,4 +36,9 @@ pub fn peer(input: &[u8]) {
 /// What must hold for what another node asks about keys, and answers.
 pub fn keys(input: &[u8]) {
     protocol::keys::check(input);
+}
+
+/// What must hold for what the replicas of another node say.
+pub fn frames(input: &[u8]) {
+    cluster::frames::check(input);
 }

@@ -24,6 +24,21 @@ const X_TTL: HeaderName = HeaderName::from_static("x-ttl");
 /// Henge takes 65,534 bytes, but what stands before it may not.
 const MAX_PATH_BYTES: usize = 8 * 1024;
 
+/// The failures of a Henge that it says before it does anything: all of 503 but that of a flush, which some members may have
+/// done, and all of 507.
+const BEFORE: [&str; 10] = [
+    "overloaded",
+    "owner_down",
+    "owner_unreachable",
+    "no_control_leader",
+    "not_in_cluster",
+    "try_again",
+    "loading",
+    "too_many_connections",
+    "log_failed",
+    "memory_full",
+];
+
 /// A body of JSON; what is none is left out. Keys and values go as base64, as they are bytes.
 #[derive(Serialize, Default)]
 struct Json {
@@ -341,15 +356,11 @@ impl Refusal {
         }
     }
 
-    /// A node that is overloaded or full says so before it does anything. After any other failure of a server, or of what is before it, there is no
-    /// telling how far a write got.
+    /// Whether a write may be done. After any failure of a server that is not known to be said before anything is done, or of
+    /// what is before the server, there is no telling how far it got.
     fn may_have_happened(&self) -> bool {
-        let before = [
-            StatusCode::SERVICE_UNAVAILABLE,
-            StatusCode::INSUFFICIENT_STORAGE,
-        ];
-        let said_by_henge = self.problem.is_some();
-        self.status.is_server_error() && !(before.contains(&self.status) && said_by_henge)
+        let code = self.problem.as_ref().map(|problem| problem.code.as_str());
+        self.status.is_server_error() && !code.is_some_and(|code| BEFORE.contains(&code))
     }
 
     fn line(&self) -> String {
@@ -599,6 +610,32 @@ mod tests {
                 (Err(found), Err(start)) => assert!(found.starts_with(start), "{found}"),
                 _ => assert_eq!(found, expected.clone().map_err(str::to_owned), "{body}"),
             }
+        }
+    }
+
+    /// A failure that nobody knows to be said before anything is done leaves a write unknown.
+    #[test]
+    fn a_write_is_refused_only_where_nothing_was_done() {
+        let table = [
+            (503, "owner_down", true),
+            (503, "overloaded", true),
+            (507, "log_failed", true),
+            (503, "partly_flushed", false),
+            (503, "one_of_tomorrow", false),
+            (504, "outcome_unknown", false),
+        ];
+        for (status, code, is_refused) in table {
+            let body = format!(r#"{{"code":"{code}","title":"oh"}}"#);
+            let status = StatusCode::from_u16(status).expect("a status");
+            let answered = answer(&NX, status, body.clone().into());
+            match answered {
+                Ok(Err(Error::Refused { code: said, .. })) if is_refused => assert_eq!(said, code),
+                Err(Cause::Server(line)) if !is_refused => assert!(line.contains(code), "{line}"),
+                other => panic!("{code}: {other:?}"),
+            }
+            // A read has nothing to be unknown about.
+            let answered = answer(&GET, status, body.into());
+            assert!(matches!(answered, Ok(Err(Error::Refused { .. }))), "{code}");
         }
     }
 }

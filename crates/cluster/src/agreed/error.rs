@@ -1,8 +1,8 @@
 //! Why a command is rejected, as whoever proposed it is told. It is part of what Raft answers, and travels between nodes.
 
-use super::{MAX_MEMBERS, MAX_NAMES, MAX_SETTINGS, MAX_SETTINGS_BYTES};
+use super::{MAX_INCARNATION, MAX_MEMBERS, MAX_NAMES, MAX_SETTINGS, MAX_SETTINGS_BYTES};
 use crate::ring::{MAX_WEIGHT, NodeId};
-use crate::topology;
+use crate::topology::{self, Incarnation};
 use henge_wire::peer::MAX_NAME_BYTES;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -41,6 +41,8 @@ pub enum Rejected {
     Empty(Text),
     /// A text that must be shorter.
     TooLong(Text),
+    /// No node has been started so often.
+    Incarnation(Incarnation),
 }
 
 /// A text in a command.
@@ -92,6 +94,10 @@ impl fmt::Display for Rejected {
             Self::TooLong(Text::SettingValue) => write!(
                 f,
                 "the settings of a cluster have at most {MAX_SETTINGS_BYTES} bytes together"
+            ),
+            Self::Incarnation(number) => write!(
+                f,
+                "the number of a start is at most {MAX_INCARNATION}, not {number}"
             ),
             Self::TooLong(text) => write!(f, "{text} has more than {MAX_NAME_BYTES} bytes"),
         }

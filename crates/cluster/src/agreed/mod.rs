@@ -19,6 +19,9 @@ pub const FORMAT: u32 = 1;
 pub const MAX_MEMBERS: usize = henge_wire::PARTITIONS as usize;
 /// Names of nodes that are kept for ever, those of removed ones among them: a new one every ten minutes for a year.
 pub const MAX_NAMES: usize = 65_536;
+/// The highest number of a start: a million a second for nine years. A number comes from whoever starts, and the next one has
+/// to be above it, so that one that is nobody's count would leave its name no more starts.
+pub const MAX_INCARNATION: Incarnation = 1 << 48;
 /// Settings are a few words for all; a cluster is no place to keep data in.
 pub const MAX_SETTINGS: usize = 256;
 /// Names and values of all settings together, in bytes: they are in every snapshot.
@@ -88,7 +91,7 @@ pub enum Command {
         who: Who,
         /// Where others reach it.
         address: String,
-        /// Above [`Topology::newest_start`].
+        /// Above [`Topology::newest_start`], and at most [`MAX_INCARNATION`].
         incarnation: Incarnation,
         /// It may lack what it has promised.
         has_lost_memory: bool,
@@ -223,6 +226,9 @@ impl Agreed {
                 };
                 if !(1..=MAX_WEIGHT).contains(weight) {
                     return Err(Rejected::Weight(*weight));
+                }
+                if *incarnation > MAX_INCARNATION {
+                    return Err(Rejected::Incarnation(*incarnation));
                 }
                 self.start(who, address, register)
             }

@@ -55,7 +55,10 @@ const ECHO: u8 = 14;
 const FULL: u8 = 1;
 const END: u8 = 2;
 
-/// The fewest bytes of a message, of a state and of a key: no more room is made for so many than bytes have come.
+/// Room is made for so many of a list before any was read. In memory each is some ten times what it has to be as bytes, so for
+/// more it is made as they are read.
+const LISTED_AHEAD: usize = 1_024;
+/// The fewest bytes of a message, of a state and of a key: no list has more than bytes have come for.
 const MESSAGE_BYTES: usize = 2 + 4 + 1 + 4;
 const STATE_BYTES: usize = 1 + 4;
 const KEY_BYTES: usize = 4;
@@ -195,7 +198,9 @@ fn put_message(out: &mut Pieces, partition: Partition, message: &Said) -> Result
     put_u32(out, message.term);
     let numbers = |out: &mut Pieces, kind, numbers: &[u64]| {
         out.push(&[kind]);
-        numbers.iter().for_each(|number| put_u64(out, *number));
+        for number in numbers {
+            put_u64(out, *number);
+        }
     };
     match &message.body {
         Body::Fence { generation } => {
@@ -360,7 +365,7 @@ impl<'a> Reader<'a> {
     ) -> Result<Vec<T>, FrameError> {
         let most = (self.all.len() - self.at) / each_bytes;
         let count = self.checked(part, |r| r.u32(part), |count| *count as usize <= most)?;
-        let mut list = Vec::with_capacity(count as usize);
+        let mut list = Vec::with_capacity((count as usize).min(LISTED_AHEAD));
         for _ in 0..count {
             list.push(read(self)?);
         }
@@ -483,10 +488,10 @@ impl<'a> Reader<'a> {
             },
             NEXT => Body::Next {
                 id: self.u64("copy")?,
-                number: self.u64("number of a part")?,
+                number: self.seq("number of a part")?,
             },
             PART => {
-                let (id, number) = (self.u64("copy")?, self.u64("number of a part")?);
+                let (id, number) = (self.u64("copy")?, self.seq("number of a part")?);
                 let known = FULL | END;
                 let flags = self.checked("flags", |r| r.u8("flags"), |flags| *flags <= known)?;
                 let states = self.list("states", STATE_BYTES, |r| r.state(partition))?;
@@ -503,7 +508,11 @@ impl<'a> Reader<'a> {
                 id: self.u64("copy")?,
             },
             APPEND => {
-                let (version, commit) = (self.version("version")?, self.seq("commit")?);
+                // It is stamped in the term.
+                let read = |r: &mut Self| r.version("version");
+                let of_term = |version: &Version| version.term() == term;
+                let version = self.checked("version of its term", read, of_term)?;
+                let commit = self.seq("commit")?;
                 let effects = self.effects(partition)?;
                 let entry = Entry { version, effects };
                 Body::Append { entry, commit }

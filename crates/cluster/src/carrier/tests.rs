@@ -348,7 +348,7 @@ fn a_part_waits_once() {
 
 /// What comes out, as a replica that takes all would see it.
 #[derive(Default)]
-struct Seen {
+struct Came {
     /// The newest seq of each partition.
     newest: BTreeMap<Partition, u64>,
 }
@@ -358,7 +358,7 @@ fn run(seed: u64) {
     let most = random.within(1, 20_000) as usize;
     let mut outbox = outbox(most);
     let (mut seqs, mut copies) = (BTreeMap::new(), BTreeMap::new());
-    let mut seen = Seen::default();
+    let mut came = Came::default();
     let partitions = random.within(1, 6);
     for step in 0..2_000 {
         let of = p(random.below(partitions) as u16);
@@ -384,25 +384,25 @@ fn run(seed: u64) {
                 outbox.put(of, 1, part);
             }
             8 => outbox.put(of, 1, said(Body::Ack { applied: step })),
-            _ => take(&mut outbox, &mut random, &mut seen),
+            _ => take(&mut outbox, &mut random, &mut came),
         }
         let largest = 3_000 + size_of::<Waiting<Sizes>>();
         assert!(outbox.append_bytes < most + largest, "it has a bound");
-        let copied = outbox.copies.len();
-        assert!(copied <= partitions as usize && outbox.queue.len() <= 200);
-        let parts = copied * 2 * (3_000 + size_of::<Waiting<Sizes>>() + 200);
+        let waiting = outbox.copies.len();
+        assert!(waiting <= partitions as usize);
+        let parts = waiting * 2 * (3_000 + size_of::<Waiting<Sizes>>() + 200);
         let beats = partitions as usize * size_of::<Waiting<Sizes>>();
         let acks = partitions as usize * size_of::<Mark>();
         assert!(outbox.bytes() <= outbox.append_bytes + parts + beats + acks);
     }
     while !outbox.is_empty() {
-        take(&mut outbox, &mut random, &mut seen);
+        take(&mut outbox, &mut random, &mut came);
     }
     assert_eq!((outbox.bytes(), outbox.append_bytes), (0, 0));
     assert!(outbox.places.is_empty() && outbox.copies.is_empty());
 }
 
-fn take(outbox: &mut Outbox<Sizes>, random: &mut Random, seen: &mut Seen) {
+fn take(outbox: &mut Outbox<Sizes>, random: &mut Random, came: &mut Came) {
     let most = random.within(1, 8_000) as usize;
     let Some(frame) = outbox.take(0, most) else {
         return;
@@ -411,7 +411,7 @@ fn take(outbox: &mut Outbox<Sizes>, random: &mut Random, seen: &mut Seen) {
     let size: usize = all.map(|(_, message)| bytes::<Sizes>(message)).sum();
     assert!(size <= most || frame.messages.len() == 1, "it has a bound");
     for (of, message) in frame.messages {
-        let newest = seen.newest.entry(of).or_default();
+        let newest = came.newest.entry(of).or_default();
         match message.body {
             Body::Append { entry, .. } => {
                 let seq = entry.version.seq();
@@ -430,18 +430,18 @@ fn take(outbox: &mut Outbox<Sizes>, random: &mut Random, seen: &mut Seen) {
     }
 }
 
+/// So many, or the one that the environment names.
+#[expect(clippy::disallowed_methods, reason = "a test is told its seed")]
+pub(super) fn seeds(count: u64) -> std::ops::Range<u64> {
+    let given = std::env::var("HENGE_SEED").ok();
+    let given = given.map(|seed| seed.parse().expect("HENGE_SEED is a number"));
+    given.map_or(0..count, |seed: u64| seed..seed + 1)
+}
+
 #[test]
 fn by_chance_nothing_overtakes_what_it_follows() {
-    let of = |name: &str| std::env::var(name).ok();
-    let seeds = match of("SEED") {
-        Some(seed) => {
-            let seed = seed.parse().expect("a number");
-            seed..seed + 1
-        }
-        None => 0..300,
-    };
-    for seed in seeds {
+    for seed in seeds(300) {
         let result = std::panic::catch_unwind(|| run(seed));
-        assert!(result.is_ok(), "SEED={seed}");
+        assert!(result.is_ok(), "HENGE_SEED={seed}");
     }
 }

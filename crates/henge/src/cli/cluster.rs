@@ -3,6 +3,7 @@
 
 mod settings;
 
+use std::cell::Cell;
 use std::error::Error;
 use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};
@@ -152,6 +153,17 @@ impl About {
             Self::Change(change) => Ok((change.done(&page), true)),
         }
     }
+
+    /// The same with what it means for what was asked for; that may be done if it was sent.
+    fn failure(&self, error: InquiryError, is_sent: bool) -> InquiryError {
+        match (self, error) {
+            // The node has said what it has done.
+            (_, error @ InquiryError::Refused(..))
+            | (Self::Status { .. } | Self::Settings { .. }, error) => error,
+            (Self::Change(_), error) if is_sent => InquiryError::Unknown(Box::new(error)),
+            (Self::Change(_), error) => InquiryError::Unchanged(Box::new(error)),
+        }
+    }
 }
 
 /// Why nothing was found out.
@@ -163,8 +175,10 @@ enum InquiryError {
     Http(String),
     /// Nothing came for so long.
     TimedOut(Duration),
-    /// Nothing came for so long, and what was asked for may be done.
-    Unknown(Duration),
+    /// It failed after a change was asked for, which may be done.
+    Unknown(Box<Self>),
+    /// It failed before a change was asked for.
+    Unchanged(Box<Self>),
     /// The node says no, and perhaps why.
     Refused(StatusCode, Option<String>),
     /// What came is not what a node says.
@@ -178,10 +192,11 @@ impl fmt::Display for InquiryError {
             Self::Connect(error) => write!(f, "no connection to the node: {error}"),
             Self::Http(error) => write!(f, "the connection to the node failed: {error}"),
             Self::TimedOut(after) => write!(f, "the node did not answer within {after:?}"),
-            Self::Unknown(after) => write!(
+            Self::Unknown(error) => write!(
                 f,
-                "the node did not answer within {after:?}: the setting may have been changed, or be changed later"
+                "{error}; the setting may have been changed, or be changed later"
             ),
+            Self::Unchanged(error) => write!(f, "{error}; nothing was changed"),
             Self::Refused(status, None) => write!(f, "the node refused: {status}"),
             Self::Refused(status, Some(why)) => write!(f, "the node refused: {status}: {why}"),
             Self::NoPage(why) => write!(
@@ -198,18 +213,10 @@ pub(super) fn run(inquiry: &Inquiry) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
-    let page = runtime.map_err(InquiryError::System).and_then(|runtime| {
-        runtime.block_on(async {
-            let asked = tokio::time::timeout(inquiry.timeout, ask(inquiry)).await;
-            let late = match inquiry.about {
-                About::Change(_) => InquiryError::Unknown,
-                _ => InquiryError::TimedOut,
-            };
-            asked.map_err(|_| late(inquiry.timeout))?
-        })
-    });
-    let shown = page.and_then(|page| inquiry.about.shown(&page));
-    let (text, is_member) = match shown {
+    let found = runtime
+        .map_err(InquiryError::System)
+        .and_then(|runtime| runtime.block_on(find(inquiry)));
+    let (text, is_member) = match found {
         Ok(shown) => shown,
         Err(error) => {
             let _ = writeln!(io::stderr(), "henge: {error}");
@@ -231,7 +238,17 @@ pub(super) fn run(inquiry: &Inquiry) -> ExitCode {
     }
 }
 
-async fn ask(inquiry: &Inquiry) -> Result<Bytes, InquiryError> {
+/// What there is to show, and whether that is a cluster.
+async fn find(inquiry: &Inquiry) -> Result<(String, bool), InquiryError> {
+    let is_sent = Cell::new(false);
+    let asked = tokio::time::timeout(inquiry.timeout, ask(inquiry, &is_sent)).await;
+    let page = asked.unwrap_or(Err(InquiryError::TimedOut(inquiry.timeout)));
+    let found = page.and_then(|page| inquiry.about.shown(&page));
+    found.map_err(|error| inquiry.about.failure(error, is_sent.get()))
+}
+
+/// Asks, and notes when something may have left.
+async fn ask(inquiry: &Inquiry, is_sent: &Cell<bool>) -> Result<Bytes, InquiryError> {
     let Target { host, port, .. } = &inquiry.target;
     let connected = TcpStream::connect((host.as_str(), *port)).await;
     let stream = connected.map_err(InquiryError::Connect)?;
@@ -247,6 +264,7 @@ async fn ask(inquiry: &Inquiry) -> Result<Bytes, InquiryError> {
         .header(http::header::HOST, inquiry.target.server())
         .body(Full::new(Bytes::from(body)));
     let request = request.map_err(|error| InquiryError::Http(error.to_string()))?;
+    is_sent.set(true);
     let response = sender
         .send_request(request)
         .await
@@ -392,7 +410,17 @@ fn printable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::control::SLOWEST_CHANGE;
     use serde_json::json;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    fn asked(line: &str) -> Result<Inquiry, String> {
+        let matches = command().try_get_matches_from(line.split(' '));
+        let matches = matches.map_err(|error| error.kind().to_string())?;
+        let (word, own) = matches.subcommand().expect("one is required");
+        understood(word, own).expect("it has its defaults")
+    }
 
     fn member(name: &str, is_me: bool, load: Option<u64>) -> Value {
         json!({
@@ -465,12 +493,6 @@ L  second  up            512       -          -  second.example:8080
 
     #[test]
     fn inquiries() {
-        let asked = |line: &str| {
-            let matches = command().try_get_matches_from(line.split(' '));
-            let matches = matches.map_err(|error| error.kind().to_string())?;
-            let (word, own) = matches.subcommand().expect("one is required");
-            understood(word, own).expect("it has its defaults")
-        };
         let inquiry = asked("cluster status --url http://h:1 --json").expect("understood");
         assert_eq!(
             (inquiry.target.to_string(), inquiry.about),
@@ -492,6 +514,66 @@ L  second  up            512       -          -  second.example:8080
             "cluster settings x",
         ] {
             assert!(asked(line).is_err(), "{line}");
+        }
+    }
+
+    /// Asks a port that takes the beginning of a request and closes, and says what comes of that.
+    async fn cut_off(words: &str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("it has one");
+        let inquiry = asked(&format!("{words} --url http://{address}")).expect("understood");
+        let closes = async {
+            let (mut socket, _) = listener.accept().await.expect("it comes");
+            let _ = socket.read(&mut [0; 16]).await;
+        };
+        let (found, ()) = tokio::join!(find(&inquiry), closes);
+        found.expect_err("nobody answers").to_string()
+    }
+
+    #[tokio::test]
+    async fn a_change_that_was_sent_may_be_done() {
+        let may_be = "; the setting may have been changed, or be changed later";
+        for words in ["cluster set a b", "cluster unset a"] {
+            let error = cut_off(words).await;
+            assert!(
+                error.starts_with("the connection to the node failed"),
+                "{error}"
+            );
+            assert!(error.ends_with(may_be), "{error}");
+        }
+        for words in ["cluster status", "cluster settings"] {
+            let error = cut_off(words).await;
+            assert!(!error.contains("changed"), "{error}");
+        }
+        let late = || InquiryError::TimedOut(Duration::from_secs(15));
+        let about = asked("cluster unset a").expect("understood").about;
+        let error = about.failure(late(), true).to_string();
+        assert_eq!(error, format!("the node did not answer within 15s{may_be}"));
+        let error = about.failure(late(), false).to_string();
+        assert!(error.ends_with("; nothing was changed"), "{error}");
+        let refused = InquiryError::Refused(StatusCode::CONFLICT, None);
+        let error = about.failure(refused, true).to_string();
+        assert_eq!(error, "the node refused: 409 Conflict");
+    }
+
+    #[tokio::test]
+    async fn a_change_that_nobody_heard_of_is_not_done() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("it has one");
+        drop(listener);
+        let line = format!("cluster unset a --url http://{address}");
+        let inquiry = asked(&line).expect("understood");
+        let error = find(&inquiry).await.expect_err("nobody listens");
+        let error = error.to_string();
+        assert!(error.starts_with("no connection to the node"), "{error}");
+        assert!(error.ends_with("; nothing was changed"), "{error}");
+    }
+
+    #[test]
+    fn a_change_is_waited_for_as_long_as_a_node_takes() {
+        for words in ["cluster set a b", "cluster unset a"] {
+            let inquiry = asked(words).expect("understood");
+            assert!(inquiry.timeout > SLOWEST_CHANGE, "{words}");
         }
     }
 }

@@ -224,7 +224,12 @@ impl Routing {
             });
             for links in [&self.links.small, &self.links.bulk] {
                 if !is_same && !member.is_me {
-                    links.end(member.instance, &format!("{} is down", member.name));
+                    let why = format!("{} is down", member.name);
+                    links.end(member.instance, member.incarnation, &why);
+                }
+                if now.is_none_or(|now| now.instance != member.instance) {
+                    let why = format!("{} is no member any more", member.name);
+                    links.forget(member.instance, &why);
                 }
                 if now.is_some_and(|now| now.is_reachable()) {
                     links.forget_failure(member.instance);

@@ -29,11 +29,14 @@ struct Results<'a> {
     out: Vec<u8>,
     hold: Hold<'a>,
     count: usize,
+    /// They say what was done: there is room for them in any case.
+    are_of_writes: bool,
 }
 
 impl<'a> Results<'a> {
-    fn new(local: &'a Local) -> Self {
+    fn new(local: &'a Local, are_of_writes: bool) -> Self {
         Self {
+            are_of_writes,
             local,
             out: b"{\"results\":[".to_vec(),
             hold: local.shared.in_flight.hold(),
@@ -79,7 +82,11 @@ impl<'a> Results<'a> {
     }
 
     async fn pushed(&mut self) -> Result<(), Problem> {
-        if !self.hold.set(self.out.capacity()) {
+        let bytes = self.out.capacity();
+        if self.are_of_writes {
+            // Without them nobody would know of any key what became of it. They are short.
+            self.hold.set_anyway(bytes);
+        } else if !self.hold.set(bytes) {
             return Err(overloaded());
         }
         self.count += 1;
@@ -138,7 +145,7 @@ pub(crate) async fn mset(local: Rc<Local>, body: Incoming) -> Outcome {
         Ok((settings.collect::<Vec<Result<_, Problem>>>(), hold))
     };
     let (settings, _hold) = in_time(body.bytes.len(), work).await?;
-    let mut results = Results::new(&local);
+    let mut results = Results::new(&local, true);
     let mut settings = settings.into_iter().peekable();
     while settings.peek().is_some() {
         let mut scatter = Scatter::begin(&local);
@@ -330,7 +337,8 @@ async fn each_key<'a>(
     let most = local.shared.limits().max_batch_items;
     let work = move || KeysRequest::parse(&body.bytes, most);
     let request = in_time(len, work).await?;
-    let mut results = Results::new(local);
+    let are_writes = command(b"").operation.is_write();
+    let mut results = Results::new(local, are_writes);
     let mut keys = request.keys.into_iter().peekable();
     while keys.peek().is_some() {
         let mut scatter = Scatter::begin(local);

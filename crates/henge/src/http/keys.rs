@@ -16,7 +16,7 @@ use super::service::{Outcome, json_response};
 use super::single::{self, overloaded, parsed_body};
 use crate::cache::ScanCursor;
 use crate::cluster::keys::scan::{self, NoRoom, Sheet};
-use crate::cluster::keys::{self, Elsewhere, FlushCut, FlushError};
+use crate::cluster::keys::{self, Elsewhere, FlushCut, FlushError, NotFlushed};
 use crate::cluster::routing::Routes;
 use crate::net::data_thread::Local;
 
@@ -205,13 +205,19 @@ pub(crate) async fn flush(local: Rc<Local>) -> Outcome {
         Some(routes) => {
             let here = async || {
                 let flushed = flush_here(&local).await;
-                flushed.map_err(|problem| problem.code.title().to_owned())
+                flushed.map_err(|problem| match problem.code {
+                    Code::OutcomeUnknown => NotFlushed::Unknown(problem.detail.into_owned()),
+                    code => NotFlushed::Refused(code.title().to_owned()),
+                })
             };
             match keys::flush_all(&local, &routes, here()).await {
                 Ok(()) => {}
                 Err(FlushError::Elsewhere(elsewhere)) => return Err(elsewhere.into()),
-                Err(FlushError::Some(detail)) => {
+                Err(FlushError::Partly(detail)) => {
                     return Err(Problem::new(Code::PartlyFlushed, detail));
+                }
+                Err(FlushError::Unknown(detail)) => {
+                    return Err(Problem::new(Code::OutcomeUnknown, detail));
                 }
             }
         }
@@ -222,6 +228,6 @@ pub(crate) async fn flush(local: Rc<Local>) -> Outcome {
 async fn flush_here(local: &Local) -> Result<(), Problem> {
     keys::flush(local)
         .await
-        .map_err(|FlushCut| Problem::new(Code::Internal, "the flush was cut off"))?
+        .map_err(|FlushCut| Problem::new(Code::OutcomeUnknown, "the flush was cut off"))?
         .map_err(single::refused)
 }

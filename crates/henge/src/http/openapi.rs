@@ -151,12 +151,7 @@ fn shape(id: RouteId) -> Shape {
                 Code::Overloaded,
             ],
         ),
-        RouteId::Flush => shape(
-            &[],
-            None,
-            (200, "Flushed"),
-            &[Code::Internal, Code::PartlyFlushed],
-        ),
+        RouteId::Flush => shape(&[], None, (200, "Flushed"), &[Code::PartlyFlushed]),
         RouteId::RawGet => shape(
             &[],
             None,

@@ -43,7 +43,8 @@ impl Metrics {
         let operations = self.pulse.operations_per_second();
         Load {
             operations_per_second: u32::try_from(operations).unwrap_or(u32::MAX),
-            memory_bytes: self.shared.cache.charged_bytes(),
+            // What the system sees, as this node shows of itself.
+            memory_bytes: memory::process().map_or(0, |process| process.rss_bytes),
             queue_bytes: self.shared.in_flight.held() as u64,
         }
     }

@@ -13,8 +13,9 @@ use super::data_thread::Local;
 use super::pace::{Late, Pace};
 
 /// How long an idle connection is kept once draining has begun, so that a request already on its way is answered, with
-/// `connection: close`. A round trip across a continent; a stop takes that much longer.
-const DRAIN_GRACE: Duration = Duration::from_millis(100);
+/// `connection: close`, and how long what other nodes have asked has to be answered. A round trip across a continent; a stop takes
+/// that much longer.
+pub(crate) const DRAIN_GRACE: Duration = Duration::from_millis(100);
 
 /// What a look around found.
 pub(crate) enum Seen {

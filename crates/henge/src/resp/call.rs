@@ -15,6 +15,7 @@ use super::counted::{Counted, counted};
 use super::session::Session;
 use super::table::Spec;
 use crate::cache::{Cache, Location};
+use crate::cluster::keys::Elsewhere;
 use crate::disk::gate::Untold;
 use crate::net::data_thread::Local;
 use crate::values::{Found, ValueError};
@@ -63,6 +64,8 @@ impl ErrorReply {
     );
     /// As Redis has it, but for the name.
     pub(crate) const LOADING: Self = Self::fixed("LOADING Henge is loading the dataset in memory");
+    /// The code of whatever may have been done, or a part of it.
+    pub(crate) const UNKNOWN_CODE: &'static str = "UNKNOWN";
     pub(crate) const UNKNOWN: Self = Self::fixed(
         "UNKNOWN the write-ahead log failed meanwhile: what was written, or seen, may or may not survive a restart",
     );
@@ -129,6 +132,22 @@ impl ErrorReply {
     /// The code: its first word.
     pub(crate) fn code(&self) -> &str {
         self.0.split(' ').next().unwrap_or_default()
+    }
+}
+
+impl From<Elsewhere> for ErrorReply {
+    #[cold]
+    fn from(elsewhere: Elsewhere) -> Self {
+        let code = match elsewhere {
+            Elsewhere::Outside(_)
+            | Elsewhere::Nowhere
+            | Elsewhere::Down(_)
+            | Elsewhere::Unreachable(..) => "CLUSTERDOWN",
+            Elsewhere::NotThere(_) => "TRYAGAIN",
+            Elsewhere::Unknown(..) => Self::UNKNOWN_CODE,
+            Elsewhere::NoRoom => "OOM",
+        };
+        Self::new(format!("{code} {elsewhere}"))
     }
 }
 

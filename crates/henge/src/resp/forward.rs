@@ -14,7 +14,6 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::ops::Range;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,7 +24,7 @@ use henge_wire::resp::writer::{Output, Protocol, Writer};
 
 use super::call::ErrorReply;
 use super::session::Session;
-use crate::cluster::keys::MORE_THAN_ANSWERED;
+use crate::cluster::keys::{Bundle, Elsewhere, NO_ANSWER};
 use crate::cluster::link::Service;
 use crate::cluster::link::asking::AskError;
 use crate::cluster::routing::{Asking, Routes};
@@ -59,15 +58,9 @@ pub(super) fn begin(session: &Session) -> [u8; HEAD_BYTES] {
 #[derive(Debug)]
 struct Batch {
     member: Arc<Member>,
-    body: Vec<u8>,
-    requests: Vec<Request>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Request {
-    /// Where it ends in the body.
-    end: usize,
-    is_write: bool,
+    head: [u8; HEAD_BYTES],
+    /// Each with whether it is a write.
+    requests: Bundle<bool, HEAD_BYTES>,
 }
 
 /// What the replies of a pipeline are made of.
@@ -101,7 +94,7 @@ impl Forwards {
     pub(super) fn are_of_another(&self, member: &Member, session: &Session) -> bool {
         let mut batches = self.batches.iter();
         let batch = batches.find(|batch| batch.member.id == member.id);
-        batch.is_some_and(|batch| !batch.body.starts_with(&begin(session)))
+        batch.is_some_and(|batch| batch.head != begin(session))
     }
 
     /// Adds a request, after so many bytes of this node's replies.
@@ -119,17 +112,13 @@ impl Forwards {
         let place = place.unwrap_or_else(|| {
             self.batches.push(Batch {
                 member: Arc::clone(member),
-                body: begin(session).to_vec(),
-                requests: Vec::new(),
+                head: begin(session),
+                requests: Bundle::new(),
             });
             self.batches.len() - 1
         });
-        let batch = &mut self.batches[place];
-        request.append_to(&mut batch.body);
-        batch.requests.push(Request {
-            end: batch.body.len(),
-            is_write,
-        });
+        let requests = &mut self.batches[place].requests;
+        requests.push(is_write, |body| request.append_to(body));
         self.parts.push(Part::Here(written));
         self.parts.push(Part::There(place, is_wanted));
     }
@@ -146,7 +135,11 @@ impl Forwards {
         let here: VecDeque<Bytes> = here.take_pieces(0).into();
         let mut held = Held {
             hold: in_flight.hold_apart(),
-            questions: self.batches.iter().map(|batch| batch.body.len()).sum(),
+            questions: self
+                .batches
+                .iter()
+                .map(|batch| batch.requests.size_bytes())
+                .sum(),
             replies: 0,
         };
         // Once here, and once where they wait to be sent.
@@ -155,9 +148,8 @@ impl Forwards {
         let asked: Vec<_> = self
             .batches
             .into_iter()
-            .map(|batch| {
-                let ask = || routes.ask(&batch.member, Service::Resp, &batch.body);
-                let asking = has_room.then(ask);
+            .map(|mut batch| {
+                let asking = has_room.then(|| batch.ask(routes));
                 (batch, asking)
             })
             .collect();
@@ -213,8 +205,8 @@ impl Held {
 
 impl Batch {
     fn protocol(&self) -> Protocol {
-        match self.body.first() {
-            Some(3) => Protocol::Resp3,
+        match self.head {
+            [3, ..] => Protocol::Resp3,
             _ => Protocol::Resp2,
         }
     }
@@ -222,18 +214,13 @@ impl Batch {
     /// The replies where nothing was asked.
     fn refused(&self, error: &ErrorReply) -> VecDeque<Bytes> {
         let refused = line(error, self.protocol());
-        std::iter::repeat_n(refused, self.requests.len()).collect()
+        std::iter::repeat_n(refused, self.requests.count()).collect()
     }
 
-    /// The question of some of its requests. Its head is in place of the end of what is before them, and is done.
-    fn question(&mut self, asked: &Range<usize>) -> &[u8] {
-        let end = |count: usize| match count {
-            0 => HEAD_BYTES,
-            count => self.requests[count - 1].end,
-        };
-        let (from, to) = (end(asked.start) - HEAD_BYTES, end(asked.end));
-        self.body.copy_within(..HEAD_BYTES, from);
-        &self.body[from..to]
+    /// Asks for what is not answered, or the first of that.
+    fn ask(&mut self, routes: &Routes) -> Asking {
+        let question = self.requests.ask(|_| self.head);
+        routes.ask(&self.member, Service::Resp, question)
     }
 
     /// The replies, which are held as they come; past the bound of what is in flight the rest is not asked for.
@@ -244,47 +231,46 @@ impl Batch {
         held: &mut Held,
     ) -> VecDeque<Bytes> {
         let (member, protocol) = (Arc::clone(&self.member), self.protocol());
-        let count = self.requests.len();
+        let count = self.requests.count();
         let mut replies = VecDeque::with_capacity(count);
-        let mut asked = 0..count;
         loop {
-            let is_harmless = !self.requests[asked.clone()].iter().any(|one| one.is_write);
-            let question = self.question(&asked);
-            let again = is_harmless.then_some(question);
+            let again = self.requests.harmless(|is_write| is_write);
             let answer = routes.answer(&member, asking, again).await;
             let answered = answer.and_then(|answer| {
                 let answered = Answered::of(answer);
-                let fits = |answered: &Answered| (1..=asked.len()).contains(&answered.len());
-                let strange = || AskError::lost("its answer is none to what was asked");
-                answered.filter(fits).ok_or_else(strange)
+                let strange = || AskError::lost(NO_ANSWER);
+                let is_sense = |answered: &Answered| self.requests.answered(answered.len());
+                answered.filter(is_sense).ok_or_else(strange)
             });
             let answered = match answered {
                 Ok(answered) => answered,
                 Err(error) => {
-                    for (at, request) in self.requests.iter().enumerate().skip(asked.start) {
-                        let may_be_done = request.is_write && asked.contains(&at);
-                        let error = unanswered(&member, &error, may_be_done);
-                        replies.push_back(line(&error, protocol));
+                    let asked = self.requests.asked();
+                    for at in asked.start..count {
+                        let is_write = self.requests.get(at).unwrap_or(true);
+                        let may_be_done = is_write && asked.contains(&at);
+                        let error = Elsewhere::unanswered(&member, &error, may_be_done);
+                        replies.push_back(line(&error.into(), protocol));
                     }
                     return replies;
                 }
             };
-            let came = answered.len();
             let has_room = held.take(answered.replies.len());
-            replies.extend(
-                answered.map(|reply| reply.unwrap_or_else(|| line(&not_here(&member), protocol))),
-            );
-            let done = asked.start + came;
-            if done == count {
+            let not_there = || Elsewhere::NotThere(Arc::clone(&member));
+            replies.extend(answered.map(|reply| {
+                let none = || line(&not_there().into(), protocol);
+                reply.unwrap_or_else(none)
+            }));
+            let left = count - replies.len();
+            if left == 0 {
                 return replies;
             }
             if !has_room {
                 let refused = line(&ErrorReply::REPLY_TOO_LONG, protocol);
-                replies.extend(std::iter::repeat_n(refused, count - done));
+                replies.extend(std::iter::repeat_n(refused, left));
                 return replies;
             }
-            asked = done..count.min(done + MORE_THAN_ANSWERED * came);
-            asking = routes.ask(&member, Service::Resp, self.question(&asked));
+            asking = self.ask(routes);
         }
     }
 }
@@ -389,38 +375,6 @@ fn line(error: &ErrorReply, protocol: Protocol) -> Bytes {
     let mut out = Output::default();
     Writer::new(&mut out, protocol).error(&error.0);
     Bytes::copy_from_slice(out.as_bytes().unwrap_or_default())
-}
-
-/// The other node does not have the key: one of the two is behind.
-fn not_here(member: &Member) -> ErrorReply {
-    ErrorReply::new(format!(
-        "TRYAGAIN {} does not have this key any more, or not yet; nothing was done",
-        member.name
-    ))
-}
-
-/// A member that is down, or silent.
-pub(super) fn is_down(member: &Member) -> ErrorReply {
-    ErrorReply::new(format!(
-        "CLUSTERDOWN {} at {}, which has this key, {}; nothing was done",
-        member.name,
-        member.address,
-        member.why_unreachable()
-    ))
-}
-
-/// No answer came. Whether something was done decides what the client is told.
-pub(super) fn unanswered(member: &Member, error: &AskError, is_write: bool) -> ErrorReply {
-    let Member { name, address, .. } = member;
-    ErrorReply::new(if error.may_be_done && is_write {
-        format!(
-            "UNKNOWN {name} at {address}, which has this key, did not answer: {error}; the command may or may not have been run"
-        )
-    } else {
-        format!(
-            "CLUSTERDOWN {name} at {address}, which has this key, cannot be asked: {error}; nothing was done"
-        )
-    })
 }
 
 #[cfg(test)]

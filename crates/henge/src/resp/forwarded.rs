@@ -52,6 +52,7 @@ pub(crate) fn answer(local: &Rc<Local>, client: &Arc<Client>, question: &Bytes, 
         }
         Ok(ran) => {
             let pieces = take_output(local);
+            reply.keeps(pieces.iter().map(Bytes::len).sum());
             let local = Rc::clone(local);
             tokio::task::spawn_local(async move {
                 let (lengths, pieces) = finish(&local, ran, pieces).await;

@@ -13,13 +13,13 @@ use henge_wire::resp::writer::{Output, Writer};
 use super::call::{ErrorReply, Later};
 use super::clients::Client;
 use super::commands::{self, cluster};
-use super::forward::{Answered, begin, is_down, unanswered};
+use super::forward::{Answered, begin};
 use super::forwarded;
 use super::key_specs;
 use super::session::Session;
 use super::table::{Spec, flag};
 use crate::cache::ScanCursor;
-use crate::cluster::keys::scan;
+use crate::cluster::keys::{Elsewhere, Extent, NO_ANSWER, Outcomes, scan};
 use crate::cluster::link::Service;
 use crate::cluster::link::asking::AskError;
 use crate::cluster::routing::{Asking, Routes};
@@ -134,10 +134,7 @@ impl Asked<'_> {
     }
 
     fn nowhere(&self) -> ErrorReply {
-        ErrorReply::new(format!(
-            "CLUSTERDOWN {}; nothing was done",
-            self.routes.view.why_nowhere()
-        ))
+        Elsewhere::nowhere(&self.routes.view).into()
     }
 
     /// A command without keys.
@@ -185,9 +182,12 @@ impl Asked<'_> {
             let mut out = Output::default();
             let mut writer = Writer::new(&mut out, name);
             match whole {
-                Whole::Sum => writer.integer(sum(&replies.all)?),
+                Whole::Sum => writer.integer(replies.sum()?),
                 Whole::Join => join(&mut writer, &replies.all)?,
-                _ => writer.ok(),
+                Whole::Ok | Whole::Draw | Whole::Scan => {
+                    replies.ok()?;
+                    writer.ok();
+                }
             }
             Ok(out)
         })))
@@ -230,6 +230,7 @@ impl Asked<'_> {
         Part {
             member: Arc::clone(member),
             is_write: self.spec.is(flag::WRITE),
+            has_several: key_specs::places(self.spec.keys, words.len()).count() > 1,
             from,
         }
     }
@@ -282,13 +283,13 @@ impl Asked<'_> {
             let mut out = Output::default();
             let mut writer = Writer::new(&mut out, protocol);
             match spread {
-                Spread::Sum => writer.integer(sum(&replies.all)?),
+                Spread::Sum => writer.integer(replies.sum()?),
                 Spread::Values => {
                     let mut values = vec![Bytes::new(); count];
                     for (reply, which) in replies.all.iter().zip(&whose) {
                         let elements = elements(reply)
                             .filter(|elements| elements.len() == which.len())
-                            .ok_or_else(strange)?;
+                            .ok_or_else(|| strange(false))?;
                         for (value, &at) in elements.into_iter().zip(which) {
                             values[at] = value;
                         }
@@ -298,7 +299,10 @@ impl Asked<'_> {
                         writer.output().push(&value);
                     }
                 }
-                Spread::Ok | Spread::Together => writer.ok(),
+                Spread::Ok | Spread::Together => {
+                    replies.ok()?;
+                    writer.ok();
+                }
             }
             Ok(out)
         }))
@@ -314,7 +318,8 @@ impl Asked<'_> {
             let sizes: Vec<u64> = sizes
                 .iter()
                 .map(|reply| number(reply).map(i64::unsigned_abs))
-                .collect::<Result<_, _>>()?;
+                .collect::<Option<_>>()
+                .ok_or_else(|| strange(false))?;
             let every: u64 = sizes.iter().sum();
             let mut nth = match every {
                 0 => 0,
@@ -351,7 +356,7 @@ impl Asked<'_> {
         let (view, holder) = (Arc::clone(view), Arc::clone(holder));
         Ok(Box::pin(async move {
             let reply = part.reply().await?;
-            let (cursor, keys) = page(&reply).ok_or_else(strange)?;
+            let (cursor, keys) = page(&reply).ok_or_else(|| strange(false))?;
             let cursor = ScanCursor::from_u64(cursor);
             let next = scan::next(&view, &holder, cursor);
             let next = commands::scan::number(next, true).to_string();
@@ -366,11 +371,11 @@ impl Asked<'_> {
 /// A member, the words for it, and which of the keys those are of.
 type Share<'a> = (Arc<Member>, Vec<&'a [u8]>, Vec<usize>);
 
-fn reachable(member: &Member) -> Result<(), ErrorReply> {
+fn reachable(member: &Arc<Member>) -> Result<(), ErrorReply> {
     if member.is_reachable() {
         Ok(())
     } else {
-        Err(is_down(member))
+        Err(Elsewhere::Down(Arc::clone(member)).into())
     }
 }
 
@@ -418,7 +423,24 @@ impl Again {
 struct Part {
     member: Arc<Member>,
     is_write: bool,
+    /// It is of several keys: where it fails, it may have been done for some.
+    has_several: bool,
     from: From,
+}
+
+/// Why a part has no reply.
+#[derive(Debug)]
+struct Failed {
+    error: ErrorReply,
+    /// Of a write: it may be done, or done for some of its keys.
+    may_be_done: bool,
+}
+
+impl Failed {
+    fn of(error: ErrorReply) -> Self {
+        let may_be_done = error.code() == ErrorReply::UNKNOWN_CODE;
+        Self { error, may_be_done }
+    }
 }
 
 enum From {
@@ -453,11 +475,11 @@ impl Part {
 
     /// Its reply, by itself.
     async fn reply(self) -> Result<Bytes, ErrorReply> {
-        self.reply_to(None).await
+        self.reply_to(None).await.map_err(|failed| failed.error)
     }
 
     /// Its reply, to what another node was asked; an error reply is an error.
-    async fn reply_to(self, asking: Option<Asking>) -> Result<Bytes, ErrorReply> {
+    async fn reply_to(&self, asking: Option<Asking>) -> Result<Bytes, Failed> {
         let answer = match &self.from {
             From::Here {
                 local,
@@ -473,34 +495,45 @@ impl Part {
                 routes.answer(&self.member, asking, again).await
             }
         };
-        let answer = answer.map_err(|error| unanswered(&self.member, &error, self.is_write))?;
-        let mut replies = Answered::of(answer).ok_or_else(strange)?;
-        let reply = replies.next().flatten().ok_or_else(|| {
-            ErrorReply::new(format!(
-                "TRYAGAIN {} does not have all of these keys any more, or not yet",
-                self.member.name
-            ))
-        })?;
+        let unanswered =
+            |error| Failed::of(Elsewhere::unanswered(&self.member, &error, self.is_write).into());
+        let answer = answer.map_err(unanswered)?;
+        let mut replies = Answered::of(answer)
+            .filter(|replies| replies.len() == 1)
+            .ok_or_else(|| unanswered(AskError::lost(NO_ANSWER)))?;
+        let Some(reply) = replies.next().flatten() else {
+            let not_there = Elsewhere::NotThere(Arc::clone(&self.member));
+            return Err(Failed::of(not_there.into()));
+        };
         match reply.strip_prefix(b"-") {
             None => Ok(reply),
-            Some(error) => {
-                let error = String::from_utf8_lossy(error);
-                Err(ErrorReply::new(error.trim_end().to_owned()))
-            }
+            Some(error) => Err(self.refused(error)),
         }
+    }
+
+    /// What an error reply says. One about a single key, or about all that the node has, says of itself where it is not known
+    /// what was done; of several keys some may have been written before the one that could not be.
+    fn refused(&self, line: &[u8]) -> Failed {
+        let line = String::from_utf8_lossy(line);
+        let mut failed = Failed::of(ErrorReply::new(line.trim_end().to_owned()));
+        // These are said before anything is run.
+        let is_before = matches!(failed.error.code(), "CLUSTERDOWN" | "TRYAGAIN" | "LOADING");
+        failed.may_be_done |= self.has_several && !is_before;
+        failed
     }
 }
 
 /// The replies of all.
 struct Replies {
     all: Vec<Bytes>,
+    is_write: bool,
     /// On them, and on the one reply that is made of them.
     _hold: Hold<'static>,
 }
 
-/// The replies of all, or an error once all have answered. It says that nothing was done only where that is so of all. They are
-/// held as they come, each twice, as the one reply that is made of them is a copy; past the bound of what is in flight there is
-/// none.
+/// The replies of all, or an error once all have answered. A write's says that nothing was done only where that is so of all. They
+/// are held as they come, each twice, as the one reply that is made of them is a copy; past the bound of what is in flight there
+/// is none.
 async fn all(parts: Vec<Part>, in_flight: &Arc<InFlight>) -> Result<Replies, ErrorReply> {
     let mut hold = in_flight.hold_apart();
     let questions: usize = parts.iter().map(Part::question_bytes).sum();
@@ -512,7 +545,8 @@ async fn all(parts: Vec<Part>, in_flight: &Arc<InFlight>) -> Result<Replies, Err
     let asked = parts.iter().map(Part::ask).collect::<Vec<_>>();
     let mut bytes = 2 * questions;
     let mut replies = Vec::with_capacity(parts.len());
-    let mut failed: Option<ErrorReply> = None;
+    let mut outcomes = Outcomes::default();
+    let mut first: Option<ErrorReply> = None;
     for (part, asking) in parts.into_iter().zip(asked) {
         let reply = part.reply_to(asking).await.and_then(|reply| {
             bytes += 2 * reply.len();
@@ -520,48 +554,74 @@ async fn all(parts: Vec<Part>, in_flight: &Arc<InFlight>) -> Result<Replies, Err
             if is_write {
                 hold.set_anyway(bytes);
             } else if !hold.set(bytes) {
-                return Err(ErrorReply::REPLY_TOO_LONG);
+                return Err(Failed::of(ErrorReply::REPLY_TOO_LONG));
             }
             Ok(reply)
         });
         match reply {
-            Ok(reply) => replies.push(reply),
-            Err(error) => {
-                let is_unknown = error.code() == ErrorReply::UNKNOWN.code();
-                if failed.is_none() || is_unknown {
-                    failed = Some(error);
-                }
+            Ok(reply) => {
+                outcomes.note_done(&part.member);
+                replies.push(reply);
+            }
+            Err(Failed { error, may_be_done }) => {
+                let note = if may_be_done {
+                    Outcomes::note_unknown
+                } else {
+                    Outcomes::note_not
+                };
+                note(&mut outcomes, &part.member, &error.0);
+                first.get_or_insert(error);
             }
         }
     }
-    match failed {
+    match first {
         None => Ok(Replies {
             all: replies,
+            is_write,
             _hold: hold,
         }),
-        Some(error) if is_write && !replies.is_empty() => Err(ErrorReply::new(format!(
-            "UNKNOWN a part of it was done, and a part was not: {}",
-            error.0
+        Some(error) if !is_write || outcomes.extent() == Extent::Nothing => Err(error),
+        Some(_) => Err(ErrorReply::new(format!(
+            "{} {}",
+            ErrorReply::UNKNOWN_CODE,
+            outcomes.told("done")
         ))),
-        Some(error) => Err(error),
     }
 }
 
-fn strange() -> ErrorReply {
-    ErrorReply::fixed("ERR another node's reply is none to what was asked")
+/// A reply that is of no kind that was expected. What was to be written may be written.
+fn strange(is_write: bool) -> ErrorReply {
+    ErrorReply::fixed(if is_write {
+        "UNKNOWN another node's reply is none to what was asked; it may or may not have been done"
+    } else {
+        "ERR another node's reply is none to what was asked"
+    })
 }
 
-fn number(reply: &Bytes) -> Result<i64, ErrorReply> {
+impl Replies {
+    /// The sum of numbers.
+    fn sum(&self) -> Result<i64, ErrorReply> {
+        sum(&self.all).ok_or_else(|| strange(self.is_write))
+    }
+
+    /// Whether all say so.
+    fn ok(&self) -> Result<(), ErrorReply> {
+        let are_ok = self.all.iter().all(|reply| &reply[..] == b"+OK\r\n");
+        are_ok.then_some(()).ok_or_else(|| strange(self.is_write))
+    }
+}
+
+fn number(reply: &Bytes) -> Option<i64> {
     let digits = reply
         .strip_prefix(b":")
         .and_then(|rest| rest.strip_suffix(b"\r\n"));
-    digits.and_then(integer).ok_or_else(strange)
+    digits.and_then(integer)
 }
 
-fn sum(replies: &[Bytes]) -> Result<i64, ErrorReply> {
+fn sum(replies: &[Bytes]) -> Option<i64> {
     replies
         .iter()
-        .try_fold(0_i64, |sum, reply| Ok(sum.saturating_add(number(reply)?)))
+        .try_fold(0_i64, |sum, reply| Some(sum.saturating_add(number(reply)?)))
 }
 
 /// The number on the line that begins a reply of this kind, and what follows the line.
@@ -603,9 +663,9 @@ fn elements(reply: &Bytes) -> Option<Vec<Bytes>> {
 /// One array of several.
 fn join(writer: &mut Writer<'_>, replies: &[Bytes]) -> Result<(), ErrorReply> {
     let parts: Option<Vec<(i64, Bytes)>> = replies.iter().map(|reply| head(reply, b'*')).collect();
-    let parts = parts.ok_or_else(strange)?;
+    let parts = parts.ok_or_else(|| strange(false))?;
     let count: i64 = parts.iter().map(|(count, _)| *count).sum();
-    writer.array(usize::try_from(count).map_err(|_| strange())?);
+    writer.array(usize::try_from(count).map_err(|_| strange(false))?);
     for (_, elements) in parts {
         writer.output().push(&elements);
     }
@@ -657,7 +717,7 @@ mod tests {
             page(&bytes("*2\r\n$2\r\n17\r\n*1\r\n$1\r\na\r\n")),
             Some((17, bytes("*1\r\n$1\r\na\r\n")))
         );
-        assert_eq!(sum(&[bytes(":3\r\n"), bytes(":-1\r\n")]), Ok(2));
+        assert_eq!(sum(&[bytes(":3\r\n"), bytes(":-1\r\n")]), Some(2));
         let mut out = Output::default();
         let mut writer = Writer::new(&mut out, Protocol::Resp2);
         let parts = [

@@ -12,7 +12,7 @@ use super::VERSION;
 use bytes::{Buf, BufMut};
 use std::fmt;
 
-/// The longest name of a node, and the longest address, in bytes.
+/// The longest name of a node, and the longest address, in bytes. Neither has control characters.
 pub const MAX_NAME_BYTES: usize = 255;
 
 /// Bytes of the nonce of a hello.
@@ -78,7 +78,8 @@ impl Hello {
     /// Its bytes.
     ///
     /// # Panics
-    /// If the name or the address is longer than [`MAX_NAME_BYTES`], or the cluster is 0.
+    /// If the name or the address is longer than [`MAX_NAME_BYTES`], or the cluster is 0. One with control characters is encoded, and
+    /// refused by who decodes it.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(80 + self.name.len() + self.address.len());
         out.put_u16_le(VERSION);
@@ -141,6 +142,10 @@ fn text(bytes: &mut &[u8], part: &'static str) -> Result<String, HelloError> {
     let (text, rest) = bytes.split_at_checked(length).ok_or(malformed)?;
     *bytes = rest;
     let text = std::str::from_utf8(text).map_err(|_| malformed)?;
+    // It is shown to people, on terminals too, and is nowhere part of what a node may be called.
+    if text.contains(char::is_control) {
+        return Err(malformed);
+    }
     Ok(text.to_owned())
 }
 

@@ -94,6 +94,24 @@ fn what_is_cut_is_not_taken() {
 }
 
 #[test]
+fn what_a_terminal_obeys_is_in_no_hello() {
+    for wrong in ["a\u{1b}[2J", "a\nb", "\u{7f}", "\u{9b}2J", "\0"] {
+        let name = Hello {
+            name: wrong.to_owned(),
+            ..hello()
+        };
+        let address = Hello {
+            address: wrong.to_owned(),
+            ..hello()
+        };
+        for (hello, part) in [(name, "name"), (address, "address")] {
+            let decoded = Hello::decode(&hello.encode());
+            assert_eq!(decoded, Err(HelloError::Malformed(part)), "{wrong:?}");
+        }
+    }
+}
+
+#[test]
 fn no_turned_bit_goes_unseen() {
     let head = Head {
         kind: Kind::Tell,

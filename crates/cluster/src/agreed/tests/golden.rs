@@ -117,6 +117,7 @@ fn what_commands_lead_to_has_a_form_for_ever() {
         Err(Rejected::Empty(Text::Address)),
         Err(Rejected::TooLong(Text::SettingName)),
         Err(Rejected::TooLong(Text::SettingValue)),
+        Err(Rejected::Incarnation(u64::MAX)),
     ];
     let mut written = String::new();
     for answer in &answers {

@@ -149,10 +149,15 @@ fn a_start_that_makes_no_sense_is_rejected() {
     let cases = [
         (start("", 13, 1), Rejected::Empty(Text::NodeName)),
         (start(&long, 13, 1), Rejected::TooLong(Text::NodeName)),
+        // There would be no later start of it.
+        (start("b", 12, u64::MAX), Rejected::Incarnation(u64::MAX)),
     ];
     for (command, why) in cases {
         assert_eq!(rejected(&mut agreed, &command), why);
     }
+    let many = start("b", 12, MAX_INCARNATION + 1);
+    let why = Rejected::Incarnation(MAX_INCARNATION + 1);
+    assert_eq!(rejected(&mut agreed, &many), why);
     for wrong in [0, MAX_WEIGHT + 1] {
         let mut command = start("c", 13, 1);
         if let Command::Start { weight, .. } = &mut command {

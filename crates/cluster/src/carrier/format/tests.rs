@@ -1,6 +1,7 @@
 //! Frames as bytes against their golden file, which is read for ever, against themselves by chance, and against bytes that are
 //! none.
 
+use super::super::tests::seeds;
 use super::*;
 use crate::testing::random::Random;
 use henge_wire::{DataType, Effect, Encoding};
@@ -295,7 +296,7 @@ fn any_body(random: &mut Random) -> Body<EncodedEffects, Value> {
         },
         6 => Body::Next {
             id: random.next(),
-            number: random.next(),
+            number: seq(random),
         },
         7 => {
             let at = version(random);
@@ -307,7 +308,7 @@ fn any_body(random: &mut Random) -> Body<EncodedEffects, Value> {
             };
             Body::Part {
                 id: random.next(),
-                number: random.next(),
+                number: seq(random),
                 is_full: random.one_in(2),
                 states: (0..random.below(6)).map(|n| state(n, random)).collect(),
                 end: random.one_in(2).then(|| End {
@@ -331,7 +332,7 @@ fn any_body(random: &mut Random) -> Body<EncodedEffects, Value> {
             }
             Body::Append {
                 entry: Entry {
-                    version: version(random),
+                    version: Version::new(9, seq(random)),
                     effects: effects(&all),
                 },
                 commit: seq(random),
@@ -391,31 +392,35 @@ fn run(seed: u64) {
 
 #[test]
 fn by_chance_what_was_sent_comes() {
-    let of = |name: &str| std::env::var(name).ok();
-    let seeds = match of("SEED") {
-        Some(seed) => {
-            let seed = seed.parse().expect("a number");
-            seed..seed + 1
-        }
-        None => 0..2_000,
-    };
-    for seed in seeds {
+    for seed in seeds(2_000) {
         let result = std::panic::catch_unwind(|| run(seed));
-        assert!(result.is_ok(), "SEED={seed}");
+        assert!(result.is_ok(), "HENGE_SEED={seed}");
+    }
+}
+
+/// A frame of one message of this kind, with this behind the kind, from byte 20 on.
+fn with(kind: u8, rest: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = vec![VERSION, 3, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0];
+    bytes.extend(partition().number().to_le_bytes());
+    bytes.extend([9, 0, 0, 0, kind]);
+    bytes.extend(rest.concat());
+    bytes
+}
+
+fn number(number: u64) -> [u8; 8] {
+    number.to_le_bytes()
+}
+
+fn are_refused(cases: &[(Vec<u8>, &str)]) {
+    for (bytes, expected) in cases {
+        let error = Of::decode(&bytes.clone().into()).expect_err("it is wrong");
+        let text = error.to_string();
+        assert!(text.contains(expected), "{text}, not {expected}: {bytes:?}");
     }
 }
 
 #[test]
 fn what_is_wrong_is_said() {
-    let head = |kind: u8| {
-        let mut bytes = vec![VERSION, 3, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0];
-        bytes.extend(partition().number().to_le_bytes());
-        bytes.extend([9, 0, 0, 0, kind]);
-        bytes
-    };
-    let with = |kind, rest: &[&[u8]]| [head(kind), rest.concat()].concat();
-    let number = |number: u64| number.to_le_bytes();
-    let foreign = key(1).len() as u32;
     let cases: Vec<(Vec<u8>, &str)> = vec![
         (vec![], "no version at byte 0"),
         (vec![2], "of version 2, and this node speaks 1"),
@@ -455,6 +460,15 @@ fn what_is_wrong_is_said() {
             ),
             "behind byte 45: it has a key of partition 968, which is another",
         ),
+    ];
+    are_refused(&cases);
+}
+
+#[test]
+fn what_is_wrong_with_records_and_effects_is_said() {
+    let nine = [number(Version::new(9, 5).to_bits()), number(0)].concat();
+    let foreign = key(1).len() as u32;
+    let cases: Vec<(Vec<u8>, &str)> = vec![
         (
             with(PART, &[&[0; 16], &[4], &[0; 4]]),
             "no flags at byte 36",
@@ -495,21 +509,21 @@ fn what_is_wrong_is_said() {
             "no end in its order at byte 41",
         ),
         (
-            with(APPEND, &[&[0; 16], &[3, 0, 0, 0], &[1, 0, 8]]),
+            with(APPEND, &[&number(Version::new(8, 5).to_bits()), &[0; 8]]),
+            "no version of its term at byte 20",
+        ),
+        (
+            with(APPEND, &[&nine, &[3, 0, 0, 0], &[1, 0, 8]]),
             "behind byte 40: an unknown effect: 8",
         ),
         (
-            with(APPEND, &[&[0; 16], &[9, 0, 0, 0], &[0, 0]]),
+            with(APPEND, &[&nine, &[9, 0, 0, 0], &[0, 0]]),
             "no effects at byte 40",
         ),
         (
-            with(APPEND, &[&[0; 16], &[3, 0, 0, 0], &[0, 0, 0]]),
+            with(APPEND, &[&nine, &[3, 0, 0, 0], &[0, 0, 0]]),
             "behind byte 40: the record goes on behind what it says is in it",
         ),
     ];
-    for (bytes, expected) in cases {
-        let error = Of::decode(&bytes.clone().into()).expect_err("it is wrong");
-        let text = error.to_string();
-        assert!(text.contains(expected), "{text}, not {expected}: {bytes:?}");
-    }
+    are_refused(&cases);
 }

@@ -27,6 +27,10 @@ Exit codes:
   2  the command line cannot be understood
   3  it failed: no connection, or the node refused; or it is not known whether it was done. Standard error says which";
 
+/// How long is waited for a change: somewhat longer than a node itself takes where the control leader is lost, so that it says what
+/// came of it.
+const CHANGE_TIMEOUT: &str = "15s";
+
 /// The grammar of the three.
 pub(super) fn commands() -> [Command; 3] {
     let node = || {
@@ -34,6 +38,10 @@ pub(super) fn commands() -> [Command; 3] {
             client::url().help("The node: http://host:port"),
             client::timeout(),
         ]
+    };
+    let changing = || {
+        let [url, timeout] = node();
+        [url, timeout.default_value(CHANGE_TIMEOUT)]
     };
     let name = || {
         Arg::new("name")
@@ -58,12 +66,12 @@ pub(super) fn commands() -> [Command; 3] {
             .after_help(SETTINGS_HELP),
         Command::new("set")
             .about("Set a setting of the whole cluster")
-            .args(node())
+            .args(changing())
             .args([name(), value])
             .after_help(CHANGE_HELP),
         Command::new("unset")
             .about("Leave a setting to each node's configuration again")
-            .args(node())
+            .args(changing())
             .arg(name())
             .after_help(CHANGE_HELP),
     ]

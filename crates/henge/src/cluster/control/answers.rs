@@ -11,9 +11,6 @@ use super::reports::Reported;
 use crate::cluster::link::Service;
 use crate::cluster::link::answering::{Answers, Reply};
 
-/// A start may be passed on to the control leader, and by that to its successor.
-const MOST_HOPS: u8 = 2;
-
 /// See the head of the file.
 pub(super) struct ControlAnswers {
     pub(super) control: Rc<Control>,
@@ -95,15 +92,9 @@ impl Control {
         if self.consensus.is_leader() {
             return self.register_as_leader(start).await;
         }
-        if start.hops >= MOST_HOPS {
-            return Started::NotNow("the members don't agree on who leads".to_owned());
-        }
-        start.hops += 1;
-        let Some(leader) = self.consensus.leader() else {
-            return Started::NotNow("the cluster has no control leader now".to_owned());
-        };
-        let Some(address) = self.address_of(leader) else {
-            return Started::NotNow("it does not know where the control leader is".to_owned());
+        let (leader, address) = match self.leader_to_pass_to(&mut start.hops) {
+            Ok(leader) => leader,
+            Err(why) => return Started::NotNow(why.to_owned()),
         };
         let answer = self.ask_to_start(leader, &address, &start).await;
         answer.unwrap_or_else(Started::NotNow)

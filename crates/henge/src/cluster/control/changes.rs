@@ -8,9 +8,11 @@ use henge_cluster::agreed::{Agreed, Command, Outcome};
 use tokio::sync::{mpsc, oneshot};
 
 use super::questions::{self, Change, Changed};
-use super::{AGAIN, Control};
+use super::{Control, wait_a_while};
 use crate::cluster::link::Service;
 use crate::cluster::link::asking::Came;
+#[cfg(test)]
+use crate::cluster::link::greet::GREETING_TIMEOUT;
 use crate::cluster::raft::ProposeError;
 
 /// Changes that wait for the cluster's thread: people ask for them.
@@ -19,10 +21,16 @@ pub(crate) const WISHES: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long another node has for an answer: a proposal has 5 s, and the rest is for the way there and back.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(6);
-/// A change may be passed on to the control leader, and by that to its successor.
-const MOST_HOPS: u8 = 2;
 /// How long who asked waits, when all is done, until this node has heard of it: it is sent on with the next heartbeat.
 const HEARD_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The longest that a node takes for a change: it asks last when its patience is about to end, and may need a connection for that.
+/// Who asks a node has to wait longer.
+#[cfg(test)]
+pub(crate) const SLOWEST_CHANGE: Duration = PATIENCE
+    .saturating_add(GREETING_TIMEOUT)
+    .saturating_add(ANSWER_TIMEOUT)
+    .saturating_add(HEARD_TIMEOUT);
 
 /// A change on its way from a route to the cluster's thread.
 #[derive(Debug)]
@@ -69,7 +77,7 @@ impl Control {
             match changed {
                 // Nothing was proposed, so that it can be asked for again.
                 Changed::NotNow(_) if Instant::now() < end => {
-                    let _ = tokio::time::timeout(AGAIN, leaders.changed()).await;
+                    wait_a_while(&mut leaders).await;
                 }
                 Changed::Done(outcome) => {
                     self.hear_of(&command, outcome).await;
@@ -98,15 +106,9 @@ impl Control {
                 Err(error) => Changed::NotNow(error.to_string()),
             };
         }
-        if change.hops >= MOST_HOPS {
-            return Changed::NotNow("the members don't agree on who leads".to_owned());
-        }
-        change.hops += 1;
-        let Some(leader) = self.consensus.leader() else {
-            return Changed::NotNow("the cluster has no control leader now".to_owned());
-        };
-        let Some(address) = self.address_of(leader) else {
-            return Changed::NotNow("it does not know where the control leader is".to_owned());
+        let (leader, address) = match self.leader_to_pass_to(&mut change.hops) {
+            Ok(leader) => leader,
+            Err(why) => return Changed::NotNow(why.to_owned()),
         };
         let question = questions::encode(&change);
         let asked = async {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use henge_cluster::agreed::voters::{self, Seat};
-use henge_cluster::agreed::{Agreed, Command, Outcome};
+use henge_cluster::agreed::{Agreed, Command, MAX_INCARNATION, Outcome, Rejected};
 use henge_cluster::gossip::Health;
 use henge_cluster::ring::NodeId;
 use henge_cluster::topology::{self, State};
@@ -49,19 +49,30 @@ impl Control {
             }
             tokio::select! {
                 changed = watch.changed() => if changed.is_err() {
-                    return;
+                    break;
                 },
                 changed = leaders.changed() => if changed.is_err() {
-                    return self.tell_failure();
+                    break;
                 },
                 () = self.news.notified() => {}
                 _ = looks.tick() => {}
             }
         }
+        // Raft has stopped, or is about to.
+        while leaders.changed().await.is_ok() {}
+        self.show_leader(None);
+        if leads {
+            self.tell_leader(false);
+        }
+        self.tell_failure();
     }
 
     /// Raft has stopped: this node hears of nothing that is agreed on any more.
     fn tell_failure(&self) {
+        // Who ends has stopped it.
+        if self.is_leaving.get() {
+            return;
+        }
         if let Some(why) = self.consensus.failure() {
             tracing::error!(
                 why,
@@ -221,19 +232,22 @@ impl Control {
 
     /// Whether a learner is about to be a member.
     fn is_joining(&self, instance: u64) -> bool {
-        self.joining.borrow().contains(&instance)
+        self.joining.borrow().contains(instance)
     }
 
     /// Registers a start, as the control leader.
     pub(super) async fn register_as_leader(self: &Rc<Self>, start: Start) -> Started {
         let instance = start.who.instance;
-        self.joining.borrow_mut().insert(instance);
+        self.joining.borrow_mut().begin(instance);
         let started = self.try_to_register(start).await;
-        self.joining.borrow_mut().remove(&instance);
+        self.joining.borrow_mut().end(instance);
         started
     }
 
     async fn try_to_register(&self, start: Start) -> Started {
+        if start.incarnation > MAX_INCARNATION {
+            return Started::Refused(Rejected::Incarnation(start.incarnation).to_string());
+        }
         let agreed = self.agreed();
         let not_now = |error: &dyn std::fmt::Display| Started::NotNow(error.to_string());
         let name = &start.who.name;
@@ -311,6 +325,29 @@ impl Control {
     }
 }
 
+/// Instances that are being taken in, and how often at once: who asks again, as it was not answered in time, may be asked for still.
+#[derive(Debug, Default)]
+pub(super) struct Joining(BTreeMap<u64, usize>);
+
+impl Joining {
+    fn begin(&mut self, instance: u64) {
+        *self.0.entry(instance).or_default() += 1;
+    }
+
+    fn end(&mut self, instance: u64) {
+        if let Some(count) = self.0.get_mut(&instance) {
+            *count -= 1;
+            if *count == 0 {
+                self.0.remove(&instance);
+            }
+        }
+    }
+
+    fn contains(&self, instance: u64) -> bool {
+        self.0.contains_key(&instance)
+    }
+}
+
 /// Whether partitions have their places.
 pub(super) fn is_placed(agreed: &Agreed) -> bool {
     let topology = agreed.topology();
@@ -374,4 +411,23 @@ fn wanted(
         changes.push(Change::Rebalance);
     }
     changes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_taken_in_twice_is_so_until_both_are_over() {
+        let mut joining = Joining::default();
+        joining.begin(7);
+        joining.begin(7);
+        joining.begin(8);
+        joining.end(7);
+        assert!(joining.contains(7) && joining.contains(8));
+        joining.end(7);
+        assert!(!joining.contains(7) && joining.contains(8));
+        joining.end(8);
+        assert!(joining.0.is_empty());
+    }
 }

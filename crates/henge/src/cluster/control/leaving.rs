@@ -1,6 +1,6 @@
 //! A node that is about to end says so: to each member over a link, so that all know that it was stopped and did not fail, and by
-//! gossip, for who was not reached. It stays a member, and is back with its next start. What it has to answer before is not known
-//! here.
+//! gossip, for who was not reached. It stays a member, and is back with its next start. Who leads has a successor by that. What it
+//! has to answer before is not known here.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use henge_cluster::gossip::Health;
 use henge_cluster::topology;
 
 use super::Control;
-use super::health::Heard;
+use super::health::{Heard, is_down};
 use super::questions::{self, Leave};
 use crate::cluster::link::Service;
 
@@ -95,7 +95,7 @@ impl Control {
     }
 
     /// Another node says that it ends.
-    pub(super) fn hear_of_leaving(&self, instance: u64, incarnation: u64) {
+    pub(super) fn hear_of_leaving(self: &Rc<Self>, instance: u64, incarnation: u64) {
         let agreed = self.agreed();
         let nodes = agreed.topology().nodes();
         let newest = |instance: u64| {
@@ -107,8 +107,12 @@ impl Control {
         }
         let mut left = self.left.borrow_mut();
         left.retain(|&instance, incarnation| newest(instance) == Some(*incarnation));
-        left.insert(instance, incarnation);
+        let is_news = left.insert(instance, incarnation).is_none();
         drop(left);
+        if is_news && self.consensus.leader() == Some(instance) && self.is_next() {
+            let consensus = self.consensus.clone();
+            tokio::task::spawn_local(async move { consensus.succeed(instance).await });
+        }
         let health = Health::Down;
         self.note(
             instance,
@@ -117,6 +121,24 @@ impl Control {
                 health,
             },
         );
+    }
+
+    /// Whether this node is the one that asks for votes when the leader ends: the first of the voters that are there.
+    fn is_next(&self) -> bool {
+        let agreed = self.agreed();
+        let heard = self.all_heard(&agreed);
+        let mut voters = self.consensus.voters().into_iter();
+        let next = voters.find(|instance| {
+            let Some((id, _)) = agreed.of_instance(*instance) else {
+                return false;
+            };
+            let node = agreed.topology().nodes().get(&id);
+            node.is_some_and(|node| {
+                let is_lost = is_down(&heard, *instance, node.incarnation) == Some(true);
+                !is_lost && !self.has_left(*instance, node.incarnation)
+            })
+        });
+        next == Some(self.cluster.identity.instance)
     }
 
     /// Whether a start of a node has said that it ends.

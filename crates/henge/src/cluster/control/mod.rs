@@ -14,41 +14,50 @@ mod reports;
 mod seen;
 mod voice;
 
+#[cfg(test)]
+pub(crate) use changes::SLOWEST_CHANGE;
 pub(crate) use changes::{WISHES, Wish};
 pub(crate) use health::{OwnLoad, bind};
 pub(crate) use questions::Changed;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use henge_cluster::agreed::Agreed;
+use henge_cluster::agreed::voters::MAX_VOTERS;
+use henge_cluster::agreed::{Agreed, MAX_INCARNATION, Rejected};
 use henge_cluster::forming::{ClusterId, Forming};
+use henge_cluster::gossip::Health;
+use henge_cluster::topology::State;
 use henge_wire::peer::Purpose;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use self::answers::ControlAnswers;
 use self::health::AllHeard;
+use self::leading::Joining;
 use self::questions::{Start, Started};
 use self::voice::Voice;
 use super::link::Service;
 use super::link::answering::answer_all;
 use super::link::asking::{Came, Link};
 use super::link::links::Links;
-use super::raft::Consensus;
+use super::raft::{Consensus, Leaders};
 use super::settings::Settings;
 use super::view::{Standing, View};
 use super::{Cluster, Inbox};
+use crate::net::watch::DRAIN_GRACE;
 use crate::shared::Shared;
 
 /// How long to wait before something is tried again that cannot be done now: an election takes about as long.
 const AGAIN: Duration = Duration::from_millis(200);
-/// What other nodes have asked when this one is about to end is answered within this, as `peers` has it.
-const DRAIN_GRACE: Duration = Duration::from_millis(100);
+/// What only the control leader can do is passed on to it, and by that to its successor.
+const MOST_HOPS: u8 = 2;
+/// Members that are asked one after the other to have a start registered. As many vote, with one more.
+const ASKED_MAX: usize = MAX_VOTERS + 1;
 /// How long an answer may take that needs a round of consensus.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -109,13 +118,15 @@ pub(super) struct Control {
     book: RefCell<BTreeMap<u64, String>>,
     forming: RefCell<Option<Forming>>,
     /// Instances that are being taken in.
-    joining: RefCell<BTreeSet<u64>>,
+    joining: RefCell<Joining>,
     /// The start of this process is registered.
     is_registered: Cell<bool>,
     /// That is agreed on, as far as this node has heard.
     was_in: Cell<bool>,
     /// Is told of that.
     registered: Notify,
+    /// How often members did not answer that were asked to have a start registered.
+    unanswered: RefCell<BTreeMap<u64, u32>>,
     /// What gossip says of others, by their instances.
     heard: RefCell<AllHeard>,
     /// Is told of news of that.
@@ -177,6 +188,7 @@ pub(crate) async fn run(
         is_registered: Cell::new(false),
         was_in: Cell::new(false),
         registered: Notify::new(),
+        unanswered: RefCell::default(),
         heard: RefCell::default(),
         news: Notify::new(),
         reports: RefCell::default(),
@@ -210,6 +222,8 @@ pub(crate) async fn run(
         // What others have asked until now is answered first: who hears of the end gives up what it has asked.
         let _ = tokio::time::timeout(DRAIN_GRACE, ends.all()).await;
         control.leave().await;
+        // It would lead for as long as its clients take, and do nothing of what a leader does.
+        control.consensus.clone().shutdown().await;
         ends.all().await;
     };
     tokio::select! {
@@ -236,6 +250,19 @@ impl Control {
         let agreed = self.agreed();
         let member = agreed.of_instance(instance)?.1;
         Some(member.address.clone())
+    }
+
+    /// Who leads, and where that is, for what was passed on so often already; it is once more then. Or why it cannot be passed on.
+    fn leader_to_pass_to(&self, hops: &mut u8) -> Result<(u64, String), &'static str> {
+        if *hops >= MOST_HOPS {
+            return Err("the members don't agree on who leads");
+        }
+        *hops += 1;
+        let leader = self.consensus.leader();
+        let leader = leader.ok_or("the cluster has no control leader now")?;
+        let address = self.address_of(leader);
+        let address = address.ok_or("it does not know where the control leader is")?;
+        Ok((leader, address))
     }
 
     /// Goes into the cluster, whichever way there is, and registers this start.
@@ -286,10 +313,16 @@ impl Control {
         loop {
             let why = match self.start(self.own_start(cluster)).await {
                 Started::Yes => break,
-                Started::Later(newest) => match self.begin_later(newest).await {
-                    Ok(()) => continue,
-                    Err(why) => why,
-                },
+                Started::Later(newest) => {
+                    if newest >= MAX_INCARNATION {
+                        let why = Rejected::Incarnation(newest.saturating_add(1));
+                        return self.refuse(&why.to_string());
+                    }
+                    match self.begin_later(newest + 1).await {
+                        Ok(()) => format!("it is start {} of this node", newest + 1),
+                        Err(why) => why,
+                    }
+                }
                 Started::Refused(why) => return self.refuse(&why),
                 Started::NotNow(why) => why,
             };
@@ -298,7 +331,7 @@ impl Control {
                 said = why;
             }
             // Another leader may be able to.
-            let _ = tokio::time::timeout(AGAIN, leaders.changed()).await;
+            wait_a_while(&mut leaders).await;
         }
         self.is_registered.set(true);
         self.registered.notify_one();
@@ -330,9 +363,8 @@ impl Control {
         }
     }
 
-    /// The cluster knows of later starts than the directory: this one is after those.
-    async fn begin_later(&self, newest: u64) -> Result<(), String> {
-        let incarnation = newest + 1;
+    /// The cluster knows of later starts than the directory: this one has a number after those.
+    async fn begin_later(&self, incarnation: u64) -> Result<(), String> {
         let note = self.orders.note_incarnation.clone();
         let noted = tokio::task::spawn_blocking(move || (note.0)(incarnation)).await;
         noted.unwrap_or_else(|_| Err("it was cut off".to_owned()))?;
@@ -347,22 +379,17 @@ impl Control {
         }
         let mut start = start;
         start.hops += 1;
-        let own = self.cluster.identity.instance;
-        let agreed = self.agreed();
-        let leader = self.consensus.leader();
-        let others = agreed.members().values().map(|member| member.instance);
-        // Who is known to lead, and then all others: they may know more.
-        let known: Vec<u64> = leader
-            .into_iter()
-            .chain(others)
-            .filter(|id| *id != own)
-            .collect();
         let mut why = "it knows no member to ask".to_owned();
-        for instance in known {
+        for instance in self.who_may_know() {
             let Some(address) = self.address_of(instance) else {
                 continue;
             };
-            match self.ask_to_start(instance, &address, &start).await {
+            let asked = self.ask_to_start(instance, &address, &start).await;
+            if asked.is_err() {
+                let mut unanswered = self.unanswered.borrow_mut();
+                *unanswered.entry(instance).or_default() += 1;
+            }
+            match asked {
                 Ok(Started::NotNow(reason)) | Err(reason) => why = reason,
                 Ok(started) => return started,
             }
@@ -374,6 +401,30 @@ impl Control {
             }
         }
         Started::NotNow(why)
+    }
+
+    /// Whom to ask for the leader.
+    fn who_may_know(&self) -> Vec<u64> {
+        let agreed = self.agreed();
+        let own = self.cluster.identity.instance;
+        let heard = self.heard.borrow();
+        let nodes = agreed.topology().nodes();
+        let others = agreed.members().iter();
+        let others = others.filter(|(_, member)| member.instance != own);
+        let all = others.map(|(id, member)| {
+            let node = nodes.get(id);
+            let incarnation = node.map_or(0, |node| node.incarnation);
+            let of_this_start = heard.get(&member.instance);
+            let of_this_start = of_this_start.filter(|heard| heard.incarnation >= incarnation);
+            let doubt = match of_this_start.map(|heard| heard.health) {
+                Some(Health::Suspected) => Doubt::Suspected,
+                Some(Health::Down) => Doubt::Down,
+                None if node.is_some_and(|node| node.state == State::Down) => Doubt::Down,
+                Some(Health::Alive) | None => Doubt::None,
+            };
+            (member.instance, doubt)
+        });
+        in_order(all, self.consensus.leader(), &self.unanswered.borrow())
     }
 
     async fn ask_to_start(
@@ -433,6 +484,40 @@ impl Control {
     }
 }
 
+/// How sure it is that a member answers.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Doubt {
+    None,
+    Suspected,
+    Down,
+}
+
+/// Who is asked, one after the other: who is known to lead, and then others, which may know more. Each may take seconds where it is
+/// silent, so that those that were so before come last, and not all are asked at once; the next time it is the turn of others.
+fn in_order(
+    all: impl Iterator<Item = (u64, Doubt)>,
+    leader: Option<u64>,
+    unanswered: &BTreeMap<u64, u32>,
+) -> Vec<u64> {
+    let mut all: Vec<(u64, Doubt)> = all.collect();
+    all.sort_by_key(|&(instance, doubt)| {
+        let failures = unanswered.get(&instance).copied().unwrap_or(0);
+        (leader != Some(instance), failures, doubt, instance)
+    });
+    all.truncate(ASKED_MAX);
+    all.into_iter().map(|(instance, _)| instance).collect()
+}
+
+/// Waits until another leads, or for a while: where Raft has stopped nobody tells of that any more.
+async fn wait_a_while(leaders: &mut Leaders) {
+    let changed = async {
+        if leaders.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    let _ = tokio::time::timeout(AGAIN, changed).await;
+}
+
 /// Asks for a start over a connection.
 async fn ask_over(link: &Link, start: &Start) -> Result<Started, String> {
     let question = questions::encode(start);
@@ -441,4 +526,45 @@ async fn ask_over(link: &Link, start: &Start) -> Result<Started, String> {
         .map_err(|error| error.to_string())?;
     let answer = answer.await.and_then(Came::whole);
     questions::decode(&answer.map_err(|error| error.to_string())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_answer_is_asked_first() {
+        let all = [
+            (1, Doubt::Down),
+            (2, Doubt::Suspected),
+            (3, Doubt::None),
+            (4, Doubt::None),
+        ];
+        let asked = |leader, unanswered: &[(u64, u32)]| {
+            let unanswered = unanswered.iter().copied().collect();
+            in_order(all.into_iter(), leader, &unanswered)
+        };
+        assert_eq!(asked(None, &[]), [3, 4, 2, 1]);
+        // It is heard, whatever else is said of it.
+        assert_eq!(asked(Some(1), &[(1, 5)]), [1, 3, 4, 2]);
+        assert_eq!(asked(None, &[(3, 1), (4, 2)]), [2, 1, 3, 4]);
+    }
+
+    /// Some silent ones in front keep nobody from being asked.
+    #[test]
+    fn all_have_their_turn() {
+        let members = 100;
+        let mut unanswered = BTreeMap::new();
+        let mut asked = std::collections::BTreeSet::new();
+        for _ in 0..=members / ASKED_MAX as u64 {
+            let all = (0..members).map(|instance| (instance, Doubt::None));
+            let some = in_order(all, None, &unanswered);
+            assert_eq!(some.len(), ASKED_MAX);
+            for instance in some {
+                *unanswered.entry(instance).or_default() += 1;
+                asked.insert(instance);
+            }
+        }
+        assert_eq!(asked.len() as u64, members);
+    }
 }

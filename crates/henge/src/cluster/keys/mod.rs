@@ -1,12 +1,12 @@
 //! Commands on keys, run where the keys are: here at once, with nothing allocated and nothing awaited, or by the node that has
-//! them. Several for one node go in one question. It knows no protocol of clients; what other nodes ask of this one is
-//! answered in `owner`.
+//! them. Several for one node go in one question. It knows no protocol of clients; what is told of a command that has no reply
+//! is `outcome`'s, and what other nodes ask of this one is answered in `owner`.
 
+mod bundle;
+mod outcome;
 mod owner;
 pub(crate) mod scan;
 
-use std::fmt;
-use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -20,11 +20,13 @@ use henge_wire::{Command, Operation, Partition, Reply};
 use super::link::Service;
 use super::link::asking::AskError;
 use super::routing::{Asking, Routes};
-use super::view::{Member, Owner, Standing, View};
+use super::view::{Member, Owner};
 use crate::metrics::counters::add;
 use crate::net::data_thread::Local;
 use crate::net::inflight::Hold;
 
+pub(crate) use bundle::Bundle;
+pub(crate) use outcome::{Elsewhere, Extent, Outcomes};
 pub(crate) use owner::{FlushCut, answer, flush};
 
 /// Commands that are gathered before they are sent: some 200 us of the time of a node that has all of their keys.
@@ -32,81 +34,6 @@ const MOST_COMMANDS: usize = 512;
 /// Bytes of commands from which on they are sent: little beside what one node may have out to another, and enough that a
 /// round trip is nothing beside it.
 const ENOUGH_BYTES: usize = 1 << 20;
-
-/// Why a command was not run, or is not known to have been.
-#[derive(Debug)]
-pub(crate) enum Elsewhere {
-    /// The node is in no cluster: why.
-    Outside(String),
-    /// No member has the key's partition.
-    Nowhere,
-    /// This member has the key, and is down, or silent.
-    Down(Arc<Member>),
-    /// The same, and it cannot be asked, or has not answered what changes nothing.
-    Unreachable(Arc<Member>, AskError),
-    /// This member was asked, and does not have the key, or not any more.
-    NotThere(Arc<Member>),
-    /// This member was asked to write, and why it is not known whether it has.
-    Unknown(Arc<Member>, String),
-    /// Requests and answers hold all that they may.
-    NoRoom,
-}
-
-impl fmt::Display for Elsewhere {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let at = |member: &Member| format!("{} at {}", member.name, member.address);
-        match self {
-            Self::Outside(why) => write!(f, "{why}; nothing was done"),
-            Self::Nowhere => {
-                f.write_str("no member has this key's partition yet; nothing was done")
-            }
-            Self::Down(member) => write!(
-                f,
-                "{}, which has this key, {}; nothing was done",
-                at(member),
-                member.why_unreachable()
-            ),
-            Self::Unreachable(member, error) => write!(
-                f,
-                "{}, which has this key, cannot be asked: {error}; nothing was done",
-                at(member)
-            ),
-            Self::NotThere(member) => write!(
-                f,
-                "{} does not have this key any more, or not yet; nothing was done",
-                at(member)
-            ),
-            Self::Unknown(member, why) => write!(
-                f,
-                "{}, which has this key: {why}; it may or may not have been done",
-                at(member)
-            ),
-            Self::NoRoom => {
-                f.write_str("requests and answers hold limits.max_inflight_bytes; nothing was done")
-            }
-        }
-    }
-}
-
-impl Elsewhere {
-    /// Of a partition that is nowhere.
-    pub(crate) fn nowhere(view: &View) -> Self {
-        match view.standing {
-            Standing::Inside => Self::Nowhere,
-            _ => Self::Outside(view.why_nowhere().to_string()),
-        }
-    }
-
-    /// No answer came to what was asked.
-    fn unanswered(member: &Arc<Member>, error: &AskError, is_write: bool) -> Self {
-        let member = Arc::clone(member);
-        if error.may_be_done && is_write {
-            Self::Unknown(member, format!("it did not answer: {error}"))
-        } else {
-            Self::Unreachable(member, error.clone())
-        }
-    }
-}
 
 /// Where a key is, by the view of the moment.
 #[derive(Debug)]
@@ -264,13 +191,8 @@ struct NoRoom;
 
 const NO_ROOM: &str = "this node's requests and answers hold limits.max_inflight_bytes";
 
-/// Where fewer commands were answered than asked, the next question has so many times as many as were. What it carries in vain
-/// is then no more than what was answered before, where all of the rest would make a question of many large values cost the
-/// square of them; and where more are answered, it grows.
-pub(crate) const MORE_THAN_ANSWERED: usize = 2;
-
 /// What is said of an answer that makes no sense.
-const NO_ANSWER: &str = "its answer is none to what was asked";
+pub(crate) const NO_ANSWER: &str = "its answer is none to what was asked";
 
 /// A kind of operation, by how it is answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -315,16 +237,9 @@ impl Kind {
 struct Share<'a> {
     routes: Rc<Routes>,
     member: Arc<Member>,
-    /// The commands, behind room for a head.
-    body: Vec<u8>,
-    /// Where each ends, and of which kind it is.
-    commands: Vec<(usize, Kind)>,
+    commands: Bundle<Kind, COMMANDS_HEAD_BYTES>,
     /// Of them, so many are done with.
     done: usize,
-    /// Of them, so many were asked for at most.
-    asked: usize,
-    /// The next question has no more commands than this.
-    most: usize,
     asking: Option<Asking>,
     answer: Option<Answer>,
     failed: Option<AskError>,
@@ -358,11 +273,8 @@ impl<'a> Share<'a> {
         Self {
             routes,
             member,
-            body: commands_head(0).to_vec(),
-            commands: Vec::new(),
+            commands: Bundle::new(),
             done: 0,
-            asked: 0,
-            most: usize::MAX,
             asking: None,
             answer: None,
             failed: None,
@@ -372,52 +284,28 @@ impl<'a> Share<'a> {
 
     /// Takes a command, of so many bytes.
     fn push(&mut self, command: &Command<'_>) -> usize {
-        let before = self.body.len();
-        encode_command(&mut self.body, command);
         let kind = Kind::of(&command.operation);
-        self.commands.push((self.body.len(), kind));
-        self.body.len() - before
+        self.commands
+            .push(kind, |body| encode_command(body, command))
     }
 
     fn send(&mut self, local: &'a Local) -> Result<(), NoRoom> {
         let mut hold = local.shared.in_flight.hold();
         // Once here, and once where it waits to be sent.
-        if !hold.set(2 * self.body.len()) {
+        if !hold.set(2 * self.commands.size_bytes()) {
             return Err(NoRoom);
         }
         self.hold = Some(hold);
-        add(&local.counters.forwarded, self.commands.len() as u64);
+        add(&local.counters.forwarded, self.commands.count() as u64);
         self.ask();
         Ok(())
     }
 
     /// Asks for what is not done, or the first of that.
     fn ask(&mut self) {
-        let count = self.most.min(self.commands.len() - self.done);
-        self.asked = self.done + count;
-        let question = self.question();
-        // In place of the end of what is done.
-        let head = question.start..question.start + COMMANDS_HEAD_BYTES;
-        self.body[head].copy_from_slice(&commands_head(count as u32));
-        let body = &self.body[question];
-        let asking = self.routes.ask(&self.member, Service::Commands, body);
+        let question = self.commands.ask(|count| commands_head(count as u32));
+        let asking = self.routes.ask(&self.member, Service::Commands, question);
         self.asking = Some(asking);
-    }
-
-    /// Where what is asked and not done is in the body, with room for its head.
-    fn question(&self) -> Range<usize> {
-        let end = |count: usize| match count {
-            0 => COMMANDS_HEAD_BYTES,
-            count => self.commands[count - 1].0,
-        };
-        end(self.done) - COMMANDS_HEAD_BYTES..end(self.asked)
-    }
-
-    /// What is asked, if nothing is changed by it.
-    fn harmless(&self) -> Option<&[u8]> {
-        let asked = &self.commands[self.done..self.asked];
-        let is_harmless = asked.iter().all(|(_, kind)| !kind.is_write());
-        is_harmless.then(|| &self.body[self.question()])
     }
 
     /// The reply to the next command.
@@ -428,16 +316,16 @@ impl<'a> Share<'a> {
                 self.ask();
                 continue;
             };
-            let asked = self.routes.answer(&member, asking, self.harmless());
-            match asked.await {
+            let again = self.commands.harmless(Kind::is_write);
+            match self.routes.answer(&member, asking, again).await {
                 Ok(bytes) => self.take(bytes),
                 Err(error) => self.failed = Some(error),
             }
         }
-        let Some(&(_, kind)) = self.commands.get(self.done) else {
+        let Some(kind) = self.commands.get(self.done) else {
             unreachable!("no more replies are taken than commands were pushed");
         };
-        let was_asked = self.done < self.asked;
+        let was_asked = self.commands.asked().contains(&self.done);
         self.done += 1;
         let Some(came) = self.answer.as_mut().filter(|answer| answer.left > 0) else {
             let error = self.failed.clone();
@@ -463,10 +351,9 @@ impl<'a> Share<'a> {
         let replies = Replies::decode(&bytes);
         let found = replies.map(|replies| (replies.count(), bytes.len() - replies.bytes().len()));
         match found {
-            Ok((left @ 1.., at)) if left <= self.asked - self.done => {
-                self.most = left.saturating_mul(MORE_THAN_ANSWERED);
+            Ok((left, at)) if self.commands.answered(left) => {
                 if let Some(hold) = &mut self.hold {
-                    hold.set_anyway(self.body.len() + bytes.len());
+                    hold.set_anyway(self.commands.size_bytes() + bytes.len());
                 }
                 self.answer = Some(Answer { bytes, at, left });
             }
@@ -480,12 +367,12 @@ impl<'a> Share<'a> {
 /// Has each of several members forget all that it has; this node forgets by `here`.
 ///
 /// # Errors
-/// Some have not: a line that says which have, and which have not, and why. Where one is known to be down nothing is asked of
-/// any.
+/// Some have not, or are not known to have: a line that says which have, which have not, and of which that is not known, and
+/// why. Where one is known to be down nothing is asked of any.
 pub(crate) async fn flush_all(
     local: &Local,
     routes: &Rc<Routes>,
-    here: impl Future<Output = Result<(), String>>,
+    here: impl Future<Output = Result<(), NotFlushed>>,
 ) -> Result<(), FlushError> {
     let members = &routes.view.members;
     if members.is_empty() {
@@ -502,11 +389,11 @@ pub(crate) async fn flush_all(
             (member, asking)
         })
         .collect();
-    let mut done = Vec::new();
-    let mut failed = Vec::new();
-    let mut note = |member: &Member, outcome: Result<(), String>| match outcome {
-        Ok(()) => done.push(member.name.clone()),
-        Err(why) => failed.push(format!("{} at {}: {why}", member.name, member.address)),
+    let mut outcomes = Outcomes::default();
+    let mut note = |member: &Member, outcome: Result<(), NotFlushed>| match outcome {
+        Ok(()) => outcomes.note_done(member),
+        Err(NotFlushed::Refused(why)) => outcomes.note_not(member, why),
+        Err(NotFlushed::Unknown(why)) => outcomes.note_unknown(member, why),
     };
     if let Some(me) = routes.view.me() {
         note(me, here.await);
@@ -514,25 +401,17 @@ pub(crate) async fn flush_all(
     for (member, asking) in asked {
         let outcome = match routes.answer(member, asking, None).await {
             Ok(bytes) => flushed(&bytes),
-            Err(error) if error.may_be_done => {
-                Err(format!("it is not known whether it has: {error}"))
-            }
-            Err(error) => Err(error.to_string()),
+            Err(error) if error.may_be_done => Err(NotFlushed::Unknown(error.to_string())),
+            Err(error) => Err(NotFlushed::Refused(error.to_string())),
         };
         note(member, outcome);
     }
-    if failed.is_empty() {
-        return Ok(());
+    let told = || outcomes.told("forgotten");
+    match outcomes.extent() {
+        Extent::All => Ok(()),
+        Extent::Nothing | Extent::Some => Err(FlushError::Partly(told())),
+        Extent::Unknown => Err(FlushError::Unknown(told())),
     }
-    let have = if done.is_empty() {
-        "no member has forgotten its keys".to_owned()
-    } else {
-        format!("forgotten by {}", done.join(", "))
-    };
-    Err(FlushError::Some(format!(
-        "{have}; not by {}",
-        failed.join("; ")
-    )))
 }
 
 /// Why a flush is none, or only a part of one.
@@ -540,17 +419,32 @@ pub(crate) async fn flush_all(
 pub(crate) enum FlushError {
     /// Nothing was asked of any member.
     Elsewhere(Elsewhere),
-    /// What was done and what was not.
-    Some(String),
+    /// What was done and what was not: all of it is known.
+    Partly(String),
+    /// The same where of some members it is not known.
+    Unknown(String),
 }
 
-fn flushed(answer: &Bytes) -> Result<(), String> {
+/// Why one member has not forgotten its keys, or may not have.
+#[derive(Debug)]
+pub(crate) enum NotFlushed {
+    /// It has not.
+    Refused(String),
+    /// It may have, or not, or a part of them.
+    Unknown(String),
+}
+
+fn flushed(answer: &Bytes) -> Result<(), NotFlushed> {
     let replies = Replies::decode(answer).map(|replies| replies.bytes());
     match replies.and_then(|mut replies| decode_answered(&mut replies)) {
         Ok(Answered::Reply(Reply::Deleted)) => Ok(()),
-        Ok(Answered::Reply(Reply::Refused(_))) => Err("its log cannot be written".to_owned()),
-        Ok(Answered::Unknown) => Err("its log failed meanwhile".to_owned()),
-        _ => Err(NO_ANSWER.to_owned()),
+        Ok(Answered::Reply(Reply::Refused(_))) => {
+            Err(NotFlushed::Refused("its log cannot be written".to_owned()))
+        }
+        Ok(Answered::Unknown) => Err(NotFlushed::Unknown(
+            "its write-ahead log failed meanwhile, or it was cut off".to_owned(),
+        )),
+        _ => Err(NotFlushed::Unknown(NO_ANSWER.to_owned())),
     }
 }
 

@@ -101,6 +101,7 @@ fn run(local: &Rc<Local>, commands: &Commands<'_>, reply: Reply) {
     let Some(mut owed) = local.gate.take_owed() else {
         return reply.send(&[&out]);
     };
+    reply.keeps(out.len());
     let local = Rc::clone(local);
     tokio::task::spawn_local(async move {
         let mut place = Place::default();

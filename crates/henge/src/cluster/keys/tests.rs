@@ -1,6 +1,7 @@
 //! Two nodes in one process whose views are set by hand: each serves the keys of both over HTTP, and says what it cannot do.
 
 mod lanes;
+mod told;
 
 use std::fs;
 use std::future::poll_fn;

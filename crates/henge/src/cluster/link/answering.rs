@@ -18,6 +18,9 @@ use super::{BULK_BYTES, FAILED, MAX_ANSWER_BYTES, PARKED, Service, UNTOLD};
 const MAX_UNSENT_BYTES: usize = 4 << 20;
 /// Questions that are worked on at one time: a thread's connections ask one each.
 const MAX_OPEN: usize = 16 * 1024;
+/// What they, and answers that wait for the log, may have together from which on nothing more is read. Who asks sends no more than
+/// as much itself.
+const MAX_OPEN_BYTES: usize = 64 << 20;
 
 /// Who answers what is asked over a connection.
 pub(crate) trait Answers {
@@ -25,11 +28,13 @@ pub(crate) trait Answers {
     fn answer(&self, service: Service, question: Bytes, reply: Reply);
 }
 
-/// Where an answer goes. Dropped without one, it says that nothing was done.
+/// Where an answer goes. Dropped without one, it says that nobody knows what was done: work may have ended in its midst.
 #[derive(Debug)]
 pub(crate) struct Reply {
     out: Rc<Out>,
     id: u32,
+    /// Of the question, and of what is kept for the answer.
+    bytes: Cell<usize>,
     is_answered: bool,
 }
 
@@ -37,11 +42,39 @@ pub(crate) struct Reply {
 struct Out {
     outgoing: Outgoing,
     open: Cell<usize>,
+    open_bytes: Cell<usize>,
     /// Where large answers wait; none on a connection for bulk.
     parks: Option<Parks>,
 }
 
+impl Out {
+    /// Whether no more is to be read for now.
+    fn is_full(&self) -> bool {
+        self.outgoing.len() >= MAX_UNSENT_BYTES
+            || self.open.get() >= MAX_OPEN
+            || self.open_bytes.get() >= MAX_OPEN_BYTES
+    }
+}
+
 impl Reply {
+    fn to(out: &Rc<Out>, id: u32, question: &Bytes) -> Self {
+        out.open.set(out.open.get() + 1);
+        let reply = Self {
+            out: Rc::clone(out),
+            id,
+            bytes: Cell::new(0),
+            is_answered: false,
+        };
+        reply.keeps(question.len());
+        reply
+    }
+
+    /// So many bytes more are kept until it is answered.
+    pub(crate) fn keeps(&self, bytes: usize) {
+        self.bytes.set(self.bytes.get() + bytes);
+        self.out.open_bytes.set(self.out.open_bytes.get() + bytes);
+    }
+
     pub(crate) fn send(mut self, body: &[&[u8]]) {
         self.is_answered = true;
         let bytes: usize = body.iter().map(|piece| piece.len()).sum();
@@ -63,10 +96,6 @@ impl Reply {
     /// Nothing was done, and why.
     pub(crate) fn fail(mut self, why: &str) {
         self.is_answered = true;
-        self.failed(why);
-    }
-
-    fn failed(&self, why: &str) {
         self.push(FAILED, &[why.as_bytes()]);
     }
 
@@ -83,9 +112,11 @@ impl Reply {
 impl Drop for Reply {
     fn drop(&mut self) {
         if !self.is_answered {
-            self.failed("the question was dropped");
+            self.push(UNTOLD, &[b"it gave up on the question"]);
         }
-        self.out.open.set(self.out.open.get() - 1);
+        let out = &self.out;
+        out.open.set(out.open.get() - 1);
+        out.open_bytes.set(out.open_bytes.get() - self.bytes.get());
         self.out.outgoing.wake();
     }
 }
@@ -107,22 +138,22 @@ pub(crate) async fn answer_all(
     });
     poll_fn(|cx| {
         loop {
-            while out.outgoing.len() < MAX_UNSENT_BYTES && out.open.get() < MAX_OPEN {
+            // What came and is not taken is woken for by nobody.
+            let mut is_all_taken = false;
+            while !out.is_full() {
                 let (head, body) = match incoming.next(MAX_BODY_BYTES) {
                     Ok(Some(frame)) => frame,
-                    Ok(None) => break,
+                    Ok(None) => {
+                        is_all_taken = true;
+                        break;
+                    }
                     Err(error) => return Poll::Ready(Some(error)),
                 };
                 if head.kind != Kind::Ask {
                     // One that a later version knows, and that wants no answer.
                     continue;
                 }
-                out.open.set(out.open.get() + 1);
-                let reply = Reply {
-                    out: Rc::clone(&out),
-                    id: head.id,
-                    is_answered: false,
-                };
+                let reply = Reply::to(&out, head.id, &body);
                 match Service::of(head.service) {
                     Some(service) => answers.answer(service, body, reply),
                     None => reply.fail("this node knows no such question"),
@@ -131,8 +162,11 @@ pub(crate) async fn answer_all(
             if let Poll::Ready(error) = out.outgoing.poll_send(&mut socket, cx) {
                 return Poll::Ready(Some(ReadError::Io(error)));
             }
-            if out.outgoing.len() >= MAX_UNSENT_BYTES || out.open.get() >= MAX_OPEN {
+            if out.is_full() {
                 return Poll::Pending;
+            }
+            if !is_all_taken {
+                continue;
             }
             match incoming.poll_read(&mut socket, cx) {
                 Poll::Ready(Ok(())) => {}

@@ -87,6 +87,8 @@ pub(crate) struct Link(Rc<State>);
 
 #[derive(Debug, Default)]
 struct State {
+    /// The start of the other side.
+    incarnation: u64,
     outgoing: Outgoing,
     asked: RefCell<HashMap<u32, Asked>>,
     next_id: Cell<u32>,
@@ -117,8 +119,11 @@ struct Asked {
 impl Link {
     /// Over a connection whose sides know each other. Everything happens in the future, which ends with the connection and says
     /// why.
-    pub(crate) fn over(greeted: Greeted) -> (Self, impl Future<Output = Rc<str>> + 'static) {
-        let state = Rc::new(State::default());
+    pub(crate) fn over(greeted: Greeted) -> (Self, impl Future<Output = Ended> + 'static) {
+        let state = Rc::new(State {
+            incarnation: greeted.hello.incarnation,
+            ..State::default()
+        });
         let name = greeted.hello.name.clone();
         let run = run(greeted, Rc::clone(&state), name);
         (Self(state), run)
@@ -179,9 +184,9 @@ impl Link {
         })
     }
 
-    /// Whether anything was ever answered over it.
-    pub(crate) fn has_answered(&self) -> bool {
-        self.0.has_answered.get()
+    /// The start of the node that it was made to.
+    pub(crate) fn incarnation(&self) -> u64 {
+        self.0.incarnation
     }
 
     /// Whether it has ended.
@@ -192,7 +197,7 @@ impl Link {
     /// Ends it: what was asked has no answer any more.
     pub(crate) fn end(&self, why: &str) {
         *self.0.ending.borrow_mut() = Some(why.into());
-        self.0.fail_all(why, false);
+        self.0.fail_all(&End::asked(why.into()));
         self.0.outgoing.wake();
     }
 }
@@ -253,21 +258,20 @@ impl State {
         }
     }
 
-    fn fail_all(&self, why: &str, link_broke: bool) {
-        let text: Rc<str> = why.into();
-        *self.ended.borrow_mut() = Some(Rc::clone(&text));
+    fn fail_all(&self, end: &End) {
+        let text = &end.why;
+        *self.ended.borrow_mut() = Some(Rc::clone(text));
         let asked = self.asked.borrow();
         let waiting: Vec<(u32, bool)> = asked
             .iter()
-            .map(|(&id, asked)| (id, asked.unsent.is_none()))
+            .map(|(&id, asked)| (id, asked.unsent.is_none() && !end.was_refused))
             .collect();
         drop(asked);
         for (id, may_be_done) in waiting {
-            let text = Rc::clone(&text);
             let error = AskError {
                 may_be_done,
-                link_broke,
-                text,
+                link_broke: end.link_broke,
+                text: Rc::clone(text),
             };
             self.answered(id, Err(error));
         }
@@ -338,8 +342,34 @@ impl Drop for Answer {
     }
 }
 
+/// How a connection has ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) why: Rc<str>,
+    /// Anything was ever answered over it.
+    pub(crate) has_answered: bool,
+}
+
+/// The same, for what was asked over it.
+struct End {
+    why: Rc<str>,
+    link_broke: bool,
+    /// The other side wants nothing to do with this one: it says so before it reads a question, and so it has read none.
+    was_refused: bool,
+}
+
+impl End {
+    fn asked(why: Rc<str>) -> Self {
+        Self {
+            why,
+            link_broke: false,
+            was_refused: false,
+        }
+    }
+}
+
 /// Sends and receives until either side ends it.
-async fn run(greeted: Greeted, state: Rc<State>, name: String) -> Rc<str> {
+async fn run(greeted: Greeted, state: Rc<State>, name: String) -> Ended {
     let Greeted {
         mut socket,
         mut incoming,
@@ -349,29 +379,33 @@ async fn run(greeted: Greeted, state: Rc<State>, name: String) -> Rc<str> {
     // One for all deadlines of the connection, where one for each question would cost as much as the question.
     let mut timer = pin!(tokio::time::sleep_until(next_step()));
     let mut is_timed = false;
-    let (why, link_broke) = poll_fn(|cx| {
+    let end = poll_fn(|cx| {
         if let Some(why) = state.ending.borrow_mut().take() {
-            return Poll::Ready((why, false));
+            return Poll::Ready(End::asked(why));
         }
-        let broke = |error: &dyn fmt::Display| -> Rc<str> {
-            format!("the connection to {name} broke: {error}").into()
+        let broke = |error: &dyn fmt::Display| End {
+            link_broke: true,
+            ..End::asked(format!("the connection to {name} broke: {error}").into())
         };
         if let Poll::Ready(error) = state.outgoing.poll_send(&mut socket, cx) {
-            return Poll::Ready((broke(&error), true));
+            return Poll::Ready(broke(&error));
         }
         loop {
             if let Err(error) = take_in(&mut incoming, &state) {
-                return Poll::Ready((format!("{name}: {error}").into(), false));
+                return Poll::Ready(End {
+                    was_refused: matches!(error, ReadError::Refused(_)),
+                    ..End::asked(format!("{name}: {error}").into())
+                });
             }
             match incoming.poll_read(&mut socket, cx) {
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => return Poll::Ready((broke(&error), true)),
+                Poll::Ready(Err(error)) => return Poll::Ready(broke(&error)),
                 Poll::Pending => break,
             }
         }
         // Who has gone is asked nothing more.
         if Rc::strong_count(&state) == 1 {
-            return Poll::Ready(("it is of no use any more".into(), false));
+            return Poll::Ready(End::asked("it is of no use any more".into()));
         }
         // Where nobody waits the timer rests. Who comes while bytes are stuck waits for room, and wakes nobody.
         let is_stuck = || state.outgoing.len() > 0;
@@ -388,8 +422,11 @@ async fn run(greeted: Greeted, state: Rc<State>, name: String) -> Rc<str> {
         Poll::Pending
     })
     .await;
-    state.fail_all(&why, link_broke);
-    why
+    state.fail_all(&end);
+    Ended {
+        why: end.why,
+        has_answered: state.has_answered.get(),
+    }
 }
 
 fn take_in(incoming: &mut Incoming, state: &State) -> Result<(), ReadError> {

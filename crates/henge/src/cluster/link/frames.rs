@@ -16,6 +16,8 @@ use tokio::net::TcpStream;
 const READ_BYTES: usize = 64 * 1024;
 /// What an empty buffer keeps of its memory.
 const KEPT_BYTES: usize = 256 * 1024;
+/// What is sent is thrown away from so much on, if it is as much as what waits: each byte is moved once at the most.
+const SENT_BYTES: usize = 256 * 1024;
 
 /// What came and was not taken.
 #[derive(Debug, Default)]
@@ -121,6 +123,11 @@ impl Outgoing {
         self.bytes.borrow().len() - self.sent.get()
     }
 
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.bytes.borrow().capacity()
+    }
+
     /// Sends what waits. Ready only with an error: there may always be more.
     pub(crate) fn poll_send(
         &self,
@@ -135,7 +142,15 @@ impl Outgoing {
                 Poll::Ready(Ok(written)) => self.sent.set(self.sent.get() + written),
                 Poll::Ready(Err(error)) => return Poll::Ready(error),
                 // The socket wakes; what is pushed meanwhile goes with it.
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    let sent = self.sent.get();
+                    if sent >= SENT_BYTES.max(bytes.len() - sent) {
+                        // There may always be more, so it is not left until all is sent.
+                        bytes.drain(..sent);
+                        self.sent.set(0);
+                    }
+                    return Poll::Pending;
+                }
             }
         }
         bytes.clear();

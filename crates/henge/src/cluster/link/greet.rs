@@ -7,8 +7,8 @@
 //!                         proof ──▶
 //! ```
 //!
-//! Each looks at the other's hello and proof, and closes if it does not belong here; who accepts says why, in a refusal. There are
-//! proofs where the cluster has a secret.
+//! Each looks at the other's proof and then at its hello, and closes if it does not belong here; who accepts says why, in a refusal.
+//! There are proofs where the cluster has a secret.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -155,15 +155,7 @@ pub(crate) async fn connect(
         socket.write_all(&out).await.map_err(GreetError::Io)?;
         let mut incoming = Incoming::default();
         let (hello, theirs) = hear(&mut socket, &mut incoming).await?;
-        let cluster = hello.cluster.map(ClusterId);
-        if let (Some(theirs), Some(ours)) = (cluster, me.cluster())
-            && theirs != ours
-        {
-            return Err(GreetError::Cluster(hello.name, theirs));
-        }
-        if instance.is_some_and(|instance| instance != hello.instance) {
-            return Err(GreetError::Another(hello.name));
-        }
+        // What it says of itself is believed, and told to people, when it is proved.
         if let Some(secret) = &me.secret {
             let handshake = handshake(&own, &theirs);
             let proof = hear_proof(&mut socket, &mut incoming).await?;
@@ -173,6 +165,20 @@ pub(crate) async fn connect(
             let mut out = Vec::new();
             peer::encode(&mut out, PROOF, &[&secret.prove(Role::Opener, &handshake)]);
             socket.write_all(&out).await.map_err(GreetError::Io)?;
+        }
+        let cluster = hello.cluster.map(ClusterId);
+        if let (Some(theirs), Some(ours)) = (cluster, me.cluster())
+            && theirs != ours
+        {
+            if me.secret.is_some() {
+                // The other side tells its own operator of this node when it has read the proof, and then refuses; to close before
+                // that takes back what was sent.
+                let _ = hear_frame(&mut socket, &mut incoming).await;
+            }
+            return Err(GreetError::Cluster(hello.name, theirs));
+        }
+        if instance.is_some_and(|instance| instance != hello.instance) {
+            return Err(GreetError::Another(hello.name));
         }
         note_meeting(&socket, &hello, me);
         Ok(Greeted {
@@ -216,15 +222,7 @@ pub(crate) async fn accept(
             );
         }
         socket.write_all(&out).await.map_err(GreetError::Io)?;
-        if let Err((why, text)) = check(&hello, remote, me) {
-            refuse(&mut socket, why, text.clone()).await;
-            return Err(match hello.cluster {
-                Some(theirs) if why == Why::Cluster && me.cluster().is_some() => {
-                    GreetError::Cluster(hello.name, ClusterId(theirs))
-                }
-                _ => GreetError::Unwanted(hello.name, why, text),
-            });
-        }
+        // Before anything that it says of itself is looked at: an operator is told of another cluster, by name.
         if let Some(secret) = &me.secret {
             let proof = hear_proof(&mut socket, &mut incoming).await;
             let is_proved =
@@ -234,6 +232,15 @@ pub(crate) async fn accept(
                 refuse(&mut socket, Why::Stranger, text.to_owned()).await;
                 return Err(GreetError::Stranger(hello.name));
             }
+        }
+        if let Err((why, text)) = check(&hello, remote, me) {
+            refuse(&mut socket, why, text.clone()).await;
+            return Err(match hello.cluster {
+                Some(theirs) if why == Why::Cluster && me.cluster().is_some() => {
+                    GreetError::Cluster(hello.name, ClusterId(theirs))
+                }
+                _ => GreetError::Unwanted(hello.name, why, text),
+            });
         }
         note_meeting(&socket, &hello, me);
         Ok((incoming, hello))
@@ -370,5 +377,86 @@ async fn hear_frame(
         poll_fn(|cx| incoming.poll_read(socket, cx))
             .await
             .map_err(broken)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use henge_cluster::forming::Who;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::cluster::secret::Secret;
+
+    fn node(name: &str, instance: u64, cluster: u128, secret: Option<&[u8]>) -> Identity {
+        let who = Who {
+            name: name.to_owned(),
+            instance,
+        };
+        let listens = SocketAddr::from(([127, 0, 0, 1], 7000));
+        let secret = secret.map(|secret| Arc::new(Secret::of(secret)));
+        let identity = Identity::new(who, 1, listens, None, secret);
+        identity.enter(ClusterId(cluster));
+        identity
+    }
+
+    /// What becomes of a connection on both sides: of who made it, and of who accepts it.
+    async fn greet(from: &Identity, to: &Identity) -> [Result<Greeted, GreetError>; 2] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("it has one").to_string();
+        let theirs = async {
+            let (mut socket, _) = listener.accept().await.expect("it comes");
+            let mut first = [0; PREFACE.len()];
+            let read = tokio::io::AsyncReadExt::read_exact(&mut socket, &mut first);
+            read.await.expect("it says the preface");
+            accept(socket, &first, to).await
+        };
+        let ours = connect(&address, None, Purpose::Control, from);
+        let (ours, theirs) = tokio::join!(ours, theirs);
+        [ours, theirs]
+    }
+
+    #[tokio::test]
+    async fn both_sides_say_that_there_is_another_cluster() {
+        for secret in [None, Some(&b"same"[..])] {
+            let [from, to] = [node("a", 1, 7, secret), node("b", 2, 8, secret)];
+            let [ours, theirs] = greet(&from, &to).await;
+            let ours = ours.expect_err("it is refused");
+            let theirs = theirs.expect_err("it is refused");
+            assert!(
+                matches!(&ours, GreetError::Cluster(name, ClusterId(8)) if name == "b"),
+                "{ours}"
+            );
+            assert!(
+                matches!(&theirs, GreetError::Cluster(name, ClusterId(7)) if name == "a"),
+                "{theirs}"
+            );
+            let [ours, theirs] = greet(&from, &node("b", 2, 7, secret)).await;
+            assert_eq!(ours.expect("they belong together").hello.name, "b");
+            assert_eq!(theirs.expect("they belong together").hello.name, "a");
+        }
+    }
+
+    /// What it says of its cluster is nothing that anybody is told.
+    #[tokio::test]
+    async fn a_stranger_is_one_whatever_it_says() {
+        let to = node("b", 2, 8, Some(b"same"));
+        for (cluster, secret) in [(7, Some(&b"other"[..])), (7, None), (8, Some(b"other"))] {
+            let from = node("a", 1, cluster, secret);
+            let [ours, theirs] = greet(&from, &to).await;
+            let theirs = theirs.expect_err("it is refused");
+            assert!(
+                matches!(&theirs, GreetError::Stranger(name) if name == "a"),
+                "{theirs}"
+            );
+            let ours = ours.expect_err("it refuses");
+            match secret {
+                Some(_) => assert!(matches!(&ours, GreetError::Stranger(_)), "{ours}"),
+                // Who has none can prove nothing, and asks for no proof.
+                None => assert!(matches!(&ours, GreetError::Cluster(..)), "{ours}"),
+            }
+        }
     }
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use henge_wire::peer::Purpose;
 use tokio::sync::Notify;
 
-use super::asking::{AskError, Link};
+use super::asking::{AskError, Ended, Link};
 use super::greet::{self, GreetError};
 use crate::cluster::identity::Identity;
 
@@ -118,16 +118,18 @@ impl Links {
             let next = match outcome {
                 Ok(greeted) => {
                     let (link, run) = Link::over(greeted);
-                    let (kept, of_link) = (Rc::clone(&own), link.clone());
+                    let kept = Rc::clone(&own);
                     tokio::task::spawn_local(async move {
-                        let why = run.await;
+                        let Ended { why, has_answered } = run.await;
                         tracing::debug!(why = &*why, "a link has ended");
-                        // Who ends each connection before it answers anything refuses this node, and is not asked all the time.
                         let mut peers = kept.peers.borrow_mut();
-                        if !of_link.has_answered()
-                            && let Some(Peer::Connected(now)) = peers.get(&instance)
-                            && now.is_ended()
+                        if !matches!(peers.get(&instance), Some(Peer::Connected(now)) if now.is_ended())
                         {
+                            // There is another by now, or it is not wanted any more.
+                        } else if has_answered {
+                            peers.remove(&instance);
+                        } else {
+                            // Who ends each connection before it answers anything refuses this node, and is not asked all the time.
                             let failed =
                                 Peer::Failed(kept.pause(tries), tries.saturating_add(1), why);
                             peers.insert(instance, failed);
@@ -162,9 +164,18 @@ impl Links {
         now + longest.mul_f64((512 + random) as f64 / 1024.0)
     }
 
-    /// A node is known to be gone: what was asked of it will not be answered.
-    pub(crate) fn end(&self, instance: u64, why: &str) {
-        if let Some(Peer::Connected(link)) = self.peers.borrow().get(&instance) {
+    /// A start of a node is known to be gone: what was asked of it will not be answered.
+    pub(crate) fn end(&self, instance: u64, incarnation: u64, why: &str) {
+        if let Some(Peer::Connected(link)) = self.peers.borrow().get(&instance)
+            && link.incarnation() <= incarnation
+        {
+            link.end(why);
+        }
+    }
+
+    /// A node is not spoken to any more.
+    pub(crate) fn forget(&self, instance: u64, why: &str) {
+        if let Some(Peer::Connected(link)) = self.peers.borrow_mut().remove(&instance) {
             link.end(why);
         }
     }

@@ -5,17 +5,20 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use henge_wire::peer::{self, Head, Hello, Kind, MAX_BODY_BYTES, NONCE_BYTES, Purpose};
+use henge_wire::peer::{
+    self, Head, Hello, Kind, MAX_BODY_BYTES, NONCE_BYTES, Purpose, Refusal, Why,
+};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
 
 use super::answering::{Answers, Reply, answer_all};
 use super::asking::{AskError, Came, Link, MAX_OUT_BYTES};
-use super::frames::Incoming;
+use super::frames::{Incoming, Outgoing};
 use super::greet::Greeted;
 use super::parking::{Parking, Parks};
 use super::{BULK_BYTES, FAILED, Service};
@@ -213,5 +216,99 @@ fn what_has_no_room_waits_for_it_in_its_order() {
             let error = answer.await.expect_err("nobody answers");
             assert_eq!((error.may_be_done, error.link_broke), (may_be_done, true));
         }
+    });
+}
+
+/// What came in one piece with what is answered first is not left lying when the reader begins late.
+#[test]
+fn a_burst_is_answered_to_its_end() {
+    run(async {
+        let [mut asking, answering] = connection(Purpose::Bulk).await;
+        let answers = Counted(Parking::new(InFlight::new(usize::MAX), DEADLINE));
+        spawn_local(async move { answer_all(answering, &answers, None).await });
+        let mut bytes = Vec::new();
+        for id in 0..50 {
+            let head = Head {
+                kind: Kind::Ask,
+                service: Service::Commands as u8,
+                id,
+            };
+            peer::encode(&mut bytes, head, &[&(1_u64 << 20).to_le_bytes()]);
+        }
+        let sent = asking.socket.write_all(&bytes).await;
+        sent.expect("it is taken");
+        for id in 0..50 {
+            let (head, answer) = next(&mut asking).await;
+            assert_eq!((head.id, answer.len()), (id, 1 << 20));
+        }
+    });
+}
+
+#[test]
+fn what_is_sent_is_not_kept_though_more_waits_always() {
+    run(async {
+        let [mut writing, mut reading] = connection(Purpose::Data).await;
+        let outgoing = Rc::new(Outgoing::default());
+        let head = Head {
+            kind: Kind::Tell,
+            service: 0,
+            id: 0,
+        };
+        let own = Rc::clone(&outgoing);
+        let body = vec![1; 64 << 10];
+        spawn_local(poll_fn(move |cx| {
+            loop {
+                // More than the buffers of two sockets hold, so that it is never empty.
+                while own.len() < 16 << 20 {
+                    own.push(head, &[&body]);
+                }
+                let broke = own.poll_send(&mut writing.socket, cx);
+                if broke.is_ready() {
+                    return broke;
+                }
+                if own.len() > 0 {
+                    return Poll::Pending;
+                }
+            }
+        }));
+        for _ in 0..4_000 {
+            let _ = next(&mut reading).await;
+        }
+        assert!(outgoing.capacity() <= 64 << 20, "{}", outgoing.capacity());
+    });
+}
+
+/// Drops what it is asked, as work does that ends in its midst.
+struct Forgetful;
+
+impl Answers for Forgetful {
+    fn answer(&self, _: Service, _: Bytes, reply: Reply) {
+        drop(reply);
+    }
+}
+
+#[test]
+fn nothing_was_done_only_where_somebody_says_so() {
+    run(async {
+        let (asking, answering) = link(Purpose::Data).await;
+        spawn_local(async move { answer_all(answering, &Forgetful, None).await });
+        let asked = asking.ask(Service::Commands, &[b"a"], DEADLINE);
+        let error = asked.expect("it is sent").await.expect_err("it is dropped");
+        assert!(error.may_be_done, "{error}");
+        // Who refuses has not looked at what was asked.
+        let (asking, mut answering) = link(Purpose::Data).await;
+        let asked = asking.ask(Service::Commands, &[b"a"], DEADLINE);
+        let _ = next(&mut answering).await;
+        let refusal = Refusal {
+            why: Why::Stranger,
+            text: "no".to_owned(),
+        };
+        say(&mut answering, Kind::Refusal, 0, 0, &refusal.encode()).await;
+        let error = asked.expect("it is sent").await.expect_err("it is refused");
+        assert!(!error.may_be_done, "{error}");
+        assert!(
+            error.to_string().contains("it refuses this node: no"),
+            "{error}"
+        );
     });
 }

@@ -28,7 +28,7 @@ pub(crate) use network::{Ask, AskError};
 use network::{Network, Question};
 pub(crate) use recover::{Recovered, prepare};
 use store::Disk;
-use types::{Compaction, LEASE, SILENCE, Types};
+use types::{Compaction, HEARTBEAT, LEASE, SILENCE, Types};
 
 /// How long a proposal may take: two elections and a slow disk. Whoever asked has given up by then.
 const PROPOSAL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -303,7 +303,32 @@ impl Consensus {
         let _ = self.0.raft.trigger().elect().await;
     }
 
-    /// Stops, and returns when the file is closed. Clones of this are told that it has stopped.
+    /// Asks for votes once nobody has to keep its own for a leader that has said that it ends. It is for one of the voters: several
+    /// at once would take each other's votes. It gives up when that leads no more.
+    pub(crate) async fn succeed(&self, leader: u64) {
+        let mut leaders = self.leaders();
+        loop {
+            let metrics = self.0.raft.metrics();
+            let leads = {
+                let metrics = metrics.borrow();
+                metrics.running_state.is_ok() && metrics.current_leader == Some(leader)
+            };
+            if !leads {
+                return;
+            }
+            let heard = *self.0.heard.lock();
+            // Another may have heard it a moment later than this node.
+            let free = heard.map(|(_, at)| at + LEASE + HEARTBEAT);
+            match free.map(|free| free.saturating_duration_since(Instant::now())) {
+                Some(wait) if !wait.is_zero() => {
+                    let _ = tokio::time::timeout(wait, leaders.changed()).await;
+                }
+                _ => return self.campaign().await,
+            }
+        }
+    }
+
+    /// Stops, and returns when the file is closed. It may be asked for again. Clones of this are told that it has stopped.
     pub(crate) async fn shutdown(self) {
         // An error is that of a task that has panicked, which has told so itself.
         let _ = self.0.raft.shutdown().await;
@@ -316,6 +341,10 @@ impl Consensus {
     }
 
     fn leader_by(&self, metrics: &RaftMetrics<u64, BasicNode>) -> Option<u64> {
+        // What was true last is so no more where Raft has stopped.
+        if metrics.running_state.is_err() {
+            return None;
+        }
         let leader = metrics.current_leader?;
         let is_heard = if leader == self.0.instance {
             let heard = metrics.millis_since_quorum_ack;

@@ -32,7 +32,7 @@ pub(super) type StorageError = openraft::StorageError<u64>;
 
 /// How often a leader says that it is there: openraft looks every one and a half of these, so that it is every 150 ms. It is also how
 /// long one question with entries may take, so no two members may be farther from each other than that.
-const HEARTBEAT: Duration = Duration::from_millis(100);
+pub(super) const HEARTBEAT: Duration = Duration::from_millis(100);
 /// For so long after a leader was heard nobody votes for another. A leader that has heard no majority for as long is none.
 pub(super) const LEASE: Duration = Duration::from_millis(600);
 /// A voter that hears no leader waits for the lease and then for a time between this and another lease, which it draws at its start:

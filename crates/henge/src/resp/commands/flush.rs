@@ -47,7 +47,9 @@ fn flush(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
         // Giving back gigabytes takes its time. A client that goes away does not stop it.
         tokio::task::spawn_blocking(move || shared.flush())
             .await
-            .map_err(|_| ErrorReply::fixed("ERR the flush was cut off"))?
+            .map_err(|_| {
+                ErrorReply::fixed("UNKNOWN the flush was cut off: it may or may not have been done")
+            })?
             .map_err(ErrorReply::of)?;
         // It was done on another thread.
         note_unkept();

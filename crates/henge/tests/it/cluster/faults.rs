@@ -162,3 +162,56 @@ fn who_is_stopped_says_so() {
         }
     }
 }
+
+/// A leader that is stopped has a successor at once, and not when the last of its clients is done.
+#[test]
+fn a_leader_that_waits_for_a_client_leads_no_more() {
+    // As long as the client likes.
+    let long = ["server.shutdown_timeout_ms", "limits.body_timeout_ms"];
+    let ring = long.iter().fold(Ring::new(), |ring, setting| {
+        ring.set(&format!("{setting}=3600000"))
+    });
+    let mut ring = ring.formed(3);
+    let old = wait_for_leader(&ring, 1);
+    let others: Vec<usize> = (1..=3).filter(|n| *n != old).collect();
+    let mut keys = (0..1_000).map(|n| format!("k{n}"));
+    let key = keys.find(|key| {
+        let place = ring.http(old).get(&format!("/cluster/ring?key={key}"));
+        place.json()["holder"]["name"] == format!("node{old}")
+    });
+    let key = key.expect("it has a third of them");
+    let mut busy = ring.http(old);
+    let head = format!(
+        "PUT /cache/{key} HTTP/1.1\r\nhost: test\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n"
+    );
+    busy.send(head.as_bytes()).expect("the head is sent");
+    let mut go_on = [0; b"HTTP/1.1 100 Continue\r\n\r\n".len()];
+    busy.read_exact(&mut go_on);
+    assert!(go_on.starts_with(b"HTTP/1.1 100 "), "it has begun with it");
+    busy.send(b"1").expect("a half is sent");
+    ring.signal(old, rustix::process::Signal::TERM);
+    for n in &others {
+        ring.until("another leads", || {
+            leader(&ring, *n).is_some_and(|now| now != old)
+        });
+        ring.until("the old one is seen to be down", || {
+            ring.members(*n).contains(&(ring.address(old), false))
+        });
+    }
+    assert!(ring.is_running(old), "its client holds it");
+    busy.send(b"2").expect("it still reads");
+    assert!(busy.response(true).status < 300);
+    ring.wait(old);
+    // It ended because it was told to, and is not hurt by that.
+    assert!(
+        !ring.log(old).contains("takes no part"),
+        "{}",
+        ring.log(old)
+    );
+    ring.start(old, &ring.others(old, 3));
+    ring.wait_until_ready([old]);
+    let found = || ring.ask(others[0], &format!("GET {key}"));
+    ring.until("what it took last is there", || {
+        found() == Reply::Text("12".to_owned())
+    });
+}

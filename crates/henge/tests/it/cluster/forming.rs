@@ -179,6 +179,26 @@ fn datagrams_of_no_member_are_told_once() {
 }
 
 #[test]
+fn each_shows_of_others_what_they_show_of_themselves() {
+    let ring = Ring::new().formed(2);
+    let memory = |asked: usize, of: usize| {
+        let status = ring.status(asked);
+        let members = status["members"].as_array().cloned().unwrap_or_default();
+        let member = members
+            .iter()
+            .find(|member| member["name"] == format!("node{of}"));
+        member.and_then(|member| member["memory_bytes"].as_u64())
+    };
+    // A process without a key has some megabytes, and its cache some kilobytes.
+    let own = memory(2, 2).expect("it knows itself");
+    ring.until("its load is heard", || {
+        memory(1, 2).is_some_and(|bytes| bytes > 0)
+    });
+    let heard = memory(1, 2).expect("it was heard");
+    assert!(heard > own / 2 && heard < own * 2, "{heard} {own}");
+}
+
+#[test]
 fn a_node_by_itself_is_a_cluster_that_others_join() {
     let mut ring = Ring::new();
     ring.start(1, "");

@@ -189,6 +189,12 @@ impl Ring {
         self.wait(n);
     }
 
+    /// Whether a node's process has not ended.
+    pub(crate) fn is_running(&mut self, n: usize) -> bool {
+        let node = self.nodes[n - 1].as_mut().expect("the node runs");
+        node.try_wait().expect("it is ours").is_none()
+    }
+
     fn wait(&mut self, n: usize) {
         let node = self.nodes[n - 1].take();
         node.expect("the node runs").wait().expect("it ends");

@@ -27,25 +27,25 @@ const PARKED: u8 = 0xFE;
 
 /// A question that came to the played node: over which of its connections, and for what that is.
 #[derive(Clone, Debug)]
-struct Came {
+pub(super) struct Came {
     connection: usize,
-    purpose: Purpose,
-    service: u8,
-    body: Bytes,
+    pub(super) purpose: Purpose,
+    pub(super) service: u8,
+    pub(super) body: Bytes,
 }
 
 /// What it does about it: an answer, or the end of the connection.
 type Play = dyn Fn(&Came) -> Option<(u8, Vec<u8>)> + Send + Sync;
 
 /// A node that is played, in place of the second of a pair.
-struct Played {
+pub(super) struct Played {
     came: Arc<Mutex<Vec<Came>>>,
     ends: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Played {
-    fn instead_of_two(
+    pub(super) fn instead_of_two(
         pair: &mut Pair,
         play: impl Fn(&Came) -> Option<(u8, Vec<u8>)> + Send + Sync + 'static,
     ) -> Self {
@@ -85,7 +85,7 @@ impl Played {
         }
     }
 
-    fn came(&self) -> Vec<Came> {
+    pub(super) fn came(&self) -> Vec<Came> {
         self.came.lock().clone()
     }
 }
@@ -165,28 +165,28 @@ fn answered(came: &Came, most: usize) -> (u8, Vec<u8>) {
 }
 
 /// A connection of a client of a node, which stays on one of its threads.
-struct Client(BufReader<TcpStream>);
+pub(super) struct Client(BufReader<TcpStream>);
 
 impl Client {
-    fn of(pair: &Pair, which: usize) -> Self {
+    pub(super) fn of(pair: &Pair, which: usize) -> Self {
         let stream = TcpStream::connect(&pair.addresses[which]).expect("it listens");
         stream.set_read_timeout(Some(DEADLINE)).expect("it is one");
         Self(BufReader::new(stream))
     }
 
-    fn send(&mut self, bytes: &str) {
+    pub(super) fn send(&mut self, bytes: &str) {
         let sent = self.0.get_mut().write_all(bytes.as_bytes());
         sent.expect("it is sent");
     }
 
-    fn line(&mut self) -> String {
+    pub(super) fn line(&mut self) -> String {
         let mut line = String::new();
         self.0.read_line(&mut line).expect("it comes");
         line.trim_end().to_owned()
     }
 
     /// The status of an answer over HTTP, and its body.
-    fn http(&mut self, method: &str, target: &str) -> (u16, String) {
+    pub(super) fn http(&mut self, method: &str, target: &str) -> (u16, String) {
         self.send(&format!("{method} {target} HTTP/1.1\r\nhost: h\r\n\r\n"));
         let status = self.line();
         let status = status.split(' ').nth(1).and_then(|code| code.parse().ok());
@@ -208,7 +208,7 @@ impl Client {
 }
 
 /// A pair of nodes, one to be played, that keeps nothing on a disk.
-fn pair() -> Pair {
+pub(super) fn pair() -> Pair {
     Pair::start(&[
         ("persistence.enabled", "false"),
         ("compression.algorithm", "none"),

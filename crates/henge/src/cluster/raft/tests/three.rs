@@ -235,6 +235,37 @@ async fn who_campaigns_leads_when_the_leader_is_gone() {
     agree(&cluster, set("k", "v")).await;
 }
 
+/// What the leader has agreed on after it said that it ends is not lost by that.
+#[tokio::test]
+async fn who_succeeds_a_leader_waits_for_its_end() {
+    let mut cluster = three().await;
+    let leader = cluster.leader().await;
+    let next = cluster.nodes[&2].clone();
+    let succeeds = tokio::spawn({
+        let next = next.clone();
+        async move { next.succeed(1).await }
+    });
+    agree(&cluster, set("k", "v")).await;
+    drop(leader);
+    cluster.stop(1).await;
+    let ended = tokio::time::timeout(DEADLINE, succeeds).await;
+    ended.expect("it is soon over").expect("it does not panic");
+    agree(&cluster, set("k", "w")).await;
+    until(&next, has("k", "w")).await;
+    // One that leads no more has a successor already.
+    next.succeed(1).await;
+}
+
+#[tokio::test]
+async fn who_has_stopped_leads_nobody() {
+    let mut cluster = three().await;
+    let leader = cluster.leader().await;
+    cluster.stop(1).await;
+    assert!(!leader.is_leader() && leader.leader().is_none());
+    let refused = leader.propose(set("k", "v")).await;
+    assert_eq!(refused, Err(ProposeError::NotLeader(None)));
+}
+
 #[tokio::test]
 async fn one_survivor_begins_another_cluster() {
     let mut cluster = three().await;
