@@ -292,7 +292,7 @@ impl Logged {
         set(&self.cache, key, value)?;
         let round = self.log.next_round();
         // As a connection does.
-        assert!(self.gate.take_unkept().is_some(), "it is not kept yet");
+        assert!(self.gate.take_owed().is_some(), "it is not kept yet");
         self.log.ask();
         Ok(round)
     }
@@ -311,7 +311,7 @@ impl Logged {
             .cache
             .execute(&command, 1, |reply| matches!(reply, Reply::Found(_)));
         assert!(found, "it is there");
-        self.gate.take_unkept().is_some()
+        self.gate.take_owed().is_some()
     }
 }
 
@@ -618,8 +618,8 @@ fn what_the_log_is_behind_with_is_bounded() {
             Ok(()) => written += value.len(),
             Err(refusal) => break refusal,
         }
-        let round = node.gate.take_unkept();
-        assert!(round.is_some() && written <= LIMIT, "{written}");
+        let owed = node.gate.take_owed();
+        assert!(owed.is_some() && written <= LIMIT, "{written}");
     };
     assert_eq!(refused, Refusal::LogBehind);
     let held = node.in_flight.held();
@@ -654,19 +654,19 @@ fn who_is_gone_does_not_wait() {
     let node = Logged::start(&folder.0, SyncPolicy::Never, FOR_EVER);
     node.room.store(0, SeqCst);
     set(&node.cache, b"key", b"1").expect("it is taken");
-    let round = node.gate.take_unkept().expect("it is not kept yet");
+    let mut owed = node.gate.take_owed().expect("it is not kept yet");
     let woken = Waker::from(Arc::new(Woken(thread::current())));
     let mut cx = Context::from_waker(&woken);
     let before = Arc::new(Woken(thread::current()));
     let mut stays = Place::default();
-    let polled = node.gate.poll_kept(round, &mut stays, &mut cx);
+    let polled = node.gate.poll_owed(&mut owed, &mut stays, &mut cx);
     assert!(polled.is_pending());
     for _ in 0..100 {
         let waker = Waker::from(Arc::clone(&before));
         let mut place = Place::default();
         let mut cx = Context::from_waker(&waker);
         for _ in 0..2 {
-            assert!(node.gate.poll_kept(round, &mut place, &mut cx).is_pending());
+            assert!(node.gate.poll_owed(&mut owed, &mut place, &mut cx).is_pending());
         }
         assert_eq!(node.gate.waiting(), 2);
     }
@@ -674,7 +674,7 @@ fn who_is_gone_does_not_wait() {
     node.room.store(u64::MAX, SeqCst);
     node.log.ask();
     node.wait(|log| (log.outcomes().0 > 0).then_some(()));
-    let polled = node.gate.poll_kept(round, &mut stays, &mut cx);
+    let polled = node.gate.poll_owed(&mut owed, &mut stays, &mut cx);
     assert_eq!(polled, Poll::Ready(Ok(())));
     assert_eq!(node.gate.waiting(), 0);
 }
