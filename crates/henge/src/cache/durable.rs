@@ -4,7 +4,9 @@
 use super::{Cache, LENDING_ROUNDS, Refuses};
 use henge_engine::persistence::journal::Journal;
 use henge_engine::persistence::wal::Record;
-use henge_engine::{Progress, RecordView, ReplayError, Replayed, Room, Short, Turn};
+use henge_engine::{
+    Progress, RecordView, ReplayError, Replayed, ReplicaState, Room, Scan, Short, Turn,
+};
 use henge_wire::{PARTITIONS, Partition, Version};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
@@ -85,6 +87,32 @@ impl Cache {
     ) -> u32 {
         let shard = self.slot(partition).shard.lock();
         shard.scan_records(partition, 0, place, each)
+    }
+
+    /// Begins the scan of a partition for a snapshot; of one that is replicated the journal says so.
+    pub(crate) fn begin_scan(&self, partition: Partition, snapshot: u64) -> Scan {
+        let slot = self.slot(partition);
+        let mut shard = slot.lock(&self.log);
+        let scan = shard.begin_scan(partition, snapshot);
+        slot.note(&shard);
+        scan
+    }
+
+    /// What a snapshot is to say of a partition whose scan is done.
+    pub(crate) fn end_scan(&self, partition: Partition, scan: &Scan) -> Progress {
+        self.slot(partition).shard.lock().end_scan(partition, scan)
+    }
+
+    /// A snapshot of this number has a replica, whose records come after this.
+    pub(crate) fn begin_restore(
+        &self,
+        partition: Partition,
+        snapshot: u64,
+        commit: u64,
+        state: ReplicaState,
+    ) -> Result<(), ReplayError> {
+        let mut shard = self.slot(partition).shard.lock();
+        shard.begin_restore(partition, snapshot, commit, state)
     }
 
     /// Puts a record of a snapshot.

@@ -16,7 +16,7 @@ use henge_cluster::replica::{
 use henge_cluster::ring::NodeId;
 use henge_cluster::store::{Asked, PartitionTable, Request, Served, Show, Shown};
 use henge_cluster::topology::Incarnation;
-use henge_engine::{Room, Shard, Short, Turn};
+use henge_engine::{Progress, Room, Shard, Short, Turn};
 use henge_wire::{Command, Outcome, PARTITIONS, Partition, Refusal, Reply, Transaction};
 
 use super::{Cache, LENDING_ROUNDS, Location};
@@ -167,7 +167,9 @@ impl Cache {
 
     /// The topology says this of a partition.
     pub(crate) fn look(&self, partition: Partition, view: View, now_ms: u64) {
-        if self.with_replica(partition, |replica| replica.is_none()) && !self.names_me(&view) {
+        // One that was never here is told of nothing; what a recovery has found of it is.
+        let is_new = self.with_replica(partition, |replica| replica.is_none());
+        if is_new && !self.names_me(&view) && self.progress(partition) == Progress::default() {
             return;
         }
         self.drive(partition, now_ms, Input::View(view));
@@ -293,13 +295,18 @@ impl Cache {
         let Some(seated) = replicas.get_mut(place) else {
             return handled;
         };
+        // What a recovery has found, where the machine is new.
+        let state = seated
+            .is_none()
+            .then(|| State::from(&shard.recovered(partition).state))
+            .unwrap_or_default();
         let mut table = PartitionTable::served(shard, partition, turn);
         let seated = seated.get_or_insert_with(|| {
             let progress = henge_cluster::replica::Table::progress(&table);
             let replica = Replica::new(
                 replication.me,
                 replication.incarnation,
-                State::default(),
+                state,
                 progress,
             );
             let noted = replica.written(&table);

@@ -274,9 +274,15 @@ fn restore(
                     progress,
                     ..
                 } if worker.has(cache.shard_of(partition)) => cache.resume(partition, progress),
-                Part::Replica { partition, .. } if worker.has(cache.shard_of(partition)) => {
-                    let wrong = "it is of a node of a cluster";
-                    return Err(damaged(Damage::Parts(wrong)));
+                Part::Replica {
+                    partition,
+                    commit,
+                    state,
+                } if worker.has(cache.shard_of(partition)) => {
+                    let begun = cache.begin_restore(partition, number, commit, state);
+                    begun.map_err(|_| {
+                        damaged(Damage::Parts("it is of a node that replicates"))
+                    })?;
                 }
                 Part::Block(_)
                 | Part::Partition { .. }

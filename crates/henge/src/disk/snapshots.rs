@@ -275,7 +275,7 @@ impl Snapshots {
     /// Writes the file and gives it its name; its records, its bytes, and when it was done.
     fn write_file(&self, number: u64) -> Result<(u64, u64, u64), Failure> {
         let mut writer = SnapshotWriter::begin(self.files.clone(), number, salt())?;
-        let records = self.write(&mut writer)?;
+        let records = self.write(number, &mut writer)?;
         // What it shows may be newer than what is in the log yet.
         let position: Position = self.log.order(Order::Sync)?;
         let at_ms = self.clock.now_ms();
@@ -284,7 +284,8 @@ impl Snapshots {
     }
 
     /// Writes all partitions; says how many records they have.
-    fn write(&self, writer: &mut SnapshotWriter<Files>) -> Result<u64, Failure> {
+    fn write(&self, number: u64, writer: &mut SnapshotWriter<Files>) -> Result<u64, Failure> {
+        let number_of_file = number;
         let mut builder = Builder::default();
         let mut frames = Journal::default();
         let mut way = Pace::new();
@@ -292,7 +293,12 @@ impl Snapshots {
         let mut all = 0;
         for number in 0..PARTITIONS {
             let partition = Partition::new(number).expect("it is one of them");
-            let before = self.cache.progress(partition);
+            // That it writes a line to the journal nobody waits for.
+            let scan = self.cache.begin_scan(partition, number_of_file);
+            if let Some(state) = &scan.state {
+                let commit = scan.before().commit;
+                Builder::replica(partition, commit, state, &mut frames)?;
+            }
             let mut records = 0;
             let mut place = 0;
             loop {
@@ -323,11 +329,7 @@ impl Snapshots {
                 }
             }
             builder.finish(partition, &mut frames)?;
-            let after = self.cache.progress(partition);
-            let mut progress = before;
-            // What was dropped meanwhile may be missing from what was scanned.
-            progress.horizon = after.horizon.min(before.last.seq());
-            progress.commit = before.commit.min(before.last.seq()).max(progress.horizon);
+            let progress = self.cache.end_scan(partition, &scan);
             Builder::partition(partition, progress, records, &mut frames)?;
             all += records;
             self.figures

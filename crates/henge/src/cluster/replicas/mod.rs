@@ -99,10 +99,12 @@ impl Replicas {
             .map(|(&id, _)| id)
             .collect();
         let mut seen = self.seen.lock();
+        // A replica of an earlier life may be nobody's now.
+        let is_first = seen.is_empty();
         for partition in topology.partitions() {
             let placement = topology.placement(partition);
             let is_mine = placement.names(me);
-            if !is_mine && !seen.contains_key(&partition) {
+            if !is_mine && !is_first && !seen.contains_key(&partition) {
                 continue;
             }
             let replicas = placement.old.iter().chain(placement.goal()).copied();
