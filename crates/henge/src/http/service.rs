@@ -18,6 +18,7 @@ use super::problem::{Code, Problem};
 use super::routes::{self, Lookup, Place, Route, RouteId};
 use super::{backup, batch, body, control, keys, raw, single};
 use crate::config::ConsistencyLevel;
+use crate::cluster::replicas::told;
 use crate::disk::gate::{self, Owed, Untold};
 use crate::net::data_thread::Local;
 use crate::net::pace::Pace;
@@ -138,6 +139,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
                 ) {
                     Ok(level) => {
                         let now_ms = self.local.shared.clock.at(begun);
+                        told::set_level(level);
                         // Apart from the others, so that the request is not moved once more.
                         let answer = if route.id == RouteId::Get {
                             single::get(&self.local, request.uri().query(), now_ms)
@@ -317,6 +319,9 @@ impl Future for Answering {
             } => {
                 let gate = &service.local.gate;
                 if let Stage::Working(future) = stage {
+                    if let Some(level) = level {
+                        told::set_level(*level);
+                    }
                     let polled = future.as_mut().poll(cx);
                     Owed::add(owed, gate.take_owed());
                     *stage = Stage::Held(Some(ready!(polled)));

@@ -22,6 +22,7 @@ use tokio::net::TcpStream;
 use super::call::ErrorReply;
 use super::pipeline::{Pipeline, Scratch, Stop, Waiting};
 use super::session::Session;
+use crate::cluster::replicas::told;
 use crate::disk::gate::{Owed, Place, Untold};
 use crate::metrics::counters::add;
 use crate::net::connection::linger;
@@ -495,6 +496,8 @@ impl Connection<'_> {
         let Some(waiting) = &mut self.waiting else {
             return Poll::Ready(Ok(()));
         };
+        let level = self.pipeline.session.level;
+        told::set_level(level.unwrap_or_else(|| self.local.shared.live.load().default_level));
         let polled = waiting.reply.as_mut().poll(cx);
         // Of all that it ran, in whatever poll.
         Owed::add(&mut self.owed, self.local.gate.take_owed());

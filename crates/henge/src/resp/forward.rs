@@ -2,7 +2,7 @@
 //! replies take their places among those of this node. What may be sent where is `spread`'s to say.
 //!
 //! ```text
-//! question   u8 protocol | u8 flags | u16 0 | requests
+//! question   u8 protocol | u8 flags | u8 level, 0 for none | u8 0 | requests
 //! answer     u32 count | u32 length of each reply, or that it is none | replies
 //! ```
 //!
@@ -29,6 +29,7 @@ use crate::cluster::link::Service;
 use crate::cluster::link::asking::AskError;
 use crate::cluster::routing::{Asking, Routes};
 use crate::cluster::view::Member;
+use crate::config::ConsistencyLevel;
 use crate::net::inflight::{Hold, InFlight};
 
 /// Bytes before the requests of a question.
@@ -51,7 +52,17 @@ pub(super) fn begin(session: &Session) -> [u8; HEAD_BYTES] {
         Protocol::Resp2 => 2,
         Protocol::Resp3 => 3,
     };
-    [protocol, flags, 0, 0]
+    let level = session.level.map_or(0, |level| {
+        let all = ConsistencyLevel::ALL.iter();
+        1 + all.take_while(|other| **other != level).count() as u8
+    });
+    [protocol, flags, level, 0]
+}
+
+/// The level that a question says; none for that of the node.
+pub(super) fn level_of(number: u8) -> Option<ConsistencyLevel> {
+    let place = usize::from(number.checked_sub(1)?);
+    ConsistencyLevel::ALL.get(place).copied()
 }
 
 /// What one node is asked.

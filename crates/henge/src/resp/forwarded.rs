@@ -11,7 +11,7 @@ use henge_wire::resp::writer::{Output, Protocol, Writer};
 
 use super::call::ErrorReply;
 use super::clients::Client;
-use super::forward::{HEAD_BYTES, MOST_REQUESTS, NO_TOUCH, NOT_HERE};
+use super::forward::{level_of, HEAD_BYTES, MOST_REQUESTS, NO_TOUCH, NOT_HERE};
 use super::pipeline::{Pipeline, Scratch, Stop, Waiting};
 use super::session::Session;
 use crate::cluster::link::MAX_ANSWER_BYTES;
@@ -103,7 +103,7 @@ fn run(
     question: &Bytes,
     scratch: &mut Scratch,
 ) -> Result<Ran, &'static str> {
-    let (&[protocol, flags, ..], requests) = question
+    let (&[protocol, flags, level, _], requests) = question
         .split_first_chunk::<HEAD_BYTES>()
         .ok_or("the question has no head")?;
     let protocol = if protocol == 3 {
@@ -111,7 +111,8 @@ fn run(
     } else {
         Protocol::Resp2
     };
-    let session = Session::forwarded(Arc::clone(client), protocol, flags & NO_TOUCH != 0);
+    let mut session = Session::forwarded(Arc::clone(client), protocol, flags & NO_TOUCH != 0);
+    session.level = level_of(level);
     let mut pipeline = Pipeline::new(session, Rc::clone(local));
     let Scratch { out, buffers, .. } = scratch;
     out.set_budget(local.shared.in_flight.left().min(MOST_REPLY_BYTES));

@@ -23,6 +23,7 @@ use super::slowlog;
 use super::spread::{Asked, Place};
 use super::table::{COMMANDS, Entry, Keys, Run, flag};
 use crate::cache::{AHEAD, Location, LookAhead};
+use crate::cluster::replicas::told;
 use crate::cluster::routing::Routes;
 use crate::disk::gate::journalled_bytes;
 use crate::metrics::counters::add;
@@ -190,6 +191,7 @@ impl Pipeline {
         self.replies = 0;
         self.routes = self.local.routing.routes();
         let live = buffers.live.load();
+        told::set_level(self.session.level.unwrap_or(live.default_level));
         let limits = limits(&live.limits);
         let mut clock = Timing::begin(now, live, &self.local);
         let mut at = 0;

@@ -11,6 +11,8 @@ use henge_cluster::replica::{Answer, Level, RequestId};
 use henge_wire::Partition;
 use parking_lot::Mutex;
 
+use crate::config::ConsistencyLevel;
+
 /// How long a call waits for replicas: a lost leader is replaced before that.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -71,8 +73,13 @@ pub(crate) fn begin_thread(index: usize) {
 }
 
 /// How much the calls that this thread makes from now on are to promise.
-pub(crate) fn set_level(level: Level) {
-    LEVEL.set(level);
+#[inline]
+pub(crate) fn set_level(level: ConsistencyLevel) {
+    LEVEL.set(match level {
+        ConsistencyLevel::One => Level::One,
+        ConsistencyLevel::Quorum => Level::Quorum,
+        ConsistencyLevel::All => Level::All,
+    });
 }
 
 /// The name of a call that this thread makes now, and how much it promises; 0 where nobody can be told.
