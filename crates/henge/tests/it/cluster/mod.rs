@@ -10,6 +10,7 @@ mod links;
 mod network;
 mod partitions;
 mod recovery;
+mod replicas;
 mod settings;
 
 use std::fs;

@@ -1,0 +1,101 @@
+//! Partitions with three replicas, on real processes: what is acknowledged outlives any one of three, however it goes, and a node
+//! that comes back has all of it.
+
+use super::Ring;
+use crate::resp_reply::Reply;
+
+const KEYS: usize = 200;
+
+fn ring() -> Ring {
+    Ring::new().set("cluster.replication_factor=3").formed(3)
+}
+
+fn ok() -> Reply {
+    Reply::Text("OK".to_owned())
+}
+
+/// Sets each key, by the nodes in turn, and again where nothing was done.
+fn set_all(ring: &Ring, nodes: &[usize], value: &str) {
+    for key in 0..KEYS {
+        let node = nodes[key % nodes.len()];
+        ring.until("each is set", || {
+            match ring.ask(node, &format!("SET k{key} {value}{key}")) {
+                Reply::Error(error) => {
+                    let is_refused = error.contains("nothing was done");
+                    assert!(is_refused, "{error}");
+                    false
+                }
+                reply => {
+                    assert_eq!(reply, ok());
+                    true
+                }
+            }
+        });
+    }
+}
+
+/// Each key has its value, by each of the nodes; asked again where a node says that it cannot know.
+fn check_all(ring: &Ring, nodes: &[usize], value: &str) {
+    for node in nodes {
+        for key in 0..KEYS {
+            ring.until("each is read", || {
+                match ring.ask(*node, &format!("GET k{key}")) {
+                    Reply::Error(_) => false,
+                    reply => {
+                        assert_eq!(reply, Reply::Text(format!("{value}{key}")), "by {node}");
+                        true
+                    }
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn what_was_acknowledged_outlives_each_of_three_in_turn() {
+    let mut ring = ring();
+    set_all(&ring, &[1, 2, 3], "first-");
+    check_all(&ring, &[1, 2, 3], "first-");
+    for lost in 1..=3 {
+        let rest: Vec<usize> = (1..=3).filter(|n| *n != lost).collect();
+        ring.kill(lost);
+        check_all(&ring, &rest, if lost == 1 { "first-" } else { "again-" });
+        set_all(&ring, &rest, "again-");
+        ring.start(lost, &ring.others(lost, 3));
+        ring.wait_until_ready([lost]);
+        for n in 1..=3 {
+            ring.until("all are up", || {
+                let status = ring.status(n);
+                let members = status["members"].as_array().cloned().unwrap_or_default();
+                members.len() == 3 && members.iter().all(|member| member["state"] == "up")
+            });
+        }
+        check_all(&ring, &[1, 2, 3], "again-");
+    }
+}
+
+#[test]
+fn all_are_killed_and_have_all_again() {
+    let mut ring = ring();
+    set_all(&ring, &[1, 2, 3], "kept-");
+    for n in 1..=3 {
+        ring.kill(n);
+    }
+    for n in 1..=3 {
+        ring.start(n, &ring.others(n, 3));
+    }
+    ring.wait_until_ready(1..=3);
+    check_all(&ring, &[1, 2, 3], "kept-");
+}
+
+#[test]
+fn a_minority_serves_nothing_at_quorum() {
+    let mut ring = ring();
+    set_all(&ring, &[1], "v-");
+    ring.kill(2);
+    ring.kill(3);
+    for key in 0..KEYS {
+        let reply = ring.ask(1, &format!("GET k{key}"));
+        assert!(matches!(reply, Reply::Error(_)), "{reply:?}");
+    }
+}
