@@ -87,7 +87,7 @@ pub struct Outbox<T: Types> {
     copies: BTreeMap<Partition, Copy<T>>,
     /// Whose copy has the next turn, and whether it comes before the queue.
     turns: VecDeque<Partition>,
-    is_copys_turn: bool,
+    has_copy_turn: bool,
     bytes: usize,
     append_bytes: usize,
     most_append_bytes: usize,
@@ -194,7 +194,7 @@ impl<T: Types> Outbox<T> {
             places: BTreeMap::new(),
             copies: BTreeMap::new(),
             turns: VecDeque::new(),
-            is_copys_turn: false,
+            has_copy_turn: false,
             bytes: 0,
             append_bytes: 0,
             most_append_bytes,
@@ -416,7 +416,7 @@ impl<T: Types> Outbox<T> {
             is_untouched: true,
         };
         let mut messages = Vec::new();
-        let mut had_turn = self.is_copys_turn && self.take_copy(&mut room, &mut messages);
+        let mut had_turn = self.has_copy_turn && self.take_copy(&mut room, &mut messages);
         let fitting = self.queue.iter().take_while(|next| room.takes(next.bytes));
         let fitting = fitting.count();
         messages.reserve(fitting);
@@ -438,7 +438,7 @@ impl<T: Types> Outbox<T> {
             had_turn = true;
         }
         // A copy for which there was no room in this frame has it in the next, and the queue in that after it.
-        self.is_copys_turn = !had_turn;
+        self.has_copy_turn = !had_turn;
         messages
     }
 

@@ -5,7 +5,6 @@ use std::net::TcpStream as StdStream;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use henge_wire::peer::{Hello, Purpose};
@@ -18,10 +17,8 @@ use super::link::greet::{self, GreetError, Greeted};
 use super::link::parking::Parks;
 use crate::metrics::counters::add;
 use crate::net::data_thread::Local;
+use crate::net::watch::DRAIN_GRACE;
 use crate::resp::{self, Client};
-
-/// What other nodes have asked when a node is about to end is answered within this.
-const DRAIN_GRACE: Duration = Duration::from_millis(100);
 
 /// A connection on its way to the control runtime.
 #[derive(Debug)]

@@ -160,6 +160,7 @@ impl Control {
                 gossiping.gossip.forget(*instance);
                 gossiping.names.forget(*instance);
                 self.heard.borrow_mut().remove(instance);
+                self.links.forget(*instance, "it is no member any more");
             }
         }
         gossiping.known = members;

@@ -169,17 +169,17 @@ mod tests {
         };
         let table = [
             ("", Extent::All, "done by none"),
-            ("dd", Extent::All, "done by a, b"),
-            ("n", Extent::Nothing, "done by none; not by a at a:1: why"),
-            ("nd", Extent::Some, "done by b; not by a at a:1: why"),
-            ("u", Extent::Unknown, "not known of a at a:1: why"),
+            ("++", Extent::All, "done by a, b"),
+            ("-", Extent::Nothing, "done by none; not by a at a:1: why"),
+            ("-+", Extent::Some, "done by b; not by a at a:1: why"),
+            ("?", Extent::Unknown, "not known of a at a:1: why"),
             (
-                "nu",
+                "-?",
                 Extent::Unknown,
                 "not by a at a:1: why; not known of b at b:1: why",
             ),
             (
-                "und",
+                "?-+",
                 Extent::Unknown,
                 "done by c; not by b at b:1: why; not known of a at a:1: why",
             ),
@@ -188,8 +188,8 @@ mod tests {
             let mut outcomes = Outcomes::default();
             for (kind, name) in kinds.chars().zip(["a", "b", "c"]) {
                 match kind {
-                    'd' => outcomes.note_done(&member(name)),
-                    'n' => outcomes.note_not(&member(name), "why"),
+                    '+' => outcomes.note_done(&member(name)),
+                    '-' => outcomes.note_not(&member(name), "why"),
                     _ => outcomes.note_unknown(&member(name), "why"),
                 }
             }
