@@ -61,7 +61,11 @@ pub fn serve(config: Config, sources: Sources, keys: Option<Keys>) -> ExitCode {
             node.shutdown();
             return ExitCode::SUCCESS;
         }
-        Err(error) => return failed(&error),
+        Err(error) => {
+            // It ends first: its line is the last one.
+            node.shutdown();
+            return failed(&error);
+        }
     }
     banner(&node);
     tracing::info!(address = %node.local_addr(), "ready");

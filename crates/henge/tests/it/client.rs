@@ -268,11 +268,12 @@ impl Process {
 
     /// Waits for its end; the exit code and what it logged.
     pub(crate) fn wait(mut self) -> (Option<i32>, String) {
-        let status = self.child.wait().expect("it ends");
+        // Read to its end first: who waits for a process whose log nobody reads may wait for ever.
         let mut log = String::new();
         if let Some(stderr) = &mut self.child.stderr {
             stderr.read_to_string(&mut log).expect("the log is text");
         }
+        let status = self.child.wait().expect("it ends");
         (status.code(), log)
     }
 }

@@ -290,3 +290,14 @@ fn a_node_inside_a_program_stops_when_it_is_told_or_dropped() {
     drop(second);
     assert!(Client::try_connect(address).is_err());
 }
+
+/// A node by itself begins a cluster of one meanwhile.
+#[test]
+fn who_is_stopped_as_it_begins_ends() {
+    for _ in 0..30 {
+        let process = Process::start(Process::command(&[]));
+        process.signal(rustix::process::Signal::TERM);
+        let (code, log) = process.wait();
+        assert_eq!(code, Some(0), "{log}");
+    }
+}

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 
 use super::questions::{self, Presence, Started};
-use super::{AGAIN, Control};
+use super::{AGAIN, Control, wait_a_while};
 use crate::cluster::link::Service;
 use crate::cluster::link::asking::{AskError, Came, Link};
 use crate::cluster::link::greet::{self, GreetError};
@@ -219,7 +219,7 @@ async fn begin(control: &Rc<Control>, founders: BTreeSet<Who>) -> Result<Cluster
             Err(error) => {
                 // It becomes the leader of itself in a moment.
                 tracing::debug!(%error, "the cluster is not formed yet");
-                let _ = tokio::time::timeout(AGAIN, leaders.changed()).await;
+                wait_a_while(&mut leaders).await;
             }
         }
     }

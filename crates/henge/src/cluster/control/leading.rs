@@ -97,6 +97,10 @@ impl Control {
     }
 
     fn tell_leader(&self, leads: bool) {
+        // That who ends leads no more is no news.
+        if !leads && self.is_leaving.get() {
+            return;
+        }
         let name = &self.cluster.identity.name;
         let (kind, text) = if leads {
             ("leading", format!("{name} is the control leader"))

@@ -21,7 +21,6 @@ const TOLD_TIMEOUT: Duration = Duration::from_millis(150);
 impl Control {
     /// Tells all others that this node ends.
     pub(super) async fn leave(self: &Rc<Self>) {
-        self.is_leaving.set(true);
         // With nobody else there is nobody to tell.
         if !self.was_in.get() || self.agreed().members().len() < 2 {
             return;

@@ -219,6 +219,7 @@ pub(crate) async fn run(
     };
     let ending = async {
         ends.begun().await;
+        control.is_leaving.set(true);
         // What others have asked until now is answered first: who hears of the end gives up what it has asked.
         let _ = tokio::time::timeout(DRAIN_GRACE, ends.all()).await;
         control.leave().await;
