@@ -175,7 +175,11 @@ impl Links {
 
     /// A node is not spoken to any more.
     pub(crate) fn forget(&self, instance: u64, why: &str) {
-        if let Some(Peer::Connected(link)) = self.peers.borrow_mut().remove(&instance) {
+        let mut peers = self.peers.borrow_mut();
+        // Who waits for one that is being made is told by who makes it.
+        if !matches!(peers.get(&instance), Some(Peer::Connecting(_)))
+            && let Some(Peer::Connected(link)) = peers.remove(&instance)
+        {
             link.end(why);
         }
     }

@@ -9,6 +9,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use henge_cluster::forming::Who;
 use henge_wire::peer::{
     self, Head, Hello, Kind, MAX_BODY_BYTES, NONCE_BYTES, Purpose, Refusal, Why,
 };
@@ -20,8 +21,10 @@ use super::answering::{Answers, Reply, answer_all};
 use super::asking::{AskError, Came, Link, MAX_OUT_BYTES};
 use super::frames::{Incoming, Outgoing};
 use super::greet::Greeted;
+use super::links::Links;
 use super::parking::{Parking, Parks};
 use super::{BULK_BYTES, FAILED, Service};
+use crate::cluster::identity::Identity;
 use crate::net::data_thread;
 use crate::net::inflight::InFlight;
 
@@ -310,5 +313,26 @@ fn nothing_was_done_only_where_somebody_says_so() {
             error.to_string().contains("it refuses this node: no"),
             "{error}"
         );
+    });
+}
+
+/// Whoever is forgotten while a connection to it is made leaves nobody waiting for that.
+#[test]
+fn who_waits_for_a_connection_is_told_what_becomes_of_it() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("an address");
+        let address = listener.local_addr().expect("it has one");
+        let who = Who {
+            name: "a".to_owned(),
+            instance: INSTANCE,
+        };
+        let me = Arc::new(Identity::new(who, 1, address, None, None));
+        let links = Links::new(me, Purpose::Control, |_| {});
+        let own = Rc::clone(&links);
+        let waits = spawn_local(async move { own.to(2, &address.to_string()).await.is_err() });
+        let (socket, _) = listener.accept().await.expect("it comes");
+        links.forget(2, "it is no member any more");
+        drop(socket);
+        assert!(waits.await.expect("it ends"), "nobody is there");
     });
 }

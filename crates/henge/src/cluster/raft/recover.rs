@@ -28,7 +28,7 @@ pub(crate) struct Recovered {
     pub(crate) partitions: usize,
     /// The cluster that was.
     pub(crate) before: ClusterId,
-    /// Who was in it too: they have to begin with an empty directory if they are to join.
+    /// Who was in it too, by name: they have to begin with an empty directory if they are to join.
     pub(crate) lost: Vec<Member>,
 }
 
@@ -134,7 +134,9 @@ pub(crate) fn prepare(directory: &Path, cluster: ClusterId) -> Result<Recovery, 
     };
     let partitions = Partition::all().filter(is_its).count();
     let others = agreed.members().iter().filter(|(id, _)| **id != survivor);
-    let lost = others.map(|(_, member)| member.clone()).collect();
+    let mut lost: Vec<Member> = others.map(|(_, member)| member.clone()).collect();
+    // The numbers say in which order they came, which differs from one forming to the next.
+    lost.sort_by(|a, b| (&a.name, &a.address).cmp(&(&b.name, &b.address)));
     let command = Command::Recover { cluster, survivor };
     agreed.apply(&command).map_err(RecoverError::Rejected)?;
     // Above all that there was, so that no leader of before counts.
