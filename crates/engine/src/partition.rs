@@ -5,6 +5,8 @@ use henge_wire::Version;
 
 pub(crate) struct PartitionState {
     pub(crate) table: Table,
+    /// How many of the table's records are tombstones.
+    pub(crate) tombstones: u32,
     /// The newest version applied.
     pub(crate) last: Version,
     /// The highest seq known to be kept. Only records at or below it may be dropped.
@@ -24,6 +26,7 @@ impl PartitionState {
     pub(crate) fn new(last: Version, commits_at_once: bool) -> Self {
         Self {
             table: Table::default(),
+            tombstones: 0,
             last,
             commit: last.seq(),
             horizon: last.seq(),

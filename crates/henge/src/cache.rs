@@ -2,7 +2,7 @@
 //! A thread holds at most one shard's lock, and briefly; the pool of room is two counters, not a lock. It knows no protocol.
 
 use crate::cache::cursor::{Mark, Position};
-use crate::disk::gate::{note_journalled, note_unkept};
+use crate::disk::gate::{note_for_replicas, note_journalled, note_unkept};
 use henge_engine::{
     Cause, Commit, Footprint, KeyHasher, Lender, PolicyKind, Room, Shard, ShardConfig, ShardStats,
     Short, Turn,
@@ -163,11 +163,24 @@ impl Slot {
     fn note(&self, shard: &Shard) {
         if shard.is_unkept() {
             note_unkept();
-            note_journalled(shard.journalled_bytes());
-            if shard.has_journal() && !self.is_journalled.load(Relaxed) {
-                // In one order with the number of the round, which is read after it: see `Log::next_round`.
-                self.is_journalled.store(true, SeqCst);
-            }
+            self.note_journal(shard);
+        }
+    }
+
+    /// The same where a machine says itself what may be told.
+    fn note_for_replicas(&self, shard: &Shard) {
+        if shard.is_unkept() {
+            note_for_replicas();
+            self.note_journal(shard);
+        }
+    }
+
+    #[inline]
+    fn note_journal(&self, shard: &Shard) {
+        note_journalled(shard.journalled_bytes());
+        if shard.has_journal() && !self.is_journalled.load(Relaxed) {
+            // In one order with the number of the round, which is read after it: see `Log::next_round`.
+            self.is_journalled.store(true, SeqCst);
         }
     }
 }
@@ -292,7 +305,9 @@ impl Cache {
         let short = {
             let slot = &self.shards[index];
             let mut shard = slot.lock(&self.log);
-            if shard.has_machine(self.place(partition)) {
+            if shard.has_machine(self.place(partition))
+                && (command.operation.is_write() || !self.reads_at_one())
+            {
                 drop(shard);
                 return self.ask_command(at, command, now_ms, answer);
             }
@@ -393,18 +408,23 @@ impl Cache {
         // Empty partitions cost a place each, so a page may end before its limit.
         let mut places = usize::from(PARTITIONS).max(limit);
         while let Some(partition) = Partition::new(at.partition) {
-            let shard = self.slot(partition).lock_to_show(&self.log);
-            for _ in 0..SCAN_PLACES.min(places) {
-                at.place = shard.scan(partition, at.place, now_ms, |key| {
-                    shown += 1;
-                    each(key);
-                });
-                places -= 1;
-                if at.place == 0 || shown >= limit {
-                    break;
+            let looked = self.look_at(partition, now_ms, |shard| {
+                for _ in 0..SCAN_PLACES.min(places) {
+                    at.place = shard.scan(partition, at.place, now_ms, |key| {
+                        shown += 1;
+                        each(key);
+                    });
+                    places -= 1;
+                    if at.place == 0 || shown >= limit {
+                        break;
+                    }
                 }
+            });
+            if looked.is_none() {
+                // It is another's, or does not say now what it has.
+                at.place = 0;
+                places -= 1;
             }
-            drop(shard);
             if at.place == 0 {
                 at = Position {
                     partition: at.partition + 1,
@@ -422,6 +442,9 @@ impl Cache {
     /// no live key. Where draws find only what has expired, it is the first live key from there on.
     pub fn random_key(&self, mut random: u64, now_ms: u64) -> Option<Vec<u8>> {
         let mut found = None;
+        if self.replication.get().is_some() {
+            return self.random_key_of_led(random, now_ms);
+        }
         for _ in 0..RANDOM_DRAWS {
             let items: Vec<u64> = self.shards.iter().map(|slot| self.count(slot)).collect();
             let sum: u64 = items.iter().sum();
@@ -466,17 +489,70 @@ impl Cache {
         found
     }
 
+    /// The same of the partitions that this node leads.
+    fn random_key_of_led(&self, mut random: u64, now_ms: u64) -> Option<Vec<u8>> {
+        for _ in 0..RANDOM_DRAWS {
+            let counts: Vec<u64> = Partition::all()
+                .map(|partition| self.count_of(partition))
+                .collect();
+            let sum: u64 = counts.iter().sum();
+            random = self.hasher.hash(&random.to_le_bytes());
+            let mut nth = ((u128::from(random) * u128::from(sum)) >> 64) as u64;
+            let drawn = Partition::all().zip(counts).find(|&(_, items)| {
+                let here = nth < items;
+                nth = nth.wrapping_sub(if here { 0 } else { items });
+                here
+            });
+            let (partition, _) = drawn?;
+            random = self.hasher.hash(&random.to_le_bytes());
+            let mut found = None;
+            self.look_at(partition, now_ms, |shard| {
+                shard.random_key_of(partition, random, now_ms, |key| found = Some(key.to_vec()));
+            });
+            if found.is_some() {
+                return found;
+            }
+        }
+        let mut found = None;
+        let mut cursor = ScanCursor::default();
+        loop {
+            cursor = self.scan(cursor, 1, now_ms, &mut |key| {
+                found.get_or_insert_with(|| key.to_vec());
+            });
+            if found.is_some() || cursor.is_end() {
+                return found;
+            }
+        }
+    }
+
     /// What a live item takes. It is no use of it.
     pub fn footprint(&self, key: &[u8], now_ms: u64) -> Option<Footprint> {
         let partition = Partition::of(key);
         let hash = self.hasher.hash(key);
-        let shard = self.slot(partition).lock_to_show(&self.log);
-        shard.footprint(partition, hash, key, now_ms)
+        let looked = self.look_at(partition, now_ms, |shard| {
+            shard.footprint(partition, hash, key, now_ms)
+        });
+        looked.flatten()
     }
 
     /// Live items, those included that have expired and were not swept, for a client: what is not in the log yet counts too.
     pub fn size(&self) -> u64 {
+        if self.replication.get().is_some() {
+            return Partition::all()
+                .map(|partition| self.count_of(partition))
+                .sum();
+        }
         self.shards.iter().map(|slot| self.count(slot)).sum()
+    }
+
+    /// Items of a partition; none of one that another node leads.
+    fn count_of(&self, partition: Partition) -> u64 {
+        let seat = self.slot(partition).lock_to_show(&self.log);
+        if seat.shows(self.place(partition)) {
+            seat.items_of(partition)
+        } else {
+            0
+        }
     }
 
     fn count(&self, slot: &Slot) -> u64 {

@@ -204,6 +204,11 @@ impl<T: Types> Replica<T> {
         &self.state
     }
 
+    /// Whether it leads its partition, or is about to.
+    pub fn leads(&self) -> bool {
+        matches!(self.role, Role::Leading(_))
+    }
+
     /// Whether it is open, and nobody else has the partition or copies it. Then there is nobody to tell of what is stamped, and to ask
     /// whether it still leads: requests may go to the table past the machine, in this term's versions. What they show, or did, may
     /// be told once it is kept.

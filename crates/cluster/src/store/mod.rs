@@ -23,6 +23,7 @@ use crate::history::History;
 use crate::replica::{Entry, Key, NoRoom, Progress, Ran, Record, Replace, State, Table, Types};
 use henge_engine::{RecordView, ReplicaState, Room, Shard, Short, Turn};
 use henge_wire::{Command, Outcome, Partition, Refusal, Transaction, Version};
+use std::fmt;
 use std::marker::PhantomData;
 
 /// What goes into the table and comes out of it.
@@ -67,17 +68,36 @@ impl Ways for Store {
         match shown {
             Shown::Reply(reply) => Reply::of(&reply),
             Shown::Outcome(outcome) => Reply::Transacted(outcome),
+            Shown::Looked => unreachable!("what is kept of a reply is that of a command"),
         }
     }
 }
 
 /// What a client asks, as it was decoded: nothing of it is copied.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub enum Request<'r> {
     /// One operation on one key, and the [hash](Shard::hash) of that.
     Command(&'r Command<'r>, u64),
     /// Several keys.
     Transaction(&'r Transaction<'r>),
+    /// What the partition has, whatever it is: nothing is changed.
+    Look(&'r dyn Look),
+}
+
+impl fmt::Debug for Request<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Command(command, _) => command.fmt(f),
+            Self::Transaction(transaction) => transaction.fmt(f),
+            Self::Look(_) => f.write_str("Look"),
+        }
+    }
+}
+
+/// Looks at all that there is of a partition.
+pub trait Look {
+    /// Takes what it needs of the partition's shard, at most once.
+    fn look(&self, shard: &Shard);
 }
 
 /// See the head of the file.
@@ -145,7 +165,7 @@ impl<'a, W> PartitionTable<'a, W> {
     fn seen(&self, request: &Request<'_>, rests: Rests) -> u64 {
         match (rests, request) {
             (Rests::Version(version), _) => version.seq(),
-            (Rests::Nothing, _) => 0,
+            (Rests::Nothing, _) | (Rests::Keys(_), Request::Look(_)) => 0,
             // It may be a tombstone that was seen, or what has expired.
             (Rests::Keys(_), Request::Command(command, _)) => self.seq_of(command.key),
             // That those before it hold is shown as well.
@@ -183,7 +203,7 @@ impl Rests {
             },
             Shown::Outcome(Outcome::Applied(last)) => Self::Version(*last),
             Shown::Outcome(Outcome::Failed { guard, .. }) => Self::Keys(guard + 1),
-            Shown::Outcome(Outcome::Refused(_)) => Self::Nothing,
+            Shown::Outcome(Outcome::Refused(_)) | Shown::Looked => Self::Nothing,
         }
     }
 }
@@ -220,6 +240,10 @@ impl<W: Ways> Table<W> for PartitionTable<'_, W> {
             Request::Transaction(transaction) => {
                 let outcome = self.shard.transact(&turn, partition, transaction);
                 outcome.map(Shown::Outcome)
+            }
+            Request::Look(look) => {
+                look.look(self.shard);
+                return Ran::Saw(before.seq(), W::reply(asked, Shown::Looked));
             }
         };
         let (rests, reply) = match shown {

@@ -17,6 +17,8 @@ pub enum Shown<'r> {
     Reply(Reply<'r>),
     /// A transaction.
     Outcome(Outcome),
+    /// It was looked at.
+    Looked,
 }
 
 /// Sees what a request came to, at most once.

@@ -27,7 +27,7 @@ use crate::links::{Links, List};
 use crate::partition::{PartitionState, Replicated};
 use crate::policy::{Order, PolicyKind};
 use crate::record::Records;
-use crate::table::{Buckets, ENTRY_BYTES};
+use crate::table::{Buckets, ENTRY_BYTES, Table};
 use henge_wire::{Command, Item, Operation, PARTITIONS, Partition, Reply, Version};
 use write::Target;
 
@@ -286,6 +286,28 @@ impl Shard {
         }) else {
             return false;
         };
+        self.random_key_in(table, random, now_ms, each)
+    }
+
+    /// The same of one partition.
+    pub fn random_key_of(
+        &self,
+        partition: Partition,
+        random: u64,
+        now_ms: u64,
+        each: impl FnOnce(&[u8]),
+    ) -> bool {
+        let table = &self.partitions[self.local(partition)].table;
+        table.len() > 0 && self.random_key_in(table, random, now_ms, each)
+    }
+
+    fn random_key_in(
+        &self,
+        table: &Table,
+        random: u64,
+        now_ms: u64,
+        each: impl FnOnce(&[u8]),
+    ) -> bool {
         let random = self.hasher.hash(&random.to_le_bytes());
         let place = random as u32;
         let mut there = 0;
@@ -326,6 +348,12 @@ impl Shard {
     /// Live items, those included that have expired and were not swept.
     pub fn items(&self) -> u64 {
         self.stats.items
+    }
+
+    /// The same of one partition.
+    pub fn items_of(&self, partition: Partition) -> u64 {
+        let state = &self.partitions[self.local(partition)];
+        u64::from(state.table.len() - state.tombstones)
     }
 
     /// Forgets every record of every partition, as one more step of each partition's order. The old contents are returned, so
@@ -511,6 +539,8 @@ impl Shard {
         self.tombstones.remove(&mut self.records, at);
         self.tombstone_bytes -= self.records.kept_bytes(at);
         self.stats.tombstones -= 1;
+        let p = self.local(Partition::of(self.records.key(at)));
+        self.partitions[p].tombstones -= 1;
     }
 
     /// Takes a record out of everything and frees it. Dropping, which raises the horizon, is for the caller to say.

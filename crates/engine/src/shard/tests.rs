@@ -24,6 +24,7 @@ impl Shard {
         let (mut items, mut tombstones) = (0, 0);
         for (p, state) in self.partitions.iter().enumerate() {
             assert!(state.horizon <= state.commit && state.commit <= state.last.seq());
+            let before = tombstones;
             self.buckets.each(&state.table, |at| {
                 let key = self.records.key(at);
                 assert_eq!(self.local(Partition::of(key)), p);
@@ -35,6 +36,7 @@ impl Shard {
                     items += 1;
                 }
             });
+            assert_eq!(u64::from(state.tombstones), tombstones - before);
         }
         assert_eq!(
             (self.stats.items, self.stats.tombstones),

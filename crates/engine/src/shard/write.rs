@@ -313,6 +313,7 @@ impl Shard {
         self.tombstones.push(&mut self.records, new);
         self.tombstone_bytes += self.records.kept_bytes(new);
         self.stats.tombstones += 1;
+        self.partitions[target.p].tombstones += 1;
     }
 
     /// A mutation is applied in whole. `forgets` says that it may have deleted something.

@@ -14,17 +14,20 @@ use henge_cluster::replica::{
     Answer, Input, Level, MessageOf, Output, Replica, RequestId, State, View, Written,
 };
 use henge_cluster::ring::NodeId;
-use henge_cluster::store::{Asked, PartitionTable, Request, Served, Show, Shown};
+use henge_cluster::store::{Asked, Look, PartitionTable, Request, Served, Show, Shown};
 use henge_cluster::topology::Incarnation;
-use henge_engine::{Progress, Room, Shard, Short, Turn};
-use henge_wire::{Command, Outcome, PARTITIONS, Partition, Refusal, Reply, Transaction};
+use henge_engine::{Room, Shard, Short, Turn};
+use henge_wire::{Command, Outcome, PARTITIONS, Partition, Refusal, Reply, Transaction, Version};
 
 use super::{Cache, LENDING_ROUNDS, Location};
 
 /// Takes what replicas say, while the shard is locked: it may lock what is locked after a shard, and waits for nothing.
 pub(crate) trait Carry: Send + Sync {
     /// A request that this thread makes now: how much it is to promise, and its name. A name of 0 is nobody's.
-    fn begin(&self, partition: Partition) -> (RequestId, Level);
+    fn begin(&self, partition: Partition, is_write: bool) -> (RequestId, Level);
+
+    /// How much is promised to whoever this thread asks for now.
+    fn level(&self) -> Level;
 
     /// A replica has said something.
     fn carry(&self, partition: Partition, output: Output<Served>);
@@ -64,6 +67,17 @@ impl Seat {
             self.taken.push_back((round, journalled));
         }
         !self.taken.is_empty()
+    }
+
+    /// Whether what a partition has is this node's to show.
+    pub(super) fn shows(&self, p: usize) -> bool {
+        !self.has_machine(p) || self.leads(p)
+    }
+
+    /// Whether a partition's machine leads it.
+    fn leads(&self, p: usize) -> bool {
+        let seated = self.replicas.get(p).and_then(Option::as_ref);
+        seated.is_some_and(|seated| seated.replica.leads())
     }
 
     /// Whether requests for a partition have to go by its machine.
@@ -111,6 +125,17 @@ struct Handled {
     short: Option<Short>,
     /// What it has granted itself.
     overdrawn: Room,
+}
+
+/// Looks at a shard, once.
+struct Looks<F, R>(Cell<Option<F>>, Cell<Option<R>>);
+
+impl<F: FnOnce(&Shard) -> R, R> Look for Looks<F, R> {
+    fn look(&self, shard: &Shard) {
+        if let Some(look) = self.0.take() {
+            self.1.set(Some(look(shard)));
+        }
+    }
 }
 
 /// Shows a reply to who waits for it, once.
@@ -169,7 +194,7 @@ impl Cache {
     pub(crate) fn look(&self, partition: Partition, view: View, now_ms: u64) {
         // One that was never here is told of nothing; what a recovery has found of it is.
         let is_new = self.with_replica(partition, |replica| replica.is_none());
-        if is_new && !self.names_me(&view) && self.progress(partition) == Progress::default() {
+        if is_new && !self.names_me(&view) && self.progress(partition).last == Version::ZERO {
             return;
         }
         self.drive(partition, now_ms, Input::View(view));
@@ -190,7 +215,11 @@ impl Cache {
     ) {
         // One that was never placed here hears of its partition by the topology first.
         if self.with_replica(partition, |replica| replica.is_some()) {
-            self.drive(partition, now_ms, Input::Message(from, incarnation, message));
+            self.drive(
+                partition,
+                now_ms,
+                Input::Message(from, incarnation, message),
+            );
         }
     }
 
@@ -240,7 +269,11 @@ impl Cache {
     ) -> R {
         let seat = self.slot(partition).shard.lock();
         let seated = seat.replicas.get(self.place(partition));
-        look(seated.and_then(|seated| seated.as_ref()).map(|seated| &seated.replica))
+        look(
+            seated
+                .and_then(|seated| seated.as_ref())
+                .map(|seated| &seated.replica),
+        )
     }
 
     /// Where a partition stands in its shard.
@@ -262,7 +295,7 @@ impl Cache {
         let slot = self.slot(partition);
         let mut seat = slot.lock(&self.log);
         let done = self.handle(&mut seat, replication, partition, turn, input);
-        slot.note(&seat);
+        slot.note_for_replicas(&seat);
         drop(seat);
         self.pool.overdraw(done.overdrawn);
         if let Some(Short(wanted)) = done.short {
@@ -303,12 +336,7 @@ impl Cache {
         let mut table = PartitionTable::served(shard, partition, turn);
         let seated = seated.get_or_insert_with(|| {
             let progress = henge_cluster::replica::Table::progress(&table);
-            let replica = Replica::new(
-                replication.me,
-                replication.incarnation,
-                state,
-                progress,
-            );
+            let replica = Replica::new(replication.me, replication.incarnation, state, progress);
             let noted = replica.written(&table);
             Box::new(Seated { replica, noted })
         });
@@ -358,7 +386,7 @@ impl Cache {
         let Location { partition, hash } = at;
         let once = Once::new(|shown: Shown<'_>| match shown {
             Shown::Reply(reply) => answer(reply),
-            Shown::Outcome(_) => unreachable!("a command has a reply"),
+            Shown::Outcome(_) | Shown::Looked => unreachable!("a command has a reply"),
         });
         let refusal = self.ask(partition, Request::Command(command, hash), &once, now_ms);
         once.take_or(Shown::Reply(Reply::Refused(refusal)))
@@ -373,10 +401,38 @@ impl Cache {
     ) -> Outcome {
         let once = Once::new(|shown: Shown<'_>| match shown {
             Shown::Outcome(outcome) => outcome,
-            Shown::Reply(_) => unreachable!("a transaction has an outcome"),
+            Shown::Reply(_) | Shown::Looked => unreachable!("a transaction has an outcome"),
         });
         let refusal = self.ask(partition, Request::Transaction(transaction), &once, now_ms);
         once.take_or(Shown::Outcome(Outcome::Refused(refusal)))
+    }
+
+    /// Whether this thread reads for somebody who takes what any replica has.
+    pub(super) fn reads_at_one(&self) -> bool {
+        let replication = self.replication.get();
+        replication.is_some_and(|replication| replication.carrier.level() == Level::One)
+    }
+
+    /// Looks at a partition to show what it has: none of one that another node leads.
+    pub(super) fn look_at<R>(
+        &self,
+        partition: Partition,
+        now_ms: u64,
+        look: impl FnOnce(&Shard) -> R,
+    ) -> Option<R> {
+        let seat = self.slot(partition).lock_to_show(&self.log);
+        if !seat.has_machine(self.place(partition)) {
+            return Some(look(&seat));
+        }
+        let is_led = seat.leads(self.place(partition));
+        drop(seat);
+        if !is_led {
+            return None;
+        }
+        let looks = Looks(Cell::new(Some(look)), Cell::new(None));
+        let nobody = Once::new(|_: Shown<'_>| ());
+        let _ = self.ask(partition, Request::Look(&looks), &nobody, now_ms);
+        looks.1.into_inner()
     }
 
     /// Why it was refused, if nothing was shown.
@@ -390,7 +446,12 @@ impl Cache {
         let Some(replication) = self.replication.get() else {
             return Refusal::NotOpen;
         };
-        let (id, level) = replication.carrier.begin(partition);
+        let is_write = match &request {
+            Request::Command(command, _) => command.operation.is_write(),
+            Request::Transaction(transaction) => !transaction.effects.is_empty(),
+            Request::Look(_) => false,
+        };
+        let (id, level) = replication.carrier.begin(partition, is_write);
         let mut turn = self.turn(now_ms);
         let slot = self.slot(partition);
         for round in 0..=LENDING_ROUNDS + 1 {
@@ -405,7 +466,7 @@ impl Cache {
             let asked = Asked { request, show };
             let input = Input::Request(id, level, asked);
             let done = self.handle(&mut seat, replication, partition, turn, input);
-            slot.note(&seat);
+            slot.note_for_replicas(&seat);
             drop(seat);
             if !done.had_no_room {
                 // It has run, or the carrier was told that it has not.

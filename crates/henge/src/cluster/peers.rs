@@ -11,11 +11,11 @@ use henge_wire::peer::{Hello, Purpose};
 use tokio::net::TcpStream;
 
 use super::keys;
-use super::replicas;
 use super::link::Service;
 use super::link::answering::{Answers, Reply, answer_all};
 use super::link::greet::{self, GreetError, Greeted};
 use super::link::parking::Parks;
+use super::replicas;
 use crate::metrics::counters::add;
 use crate::net::data_thread::Local;
 use crate::net::watch::DRAIN_GRACE;

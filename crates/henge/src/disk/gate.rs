@@ -11,11 +11,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use super::log::{Log, NotKept};
-use crate::cluster::replicas::told::{self, Inboxes, Ticket, Verdict};
+use crate::cluster::replicas::told::{self, Bad, Inboxes, Sorted, Ticket, Verdict};
 use crate::net::inflight::{InFlight, UNCOUNTED_BYTES};
 
 thread_local! {
     static UNKEPT: Cell<bool> = const { Cell::new(false) };
+    static IS_FOR_REPLICAS: Cell<bool> = const { Cell::new(false) };
     static JOURNALLED_BYTES: Cell<usize> = const { Cell::new(0) };
 }
 
@@ -23,6 +24,12 @@ thread_local! {
 #[inline]
 pub(crate) fn note_unkept() {
     UNKEPT.set(true);
+}
+
+/// Machines of replicas have written: they say themselves when that may be told, and wait for the log.
+#[inline]
+pub(crate) fn note_for_replicas() {
+    IS_FOR_REPLICAS.set(true);
 }
 
 /// The calls of this thread wrote so much more to the journals.
@@ -61,6 +68,11 @@ pub(crate) struct Owed {
 }
 
 impl Owed {
+    /// Whether replicas have to say something.
+    pub(crate) fn has_tickets(&self) -> bool {
+        !self.tickets.is_empty()
+    }
+
     /// The same, and what another batch of calls needs.
     pub(crate) fn add(owed: &mut Option<Self>, more: Option<Self>) {
         let Some(more) = more else { return };
@@ -71,14 +83,25 @@ impl Owed {
 }
 
 /// Why an answer may not be told.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Untold {
     /// The log has failed.
     NotKept,
-    /// Replicas have not said in time that they have it, or another leads them now.
-    Unknown,
-    /// The same, and nothing was changed.
-    NotDone,
+    /// Replicas have not said in time that they have it, or another leads them now: which replies of the batch that is of.
+    Replies(Vec<(u32, Bad)>),
+}
+
+impl Untold {
+    /// Of an answer that is one, whatever of it may not be told.
+    pub(crate) fn worst(&self) -> Bad {
+        match self {
+            Self::NotKept => Bad::Unknown,
+            Self::Replies(replies) => {
+                let worst = replies.iter().map(|(_, bad)| *bad).max();
+                worst.unwrap_or(Bad::NotDone)
+            }
+        }
+    }
 }
 
 /// A caller's place among those that wait, so that it is there once however often it is polled. Whoever goes away leaves it.
@@ -194,7 +217,10 @@ impl Gate {
     #[inline]
     pub(crate) fn take_owed(&self) -> Option<Owed> {
         let round = self.take_unkept();
-        let ticket = self.replicas.as_ref().and_then(|_| told::take_ticket());
+        let ticket = self.replicas.as_ref().and_then(|_| {
+            self.ask_for_replicas();
+            told::take_ticket()
+        });
         if round.is_none() && ticket.is_none() {
             return None;
         }
@@ -206,9 +232,12 @@ impl Gate {
 
     #[inline]
     fn take_unkept(&self) -> Option<u64> {
-        if !UNKEPT.replace(false) {
-            return None;
-        }
+        UNKEPT.replace(false).then_some(())?;
+        self.take_journalled()
+    }
+
+    /// The round that will have what was journalled.
+    fn take_journalled(&self) -> Option<u64> {
         let mut bytes = JOURNALLED_BYTES.replace(0);
         let log = self.log.as_ref()?;
         let round = log.next_round();
@@ -225,9 +254,10 @@ impl Gate {
         Some(round)
     }
 
-    /// Replicas have written, by calls that nobody waits for: the log is to have it soon.
+    /// Where machines have written, the log is to have it soon, whoever waits.
     pub(crate) fn ask_for_replicas(&self) {
-        if let Some(round) = self.take_unkept()
+        if IS_FOR_REPLICAS.replace(false)
+            && let Some(round) = self.take_journalled()
             && let Some(log) = &self.log
         {
             log.note_waiting(self.thread, round);
@@ -263,10 +293,12 @@ impl Gate {
                     Some(verdict) => worst = worst.max(verdict),
                 }
             }
-            match worst {
-                Verdict::Told => {}
-                Verdict::NotDone => return Poll::Ready(Err(Untold::NotDone)),
-                Verdict::Unknown => return Poll::Ready(Err(Untold::Unknown)),
+            if worst != Verdict::Told {
+                let mut sorted = Sorted::default();
+                for ticket in &owed.tickets {
+                    ticket.sort(&mut sorted);
+                }
+                return Poll::Ready(Err(Untold::Replies(sorted.untold())));
             }
         }
         Poll::Ready(Ok(()))

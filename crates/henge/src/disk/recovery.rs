@@ -280,9 +280,7 @@ fn restore(
                     state,
                 } if worker.has(cache.shard_of(partition)) => {
                     let begun = cache.begin_restore(partition, number, commit, state);
-                    begun.map_err(|_| {
-                        damaged(Damage::Parts("it is of a node that replicates"))
-                    })?;
+                    begun.map_err(|_| damaged(Damage::Parts("it is of a node that replicates")))?;
                 }
                 Part::Block(_)
                 | Part::Partition { .. }

@@ -666,7 +666,11 @@ fn who_is_gone_does_not_wait() {
         let mut place = Place::default();
         let mut cx = Context::from_waker(&waker);
         for _ in 0..2 {
-            assert!(node.gate.poll_owed(&mut owed, &mut place, &mut cx).is_pending());
+            assert!(
+                node.gate
+                    .poll_owed(&mut owed, &mut place, &mut cx)
+                    .is_pending()
+            );
         }
         assert_eq!(node.gate.waiting(), 2);
     }

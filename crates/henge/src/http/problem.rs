@@ -142,10 +142,10 @@ impl From<Elsewhere> for Problem {
     fn from(elsewhere: Elsewhere) -> Self {
         let code = match elsewhere {
             Elsewhere::Outside(_) => Code::NotInCluster,
-            Elsewhere::Nowhere | Elsewhere::NotThere(_) => Code::TryAgain,
+            Elsewhere::Nowhere | Elsewhere::NotThere(_) | Elsewhere::NotOpen => Code::TryAgain,
             Elsewhere::Down(_) => Code::OwnerDown,
             Elsewhere::Unreachable(..) => Code::OwnerUnreachable,
-            Elsewhere::Unknown(..) => Code::OutcomeUnknown,
+            Elsewhere::Unknown(..) | Elsewhere::UnknownHere => Code::OutcomeUnknown,
             Elsewhere::NoRoom => Code::Overloaded,
         };
         Self::new(code, elsewhere.to_string())

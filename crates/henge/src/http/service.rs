@@ -17,8 +17,8 @@ use super::level::{self, X_CONSISTENCY_LEVEL};
 use super::problem::{Code, Problem};
 use super::routes::{self, Lookup, Place, Route, RouteId};
 use super::{backup, batch, body, control, keys, raw, single};
+use crate::cluster::replicas::told::{self, Bad};
 use crate::config::ConsistencyLevel;
-use crate::cluster::replicas::told;
 use crate::disk::gate::{self, Owed, Untold};
 use crate::net::data_thread::Local;
 use crate::net::pace::Pace;
@@ -336,8 +336,10 @@ impl Future for Answering {
                 let outcome = outcome.take().expect("polled once after it was ready");
                 let outcome = match told {
                     Ok(()) => outcome,
-                    Err(Untold::NotDone) => Err(single::not_open()),
-                    Err(Untold::Unknown) => Err(Problem::new(
+                    Err(why @ Untold::Replies(_)) if why.worst() != Bad::Unknown => {
+                        Err(single::not_open())
+                    }
+                    Err(Untold::Replies(_)) => Err(Problem::new(
                         Code::OutcomeUnknown,
                         "replicas have not said in time that they have it: what was written may or may not have been",
                     )),

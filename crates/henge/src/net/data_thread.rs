@@ -89,7 +89,11 @@ pub(crate) async fn serve(
         resp: RefCell::new(resp::Scratch::new(admin.shared())),
         gate: Gate::new(
             admin.shared().persistence.log.clone(),
-            admin.shared().replicas.as_ref().map(|replicas| Arc::clone(&replicas.inboxes)),
+            admin
+                .shared()
+                .replicas
+                .as_ref()
+                .map(|replicas| Arc::clone(&replicas.inboxes)),
             Arc::clone(&admin.shared().in_flight),
             index,
         ),

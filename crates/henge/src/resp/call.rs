@@ -16,7 +16,6 @@ use super::session::Session;
 use super::table::Spec;
 use crate::cache::{Cache, Location};
 use crate::cluster::keys::Elsewhere;
-use crate::disk::gate::Untold;
 use crate::net::data_thread::Local;
 use crate::values::{Found, ValueError};
 
@@ -59,9 +58,8 @@ impl ErrorReply {
         "MISCONF the write-ahead log is behind: what waits for the disk holds its part of limits.max_inflight_bytes, so writes are refused until that is written, and reads are served",
     );
     /// The code is that of Redis for what may be asked again.
-    pub(crate) const NOT_OPEN: Self = Self::fixed(
-        "TRYAGAIN the leader of this key's partition is changing; nothing was done",
-    );
+    pub(crate) const NOT_OPEN: Self =
+        Self::fixed("TRYAGAIN the leader of this key's partition is changing; nothing was done");
     /// As Redis has it, but for the name.
     pub(crate) const LOADING: Self = Self::fixed("LOADING Henge is loading the dataset in memory");
     /// The code of whatever may have been done, or a part of it.
@@ -120,15 +118,6 @@ impl ErrorReply {
         }
     }
 
-    /// Why replies are not told that were made.
-    pub(crate) fn of_untold(why: Untold) -> Self {
-        match why {
-            Untold::NotKept => Self::UNKNOWN,
-            Untold::NotDone => Self::NOT_OPEN,
-            Untold::Unknown => Self::UNKNOWN_AT_REPLICAS,
-        }
-    }
-
     /// The code: its first word.
     pub(crate) fn code(&self) -> &str {
         self.0.split(' ').next().unwrap_or_default()
@@ -143,8 +132,8 @@ impl From<Elsewhere> for ErrorReply {
             | Elsewhere::Nowhere
             | Elsewhere::Down(_)
             | Elsewhere::Unreachable(..) => "CLUSTERDOWN",
-            Elsewhere::NotThere(_) => "TRYAGAIN",
-            Elsewhere::Unknown(..) => Self::UNKNOWN_CODE,
+            Elsewhere::NotThere(_) | Elsewhere::NotOpen => "TRYAGAIN",
+            Elsewhere::Unknown(..) | Elsewhere::UnknownHere => Self::UNKNOWN_CODE,
             Elsewhere::NoRoom => "OOM",
         };
         Self::new(format!("{code} {elsewhere}"))

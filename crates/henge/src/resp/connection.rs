@@ -19,11 +19,12 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::call::ErrorReply;
+use super::again::Again;
+use super::held::{Held, Written};
 use super::pipeline::{Pipeline, Scratch, Stop, Waiting};
 use super::session::Session;
 use crate::cluster::replicas::told;
-use crate::disk::gate::{Owed, Place, Untold};
+use crate::disk::gate::Owed;
 use crate::metrics::counters::add;
 use crate::net::connection::linger;
 use crate::net::data_thread::Local;
@@ -80,9 +81,7 @@ pub(crate) async fn serve(socket: TcpStream, pace: Rc<Pace>, local: &Rc<Local>, 
         hold: None,
         waiting: None,
         held: None,
-        place: Place::default(),
         owed: None,
-        forwarded: None,
         paused: None,
         reads_no_more: false,
         is_closing: false,
@@ -151,14 +150,10 @@ struct Connection<'a> {
     /// What `pending` and `unsent` hold, where it is much.
     hold: Option<Hold<'static>>,
     waiting: Option<Waiting>,
-    /// What `unsent` has is not to be sent before this is there, and how many replies that are.
-    held: Option<(Owed, usize)>,
-    /// Its place among those that wait for that.
-    place: Place,
+    /// What was written and is not to be sent yet.
+    held: Option<Held>,
     /// What the command in `waiting` has to wait for beside itself.
     owed: Option<Owed>,
-    /// All replies of a run of which others have some.
-    forwarded: Option<Forwarded>,
     /// Resolves at the end of a pause.
     paused: Option<Pin<Box<dyn Future<Output = ()>>>>,
     /// The node drains: what has come is answered, and nothing more is read.
@@ -173,17 +168,11 @@ impl Connection<'_> {
     /// Ready when the connection is done.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..READS_PER_TURN {
-            if let Some((owed, replies)) = &mut self.held {
-                let replies = *replies;
-                let told = ready!(self.local.gate.poll_owed(owed, &mut self.place, cx));
+            if let Some(held) = &mut self.held {
+                let (session, local) = (&self.pipeline.session, self.local);
+                let again = || (Again::of(session, local), session.protocol);
+                let replies = ready!(held.poll(local, again, cx));
                 self.held = None;
-                if let Err(why) = told {
-                    self.disown(replies, why);
-                }
-            }
-            if let Some(forwarded) = &mut self.forwarded {
-                let replies = ready!(forwarded.as_mut().poll(cx));
-                self.forwarded = None;
                 self.unsent_bytes += replies.iter().map(Bytes::len).sum::<usize>();
                 self.unsent.extend(replies);
                 if !self.account() {
@@ -274,7 +263,7 @@ impl Connection<'_> {
             self.pending.extend_from_slice(&input[done..]);
         }
         self.after(stop, now);
-        Poll::Ready(self.dispatch(out, owed, cx))
+        Poll::Ready(self.dispatch(out, owed, &input[..done], cx))
     }
 
     /// Reads the rest of a request into the connection's own buffer.
@@ -315,6 +304,7 @@ impl Connection<'_> {
         let pending = std::mem::take(&mut self.pending);
         let (done, stop) = self.pipeline.run(&pending, now, buffers, out);
         let owed = self.local.gate.take_owed();
+        let outcome = self.dispatch(out, owed, &pending[..done], cx);
         self.pending = pending;
         self.pending.drain(..done);
         if self.pending.capacity() > KEPT_INPUT_BYTES.max(4 * self.pending.len()) {
@@ -325,33 +315,23 @@ impl Connection<'_> {
             self.account();
         }
         self.after(stop, now);
-        self.dispatch(out, owed, cx)
+        outcome
     }
 
-    /// Sends what a run has written, at once or when all that it needs is there.
+    /// Sends what a run over this input has written, at once or when all that it needs is there.
     #[inline]
     fn dispatch(
         &mut self,
         out: &mut Output,
         owed: Option<Owed>,
+        input: &[u8],
         cx: &mut Context<'_>,
     ) -> Result<(), Gone> {
-        if !self.pipeline.forwards.is_empty() {
-            self.forward(out);
+        if owed.is_none() && self.pipeline.forwards.is_empty() {
+            return self.send(out, cx);
         }
-        match owed {
-            None => self.send(out, cx),
-            Some(owed) => self.hold_back(out, owed, self.pipeline.replies),
-        }
-    }
-
-    /// Sends to other nodes what a run has for them. Its replies come in one piece with theirs.
-    fn forward(&mut self, out: &mut Output) {
-        let forwards = std::mem::take(&mut self.pipeline.forwards);
-        if let Some(routes) = &self.pipeline.routes {
-            let in_flight = &self.local.shared.in_flight;
-            self.forwarded = Some(forwards.send(routes, in_flight, out));
-        }
+        let written = self.pipeline.take_written(input, owed.as_ref());
+        self.hold_back(out, owed, written)
     }
 
     /// Takes notice of why a pipeline stopped.
@@ -420,28 +400,25 @@ impl Connection<'_> {
         self.keep_unsent(out, sent)
     }
 
-    /// Keeps what was written until what it needs is there.
-    fn hold_back(&mut self, out: &mut Output, owed: Owed, replies: usize) -> Result<(), Gone> {
-        self.held = Some((owed, replies));
-        self.keep_unsent(out, 0)
-    }
-
-    /// What the replies that were held tell of is not to be had.
-    #[cold]
-    fn disown(&mut self, replies: usize, why: Untold) {
-        let error = ErrorReply::of_untold(why);
-        let mut out = Output::default();
-        for _ in 0..replies {
-            Writer::new(&mut out, self.pipeline.session.protocol).error(&error.0);
-            self.local.shared.resp.count_error(error.code());
-        }
-        self.unsent.clear();
-        self.forwarded = None;
-        let pieces = out.take_pieces(0);
-        self.unsent_bytes = pieces.iter().map(Bytes::len).sum();
-        self.unsent.extend(pieces);
-        // A line for a reply: about as much as what it replaces, and no more than the requests were.
-        self.account();
+    /// Keeps what was written until what it needs is there, and sends to other nodes what a run has for them.
+    fn hold_back(
+        &mut self,
+        out: &mut Output,
+        owed: Option<Owed>,
+        written: Written,
+    ) -> Result<(), Gone> {
+        let forwards = std::mem::take(&mut self.pipeline.forwards);
+        let sent = match &self.pipeline.routes {
+            Some(routes) if !forwards.is_empty() => {
+                let again = Again::of(&self.pipeline.session, self.local);
+                Some(forwards.send(routes, &self.local.shared.in_flight, again))
+            }
+            _ => None,
+        };
+        self.held = Some(Held::new(out, owed, written, sent));
+        out.clear(KEPT_OUTPUT_BYTES);
+        // More than the node may hold: its replies are lost to this client, and not the node to all.
+        if self.account() { Ok(()) } else { Err(Gone) }
     }
 
     fn keep_unsent(&mut self, out: &mut Output, sent: usize) -> Result<(), Gone> {
@@ -498,12 +475,14 @@ impl Connection<'_> {
         };
         let level = self.pipeline.session.level;
         told::set_level(level.unwrap_or_else(|| self.local.shared.live.load().default_level));
+        told::set_reply(0);
         let polled = waiting.reply.as_mut().poll(cx);
         // Of all that it ran, in whatever poll.
         Owed::add(&mut self.owed, self.local.gate.take_owed());
         let reply = ready!(polled);
         let (entry, is_wanted) = (waiting.entry, waiting.is_wanted);
         let words = std::mem::take(&mut waiting.words);
+        let request = std::mem::take(&mut waiting.request);
         self.pipeline.waited(words, entry, waiting.since);
         self.waiting = None;
         let mut out = Output::default();
@@ -516,7 +495,10 @@ impl Connection<'_> {
         }
         Poll::Ready(match self.owed.take() {
             None => self.send(&mut out, cx),
-            Some(owed) => self.hold_back(&mut out, owed, usize::from(is_wanted)),
+            Some(owed) => {
+                let written = Written::one(out.len(), request, is_wanted);
+                self.hold_back(&mut out, Some(owed), written)
+            }
         })
     }
 
@@ -541,7 +523,8 @@ impl Connection<'_> {
 
     /// Holds what is kept against the node's bound; false past it.
     fn account(&mut self) -> bool {
-        let bytes = self.pending.capacity() + self.unsent_bytes;
+        let held = self.held.as_ref().map_or(0, Held::size_bytes);
+        let bytes = self.pending.capacity() + self.unsent_bytes + held;
         if self.hold.is_none() {
             self.hold = self.local.shared.in_flight.hold_for(bytes);
         }
@@ -567,8 +550,6 @@ impl Connection<'_> {
         add(&self.client().sent_bytes, bytes as u64);
     }
 }
-
-type Forwarded = Pin<Box<dyn Future<Output = VecDeque<Bytes>>>>;
 
 /// The client is gone, or nobody can help it.
 struct Gone;

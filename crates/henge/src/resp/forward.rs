@@ -17,16 +17,20 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use henge_wire::resp::request::Arguments;
-use henge_wire::resp::writer::{Output, Protocol, Writer};
+use henge_wire::resp::writer::Protocol;
 
+use super::again::{Again, line};
 use super::call::ErrorReply;
+use super::held::MOST_REQUEST_BYTES;
 use super::session::Session;
 use crate::cluster::keys::{Bundle, Elsewhere, NO_ANSWER};
 use crate::cluster::link::Service;
 use crate::cluster::link::asking::AskError;
+use crate::cluster::replicas::told;
 use crate::cluster::routing::{Asking, Routes};
 use crate::cluster::view::Member;
 use crate::config::ConsistencyLevel;
@@ -45,30 +49,26 @@ const SHARED_BYTES: usize = 16 * 1024;
 /// next are asked for.
 pub(super) const MOST_REQUESTS: usize = 512;
 
-/// Begins a question.
+/// Begins a question, at the level of what this thread asks now.
 pub(super) fn begin(session: &Session) -> [u8; HEAD_BYTES] {
     let flags = if session.no_touch { NO_TOUCH } else { 0 };
     let protocol = match session.protocol {
         Protocol::Resp2 => 2,
         Protocol::Resp3 => 3,
     };
-    let level = session.level.map_or(0, |level| {
-        let all = ConsistencyLevel::ALL.iter();
-        1 + all.take_while(|other| **other != level).count() as u8
-    });
-    [protocol, flags, level, 0]
+    [protocol, flags, 1 + told::level_number(), 0]
 }
 
 /// The level that a question says; none for that of the node.
 pub(super) fn level_of(number: u8) -> Option<ConsistencyLevel> {
-    let place = usize::from(number.checked_sub(1)?);
-    ConsistencyLevel::ALL.get(place).copied()
+    told::numbered_level(number.checked_sub(1)?)
 }
 
 /// What one node is asked.
 #[derive(Debug)]
 struct Batch {
-    member: Arc<Member>,
+    /// None for what no node can be asked for now, which is asked for again until one can.
+    member: Option<Arc<Member>>,
     head: [u8; HEAD_BYTES],
     /// Each with whether it is a write.
     requests: Bundle<bool, HEAD_BYTES>,
@@ -95,6 +95,11 @@ impl Forwards {
         self.parts.is_empty()
     }
 
+    /// How many requests are sent on.
+    pub(super) fn count(&self) -> usize {
+        self.parts.len()
+    }
+
     /// Whether as much is to be sent as one run may.
     pub(super) fn is_full(&self) -> bool {
         self.parts.len() >= 2 * MOST_REQUESTS
@@ -102,27 +107,28 @@ impl Forwards {
 
     /// Whether a request has to wait for those before it: the connection has said something else of itself meanwhile, so that it
     /// goes into no batch with them, and none may overtake another.
-    pub(super) fn are_of_another(&self, member: &Member, session: &Session) -> bool {
+    pub(super) fn are_of_another(&self, member: Option<&Member>, session: &Session) -> bool {
         let mut batches = self.batches.iter();
-        let batch = batches.find(|batch| batch.member.id == member.id);
+        let batch = batches.find(|batch| batch.is_of(member));
         batch.is_some_and(|batch| batch.head != begin(session))
     }
 
     /// Adds a request, after so many bytes of this node's replies.
     pub(super) fn push(
         &mut self,
-        member: &Arc<Member>,
+        member: Option<&Arc<Member>>,
         request: Raw<'_>,
         is_write: bool,
         session: &Session,
         (written, is_wanted): (usize, bool),
     ) {
-        debug_assert!(!self.are_of_another(member, session));
+        let known = member.map(|member| &**member);
+        debug_assert!(!self.are_of_another(known, session));
         let mut batches = self.batches.iter();
-        let place = batches.position(|batch| batch.member.id == member.id);
+        let place = batches.position(|batch| batch.is_of(known));
         let place = place.unwrap_or_else(|| {
             self.batches.push(Batch {
-                member: Arc::clone(member),
+                member: member.cloned(),
                 head: begin(session),
                 requests: Bundle::new(),
             });
@@ -134,16 +140,13 @@ impl Forwards {
         self.parts.push(Part::There(place, is_wanted));
     }
 
-    /// Asks, and answers later with all replies in their order; `here` is this node's.
+    /// Asks.
     pub(super) fn send(
         self,
         routes: &Rc<Routes>,
         in_flight: &Arc<InFlight>,
-        here: &mut Output,
-    ) -> Pin<Box<dyn Future<Output = VecDeque<Bytes>>>> {
-        let mut parts = self.parts;
-        parts.push(Part::Here(here.len()));
-        let here: VecDeque<Bytes> = here.take_pieces(0).into();
+        again: Option<Again>,
+    ) -> Sent {
         let mut held = Held {
             hold: in_flight.hold_apart(),
             questions: self
@@ -165,16 +168,58 @@ impl Forwards {
             })
             .collect();
         let routes = Rc::clone(routes);
-        Box::pin(async move {
+        let replies = Box::pin(async move {
             let mut replies = Vec::with_capacity(asked.len());
             for (batch, asking) in asked {
                 replies.push(match asking {
-                    Some(asking) => batch.replies(asking, &routes, &mut held).await,
+                    Some(asking) => {
+                        let again = again.as_ref();
+                        batch.replies(asking, &routes, &mut held, again).await
+                    }
                     None => batch.refused(&ErrorReply::IN_FLIGHT),
                 });
             }
-            gather(&parts, here, replies)
-        })
+            replies
+        });
+        Sent {
+            parts: self.parts,
+            replies,
+            came: None,
+        }
+    }
+}
+
+/// What was sent to others, and what they have answered.
+pub(super) struct Sent {
+    parts: Vec<Part>,
+    replies: Pin<Box<dyn Future<Output = Vec<VecDeque<Bytes>>>>>,
+    came: Option<Vec<VecDeque<Bytes>>>,
+}
+
+impl Sent {
+    /// Ready when all have answered.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.came.is_none() {
+            self.came = Some(ready!(self.replies.as_mut().poll(cx)));
+        }
+        Poll::Ready(())
+    }
+
+    /// All replies in their order, once all have answered; `here` is this node's.
+    pub(super) fn gather(&mut self, here: VecDeque<Bytes>) -> VecDeque<Bytes> {
+        let written = here.iter().map(Bytes::len).sum();
+        self.parts.push(Part::Here(written));
+        gather(&self.parts, here, self.came.take().unwrap_or_default())
+    }
+
+    /// This node's replies have ended there, and end here.
+    pub(super) fn move_ends(&mut self, there: &[usize], here: &[usize]) {
+        for part in &mut self.parts {
+            if let Part::Here(until) = part {
+                let count = there.partition_point(|end| *end <= *until);
+                *until = count.checked_sub(1).map_or(0, |last| here[last]);
+            }
+        }
     }
 }
 
@@ -188,6 +233,16 @@ pub(super) enum Raw<'a> {
 }
 
 impl Raw<'_> {
+    /// Its bytes; none where they are too many to be kept.
+    pub(super) fn copied(self) -> Bytes {
+        let mut bytes = Vec::new();
+        match self {
+            Self::Frame(frame) if frame.len() > MOST_REQUEST_BYTES => {}
+            raw => raw.append_to(&mut bytes),
+        }
+        bytes.into()
+    }
+
     fn append_to(self, out: &mut Vec<u8>) {
         match self {
             Self::Frame(bytes) => out.extend_from_slice(bytes),
@@ -215,6 +270,10 @@ impl Held {
 }
 
 impl Batch {
+    fn is_of(&self, member: Option<&Member>) -> bool {
+        self.member.as_ref().map(|member| member.id) == member.map(|member| member.id)
+    }
+
     fn protocol(&self) -> Protocol {
         match self.head {
             [3, ..] => Protocol::Resp3,
@@ -229,24 +288,30 @@ impl Batch {
     }
 
     /// Asks for what is not answered, or the first of that.
-    fn ask(&mut self, routes: &Routes) -> Asking {
+    fn ask(&mut self, routes: &Routes) -> Option<Asking> {
+        let member = self.member.as_ref()?;
         let question = self.requests.ask(|_| self.head);
-        routes.ask(&self.member, Service::Resp, question)
+        Some(routes.ask(member, Service::Resp, question))
     }
 
     /// The replies, which are held as they come; past the bound of what is in flight the rest is not asked for.
     async fn replies(
         mut self,
-        mut asking: Asking,
+        asking: Option<Asking>,
         routes: &Routes,
         held: &mut Held,
+        again: Option<&Again>,
     ) -> VecDeque<Bytes> {
-        let (member, protocol) = (Arc::clone(&self.member), self.protocol());
+        let protocol = self.protocol();
         let count = self.requests.count();
         let mut replies = VecDeque::with_capacity(count);
+        let (Some(member), Some(mut asking)) = (self.member.clone(), asking) else {
+            self.ask_again(0, None, again, &mut replies).await;
+            return replies;
+        };
         loop {
-            let again = self.requests.harmless(|is_write| is_write);
-            let answer = routes.answer(&member, asking, again).await;
+            let harmless = self.requests.harmless(|is_write| is_write);
+            let answer = routes.answer(&member, asking, harmless).await;
             let answered = answer.and_then(|answer| {
                 let answered = Answered::of(answer);
                 let strange = || AskError::lost(NO_ANSWER);
@@ -256,22 +321,23 @@ impl Batch {
             let answered = match answered {
                 Ok(answered) => answered,
                 Err(error) => {
-                    let asked = self.requests.asked();
-                    for at in asked.start..count {
-                        let is_write = self.requests.get(at).unwrap_or(true);
-                        let may_be_done = is_write && asked.contains(&at);
-                        let error = Elsewhere::unanswered(&member, &error, may_be_done);
-                        replies.push_back(line(&error.into(), protocol));
-                    }
+                    let from = replies.len();
+                    self.ask_again(from, Some(&error), again, &mut replies)
+                        .await;
                     return replies;
                 }
             };
             let has_room = held.take(answered.replies.len());
-            let not_there = || Elsewhere::NotThere(Arc::clone(&member));
-            replies.extend(answered.map(|reply| {
-                let none = || line(&not_there().into(), protocol);
-                reply.unwrap_or_else(none)
-            }));
+            for reply in answered {
+                let reply = match (reply, again) {
+                    (Some(reply), _) => reply,
+                    (None, Some(again)) => again.reply(self.request(replies.len())).await,
+                    (None, None) => {
+                        line(&Elsewhere::NotThere(Arc::clone(&member)).into(), protocol)
+                    }
+                };
+                replies.push_back(reply);
+            }
             let left = count - replies.len();
             if left == 0 {
                 return replies;
@@ -281,8 +347,42 @@ impl Batch {
                 replies.extend(std::iter::repeat_n(refused, left));
                 return replies;
             }
-            asking = self.ask(routes);
+            match self.ask(routes) {
+                Some(more) => asking = more,
+                None => unreachable!("the member was asked before"),
+            }
         }
+    }
+
+    /// Replies from this one on where none came: of what may have been done one that says so, of the rest those of whoever has
+    /// its keys by then.
+    async fn ask_again(
+        &self,
+        from: usize,
+        why: Option<&AskError>,
+        again: Option<&Again>,
+        replies: &mut VecDeque<Bytes>,
+    ) {
+        let asked = self.requests.asked();
+        for at in from..self.requests.count() {
+            let is_write = self.requests.get(at).unwrap_or(true);
+            let may_be_done = is_write && asked.contains(&at);
+            let is_unknown = may_be_done && why.is_some_and(|why| why.may_be_done);
+            let reply = match (again, &self.member, why) {
+                (Some(again), ..) if !is_unknown => again.reply(self.request(at)).await,
+                (_, Some(member), Some(why)) => {
+                    let error = Elsewhere::unanswered(member, why, may_be_done);
+                    line(&error.into(), self.protocol())
+                }
+                _ => line(&ErrorReply::NOT_OPEN, self.protocol()),
+            };
+            replies.push_back(reply);
+        }
+    }
+
+    /// A request that is asked for, or will be.
+    fn request(&self, at: usize) -> Bytes {
+        Bytes::copy_from_slice(self.requests.bytes(at))
     }
 }
 
@@ -380,12 +480,6 @@ fn gather(
         out.push_back(small.freeze());
     }
     out
-}
-
-fn line(error: &ErrorReply, protocol: Protocol) -> Bytes {
-    let mut out = Output::default();
-    Writer::new(&mut out, protocol).error(&error.0);
-    Bytes::copy_from_slice(out.as_bytes().unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -7,16 +7,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{BufMut, Bytes};
-use henge_wire::resp::writer::{Output, Protocol, Writer};
+use henge_wire::resp::writer::{Output, Protocol};
 
+use super::again::line;
 use super::call::ErrorReply;
 use super::clients::Client;
-use super::forward::{level_of, HEAD_BYTES, MOST_REQUESTS, NO_TOUCH, NOT_HERE};
+use super::forward::{HEAD_BYTES, MOST_REQUESTS, NO_TOUCH, NOT_HERE, level_of};
 use super::pipeline::{Pipeline, Scratch, Stop, Waiting};
 use super::session::Session;
 use crate::cluster::link::MAX_ANSWER_BYTES;
 use crate::cluster::link::answering::Reply;
-use crate::disk::gate::{Owed, Place};
+use crate::cluster::replicas::told::{self, Bad};
+use crate::disk::gate::{Owed, Place, Untold};
 use crate::net::data_thread::Local;
 
 /// What the thread's output buffer keeps of its memory.
@@ -155,7 +157,10 @@ async fn finish(local: &Rc<Local>, ran: Ran, mut pieces: Vec<Bytes>) -> (Vec<u32
         protocol,
     } = ran;
     if let Some((mut waiting, pipeline)) = waiting {
+        let (number, level) = (lengths.len(), pipeline.session.level);
         let reply = poll_fn(|cx| {
+            told::set_level(level.unwrap_or_else(|| local.shared.live.load().default_level));
+            told::set_reply(number);
             let polled = waiting.reply.as_mut().poll(cx);
             // Of what it ran in this poll.
             Owed::add(&mut owed, local.gate.take_owed());
@@ -178,16 +183,56 @@ async fn finish(local: &Rc<Local>, ran: Ran, mut pieces: Vec<Bytes>) -> (Vec<u32
         let mut place = Place::default();
         let told = poll_fn(|cx| local.gate.poll_owed(&mut owed, &mut place, cx)).await;
         if let Err(why) = told {
-            let mut out = Output::default();
-            for length in &mut lengths {
-                let before = out.len();
-                Writer::new(&mut out, protocol).error(&ErrorReply::of_untold(why).0);
-                *length = (out.len() - before) as u32;
-            }
-            pieces = out.take_pieces(0);
+            return mend(&why, &lengths, &pieces, protocol);
         }
     }
     (lengths, pieces)
+}
+
+/// Puts others in the place of replies that may not be told. Who asked asks again where nothing was done.
+#[cold]
+fn mend(
+    why: &Untold,
+    lengths: &[u32],
+    pieces: &[Bytes],
+    protocol: Protocol,
+) -> (Vec<u32>, Vec<Bytes>) {
+    let all = Bytes::from(pieces.concat());
+    let (mut lengths, mut mended) = (lengths.to_vec(), Vec::new());
+    let mut at = 0;
+    for (number, length) in lengths.iter_mut().enumerate() {
+        let bytes = if *length == NOT_HERE {
+            0
+        } else {
+            *length as usize
+        };
+        let reply = all.slice(at..at + bytes);
+        at += bytes;
+        let bad = match why {
+            Untold::NotKept => Some(ErrorReply::UNKNOWN),
+            Untold::Replies(replies) => {
+                let bad = replies.iter().find(|(reply, _)| *reply as usize == number);
+                match bad.map(|(_, bad)| bad) {
+                    None => None,
+                    Some(Bad::NotDone) => {
+                        *length = NOT_HERE;
+                        continue;
+                    }
+                    Some(Bad::Passed) => Some(ErrorReply::NOT_OPEN),
+                    Some(Bad::Unknown) => Some(ErrorReply::UNKNOWN_AT_REPLICAS),
+                }
+            }
+        };
+        let reply = match bad {
+            Some(error) if *length != NOT_HERE => line(&error, protocol),
+            _ => reply,
+        };
+        if *length != NOT_HERE {
+            *length = reply.len() as u32;
+        }
+        mended.push(reply);
+    }
+    (lengths, mended)
 }
 
 fn head(lengths: &[u32]) -> Vec<u8> {

@@ -1,6 +1,7 @@
 //! The Redis protocol: connections, their sessions, and one table of commands. It knows commands and replies of `wire` and
 //! the cache behind its face, and nothing of shards or of HTTP.
 
+mod again;
 mod call;
 mod categories;
 mod clients;
@@ -9,6 +10,7 @@ mod connection;
 mod counted;
 mod forward;
 mod forwarded;
+mod held;
 mod help;
 mod key_specs;
 mod latency;

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use henge_wire::resp::request::{
     self, Arguments, Decoded, Limits, RequestError, Span, inline_arguments,
 };
@@ -16,6 +17,7 @@ use henge_wire::{MAX_KEY_BYTES, Partition, Slot};
 
 use super::call::{Call, ErrorReply, Flow, Later};
 use super::forward::{Forwards, MOST_REQUESTS, NOT_HERE, Raw};
+use super::held::{MOST_REQUEST_BYTES, Written};
 use super::key_specs;
 use super::pause::Paused;
 use super::session::{Replies, Session};
@@ -25,7 +27,8 @@ use super::table::{COMMANDS, Entry, Keys, Run, flag};
 use crate::cache::{AHEAD, Location, LookAhead};
 use crate::cluster::replicas::told;
 use crate::cluster::routing::Routes;
-use crate::disk::gate::journalled_bytes;
+use crate::cluster::view::Member;
+use crate::disk::gate::{Owed, journalled_bytes};
 use crate::metrics::counters::add;
 use crate::net::data_thread::Local;
 use crate::shared::{self, Live, Shared};
@@ -137,6 +140,8 @@ pub(super) enum Stop {
 pub(super) struct Waiting {
     pub(super) reply: Later,
     pub(super) entry: Entry,
+    /// The command as it is sent on, where it may have to be asked for again.
+    pub(super) request: Bytes,
     /// The command's, for the slow log.
     pub(super) words: Vec<Vec<u8>>,
     pub(super) since: Instant,
@@ -165,6 +170,9 @@ pub(super) struct Pipeline {
     pub(super) routes: Option<Rc<Routes>>,
     /// How long each reply of the last run is, where somebody asks for that.
     pub(super) lengths: Vec<u32>,
+    /// Where each of the replies that the last run wrote ends, and where its request is, in a cluster with others.
+    ends: Vec<usize>,
+    frames: Vec<Option<Range<usize>>>,
 }
 
 impl Pipeline {
@@ -177,6 +185,45 @@ impl Pipeline {
             forwards: Forwards::default(),
             routes: None,
             lengths: Vec::new(),
+            ends: Vec::new(),
+            frames: Vec::new(),
+        }
+    }
+
+    /// What the last run, over this input, has written.
+    pub(super) fn take_written(&mut self, input: &[u8], owed: Option<&Owed>) -> Written {
+        let is_kept = owed.is_some_and(Owed::has_tickets) && input.len() <= MOST_REQUEST_BYTES;
+        let ends = std::mem::take(&mut self.ends);
+        Written {
+            count: if self.routes.is_some() {
+                ends.len()
+            } else {
+                self.replies
+            },
+            ends,
+            frames: std::mem::take(&mut self.frames),
+            input: if is_kept {
+                Bytes::copy_from_slice(input)
+            } else {
+                Bytes::new()
+            },
+        }
+    }
+
+    /// Replies from this node from here on are those of the next request.
+    fn begin_reply(&self) {
+        if self.session.is_forwarded {
+            told::set_reply(self.lengths.len());
+        } else {
+            told::set_reply(self.ends.len());
+        }
+    }
+
+    /// The request at this place was answered by this node, if there is another reply and it was not sent on.
+    fn end_reply(&mut self, frame: Option<Range<usize>>, before: (usize, usize), end: usize) {
+        if self.replies > before.0 && self.forwards.count() == before.1 {
+            self.ends.push(end);
+            self.frames.push(frame);
         }
     }
 
@@ -189,10 +236,12 @@ impl Pipeline {
         out: &mut Output,
     ) -> (usize, Stop) {
         self.replies = 0;
+        self.ends.clear();
+        self.frames.clear();
         self.routes = self.local.routing.routes();
         let live = buffers.live.load();
         told::set_level(self.session.level.unwrap_or(live.default_level));
-        let limits = limits(&live.limits);
+        let limits = request_limits(&live.limits);
         let mut clock = Timing::begin(now, live, &self.local);
         let mut at = 0;
         let mut commands = 0;
@@ -336,6 +385,11 @@ impl Pipeline {
             let frame = &input[prepared.frame.clone()];
             let words = Arguments::new(frame, &spans[prepared.spans.clone()]);
             let before = out.len();
+            let in_ring = self.routes.is_some();
+            let counts = (self.replies, self.forwards.count());
+            if in_ring {
+                self.begin_reply();
+            }
             let step = self.run_one(
                 words,
                 Raw::Frame(frame),
@@ -346,6 +400,9 @@ impl Pipeline {
                 untimed,
                 out,
             );
+            if in_ring {
+                self.end_reply(Some(prepared.frame.clone()), counts, out.len());
+            }
             if is_not_run(step.as_ref()) {
                 *at = prepared.frame.start;
                 return step;
@@ -403,7 +460,10 @@ impl Pipeline {
         }
         let raw = Raw::Words(words);
         let untimed = &mut buffers.untimed;
+        let counts = (self.replies, self.forwards.count());
+        self.begin_reply();
         let step = self.run_one(words, raw, entry, None, clock, true, untimed, out);
+        self.end_reply(None, counts, out.len());
         if !is_not_run(step.as_ref()) {
             *commands += 1;
         }
@@ -483,9 +543,11 @@ impl Pipeline {
                 let is_wanted = self.is_wanted();
                 // So that its time is not that of its neighbours.
                 clock.settle(untimed, &self.local);
+                let is_kept = self.local.shared.replicas.is_some();
                 return Some(Stop::Later(Waiting {
                     reply,
                     entry,
+                    request: if is_kept { raw.copied() } else { Bytes::new() },
                     words: slowlog::shortened(words),
                     since: clock.mark,
                     is_wanted,
@@ -549,6 +611,7 @@ impl Pipeline {
             routes,
         };
         let place = asked.place(first);
+        let is_replicated = self.local.shared.replicas.is_some();
         match place {
             Ok(Place::Here) => Routed::Here,
             Ok(_) if self.session.is_forwarded => {
@@ -567,19 +630,15 @@ impl Pipeline {
                     self.reject(Some(entry), &moved, out);
                     return Routed::Done;
                 }
-                if self.forwards.are_of_another(&member, &self.session) {
-                    return Routed::Stop(Stop::Before);
-                }
-                let is_wanted = self.is_wanted_of_next();
-                self.replies += usize::from(is_wanted);
-                let written = (out.len(), is_wanted);
-                let is_write = spec.is(flag::WRITE);
-                add(&self.local.counters.forwarded, 1);
-                self.forwards
-                    .push(&member, raw, is_write, &self.session, written);
-                let client = &self.session.client;
-                client.last_command.store(entry.number, Ordering::Relaxed);
+                self.send_on(Some(&member), raw, entry, out)
+            }
+            Err(_) if self.session.is_forwarded && is_replicated => {
+                self.lengths.push(NOT_HERE);
                 Routed::Done
+            }
+            Err(error) if is_replicated && error.code() == "CLUSTERDOWN" => {
+                // Another leads it soon.
+                self.send_on(None, raw, entry, out)
             }
             // What this one does comes after what was sent before it.
             Ok(Place::Several(_)) if !self.forwards.is_empty() => Routed::Stop(Stop::Before),
@@ -592,6 +651,7 @@ impl Pipeline {
                 Routed::Stop(Stop::Later(Waiting {
                     reply,
                     entry,
+                    request: Bytes::new(),
                     words: slowlog::shortened(words),
                     since: clock.mark,
                     is_wanted,
@@ -602,6 +662,30 @@ impl Pipeline {
                 Routed::Done
             }
         }
+    }
+
+    /// Has a command run by another node, or by whoever has its keys soon.
+    fn send_on(
+        &mut self,
+        member: Option<&Arc<Member>>,
+        raw: Raw<'_>,
+        entry: Entry,
+        out: &Output,
+    ) -> Routed {
+        let known = member.map(|member| &**member);
+        if self.forwards.are_of_another(known, &self.session) {
+            return Routed::Stop(Stop::Before);
+        }
+        let is_wanted = self.is_wanted_of_next();
+        self.replies += usize::from(is_wanted);
+        let written = (out.len(), is_wanted);
+        let is_write = entry.spec.is(flag::WRITE);
+        add(&self.local.counters.forwarded, 1);
+        self.forwards
+            .push(member, raw, is_write, &self.session, written);
+        let client = &self.session.client;
+        client.last_command.store(entry.number, Ordering::Relaxed);
+        Routed::Done
     }
 
     /// A reply of this length was written; where one is noted already, it is none.
@@ -742,7 +826,8 @@ enum Broken {
     TooManyEmpty,
 }
 
-fn limits(limits: &shared::Limits) -> Limits {
+/// What a request may have.
+pub(super) fn request_limits(limits: &shared::Limits) -> Limits {
     Limits {
         max_bulk_bytes: limits.max_value_bytes.max(MAX_KEY_BYTES),
         max_arguments: MAX_WORDS,

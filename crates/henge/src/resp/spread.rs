@@ -10,10 +10,11 @@ use henge_wire::resp::encode;
 use henge_wire::resp::request::{Arguments, integer};
 use henge_wire::resp::writer::{Output, Writer};
 
+use super::again::Again;
 use super::call::{ErrorReply, Later};
 use super::clients::Client;
 use super::commands::{self, cluster};
-use super::forward::{Answered, begin};
+use super::forward::{Answered, HEAD_BYTES, begin};
 use super::forwarded;
 use super::key_specs;
 use super::session::Session;
@@ -148,6 +149,8 @@ impl Asked<'_> {
                 let cursor = commands::scan::cursor(self.word(1));
                 !cursor.is_some_and(|cursor| commands::scan::is_of_all(cursor, asks_for_all))
             }
+            // One asks the whole cluster.
+            Whole::Ok if self.local.shared.replicas.is_some() => true,
             // Who knows the map asks each node for its own.
             _ => self.session.knows_map,
         };
@@ -232,6 +235,10 @@ impl Asked<'_> {
             is_write: self.spec.is(flag::WRITE),
             has_several: key_specs::places(self.spec.keys, words.len()).count() > 1,
             from,
+            // What each has to say for itself nobody else can.
+            again: (self.spec.keys.first != 0)
+                .then(|| Again::of(self.session, self.local))
+                .flatten(),
         }
     }
 
@@ -312,9 +319,9 @@ impl Asked<'_> {
     fn draw(&self, sizes: Vec<Part>) -> Later {
         let members = self.routes.view.members.clone();
         let protocol = self.session.protocol;
-        let again = Again::of(self);
+        let further = Further::of(self);
         Box::pin(async move {
-            let sizes = all(sizes, &again.local.shared.in_flight).await?.all;
+            let sizes = all(sizes, &further.local.shared.in_flight).await?.all;
             let sizes: Vec<u64> = sizes
                 .iter()
                 .map(|reply| number(reply).map(i64::unsigned_abs))
@@ -323,7 +330,7 @@ impl Asked<'_> {
             let every: u64 = sizes.iter().sum();
             let mut nth = match every {
                 0 => 0,
-                every => again.random() % every,
+                every => further.random() % every,
             };
             let drawn = sizes.iter().position(|&size| {
                 let is_here = nth < size;
@@ -334,7 +341,7 @@ impl Asked<'_> {
             match drawn {
                 None => Writer::new(&mut out, protocol).null(),
                 Some(at) => {
-                    let reply = again.ask(&members[at], &[b"RANDOMKEY"]).reply().await?;
+                    let reply = further.ask(&members[at], &[b"RANDOMKEY"]).reply().await?;
                     out.push(&reply);
                 }
             }
@@ -379,15 +386,15 @@ fn reachable(member: &Arc<Member>) -> Result<(), ErrorReply> {
     }
 }
 
-/// What is needed to ask once more, later.
-struct Again {
+/// What is needed to ask another part, later.
+struct Further {
     session: Session,
     local: Rc<Local>,
     routes: Rc<Routes>,
     spec: &'static Spec,
 }
 
-impl Again {
+impl Further {
     fn of(asked: &Asked<'_>) -> Self {
         let session = asked.session;
         Self {
@@ -426,6 +433,7 @@ struct Part {
     /// It is of several keys: where it fails, it may have been done for some.
     has_several: bool,
     from: From,
+    again: Option<Again>,
 }
 
 /// Why a part has no reply.
@@ -463,6 +471,14 @@ impl Part {
         }
     }
 
+    /// What it asks for, without the head.
+    fn request(&self) -> Bytes {
+        match &self.from {
+            From::Here { question, .. } => question.slice(HEAD_BYTES..),
+            From::There { question, .. } => Bytes::copy_from_slice(&question[HEAD_BYTES..]),
+        }
+    }
+
     /// Asks another node. Not before all parts are asked for: who finds out that it has to wait drops them.
     fn ask(&self) -> Option<Asking> {
         match &self.from {
@@ -497,13 +513,22 @@ impl Part {
         };
         let unanswered =
             |error| Failed::of(Elsewhere::unanswered(&self.member, &error, self.is_write).into());
-        let answer = answer.map_err(unanswered)?;
-        let mut replies = Answered::of(answer)
-            .filter(|replies| replies.len() == 1)
-            .ok_or_else(|| unanswered(AskError::lost(NO_ANSWER)))?;
-        let Some(reply) = replies.next().flatten() else {
-            let not_there = Elsewhere::NotThere(Arc::clone(&self.member));
-            return Err(Failed::of(not_there.into()));
+        let answered = match answer {
+            Err(error) if self.again.is_some() && !(error.may_be_done && self.is_write) => None,
+            Err(error) => return Err(unanswered(error)),
+            Ok(answer) => Answered::of(answer)
+                .filter(|replies| replies.len() == 1)
+                .ok_or_else(|| unanswered(AskError::lost(NO_ANSWER)))?
+                .next()
+                .flatten(),
+        };
+        let reply = match (answered, &self.again) {
+            (Some(reply), _) => reply,
+            (None, Some(again)) => again.reply(self.request()).await,
+            (None, None) => {
+                let not_there = Elsewhere::NotThere(Arc::clone(&self.member));
+                return Err(Failed::of(not_there.into()));
+            }
         };
         match reply.strip_prefix(b"-") {
             None => Ok(reply),

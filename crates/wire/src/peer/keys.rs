@@ -2,7 +2,7 @@
 //! scan, and that all is to be forgotten. Deadlines are absolute; what the time is now, the one that answers says by itself.
 //!
 //! ```text
-//! question      u8 1 | u32 count | commands
+//! question      u8 1 | u32 count | commands; or u8 4 for level one, 5 for quorum, 6 for all, where 1 is the node's own
 //!               u8 2 | u64 cursor | u32 limit | u32 length, prefix
 //!               u8 3
 //! answer        to 1 and 3: u32 count | replies; to 2: u64 cursor | u32 count | keys, each behind its u32 length
@@ -41,6 +41,8 @@ pub const PAGE_HEAD_BYTES: usize = 12;
 const COMMANDS: u8 = 1;
 const SCAN: u8 = 2;
 const FLUSH: u8 = 3;
+/// The three levels.
+const AT_LEVELS: std::ops::RangeInclusive<u8> = 4..=6;
 
 /// Why bytes are no question, or no answer: the part that is not there, or makes no sense.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,8 +59,8 @@ impl std::error::Error for Malformed {}
 /// What is asked.
 #[derive(Clone, Debug)]
 pub enum Question<'a> {
-    /// To run these, one after the other.
-    Commands(Commands<'a>),
+    /// To run these, one after the other, at a level: 0 for one, 1 for quorum, 2 for all; none for the node's own.
+    Commands(Option<u8>, Commands<'a>),
     /// A page of keys.
     Scan(Scan<'a>),
     /// To forget all. It is answered by one reply, which is `Deleted` where all is well.
@@ -81,7 +83,11 @@ impl<'a> Question<'a> {
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let mut reader = Reader(bytes);
         let question = match reader.u8("question")? {
-            COMMANDS => return Commands::decode(reader).map(Self::Commands),
+            COMMANDS => return Ok(Self::Commands(None, Commands::decode(reader)?)),
+            at if AT_LEVELS.contains(&at) => {
+                let level = at - AT_LEVELS.start();
+                return Ok(Self::Commands(Some(level), Commands::decode(reader)?));
+            }
             SCAN => Self::Scan(Scan {
                 cursor: reader.u64("cursor")?,
                 limit: reader.u32("limit")?,
@@ -112,10 +118,18 @@ impl Scan<'_> {
 /// The bytes of [`Question::Flush`].
 pub const FLUSH_QUESTION: &[u8] = &[FLUSH];
 
-/// What stands before so many commands.
-pub fn commands_head(count: u32) -> [u8; COMMANDS_HEAD_BYTES] {
+/// What stands before so many commands, at a level as in [`Question::Commands`].
+///
+/// # Panics
+/// If there is no such level.
+pub fn commands_head(level: Option<u8>, count: u32) -> [u8; COMMANDS_HEAD_BYTES] {
     let [a, b, c, d] = count.to_le_bytes();
-    [COMMANDS, a, b, c, d]
+    let kind = level.map_or(COMMANDS, |level| AT_LEVELS.start() + level);
+    assert!(
+        kind == COMMANDS || AT_LEVELS.contains(&kind),
+        "there is no level {level:?}"
+    );
+    [kind, a, b, c, d]
 }
 
 /// Commands that were read.

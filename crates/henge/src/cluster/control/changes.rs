@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use henge_cluster::agreed::{Agreed, Command, Outcome};
+use henge_cluster::topology;
 use tokio::sync::{mpsc, oneshot};
 
 use super::questions::{self, Change, Changed};
@@ -41,7 +42,10 @@ pub(crate) struct Wish {
 
 /// Whether an operator may ask for a command: the others are those of nodes, and of the control leader.
 pub(super) fn may_be_asked(command: &Command) -> bool {
-    matches!(command, Command::Set { .. })
+    matches!(
+        command,
+        Command::Set { .. } | Command::Topology(topology::Command::Reset(_))
+    )
 }
 
 impl Control {
@@ -97,8 +101,20 @@ impl Control {
             ));
         }
         if self.consensus.is_leader() {
+            let resets = match &change.command {
+                Command::Topology(topology::Command::Reset(partitions)) => partitions.clone(),
+                _ => Vec::new(),
+            };
             return match self.consensus.propose(change.command).await {
-                Ok(Ok(outcome)) => Changed::Done(outcome),
+                Ok(Ok(outcome)) => {
+                    if self.have_opened(&resets).await {
+                        Changed::Done(outcome)
+                    } else {
+                        Changed::Unknown(
+                            "it is agreed on, and not all leaders go by it yet".to_owned(),
+                        )
+                    }
+                }
                 Ok(Err(rejected)) => Changed::Rejected(rejected),
                 Err(error @ (ProposeError::Lost | ProposeError::Stopped(_))) => {
                     Changed::Unknown(error.to_string())
@@ -154,16 +170,17 @@ mod tests {
     use super::*;
     use henge_cluster::forming::ClusterId;
     use henge_cluster::ring::NodeId;
-    use henge_cluster::topology;
 
     #[test]
-    fn operators_ask_for_settings_only() {
+    fn operators_ask_for_settings_and_to_forget() {
         let set = Command::Set {
             name: "cluster.redirect".to_owned(),
             value: None,
             expected: None,
         };
         assert!(may_be_asked(&set));
+        let reset = Command::Topology(topology::Command::Reset(Vec::new()));
+        assert!(may_be_asked(&reset));
         for command in [
             Command::Recover {
                 cluster: ClusterId(1),

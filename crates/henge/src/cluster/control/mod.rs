@@ -133,6 +133,8 @@ pub(super) struct Control {
     news: Notify,
     /// How replicas of others stand, by their instances.
     reports: RefCell<BTreeMap<u64, reports::Reported>>,
+    /// Is told of another.
+    heard_report: Notify,
     /// Starts of which the leader has heard nothing yet, and since when.
     awaited: RefCell<BTreeMap<(u64, u64), Instant>>,
     /// Starts of others that have said that they end, by their instances.
@@ -192,6 +194,7 @@ pub(crate) async fn run(
         heard: RefCell::default(),
         news: Notify::new(),
         reports: RefCell::default(),
+        heard_report: Notify::new(),
         awaited: RefCell::default(),
         left: RefCell::default(),
         is_leaving: Cell::new(false),

@@ -20,6 +20,9 @@ use std::sync::Arc;
 /// How long the leader may take to hear a report.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long leaders may take to open a term that was asked for: some round trips, and what is wiped before.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(4);
+
 /// What a node says of its replicas, in one of its starts.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct Reported {
@@ -110,8 +113,37 @@ impl Control {
         let known = reports.get(&from).map_or(0, |known| known.incarnation);
         if known <= reported.incarnation && agreed.of_instance(from).is_some() {
             reports.insert(from, reported);
+            self.heard_report.notify_waiters();
             self.news.notify_one();
         }
+    }
+
+    /// Waits until the leaders of these partitions have opened their present terms, so that no older one answers any more. False
+    /// if they have not in time.
+    pub(super) async fn have_opened(&self, partitions: &[Partition]) -> bool {
+        let opened = async {
+            loop {
+                let heard = self.heard_report.notified();
+                if self.are_open(partitions) {
+                    return;
+                }
+                heard.await;
+            }
+        };
+        tokio::time::timeout(OPEN_TIMEOUT, opened).await.is_ok()
+    }
+
+    fn are_open(&self, partitions: &[Partition]) -> bool {
+        let agreed = self.agreed();
+        let topology = agreed.topology();
+        let reports = self.reports.borrow();
+        partitions.iter().all(|&partition| {
+            let placement = topology.placement(partition);
+            let leader = placement.leader.map(|(id, _)| id);
+            let member = leader.and_then(|id| agreed.members().get(&id));
+            let report = member.and_then(|member| reports.get(&member.instance));
+            report.is_some_and(|known| at(&known.opened, partition) == placement.term)
+        })
     }
 
     /// What is known of all, where this node replicates.

@@ -53,6 +53,14 @@ impl<T: Copy, const HEAD: usize> Bundle<T, HEAD> {
         self.things.get(at).map(|&(_, thing)| thing)
     }
 
+    /// The bytes of one that was in the last question, or is behind that: heads are in the place of those before.
+    pub(crate) fn bytes(&self, at: usize) -> &[u8] {
+        let from = at
+            .checked_sub(1)
+            .map_or(HEAD, |before| self.things[before].0);
+        &self.body[from..self.things[at].0]
+    }
+
     /// Which are asked for. Of those behind them nothing was done.
     pub(crate) fn asked(&self) -> &Range<usize> {
         &self.asked

@@ -9,24 +9,27 @@ pub(crate) mod scan;
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use henge_wire::peer::keys::{
     Answered, COMMANDS_HEAD_BYTES, FLUSH_QUESTION, Replies, commands_head, decode_answered,
     encode_command,
 };
-use henge_wire::{Command, Operation, Partition, Reply};
+use henge_wire::{Command, Operation, Partition, Refusal, Reply};
 
 use super::link::Service;
 use super::link::asking::AskError;
-use super::routing::{Asking, Routes};
-use super::view::{Member, Owner};
+use super::replicas::told;
+use super::routing::{Asking, REQUEST_TIMEOUT, Routes};
+use super::view::{Member, Owner, Standing};
 use crate::metrics::counters::add;
 use crate::net::data_thread::Local;
 use crate::net::inflight::Hold;
 
 pub(crate) use bundle::Bundle;
 pub(crate) use outcome::{Elsewhere, Extent, Outcomes};
+use owner::Running;
 pub(crate) use owner::{FlushCut, answer, flush};
 
 /// Commands that are gathered before they are sent: some 200 us of the time of a node that has all of their keys.
@@ -35,11 +38,27 @@ const MOST_COMMANDS: usize = 512;
 /// round trip is nothing beside it.
 const ENOUGH_BYTES: usize = 1 << 20;
 
+/// How long it waits before it asks again, if nothing is heard of the topology: about what a leader takes to open, at first.
+pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(2);
+/// The longest that it waits: little beside the time in which a lost leader is replaced.
+pub(crate) const LAST_PAUSE: Duration = Duration::from_millis(50);
+
 /// Where a key is, by the view of the moment.
 #[derive(Debug)]
 pub(crate) enum Way {
+    /// On this node alone, where nothing is waited for.
     Here,
-    There(Rc<Routes>, Arc<Member>),
+    There(To),
+}
+
+/// Who is asked.
+#[derive(Clone, Debug)]
+pub(crate) enum To {
+    Member(Rc<Routes>, Arc<Member>),
+    /// This node, which waits for replicas on others.
+    Here,
+    /// Nobody now, and whoever leads the partition soon.
+    Nobody,
 }
 
 impl Way {
@@ -49,22 +68,29 @@ impl Way {
     pub(crate) fn to(local: &Local, key: &[u8]) -> Result<Self, Elsewhere> {
         match local.routing.routes() {
             None => Ok(Self::Here),
-            Some(routes) => Self::by(routes, key),
+            Some(routes) => Self::by(local, routes, Partition::of(key)),
         }
     }
 
-    fn by(routes: Rc<Routes>, key: &[u8]) -> Result<Self, Elsewhere> {
-        let member = match routes.view.owner(Partition::of(key)) {
-            Owner::Here => return Ok(Self::Here),
+    fn by(local: &Local, routes: Rc<Routes>, partition: Partition) -> Result<Self, Elsewhere> {
+        let is_replicated = local.shared.replicas.is_some();
+        Ok(match routes.view.owner(partition) {
+            Owner::Here if is_replicated => Self::There(To::Here),
+            Owner::Here => Self::Here,
+            Owner::There(member) if member.is_reachable() => {
+                let member = Arc::clone(member);
+                Self::There(To::Member(routes, member))
+            }
+            _ if is_replicated && routes.view.standing == Standing::Inside => {
+                Self::There(To::Nobody)
+            }
             Owner::Nowhere => return Err(Elsewhere::nowhere(&routes.view)),
-            Owner::There(member) if member.is_reachable() => Arc::clone(member),
             Owner::There(member) => return Err(Elsewhere::Down(Arc::clone(member))),
-        };
-        Ok(Self::There(routes, member))
+        })
     }
 
-    /// Runs a command on this key. Here it never waits; `answer` sees the reply while the key's shard is locked, as in
-    /// [`crate::cache::Cache::execute`].
+    /// Runs a command on this key. On this node alone it never waits; `answer` sees the reply while the key's shard is locked, as
+    /// in [`crate::cache::Cache::execute`].
     pub(crate) async fn perform<R>(
         self,
         local: &Local,
@@ -74,10 +100,10 @@ impl Way {
     ) -> Result<R, Elsewhere> {
         match self {
             Self::Here => Ok(local.shared.cache.execute(command, now_ms, answer)),
-            Self::There(routes, member) => {
-                let mut share = Share::new(routes, member);
+            Self::There(to) => {
+                let mut share = Share::new(local, to);
                 share.push(command);
-                share.send(local).map_err(|NoRoom| Elsewhere::NoRoom)?;
+                share.send().map_err(|NoRoom| Elsewhere::NoRoom)?;
                 share.next(answer).await
             }
         }
@@ -138,14 +164,15 @@ impl<'a> Scatter<'a> {
         let Some(routes) = &self.routes else {
             return Ok(Place::Here);
         };
-        let (routes, member) = match Way::by(Rc::clone(routes), command.key)? {
+        let partition = Partition::of(command.key);
+        let to = match Way::by(self.local, Rc::clone(routes), partition)? {
             Way::Here => return Ok(Place::Here),
-            Way::There(routes, member) => (routes, member),
+            Way::There(to) => to,
         };
         let mut shares = self.shares.iter();
-        let place = shares.position(|share| share.member.id == member.id);
+        let place = shares.position(|share| share.to.is_same(&to));
         let place = place.unwrap_or_else(|| {
-            self.shares.push(Share::new(routes, member));
+            self.shares.push(Share::new(self.local, to));
             self.shares.len() - 1
         });
         self.bytes += self.shares[place].push(command);
@@ -155,7 +182,7 @@ impl<'a> Scatter<'a> {
     /// Asks all nodes at once.
     pub(crate) fn send(&mut self) {
         for share in &mut self.shares {
-            if let Err(NoRoom) = share.send(self.local) {
+            if let Err(NoRoom) = share.send() {
                 share.failed = Some(AskError::unsent(NO_ROOM));
             }
         }
@@ -227,7 +254,18 @@ impl Kind {
             Reply::Stored { .. } => matches!(self, Self::Set | Self::Expire),
             Reply::Counted { .. } => matches!(self, Self::Increment),
             Reply::Deleted => matches!(self, Self::Delete),
+            Reply::Refused(Refusal::NotOpen) => true,
             Reply::Refused(_) => self.is_write(),
+        }
+    }
+}
+
+impl To {
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Member(_, one), Self::Member(_, other)) => one.id == other.id,
+            (Self::Here, Self::Here) | (Self::Nobody, Self::Nobody) => true,
+            _ => false,
         }
     }
 }
@@ -235,15 +273,24 @@ impl Kind {
 /// What one node is asked, and what it has answered of that.
 #[derive(Debug)]
 struct Share<'a> {
-    routes: Rc<Routes>,
-    member: Arc<Member>,
-    commands: Bundle<Kind, COMMANDS_HEAD_BYTES>,
+    local: &'a Local,
+    to: To,
+    commands: Bundle<(Kind, Partition), COMMANDS_HEAD_BYTES>,
+    level: u8,
+    /// Until when what nobody has done is asked for again.
+    deadline: Instant,
     /// Of them, so many are done with.
     done: usize,
-    asking: Option<Asking>,
+    asking: Option<Asked>,
     answer: Option<Answer>,
     failed: Option<AskError>,
     hold: Option<Hold<'a>>,
+}
+
+#[derive(Debug)]
+enum Asked {
+    There(Asking),
+    Here(Running),
 }
 
 /// Replies that came together.
@@ -269,11 +316,13 @@ impl Answer {
 }
 
 impl<'a> Share<'a> {
-    fn new(routes: Rc<Routes>, member: Arc<Member>) -> Self {
+    fn new(local: &'a Local, to: To) -> Self {
         Self {
-            routes,
-            member,
+            local,
+            to,
             commands: Bundle::new(),
+            level: told::level_number(),
+            deadline: Instant::now() + REQUEST_TIMEOUT,
             done: 0,
             asking: None,
             answer: None,
@@ -285,66 +334,171 @@ impl<'a> Share<'a> {
     /// Takes a command, of so many bytes.
     fn push(&mut self, command: &Command<'_>) -> usize {
         let kind = Kind::of(&command.operation);
+        let partition = Partition::of(command.key);
         self.commands
-            .push(kind, |body| encode_command(body, command))
+            .push((kind, partition), |body| encode_command(body, command))
     }
 
-    fn send(&mut self, local: &'a Local) -> Result<(), NoRoom> {
-        let mut hold = local.shared.in_flight.hold();
+    fn send(&mut self) -> Result<(), NoRoom> {
+        let mut hold = self.local.shared.in_flight.hold();
         // Once here, and once where it waits to be sent.
         if !hold.set(2 * self.commands.size_bytes()) {
             return Err(NoRoom);
         }
         self.hold = Some(hold);
-        add(&local.counters.forwarded, self.commands.count() as u64);
+        if !matches!(self.to, To::Here) {
+            add(&self.local.counters.forwarded, self.commands.count() as u64);
+        }
         self.ask();
         Ok(())
     }
 
     /// Asks for what is not done, or the first of that.
     fn ask(&mut self) {
-        let question = self.commands.ask(|count| commands_head(count as u32));
-        let asking = self.routes.ask(&self.member, Service::Commands, question);
-        self.asking = Some(asking);
+        let level = Some(self.level);
+        let question = self
+            .commands
+            .ask(|count| commands_head(level, count as u32));
+        self.asking = match &self.to {
+            To::Member(routes, member) => Some(Asked::There(routes.ask(
+                member,
+                Service::Commands,
+                question,
+            ))),
+            To::Here => Some(Asked::Here(Running::begin(self.local, question))),
+            To::Nobody => None,
+        };
     }
 
     /// The reply to the next command.
     async fn next<R>(&mut self, answer: impl FnOnce(Reply<'_>) -> R) -> Result<R, Elsewhere> {
-        let member = Arc::clone(&self.member);
         while self.failed.is_none() && self.answer.as_ref().is_none_or(|answer| answer.left == 0) {
             let Some(asking) = self.asking.take() else {
+                if matches!(self.to, To::Nobody) {
+                    break;
+                }
                 self.ask();
                 continue;
             };
-            let again = self.commands.harmless(Kind::is_write);
-            match self.routes.answer(&member, asking, again).await {
+            let again = self.commands.harmless(|(kind, _)| kind.is_write());
+            let answered = match (asking, &self.to) {
+                (Asked::There(asking), To::Member(routes, member)) => {
+                    routes.answer(member, asking, again).await
+                }
+                (Asked::Here(running), _) => Ok(running.finish(self.local).await),
+                (Asked::There(_), _) => unreachable!("a member was asked"),
+            };
+            match answered {
                 Ok(bytes) => self.take(bytes),
                 Err(error) => self.failed = Some(error),
             }
         }
-        let Some(kind) = self.commands.get(self.done) else {
+        let at = self.done;
+        let Some((kind, _)) = self.commands.get(at) else {
             unreachable!("no more replies are taken than commands were pushed");
         };
-        let was_asked = self.commands.asked().contains(&self.done);
         self.done += 1;
-        let Some(came) = self.answer.as_mut().filter(|answer| answer.left > 0) else {
-            let error = self.failed.clone();
-            let mut error = error.unwrap_or_else(|| AskError::lost("it did not answer"));
-            error.may_be_done &= was_asked;
-            return Err(Elsewhere::unanswered(&member, &error, kind.is_write()));
+        if let Some(came) = self.answer.as_mut().filter(|answer| answer.left > 0) {
+            let mut bytes = None;
+            let answered = came.next(|answered| match answered {
+                Answered::Reply(Reply::Refused(Refusal::NotOpen)) => {
+                    Err(Failed::Elsewhere(self.to.not_there()))
+                }
+                Answered::Reply(reply) if kind.is_answered_by(&reply) => Ok(answer(reply)),
+                Answered::Reply(_) => Err(Failed::Error(AskError::lost(NO_ANSWER))),
+                Answered::NotHere => {
+                    bytes = Some(answer);
+                    Err(Failed::NotDone)
+                }
+                Answered::Unknown => Err(Failed::Unknown),
+            });
+            return match (answered, bytes) {
+                (Err(Failed::NotDone), Some(answer)) => {
+                    self.again(at, self.to.not_there(), answer).await
+                }
+                (Ok(made), _) => Ok(made),
+                (Err(failed), _) => Err(failed.told(&self.to, kind)),
+            };
+        }
+        let was_asked = self.commands.asked().contains(&at);
+        let lost = || AskError::lost("it did not answer");
+        let mut error = self.failed.clone().unwrap_or_else(lost);
+        error.may_be_done &= was_asked && !matches!(self.to, To::Nobody);
+        let why = Failed::Error(error).told(&self.to, kind);
+        if matches!(why, Elsewhere::Unknown(..)) {
+            return Err(why);
+        }
+        self.again(at, why, answer).await
+    }
+
+    /// Asks for a command again of which nothing was done, of whoever has its partition by then; `why` is what is told where that
+    /// is nobody's to say.
+    async fn again<R>(
+        &self,
+        at: usize,
+        mut why: Elsewhere,
+        answer: impl FnOnce(Reply<'_>) -> R,
+    ) -> Result<R, Elsewhere> {
+        let local = self.local;
+        let Some((kind, partition)) = self.commands.get(at) else {
+            unreachable!("it was pushed");
         };
-        came.next(|answered| match answered {
-            Answered::Reply(reply) if kind.is_answered_by(&reply) => Ok(answer(reply)),
-            Answered::Reply(_) => {
-                let error = AskError::lost(NO_ANSWER);
-                Err(Elsewhere::unanswered(&member, &error, kind.is_write()))
+        if local.shared.replicas.is_none() {
+            return Err(why);
+        }
+        let mut question = commands_head(Some(self.level), 1).to_vec();
+        question.extend_from_slice(self.commands.bytes(at));
+        let mut changes = local.shared.cluster.changes();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(why);
             }
-            Answered::NotHere => Err(Elsewhere::NotThere(member)),
-            Answered::Unknown => Err(Elsewhere::Unknown(
-                member,
-                "its write-ahead log failed meanwhile".to_owned(),
-            )),
-        })
+            // Whether something is heard or not is the same.
+            let _ = tokio::time::timeout(pause.min(left), changes.changed()).await;
+            pause = (2 * pause).min(LAST_PAUSE);
+            let to = match local.routing.routes() {
+                None => To::Here,
+                Some(routes) => match Way::by(local, routes, partition) {
+                    Ok(Way::There(to)) => to,
+                    Ok(Way::Here) => To::Here,
+                    Err(elsewhere) => {
+                        why = elsewhere;
+                        continue;
+                    }
+                },
+            };
+            let harmless = (!kind.is_write()).then_some(&question[..]);
+            let answered = match &to {
+                To::Nobody => {
+                    why = Elsewhere::Nowhere;
+                    continue;
+                }
+                To::Here => Ok(Running::begin(local, &question).finish(local).await),
+                To::Member(routes, member) => {
+                    let asking = routes.ask(member, Service::Commands, &question);
+                    routes.answer(member, asking, harmless).await
+                }
+            };
+            let failed = match &answered {
+                Err(error) => Failed::Error(error.clone()),
+                Ok(bytes) => match only(bytes) {
+                    Some(Answered::Reply(Reply::Refused(Refusal::NotOpen)) | Answered::NotHere) => {
+                        Failed::NotDone
+                    }
+                    Some(Answered::Reply(reply)) if kind.is_answered_by(&reply) => {
+                        return Ok(answer(reply));
+                    }
+                    Some(Answered::Unknown) => Failed::Unknown,
+                    _ => Failed::Error(AskError::lost(NO_ANSWER)),
+                },
+            };
+            why = failed.told(&to, kind);
+            if matches!(why, Elsewhere::Unknown(..) | Elsewhere::UnknownHere) {
+                return Err(why);
+            }
+        }
     }
 
     fn take(&mut self, bytes: Bytes) {
@@ -364,6 +518,53 @@ impl<'a> Share<'a> {
     }
 }
 
+/// The one reply of an answer that has one.
+fn only(bytes: &Bytes) -> Option<Answered<'_>> {
+    let replies = Replies::decode(bytes).ok()?;
+    let mut rest = replies.bytes();
+    (replies.count() == 1).then(|| decode_answered(&mut rest).ok())?
+}
+
+/// Why a command has no reply.
+enum Failed {
+    /// Nothing was done.
+    NotDone,
+    /// It is not known whether it was, by who was asked.
+    Unknown,
+    Error(AskError),
+    Elsewhere(Elsewhere),
+}
+
+impl Failed {
+    fn told(self, to: &To, kind: Kind) -> Elsewhere {
+        match (self, to) {
+            (Self::Elsewhere(elsewhere), _) => elsewhere,
+            (Self::NotDone, to) => to.not_there(),
+            (Self::Unknown, To::Member(_, member)) => Elsewhere::Unknown(
+                Arc::clone(member),
+                "its write-ahead log failed meanwhile, or its replicas did not answer in time"
+                    .to_owned(),
+            ),
+            (Self::Error(error), To::Member(_, member)) => {
+                Elsewhere::unanswered(member, &error, kind.is_write())
+            }
+            (Self::Unknown | Self::Error(_), To::Here) => Elsewhere::UnknownHere,
+            (Self::Unknown | Self::Error(_), To::Nobody) => Elsewhere::Nowhere,
+        }
+    }
+}
+
+impl To {
+    /// It does not have the key now.
+    fn not_there(&self) -> Elsewhere {
+        match self {
+            Self::Member(_, member) => Elsewhere::NotThere(Arc::clone(member)),
+            Self::Here => Elsewhere::NotOpen,
+            Self::Nobody => Elsewhere::Nowhere,
+        }
+    }
+}
+
 /// Has each of several members forget all that it has; this node forgets by `here`.
 ///
 /// # Errors
@@ -377,6 +578,12 @@ pub(crate) async fn flush_all(
     let members = &routes.view.members;
     if members.is_empty() {
         return Err(FlushError::Elsewhere(Elsewhere::nowhere(&routes.view)));
+    }
+    if local.shared.replicas.is_some() {
+        return here.await.map_err(|why| match why {
+            NotFlushed::Refused(why) => FlushError::Partly(why),
+            NotFlushed::Unknown(why) => FlushError::Unknown(why),
+        });
     }
     if let Some(down) = members.iter().find(|member| !member.is_reachable()) {
         return Err(FlushError::Elsewhere(Elsewhere::Down(Arc::clone(down))));

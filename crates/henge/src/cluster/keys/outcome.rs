@@ -22,6 +22,10 @@ pub(crate) enum Elsewhere {
     NotThere(Arc<Member>),
     /// This member was asked to write, and why it is not known whether it has.
     Unknown(Arc<Member>, String),
+    /// This node leads the key's partition, or is about to, and does not serve it now.
+    NotOpen,
+    /// This node was to write, and whether it has is not known: replicas did not say so in time, or the log failed.
+    UnknownHere,
     /// Requests and answers hold all that they may.
     NoRoom,
 }
@@ -54,6 +58,12 @@ impl fmt::Display for Elsewhere {
                 f,
                 "{}, which has this key: {why}; it may or may not have been done",
                 at(member)
+            ),
+            Self::NotOpen => f.write_str(
+                "the leader of this key's partition is changing; nothing was done",
+            ),
+            Self::UnknownHere => f.write_str(
+                "replicas have not said in time that they have it, or the log failed; it may or may not have been done",
             ),
             Self::NoRoom => {
                 f.write_str("requests and answers hold limits.max_inflight_bytes; nothing was done")

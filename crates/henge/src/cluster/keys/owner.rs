@@ -8,6 +8,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use henge_cluster::agreed::Command as Change;
+use henge_cluster::topology;
 use henge_wire::peer::keys::{
     Answered, Commands, Question, Scan, encode_answered, encode_key, page_head, replies_head,
 };
@@ -15,7 +17,9 @@ use henge_wire::{Command, Data, Item, Operation, Partition, Refusal, Reply as Ke
 
 use super::scan::{self, Sheet};
 use crate::cache::ScanCursor;
+use crate::cluster::control::Changed;
 use crate::cluster::link::answering::Reply;
+use crate::cluster::replicas::told::{self, Bad};
 use crate::cluster::view::Owner;
 use crate::disk::gate::{Owed, Place, Untold, note_unkept};
 use crate::net::data_thread::Local;
@@ -35,7 +39,7 @@ pub(crate) fn answer(local: &Rc<Local>, question: &Bytes, reply: Reply) {
     }
     match Question::decode(question) {
         Err(malformed) => reply.fail(&format!("the question makes no sense: {malformed}")),
-        Ok(Question::Commands(commands)) => run(local, &commands, reply),
+        Ok(Question::Commands(level, commands)) => run(local, level, &commands, reply),
         Ok(Question::Scan(asked)) => {
             let Scan {
                 cursor,
@@ -75,47 +79,109 @@ pub(crate) fn answer(local: &Rc<Local>, question: &Bytes, reply: Reply) {
     }
 }
 
-fn run(local: &Rc<Local>, commands: &Commands<'_>, reply: Reply) {
-    let routes = local.routing.routes();
-    let is_here = |key: &[u8]| {
-        routes
-            .as_ref()
-            .is_none_or(|routes| routes.view.owner(Partition::of(key)) == Owner::Here)
-    };
-    let now_ms = local.shared.clock.now_ms();
-    let mut out = replies_head(0).to_vec();
-    let mut count = 0;
-    for command in commands.iter().take(MOST_COMMANDS) {
-        if is_here(command.key) {
-            run_one(local, command, now_ms, &mut out);
-        } else {
-            encode_answered(&mut out, &Answered::NotHere);
-        }
-        count += 1;
-        if out.len() >= ENOUGH_BYTES {
-            break;
-        }
+fn run(local: &Rc<Local>, level: Option<u8>, commands: &Commands<'_>, reply: Reply) {
+    let running = Running::run(local, level, commands);
+    if running.owed.is_none() {
+        return reply.send(&[&running.out]);
     }
-    let head = replies_head(count);
-    out[..head.len()].copy_from_slice(&head);
-    let Some(mut owed) = local.gate.take_owed() else {
-        return reply.send(&[&out]);
-    };
-    reply.keeps(out.len());
+    reply.keeps(running.out.len());
     let local = Rc::clone(local);
     tokio::task::spawn_local(async move {
-        let mut place = Place::default();
-        if poll_fn(|cx| local.gate.poll_owed(&mut owed, &mut place, cx))
-            .await
-            .is_err()
-        {
-            out.truncate(head.len());
-            for _ in 0..count {
-                encode_answered(&mut out, &Answered::Unknown);
+        let answer = running.finish(&local).await;
+        reply.send(&[&answer]);
+    });
+}
+
+/// Commands that were run, and whose replies wait until they may be told.
+#[derive(Debug)]
+pub(super) struct Running {
+    /// The answer.
+    out: Vec<u8>,
+    /// Where each reply of it ends.
+    ends: Vec<usize>,
+    owed: Option<Owed>,
+}
+
+impl Running {
+    /// Runs commands of this node's own, as they would be sent to another.
+    pub(super) fn begin(local: &Local, question: &[u8]) -> Self {
+        match Question::decode(question) {
+            Ok(Question::Commands(level, commands)) => Self::run(local, level, &commands),
+            _ => unreachable!("it was made by this node"),
+        }
+    }
+
+    fn run(local: &Local, level: Option<u8>, commands: &Commands<'_>) -> Self {
+        let own = || local.shared.live.load().default_level;
+        told::set_level(level.and_then(told::numbered_level).unwrap_or_else(own));
+        let routes = local.routing.routes();
+        let is_here = |key: &[u8]| {
+            routes
+                .as_ref()
+                .is_none_or(|routes| routes.view.owner(Partition::of(key)) == Owner::Here)
+        };
+        let now_ms = local.shared.clock.now_ms();
+        let mut out = replies_head(0).to_vec();
+        let mut ends = Vec::new();
+        for command in commands.iter().take(MOST_COMMANDS) {
+            told::set_reply(ends.len());
+            if is_here(command.key) {
+                run_one(local, command, now_ms, &mut out);
+            } else {
+                encode_answered(&mut out, &Answered::NotHere);
+            }
+            ends.push(out.len());
+            if out.len() >= ENOUGH_BYTES {
+                break;
             }
         }
-        reply.send(&[&out]);
-    });
+        let head = replies_head(ends.len() as u32);
+        out[..head.len()].copy_from_slice(&head);
+        Self {
+            out,
+            ends,
+            owed: local.gate.take_owed(),
+        }
+    }
+
+    /// The answer, once it may be told.
+    pub(super) async fn finish(mut self, local: &Local) -> Bytes {
+        if let Some(mut owed) = self.owed.take() {
+            let mut place = Place::default();
+            let told = poll_fn(|cx| local.gate.poll_owed(&mut owed, &mut place, cx)).await;
+            if let Err(why) = told {
+                return self.mended(&why).into();
+            }
+        }
+        self.out.into()
+    }
+
+    /// The answer with other replies for those that may not be told.
+    #[cold]
+    fn mended(&self, why: &Untold) -> Vec<u8> {
+        let mut out = replies_head(self.ends.len() as u32).to_vec();
+        let mut from = out.len();
+        for (number, &end) in self.ends.iter().enumerate() {
+            let bad = match why {
+                Untold::NotKept => Some(Bad::Unknown),
+                Untold::Replies(replies) => {
+                    let found = replies.iter().find(|(reply, _)| *reply as usize == number);
+                    found.map(|(_, bad)| *bad)
+                }
+            };
+            match bad {
+                None => out.extend_from_slice(&self.out[from..end]),
+                Some(Bad::NotDone) => encode_answered(&mut out, &Answered::NotHere),
+                Some(Bad::Passed) => {
+                    let refused = KeyReply::Refused(Refusal::NotOpen);
+                    encode_answered(&mut out, &Answered::Reply(refused));
+                }
+                Some(Bad::Unknown) => encode_answered(&mut out, &Answered::Unknown),
+            }
+            from = end;
+        }
+        out
+    }
 }
 
 fn run_one(local: &Local, mut command: Command<'_>, now_ms: u64, out: &mut Vec<u8>) {
@@ -144,14 +210,24 @@ fn run_one(local: &Local, mut command: Command<'_>, now_ms: u64, out: &mut Vec<u
     }
 }
 
-/// What was to be forgotten may or may not have been: the node is stopping.
+/// What was to be forgotten may or may not have been: the node is stopping, or the cluster did not say so in time.
 #[derive(Debug)]
 pub(crate) struct FlushCut;
 
-/// Has this node forget all that it has. Whoever answers for it has to wait for the log.
+/// Has this node forget all that it has, or its cluster, where that has replicas. Whoever answers for it has to wait for the log.
 pub(crate) async fn flush(local: &Local) -> Result<Result<(), Refusal>, FlushCut> {
+    if local.shared.replicas.is_some() {
+        // All at once, so that no replica brings back what the others have forgotten.
+        let reset = topology::Command::Reset(Partition::all().collect());
+        let changed = local.shared.cluster.change(Change::Topology(reset)).await;
+        return match changed {
+            Changed::Done(_) => Ok(Ok(())),
+            Changed::Rejected(_) | Changed::NotNow(_) => Ok(Err(Refusal::NotOpen)),
+            Changed::Unknown(_) => Err(FlushCut),
+        };
+    }
     let shared = Arc::clone(&local.shared);
-    // Giving back gigabytes takes its time.
+    // Giving back gigabytes takes its time. A client that goes away does not stop it.
     let flushed = tokio::task::spawn_blocking(move || shared.flush());
     let flushed = flushed.await.map_err(|_| FlushCut)?;
     // It was done on another thread.

@@ -114,7 +114,11 @@ impl Replicas {
             let now = Seen {
                 placement: placement.clone(),
                 incarnations: incarnations.values().copied().collect(),
-                up: up.iter().copied().filter(|id| incarnations.contains_key(id)).collect(),
+                up: up
+                    .iter()
+                    .copied()
+                    .filter(|id| incarnations.contains_key(id))
+                    .collect(),
             };
             if seen.get(&partition) == Some(&now) {
                 continue;
@@ -135,8 +139,12 @@ impl Replicas {
 }
 
 impl Carry for Replicas {
-    fn begin(&self, partition: Partition) -> (RequestId, Level) {
-        told::begin_call(partition)
+    fn begin(&self, partition: Partition, is_write: bool) -> (RequestId, Level) {
+        told::begin_call(partition, is_write)
+    }
+
+    fn level(&self) -> Level {
+        told::level()
     }
 
     fn carry(&self, partition: Partition, output: Output<Served>) {
@@ -176,7 +184,11 @@ pub(crate) fn rounds_are_done(local: &Local, index: usize) {
 
 /// A data thread's part: its streams, its shards' sense of time, and those of its connections that wait. The tasks end when they
 /// are aborted.
-pub(crate) fn serve(replicas: &Arc<Replicas>, local: &Rc<Local>, index: usize) -> Vec<JoinHandle<()>> {
+pub(crate) fn serve(
+    replicas: &Arc<Replicas>,
+    local: &Rc<Local>,
+    index: usize,
+) -> Vec<JoinHandle<()>> {
     told::begin_thread(index);
     let threads = local.shared.threads;
     let (own, inboxes) = (Rc::clone(local), Arc::clone(&replicas.inboxes));

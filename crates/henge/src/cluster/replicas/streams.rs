@@ -165,7 +165,11 @@ impl Speakers {
         self.spoken_to
             .retain(|(_, peer)| !peer.is_gone.load(Ordering::Relaxed));
         for (id, peer) in &*replicas.streams.peers.read() {
-            if self.spoken_to.iter().any(|(_, known)| Arc::ptr_eq(known, peer)) {
+            if self
+                .spoken_to
+                .iter()
+                .any(|(_, known)| Arc::ptr_eq(known, peer))
+            {
                 continue;
             }
             self.spoken_to.push((*id, Arc::clone(peer)));
@@ -332,7 +336,10 @@ fn take(local: &Local, (instance, start): (u64, Incarnation), frame: FrameOf<Ser
     let Some(replicas) = &shared.replicas else {
         return;
     };
-    let member = view.members.iter().find(|member| member.instance == instance);
+    let member = view
+        .members
+        .iter()
+        .find(|member| member.instance == instance);
     let Some(from) = member.map(|member| member.id) else {
         // Who it is will be known soon, and says it again.
         return;
@@ -347,13 +354,23 @@ fn take(local: &Local, (instance, start): (u64, Incarnation), frame: FrameOf<Ser
     }
     let message = |term, body| Message { term, body };
     for (partition, term, applied) in frame.acks {
-        cache.hear(partition, from, message(term, Body::Ack { applied }), now_ms);
+        cache.hear(
+            partition,
+            from,
+            message(term, Body::Ack { applied }),
+            now_ms,
+        );
     }
     let peer = replicas.streams.peers.read().get(&from.0).map(Arc::clone);
     if let Some((number, marks)) = frame.echoes {
         let of = marks.first().map(|&(partition, ..)| stream_of(partition));
         for (partition, term, number) in marks {
-            cache.hear(partition, from, message(term, Body::Echo { number }), now_ms);
+            cache.hear(
+                partition,
+                from,
+                message(term, Body::Echo { number }),
+                now_ms,
+            );
         }
         if let (Some(peer), Some(of)) = (&peer, of) {
             let stream = &peer.streams[of];
@@ -368,7 +385,12 @@ fn take(local: &Local, (instance, start): (u64, Incarnation), frame: FrameOf<Ser
         let stream = &peer.streams[stream_of(partition)];
         stream.outbox.lock().begin_answer(start, number);
         for (partition, term, number) in marks {
-            cache.hear(partition, from, message(term, Body::Probe { number }), now_ms);
+            cache.hear(
+                partition,
+                from,
+                message(term, Body::Probe { number }),
+                now_ms,
+            );
         }
         stream.outbox.lock().end_answer();
         stream.wake();

@@ -3,7 +3,7 @@
 //! whatever thread has the shard then, by an inbox of the thread that made the call.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -43,6 +43,7 @@ impl Verdict {
 thread_local! {
     static CALLS: RefCell<Calls> = RefCell::new(Calls::default());
     static LEVEL: Cell<Level> = const { Cell::new(Level::Quorum) };
+    static REPLY: Cell<u32> = const { Cell::new(0) };
 }
 
 /// The calls of this thread.
@@ -58,13 +59,21 @@ struct Calls {
 
 /// A ticket.
 struct Open {
-    /// By number: the partition, and whether its verdict is there.
-    calls: Vec<(Partition, bool)>,
+    calls: Vec<Call>,
     left: usize,
+    /// The worst of all.
     verdict: Verdict,
     deadline: Instant,
     waker: Option<Waker>,
     is_expired: bool,
+}
+
+struct Call {
+    partition: Partition,
+    /// Which reply of the batch it is for.
+    reply: u32,
+    is_write: bool,
+    verdict: Option<Verdict>,
 }
 
 /// From now on this is the data thread of this number.
@@ -82,8 +91,40 @@ pub(crate) fn set_level(level: ConsistencyLevel) {
     });
 }
 
+/// What the calls that this thread makes now are to promise.
+#[inline]
+pub(crate) fn level() -> Level {
+    LEVEL.get()
+}
+
+/// The same as other nodes are told: 0 for one, 1 for quorum, 2 for all.
+#[inline]
+pub(crate) fn level_number() -> u8 {
+    match LEVEL.get() {
+        Level::One => 0,
+        Level::Quorum => 1,
+        Level::All => 2,
+    }
+}
+
+/// The level of such a number.
+pub(crate) fn numbered_level(number: u8) -> Option<ConsistencyLevel> {
+    Some(match number {
+        0 => ConsistencyLevel::One,
+        1 => ConsistencyLevel::Quorum,
+        2 => ConsistencyLevel::All,
+        _ => return None,
+    })
+}
+
+/// Which reply of a batch the calls that this thread makes from now on are for.
+#[inline]
+pub(crate) fn set_reply(number: usize) {
+    REPLY.set(number as u32);
+}
+
 /// The name of a call that this thread makes now, and how much it promises; 0 where nobody can be told.
-pub(crate) fn begin_call(partition: Partition) -> (RequestId, Level) {
+pub(crate) fn begin_call(partition: Partition, is_write: bool) -> (RequestId, Level) {
     let level = LEVEL.get();
     let id = CALLS.with_borrow_mut(|calls| {
         if calls.thread == 0 {
@@ -110,10 +151,13 @@ pub(crate) fn begin_call(partition: Partition) -> (RequestId, Level) {
         let Some(open) = calls.tickets.get_mut(&number) else {
             return 0;
         };
-        if open.calls.len() == MOST_CALLS {
-            return 0;
-        }
-        open.calls.push((partition, false));
+        assert!(open.calls.len() < MOST_CALLS, "no batch has as many calls");
+        open.calls.push(Call {
+            partition,
+            reply: REPLY.get(),
+            is_write,
+            verdict: None,
+        });
         open.left += 1;
         thread << 48 | u64::from(number) << 16 | (open.calls.len() - 1) as u64
     });
@@ -148,6 +192,75 @@ impl Ticket {
             None
         })
     }
+
+    /// Adds what became of its calls to what did of their replies.
+    pub(crate) fn sort(&self, sorted: &mut Sorted) {
+        CALLS.with_borrow(|calls| {
+            let Some(open) = calls.tickets.get(&self.0) else {
+                return;
+            };
+            open.calls.iter().for_each(|call| sorted.add(call));
+        });
+    }
+}
+
+/// What became of the calls for each reply of a batch.
+#[derive(Default, Debug)]
+pub(crate) struct Sorted {
+    replies: BTreeMap<u32, Came>,
+    /// The last reply for which something was done, of each partition.
+    done: BTreeMap<Partition, u32>,
+}
+
+#[derive(Default, Debug)]
+struct Came {
+    worst: Option<Verdict>,
+    /// Something was written, or may have been.
+    has_written: bool,
+    /// Of these partitions something was not done.
+    not_done: Vec<Partition>,
+}
+
+impl Sorted {
+    fn add(&mut self, call: &Call) {
+        let verdict = call.verdict.unwrap_or(Verdict::Unknown);
+        let came = self.replies.entry(call.reply).or_default();
+        came.worst = came.worst.max(Some(verdict));
+        if verdict == Verdict::NotDone {
+            came.not_done.push(call.partition);
+        } else {
+            came.has_written |= call.is_write;
+            let last = self.done.entry(call.partition).or_default();
+            *last = call.reply.max(*last);
+        }
+    }
+
+    /// The replies that may not be told, in their order. One of which a part was written, and a part was not, is unknown.
+    pub(crate) fn untold(&self) -> Vec<(u32, Bad)> {
+        let untold = self.replies.iter().filter_map(|(&reply, came)| {
+            let is_passed = |partition| self.done.get(partition).is_some_and(|&last| last > reply);
+            let bad = match came.worst? {
+                Verdict::Unknown => Bad::Unknown,
+                _ if !came.not_done.is_empty() && came.has_written => Bad::Unknown,
+                Verdict::NotDone if came.not_done.iter().any(is_passed) => Bad::Passed,
+                Verdict::NotDone => Bad::NotDone,
+                Verdict::Told => return None,
+            };
+            Some((reply, bad))
+        });
+        untold.collect()
+    }
+}
+
+/// Why a reply may not be told.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Bad {
+    /// Nothing was changed by what it is of: it may be asked again.
+    NotDone,
+    /// The same, and what was asked after it of the same partition was done: it would be overtaken.
+    Passed,
+    /// Something was changed, and it is not known what becomes of it.
+    Unknown,
 }
 
 /// Verdicts on their way to the threads that wait for them.
@@ -202,10 +315,10 @@ impl Inboxes {
                     continue;
                 };
                 let call = open.calls.get_mut((id & 0xFFFF) as usize);
-                let Some((_, is_done @ false)) = call else {
+                let Some(call) = call.filter(|call| call.verdict.is_none()) else {
                     continue;
                 };
-                *is_done = true;
+                call.verdict = Some(verdict);
                 open.left -= 1;
                 open.verdict = open.verdict.max(verdict);
                 if open.left == 0 {
@@ -233,10 +346,10 @@ pub(crate) fn expired() -> Vec<(Partition, RequestId)> {
                 continue;
             }
             open.is_expired = true;
-            for (nth, (partition, is_done)) in open.calls.iter().enumerate() {
-                if !is_done {
+            for (nth, call) in open.calls.iter().enumerate() {
+                if call.verdict.is_none() {
                     let id = thread << 48 | u64::from(number) << 16 | nth as u64;
-                    expired.push((*partition, id));
+                    expired.push((call.partition, id));
                 }
             }
         }

@@ -1,9 +1,9 @@
 //! Commands that forget everything. There is one database, so `FLUSHDB` and `FLUSHALL` are the same; and freeing what was
 //! there never delays another client, so `SYNC` and `ASYNC` are the same too: the reply comes when all of it is gone.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
-use crate::disk::gate::note_unkept;
+use crate::cluster::keys::{self, FlushCut};
 use crate::resp::call::{Call, ErrorReply, Flow};
 use crate::resp::table::{Group, Keys, Permission, Run, Spec, flag};
 
@@ -42,17 +42,14 @@ fn flush(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
         2 if call.is(1, "async") || call.is(1, "sync") => {}
         _ => return Err(ErrorReply::SYNTAX),
     }
-    let shared = Arc::clone(&call.local.shared);
+    let local = Rc::clone(call.local);
     call.eventually(async move |out| {
-        // Giving back gigabytes takes its time. A client that goes away does not stop it.
-        tokio::task::spawn_blocking(move || shared.flush())
+        keys::flush(&local)
             .await
-            .map_err(|_| {
+            .map_err(|FlushCut| {
                 ErrorReply::fixed("UNKNOWN the flush was cut off: it may or may not have been done")
             })?
             .map_err(ErrorReply::of)?;
-        // It was done on another thread.
-        note_unkept();
         out.ok();
         Ok(())
     })

@@ -1,0 +1,174 @@
+//! A request that was not done where it was asked for, as its partition has another leader or is about to have one: it is asked
+//! for again, wherever it belongs by then, until it is answered or its time is over. Only such are asked again of which it is sure
+//! that nothing was changed, and those that change nothing.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use henge_wire::resp::request::{self, Arguments, Decoded};
+use henge_wire::resp::writer::{Output, Protocol, Writer};
+
+use super::call::ErrorReply;
+use super::clients::Client;
+use super::forward::{Answered, begin};
+use super::forwarded;
+use super::pipeline::request_limits;
+use super::session::Session;
+use super::spread::{Asked, Place};
+use super::table::{COMMANDS, flag};
+use crate::cluster::keys::{Elsewhere, FIRST_PAUSE, LAST_PAUSE, NO_ANSWER};
+use crate::cluster::link::Service;
+use crate::cluster::link::asking::AskError;
+use crate::cluster::replicas::told;
+use crate::cluster::routing::REQUEST_TIMEOUT;
+use crate::config::ConsistencyLevel;
+use crate::net::data_thread::Local;
+
+/// Who asks again, for one client.
+#[derive(Clone)]
+pub(super) struct Again {
+    local: Rc<Local>,
+    client: Arc<Client>,
+    protocol: Protocol,
+    no_touch: bool,
+    level: ConsistencyLevel,
+    deadline: Instant,
+}
+
+impl Again {
+    /// For what a client has asked for just now; none where a partition that its leader has lost has no other.
+    pub(super) fn of(session: &Session, local: &Rc<Local>) -> Option<Self> {
+        local.shared.replicas.as_ref()?;
+        let own = || local.shared.live.load().default_level;
+        Some(Self {
+            local: Rc::clone(local),
+            client: Arc::clone(&session.client),
+            protocol: session.protocol,
+            no_touch: session.no_touch,
+            level: session.level.unwrap_or_else(own),
+            deadline: Instant::now() + REQUEST_TIMEOUT,
+        })
+    }
+
+    /// The reply to a request as it is sent on, or in the end a line that says why there is none.
+    pub(super) fn reply(&self, request: Bytes) -> Pin<Box<dyn Future<Output = Bytes>>> {
+        let again = self.clone();
+        Box::pin(async move {
+            let mut changes = again.local.shared.cluster.changes();
+            let mut pause = FIRST_PAUSE;
+            loop {
+                let error = match again.ask_once(&request).await {
+                    Ok(reply) => return reply,
+                    Err(NotNow(error)) => error,
+                };
+                let left = again.deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return line(&error, again.protocol);
+                }
+                // Whether something is heard or not is the same.
+                let _ = tokio::time::timeout(pause.min(left), changes.changed()).await;
+                pause = (2 * pause).min(LAST_PAUSE);
+            }
+        })
+    }
+
+    async fn ask_once(&self, request: &Bytes) -> Result<Bytes, NotNow> {
+        let mut session =
+            Session::forwarded(Arc::clone(&self.client), self.protocol, self.no_touch);
+        session.level = Some(self.level);
+        told::set_level(self.level);
+        let mut question = begin(&session).to_vec();
+        question.extend_from_slice(request);
+        let Some(routes) = self.local.routing.routes() else {
+            return self.ask_here(question).await;
+        };
+        let limits = request_limits(&self.local.shared.limits());
+        let mut spans = Vec::new();
+        let strange = || {
+            line(
+                &ErrorReply::fixed("ERR the request is not whole"),
+                self.protocol,
+            )
+        };
+        let Ok(Decoded::Request { .. }) = request::decode(request, &limits, &mut spans) else {
+            return Ok(strange());
+        };
+        let words = Arguments::new(request, &spans);
+        let Some(entry) = words.get(0).and_then(|name| COMMANDS.find(name)) else {
+            return Ok(strange());
+        };
+        let asked = Asked {
+            spec: entry.spec,
+            words,
+            session: &session,
+            local: &self.local,
+            routes: &routes,
+        };
+        match asked.place(None) {
+            Ok(Place::Here) => self.ask_here(question).await,
+            Ok(Place::There(member, _)) => {
+                let is_write = entry.spec.is(flag::WRITE);
+                let asking = routes.ask(&member, Service::Resp, &question);
+                let again = (!is_write).then_some(&question[..]);
+                match routes.answer(&member, asking, again).await {
+                    Ok(answer) => only(answer)
+                        .ok_or_else(|| NotNow(Elsewhere::NotThere(Arc::clone(&member)).into())),
+                    Err(error) => {
+                        let is_unknown = error.may_be_done && is_write;
+                        let error: ErrorReply =
+                            Elsewhere::unanswered(&member, &error, is_write).into();
+                        if is_unknown {
+                            Ok(line(&error, self.protocol))
+                        } else {
+                            Err(NotNow(error))
+                        }
+                    }
+                }
+            }
+            Ok(Place::Several(later)) => Ok(match later.await {
+                Ok(out) => whole(out),
+                Err(error) => line(&error, self.protocol),
+            }),
+            Err(error) if error.code() == "CROSSSLOT" => Ok(line(&error, self.protocol)),
+            Err(error) => Err(NotNow(error)),
+        }
+    }
+
+    async fn ask_here(&self, question: Vec<u8>) -> Result<Bytes, NotNow> {
+        let answer = forwarded::here(&self.local, &self.client, &question.into()).await;
+        let answer = answer.map_err(AskError::unsent);
+        let answer =
+            answer.map_err(|error| NotNow(ErrorReply::new(format!("TRYAGAIN {error}"))))?;
+        only(answer).ok_or(NotNow(ErrorReply::NOT_OPEN))
+    }
+}
+
+/// Nothing was done, and why.
+struct NotNow(ErrorReply);
+
+/// The reply of an answer that has one; none if that is not here.
+fn only(answer: Bytes) -> Option<Bytes> {
+    let strange = || Bytes::from(format!("-UNKNOWN {NO_ANSWER}\r\n"));
+    let Some(mut replies) = Answered::of(answer).filter(|replies| replies.len() == 1) else {
+        return Some(strange());
+    };
+    replies.next().flatten()
+}
+
+fn whole(mut out: Output) -> Bytes {
+    let pieces = out.take_pieces(0);
+    match <[Bytes; 1]>::try_from(pieces) {
+        Ok([piece]) => piece,
+        Err(pieces) => pieces.concat().into(),
+    }
+}
+
+/// An error as a reply.
+pub(super) fn line(error: &ErrorReply, protocol: Protocol) -> Bytes {
+    let mut out = Output::default();
+    Writer::new(&mut out, protocol).error(&error.0);
+    Bytes::copy_from_slice(out.as_bytes().unwrap_or_default())
+}

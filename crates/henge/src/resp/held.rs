@@ -1,0 +1,189 @@
+//! Replies that were written and may not be sent yet, as they wait for the log, for replicas, or for those of other nodes among
+//! them: what each is of is kept, so that one that may not be told is asked for again, or replaced by a line that says why.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use henge_wire::resp::writer::{Output, Protocol};
+
+use super::again::{Again, line};
+use super::call::ErrorReply;
+use super::forward::Sent;
+use crate::cluster::replicas::told::Bad;
+use crate::disk::gate::{Owed, Place, Untold};
+use crate::metrics::counters::add;
+use crate::net::data_thread::Local;
+
+/// The most bytes of requests that are kept in case they have to be asked for again: whole pipelines. Who sends more at once is
+/// told to try again.
+pub(super) const MOST_REQUEST_BYTES: usize = 1 << 20;
+
+/// What the replies of a run are of.
+#[derive(Default)]
+pub(super) struct Written {
+    /// How many there are.
+    pub(super) count: usize,
+    /// Where each ends in the output; none where nobody asked for that.
+    pub(super) ends: Vec<usize>,
+    /// Where the request of each is in the input, if it was a frame.
+    pub(super) frames: Vec<Option<Range<usize>>>,
+    /// The input, if it is kept.
+    pub(super) input: Bytes,
+}
+
+impl Written {
+    /// One that came later; none where it is not wanted.
+    pub(super) fn one(bytes: usize, request: Bytes, is_wanted: bool) -> Self {
+        Self {
+            count: usize::from(is_wanted),
+            ends: is_wanted.then_some(bytes).into_iter().collect(),
+            frames: vec![(!request.is_empty()).then_some(0..request.len())],
+            input: request,
+        }
+    }
+}
+
+/// See the head of the file.
+pub(super) struct Held {
+    here: VecDeque<Bytes>,
+    owed: Option<Owed>,
+    place: Place,
+    written: Written,
+    mending: Option<Pin<Box<dyn Future<Output = Vec<Bytes>>>>>,
+    sent: Option<Sent>,
+}
+
+impl Held {
+    /// What a run has written.
+    pub(super) fn new(
+        out: &mut Output,
+        owed: Option<Owed>,
+        written: Written,
+        sent: Option<Sent>,
+    ) -> Self {
+        Self {
+            here: out.take_pieces(0).into(),
+            owed,
+            place: Place::default(),
+            written,
+            mending: None,
+            sent,
+        }
+    }
+
+    /// Bytes that it holds.
+    pub(super) fn size_bytes(&self) -> usize {
+        let here: usize = self.here.iter().map(Bytes::len).sum();
+        here + self.written.input.len()
+    }
+
+    /// All replies, in their order, once they may be sent.
+    pub(super) fn poll(
+        &mut self,
+        local: &Local,
+        again: impl FnOnce() -> (Option<Again>, Protocol),
+        cx: &mut Context<'_>,
+    ) -> Poll<VecDeque<Bytes>> {
+        if let Some(sent) = &mut self.sent {
+            let _ = sent.poll(cx);
+        }
+        if let Some(owed) = &mut self.owed {
+            let told = ready!(local.gate.poll_owed(owed, &mut self.place, cx));
+            self.owed = None;
+            if let Err(why) = told {
+                let (again, protocol) = again();
+                self.mend(why, again, protocol, local);
+            }
+        }
+        if let Some(mending) = &mut self.mending {
+            let mended = ready!(mending.as_mut().poll(cx));
+            self.mending = None;
+            self.replace(mended);
+        }
+        let here = match &mut self.sent {
+            None => std::mem::take(&mut self.here),
+            Some(sent) => {
+                ready!(sent.poll(cx));
+                sent.gather(std::mem::take(&mut self.here))
+            }
+        };
+        Poll::Ready(here)
+    }
+
+    /// Finds another reply for each that may not be told.
+    #[cold]
+    fn mend(&mut self, why: Untold, again: Option<Again>, protocol: Protocol, local: &Local) {
+        let count = self.written.count;
+        let note = |error: &ErrorReply| local.shared.resp.count_error(error.code());
+        let untold = match why {
+            Untold::NotKept => {
+                (0..count).for_each(|_| note(&ErrorReply::UNKNOWN));
+                self.replace(vec![line(&ErrorReply::UNKNOWN, protocol); count]);
+                return;
+            }
+            Untold::Replies(untold) => untold,
+        };
+        let mut replies = self.split();
+        let mut asked = Vec::new();
+        for (at, bad) in untold {
+            let at = at as usize;
+            let Some(reply) = replies.get_mut(at) else {
+                continue;
+            };
+            let request = || {
+                let frame = self.written.frames.get(at)?.clone()?;
+                (frame.end <= self.written.input.len()).then(|| self.written.input.slice(frame))
+            };
+            let error = match bad {
+                Bad::NotDone => match (&again, request()) {
+                    (Some(_), Some(request)) => {
+                        asked.push((at, request));
+                        continue;
+                    }
+                    _ => ErrorReply::NOT_OPEN,
+                },
+                Bad::Passed => ErrorReply::NOT_OPEN,
+                Bad::Unknown => ErrorReply::UNKNOWN_AT_REPLICAS,
+            };
+            note(&error);
+            *reply = line(&error, protocol);
+        }
+        add(&local.counters.forwarded, asked.len() as u64);
+        self.mending = Some(Box::pin(async move {
+            for (at, request) in asked {
+                if let Some(again) = &again {
+                    replies[at] = again.reply(request).await;
+                }
+            }
+            replies
+        }));
+    }
+
+    /// Each reply by itself.
+    fn split(&self) -> Vec<Bytes> {
+        let all: Vec<u8> = self.here.iter().flatten().copied().collect();
+        let all = Bytes::from(all);
+        let mut from = 0;
+        let ends = self.written.ends.iter();
+        ends.map(|&end| all.slice(std::mem::replace(&mut from, end)..end))
+            .collect()
+    }
+
+    /// Other replies take the place of those that there are.
+    fn replace(&mut self, replies: Vec<Bytes>) {
+        let mut ends = Vec::with_capacity(replies.len());
+        let mut end = 0;
+        for reply in &replies {
+            end += reply.len();
+            ends.push(end);
+        }
+        if let Some(sent) = &mut self.sent {
+            sent.move_ends(&self.written.ends, &ends);
+        }
+        self.written.ends = ends;
+        self.here = replies.into();
+    }
+}
