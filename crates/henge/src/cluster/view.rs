@@ -205,6 +205,13 @@ impl View {
         }
     }
 
+    /// Whether this node hears from so many that a quorum may be among them. Without that no partition is led that it knows of.
+    pub(crate) fn reaches_majority(&self) -> bool {
+        let heard = self.members.iter();
+        let heard = heard.filter(|member| member.is_me || member.is_reachable());
+        2 * heard.count() > self.members.len()
+    }
+
     /// Runs of partitions with one holder: the first, the last, and who it is.
     pub(crate) fn runs(&self) -> Vec<(Partition, Partition, &Arc<Member>)> {
         let mut runs: Vec<(Partition, Partition, &Arc<Member>)> = Vec::new();

@@ -143,7 +143,7 @@ impl From<Elsewhere> for Problem {
         let code = match elsewhere {
             Elsewhere::Outside(_) => Code::NotInCluster,
             Elsewhere::Nowhere | Elsewhere::NotThere(_) | Elsewhere::NotOpen => Code::TryAgain,
-            Elsewhere::Down(_) => Code::OwnerDown,
+            Elsewhere::Down(_) | Elsewhere::Minority => Code::OwnerDown,
             Elsewhere::Unreachable(..) => Code::OwnerUnreachable,
             Elsewhere::Unknown(..) | Elsewhere::UnknownHere => Code::OutcomeUnknown,
             Elsewhere::NoRoom => Code::Overloaded,

@@ -132,7 +132,9 @@ impl Again {
                 Ok(out) => whole(out),
                 Err(error) => line(&error, self.protocol),
             }),
-            Err(error) if error.code() == "CROSSSLOT" => Ok(line(&error, self.protocol)),
+            Err(error) if error.code() == "CROSSSLOT" || !routes.view.reaches_majority() => {
+                Ok(line(&error, self.protocol))
+            }
             Err(error) => Err(NotNow(error)),
         }
     }

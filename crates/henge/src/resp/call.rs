@@ -131,6 +131,7 @@ impl From<Elsewhere> for ErrorReply {
             Elsewhere::Outside(_)
             | Elsewhere::Nowhere
             | Elsewhere::Down(_)
+            | Elsewhere::Minority
             | Elsewhere::Unreachable(..) => "CLUSTERDOWN",
             Elsewhere::NotThere(_) | Elsewhere::NotOpen => "TRYAGAIN",
             Elsewhere::Unknown(..) | Elsewhere::UnknownHere => Self::UNKNOWN_CODE,

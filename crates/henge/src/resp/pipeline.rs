@@ -636,7 +636,11 @@ impl Pipeline {
                 self.lengths.push(NOT_HERE);
                 Routed::Done
             }
-            Err(error) if is_replicated && error.code() == "CLUSTERDOWN" => {
+            Err(error)
+                if is_replicated
+                    && error.code() == "CLUSTERDOWN"
+                    && routes.view.reaches_majority() =>
+            {
                 // Another leads it soon.
                 self.send_on(None, raw, entry, out)
             }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use henge_cluster::replica::Level;
 use henge_wire::Partition;
 use henge_wire::resp::encode;
 use henge_wire::resp::request::{Arguments, integer};
@@ -23,6 +24,7 @@ use crate::cache::ScanCursor;
 use crate::cluster::keys::{Elsewhere, Extent, NO_ANSWER, Outcomes, scan};
 use crate::cluster::link::Service;
 use crate::cluster::link::asking::AskError;
+use crate::cluster::replicas::told;
 use crate::cluster::routing::{Asking, Routes};
 use crate::cluster::view::{Member, Owner};
 use crate::net::data_thread::Local;
@@ -109,6 +111,12 @@ impl Asked<'_> {
         };
         let first = first.unwrap_or_else(|| Partition::of(self.word(at)));
         let view = &self.routes.view;
+        if self.local.shared.replicas.is_some()
+            && told::level() != Level::One
+            && !view.reaches_majority()
+        {
+            return Err(Elsewhere::Minority.into());
+        }
         let owner = view.owner(first);
         if places.all(|at| view.owner(Partition::of(self.word(at))) == owner) {
             return match owner {

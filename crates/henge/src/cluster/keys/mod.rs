@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use henge_cluster::replica::Level;
 use henge_wire::peer::keys::{
     Answered, COMMANDS_HEAD_BYTES, FLUSH_QUESTION, Replies, commands_head, decode_answered,
     encode_command,
@@ -74,6 +75,10 @@ impl Way {
 
     fn by(local: &Local, routes: Rc<Routes>, partition: Partition) -> Result<Self, Elsewhere> {
         let is_replicated = local.shared.replicas.is_some();
+        let is_cut_off = is_replicated && !routes.view.reaches_majority();
+        if is_cut_off && told::level() != Level::One {
+            return Err(Elsewhere::Minority);
+        }
         Ok(match routes.view.owner(partition) {
             Owner::Here if is_replicated => Self::There(To::Here),
             Owner::Here => Self::Here,
@@ -458,15 +463,15 @@ impl<'a> Share<'a> {
             // Whether something is heard or not is the same.
             let _ = tokio::time::timeout(pause.min(left), changes.changed()).await;
             pause = (2 * pause).min(LAST_PAUSE);
+            if let Some(level) = told::numbered_level(self.level) {
+                told::set_level(level);
+            }
             let to = match local.routing.routes() {
                 None => To::Here,
                 Some(routes) => match Way::by(local, routes, partition) {
                     Ok(Way::There(to)) => to,
                     Ok(Way::Here) => To::Here,
-                    Err(elsewhere) => {
-                        why = elsewhere;
-                        continue;
-                    }
+                    Err(elsewhere) => return Err(elsewhere),
                 },
             };
             let harmless = (!kind.is_write()).then_some(&question[..]);

@@ -22,6 +22,8 @@ pub(crate) enum Elsewhere {
     NotThere(Arc<Member>),
     /// This member was asked to write, and why it is not known whether it has.
     Unknown(Arc<Member>, String),
+    /// This node hears from too few others.
+    Minority,
     /// This node leads the key's partition, or is about to, and does not serve it now.
     NotOpen,
     /// This node was to write, and whether it has is not known: replicas did not say so in time, or the log failed.
@@ -58,6 +60,9 @@ impl fmt::Display for Elsewhere {
                 f,
                 "{}, which has this key: {why}; it may or may not have been done",
                 at(member)
+            ),
+            Self::Minority => f.write_str(
+                "this node hears from no majority of its cluster, and only reads at level ONE are answered; nothing was done",
             ),
             Self::NotOpen => f.write_str(
                 "the leader of this key's partition is changing; nothing was done",

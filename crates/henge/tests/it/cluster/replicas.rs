@@ -94,8 +94,17 @@ fn a_minority_serves_nothing_at_quorum() {
     set_all(&ring, &[1], "v-");
     ring.kill(2);
     ring.kill(3);
+    ring.until("it knows that it is alone", || {
+        let status = ring.status(1);
+        let members = status["members"].as_array().cloned().unwrap_or_default();
+        members.iter().filter(|member| member["is_silent"] == true).count() == 2
+    });
     for key in 0..KEYS {
-        let reply = ring.ask(1, &format!("GET k{key}"));
-        assert!(matches!(reply, Reply::Error(_)), "{reply:?}");
+        for command in [format!("GET k{key}"), format!("SET k{key} lost")] {
+            let Reply::Error(error) = ring.ask(1, &command) else {
+                panic!("{command} was answered");
+            };
+            assert!(error.starts_with("CLUSTERDOWN") && error.ends_with("nothing was done"), "{error}");
+        }
     }
 }
