@@ -97,14 +97,21 @@ fn a_minority_serves_nothing_at_quorum() {
     ring.until("it knows that it is alone", || {
         let status = ring.status(1);
         let members = status["members"].as_array().cloned().unwrap_or_default();
-        members.iter().filter(|member| member["is_silent"] == true).count() == 2
+        members
+            .iter()
+            .filter(|member| member["is_reachable"] == false)
+            .count()
+            == 2
     });
     for key in 0..KEYS {
         for command in [format!("GET k{key}"), format!("SET k{key} lost")] {
             let Reply::Error(error) = ring.ask(1, &command) else {
                 panic!("{command} was answered");
             };
-            assert!(error.starts_with("CLUSTERDOWN") && error.ends_with("nothing was done"), "{error}");
+            assert!(
+                error.starts_with("CLUSTERDOWN") && error.ends_with("nothing was done"),
+                "{error}"
+            );
         }
     }
 }
