@@ -183,11 +183,7 @@ impl Node {
             policy: config.cache.policy,
             seed: RandomState::new().build_hasher().finish(),
             // What is on the disk says how far partitions have come.
-            first: if sync.is_some() || is_replicated {
-                Version::ZERO
-            } else {
-                fresh
-            },
+            first: if sync.is_some() { Version::ZERO } else { fresh },
             threads,
             allocation_size: allocator::rounded_size,
             is_replicated,

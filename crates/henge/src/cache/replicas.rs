@@ -17,7 +17,7 @@ use henge_cluster::ring::NodeId;
 use henge_cluster::store::{Asked, Look, PartitionTable, Request, Served, Show, Shown};
 use henge_cluster::topology::Incarnation;
 use henge_engine::{Room, Shard, Short, Turn};
-use henge_wire::{Command, Outcome, PARTITIONS, Partition, Refusal, Reply, Transaction, Version};
+use henge_wire::{Command, Outcome, PARTITIONS, Partition, Refusal, Reply, Transaction};
 
 use super::{Cache, LENDING_ROUNDS, Location};
 
@@ -67,6 +67,10 @@ impl Seat {
             self.taken.push_back((round, journalled));
         }
         !self.taken.is_empty()
+    }
+
+    fn has_replica(&self, p: usize) -> bool {
+        self.replicas.get(p).is_some_and(Option::is_some)
     }
 
     /// Whether what a partition has is this node's to show.
@@ -193,8 +197,11 @@ impl Cache {
     /// The topology says this of a partition.
     pub(crate) fn look(&self, partition: Partition, view: View, now_ms: u64) {
         // One that was never here is told of nothing; what a recovery has found of it is.
-        let is_new = self.with_replica(partition, |replica| replica.is_none());
-        if is_new && !self.names_me(&view) && self.progress(partition).last == Version::ZERO {
+        let is_nothing = {
+            let seat = self.slot(partition).shard.lock();
+            !seat.has_replica(self.place(partition)) && seat.items_of(partition) == 0
+        };
+        if is_nothing && !self.names_me(&view) {
             return;
         }
         self.drive(partition, now_ms, Input::View(view));

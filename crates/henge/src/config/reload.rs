@@ -90,6 +90,7 @@ mod tests {
                 "cluster.peers",
                 "cluster.advertise",
                 "cluster.secret_file",
+                "cluster.replication_factor",
                 "cache.policy",
                 "persistence.enabled",
                 "persistence.dir",

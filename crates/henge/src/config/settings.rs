@@ -421,6 +421,11 @@ mod tests {
             &["no"],
         ),
         (
+            "cluster.replication_factor",
+            &[("1", "1"), ("3", "3"), ("7", "7")],
+            &["0", "8", "-1", "three"],
+        ),
+        (
             "cluster.default_consistency",
             &[("ONE", "\"one\""), ("All", "\"all\"")],
             &["two", ""],

@@ -33,8 +33,8 @@ fn question(bytes: &[u8]) -> Option<Vec<u8>> {
     match Question::decode(bytes).ok()? {
         Question::Scan(scan) => Some(scan.encode()),
         Question::Flush => Some(FLUSH_QUESTION.to_vec()),
-        Question::Commands(commands) => {
-            let mut again = commands_head(commands.count() as u32).to_vec();
+        Question::Commands(level, commands) => {
+            let mut again = commands_head(level, commands.count() as u32).to_vec();
             let mut count = 0;
             for command in commands.iter() {
                 assert!(command.key.len() <= MAX_KEY_BYTES);

@@ -4,7 +4,7 @@ use super::*;
 use proptest::prelude::*;
 
 fn question(commands: &[Command<'_>]) -> Vec<u8> {
-    let mut out = commands_head(commands.len() as u32).to_vec();
+    let mut out = commands_head(None, commands.len() as u32).to_vec();
     for command in commands {
         encode_command(&mut out, command);
     }
@@ -38,7 +38,7 @@ fn replies_of(bytes: &[u8]) -> Result<Vec<String>, Malformed> {
 /// Texts stand for what has no equality: two that print alike are alike.
 fn commands_of(bytes: &[u8]) -> Result<Vec<String>, Malformed> {
     match Question::decode(bytes)? {
-        Question::Commands(commands) => {
+        Question::Commands(_, commands) => {
             assert_eq!(commands.count(), commands.iter().count());
             Ok(commands
                 .iter()

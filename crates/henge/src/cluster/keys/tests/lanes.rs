@@ -146,7 +146,7 @@ async fn serve(
 
 /// So many first commands of a question, as the node would answer them that has none of their keys.
 fn answered(came: &Came, most: usize) -> (u8, Vec<u8>) {
-    let Ok(Question::Commands(commands)) = Question::decode(&came.body) else {
+    let Ok(Question::Commands(_, commands)) = Question::decode(&came.body) else {
         panic!("{came:?} is no question");
     };
     let count = commands.count().min(most);
@@ -254,7 +254,7 @@ fn a_read_is_asked_again_where_its_link_was_dead_and_a_write_is_not() {
     let writes = came.iter().filter(|came| {
         let is_write = |operation: &Operation<'_>| matches!(operation, Operation::Delete { .. });
         match Question::decode(&came.body) {
-            Ok(Question::Commands(commands)) => {
+            Ok(Question::Commands(_, commands)) => {
                 commands.iter().any(|command| is_write(&command.operation))
             }
             _ => came.body.windows(3).any(|word| word == b"DEL"),
