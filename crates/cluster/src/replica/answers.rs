@@ -1,6 +1,7 @@
 //! Requests whose answers wait: for the log, for a commit, for a probe, for all. Replies are made when a request runs; here is
 //! only when they may be shown.
 
+use crate::topology::Epoch;
 use std::collections::VecDeque;
 
 /// The carrier's name for a request.
@@ -38,6 +39,8 @@ pub(super) struct Waiting<R> {
     requests: [VecDeque<Wait<R>>; 6],
     /// The newest probe that somebody waits for, or has.
     newest_probe: u64,
+    /// Those that were stamped in a term that is over: whether they are kept shows once so much is committed, in whatever term.
+    stranded: VecDeque<Wait<R>>,
 }
 
 /// One request.
@@ -48,6 +51,8 @@ pub(super) struct Wait<R> {
     pub(super) reply: R,
     /// What its reply shows, or did.
     pub(super) seq: u64,
+    /// The term in which it was stamped; 0 if it was not.
+    pub(super) term: Epoch,
     pub(super) is_stamped: bool,
     /// The probe that has to come back from a quorum; 0 for none.
     pub(super) probe: u64,
@@ -71,6 +76,7 @@ impl<R> Default for Waiting<R> {
         Self {
             requests: Default::default(),
             newest_probe: 0,
+            stranded: VecDeque::new(),
         }
     }
 }
@@ -107,17 +113,58 @@ impl<R> Waiting<R> {
         }
     }
 
-    /// The leader leads no more: what it has stamped is unknown.
-    pub(super) fn give_up(&mut self, answer: &mut impl FnMut(RequestId, Answer<R>)) {
+    /// The leader leads no more. What it has stamped may be in what the next one opens with, and then it is done; but that all
+    /// replicas have it nobody tells.
+    pub(super) fn strand(&mut self, answer: &mut impl FnMut(RequestId, Answer<R>)) {
         self.newest_probe = 0;
         for wait in self.requests.iter_mut().flat_map(std::mem::take) {
-            answer(wait.id, wait.unknown());
+            if wait.is_stamped && wait.level != Level::All {
+                self.stranded.push_back(wait);
+            } else {
+                answer(wait.id, wait.unknown());
+            }
         }
+    }
+
+    /// What there was is gone, and nobody can say what became of it.
+    pub(super) fn give_up(&mut self, answer: &mut impl FnMut(RequestId, Answer<R>)) {
+        self.strand(answer);
+        for wait in self.stranded.drain(..) {
+            answer(wait.id, Answer::Unknown);
+        }
+    }
+
+    /// So much is committed, of an order in which `is_there` says whether what was stamped with a seq and a term is: then it is done.
+    /// What another leader has put something else in the place of, or nothing, is as good as lost.
+    pub(super) fn settle(
+        &mut self,
+        committed: u64,
+        is_there: impl Fn(u64, Epoch) -> bool,
+        answer: &mut impl FnMut(RequestId, Answer<R>),
+    ) {
+        for _ in 0..self.stranded.len() {
+            let Some(wait) = self.stranded.pop_front() else {
+                return;
+            };
+            if !is_there(wait.seq, wait.term) {
+                answer(wait.id, Answer::Unknown);
+            } else if wait.seq <= committed {
+                answer(wait.id, Answer::Reply(wait.reply));
+            } else {
+                self.stranded.push_back(wait);
+            }
+        }
+    }
+
+    /// Whether any wait for what is committed in terms that are not theirs.
+    #[inline]
+    pub(super) fn has_stranded(&self) -> bool {
+        !self.stranded.is_empty()
     }
 
     /// Whoever asked waits no longer.
     pub(super) fn expire(&mut self, id: RequestId, answer: &mut impl FnMut(RequestId, Answer<R>)) {
-        for requests in &mut self.requests {
+        for requests in self.requests.iter_mut().chain([&mut self.stranded]) {
             // They are asked in the order of their deadlines, more or less: it is one of the first.
             if let Some(place) = requests.iter().position(|wait| wait.id == id) {
                 let wait = requests.remove(place).expect("it is there");
@@ -198,6 +245,7 @@ mod tests {
                 level,
                 reply: (),
                 seq,
+                term: if is_stamped { 4 } else { 0 },
                 is_stamped,
                 probe: 0,
             });
@@ -209,5 +257,46 @@ mod tests {
         let mut left = Vec::new();
         waiting.give_up(&mut |id, answer| left.push((id, answer)));
         assert_eq!(left, [(4, Answer::Unknown)]);
+    }
+
+    #[test]
+    fn what_was_stamped_before_is_settled_by_what_is_committed_later() {
+        let mut waiting = Waiting::default();
+        let requests = [
+            (Level::Quorum, 5, true),
+            (Level::Quorum, 6, true),
+            (Level::Quorum, 6, false),
+            (Level::All, 5, true),
+            (Level::One, 7, true),
+        ];
+        for (id, (level, seq, is_stamped)) in (1..).zip(requests) {
+            waiting.push(Wait {
+                id,
+                level,
+                reply: (),
+                seq,
+                term: if is_stamped { 4 } else { 0 },
+                is_stamped,
+                probe: 0,
+            });
+        }
+        let mut told = Vec::new();
+        waiting.strand(&mut |id, answer| told.push((id, answer)));
+        assert_eq!(told, [(3, Answer::NotStamped), (4, Answer::Unknown)]);
+        let mut settle = |committed| {
+            let mut told = Vec::new();
+            // Its successor has begun with 6.
+            let term_of = |seq| if seq < 6 { 4 } else { 5 };
+            waiting.settle(committed, term_of, &mut |id, answer| {
+                told.push((id, answer))
+            });
+            told
+        };
+        assert_eq!(settle(4), []);
+        assert_eq!(settle(6), [(1, Answer::Reply(())), (2, Answer::Unknown)]);
+        let mut told = Vec::new();
+        waiting.expire(5, &mut |id, answer| told.push((id, answer)));
+        assert_eq!(told, [(5, Answer::Unknown)]);
+        assert!(!waiting.has_stranded());
     }
 }

@@ -277,7 +277,7 @@ impl<T: Types> Replica<T> {
         self.written += 1;
         if pull.wanted.is_some() {
             // What it had stamped before may not be in it.
-            self.give_up();
+            self.strand();
             self.set_base(table);
             return;
         }

@@ -82,7 +82,9 @@ impl<T: Types> Replica<T> {
         let leads_on = matches!(self.role, Role::Leading(_)) && generation == self.state.generation;
         let waiting = leads_on.then(|| std::mem::take(&mut self.waiting));
         self.adopt(table, term, generation, keeps);
-        self.waiting = waiting.unwrap_or_default();
+        if let Some(waiting) = waiting {
+            self.waiting = waiting;
+        }
         self.waiting.ask_again();
         let resumed = self.resumed(term);
         self.role = Role::Leading(Leading {
@@ -474,6 +476,7 @@ impl<T: Types> Replica<T> {
                 level,
                 reply,
                 seq,
+                term: 0,
                 is_stamped: false,
                 // One that is under way was sent before this came.
                 probe: if is_alone || level == Level::One {
@@ -504,6 +507,7 @@ impl<T: Types> Replica<T> {
                     level,
                     reply,
                     seq: version.seq(),
+                    term,
                     is_stamped: true,
                     probe: 0,
                 }

@@ -246,6 +246,9 @@ impl<T: Types> Replica<T> {
             // Of what went past it since, whatever is promised from here on waits for that to be kept.
             self.written += 1;
         }
+        if self.waiting.has_stranded() {
+            self.settle(table);
+        }
         if self.has_bug(12) {
             let written = self.written(table);
             self.keep(table, written);
@@ -282,6 +285,8 @@ impl<T: Types> Replica<T> {
                 // What it was about to do in a term it would go on with, though it had nothing yet.
                 self.stand_back();
             }
+            // What is committed from here on it does not hear.
+            self.give_up();
             if has_some && self.state.adopted <= term {
                 // It must not go on in a term in which it has acknowledged what it has no more.
                 self.state.adopted = self.state.adopted.max(term);
@@ -344,6 +349,7 @@ impl<T: Types> Replica<T> {
     /// Forgets all that it has.
     fn forget(&mut self, table: &mut dyn Table<T>) {
         self.based = 0;
+        self.give_up();
         self.state.history = History::default();
         table.wipe(&self.state);
         // What was about to be promised is gone.
@@ -352,10 +358,17 @@ impl<T: Types> Replica<T> {
 
     /// Gives up whatever it does in a term.
     fn stand_back(&mut self) {
-        self.give_up();
+        self.strand();
         self.role = Role::Idle;
         // Who copies from here does so for a term that is over.
         self.sources.clear();
+    }
+
+    /// Tells all that wait that they do so in vain, but for those whose writes another leader may have.
+    fn strand(&mut self) {
+        let ready = &mut self.ready;
+        let mut answer = |id, answer| ready.push_back(Output::Answer(id, answer));
+        self.waiting.strand(&mut answer);
     }
 
     /// Tells all that wait that they do so in vain.
@@ -363,6 +376,20 @@ impl<T: Types> Replica<T> {
         let ready = &mut self.ready;
         let mut answer = |id, answer| ready.push_back(Output::Answer(id, answer));
         self.waiting.give_up(&mut answer);
+    }
+
+    /// Tells those whose writes were stamped in a term that is over what became of them.
+    fn settle(&mut self, table: &dyn Table<T>) {
+        let ready = &mut self.ready;
+        let mut answer = |id, answer| ready.push_back(Output::Answer(id, answer));
+        // What went past it while it was alone was committed before it was kept.
+        let Progress { last, commit, .. } = table.progress();
+        let committed = commit.min(self.kept.seq);
+        let is_there = |seq, term| {
+            // Until another term is followed nobody has put anything in its place.
+            last.term() <= term || seq <= last.seq() && self.state.history.term_of(seq) == term
+        };
+        self.waiting.settle(committed, is_there, &mut answer);
     }
 
     fn hear(
