@@ -91,7 +91,7 @@ impl Outcome {
             summary = escaped(&plan.summary()),
             band_legend = self.legend(&[("reads", "reads"), ("writes", "writes"), ("failed", "not answered, or refused")]),
             answers = self.answers_plot(),
-            latency_legend = self.legend(&[("p50", "half"), ("p99", "99 of 100"), ("max", "all")]),
+            latency_legend = self.legend(&[("p50", "p50"), ("p99", "p99"), ("max", "max")]),
             latency = self.latency_plot(),
             phase_legend = self.phase_legend(),
             percentiles = self.percentile_plot(),
@@ -215,11 +215,15 @@ impl Outcome {
         grid_of_latency(&mut plot, low, high, y);
         plot.titles("Latency (logarithmic)", "Time of the run");
         for (name, quantile) in [("max", 1.0), ("p99", 0.99), ("p50", 0.5)] {
-            let points = answered.clone().map(|(i, point)| {
-                let latency = point.latencies.value_at_quantile(quantile);
-                (middle(i, interval, end), y(latency as f64))
-            });
-            plot.line(name, points);
+            // Where nothing was answered there is no line.
+            let places: Vec<usize> = answered.clone().map(|(i, _)| i).collect();
+            for run in places.chunk_by(|a, b| a + 1 == *b) {
+                let points = run.iter().map(|i| {
+                    let latency = course[*i].latencies.value_at_quantile(quantile);
+                    (middle(*i, interval, end), y(latency as f64))
+                });
+                plot.line(name, points);
+            }
         }
         plot.finish()
     }
@@ -370,6 +374,9 @@ pre { overflow-x: auto; padding: .8rem 1rem; background: var(--grid); font-size:
 polyline.failed { stroke-dasharray: 3 3; }
 polyline.max { stroke-width: 1; }
 .wide { overflow-x: auto; }
+td, th { white-space: nowrap; }
+td.word { white-space: normal; }
 td.word, th.word { text-align: left; }
+td.word:first-child { white-space: nowrap; }
 tr > :first-child { padding-left: 0; }
 ";
