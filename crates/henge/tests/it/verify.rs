@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 
-use crate::client::node;
+use crate::client::{node, skipped};
 
 /// A folder of a test's own, which goes with it.
 struct Folder(PathBuf);
@@ -104,6 +104,26 @@ fn a_cluster_whose_nodes_are_killed_tells_no_lie() {
     let verdict_again: Value = serde_json::from_slice(&again.stdout).expect("JSON");
     assert_eq!(again.status.code(), Some(0), "{verdict_again}");
     assert_eq!(verdict_again["events"], verdict["events"]);
+}
+
+/// Where nodes can be cut off from each other, which takes root and iproute2.
+#[test]
+fn a_cluster_that_is_cut_apart_tells_no_lie() {
+    let folder = Folder::new();
+    let output = folder.verify("--partition --pause --duration 6s --seed 2 --rate 400");
+    let told = told(&output);
+    if told.contains("--partition needs network namespaces") {
+        skipped(
+            "iproute2",
+            &format!("no nodes are cut off from each other: {told}"),
+        );
+        assert_eq!(output.status.code(), Some(3));
+    } else {
+        assert_eq!(output.status.code(), Some(0), "{told}");
+        assert!(told.contains("partition node"), "{told}");
+        assert!(told.contains("No lie in "), "{told}");
+    }
+    assert!(folder.has_no_nodes(), "the nodes' files go with the run");
 }
 
 #[test]

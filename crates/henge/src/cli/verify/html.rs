@@ -28,7 +28,7 @@ impl Outcome {
             // A string takes every text.
             let _ = writeln!(verdict, "<p class=\"{class}\">{}</p>", escaped(&line));
         }
-        for lie in &self.findings.lies {
+        for lie in self.findings.lies.iter().chain(self.returns()) {
             let _ = writeln!(verdict, "<pre>{}</pre>", escaped(lie));
         }
         let lost: Vec<String> = self.lost().map(|loss| escaped(&loss.line())).collect();

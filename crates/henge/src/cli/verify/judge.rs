@@ -68,6 +68,11 @@ pub(super) struct Findings {
     /// The first lies, at length.
     pub(super) lies: Vec<String>,
     pub(super) lie_count: u64,
+    /// Keys where something came back that had been missing, and that nothing newer had replaced. To the checker that is a lie; a node
+    /// that starts again may do it with what it had evicted.
+    pub(super) returned: u64,
+    /// The first of them, at length.
+    pub(super) returns: Vec<String>,
     /// Keys whose steps were spent.
     pub(super) undecided: u64,
     /// At ONE: keys with answers that are older than they should be, which nobody promises they are not.
@@ -121,6 +126,12 @@ impl Findings {
             Verdict::Holds => {}
             Verdict::Undecided { .. } => self.undecided += 1,
             Verdict::Lies(_) if level == Level::One => self.stale += 1,
+            Verdict::Lies(lie) if holds_without_misses(&history) => {
+                self.returned += 1;
+                if self.returns.len() < MOST_LIES {
+                    self.returns.push(lie.to_string());
+                }
+            }
             Verdict::Lies(lie) => self.lie(lie.to_string()),
         }
     }
@@ -131,6 +142,22 @@ impl Findings {
             self.lies.push(text);
         }
     }
+}
+
+/// Whether a history holds if a miss says nothing of what is there afterwards. What is said to whoever removes a key counts as before: that nothing was
+/// there is a promise to them.
+fn holds_without_misses(history: &History) -> bool {
+    let is_miss = |event: &Event| {
+        let missed = event.outcome == Outcome::Answered(Answer::MISSING);
+        missed && !matches!(event.operation, Operation::Delete { .. })
+    };
+    let mut rest = History::new();
+    for event in history.events().iter().filter(|event| !is_miss(event)) {
+        if let Err(error) = rest.record(event.clone()) {
+            unreachable!("it was recorded once: {error}");
+        }
+    }
+    check_within(&rest, STEPS) == Verdict::Holds
 }
 
 /// The first answer that shows what nobody had asked to be written before it came.
@@ -462,6 +489,31 @@ mod tests {
                 "key \"k\": write 7, version 3-4, acknowledged at 0.002 s, was gone at 0.005 s: client 1: read -> unchanged, nothing was there"
             ]
         );
+    }
+
+    #[test]
+    fn what_comes_back_after_a_miss_is_told_apart() {
+        let found = |value| Outcome::Answered(Answer::found(value, None));
+        let later = Operation::Write {
+            value: 9,
+            when: Condition::Always,
+        };
+        let read = |at, outcome| event(at, at + 1, Operation::Read, outcome);
+        let first = event(0, 1, WRITE, DONE);
+        for (between, counts) in [
+            (vec![read(2, MISSING)], (0, 1)),
+            (vec![event(2, 3, DELETE, MISSING)], (1, 0)),
+            (vec![event(2, 3, DELETE, DONE)], (1, 0)),
+            (vec![event(2, 3, later, DONE), read(4, MISSING)], (1, 0)),
+        ] {
+            let mut events = vec![first.clone()];
+            events.extend(between);
+            events.push(read(8, found(7)));
+            let mut findings = Findings::default();
+            findings.judge(events.clone(), Level::Quorum);
+            let found = (findings.lie_count, findings.returned);
+            assert_eq!(found, counts, "{events:?}");
+        }
     }
 
     #[test]

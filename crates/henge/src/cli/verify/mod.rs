@@ -40,7 +40,7 @@ pub(super) fn run(options: &Options) -> ExitCode {
                 false => report::file_text(&findings),
             };
             print(&text)?;
-            Ok(findings.lie_count == 0)
+            Ok(findings.lie_count + findings.returned == 0)
         }),
     };
     match done {

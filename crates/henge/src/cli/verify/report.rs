@@ -82,8 +82,7 @@ impl Outcome {
     }
 
     fn excuse(&self, loss: &Loss) -> Option<Excuse> {
-        let evicts = self.load.plan.own().is_some_and(|own| own.evicts);
-        if evicts || self.evictions > 0 {
+        if self.evicts() {
             Some(Excuse::Evicted)
         } else if self.memory.excuses(loss.asked, loss.missed) {
             Some(Excuse::Forgotten)
@@ -105,9 +104,27 @@ impl Outcome {
         losses.filter(|loss| self.excuse(loss).is_none())
     }
 
+    /// Whether nodes have evicted something, so that what is missing may be that, and come back with a start.
+    fn evicts(&self) -> bool {
+        self.evictions > 0 || self.load.plan.own().is_some_and(|own| own.evicts)
+    }
+
+    /// Explanations of what came back, where that is none of what nodes may do.
+    pub(super) fn returns(&self) -> &[String] {
+        if self.evicts() {
+            &[]
+        } else {
+            &self.findings.returns
+        }
+    }
+
     /// Whether nothing is wrong with what was checked.
     pub(super) fn is_good(&self) -> bool {
-        self.findings.lie_count == 0 && self.lost().next().is_none() && self.ended.is_empty()
+        let has_returned = self.findings.returned > 0 && !self.evicts();
+        self.findings.lie_count == 0
+            && !has_returned
+            && self.lost().next().is_none()
+            && self.ended.is_empty()
     }
 
     /// The verdict, a line for each thing that is to be said, and whether that is good.
@@ -123,6 +140,19 @@ impl Outcome {
             return lines;
         }
         lines.push(verdict_on_answers(findings, level));
+        if findings.returned > 0 {
+            let keys = grouped(findings.returned as f64);
+            let line = if self.evicts() {
+                format!(
+                    "Keys on which something was there again that had been missing, with nothing newer in between: {keys}. A node that starts may bring back what it had evicted."
+                )
+            } else {
+                format!(
+                    "LIES: keys on which something was there again that had been missing, though nothing was evicted: {keys}."
+                )
+            };
+            lines.push((self.evicts(), line));
+        }
         if findings.undecided > 0 {
             lines.push((
                 true,
@@ -345,7 +375,7 @@ impl Outcome {
         rows.extend(self.latency_rows().iter().map(LatencyRow::cells));
         text.push('\n');
         text.push_str(&columns(&rows, &[2, 3, 4, 5, 6, 7]));
-        for lie in &self.findings.lies {
+        for lie in self.findings.lies.iter().chain(self.returns()) {
             let _ = write!(
                 text,
                 "\nA lie. Times are in microseconds of the run.\n{lie}"
@@ -446,6 +476,7 @@ impl Outcome {
             "events": self.findings.events,
             "keys": self.findings.keys,
             "lies": {"count": self.findings.lie_count, "first": self.findings.lies},
+            "returned": {"count": self.findings.returned, "first": self.findings.returns},
             "undecided_keys": self.findings.undecided,
             "stale_keys": self.findings.stale,
             "lost": self.lost().map(loss).collect::<Vec<_>>(),
@@ -487,6 +518,10 @@ fn verdict_on_answers(findings: &Findings, level: Level) -> (bool, String) {
         grouped(findings.keys as f64)
     );
     match (findings.lie_count, level) {
+        (0, _) if findings.returned > 0 => (
+            true,
+            format!("No older value in {answers}, and none that nobody wrote."),
+        ),
         (0, Level::One) => (
             true,
             format!("No lie in {answers}: all that was shown was written by somebody."),
@@ -508,10 +543,17 @@ fn verdict_on_answers(findings: &Findings, level: Level) -> (bool, String) {
 /// The verdict on a history of a file.
 pub(super) fn file_text(findings: &Findings) -> String {
     let mut text = String::new();
-    for lie in &findings.lies {
+    for lie in findings.lies.iter().chain(&findings.returns) {
         let _ = writeln!(text, "{lie}");
     }
     let _ = writeln!(text, "{}", verdict_on_answers(findings, Level::Quorum).1);
+    if findings.returned > 0 {
+        let _ = writeln!(
+            text,
+            "LIES: keys on which something was there again that had been missing, with nothing newer in between: {}. A node may do that which had evicted it and starts again.",
+            findings.returned
+        );
+    }
     if findings.undecided > 0 {
         let _ = writeln!(text, "Of {} keys it is not known.", findings.undecided);
     }
@@ -528,10 +570,11 @@ pub(super) fn file_text(findings: &Findings) -> String {
 /// The same for programs.
 pub(super) fn file_json(findings: &Findings) -> String {
     let document = json!({
-        "good": findings.lie_count == 0,
+        "good": findings.lie_count + findings.returned == 0,
         "events": findings.events,
         "keys": findings.keys,
         "lies": {"count": findings.lie_count, "first": findings.lies},
+        "returned": {"count": findings.returned, "first": findings.returns},
         "undecided_keys": findings.undecided,
         "missing": findings.losses.iter().map(Loss::line).collect::<Vec<_>>(),
     });
