@@ -110,7 +110,7 @@ fn a_cluster_whose_nodes_are_killed_tells_no_lie() {
 #[test]
 fn a_cluster_that_is_cut_apart_tells_no_lie() {
     let folder = Folder::new();
-    let output = folder.verify("--partition --pause --duration 6s --seed 2 --rate 400");
+    let output = folder.verify("--partition --duration 5s --seed 2 --rate 400");
     let told = told(&output);
     if told.contains("--partition needs network namespaces") {
         skipped(

@@ -45,6 +45,8 @@ const LOOK_AGAIN: usize = 2;
 const MOST_ENDS: usize = 20;
 /// Clients that read them, together.
 const LOOKERS: u64 = 8;
+/// How often those of nodes that are away are asked for.
+const RETRY: Duration = Duration::from_millis(500);
 /// How long that takes at the most; who has not answered by then is not waited for.
 const LOOK_AGAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -614,7 +616,7 @@ impl Run {
                 }
             }
             left = unread;
-            sleep(LOOK).await;
+            sleep(RETRY).await;
         }
     }
 

@@ -115,7 +115,8 @@ impl Load {
         let completed = self.now();
         round.under_way.set(round.under_way.get() - 1);
         let outcome = asked.outcome(&told, self.plan.size);
-        if !self.is_over.get() {
+        // Who only looks again is no part of the load.
+        if !self.is_over.get() && client.number < self.plan.clients {
             let mut tally = self.tally.borrow_mut();
             let times = (invoked, completed);
             tally.record(number as usize, phase, asked, times, &told, outcome);

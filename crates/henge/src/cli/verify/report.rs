@@ -157,7 +157,7 @@ impl Outcome {
             lines.push((
                 true,
                 format!(
-                    "Of {} keys it is not known: too many writes of which nobody knows.",
+                    "Keys that could not be decided: {}. More was under way on them at once, or is not known, than the checker has steps for.",
                     grouped(findings.undecided as f64)
                 ),
             ));
@@ -555,7 +555,11 @@ pub(super) fn file_text(findings: &Findings) -> String {
         );
     }
     if findings.undecided > 0 {
-        let _ = writeln!(text, "Of {} keys it is not known.", findings.undecided);
+        let _ = writeln!(
+            text,
+            "Keys that could not be decided: {}.",
+            findings.undecided
+        );
     }
     if !findings.losses.is_empty() {
         let _ = writeln!(
