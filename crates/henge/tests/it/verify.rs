@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::client::{node, skipped};
+use crate::client::{DEADLINE, node, skipped};
 
 /// A folder of a test's own, which goes with it.
 struct Folder(PathBuf);
@@ -26,15 +28,20 @@ impl Folder {
         fs::read_to_string(self.0.join(name)).unwrap_or_default()
     }
 
-    /// Runs `henge verify` in it; its own temporary files are in there as well.
-    fn verify(&self, line: &str) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_henge"))
+    /// `henge verify` in it; its own temporary files are in there as well.
+    fn command(&self, line: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_henge"));
+        command
             .arg("verify")
             .args(line.split_whitespace())
             .current_dir(&self.0)
-            .env("TMPDIR", &self.0)
-            .output()
-            .expect("the binary of this build runs")
+            .env("TMPDIR", &self.0);
+        command
+    }
+
+    fn verify(&self, line: &str) -> Output {
+        let output = self.command(line).output();
+        output.expect("the binary of this build runs")
     }
 
     /// Whether all that the run has made for itself is gone.
@@ -124,6 +131,36 @@ fn a_cluster_that_is_cut_apart_tells_no_lie() {
         assert!(told.contains("No lie in "), "{told}");
     }
     assert!(folder.has_no_nodes(), "the nodes' files go with the run");
+}
+
+#[test]
+fn a_node_that_ends_by_itself_is_told() {
+    let folder = Folder::new();
+    let run = folder
+        .command("--duration 8s --rate 200 --history h")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary of this build runs");
+    // A round is written when it is judged, which is while the load goes on.
+    let deadline = Instant::now() + DEADLINE;
+    while folder.read("h").is_empty() {
+        assert!(Instant::now() < deadline, "no round is written");
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+    let id = run.id();
+    let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
+    let children = children.expect("its children are known");
+    let child = children.split(' ').next().and_then(|id| id.parse().ok());
+    let child = child.and_then(Pid::from_raw).expect("it has nodes");
+    kill_process(child, Signal::KILL).expect("it runs");
+    let output = run.wait_with_output().expect("it ends");
+    let text = told(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains(" ended by itself at "), "{text}");
+    assert!(text.contains("No lie in "), "{text}");
+    assert!(text.contains("data are left in "), "{text}");
+    assert!(!folder.has_no_nodes(), "who is told of it can look at it");
 }
 
 #[test]
