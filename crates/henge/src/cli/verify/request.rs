@@ -189,7 +189,7 @@ impl Reply {
 
     /// Whether a refusal says that nothing was done and never will be. All that is not known to say so is not taken for it.
     fn was_nothing_done(&self) -> bool {
-        const SURE: [&str; 8] = [
+        const SURE: [&str; 9] = [
             "owner_down",
             "owner_unreachable",
             "try_again",
@@ -198,11 +198,17 @@ impl Reply {
             "overloaded",
             "too_many_connections",
             "memory_full",
+            "log_failed",
         ];
         let code = self.code();
+        let says_so = || {
+            let detail = self.member("detail");
+            let detail = detail.as_ref().and_then(Value::as_str);
+            detail.is_some_and(|detail| detail.ends_with("nothing was done"))
+        };
         match self.status {
             400..=499 => true,
-            503 | 507 => SURE.contains(&&*code) || code == "log_failed",
+            503 | 507 => SURE.contains(&&*code) || says_so(),
             _ => false,
         }
     }
@@ -415,6 +421,24 @@ mod tests {
             (always, Told::Unsent(String::new()), Some(Outcome::Failed)),
             (always, Told::Silence(String::new()), Some(Outcome::Unknown)),
             (always, reply(503, None, "<html>"), Some(Outcome::Unknown)),
+            (
+                always,
+                reply(
+                    503,
+                    None,
+                    "{\"code\":\"new\",\"detail\":\"x; nothing was done\"}",
+                ),
+                Some(Outcome::Failed),
+            ),
+            (
+                always,
+                reply(
+                    504,
+                    None,
+                    "{\"code\":\"new\",\"detail\":\"x; nothing was done\"}",
+                ),
+                Some(Outcome::Unknown),
+            ),
             (
                 write(Condition::Absent),
                 current("\"4-5\""),
