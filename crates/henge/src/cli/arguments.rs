@@ -11,7 +11,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::simulate::{Simulation, Words};
-use super::{CliError, bench, client, cluster, dev, tools};
+use super::{CliError, bench, client, cluster, dev, tools, verify};
 use crate::config::{FlagSetting, SETTINGS, Setting, shown};
 
 /// A flag that is short for `--set`: its name, the setting, the name of its value in the help, and what the help says.
@@ -92,6 +92,7 @@ pub(super) enum Invocation {
     Client(client::Order),
     Cluster(cluster::Inquiry),
     Bench(Box<bench::Options>),
+    Verify(verify::Options),
     Tool(tools::Errand),
     Dev(dev::Dev),
     Help(String),
@@ -157,6 +158,12 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Inv
         no_settings("bench", levels[0])?;
         let options = bench::understood(levels[1]).map_err(CliError::Usage)?;
         return Ok(Invocation::Bench(Box::new(options)));
+    }
+    if words == ["verify"] {
+        no_settings("verify", levels[0])?;
+        return verify::understood(levels[1])
+            .map(Invocation::Verify)
+            .map_err(CliError::Usage);
     }
     let task = match words[..] {
         ["config", "check"] => Task::ConfigCheck,
@@ -296,6 +303,7 @@ fn command() -> Command {
         .subcommand(cluster::command())
         .subcommand(dev::command())
         .subcommand(bench::command())
+        .subcommand(verify::command())
         .subcommands(tools::commands())
         .after_help(after_help());
     with_flags(root)
@@ -407,6 +415,7 @@ fn after_help() -> String {
   henge simulate a.csv --capacity 1000,10000   which policy suits these accesses
   henge set greeting hello --ttl 60s           a key of the node on this machine
   henge bench -c 50 -d 30s                     how fast that node is
+  henge verify --kill --pause -d 1m            whether a cluster lies when its nodes fail
   henge backup --to today.backup               what that node holds, in a file
 
 A flag wins over the environment, the environment over the file, the file over the defaults.

@@ -376,7 +376,7 @@ fn table(status: &Value) -> Option<String> {
 }
 
 /// Rows under each other; the columns that are figures end at the right.
-fn columns<const N: usize>(rows: &[[String; N]], figures: &[usize]) -> String {
+pub(super) fn columns<const N: usize>(rows: &[[String; N]], figures: &[usize]) -> String {
     let width = |column: usize| {
         let lengths = rows.iter().map(|row| row[column].chars().count());
         lengths.max().unwrap_or(0)

@@ -9,9 +9,11 @@ mod client;
 mod cluster;
 mod dev;
 mod duration;
+mod plot;
 mod serve;
 mod simulate;
 mod tools;
+mod verify;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -31,6 +33,7 @@ pub use dev::Dev;
 pub use serve::serve;
 pub use simulate::{Simulation, SimulationError};
 pub use tools::Errand;
+pub use verify::{Options as VerifyOptions, Plan as VerifyPlan};
 
 /// The exit code for a command line or a configuration that cannot be used, as shells and most tools have it.
 const EXIT_USAGE: u8 = 2;
@@ -62,6 +65,8 @@ pub enum Action {
     Cluster(Inquiry),
     /// Measure a server.
     Bench(Box<BenchOptions>),
+    /// Check that a cluster tells no lie.
+    Verify(VerifyOptions),
     /// Do something with the files of a node.
     Tool(Errand),
     /// Start a cluster to try things out.
@@ -106,6 +111,7 @@ pub fn parse(
         Invocation::Client(order) => return Ok(Action::Client(order)),
         Invocation::Cluster(inquiry) => return Ok(Action::Cluster(inquiry)),
         Invocation::Bench(options) => return Ok(Action::Bench(options)),
+        Invocation::Verify(options) => return Ok(Action::Verify(options)),
         Invocation::Tool(errand) => return Ok(Action::Tool(errand)),
         Invocation::Dev(dev) => return Ok(Action::Dev(dev)),
         Invocation::Run { task, file, flags } => (task, file, flags),
@@ -146,6 +152,7 @@ pub fn run(serve: impl FnOnce(Config, Sources, Option<Keys>) -> ExitCode) -> Exi
         Ok(Action::Client(order)) => client::run(&order),
         Ok(Action::Cluster(inquiry)) => cluster::run(&inquiry),
         Ok(Action::Bench(options)) => bench::run(&options),
+        Ok(Action::Verify(options)) => verify::run(&options),
         Ok(Action::Tool(errand)) => tools::run(&errand, std::env::var_os(VARIABLE)),
         Ok(Action::Dev(dev)) => dev::run(&dev),
         Ok(shown) => print(&shown.text()),
@@ -168,6 +175,7 @@ impl Action {
             | Self::Client(_)
             | Self::Cluster(_)
             | Self::Bench(_)
+            | Self::Verify(_)
             | Self::Tool(_)
             | Self::Dev(_) => String::new(),
             Self::ConfigCheck { file: Some(file) } => {

@@ -26,3 +26,4 @@ mod resp_reply;
 mod resp_server;
 mod side_by_side;
 mod tools;
+mod verify;

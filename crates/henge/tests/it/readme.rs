@@ -293,6 +293,13 @@ fn the_cargo_commands_of_the_readme_exist() {
                 let output = output.expect("it starts");
                 assert!(output.status.success(), "README.md:{line}: {output:?}");
             }
+            line_of_verify if line_of_verify.starts_with("henge verify ") => {
+                // Its own tests run it; with this it says only whether the line is understood.
+                let arguments = line_of_verify.split(' ').skip(1).chain(["--help"]);
+                let mut check = Command::new(env!("CARGO_BIN_EXE_henge"));
+                let output = check.args(arguments).output().expect("it starts");
+                assert!(output.status.success(), "README.md:{line}: {output:?}");
+            }
             // A test of clusters runs it, at ports that are free.
             "henge dev --nodes 3" => {}
             other => panic!("README.md:{line}: `{other}` is not checked; do so here"),

@@ -5,11 +5,11 @@ const THETA: f64 = 0.99;
 
 /// `SplitMix64`: short, fast, and even enough for a load.
 #[derive(Clone, Debug)]
-pub(super) struct Random(u64);
+pub(in crate::cli) struct Random(u64);
 
 impl Random {
     /// A stream of its own for each pair of numbers.
-    pub(super) fn new(seed: u64, stream: u64) -> Self {
+    pub(in crate::cli) fn new(seed: u64, stream: u64) -> Self {
         let mut random = Self(seed);
         random.0 = random.bits() ^ stream;
         random.0 = random.bits();
@@ -17,7 +17,7 @@ impl Random {
     }
 
     /// 64 random bits.
-    pub(super) fn bits(&mut self) -> u64 {
+    pub(in crate::cli) fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -25,12 +25,12 @@ impl Random {
     }
 
     /// A number below `end`, which is not 0.
-    fn below(&mut self, end: u64) -> u64 {
+    pub(in crate::cli) fn below(&mut self, end: u64) -> u64 {
         ((u128::from(self.bits()) * u128::from(end)) >> 64) as u64
     }
 
     /// From 0 to 1, without 1.
-    pub(super) fn fraction(&mut self) -> f64 {
+    pub(in crate::cli) fn fraction(&mut self) -> f64 {
         (self.bits() >> 11) as f64 / (1_u64 << 53) as f64
     }
 }

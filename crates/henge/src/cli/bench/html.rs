@@ -4,17 +4,11 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use super::super::plot::{
+    BOTTOM, HEIGHT, LEFT, Plot, RIGHT, STYLE, TOP, WIDTH, escaped, place, tidy_step,
+};
 use super::report::{Report, duration, grouped};
 use super::tally::Class;
-
-/// The plots' size, in units of the SVG; the page scales them.
-const WIDTH: f64 = 860.0;
-const HEIGHT: f64 = 340.0;
-/// What axes and their labels take at the left, the top, the right and the bottom.
-const LEFT: f64 = 78.0;
-const TOP: f64 = 16.0;
-const RIGHT: f64 = 36.0;
-const BOTTOM: f64 = 52.0;
 
 /// The ends of the percentile curve's axis: nines behind the point, so that each further tenth of the slowest has as much room.
 const MOST_NINES: f64 = 5.0;
@@ -42,7 +36,7 @@ impl Report<'_> {
 <meta charset=\"utf-8\">
 <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">
 <title>henge bench: {title}</title>
-<style>{STYLE}</style>
+<style>{STYLE}{COLOURS}</style>
 </head>
 <body>
 <main>
@@ -171,136 +165,22 @@ impl Report<'_> {
     }
 }
 
-/// Where a value between two lies between two places.
-fn place(value: f64, low: f64, high: f64, from: f64, to: f64) -> f64 {
-    let part = (value - low) / (high - low).max(f64::MIN_POSITIVE);
-    from + part * (to - from)
-}
-
-/// 1, 2 or 5 times a power of ten, so that some five of it make the whole.
-fn tidy_step(whole: f64) -> f64 {
-    let rough = whole / 5.0;
-    let power = 10_f64.powf(rough.log10().floor());
-    let digit = rough / power;
-    let tidy = match digit {
-        _ if digit <= 1.0 => 1.0,
-        _ if digit <= 2.0 => 2.0,
-        _ if digit <= 5.0 => 5.0,
-        _ => 10.0,
-    };
-    tidy * power
-}
-
-/// An SVG that grows.
-struct Plot(String);
-
-impl Plot {
-    fn new(name: &str) -> Self {
-        Self(format!(
-            "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{name}\">\n"
-        ))
-    }
-
-    fn add(&mut self, element: std::fmt::Arguments<'_>) {
-        // A string takes every text.
-        let _ = self.0.write_fmt(element);
-        self.0.push('\n');
-    }
-
-    fn grid_y(&mut self, y: f64, label: &str) {
-        let (right, at, baseline) = (WIDTH - RIGHT, LEFT - 10.0, y + 4.0);
-        self.add(format_args!(
-            "<line class=\"grid\" x1=\"{LEFT}\" y1=\"{y:.1}\" x2=\"{right}\" y2=\"{y:.1}\"/>\
-             <text x=\"{at}\" y=\"{baseline:.1}\" text-anchor=\"end\">{label}</text>"
-        ));
-    }
-
-    fn grid_x(&mut self, x: f64, label: &str) {
-        let (bottom, baseline) = (HEIGHT - BOTTOM, HEIGHT - BOTTOM + 18.0);
-        self.add(format_args!(
-            "<line class=\"grid\" x1=\"{x:.1}\" y1=\"{TOP}\" x2=\"{x:.1}\" y2=\"{bottom}\"/>\
-             <text x=\"{x:.1}\" y=\"{baseline}\" text-anchor=\"middle\">{label}</text>"
-        ));
-    }
-
-    /// What the axes measure.
-    fn titles(&mut self, y: &str, x: &str) {
-        let (middle_x, middle_y) = ((LEFT + WIDTH - RIGHT) / 2.0, (TOP + HEIGHT - BOTTOM) / 2.0);
-        let below = HEIGHT - 10.0;
-        self.add(format_args!(
-            "<text class=\"axis\" x=\"{middle_x}\" y=\"{below}\" text-anchor=\"middle\">{x}</text>\
-             <text class=\"axis\" transform=\"translate(14 {middle_y}) rotate(-90)\" text-anchor=\"middle\">{y}</text>"
-        ));
-    }
-
-    fn line(&mut self, class: &str, points: impl Iterator<Item = (f64, f64)>) {
-        let mut path = String::new();
-        for (x, y) in points {
-            let _ = write!(path, "{x:.1},{y:.1} ");
-        }
-        let path = path.trim_end();
-        self.add(format_args!(
-            "<polyline class=\"{class}\" points=\"{path}\"><title>{class}</title></polyline>"
-        ));
-    }
-
-    fn finish(mut self) -> String {
-        self.0.push_str("</svg>");
-        self.0
-    }
-}
-
-/// Text that means nothing to a browser.
-fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            other => escaped.push(other),
-        }
-    }
-    escaped
-}
-
 const NOTHING: &str = "<p>Nothing was answered.</p>";
 
 const LEGEND: &str = "<ul class=\"legend\"><li class=\"reads\">reads</li><li class=\"writes\">writes</li>\
 <li class=\"all\">all</li></ul>";
 
 /// Reads and writes are told apart by people who do not see red and green apart too; what is dashed is their sum.
-const STYLE: &str = "
-:root { color-scheme: light dark; --paper: #fbfbfa; --ink: #1f2328; --soft: #5f666e; --grid: #e3e5e8;
-  --reads: #1f6fc4; --writes: #c2590a; --all: #5f666e; }
+const COLOURS: &str = "
+:root { --reads: #1f6fc4; --writes: #c2590a; --all: #5f666e; }
 @media (prefers-color-scheme: dark) {
-  :root { --paper: #15181c; --ink: #e6e8ea; --soft: #9aa2ab; --grid: #2c3138;
-    --reads: #63a9f2; --writes: #f0934a; --all: #9aa2ab; }
+  :root { --reads: #63a9f2; --writes: #f0934a; --all: #9aa2ab; }
 }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
-main { max-width: 60rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
-h1 { margin: 0; font-size: 1.6rem; }
-h2 { margin: 2.2rem 0 .4rem; font-size: 1.15rem; }
-.summary { margin: .3rem 0 0; color: var(--soft); overflow-wrap: anywhere; }
-.legend { display: flex; gap: 1.4rem; margin: 0 0 .4rem; padding: 0; list-style: none; font-size: .9rem; }
-.legend li::before { content: ''; display: inline-block; width: 1.4rem; margin-right: .45rem; vertical-align: .25rem;
-  border-top: 3px solid; }
-li.reads::before { border-color: var(--reads); }
-li.writes::before { border-color: var(--writes); }
-li.all::before { border-color: var(--all); border-top-style: dashed; }
-svg { display: block; width: 100%; height: auto; }
-svg text { fill: var(--soft); font-size: 12px; font-variant-numeric: tabular-nums; }
-svg text.axis { fill: var(--ink); font-size: 13px; }
-.grid { stroke: var(--grid); stroke-width: 1; }
-polyline { fill: none; stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; }
-polyline.reads { stroke: var(--reads); }
-polyline.writes { stroke: var(--writes); }
-polyline.all { stroke: var(--all); stroke-dasharray: 5 5; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem 0 .3rem 2.2rem; border-bottom: 1px solid var(--grid); text-align: right; font-weight: 400; }
-thead th { color: var(--soft); }
-tbody th { padding-left: 0; text-align: left; }
+.reads { --colour: var(--reads); }
+.writes { --colour: var(--writes); }
+.all { --colour: var(--all); }
+li.all::before { border-top-style: dashed; }
+polyline.all { stroke-dasharray: 5 5; }
 ";
 
 #[cfg(test)]
@@ -369,19 +249,5 @@ mod tests {
             measured: Duration::ZERO,
         };
         assert_eq!(report.html().matches(NOTHING).count(), 2);
-    }
-
-    #[test]
-    fn steps_are_tidy() {
-        for (whole, step) in [
-            (5.0, 1.0),
-            (30.0, 10.0),
-            (9.0, 2.0),
-            (0.4, 0.1),
-            (123_456.0, 50_000.0),
-        ] {
-            let found = tidy_step(whole);
-            assert!((found - step).abs() < step / 1e6, "{whole}: {found}");
-        }
     }
 }

@@ -27,8 +27,10 @@ use tally::Tally;
 
 use crate::config::shown;
 
+pub(super) use distribution::Random;
 pub use options::Options;
 pub(super) use options::{command, understood};
+pub(super) use report::{duration, grouped};
 
 /// How often the progress bar moves.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
@@ -120,7 +122,7 @@ fn measure(options: &Options) -> Result<(Tally, Duration), String> {
 }
 
 /// A bar on a terminal, and none elsewhere.
-fn bar() -> ProgressBar {
+pub(super) fn bar() -> ProgressBar {
     let target = if io::stderr().is_terminal() {
         ProgressDrawTarget::stderr()
     } else {

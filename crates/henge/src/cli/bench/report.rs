@@ -188,7 +188,7 @@ impl Report<'_> {
 }
 
 /// A duration with the unit that suits it, to three digits or so.
-pub(super) fn duration(duration: Duration) -> String {
+pub(in crate::cli) fn duration(duration: Duration) -> String {
     let us = duration.as_nanos() as f64 / 1000.0;
     let (number, unit) = match us {
         _ if us < 1e3 => (us, "µs"),
@@ -204,7 +204,7 @@ pub(super) fn duration(duration: Duration) -> String {
 }
 
 /// A whole number with its thousands apart.
-pub(super) fn grouped(number: f64) -> String {
+pub(in crate::cli) fn grouped(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut text = String::new();
     for (place, digit) in digits.chars().enumerate() {
