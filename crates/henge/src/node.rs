@@ -300,7 +300,8 @@ impl Node {
         self.cluster = Some(spawn("henge-cluster", async move || {
             let shared = Arc::clone(&metrics.shared);
             let load: OwnLoad = Box::new(move || metrics.load());
-            control::run(shared, orders, inbox, (datagrams, load), ends).await;
+            // It holds all that the cluster's thread does.
+            Box::pin(control::run(shared, orders, inbox, (datagrams, load), ends)).await;
         })?);
         Ok(())
     }

@@ -336,10 +336,11 @@ impl Cache {
             return handled;
         };
         // What a recovery has found, where the machine is new.
-        let state = seated
-            .is_none()
-            .then(|| State::from(&shard.recovered(partition).state))
-            .unwrap_or_default();
+        let state = if seated.is_none() {
+            State::from(&shard.recovered(partition).state)
+        } else {
+            State::default()
+        };
         let mut table = PartitionTable::served(shard, partition, turn);
         let seated = seated.get_or_insert_with(|| {
             let progress = henge_cluster::replica::Table::progress(&table);

@@ -523,8 +523,8 @@ impl Connection<'_> {
 
     /// Holds what is kept against the node's bound; false past it.
     fn account(&mut self) -> bool {
-        let held = self.held.as_ref().map_or(0, Held::size_bytes);
-        let bytes = self.pending.capacity() + self.unsent_bytes + held;
+        let waits = self.held.as_ref().map_or(0, Held::size_bytes);
+        let bytes = self.pending.capacity() + self.unsent_bytes + waits;
         if self.hold.is_none() {
             self.hold = self.local.shared.in_flight.hold_for(bytes);
         }

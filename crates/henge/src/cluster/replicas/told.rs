@@ -57,6 +57,24 @@ struct Calls {
     newest: u32,
 }
 
+impl Calls {
+    /// Another ticket.
+    fn begin(&mut self) -> u32 {
+        self.newest = self.newest.wrapping_add(1);
+        let open = Open {
+            calls: Vec::new(),
+            left: 0,
+            verdict: Verdict::Told,
+            deadline: Instant::now() + REQUEST_TIMEOUT,
+            waker: None,
+            is_expired: false,
+        };
+        self.tickets.insert(self.newest, open);
+        self.present = Some(self.newest);
+        self.newest
+    }
+}
+
 /// A ticket.
 struct Open {
     calls: Vec<Call>,
@@ -130,23 +148,7 @@ pub(crate) fn begin_call(partition: Partition, is_write: bool) -> (RequestId, Le
         if calls.thread == 0 {
             return 0;
         }
-        let number = match calls.present {
-            Some(number) => number,
-            None => {
-                calls.newest = calls.newest.wrapping_add(1);
-                let open = Open {
-                    calls: Vec::new(),
-                    left: 0,
-                    verdict: Verdict::Told,
-                    deadline: Instant::now() + REQUEST_TIMEOUT,
-                    waker: None,
-                    is_expired: false,
-                };
-                calls.tickets.insert(calls.newest, open);
-                calls.present = Some(calls.newest);
-                calls.newest
-            }
-        };
+        let number = calls.present.unwrap_or_else(|| calls.begin());
         let thread = u64::from(calls.thread);
         let Some(open) = calls.tickets.get_mut(&number) else {
             return 0;
