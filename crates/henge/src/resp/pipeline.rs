@@ -1,6 +1,8 @@
 //! From the bytes of a connection to the replies of its commands: requests are decoded a batch at a time, the memory that
 //! they will read is asked for, and they run one after the other. It reads and writes no socket.
 
+mod route;
+
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use henge_wire::MAX_KEY_BYTES;
 use henge_wire::resp::request::{
     self, Arguments, Decoded, Limits, RequestError, Span, inline_arguments,
 };
 use henge_wire::resp::writer::{Output, Writer};
-use henge_wire::{MAX_KEY_BYTES, Partition, Slot};
 
 use super::call::{Call, ErrorReply, Flow, Later};
 use super::forward::{Forwards, MOST_REQUESTS, NOT_HERE, Raw};
@@ -22,16 +24,15 @@ use super::key_specs;
 use super::pause::Paused;
 use super::session::{Replies, Session};
 use super::slowlog;
-use super::spread::{Asked, Place};
 use super::table::{COMMANDS, Entry, Keys, Run, flag};
 use crate::cache::{AHEAD, Location, LookAhead};
 use crate::cluster::replicas::told;
 use crate::cluster::routing::Routes;
-use crate::cluster::view::Member;
 use crate::disk::gate::{Owed, journalled_bytes};
 use crate::metrics::counters::add;
 use crate::net::data_thread::Local;
 use crate::shared::{self, Live, Shared};
+use route::Routed;
 
 /// Requests that are decoded, and looked up ahead, together.
 const BATCH: usize = AHEAD;
@@ -582,116 +583,6 @@ impl Pipeline {
         stop
     }
 
-    /// Finds out where a command is to be run, and sends it there.
-    #[expect(clippy::too_many_arguments, reason = "it is the inside of two loops")]
-    #[inline(never)]
-    fn route(
-        &mut self,
-        words: Arguments<'_>,
-        raw: Raw<'_>,
-        entry: Entry,
-        first: Option<Partition>,
-        clock: &mut Timing,
-        untimed: &mut Vec<u16>,
-        out: &mut Output,
-    ) -> Routed {
-        let Some(routes) = &self.routes else {
-            return Routed::Here;
-        };
-        let spec = entry.spec;
-        if spec.keys.first == 0 && self.session.is_forwarded {
-            // Each node is asked for its own.
-            return Routed::Here;
-        }
-        let asked = Asked {
-            spec,
-            words,
-            session: &self.session,
-            local: &self.local,
-            routes,
-        };
-        let place = asked.place(first);
-        let is_replicated = self.local.shared.replicas.is_some();
-        match place {
-            Ok(Place::Here) => Routed::Here,
-            Ok(_) if self.session.is_forwarded => {
-                self.lengths.push(NOT_HERE);
-                Routed::Done
-            }
-            Ok(Place::There(member, partition)) => {
-                let own = || self.local.shared.live.load().redirect;
-                let settings = &routes.view.settings;
-                if self.session.knows_map && settings.redirect().unwrap_or_else(own) {
-                    let at = spec.keys.first.unsigned_abs();
-                    let key = words.get(usize::from(at)).unwrap_or_default();
-                    debug_assert_eq!(Partition::of(key), partition);
-                    let (slot, address) = (Slot::of(key).number(), &member.address);
-                    let moved = ErrorReply::new(format!("MOVED {slot} {address}"));
-                    self.reject(Some(entry), &moved, out);
-                    return Routed::Done;
-                }
-                self.send_on(Some(&member), raw, entry, out)
-            }
-            Err(_) if self.session.is_forwarded && is_replicated => {
-                self.lengths.push(NOT_HERE);
-                Routed::Done
-            }
-            Err(error)
-                if is_replicated
-                    && error.code() == "CLUSTERDOWN"
-                    && routes.view.reaches_majority() =>
-            {
-                // Another leads it soon.
-                self.send_on(None, raw, entry, out)
-            }
-            // What this one does comes after what was sent before it.
-            Ok(Place::Several(_)) if !self.forwards.is_empty() => Routed::Stop(Stop::Before),
-            Ok(Place::Several(reply)) => {
-                add(&self.local.counters.forwarded, 1);
-                let is_wanted = self.is_wanted_of_next();
-                let client = &self.session.client;
-                client.last_command.store(entry.number, Ordering::Relaxed);
-                clock.settle(untimed, &self.local);
-                Routed::Stop(Stop::Later(Waiting {
-                    reply,
-                    entry,
-                    request: Bytes::new(),
-                    words: slowlog::shortened(words),
-                    since: clock.mark,
-                    is_wanted,
-                }))
-            }
-            Err(error) => {
-                self.reject(Some(entry), &error, out);
-                Routed::Done
-            }
-        }
-    }
-
-    /// Has a command run by another node, or by whoever has its keys soon.
-    fn send_on(
-        &mut self,
-        member: Option<&Arc<Member>>,
-        raw: Raw<'_>,
-        entry: Entry,
-        out: &Output,
-    ) -> Routed {
-        let known = member.map(|member| &**member);
-        if self.forwards.are_of_another(known, &self.session) {
-            return Routed::Stop(Stop::Before);
-        }
-        let is_wanted = self.is_wanted_of_next();
-        self.replies += usize::from(is_wanted);
-        let written = (out.len(), is_wanted);
-        let is_write = entry.spec.is(flag::WRITE);
-        add(&self.local.counters.forwarded, 1);
-        self.forwards
-            .push(member, raw, is_write, &self.session, written);
-        let client = &self.session.client;
-        client.last_command.store(entry.number, Ordering::Relaxed);
-        Routed::Done
-    }
-
     /// A reply of this length was written; where one is noted already, it is none.
     fn note_length(&mut self, length: usize) {
         if length > 0 || self.lengths.last() != Some(&NOT_HERE) {
@@ -800,15 +691,6 @@ impl Pipeline {
 /// Whether a command stopped a pipeline before it was run, and is to be looked at again.
 fn is_not_run(step: Option<&Stop>) -> bool {
     matches!(step, Some(Stop::Paused { .. } | Stop::Before))
-}
-
-/// What became of a command that may be another node's.
-enum Routed {
-    /// It is this node's, and is to be run.
-    Here,
-    /// It was sent on, or refused.
-    Done,
-    Stop(Stop),
 }
 
 /// How the input ended, or the batch.
