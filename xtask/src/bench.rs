@@ -7,6 +7,7 @@ mod churn;
 mod client;
 mod durability;
 mod echo;
+mod failover;
 mod http;
 mod memory;
 mod one_replica;
@@ -73,6 +74,12 @@ const BENCHES: &[Bench] = &[
         help: "what a forwarded GET costs, and how long a ring is without a control leader",
         options: ring::OPTIONS,
         run: ring::run,
+    },
+    Bench {
+        name: "failover",
+        help: "how long writes wait for another leader, what clients are told, and what a short pause does",
+        options: failover::OPTIONS,
+        run: failover::run,
     },
     Bench {
         name: "floor",

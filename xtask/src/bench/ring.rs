@@ -34,7 +34,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
 }
 
 /// Addresses that no other run of this has.
-fn address(n: u8) -> SocketAddr {
+pub(super) fn address(n: u8) -> SocketAddr {
     let own = (std::process::id() % 250) as u8;
     SocketAddr::from((Ipv4Addr::new(127, 77, own, n), 7100))
 }
@@ -144,7 +144,11 @@ fn kill(binary: &Path, rounds: usize) -> Result<()> {
 }
 
 /// Waits until a node's status is as it should be.
-fn wait_until(at: SocketAddr, what: &str, is_so: impl Fn(&Value) -> bool) -> Result<Value> {
+pub(super) fn wait_until(
+    at: SocketAddr,
+    what: &str,
+    is_so: impl Fn(&Value) -> bool,
+) -> Result<Value> {
     let begun = Instant::now();
     while begun.elapsed() < PATIENCE {
         if let Ok(status) = status(at)
@@ -157,10 +161,15 @@ fn wait_until(at: SocketAddr, what: &str, is_so: impl Fn(&Value) -> bool) -> Res
     Err(format!("the node at {at} never {what}").into())
 }
 
-fn status(at: SocketAddr) -> Result<Value> {
+pub(super) fn status(at: SocketAddr) -> Result<Value> {
+    page(at, "/cluster/status")
+}
+
+/// A page of a node, as JSON.
+pub(super) fn page(at: SocketAddr, target: &str) -> Result<Value> {
     let mut stream = TcpStream::connect_timeout(&at, Duration::from_secs(1))?;
     stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-    stream.write_all(b"GET /cluster/status HTTP/1.0\r\n\r\n")?;
+    stream.write_all(format!("GET {target} HTTP/1.0\r\n\r\n").as_bytes())?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     let text = String::from_utf8(answer)?;

@@ -115,7 +115,29 @@ impl Server {
         Ok(())
     }
 
-    /// The same for Redis.
+    /// Ends it as a crash does; it is reaped when it is started again, or dropped.
+    pub(super) fn kill(&mut self) -> Result<()> {
+        Ok(self.child.kill()?)
+    }
+
+    /// Starts a member again, with the same data.
+    pub(super) fn restart_member(
+        &mut self,
+        binary: &Path,
+        name: &str,
+        address: SocketAddr,
+        flags: &[String],
+    ) -> Result<()> {
+        let data = self.data.take().ok_or("the server has no data")?;
+        self.child.kill()?;
+        self.child.wait()?;
+        let port = format!("--port={address}");
+        let name = format!("--node-id={name}");
+        *self = Self::start(Command::new(binary), [&port, &name], flags, data)?;
+        Ok(())
+    }
+
+    /// Ends Redis as a crash does and starts it again with the same data.
     pub(super) fn restart_redis(&mut self, binary: &Path, options: &[&str]) -> Result<()> {
         let data = self.data.take().ok_or("the server has no data")?;
         self.child.kill()?;

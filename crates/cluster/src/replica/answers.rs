@@ -286,17 +286,15 @@ mod tests {
         let mut settle = |committed| {
             let mut told = Vec::new();
             // Its successor has begun with 6.
-            let term_of = |seq| if seq < 6 { 4 } else { 5 };
-            waiting.settle(committed, term_of, &mut |id, answer| {
-                told.push((id, answer))
+            let is_there = |seq, term| seq < 6 && term == 4;
+            waiting.settle(committed, is_there, &mut |id, answer| {
+                told.push((id, answer));
             });
             told
         };
-        assert_eq!(settle(4), []);
-        assert_eq!(settle(6), [(1, Answer::Reply(())), (2, Answer::Unknown)]);
-        let mut told = Vec::new();
-        waiting.expire(5, &mut |id, answer| told.push((id, answer)));
-        assert_eq!(told, [(5, Answer::Unknown)]);
+        let unknown = |id| (id, Answer::Unknown);
+        assert_eq!(settle(4), [unknown(2), unknown(5)]);
+        assert_eq!(settle(6), [(1, Answer::Reply(()))]);
         assert!(!waiting.has_stranded());
     }
 }
