@@ -293,7 +293,7 @@ mod tests {
             told
         };
         let unknown = |id| (id, Answer::Unknown);
-        assert_eq!(settle(4), [unknown(2), unknown(5)]);
+        assert_eq!(settle(4), [unknown(5), unknown(2)]);
         assert_eq!(settle(6), [(1, Answer::Reply(()))]);
         assert!(!waiting.has_stranded());
     }
