@@ -116,6 +116,8 @@ pub(crate) struct View {
     pub(crate) members: Vec<Arc<Member>>,
     /// For each partition its member's place in the list, or one of the two above.
     owners: Box<[u16]>,
+    /// Of which partitions this node has what some replica has acknowledged, whoever leads them; empty if of none.
+    replicas: Box<[bool]>,
     /// The settings that hold for the whole cluster.
     pub(crate) settings: Arc<Settings>,
     /// All is here, and nobody else is asked.
@@ -131,6 +133,7 @@ impl View {
             standing: Standing::Inside,
             members: Vec::new(),
             owners: vec![HERE; usize::from(PARTITIONS)].into(),
+            replicas: Box::default(),
             settings: Arc::default(),
             is_alone: true,
         }
@@ -144,6 +147,7 @@ impl View {
             standing,
             members: Vec::new(),
             owners: vec![NOWHERE; usize::from(PARTITIONS)].into(),
+            replicas: Box::default(),
             settings: Arc::default(),
             is_alone: false,
         }
@@ -170,6 +174,7 @@ impl View {
             standing: Standing::Inside,
             members,
             owners,
+            replicas: Box::default(),
             settings: Arc::default(),
             is_alone,
         }
@@ -179,6 +184,20 @@ impl View {
     #[must_use]
     pub(crate) fn with(self, settings: Arc<Settings>) -> Self {
         Self { settings, ..self }
+    }
+
+    /// The same with the partitions of which this node has a replica.
+    #[must_use]
+    pub(crate) fn with_replicas(self, has: impl Fn(Partition) -> bool) -> Self {
+        let replicas = Partition::all().map(has).collect();
+        Self { replicas, ..self }
+    }
+
+    /// Whether this node has a replica of a partition.
+    #[inline]
+    pub(crate) fn has_replica(&self, partition: Partition) -> bool {
+        let place = usize::from(partition.number());
+        self.replicas.get(place).is_some_and(|has| *has)
     }
 
     /// Who has a partition.

@@ -28,6 +28,7 @@ use super::table::{COMMANDS, Entry, Keys, Run, flag};
 use crate::cache::{AHEAD, Location, LookAhead};
 use crate::cluster::replicas::told;
 use crate::cluster::routing::Routes;
+use crate::config::ConsistencyLevel;
 use crate::disk::gate::{Owed, journalled_bytes};
 use crate::metrics::counters::add;
 use crate::net::data_thread::Local;
@@ -174,6 +175,8 @@ pub(super) struct Pipeline {
     /// Where each of the replies that the last run wrote ends, and where its request is, in a cluster with others.
     ends: Vec<usize>,
     frames: Vec<Option<Range<usize>>>,
+    /// What the session's commands promised in the last run.
+    level: ConsistencyLevel,
 }
 
 impl Pipeline {
@@ -188,6 +191,7 @@ impl Pipeline {
             lengths: Vec::new(),
             ends: Vec::new(),
             frames: Vec::new(),
+            level: ConsistencyLevel::Quorum,
         }
     }
 
@@ -212,7 +216,15 @@ impl Pipeline {
     }
 
     /// Replies from this node from here on are those of the next request.
-    fn begin_reply(&self) {
+    fn begin_reply(&self, entry: Option<Entry>, level: ConsistencyLevel) {
+        if self.session.reads_any {
+            let is_write = entry.is_some_and(|entry| entry.spec.is(flag::WRITE));
+            told::set_level(if is_write {
+                level
+            } else {
+                ConsistencyLevel::One
+            });
+        }
         if self.session.is_forwarded {
             told::set_reply(self.lengths.len());
         } else {
@@ -241,7 +253,8 @@ impl Pipeline {
         self.frames.clear();
         self.routes = self.local.routing.routes();
         let live = buffers.live.load();
-        told::set_level(self.session.level.unwrap_or(live.default_level));
+        self.level = self.session.level.unwrap_or(live.default_level);
+        told::set_level(self.level);
         let limits = request_limits(&live.limits);
         let mut clock = Timing::begin(now, live, &self.local);
         let mut at = 0;
@@ -389,7 +402,7 @@ impl Pipeline {
             let in_ring = self.routes.is_some();
             let counts = (self.replies, self.forwards.count());
             if in_ring {
-                self.begin_reply();
+                self.begin_reply(prepared.entry, self.level);
             }
             let step = self.run_one(
                 words,
@@ -462,7 +475,7 @@ impl Pipeline {
         let raw = Raw::Words(words);
         let untimed = &mut buffers.untimed;
         let counts = (self.replies, self.forwards.count());
-        self.begin_reply();
+        self.begin_reply(entry, self.level);
         let step = self.run_one(words, raw, entry, None, clock, true, untimed, out);
         self.end_reply(None, counts, out.len());
         if !is_not_run(step.as_ref()) {

@@ -26,6 +26,8 @@ pub(crate) struct Session {
     pub(crate) protocol: Protocol,
     /// The consistency level that it chose; the default of the node until then.
     pub(crate) level: Option<ConsistencyLevel>,
+    /// Its reads are answered by any replica, whatever its level.
+    pub(crate) reads_any: bool,
     pub(crate) replies: Replies,
     /// Its reads do not count as uses.
     pub(crate) no_touch: bool,
@@ -42,6 +44,7 @@ impl Session {
         Self {
             protocol: Protocol::default(),
             level: None,
+            reads_any: false,
             replies: Replies::default(),
             no_touch: false,
             knows_map: false,

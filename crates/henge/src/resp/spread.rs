@@ -111,11 +111,16 @@ impl Asked<'_> {
         };
         let first = first.unwrap_or_else(|| Partition::of(self.word(at)));
         let view = &self.routes.view;
-        if self.local.shared.replicas.is_some()
-            && told::level() != Level::One
-            && !view.reaches_majority()
-        {
-            return Err(Elsewhere::Minority.into());
+        if self.local.shared.replicas.is_some() {
+            let is_at_one = told::level() == Level::One;
+            if !is_at_one && !view.reaches_majority() {
+                return Err(Elsewhere::Minority.into());
+            }
+            let is_here = |at| view.has_replica(Partition::of(self.word(at)));
+            let mut all = key_specs::places(keys, self.words.len());
+            if is_at_one && !self.spec.is(flag::WRITE) && all.all(is_here) {
+                return Ok(Place::Here);
+            }
         }
         let owner = view.owner(first);
         if places.all(|at| view.owner(Partition::of(self.word(at))) == owner) {

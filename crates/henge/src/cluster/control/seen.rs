@@ -94,6 +94,11 @@ impl Control {
             only.or_else(|| placement.leader.map(|(leader, _)| leader).or_else(first))
         };
         let view = View::of(cluster, topology.epoch(), members, owner);
+        let me = view.me().filter(|me| me.state == MemberState::Up);
+        let me = me.map(|me| me.id);
+        let view = view.with_replicas(|partition| {
+            me.is_some_and(|me| topology.placement(partition).old.contains(&me))
+        });
         self.cluster.show(view.with(self.settings(&agreed)));
     }
 

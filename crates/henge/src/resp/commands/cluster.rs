@@ -51,8 +51,8 @@ pub(in crate::resp) const COMMANDS: &[Spec] = &[
         group: Group::Cluster,
         since: "3.0.0",
         complexity: "O(1)",
-        summary: "Is taken, and changes nothing: a partition has one replica",
-        run: Run::Handler(taken),
+        summary: "Reads of this connection are answered at level ONE, by any replica: they may be stale",
+        run: Run::Handler(readonly),
     },
     Spec {
         name: "readwrite",
@@ -65,9 +65,21 @@ pub(in crate::resp) const COMMANDS: &[Spec] = &[
         since: "3.0.0",
         complexity: "O(1)",
         summary: "Takes READONLY back",
-        run: Run::Handler(taken),
+        run: Run::Handler(readwrite),
     },
 ];
+
+fn readonly(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
+    call.session.reads_any = true;
+    call.out.ok();
+    Ok(Flow::Done)
+}
+
+fn readwrite(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
+    call.session.reads_any = false;
+    call.out.ok();
+    Ok(Flow::Done)
+}
 
 /// A subcommand that tells of the cluster, and is told at any time.
 const fn tells(

@@ -115,3 +115,29 @@ fn a_minority_serves_nothing_at_quorum() {
         }
     }
 }
+
+/// Reads at ONE are of whatever replica a node has, though nobody else answers.
+#[test]
+fn what_is_read_at_one_is_read_without_the_others() {
+    let mut ring = ring();
+    set_all(&ring, &[1, 2, 3], "before-");
+    let mut client = ring.resp(1);
+    assert_eq!(client.ask("HENGE LEVEL all"), ok());
+    for key in 0..KEYS {
+        assert_eq!(client.ask(&format!("SET k{key} v-{key}")), ok());
+    }
+    ring.kill(2);
+    ring.kill(3);
+    assert_eq!(client.ask("READONLY"), ok());
+    for key in 0..KEYS {
+        let expected = Reply::Text(format!("v-{key}"));
+        assert_eq!(client.ask(&format!("GET k{key}")), expected);
+    }
+    let Reply::Error(error) = client.ask("SET k1 new") else {
+        panic!("a write without a quorum was acknowledged");
+    };
+    assert!(!error.starts_with("OK"), "{error}");
+    assert_eq!(client.ask("HENGE LEVEL one"), ok());
+    assert_eq!(client.ask("READWRITE"), ok());
+    assert_eq!(client.ask("GET k2"), Reply::Text("v-2".to_owned()));
+}
