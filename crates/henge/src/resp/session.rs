@@ -22,6 +22,10 @@ pub(crate) enum Replies {
 
 /// See the head of the file.
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is what another command says of the connection"
+)]
 pub(crate) struct Session {
     pub(crate) protocol: Protocol,
     /// The consistency level that it chose; the default of the node until then.
