@@ -212,6 +212,23 @@ impl<R> Wait<R> {
 mod tests {
     use super::*;
 
+    /// Requests from 1 on: their levels, what they show, and whether they were stamped, in the term 4.
+    fn waiting(requests: [(Level, u64, bool); 5]) -> Waiting<()> {
+        let mut waiting = Waiting::default();
+        for (id, (level, seq, is_stamped)) in (1..).zip(requests) {
+            waiting.push(Wait {
+                id,
+                level,
+                reply: (),
+                seq,
+                term: if is_stamped { 4 } else { 0 },
+                is_stamped,
+                probe: 0,
+            });
+        }
+        waiting
+    }
+
     fn answered(waiting: &mut Waiting<()>, committed: u64) -> Vec<RequestId> {
         let reached = Reached {
             kept: 9,
@@ -231,25 +248,13 @@ mod tests {
     /// Else each ack would look at all that wait.
     #[test]
     fn nobody_is_looked_at_behind_one_that_waits() {
-        let mut waiting = Waiting::default();
-        let requests = [
+        let mut waiting = waiting([
             (Level::Quorum, 5, false),
             (Level::Quorum, 0, false),
             (Level::Quorum, 6, true),
             (Level::All, 2, true),
             (Level::One, 7, true),
-        ];
-        for (id, (level, seq, is_stamped)) in (1..).zip(requests) {
-            waiting.push(Wait {
-                id,
-                level,
-                reply: (),
-                seq,
-                term: if is_stamped { 4 } else { 0 },
-                is_stamped,
-                probe: 0,
-            });
-        }
+        ]);
         // Another kind is another queue.
         assert_eq!(answered(&mut waiting, 4), [5]);
         assert_eq!(answered(&mut waiting, 5), [1, 2]);
@@ -261,25 +266,13 @@ mod tests {
 
     #[test]
     fn what_was_stamped_before_is_settled_by_what_is_committed_later() {
-        let mut waiting = Waiting::default();
-        let requests = [
+        let mut waiting = waiting([
             (Level::Quorum, 5, true),
             (Level::Quorum, 6, true),
             (Level::Quorum, 6, false),
             (Level::All, 5, true),
             (Level::One, 7, true),
-        ];
-        for (id, (level, seq, is_stamped)) in (1..).zip(requests) {
-            waiting.push(Wait {
-                id,
-                level,
-                reply: (),
-                seq,
-                term: if is_stamped { 4 } else { 0 },
-                is_stamped,
-                probe: 0,
-            });
-        }
+        ]);
         let mut told = Vec::new();
         waiting.strand(&mut |id, answer| told.push((id, answer)));
         assert_eq!(told, [(3, Answer::NotStamped), (4, Answer::Unknown)]);
