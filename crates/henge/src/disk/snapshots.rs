@@ -284,8 +284,7 @@ impl Snapshots {
     }
 
     /// Writes all partitions; says how many records they have.
-    fn write(&self, number: u64, writer: &mut SnapshotWriter<Files>) -> Result<u64, Failure> {
-        let number_of_file = number;
+    fn write(&self, snapshot: u64, writer: &mut SnapshotWriter<Files>) -> Result<u64, Failure> {
         let mut builder = Builder::default();
         let mut frames = Journal::default();
         let mut way = Pace::new();
@@ -294,7 +293,7 @@ impl Snapshots {
         for number in 0..PARTITIONS {
             let partition = Partition::new(number).expect("it is one of them");
             // That it writes a line to the journal nobody waits for.
-            let scan = self.cache.begin_scan(partition, number_of_file);
+            let scan = self.cache.begin_scan(partition, snapshot);
             if let Some(state) = &scan.state {
                 let commit = scan.before().commit;
                 Builder::replica(partition, commit, state, &mut frames)?;
