@@ -141,3 +141,24 @@ fn what_is_read_at_one_is_read_without_the_others() {
     assert_eq!(client.ask("READWRITE"), ok());
     assert_eq!(client.ask("GET k2"), Reply::Text("v-2".to_owned()));
 }
+
+/// Each key is on three nodes, and is one key; and what is forgotten no replica brings back.
+#[test]
+fn a_key_of_three_replicas_is_one_key() {
+    let ring = ring();
+    set_all(&ring, &[1, 2, 3], "v-");
+    // Leaders may change until all are up; until then a node may say that it cannot tell.
+    let count = Reply::Integer(KEYS as i64);
+    for n in 1..=3 {
+        ring.until("each is counted once", || ring.ask(n, "DBSIZE") == count);
+    }
+    ring.until("all is forgotten", || ring.ask(2, "FLUSHALL") == ok());
+    for n in 1..=3 {
+        for key in 0..KEYS {
+            let reply = ring.ask(n, &format!("GET k{key}"));
+            assert!(!matches!(reply, Reply::Text(_)), "{reply:?} by {n}");
+        }
+    }
+    set_all(&ring, &[3], "again-");
+    check_all(&ring, &[1, 2, 3], "again-");
+}
