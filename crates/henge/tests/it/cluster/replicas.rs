@@ -148,7 +148,7 @@ fn a_key_of_three_replicas_is_one_key() {
     let ring = ring();
     set_all(&ring, &[1, 2, 3], "v-");
     // Leaders may change until all are up; until then a node may say that it cannot tell.
-    let count = Reply::Integer(KEYS as i64);
+    let count = Reply::Integer(i64::try_from(KEYS).expect("a small number"));
     for n in 1..=3 {
         ring.until("each is counted once", || ring.ask(n, "DBSIZE") == count);
     }
