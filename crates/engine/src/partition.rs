@@ -49,6 +49,8 @@ impl PartitionState {
 /// What a shard whose commits are told keeps of a partition beside.
 #[derive(Clone, Default)]
 pub(crate) struct Replicated {
+    /// The partition is that of a node that replicates. In a recovery the log says so of each by itself.
+    pub(crate) is_replica: bool,
     pub(crate) state: ReplicaState,
     /// Up to where its order is still what it was when the present scan for a snapshot began: copies have replaced what is above.
     pub(crate) unreplaced: u64,

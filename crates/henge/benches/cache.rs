@@ -42,7 +42,6 @@ fn main() {
         first: Version::new(1, 0),
         threads: 2,
         allocation_size: allocator::rounded_size,
-        is_replicated: false,
     });
     let value = [b'x'; 64];
     for n in 0..size.keys {

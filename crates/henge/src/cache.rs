@@ -23,8 +23,9 @@ mod tests;
 
 pub use ahead::{AHEAD, KeysAhead, LookAhead};
 pub use cursor::{ParseCursorError, ScanCursor};
+pub(crate) use durable::{Generations, Whose};
 use pool::Pool;
-pub(crate) use replicas::Carry;
+pub(crate) use replicas::{Carry, Identified};
 use replicas::{Replication, Seat};
 
 /// Up to this many items, or bytes, the eviction order is exact over the whole cache: there is one shard.
@@ -66,8 +67,6 @@ pub struct CacheConfig {
     pub threads: usize,
     /// Rounds the size of an allocation as the allocator does.
     pub allocation_size: fn(usize) -> usize,
-    /// Whether other nodes may have replicas of its partitions.
-    pub is_replicated: bool,
 }
 
 /// The figures of a cache: sums over its shards.
@@ -231,11 +230,8 @@ impl Cache {
                     policy: config.policy,
                     seed: config.seed,
                     first: config.first,
-                    commit: if config.is_replicated {
-                        Commit::Told
-                    } else {
-                        Commit::AtOnce
-                    },
+                    // Until it is one of several.
+                    commit: Commit::AtOnce,
                     tombstone_bytes: 0,
                     allocation_size: config.allocation_size,
                 });

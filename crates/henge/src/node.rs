@@ -17,7 +17,7 @@ use henge_wire::Version;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::admin::{Admin, size_of};
-use crate::cache::{Cache, CacheConfig};
+use crate::cache::{Cache, CacheConfig, Whose};
 use crate::clock::Clock;
 use crate::cluster::control::{self, Ends, NoteIncarnation, Orders, OwnLoad};
 use crate::cluster::identity::Identity;
@@ -170,13 +170,12 @@ impl Node {
         let threads = thread::available_parallelism().map_or(1, usize::from);
         let counters = Arc::new(Counters::new(threads));
         let (directory, sync) = data_directory(&config, address.port())?;
-        let (cluster, inbox) = cluster(&config, &directory, address)?;
+        let (cluster, inbox, whose) = cluster(&config, &directory, address)?;
         let last = directory.ledger.state();
         let clock = clock_after(last.seen_ms);
         // Such as the last life may have stamped are before this, whatever its clock was.
         let stamped = Version::new(1, last.first_seq.min(LAST_SEQ));
         let fresh = first_version(clock.now_ms()).max(beyond(stamped));
-        let is_replicated = config.cluster.replication_factor > 1;
         let cache = Arc::new(Cache::new(&CacheConfig {
             max_size_bytes,
             max_items: config.cache.max_items,
@@ -186,7 +185,6 @@ impl Node {
             first: if sync.is_some() { Version::ZERO } else { fresh },
             threads,
             allocation_size: allocator::rounded_size,
-            is_replicated,
         }));
         let persistence = match sync {
             None => Persistence::none(directory, encryption, clock, fresh).map_err(data)?,
@@ -203,7 +201,7 @@ impl Node {
             resp: resp::Server::default(),
             persistence: Arc::clone(&persistence),
             cluster,
-            replicas: is_replicated.then(|| Replicas::new(threads)),
+            replicas: Replicas::new(threads),
             threads,
         });
         let node_id = persistence.node_id();
@@ -248,7 +246,12 @@ impl Node {
         node.join_cluster(&persistence, inbox, datagrams)?;
         let senders = node.start_data_threads(threads, &counters, &calls)?;
         let live = Arc::clone(&admin.shared().live);
-        let around = Surroundings { cache, live, fresh };
+        let around = Surroundings {
+            cache,
+            live,
+            fresh,
+            whose,
+        };
         node.recovery = persistence.start(around).map_err(StartError::System)?;
         let acceptor = thread::Builder::new()
             .name("henge-accept".to_owned())
@@ -452,12 +455,13 @@ fn cluster(
     config: &Config,
     directory: &Directory,
     address: SocketAddr,
-) -> Result<(Arc<Cluster>, Inbox), StartError> {
+) -> Result<(Arc<Cluster>, Inbox, Whose), StartError> {
     let state = directory.ledger.state();
     let left = Consensus::left_in(&directory.path);
     let left = left.map_err(|error| StartError::Cluster(error.to_string()))?;
     // Whose log is gone must not vote as who had it.
-    let instance = left.map_or_else(|| random_number().max(1), |left| left.instance);
+    let known = left.as_ref().map(|left| left.instance);
+    let instance = known.unwrap_or_else(|| random_number().max(1));
     let advertise = config.cluster.advertise.as_ref().map(ToString::to_string);
     let who = Who {
         name: state.node_id,
@@ -473,15 +477,19 @@ fn cluster(
         advertise,
         secret.map(Arc::new),
     );
-    let cluster = left.and_then(|left| left.cluster);
+    let cluster = left.as_ref().and_then(|left| left.cluster);
     let has_no_peers = config.cluster.peers.addresses().is_empty();
-    let is_alone = left.is_none_or(|left| left.is_alone) && (has_no_peers || cluster.is_some());
-    let view = if is_alone {
-        View::alone(cluster)
+    let is_alone = left.as_ref().is_none_or(|left| left.is_alone);
+    let (view, whose) = if is_alone && (has_no_peers || cluster.is_some()) {
+        let generations = left.map(|left| left.generations).unwrap_or_default();
+        let replication = usize::try_from(config.cluster.replication_factor).unwrap_or(1);
+        (View::alone(cluster, replication), Whose::Own(generations))
     } else {
-        View::outside(Standing::Outside(Vec::new()))
+        let waits = Standing::Outside(Vec::new());
+        (View::outside(waits), Whose::Cluster)
     };
-    Ok(Cluster::new(identity, view))
+    let (cluster, inbox) = Cluster::new(identity, view);
+    Ok((cluster, inbox, whose))
 }
 
 /// What the node is to do about its cluster.

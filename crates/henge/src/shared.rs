@@ -98,8 +98,8 @@ pub(crate) struct Shared {
     pub(crate) persistence: Arc<Persistence>,
     /// The node's part in its cluster.
     pub(crate) cluster: Arc<Cluster>,
-    /// The replicas of its partitions; none of a node that has them alone.
-    pub(crate) replicas: Option<Arc<Replicas>>,
+    /// The replicas of its partitions, once it is one of several nodes.
+    pub(crate) replicas: Arc<Replicas>,
     /// How many data threads there are.
     pub(crate) threads: usize,
     /// Large answers to other nodes, until those claim them.
@@ -120,6 +120,12 @@ impl Shared {
     /// The limits that hold now.
     pub(crate) fn limits(&self) -> Limits {
         self.live.load().limits
+    }
+
+    /// Whether this node is one of several, or was: its partitions are replicas then.
+    #[inline]
+    pub(crate) fn is_replicated(&self) -> bool {
+        self.replicas.inboxes.are_used()
     }
 
     /// Forgets everything, on a thread that has no gate. Whoever answers for it has to wait for the log.

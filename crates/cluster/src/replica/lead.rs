@@ -340,6 +340,24 @@ impl<T: Types> Replica<T> {
         is_open && *old == [self.me] && change.is_none() && self.sources.is_empty()
     }
 
+    /// How many replicas beside this one are known to have what was stamped up to this version, and to keep it; none where it does not
+    /// lead, or was not the one to stamp it or to begin with it.
+    pub fn followers_with(&self, version: Version) -> Option<usize> {
+        let Role::Leading(leading) = &self.role else {
+            return None;
+        };
+        if !leading.is_open || version.term() > leading.term {
+            return None;
+        }
+        let placement = &self.view.placement;
+        let mut others = others(placement, self.me);
+        others.retain(|other| {
+            let peer = leading.peers.get(other);
+            peer.and_then(|peer| peer.applied) >= Some(version.seq())
+        });
+        Some(others.len())
+    }
+
     /// Rule 7, and what follows from it.
     pub(super) fn advance(&mut self, table: &mut dyn Table<T>) {
         let Role::Leading(leading) = &mut self.role else {

@@ -135,6 +135,8 @@ impl ShardSettings {
             log_bytes += len;
         }
         shard.finish_recovery();
+        // Also what was that of a node by itself is a replica's now.
+        shard.replicate(|_| 0);
         let replicas = self.partitions().filter_map(|partition| {
             let found = shard.recovered(partition);
             let replica = RecoveredReplica {
@@ -240,10 +242,7 @@ fn restore(shard: &mut Shard, turn: &Turn<'_>, bytes: &[u8]) -> Result<(), Recov
                 partition,
                 commit,
                 state,
-            } => {
-                let begun = shard.begin_restore(partition, header.number, commit, state);
-                begun.map_err(RecoverError::Replay)?;
-            }
+            } => shard.begin_restore(partition, header.number, commit, state),
             Part::Block(block) => {
                 let read = block.own_records(&mut scratch, |record| {
                     let restored = shard.restore(turn, block.partition, &record);

@@ -187,6 +187,11 @@ impl Topology {
         self.epoch
     }
 
+    /// How many replicas a partition has, where there are as many nodes.
+    pub fn replication(&self) -> usize {
+        self.replication
+    }
+
     /// The members.
     pub fn nodes(&self) -> &BTreeMap<NodeId, Node> {
         &self.nodes
@@ -231,8 +236,8 @@ impl Topology {
         Ok(epoch)
     }
 
-    /// One node of all is left, by an operator's word: it holds every partition, each of a new generation in which what was counts
-    /// for nothing. The others are forgotten as by [`Command::Remove`], whatever they hold.
+    /// One node of all is left, by an operator's word: it holds every partition, and each of which others had a replica is of a new
+    /// generation in which what was counts for nothing. The others are forgotten as by [`Command::Remove`], whatever they hold.
     pub(crate) fn recover(&mut self, survivor: NodeId) -> Result<Epoch, Rejected> {
         let epoch = self.epoch + 1;
         if epoch > Version::MAX_TERM {
@@ -255,9 +260,13 @@ impl Topology {
             },
         );
         for placement in &mut next.partitions {
+            // Of what nobody else ever had a part of it has all.
+            let is_only = placement.old == [survivor] && placement.change.is_none();
             placement.old = vec![survivor];
             placement.change = None;
-            placement.reset(epoch);
+            if !is_only {
+                placement.reset(epoch);
+            }
         }
         next.derive(self);
         *self = next;

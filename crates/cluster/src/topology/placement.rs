@@ -173,8 +173,10 @@ impl Placement {
             };
             candidates.iter().find(can).copied()
         };
-        // Where nobody is aligned there is nobody to be aligned with.
+        // Where nobody is aligned there is nobody to be aligned with, and who has the only replica is nobody's to follow.
         let leader = first(State::Up).or_else(|| first(State::Aligning));
+        let is_only = self.old.len() == 1 && self.change.is_none();
+        let leader = leader.or_else(|| first(State::Down).filter(|_| is_only));
         self.leader = leader.and_then(|node| Some((node, nodes.get(&node)?.incarnation)));
         if self.leader != before.leader {
             self.leads_since = epoch;

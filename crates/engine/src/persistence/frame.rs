@@ -13,9 +13,9 @@ use crc32c::{crc32c, crc32c_append};
 use henge_wire::Version;
 use std::fmt;
 
-/// The format that a lone node writes.
+/// The first format: what a node by itself writes.
 pub const FORMAT: u16 = 1;
-/// That of a node that replicates: the same, and kinds of records that the first does not know. It is the newest that is read.
+/// The same, and the kinds of records of a node that replicates, which the first does not know. It is the newest that is read.
 pub const REPLICA_FORMAT: u16 = 2;
 /// Bytes of a file's header.
 pub const HEADER_BYTES: usize = 48;

@@ -42,7 +42,7 @@ pub(super) struct Durable {
     /// The bytes that the last call wrote to the journal.
     journalled_bytes: usize,
     /// In a recovery: partitions of which a missing part of the log may have had mutations.
-    suspects: BTreeSet<usize>,
+    pub(super) suspects: BTreeSet<usize>,
     /// In a recovery of a node that replicates.
     pub(super) recovery: Recovery,
     /// Without a journal: effects are encoded for those who stream them, and those of the last call.
@@ -100,10 +100,6 @@ pub enum ReplayError {
     Foreign(Partition),
     /// It is of this partition, and installs a copy of which parts are missing.
     Parts(Partition),
-    /// It is of a node that replicates, and this one does not.
-    Replica(Partition),
-    /// It is of a node that does not replicate, and this one does.
-    Alone(Partition),
 }
 
 impl From<NotNext> for ReplayError {
@@ -124,16 +120,6 @@ impl fmt::Display for ReplayError {
             Self::Parts(partition) => write!(
                 f,
                 "a copy of partition {} lacks some of its parts",
-                partition.number()
-            ),
-            Self::Replica(partition) => write!(
-                f,
-                "a record of partition {} is that of a node of a cluster",
-                partition.number()
-            ),
-            Self::Alone(partition) => write!(
-                f,
-                "a record of partition {} is that of a node without a cluster",
                 partition.number()
             ),
         }
@@ -298,14 +284,14 @@ impl Shard {
             }
             return;
         }
-        let (partition, is_replicated) = (self.global(p), self.is_replicated());
+        let (partition, is_replica) = (self.global(p), self.is_replica(p));
         let commit = self.partitions[p].commit;
         self.note_journalled(p);
         self.durable.is_unkept = true;
         if let Some(journal) = &mut self.durable.journal {
             let before = journal.frames().len();
             let put = (value, expires_at_ms);
-            let written = if is_replicated {
+            let written = if is_replica {
                 encode_entry_put(journal, (partition, version, commit), key, put)
             } else {
                 encode_put(journal, partition, version, key, put)
@@ -323,7 +309,7 @@ impl Shard {
             version,
             effects,
         };
-        self.journal_record(&if self.is_replicated() {
+        self.journal_record(&if self.is_replica(p) {
             let commit = self.partitions[p].commit;
             Record::Replica(ReplicaRecord::Entry { mutation, commit })
         } else {
@@ -428,7 +414,7 @@ impl Shard {
             version: record.version,
         };
         let seq = record.version.seq();
-        if !self.is_replicated() {
+        if !self.is_replica(p) {
             // What is in a snapshot may be dropped.
             let commit = self.partitions[p].commit.max(seq);
             self.partitions[p].commit = commit;
@@ -455,11 +441,11 @@ impl Shard {
     /// A partition goes on from here: all of its records in the snapshot were restored.
     pub fn resume(&mut self, partition: Partition, progress: Progress) {
         let p = self.local(partition);
-        let is_replicated = self.is_replicated();
+        let is_replica = self.is_replica(p);
         let state = &mut self.partitions[p];
         state.last = progress.last;
         state.horizon = state.horizon.max(progress.horizon);
-        state.commit = state.commit.max(if is_replicated {
+        state.commit = state.commit.max(if is_replica {
             progress.commit
         } else {
             progress.last.seq()
@@ -473,30 +459,14 @@ impl Shard {
         record: &Record<'_>,
     ) -> Result<Result<Replayed, Short>, ReplayError> {
         match record {
-            Record::Replica(record) if !self.is_replicated() => {
-                Err(ReplayError::Replica(record.partition()))
-            }
             Record::Replica(record) => self.replay_replica(turn, record),
-            Record::Mutation(Mutation { partition, .. }) | Record::Flush { partition, .. }
-                if self.is_replicated() =>
-            {
-                Err(ReplayError::Alone(*partition))
-            }
-            Record::Started { .. } if self.is_replicated() => {
-                self.durable.recovery.forget_parts();
-                Ok(Ok(Replayed::Applied))
-            }
-            Record::Gap { .. } if self.is_replicated() => {
-                self.lose_all();
-                Ok(Ok(Replayed::Applied))
-            }
             Record::Mutation(mutation) => {
                 let p = self.local(mutation.partition);
                 let is_foreign = |key: &[u8]| Partition::of(key) != mutation.partition;
                 if mutation.effects.iter().any(|(key, _)| is_foreign(key)) {
                     return Err(ReplayError::Foreign(mutation.partition));
                 }
-                if !self.is_next(p, mutation.version)? {
+                if !self.goes_on_alone(p) || !self.is_next(p, mutation.version)? {
                     return Ok(Ok(Replayed::Covered));
                 }
                 Ok(match self.apply_next(turn, p, mutation) {
@@ -510,7 +480,7 @@ impl Shard {
             }
             Record::Flush { partition, last } => {
                 let p = self.local(*partition);
-                if !self.is_next(p, *last)? {
+                if !self.goes_on_alone(p) || !self.is_next(p, *last)? {
                     return Ok(Ok(Replayed::Covered));
                 }
                 self.remove_records(p, Replace::All);
@@ -519,6 +489,7 @@ impl Shard {
                 Ok(Ok(Replayed::Applied))
             }
             Record::Started { first, .. } => {
+                self.durable.recovery.forget_parts();
                 for p in 0..self.partitions.len() {
                     // That the next version follows the first one tells nothing of what was missing before.
                     let is_suspect = self.durable.suspects.contains(&p);
@@ -530,7 +501,9 @@ impl Shard {
                 Ok(Ok(Replayed::Applied))
             }
             Record::Gap { .. } => {
-                self.durable.suspects = (0..self.partitions.len()).collect();
+                let alone = (0..self.partitions.len()).filter(|&p| !self.is_replica(p));
+                self.durable.suspects = alone.collect();
+                self.lose_replicas();
                 Ok(Ok(Replayed::Applied))
             }
             Record::Synced(_) | Record::Follows(_) => Ok(Ok(Replayed::Applied)),
@@ -540,11 +513,8 @@ impl Shard {
     /// Partitions that have not come as far go on from this version.
     /// Replicas do so in a term of theirs.
     pub fn go_on_from(&mut self, first: Version) {
-        if self.is_replicated() {
-            return;
-        }
         for p in 0..self.partitions.len() {
-            if self.partitions[p].last < first {
+            if self.partitions[p].last < first && !self.is_replica(p) {
                 if self.durable.suspects.contains(&p) {
                     // What follows from here on says nothing any more of what is missing before.
                     self.forget_partition(p);
@@ -559,19 +529,19 @@ impl Shard {
     /// All of the snapshot and of the log was replayed. What a missing part of the log may have changed is forgotten. Says how
     /// many partitions that was. Of replicas those have lost their memory.
     pub fn finish_recovery(&mut self) -> usize {
-        if self.is_replicated() {
-            return self.finish_replicas();
-        }
         let suspects = std::mem::take(&mut self.durable.suspects);
         let forgotten = suspects.len();
         for p in suspects {
             self.forget_partition(p);
         }
-        for state in &mut self.partitions {
-            state.commit = state.last.seq();
-            state.horizon = state.horizon.min(state.commit);
+        for p in 0..self.partitions.len() {
+            if !self.is_replica(p) {
+                let state = &mut self.partitions[p];
+                state.commit = state.last.seq();
+                state.horizon = state.horizon.min(state.commit);
+            }
         }
-        forgotten
+        forgotten + self.finish_replicas()
     }
 
     /// Whether this version is the next of its partition's order; if not, it is one that was there.

@@ -202,11 +202,7 @@ impl Shard {
         let partitions: Vec<_> = (0..PARTITIONS / config.shards)
             .map(|_| PartitionState::new(config.first, config.commit == Commit::AtOnce))
             .collect();
-        let replicas = match config.commit {
-            Commit::AtOnce => Vec::new(),
-            Commit::Told => vec![Replicated::default(); partitions.len()],
-        };
-        Self {
+        let mut shard = Self {
             hasher: KeyHasher::new(config.seed),
             records: Records::new(config.policy.has_word(), config.allocation_size),
             buckets: Buckets::new(),
@@ -215,7 +211,7 @@ impl Shard {
             tombstones: List::EMPTY,
             tombstone_bytes: 0,
             partitions,
-            replicas,
+            replicas: Vec::new(),
             granted: Room::default(),
             stats: ShardStats::default(),
             evacuated: Vec::new(),
@@ -223,7 +219,11 @@ impl Shard {
             held: transact::Held::default(),
             durable: durable::Durable::default(),
             config,
+        };
+        if shard.config.commit == Commit::Told {
+            shard.replicate(|_| 0);
         }
+        shard
     }
 
     /// Runs a command on a key of a partition of this shard, as its leader: decides, stamps, applies. `hash` is the key's
@@ -436,8 +436,10 @@ impl Shard {
             + self.replicas.capacity() * size_of::<Replicated>()
     }
 
-    fn is_replicated(&self) -> bool {
-        self.config.commit == Commit::Told
+    /// Whether a partition is that of a node that replicates.
+    #[inline]
+    fn is_replica(&self, p: usize) -> bool {
+        self.replicas.get(p).is_some_and(|own| own.is_replica)
     }
 
     /// Whether a partition is one of its.

@@ -1,4 +1,5 @@
-//! What a recovery makes of the log of a node that replicates. A replica must come back as it was at some moment: with all that
+//! What a recovery makes of the log of a node that replicates, and of the change from a node by itself to one that replicates and back.
+//! A replica must come back as it was at some moment: with all that
 //! is not committed, with no more known to be committed than was known, and with what it has promised. If it cannot, for
 //! want of room or of a part of the log, it has lost its memory: it comes back empty and says so.
 //!
@@ -8,14 +9,15 @@
 //!   never came.
 //! - What there is no room for is forgotten, and owed. In the end it either turns out to have been committed, and then it
 //!   was dropped, or the memory is lost.
+//! - A log tells of each partition whether it is a replica: of a node by itself there are mutations, of a replica the records of one.
 //! - That it is lost stays so over further crashes, as nobody may have been told: until the replica is aligned again, which it
 //!   only is once its node was registered without its memory.
 
 use super::durable::{NotNext, ReplayError, Replayed};
 use super::room::NoRoom;
-use super::{Replace, Shard, Short};
+use super::{Commit, Replace, Shard, Short};
 use crate::budget::{Room, Turn};
-use crate::partition::{Progress, ReplicaState};
+use crate::partition::{Progress, ReplicaState, Replicated};
 use crate::persistence::replica::{CopiedRecords, ReplicaRecord};
 use crate::shard::RecordView;
 use henge_wire::{Mutation, Partition, Version};
@@ -83,15 +85,109 @@ impl Shard {
         snapshot: u64,
         commit: u64,
         state: ReplicaState,
-    ) -> Result<(), ReplayError> {
-        if !self.is_replicated() {
-            return Err(ReplayError::Replica(partition));
-        }
+    ) {
         let p = self.local(partition);
+        self.goes_on_as_replica(p);
         self.replicas[p].state = state;
         self.partitions[p].commit = commit;
         self.durable.recovery.of(p).covered_by = Some(snapshot);
-        Ok(())
+    }
+
+    /// What was restored of a partition counts for nothing: a recovery begins anew.
+    pub fn forget_restored(&mut self, partition: Partition) {
+        self.wipe(partition);
+        let p = self.local(partition);
+        self.durable.recovery.partitions.remove(&p);
+        if self.config.commit == Commit::AtOnce && self.is_replica(p) {
+            self.replicas[p] = Replicated::default();
+            self.partitions[p].commits_at_once = true;
+        }
+    }
+
+    /// All is recovered, and this is a node by itself: what it has is all there is of its partitions, and what it applies is committed
+    /// with that. A replica of a generation before the present one counts for nothing.
+    pub fn stand_alone(&mut self, generation: impl Fn(Partition) -> u32) {
+        for p in 0..self.partitions.len() {
+            if !self.is_replica(p) {
+                continue;
+            }
+            let partition = self.global(p);
+            if self.replicas[p].state.generation < generation(partition) {
+                self.wipe(partition);
+            }
+            let own = &mut self.partitions[p];
+            own.commits_at_once = true;
+            own.commit = own.last.seq();
+        }
+        self.durable.recovery = Recovery::default();
+        self.replicas = Vec::new();
+        self.config.commit = Commit::AtOnce;
+        self.purge_tombstones();
+    }
+
+    /// From now on this is a node that replicates: what is applied is committed when that is told. Partitions that were nobody
+    /// else's are replicas that go on from all that they have, in their present generation, and share no history with anybody.
+    pub fn replicate(&mut self, generation: impl Fn(Partition) -> u32) {
+        self.config.commit = Commit::Told;
+        for p in 0..self.partitions.len() {
+            if !self.is_replica(p) {
+                self.goes_on_as_replica(p);
+                let adopted = self.partitions[p].last.term();
+                let generation = generation(self.global(p));
+                self.replicas[p].state = ReplicaState {
+                    adopted,
+                    generation,
+                    history: Vec::new(),
+                };
+            }
+        }
+    }
+
+    /// A partition is a replica's from here on, be it in the log.
+    fn goes_on_as_replica(&mut self, p: usize) {
+        if self.is_replica(p) {
+            return;
+        }
+        self.replicas
+            .resize_with(self.partitions.len(), Replicated::default);
+        self.replicas[p] = Replicated {
+            is_replica: true,
+            // A scan for a snapshot may have begun before.
+            unreplaced: u64::MAX,
+            ..Replicated::default()
+        };
+        let own = &mut self.partitions[p];
+        own.commits_at_once = false;
+        // In a recovery records of later were restored before.
+        own.commit = own.last.seq();
+        own.horizon = own.horizon.min(own.commit);
+        if self.durable.suspects.remove(&p) {
+            self.lose(p);
+        }
+    }
+
+    /// The log has a partition as that of a node by itself from here on. False if what follows is in the snapshot that was restored.
+    pub(super) fn goes_on_alone(&mut self, p: usize) -> bool {
+        if !self.is_replica(p) {
+            return true;
+        }
+        let recovery = &mut self.durable.recovery;
+        let known = recovery.partitions.get(&p);
+        if known.is_some_and(|known| known.covered_by.is_some()) {
+            return false;
+        }
+        let owed = known.map_or(0, |known| known.owed);
+        recovery.partitions.remove(&p);
+        if recovery.lost.remove(&p) {
+            self.durable.suspects.insert(p);
+        }
+        self.replicas[p] = Replicated::default();
+        let own = &mut self.partitions[p];
+        own.commits_at_once = true;
+        own.commit = own.last.seq();
+        // It was dropped, as it turns out.
+        own.horizon = own.horizon.max(owed.min(own.commit));
+        true
     }
 
     /// What was recovered of a partition.
@@ -99,7 +195,10 @@ impl Shard {
         let p = self.local(partition);
         Recovered {
             progress: self.progress(partition),
-            state: self.replicas[p].state.clone(),
+            state: self
+                .replicas
+                .get(p)
+                .map_or_else(ReplicaState::default, |own| own.state.clone()),
             has_lost_memory: self.durable.recovery.has_lost(p),
         }
     }
@@ -121,6 +220,7 @@ impl Shard {
         record: &ReplicaRecord<'_>,
     ) -> Result<Result<Replayed, Short>, ReplayError> {
         let p = self.local(record.partition());
+        self.goes_on_as_replica(p);
         let recovering = self.durable.recovery.of(p);
         if let ReplicaRecord::Scanned { snapshot, .. } = record {
             recovering.covered_by = recovering.covered_by.filter(|of| of != snapshot);
@@ -310,8 +410,11 @@ impl Shard {
     }
 
     /// A part of the log is missing, and nobody knows of what.
-    pub(super) fn lose_all(&mut self) {
+    pub(super) fn lose_replicas(&mut self) {
         for p in 0..self.partitions.len() {
+            if !self.is_replica(p) {
+                continue;
+            }
             let recovering = self.durable.recovery.of(p);
             if recovering.covered_by.is_some() {
                 // Unless the begin of the scan is behind it what is missing may be, or have been in front of, anything.
@@ -325,6 +428,9 @@ impl Shard {
     pub(super) fn finish_replicas(&mut self) -> usize {
         let recovery = std::mem::take(&mut self.durable.recovery.partitions);
         for p in 0..self.partitions.len() {
+            if !self.is_replica(p) {
+                continue;
+            }
             let of = recovery.get(&p);
             let owed = of.map_or(0, |recovering| recovering.owed);
             let lacks_begin = of.is_some_and(|of| of.covered_by.is_some() && of.may_lack_begin);
@@ -335,7 +441,9 @@ impl Shard {
             let ReplicaState {
                 adopted, history, ..
             } = &self.replicas[p].state;
-            let newest = history.last().copied().unwrap_or_default();
+            // One that was that of a node by itself has no history yet.
+            let newest = history.last().copied();
+            let newest = newest.unwrap_or((own.last.term(), 0));
             // No replica has written that; a file that one has not written may say anything.
             let is_possible = own.last.term() == newest.0
                 && newest.1 <= own.last.seq() + 1

@@ -384,7 +384,8 @@ impl Shard {
     pub fn begin_scan(&mut self, partition: Partition, snapshot: u64) -> Scan {
         let p = self.local(partition);
         let before = self.progress(partition);
-        let state = self.replicas.get_mut(p).map(|replica| {
+        let replica = self.replicas.get_mut(p);
+        let state = replica.filter(|own| own.is_replica).map(|replica| {
             replica.unreplaced = u64::MAX;
             replica.state.clone()
         });

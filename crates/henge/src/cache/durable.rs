@@ -13,6 +13,26 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 /// Places of a scan of whole records under one hold of a lock: some 20 records, whose values are copied.
 const RECORD_PLACES: usize = 2;
 
+/// Whose partitions a node has found in its directory.
+#[derive(Debug)]
+pub(crate) enum Whose {
+    /// Its own: it is by itself. What is of a generation before these counts for nothing.
+    Own(Generations),
+    /// Those of a cluster, which says what counts of them.
+    Cluster,
+}
+
+/// Generations by partitions; 0 where none is known.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Generations(pub(crate) Vec<u32>);
+
+impl Generations {
+    pub(crate) fn of(&self, partition: Partition) -> u32 {
+        let known = self.0.get(usize::from(partition.number()));
+        known.copied().unwrap_or(0)
+    }
+}
+
 impl Cache {
     /// From now on all shards write what they apply to their journals.
     pub(crate) fn start_journals(&self) {
@@ -110,9 +130,9 @@ impl Cache {
         snapshot: u64,
         commit: u64,
         state: ReplicaState,
-    ) -> Result<(), ReplayError> {
+    ) {
         let mut shard = self.slot(partition).shard.lock();
-        shard.begin_restore(partition, snapshot, commit, state)
+        shard.begin_restore(partition, snapshot, commit, state);
     }
 
     /// Puts a record of a snapshot.
@@ -165,14 +185,20 @@ impl Cache {
         usize::from(partition.number()) & (self.shards.len() - 1)
     }
 
-    /// All was replayed; partitions go on from this version if they have not come as far. Says how many were forgotten, as a
-    /// part of the log is missing.
-    pub(crate) fn finish_recovery(&self, first: Version) -> usize {
+    /// All was replayed. The partitions of a node by itself go on from this version if they have not come as far. Says how many were
+    /// forgotten, as a part of the log is missing.
+    pub(crate) fn finish_recovery(&self, first: Version, whose: &Whose) -> usize {
         let mut forgotten = 0;
         for slot in &self.shards {
             let mut shard = slot.shard.lock();
             forgotten += shard.finish_recovery();
-            shard.go_on_from(first);
+            match whose {
+                Whose::Own(generations) => {
+                    shard.stand_alone(|partition| generations.of(partition));
+                    shard.go_on_from(first);
+                }
+                Whose::Cluster => shard.replicate(|_| 0),
+            }
         }
         forgotten
     }
@@ -181,7 +207,7 @@ impl Cache {
     pub(crate) fn wipe(&self) {
         for number in 0..PARTITIONS {
             let partition = Partition::new(number).expect("it is one of them");
-            self.slot(partition).shard.lock().wipe(partition);
+            self.slot(partition).shard.lock().forget_restored(partition);
         }
     }
 

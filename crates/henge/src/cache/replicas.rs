@@ -17,7 +17,7 @@ use henge_cluster::ring::NodeId;
 use henge_cluster::store::{Asked, Look, PartitionTable, Request, Served, Show, Shown};
 use henge_cluster::topology::Incarnation;
 use henge_engine::{Room, Shard, Short, Turn};
-use henge_wire::{Command, Outcome, PARTITIONS, Partition, Refusal, Reply, Transaction};
+use henge_wire::{Command, Outcome, PARTITIONS, Partition, Refusal, Reply, Transaction, Version};
 
 use super::{Cache, LENDING_ROUNDS, Location};
 
@@ -111,12 +111,18 @@ impl DerefMut for Seat {
     }
 }
 
-/// Who replicates, and who carries what is said.
-pub(super) struct Replication {
-    me: NodeId,
-    incarnation: Incarnation,
+/// Who replicates.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Identified {
+    pub(crate) me: NodeId,
+    pub(crate) incarnation: Incarnation,
     /// What is written is kept once a round of the log has it.
-    has_log: bool,
+    pub(crate) has_log: bool,
+}
+
+/// The same, and who carries what is said.
+pub(super) struct Replication {
+    identified: Identified,
     carrier: Arc<dyn Carry>,
 }
 
@@ -170,25 +176,23 @@ impl<F: FnOnce(Shown<'_>) -> R, R> Show for Once<F, R> {
 }
 
 impl Cache {
-    /// From now on this node's partitions are replicas, of which it is told by [`look`](Self::look). Its shards must be such as are
-    /// told what is committed. Only the first call counts.
+    /// From now on this node's partitions are replicas, of which it is told by [`look`](Self::look): of these generations, where
+    /// they were its own. Only the first call counts.
     pub(crate) fn replicate(
         &self,
-        me: NodeId,
-        incarnation: Incarnation,
-        has_log: bool,
+        identified: Identified,
         carrier: Arc<dyn Carry>,
+        generation: impl Fn(Partition) -> u32,
     ) {
         let replication = Replication {
-            me,
-            incarnation,
-            has_log,
+            identified,
             carrier,
         };
         if self.replication.set(replication).is_ok() {
             let count = usize::from(PARTITIONS) / self.shards.len();
             for slot in &self.shards {
                 let mut seat = slot.shard.lock();
+                seat.shard.replicate(&generation);
                 seat.replicas = (0..count).map(|_| None).collect();
             }
         }
@@ -208,7 +212,10 @@ impl Cache {
     }
 
     fn names_me(&self, view: &View) -> bool {
-        let me = self.replication.get().map(|replication| replication.me);
+        let me = self
+            .replication
+            .get()
+            .map(|replication| replication.identified.me);
         me.is_some_and(|me| view.placement.names(me))
     }
 
@@ -267,6 +274,26 @@ impl Cache {
                 self.drive(partition, now_ms, Input::Tick);
             }
         }
+    }
+
+    /// Whether requests for a partition wait for other nodes, or for this one to lead it.
+    pub(crate) fn asks_others(&self, partition: Partition) -> bool {
+        let is_replicated = self.replication.get().is_some();
+        let needs = |seat: &Seat| seat.has_machine(self.place(partition));
+        is_replicated && needs(&self.slot(partition).shard.lock())
+    }
+
+    /// Of a partition that this node leads, the newest version that it has stamped, in its present term.
+    pub(crate) fn stamped(&self, partition: Partition) -> Option<Version> {
+        let seat = self.slot(partition).shard.lock();
+        let leads = seat.leads(self.place(partition));
+        leads.then(|| seat.progress(partition).last)
+    }
+
+    /// How many replicas of a partition beside this one are known to have what it has stamped up to a version; none where this node does
+    /// not lead it.
+    pub(crate) fn followers_with(&self, partition: Partition, version: Version) -> Option<usize> {
+        self.with_replica(partition, |replica| replica?.followers_with(version))
     }
 
     fn with_replica<R>(
@@ -344,7 +371,10 @@ impl Cache {
         let mut table = PartitionTable::served(shard, partition, turn);
         let seated = seated.get_or_insert_with(|| {
             let progress = henge_cluster::replica::Table::progress(&table);
-            let replica = Replica::new(replication.me, replication.incarnation, state, progress);
+            let Identified {
+                me, incarnation, ..
+            } = replication.identified;
+            let replica = Replica::new(me, incarnation, state, progress);
             let noted = replica.written(&table);
             Box::new(Seated { replica, noted })
         });
@@ -364,7 +394,7 @@ impl Cache {
                 break;
             }
             seated.noted = written;
-            if replication.has_log {
+            if replication.identified.has_log {
                 match journalled.iter_mut().rfind(|(of, _)| *of == partition) {
                     Some((_, newest)) => *newest = written,
                     None => journalled.push((partition, written)),

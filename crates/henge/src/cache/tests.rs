@@ -14,7 +14,6 @@ fn cache(max_size_bytes: u64, max_items: Option<u64>, policy: PolicyKind) -> Cac
         first: Version::new(1, 0),
         threads: 2,
         allocation_size: |bytes| bytes,
-        is_replicated: false,
     })
 }
 
@@ -65,7 +64,6 @@ fn shards_follow_the_limits() {
             first: Version::ZERO,
             threads,
             allocation_size: |bytes| bytes,
-            is_replicated: false,
         };
         assert_eq!(shard_count(&config), count, "{bytes} {items:?} {threads}");
     }

@@ -17,7 +17,7 @@ use super::link::greet::{self, GreetError, Greeted};
 use super::link::parking::Parks;
 use super::replicas;
 use crate::metrics::counters::add;
-use crate::net::data_thread::Local;
+use crate::net::data_thread::{Listens, Local};
 use crate::net::watch::DRAIN_GRACE;
 use crate::resp::{self, Client};
 
@@ -81,6 +81,7 @@ pub(crate) async fn serve(socket: TcpStream, first: Vec<u8>, local: &Rc<Local>) 
         return;
     }
     if greeted.hello.purpose == Purpose::Stream {
+        let _listens = Listens::begin(local);
         if let Some(error) = replicas::streams::listen(greeted, local).await {
             tracing::debug!(%remote, %error, "a stream of replicas has ended");
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use henge_cluster::forming::ClusterId;
 use henge_cluster::ring::NodeId;
+use henge_cluster::topology::Epoch;
 use henge_wire::{PARTITIONS, Partition, SLOTS};
 
 use super::settings::Settings;
@@ -118,15 +119,19 @@ pub(crate) struct View {
     owners: Box<[u16]>,
     /// Of which partitions this node has what some replica has acknowledged, whoever leads them; empty if of none.
     replicas: Box<[bool]>,
+    /// The term of each partition; empty where none is known.
+    terms: Box<[Epoch]>,
     /// The settings that hold for the whole cluster.
     pub(crate) settings: Arc<Settings>,
+    /// How many replicas a partition has, where there are as many nodes; 0 where that is not known yet.
+    pub(crate) replication: usize,
     /// All is here, and nobody else is asked.
     pub(crate) is_alone: bool,
 }
 
 impl View {
     /// A node that is a cluster by itself, or is about to be one.
-    pub(crate) fn alone(cluster: Option<ClusterId>) -> Self {
+    pub(crate) fn alone(cluster: Option<ClusterId>, replication: usize) -> Self {
         Self {
             cluster,
             epoch: 0,
@@ -134,7 +139,9 @@ impl View {
             members: Vec::new(),
             owners: vec![HERE; usize::from(PARTITIONS)].into(),
             replicas: Box::default(),
+            terms: Box::default(),
             settings: Arc::default(),
+            replication,
             is_alone: true,
         }
     }
@@ -148,7 +155,9 @@ impl View {
             members: Vec::new(),
             owners: vec![NOWHERE; usize::from(PARTITIONS)].into(),
             replicas: Box::default(),
+            terms: Box::default(),
             settings: Arc::default(),
+            replication: 0,
             is_alone: false,
         }
     }
@@ -175,7 +184,9 @@ impl View {
             members,
             owners,
             replicas: Box::default(),
+            terms: Box::default(),
             settings: Arc::default(),
+            replication: 0,
             is_alone,
         }
     }
@@ -186,11 +197,28 @@ impl View {
         Self { settings, ..self }
     }
 
-    /// The same with the partitions of which this node has a replica.
+    /// The same with the terms of its partitions.
     #[must_use]
-    pub(crate) fn with_replicas(self, has: impl Fn(Partition) -> bool) -> Self {
+    pub(crate) fn with_terms(self, term: impl Fn(Partition) -> Epoch) -> Self {
+        let terms = Partition::all().map(term).collect();
+        Self { terms, ..self }
+    }
+
+    /// The term of a partition; 0 where none is known.
+    pub(crate) fn term(&self, partition: Partition) -> Epoch {
+        let place = usize::from(partition.number());
+        self.terms.get(place).copied().unwrap_or(0)
+    }
+
+    /// The same with how many replicas a partition has, and of which this node has one.
+    #[must_use]
+    pub(crate) fn with_replicas(self, replication: usize, has: impl Fn(Partition) -> bool) -> Self {
         let replicas = Partition::all().map(has).collect();
-        Self { replicas, ..self }
+        Self {
+            replicas,
+            replication,
+            ..self
+        }
     }
 
     /// Whether this node has a replica of a partition.
@@ -229,6 +257,12 @@ impl View {
         let heard = self.members.iter();
         let heard = heard.filter(|member| member.is_me || member.is_reachable());
         2 * heard.count() > self.members.len()
+    }
+
+    /// Whether another node leads a partition when its leader is lost. Else there is nobody to wait for, and nobody else who could have
+    /// taken over from a node that hears from none.
+    pub(crate) fn fails_over(&self) -> bool {
+        self.replication.min(self.members.len()) > 1
     }
 
     /// Runs of partitions with one holder: the first, the last, and who it is.
@@ -325,7 +359,7 @@ mod tests {
     #[test]
     fn a_node_by_itself_has_all() {
         let view = View::of(ClusterId(7), 3, vec![member(2, true)], |_| Some(NodeId(2)));
-        assert!(view.is_alone && View::alone(None).is_alone);
+        assert!(view.is_alone && View::alone(None, 1).is_alone);
         let outside = View::outside(Standing::Outside(vec!["nobody answers".to_owned()]));
         assert!(Partition::all().all(|partition| outside.owner(partition) == Owner::Nowhere));
         assert_eq!(

@@ -127,7 +127,7 @@ settings! {
         reload redirect: bool = true;
         /// How many replicas of each partition there are, where there are as many nodes. What the nodes that form a cluster say
         /// holds for that; a node that joins takes it over.
-        restart replication_factor: u64 = 1, within 1..=7;
+        restart replication_factor: u64 = 3, within 1..=7;
         /// The consistency of a request that asks for none. With one replica all mean the same.
         reload default_consistency: ConsistencyLevel = ConsistencyLevel::Quorum;
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use henge_engine::persistence::cipher::Keyring;
-use henge_engine::persistence::frame::{HEADER_BYTES, Header};
+use henge_engine::persistence::frame::{HEADER_BYTES, Header, REPLICA_FORMAT};
 use henge_engine::persistence::{Name, Storage, StorageFile};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::{Errno, pwritev};
@@ -108,6 +108,11 @@ impl Storage for Files {
 
     fn keys(&self) -> &dyn Keyring {
         &*self.encryption
+    }
+
+    /// A node by itself may be one of several before the file is full.
+    fn format(&self) -> u16 {
+        REPLICA_FORMAT
     }
 }
 

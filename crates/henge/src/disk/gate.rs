@@ -180,8 +180,8 @@ impl Crowd {
 #[derive(Debug)]
 pub(crate) struct Gate {
     log: Option<Arc<Log>>,
-    /// Where verdicts of replicas come from; none for a node that does not replicate.
-    replicas: Option<Arc<Inboxes>>,
+    /// Where verdicts of replicas come from.
+    replicas: Arc<Inboxes>,
     in_flight: Arc<InFlight>,
     /// Which bell of the log is this thread's.
     thread: usize,
@@ -196,7 +196,7 @@ pub(crate) struct Gate {
 impl Gate {
     pub(crate) fn new(
         log: Option<Arc<Log>>,
-        replicas: Option<Arc<Inboxes>>,
+        replicas: Arc<Inboxes>,
         in_flight: Arc<InFlight>,
         thread: usize,
     ) -> Self {
@@ -217,10 +217,11 @@ impl Gate {
     #[inline]
     pub(crate) fn take_owed(&self) -> Option<Owed> {
         let round = self.take_unkept();
-        let ticket = self.replicas.as_ref().and_then(|_| {
+        let mut ticket = None;
+        if self.replicas.are_used() {
             self.ask_for_replicas();
-            told::take_ticket()
-        });
+            ticket = told::take_ticket();
+        }
         if round.is_none() && ticket.is_none() {
             return None;
         }
@@ -282,10 +283,8 @@ impl Gate {
             }
             owed.round = 0;
         }
-        if let Some(replicas) = &self.replicas
-            && !owed.tickets.is_empty()
-        {
-            replicas.collect(self.thread);
+        if !owed.tickets.is_empty() {
+            self.replicas.collect(self.thread);
             let mut worst = Verdict::Told;
             for ticket in &owed.tickets {
                 match ticket.verdict(cx.waker()) {
@@ -358,7 +357,7 @@ impl Gate {
             if self.is_asked.replace(false) {
                 log.ask();
             }
-            if self.replicas.is_some() || !self.crowd.borrow().is_empty() {
+            if self.replicas.are_used() || !self.crowd.borrow().is_empty() {
                 // Before the look: what is done from here on rings.
                 log.await_bell(self.thread);
                 let now = log.outcomes();

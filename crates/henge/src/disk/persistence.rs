@@ -30,7 +30,7 @@ use super::log::{Log, LogThread, Start};
 use super::recovery::{Progress, Recovered, recover};
 use super::snapshots::{Schedule, SnapshotThread, Snapshots};
 use super::timekeeper::{self, TimeKeeper};
-use crate::cache::{Cache, Refuses};
+use crate::cache::{Cache, Refuses, Whose};
 use crate::clock::Clock;
 use crate::config::SyncPolicy;
 use crate::encryption::{Encryption, salt};
@@ -114,6 +114,7 @@ pub(crate) struct Surroundings {
     pub(crate) live: Arc<ArcSwap<Live>>,
     /// The version that no write before this start can have come to.
     pub(crate) fresh: Version,
+    pub(crate) whose: Whose,
 }
 
 impl Persistence {
@@ -273,7 +274,7 @@ impl Persistence {
         } else {
             Version::ZERO
         };
-        let forgotten = cache.finish_recovery(first);
+        let forgotten = cache.finish_recovery(first, &around.whose);
         if forgotten > 0 {
             tracing::warn!(
                 partitions = forgotten,

@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use henge_engine::Replayed;
-use henge_engine::persistence::frame::Damage;
 use henge_engine::persistence::inventory::Inventory;
 use henge_engine::persistence::recovery::{Chunk, Cut, LogEnd, RecoveryError, read_log};
 use henge_engine::persistence::snapshot::{self, Part};
@@ -279,8 +278,7 @@ fn restore(
                     commit,
                     state,
                 } if worker.has(cache.shard_of(partition)) => {
-                    let begun = cache.begin_restore(partition, number, commit, state);
-                    begun.map_err(|_| damaged(Damage::Parts("it is of a node that replicates")))?;
+                    cache.begin_restore(partition, number, commit, state);
                 }
                 Part::Block(_)
                 | Part::Partition { .. }

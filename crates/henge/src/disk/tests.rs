@@ -33,6 +33,7 @@ use super::recovery::{Progress, recover};
 use super::snapshots::{Schedule, SnapshotThread, Snapshots};
 use crate::cache::{Cache, CacheConfig, Refuses};
 use crate::clock::Clock;
+use crate::cluster::replicas::told::Inboxes;
 use crate::config::SyncPolicy;
 use crate::encryption::{Encryption, salt};
 use crate::net::inflight::InFlight;
@@ -205,7 +206,6 @@ fn cache() -> Arc<Cache> {
         first: Version::ZERO,
         threads: 1,
         allocation_size: |bytes| bytes,
-        is_replicated: false,
     }))
 }
 
@@ -243,7 +243,12 @@ impl Logged {
         let thread = LogThread::start(&log, start).expect("a thread");
         log.register(0, &Waker::from(Arc::new(Woken(thread::current()))));
         let in_flight = InFlight::new(1 << 30);
-        let gate = Gate::new(Some(Arc::clone(&log)), None, Arc::clone(&in_flight), 0);
+        let gate = Gate::new(
+            Some(Arc::clone(&log)),
+            Arc::new(Inboxes::new(1)),
+            Arc::clone(&in_flight),
+            0,
+        );
         Self {
             cache,
             log,

@@ -1,5 +1,4 @@
-//! The consistency level of a request and of its answer. With one replica all levels mean the same; the header is
-//! accepted, checked and answered from the first day, so that clients written now keep their meaning in a cluster.
+//! The consistency level of a request and of its answer. With one replica all levels mean the same.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -8,6 +7,9 @@ use crate::config::ConsistencyLevel;
 
 /// The header.
 pub(crate) const X_CONSISTENCY_LEVEL: HeaderName = HeaderName::from_static("x-consistency-level");
+
+/// How many replicas are known to have what an answer shows or says to be done: of several keys the fewest.
+pub(crate) const X_REPLICAS: HeaderName = HeaderName::from_static("x-replicas");
 
 /// As HTTP spells it.
 pub(crate) const fn name(level: ConsistencyLevel) -> &'static str {

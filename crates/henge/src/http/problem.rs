@@ -145,7 +145,7 @@ impl From<Elsewhere> for Problem {
             Elsewhere::Nowhere | Elsewhere::NotThere(_) | Elsewhere::NotOpen => Code::TryAgain,
             Elsewhere::Down(_) | Elsewhere::Minority => Code::OwnerDown,
             Elsewhere::Unreachable(..) => Code::OwnerUnreachable,
-            Elsewhere::Unknown(..) | Elsewhere::UnknownHere => Code::OutcomeUnknown,
+            Elsewhere::Unknown(..) | Elsewhere::UnknownHere(_) => Code::OutcomeUnknown,
             Elsewhere::NoRoom => Code::Overloaded,
         };
         Self::new(code, elsewhere.to_string())

@@ -13,7 +13,7 @@ use http::{HeaderValue, Request, Response, Version, header};
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 
-use super::level::{self, X_CONSISTENCY_LEVEL};
+use super::level::{self, X_CONSISTENCY_LEVEL, X_REPLICAS};
 use super::problem::{Code, Problem};
 use super::routes::{self, Lookup, Place, Route, RouteId};
 use super::{backup, batch, body, control, keys, raw, single};
@@ -85,13 +85,23 @@ impl Service {
         &self,
         route: Option<RouteId>,
         level: Option<ConsistencyLevel>,
+        replicas: Option<u8>,
         begun: Instant,
         outcome: Outcome,
     ) -> Whole {
         let mut response = outcome.unwrap_or_else(Problem::into_response);
-        let headers = response.headers_mut();
         if let Some(level) = level {
+            let is_done = response.status().is_success();
+            let headers = response.headers_mut();
             headers.insert(X_CONSISTENCY_LEVEL, level::header(level));
+            let replicas = replicas.unwrap_or_else(|| {
+                // Where there is one replica of each, whoever shows something has it.
+                let routes = self.local.routing.routes();
+                u8::from(routes.is_none_or(|routes| !routes.view.fails_over()))
+            });
+            if is_done && replicas > 0 {
+                headers.insert(X_REPLICAS, HeaderValue::from(u16::from(replicas)));
+            }
         }
         if !response.status().is_success() && response.headers().contains_key(header::CONNECTION) {
             self.pace.leave_unread();
@@ -171,6 +181,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         };
         let route = route.map(|route: &Route| route.id);
         let owed = self.local.gate.take_owed();
+        let replicas = told::take_replicas();
         let is_owed = owed.is_some();
         let later = |stage| Answering::Later {
             stage,
@@ -179,6 +190,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
             service: self.clone(),
             route,
             level,
+            replicas,
             begun,
         };
         match answer {
@@ -189,7 +201,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
                 if is_owed {
                     return later(Stage::Held(Some(outcome)));
                 }
-                Answering::Now(Some(self.finish(route, level, begun, outcome)))
+                Answering::Now(Some(self.finish(route, level, replicas, begun, outcome)))
             }
             Answer::Later(future) => later(Stage::Working(future)),
         }
@@ -289,6 +301,8 @@ pub(crate) enum Answering {
         service: Service,
         route: Option<RouteId>,
         level: Option<ConsistencyLevel>,
+        /// How many replicas are known to have what was shown until now; none if nothing was said of that.
+        replicas: Option<u8>,
         begun: Instant,
     },
 }
@@ -315,6 +329,7 @@ impl Future for Answering {
                 service,
                 route,
                 level,
+                replicas,
                 begun,
             } => {
                 let gate = &service.local.gate;
@@ -324,6 +339,11 @@ impl Future for Answering {
                     }
                     let polled = future.as_mut().poll(cx);
                     Owed::add(owed, gate.take_owed());
+                    let known = told::take_replicas();
+                    *replicas = match (*replicas, known) {
+                        (Some(before), Some(now)) => Some(before.min(now)),
+                        (before, now) => before.or(now),
+                    };
                     *stage = Stage::Held(Some(ready!(polled)));
                 }
                 let told = match owed {
@@ -348,7 +368,9 @@ impl Future for Answering {
                         "the write-ahead log failed meanwhile: what was written, or seen, may or may not survive a restart",
                     )),
                 };
-                Poll::Ready(Ok(service.finish(*route, *level, *begun, outcome)))
+                Poll::Ready(Ok(
+                    service.finish(*route, *level, *replicas, *begun, outcome)
+                ))
             }
         }
     }

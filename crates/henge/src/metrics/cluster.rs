@@ -35,7 +35,7 @@ impl Metrics {
             "partitions": {"count": PARTITIONS, "owners": owners},
             "moves": [],
             "slots": SLOTS,
-            "replication_factor": 1,
+            "replication_factor": view.replication,
             "default_consistency": level::name(self.shared.live.load().default_level),
             // What only this node knows of itself.
             "nodes": [{

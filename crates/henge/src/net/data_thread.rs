@@ -40,15 +40,45 @@ pub(crate) struct Local {
     pub(crate) gate: Gate,
     /// The way to the keys of other nodes.
     pub(crate) routing: Routing,
+    /// Connections over which other nodes tell its replicas something: they end when those nodes do, and nobody waits for that.
+    streams: Cell<usize>,
     drain: Notify,
     draining: Cell<bool>,
     empty: Notify,
+}
+
+/// Counts a stream of another node until it is dropped.
+pub(crate) struct Listens(Rc<Local>);
+
+impl Listens {
+    pub(crate) fn begin(local: &Rc<Local>) -> Self {
+        local.streams.set(local.streams.get() + 1);
+        local.look_whether_empty();
+        Self(Rc::clone(local))
+    }
+}
+
+impl Drop for Listens {
+    fn drop(&mut self) {
+        self.0.streams.set(self.0.streams.get() - 1);
+    }
 }
 
 impl Local {
     /// Whether the next answer on each connection is its last.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.get()
+    }
+
+    /// Whether no connection is open but those that nobody waits for.
+    fn is_empty(&self) -> bool {
+        self.counters.open.load(Ordering::Relaxed) <= self.streams.get()
+    }
+
+    fn look_whether_empty(&self) {
+        if self.is_empty() {
+            self.empty.notify_one();
+        }
     }
 
     /// Resolves when draining begins.
@@ -89,16 +119,13 @@ pub(crate) async fn serve(
         resp: RefCell::new(resp::Scratch::new(admin.shared())),
         gate: Gate::new(
             admin.shared().persistence.log.clone(),
-            admin
-                .shared()
-                .replicas
-                .as_ref()
-                .map(|replicas| Arc::clone(&replicas.inboxes)),
+            Arc::clone(&admin.shared().replicas.inboxes),
             Arc::clone(&admin.shared().in_flight),
             index,
         ),
         routing: Routing::new(&admin.shared().cluster),
         admin,
+        streams: Cell::new(0),
         drain: Notify::new(),
         draining: Cell::new(false),
         empty: Notify::new(),
@@ -108,12 +135,7 @@ pub(crate) async fn serve(
         let keep = || replicas::rounds_are_done(&own, index);
         own.gate.keep(keep).await;
     });
-    let replicating: Vec<_> = local
-        .shared
-        .replicas
-        .iter()
-        .flat_map(|replicas| replicas::serve(replicas, &local, index))
-        .collect();
+    let replicating = replicas::serve(&local.shared.replicas, &local, index);
     let own = Rc::clone(&local);
     let router = tokio::task::spawn_local(async move {
         let mut changes = own.shared.cluster.changes();
@@ -140,7 +162,7 @@ pub(crate) async fn serve(
     local.draining.set(true);
     local.drain.notify_waiters();
     let deadline = Instant::now() + local.shared.live.load().shutdown_timeout;
-    while local.counters.open.load(Ordering::Relaxed) > 0 {
+    while !local.is_empty() {
         if tokio::time::timeout_at(deadline.into(), local.empty.notified())
             .await
             .is_err()
@@ -159,9 +181,8 @@ struct Open(Rc<Local>);
 
 impl Drop for Open {
     fn drop(&mut self) {
-        if self.0.counters.open.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.0.empty.notify_one();
-        }
+        self.0.counters.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.look_whether_empty();
     }
 }
 

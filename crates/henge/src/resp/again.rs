@@ -41,7 +41,9 @@ pub(super) struct Again {
 impl Again {
     /// For what a client has asked for just now; none where a partition that its leader has lost has no other.
     pub(super) fn of(session: &Session, local: &Rc<Local>) -> Option<Self> {
-        local.shared.replicas.as_ref()?;
+        if !local.shared.is_replicated() {
+            return None;
+        }
         let own = || local.shared.live.load().default_level;
         Some(Self {
             local: Rc::clone(local),

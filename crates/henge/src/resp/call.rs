@@ -134,7 +134,7 @@ impl From<Elsewhere> for ErrorReply {
             | Elsewhere::Minority
             | Elsewhere::Unreachable(..) => "CLUSTERDOWN",
             Elsewhere::NotThere(_) | Elsewhere::NotOpen => "TRYAGAIN",
-            Elsewhere::Unknown(..) | Elsewhere::UnknownHere => Self::UNKNOWN_CODE,
+            Elsewhere::Unknown(..) | Elsewhere::UnknownHere(_) => Self::UNKNOWN_CODE,
             Elsewhere::NoRoom => "OOM",
         };
         Self::new(format!("{code} {elsewhere}"))

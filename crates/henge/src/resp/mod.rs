@@ -1,6 +1,7 @@
 //! The Redis protocol: connections, their sessions, and one table of commands. It knows commands and replies of `wire` and
 //! the cache behind its face, and nothing of shards or of HTTP.
 
+mod acknowledged;
 mod again;
 mod call;
 mod categories;

@@ -557,7 +557,7 @@ impl Pipeline {
                 let is_wanted = self.is_wanted();
                 // So that its time is not that of its neighbours.
                 clock.settle(untimed, &self.local);
-                let is_kept = self.local.shared.replicas.is_some();
+                let is_kept = self.local.shared.is_replicated();
                 return Some(Stop::Later(Waiting {
                     reply,
                     entry,

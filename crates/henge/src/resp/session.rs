@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use henge_wire::resp::writer::Protocol;
 
+use super::acknowledged::Writes;
 use super::clients::Client;
 use crate::config::ConsistencyLevel;
 
@@ -37,6 +38,8 @@ pub(crate) struct Session {
     pub(crate) no_touch: bool,
     /// It has asked for the map of the cluster: it can go elsewhere itself, and asks each node for its own.
     pub(crate) knows_map: bool,
+    /// What it has written to, among several nodes.
+    pub(super) writes: Writes,
     /// It stands for another node, which has sent here what its clients want of this one.
     pub(crate) is_forwarded: bool,
     /// What others see of it.
@@ -52,6 +55,7 @@ impl Session {
             replies: Replies::default(),
             no_touch: false,
             knows_map: false,
+            writes: Writes::default(),
             is_forwarded: false,
             client,
         }

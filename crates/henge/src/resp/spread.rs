@@ -111,9 +111,9 @@ impl Asked<'_> {
         };
         let first = first.unwrap_or_else(|| Partition::of(self.word(at)));
         let view = &self.routes.view;
-        if self.local.shared.replicas.is_some() {
+        if self.local.shared.is_replicated() {
             let is_at_one = told::level() == Level::One;
-            if !is_at_one && !view.reaches_majority() {
+            if !is_at_one && view.fails_over() && !view.reaches_majority() {
                 return Err(Elsewhere::Minority.into());
             }
             let is_here = |at| view.has_replica(Partition::of(self.word(at)));
@@ -163,7 +163,7 @@ impl Asked<'_> {
                 !cursor.is_some_and(|cursor| commands::scan::is_of_all(cursor, asks_for_all))
             }
             // One asks the whole cluster.
-            Whole::Ok if self.local.shared.replicas.is_some() => true,
+            Whole::Ok if self.local.shared.is_replicated() => true,
             // Who knows the map asks each node for its own.
             _ => self.session.knows_map,
         };
@@ -400,7 +400,7 @@ fn reachable(member: &Arc<Member>) -> Result<(), ErrorReply> {
 }
 
 /// What is needed to ask another part, later.
-struct Further {
+pub(super) struct Further {
     session: Session,
     local: Rc<Local>,
     routes: Rc<Routes>,
@@ -409,17 +409,31 @@ struct Further {
 
 impl Further {
     fn of(asked: &Asked<'_>) -> Self {
-        let session = asked.session;
+        Self::new(asked.session, asked.local, asked.routes, asked.spec)
+    }
+
+    pub(super) fn new(
+        session: &Session,
+        local: &Rc<Local>,
+        routes: &Rc<Routes>,
+        spec: &'static Spec,
+    ) -> Self {
         Self {
             session: Session::forwarded(
                 Arc::clone(&session.client),
                 session.protocol,
                 session.no_touch,
             ),
-            local: Rc::clone(asked.local),
-            routes: Rc::clone(asked.routes),
-            spec: asked.spec,
+            local: Rc::clone(local),
+            routes: Rc::clone(routes),
+            spec,
         }
+    }
+
+    /// Asks a member for a number; none if it gives none.
+    pub(super) async fn number_of(&self, member: &Arc<Member>, words: &[&[u8]]) -> Option<i64> {
+        let reply = self.ask(member, words).reply().await;
+        reply.ok().as_ref().and_then(number)
     }
 
     fn random(&self) -> u64 {

@@ -12,6 +12,7 @@
 //!               5 increment: i64 by, i64 initial, expiry | 6 expire: expiry, precondition
 //! reply         0 not here | 1 unknown | 2 found: u64 version, deadline, value | 3 missing | 4 stored: u64 version, deadline
 //!               5 counted: i64 value, u64 version, deadline | 6 deleted | 7 refused: u8 why, and for 1 u8 0 or 1, u64 version
+//!               8 before any of these: u8 replicas that are known to have what it is of; 0 where that is not known
 //! value         u8 type | u8 encoding | u8 flags: 1 JSON, 2 content type | [u8 length, content type] | u32 raw length |
 //!               u32 length, data
 //! expiry        u8 0 never, 1 keep, 2 at: u64
@@ -248,6 +249,17 @@ pub enum Answered<'a> {
     Reply(Reply<'a>),
 }
 
+/// What stands before a reply to say how many replicas are known to have what it is of.
+const REPLICAS: u8 = 8;
+
+/// Appends what stands before a reply, and gives the place of the number of replicas that are known to have what it is of; 0 until
+/// it is filled in.
+pub fn encode_replicas(out: &mut Vec<u8>) -> usize {
+    out.put_u8(REPLICAS);
+    out.put_u8(0);
+    out.len() - 1
+}
+
 /// What stands before so many replies.
 pub fn replies_head(count: u32) -> [u8; 4] {
     count.to_le_bytes()
@@ -308,6 +320,7 @@ impl<'a> Replies<'a> {
         let count = reader.u32("count")?;
         let bytes = reader.0;
         for _ in 0..count {
+            reader.replicas()?;
             reader.answered()?;
         }
         reader.end()?;
@@ -327,10 +340,16 @@ impl<'a> Replies<'a> {
 
 /// Takes the first of some replies.
 pub fn decode_answered<'a>(bytes: &mut &'a [u8]) -> Result<Answered<'a>, Malformed> {
+    decode_replicas(bytes).map(|(_, answered)| answered)
+}
+
+/// The same with how many replicas are known to have what it is of; 0 where that is not known.
+pub fn decode_replicas<'a>(bytes: &mut &'a [u8]) -> Result<(u8, Answered<'a>), Malformed> {
     let mut reader = Reader(bytes);
+    let replicas = reader.replicas()?;
     let answered = reader.answered()?;
     *bytes = reader.0;
-    Ok(answered)
+    Ok((replicas, answered))
 }
 
 /// A page of keys.
@@ -625,6 +644,14 @@ impl<'a> Reader<'a> {
 
     fn version(&mut self) -> Result<Version, Malformed> {
         self.u64("version").map(Version::from_bits)
+    }
+
+    fn replicas(&mut self) -> Result<u8, Malformed> {
+        if self.0.first() != Some(&REPLICAS) {
+            return Ok(0);
+        }
+        self.u8("replicas")?;
+        self.u8("replicas")
     }
 
     fn answered(&mut self) -> Result<Answered<'a>, Malformed> {

@@ -3,7 +3,6 @@
 
 use super::super::disk::RecoverError;
 use super::*;
-use henge_engine::ReplayError;
 
 const NOW: u64 = 1_000;
 
@@ -301,9 +300,9 @@ fn what_is_before_a_snapshot_in_the_log_counts_for_nothing() {
     assert!(matches!(refused, Err(RecoverError::Incomplete)));
 }
 
-/// Two nodes that have nothing to do with each other do not read each other's files.
+/// What a node had by itself is all committed, and the beginning of what it has as a replica.
 #[test]
-fn the_log_of_a_lone_node_is_refused() {
+fn the_log_of_a_lone_node_is_that_of_a_replica_without_a_history() {
     use henge_engine::persistence::frame::{Content, Header, REPLICA_FORMAT, append};
     let settings = settings(2, 1_000);
     let header = Header {
@@ -316,13 +315,15 @@ fn the_log_of_a_lone_node_is_refused() {
     };
     // A flush.
     let mut log = Vec::new();
-    let body = [&[2, 7, 0][..], &[0; 8]].concat();
+    let version = Version::new(1, 1).to_bits().to_le_bytes();
+    let body = [&[2, 7, 0][..], &version].concat();
     append(header.seed(), &body, &mut log).expect("it is short");
-    let refused = settings.recover(NOW, None, &log).err();
+    let found = settings.recover(NOW, None, &log).expect("it is whole");
     let partition = Partition::new(7).expect("it is one");
-    assert!(
-        matches!(refused, Some(RecoverError::Replay(ReplayError::Alone(of))) if of == partition)
-    );
+    let replica = &found.replicas[&partition];
+    let (progress, state) = (replica.progress, &replica.state);
+    assert_eq!((progress.last, progress.commit), (Version::new(1, 1), 1));
+    assert_eq!((state.adopted, replica.has_lost_memory), (1, false));
 }
 
 /// A replica's own state has to fit its order: no replica writes one that does not.

@@ -14,6 +14,7 @@ use super::recover::turn;
 use crate::budget::Room;
 use crate::partition::{Progress, ReplicaState};
 use crate::policy::PolicyKind;
+use crate::record::Body;
 use crate::shard::{Commit, Recovered, Shard, ShardConfig};
 use henge_wire::{Effect, Mutation, Partition, Value, Version};
 use std::collections::BTreeMap;
@@ -56,13 +57,17 @@ impl Storage for Replicating {
 }
 
 fn shard() -> Shard {
+    shard_of(Commit::Told)
+}
+
+fn shard_of(commit: Commit) -> Shard {
     let mut shard = Shard::new(ShardConfig {
         index: 0,
         shards: 1,
         policy: PolicyKind::Lru,
         seed: 1,
         first: Version::ZERO,
-        commit: Commit::Told,
+        commit,
         tombstone_bytes: 0,
         allocation_size: |bytes| bytes,
     });
@@ -102,7 +107,12 @@ fn take(shard: &mut Shard) -> Vec<Journal> {
 
 /// What a shard makes of a disk, from the newest snapshot on or without it.
 fn recover(disk: &Replicating, with_snapshot: bool) -> Recovered {
-    let mut shard = shard();
+    let shard = replayed(disk, with_snapshot, shard());
+    shard.recovered(partition())
+}
+
+/// The same with a shard of either kind.
+fn replayed(disk: &Replicating, with_snapshot: bool, mut shard: Shard) -> Shard {
     let mut needed = Position::default();
     let names = disk.names().expect("nothing fails");
     let snapshot = names.iter().rfind(|name| name.kind == FileKind::Snapshot);
@@ -117,9 +127,7 @@ fn recover(disk: &Replicating, with_snapshot: bool) -> Recovered {
                     partition,
                     commit,
                     state,
-                } => shard
-                    .begin_restore(partition, name.number, commit, state)
-                    .expect("it replicates"),
+                } => shard.begin_restore(partition, name.number, commit, state),
                 Part::Block(block) => block.own_records(&mut Vec::new(), |record| {
                     shard
                         .restore(&turn(1), block.partition, &record)
@@ -149,7 +157,7 @@ fn recover(disk: &Replicating, with_snapshot: bool) -> Recovered {
     read.expect("it is whole");
     shard.finish_recovery();
     shard.check();
-    shard.recovered(partition())
+    shard
 }
 
 /// A key is written and deleted, that is committed, and the tombstone is dropped; the snapshot has neither, and the log has the
@@ -226,4 +234,86 @@ fn what_a_snapshot_has_is_not_replayed_onto_it() {
     let header = Header::decode(&bytes).expect("it is whole");
     assert_eq!(header.format, REPLICA_FORMAT);
     assert_ne!(header.format, FORMAT);
+}
+
+/// A node by itself becomes one of several, and is by itself again in the end. Whoever reads its log, from whichever moment on, has all
+/// that it had, and shares a history with nobody of before.
+#[test]
+fn a_log_tells_who_had_a_partition() {
+    let disk = Replicating::default();
+    let config = LogConfig {
+        segment_bytes: 4_096,
+        ahead_bytes: 0,
+    };
+    let salts = Box::new(|| [7; 16]);
+    let begun = LogWriter::begin(disk.clone(), config, salts, 1, BTreeMap::new());
+    let mut log = begun.expect("nothing fails");
+    let mut write = |shard: &mut Shard| {
+        for journal in take(shard) {
+            log.write(Some(journal)).expect("nothing fails");
+        }
+        log.sync().expect("nothing fails");
+    };
+    let kept = |shard: &Shard| {
+        let (mut data, mut place) = (Vec::new(), 0);
+        loop {
+            place = shard.scan_records(partition(), 0, place, |record| {
+                if let Body::Value(value) = record.body {
+                    data.push((record.version, value.data.to_vec()));
+                }
+            });
+            if place == 0 {
+                return data;
+            }
+        }
+    };
+
+    // By itself.
+    let mut shard = shard_of(Commit::AtOnce);
+    shard.start_journal();
+    put(&mut shard, 1, 1, value(b"alone"));
+    write(&mut shard);
+    let again = replayed(&disk, false, shard_of(Commit::AtOnce));
+    assert_eq!(again.progress(partition()).commit, 1);
+    let of_a_cluster = |mut shard: Shard| {
+        shard.replicate(|_| 0);
+        shard.recovered(partition())
+    };
+    let found = of_a_cluster(again);
+    assert_eq!((found.state.generation, found.state.adopted), (0, 1));
+
+    // One of several, in the generation in which it has served.
+    shard.replicate(|_| 4);
+    let mut state = shard.recovered(partition()).state;
+    assert_eq!((state.generation, state.adopted), (4, 1));
+    assert!(state.history.is_empty());
+    (state.adopted, state.history) = (6, vec![(6, 2)]);
+    shard.align(partition(), 6, &state);
+    put(&mut shard, 6, 2, value(b"replicated"));
+    write(&mut shard);
+    let again = replayed(&disk, false, shard_of(Commit::AtOnce));
+    assert_eq!(kept(&again), [(Version::new(6, 2), b"replicated".to_vec())]);
+    // Of its own it has committed one, of the other it does not know.
+    assert_eq!(again.progress(partition()).commit, 1);
+    let found = of_a_cluster(again);
+    assert_eq!((&found.state, found.has_lost_memory), (&state, false));
+
+    // By itself again. What it goes on with is in the same order.
+    let mut shard = replayed(&disk, false, shard_of(Commit::AtOnce));
+    shard.stand_alone(|_| 4);
+    shard.start_journal();
+    assert_eq!(shard.progress(partition()).commit, 2);
+    put(&mut shard, 6, 3, value(b"again"));
+    write(&mut shard);
+    let again = replayed(&disk, false, shard_of(Commit::AtOnce));
+    assert_eq!(kept(&again), [(Version::new(6, 3), b"again".to_vec())]);
+    assert_eq!(again.progress(partition()).commit, 3);
+    assert!(of_a_cluster(again).state.history.is_empty());
+
+    // One of a generation that is over counts for nothing.
+    let mut shard = shard_of(Commit::AtOnce);
+    shard.replicate(|_| 4);
+    put(&mut shard, 1, 1, value(b"old"));
+    shard.stand_alone(|_| 5);
+    assert_eq!(kept(&shard), []);
 }

@@ -63,10 +63,10 @@ impl Answers for ControlAnswers {
                 Err(why) => reply.fail(&why),
             },
             Service::Report => match questions::decode::<Reported>(&question) {
-                Ok(reported) => {
-                    control.hear_report(self.from, reported);
-                    reply.send(&[]);
-                }
+                Ok(reported) => match control.hear_report(self.from, reported) {
+                    Ok(()) => reply.send(&[]),
+                    Err(why) => reply.fail(why),
+                },
                 Err(why) => reply.fail(&why),
             },
             Service::Resp | Service::Commands | Service::Claim => {

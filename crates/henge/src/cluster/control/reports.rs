@@ -11,8 +11,9 @@ use henge_cluster::topology::{Command, Epoch, Incarnation, Placement, State, Top
 use henge_wire::Partition;
 use serde::{Deserialize, Serialize};
 
+use super::seen::is_only;
 use super::{AGAIN, Control, questions};
-use crate::cache::Carry;
+use crate::cache::{Carry, Identified};
 use crate::cluster::link::Service;
 use crate::cluster::link::asking::AskError;
 use std::sync::Arc;
@@ -39,25 +40,42 @@ pub(super) struct Reports(BTreeMap<u64, Reported>);
 impl Control {
     /// Shows the topology to this node's replicas.
     pub(super) fn show_replicas(&self, agreed: &Agreed) {
-        let Some(replicas) = &self.shared.replicas else {
-            return;
-        };
+        let replicas = &self.shared.replicas;
         let identity = &self.cluster.identity;
         let Some((me, _)) = agreed.of_instance(identity.instance) else {
             return;
         };
         let cache = &self.shared.cache;
-        let carrier = Arc::clone(replicas) as Arc<dyn Carry>;
-        let has_log = self.shared.persistence.log.is_some();
-        cache.replicate(me, identity.incarnation(), has_log, carrier);
+        if !self.shared.is_replicated() {
+            let has_served = self.cluster.view.load().is_alone;
+            if has_served && is_only(agreed) {
+                return;
+            }
+            // What it has served by itself is what there is. Before that it had nothing that counts, or what its log says of it.
+            let topology = agreed.topology();
+            let generation = |partition| match topology.placement(partition) {
+                placement if has_served => placement.generation,
+                _ => 0,
+            };
+            let has_log = self.shared.persistence.log.is_some();
+            let carrier = Arc::clone(replicas) as Arc<dyn Carry>;
+            replicas.begin();
+            cache.replicate(
+                Identified {
+                    me,
+                    incarnation: identity.incarnation(),
+                    has_log,
+                },
+                carrier,
+                generation,
+            );
+        }
         replicas.see(cache, agreed, me, self.shared.clock.now_ms());
     }
 
     /// Tells the control leader how this node's replicas stand, whenever that has changed, or another leads.
     pub(super) async fn report(self: &Rc<Self>) {
-        let Some(replicas) = &self.shared.replicas else {
-            return std::future::pending().await;
-        };
+        let replicas = &self.shared.replicas;
         let mut leaders = self.consensus.leaders();
         let mut told = None;
         loop {
@@ -92,8 +110,7 @@ impl Control {
     async fn report_to(self: &Rc<Self>, leader: u64, reported: Reported) -> Result<(), AskError> {
         let own = self.cluster.identity.instance;
         if leader == own {
-            self.hear_report(own, reported);
-            return Ok(());
+            return self.hear_report(own, reported).map_err(AskError::unsent);
         }
         let address = self
             .address_of(leader)
@@ -106,16 +123,25 @@ impl Control {
     }
 
     /// A node says how its replicas stand.
-    pub(super) fn hear_report(&self, from: u64, reported: Reported) {
+    ///
+    /// # Errors
+    /// It is not taken in, and is to be said again: why.
+    pub(super) fn hear_report(&self, from: u64, reported: Reported) -> Result<(), &'static str> {
         let agreed = self.agreed();
         let mut reports = self.reports.borrow_mut();
         reports.retain(|instance, _| agreed.of_instance(*instance).is_some());
-        let known = reports.get(&from).map_or(0, |known| known.incarnation);
-        if known <= reported.incarnation && agreed.of_instance(from).is_some() {
-            reports.insert(from, reported);
-            self.heard_report.notify_waiters();
-            self.news.notify_one();
+        if agreed.of_instance(from).is_none() {
+            // A new node may know who leads before that knows of it.
+            return Err("it is no member yet");
         }
+        let known = reports.get(&from).map_or(0, |known| known.incarnation);
+        if known > reported.incarnation {
+            return Err("a later start of it has reported");
+        }
+        reports.insert(from, reported);
+        self.heard_report.notify_waiters();
+        self.news.notify_one();
+        Ok(())
     }
 
     /// Waits until the leaders of these partitions have opened their present terms, so that no older one answers any more. False
@@ -148,7 +174,9 @@ impl Control {
 
     /// What is known of all, where this node replicates.
     pub(super) fn all_reports(&self) -> Option<Reports> {
-        self.shared.replicas.as_ref()?;
+        if !self.shared.is_replicated() {
+            return None;
+        }
         Some(Reports(self.reports.borrow().clone()))
     }
 }

@@ -86,7 +86,7 @@ impl Control {
             }
             return self.wait_outside(waits);
         }
-        let is_only = members.len() == 1 && agreed.founders().len() <= 1;
+        let is_only = is_only(&agreed);
         let only = members.first().map(|member| member.id).filter(|_| is_only);
         let owner = |partition: Partition| {
             let placement = topology.placement(partition);
@@ -96,9 +96,10 @@ impl Control {
         let view = View::of(cluster, topology.epoch(), members, owner);
         let me = view.me().filter(|me| me.state == MemberState::Up);
         let me = me.map(|me| me.id);
-        let view = view.with_replicas(|partition| {
+        let view = view.with_replicas(topology.replication(), |partition| {
             me.is_some_and(|me| topology.placement(partition).old.contains(&me))
         });
+        let view = view.with_terms(|partition| topology.placement(partition).term);
         self.cluster.show(view.with(self.settings(&agreed)));
     }
 
@@ -189,6 +190,11 @@ impl Control {
             }
         }
     }
+}
+
+/// Whether a cluster is of one node, and of no other that it waits for.
+pub(super) fn is_only(agreed: &Agreed) -> bool {
+    agreed.members().len() == 1 && agreed.founders().len() <= 1
 }
 
 fn state(node: &Node) -> MemberState {

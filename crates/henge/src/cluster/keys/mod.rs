@@ -15,7 +15,7 @@ use bytes::Bytes;
 use henge_cluster::replica::Level;
 use henge_wire::peer::keys::{
     Answered, COMMANDS_HEAD_BYTES, FLUSH_QUESTION, Replies, commands_head, decode_answered,
-    encode_command,
+    decode_replicas, encode_command,
 };
 use henge_wire::{Command, Operation, Partition, Refusal, Reply};
 
@@ -74,21 +74,19 @@ impl Way {
     }
 
     fn by(local: &Local, routes: Rc<Routes>, partition: Partition) -> Result<Self, Elsewhere> {
-        let is_replicated = local.shared.replicas.is_some();
-        let is_cut_off = is_replicated && !routes.view.reaches_majority();
+        let fails_over = routes.view.fails_over();
+        let is_cut_off = fails_over && !routes.view.reaches_majority();
         if is_cut_off && told::level() != Level::One {
             return Err(Elsewhere::Minority);
         }
         Ok(match routes.view.owner(partition) {
-            Owner::Here if is_replicated => Self::There(To::Here),
+            Owner::Here if local.shared.cache.asks_others(partition) => Self::There(To::Here),
             Owner::Here => Self::Here,
             Owner::There(member) if member.is_reachable() => {
                 let member = Arc::clone(member);
                 Self::There(To::Member(routes, member))
             }
-            _ if is_replicated && routes.view.standing == Standing::Inside => {
-                Self::There(To::Nobody)
-            }
+            _ if fails_over && routes.view.standing == Standing::Inside => Self::There(To::Nobody),
             Owner::Nowhere => return Err(Elsewhere::nowhere(&routes.view)),
             Owner::There(member) => return Err(Elsewhere::Down(Arc::clone(member))),
         })
@@ -105,6 +103,9 @@ impl Way {
     ) -> Result<R, Elsewhere> {
         match self {
             Self::Here => Ok(local.shared.cache.execute(command, now_ms, answer)),
+            Self::There(_) if has_own(local, command) => {
+                Ok(local.shared.cache.execute(command, now_ms, answer))
+            }
             Self::There(to) => {
                 let mut share = Share::new(local, to);
                 share.push(command);
@@ -113,6 +114,16 @@ impl Way {
             }
         }
     }
+}
+
+/// Whether this node may answer a command at ONE of a replica of its own.
+fn has_own(local: &Local, command: &Command<'_>) -> bool {
+    told::level() == Level::One
+        && !command.operation.is_write()
+        && local.routing.routes().is_some_and(|routes| {
+            let partition = Partition::of(command.key);
+            routes.view.has_replica(partition)
+        })
 }
 
 /// Runs a command where its key is.
@@ -309,14 +320,14 @@ struct Answer {
 
 impl Answer {
     /// Takes the next reply.
-    fn next<R>(&mut self, answer: impl FnOnce(Answered<'_>) -> R) -> R {
+    fn next<R>(&mut self, answer: impl FnOnce(u8, Answered<'_>) -> R) -> R {
         let mut rest = &self.bytes[self.at..];
-        let Ok(answered) = decode_answered(&mut rest) else {
+        let Ok((replicas, answered)) = decode_replicas(&mut rest) else {
             unreachable!("all of them were read before");
         };
         self.at = self.bytes.len() - rest.len();
         self.left -= 1;
-        answer(answered)
+        answer(replicas, answered)
     }
 }
 
@@ -405,17 +416,20 @@ impl<'a> Share<'a> {
         self.done += 1;
         if let Some(came) = self.answer.as_mut().filter(|answer| answer.left > 0) {
             let mut bytes = None;
-            let answered = came.next(|answered| match answered {
+            let answered = came.next(|replicas, answered| match answered {
                 Answered::Reply(Reply::Refused(Refusal::NotOpen)) => {
                     Err(Failed::Elsewhere(self.to.not_there()))
                 }
-                Answered::Reply(reply) if kind.is_answered_by(&reply) => Ok(answer(reply)),
+                Answered::Reply(reply) if kind.is_answered_by(&reply) => {
+                    told::note_replicas(replicas);
+                    Ok(answer(reply))
+                }
                 Answered::Reply(_) => Err(Failed::Error(AskError::lost(NO_ANSWER))),
                 Answered::NotHere => {
                     bytes = Some(answer);
                     Err(Failed::NotDone)
                 }
-                Answered::Unknown => Err(Failed::Unknown),
+                Answered::Unknown => Err(Failed::Unknown(replicas)),
             });
             return match (answered, bytes) {
                 (Err(Failed::NotDone), Some(answer)) => {
@@ -448,7 +462,7 @@ impl<'a> Share<'a> {
         let Some((kind, partition)) = self.commands.get(at) else {
             unreachable!("it was pushed");
         };
-        if local.shared.replicas.is_none() {
+        if !local.shared.is_replicated() {
             return Err(why);
         }
         let mut question = commands_head(Some(self.level), 1).to_vec();
@@ -489,18 +503,20 @@ impl<'a> Share<'a> {
             let failed = match &answered {
                 Err(error) => Failed::Error(error.clone()),
                 Ok(bytes) => match only(bytes) {
-                    Some(Answered::Reply(Reply::Refused(Refusal::NotOpen)) | Answered::NotHere) => {
-                        Failed::NotDone
-                    }
-                    Some(Answered::Reply(reply)) if kind.is_answered_by(&reply) => {
+                    Some((
+                        _,
+                        Answered::Reply(Reply::Refused(Refusal::NotOpen)) | Answered::NotHere,
+                    )) => Failed::NotDone,
+                    Some((replicas, Answered::Reply(reply))) if kind.is_answered_by(&reply) => {
+                        told::note_replicas(replicas);
                         return Ok(answer(reply));
                     }
-                    Some(Answered::Unknown) => Failed::Unknown,
+                    Some((replicas, Answered::Unknown)) => Failed::Unknown(replicas),
                     _ => Failed::Error(AskError::lost(NO_ANSWER)),
                 },
             };
             why = failed.told(&to, kind);
-            if matches!(why, Elsewhere::Unknown(..) | Elsewhere::UnknownHere) {
+            if matches!(why, Elsewhere::Unknown(..) | Elsewhere::UnknownHere(_)) {
                 return Err(why);
             }
         }
@@ -524,18 +540,18 @@ impl<'a> Share<'a> {
 }
 
 /// The one reply of an answer that has one.
-fn only(bytes: &Bytes) -> Option<Answered<'_>> {
+fn only(bytes: &Bytes) -> Option<(u8, Answered<'_>)> {
     let replies = Replies::decode(bytes).ok()?;
     let mut rest = replies.bytes();
-    (replies.count() == 1).then(|| decode_answered(&mut rest).ok())?
+    (replies.count() == 1).then(|| decode_replicas(&mut rest).ok())?
 }
 
 /// Why a command has no reply.
 enum Failed {
     /// Nothing was done.
     NotDone,
-    /// It is not known whether it was, by who was asked.
-    Unknown,
+    /// It is not known whether it was, by who was asked, who knows of so many replicas that have it; 0 where it knows of none.
+    Unknown(u8),
     Error(AskError),
     Elsewhere(Elsewhere),
 }
@@ -545,16 +561,21 @@ impl Failed {
         match (self, to) {
             (Self::Elsewhere(elsewhere), _) => elsewhere,
             (Self::NotDone, to) => to.not_there(),
-            (Self::Unknown, To::Member(_, member)) => Elsewhere::Unknown(
-                Arc::clone(member),
-                "its write-ahead log failed meanwhile, or its replicas did not answer in time"
-                    .to_owned(),
-            ),
+            (Self::Unknown(replicas), To::Member(_, member)) => {
+                let mut why =
+                    "its write-ahead log failed meanwhile, or its replicas did not answer in time"
+                        .to_owned();
+                if replicas > 0 {
+                    why.push_str(&format!(", and {replicas} are known to have it"));
+                }
+                Elsewhere::Unknown(Arc::clone(member), why)
+            }
             (Self::Error(error), To::Member(_, member)) => {
                 Elsewhere::unanswered(member, &error, kind.is_write())
             }
-            (Self::Unknown | Self::Error(_), To::Here) => Elsewhere::UnknownHere,
-            (Self::Unknown | Self::Error(_), To::Nobody) => Elsewhere::Nowhere,
+            (Self::Unknown(replicas), To::Here) => Elsewhere::UnknownHere(replicas),
+            (Self::Error(_), To::Here) => Elsewhere::UnknownHere(0),
+            (Self::Unknown(_) | Self::Error(_), To::Nobody) => Elsewhere::Nowhere,
         }
     }
 }
@@ -584,7 +605,7 @@ pub(crate) async fn flush_all(
     if members.is_empty() {
         return Err(FlushError::Elsewhere(Elsewhere::nowhere(&routes.view)));
     }
-    if local.shared.replicas.is_some() {
+    if local.shared.is_replicated() {
         return here.await.map_err(|why| match why {
             NotFlushed::Refused(why) => FlushError::Partly(why),
             NotFlushed::Unknown(why) => FlushError::Unknown(why),

@@ -26,8 +26,9 @@ pub(crate) enum Elsewhere {
     Minority,
     /// This node leads the key's partition, or is about to, and does not serve it now.
     NotOpen,
-    /// This node was to write, and whether it has is not known: replicas did not say so in time, or the log failed.
-    UnknownHere,
+    /// This node was to write, and whether it has is not known: replicas did not say so in time, or the log failed. So many are known
+    /// to have it; 0 where that is not known.
+    UnknownHere(u8),
     /// Requests and answers hold all that they may.
     NoRoom,
 }
@@ -67,8 +68,12 @@ impl fmt::Display for Elsewhere {
             Self::NotOpen => f.write_str(
                 "the leader of this key's partition is changing; nothing was done",
             ),
-            Self::UnknownHere => f.write_str(
+            Self::UnknownHere(0) => f.write_str(
                 "replicas have not said in time that they have it, or the log failed; it may or may not have been done",
+            ),
+            Self::UnknownHere(replicas) => write!(
+                f,
+                "replicas have not said in time that they have it, or the log failed, and {replicas} are known to have it; it may or may not have been done"
             ),
             Self::NoRoom => {
                 f.write_str("requests and answers hold limits.max_inflight_bytes; nothing was done")

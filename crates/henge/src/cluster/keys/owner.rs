@@ -11,9 +11,10 @@ use bytes::Bytes;
 use henge_cluster::agreed::Command as Change;
 use henge_cluster::topology;
 use henge_wire::peer::keys::{
-    Answered, Commands, Question, Scan, encode_answered, encode_key, page_head, replies_head,
+    Answered, Commands, Question, Scan, encode_answered, encode_key, encode_replicas, page_head,
+    replies_head,
 };
-use henge_wire::{Command, Data, Item, Operation, Partition, Refusal, Reply as KeyReply};
+use henge_wire::{Command, Data, Item, Operation, Partition, Refusal, Reply as KeyReply, Version};
 
 use super::scan::{self, Sheet};
 use crate::cache::ScanCursor;
@@ -80,8 +81,9 @@ pub(crate) fn answer(local: &Rc<Local>, question: &Bytes, reply: Reply) {
 }
 
 fn run(local: &Rc<Local>, level: Option<u8>, commands: &Commands<'_>, reply: Reply) {
-    let running = Running::run(local, level, commands);
+    let mut running = Running::run(local, level, commands);
     if running.owed.is_none() {
+        running.count_replicas(local);
         return reply.send(&[&running.out]);
     }
     reply.keeps(running.out.len());
@@ -99,6 +101,8 @@ pub(super) struct Running {
     out: Vec<u8>,
     /// Where each reply of it ends.
     ends: Vec<usize>,
+    /// Where the answer is to say how many replicas have something, and what that is.
+    shown: Vec<(usize, Partition, Version)>,
     owed: Option<Owed>,
 }
 
@@ -122,11 +126,19 @@ impl Running {
         };
         let now_ms = local.shared.clock.now_ms();
         let mut out = replies_head(0).to_vec();
-        let mut ends = Vec::new();
+        let (mut ends, mut shown) = (Vec::new(), Vec::new());
+        let is_replicated = local.shared.is_replicated();
         for command in commands.iter().take(MOST_COMMANDS) {
             told::set_reply(ends.len());
             if is_here(command.key) {
-                run_one(local, command, now_ms, &mut out);
+                let partition = Partition::of(command.key);
+                let place = is_replicated.then(|| encode_replicas(&mut out));
+                let version = run_one(local, command, now_ms, &mut out);
+                if let Some(place) = place {
+                    // Of what is gone nothing tells the version; it is not above the newest.
+                    let version = version.or_else(|| local.shared.cache.stamped(partition));
+                    shown.extend(version.map(|version| (place, partition, version)));
+                }
             } else {
                 encode_answered(&mut out, &Answered::NotHere);
             }
@@ -140,6 +152,7 @@ impl Running {
         Self {
             out,
             ends,
+            shown,
             owed: local.gate.take_owed(),
         }
     }
@@ -149,11 +162,24 @@ impl Running {
         if let Some(mut owed) = self.owed.take() {
             let mut place = Place::default();
             let told = poll_fn(|cx| local.gate.poll_owed(&mut owed, &mut place, cx)).await;
+            self.count_replicas(local);
             if let Err(why) = told {
                 return self.mended(&why).into();
             }
+        } else {
+            self.count_replicas(local);
         }
         self.out.into()
+    }
+
+    /// Fills in how many replicas have what is shown, where this node leads.
+    fn count_replicas(&mut self, local: &Local) {
+        for &(place, partition, version) in &self.shown {
+            let others = local.shared.cache.followers_with(partition, version);
+            if let Some(others) = others.and_then(|others| u8::try_from(others).ok()) {
+                self.out[place] = others.saturating_add(1);
+            }
+        }
     }
 
     /// The answer with other replies for those that may not be told.
@@ -176,7 +202,14 @@ impl Running {
                     let refused = KeyReply::Refused(Refusal::NotOpen);
                     encode_answered(&mut out, &Answered::Reply(refused));
                 }
-                Some(Bad::Unknown) => encode_answered(&mut out, &Answered::Unknown),
+                Some(Bad::Unknown) => {
+                    let mut places = self.shown.iter().map(|(place, ..)| *place);
+                    if let Some(place) = places.find(|place| (from..end).contains(place)) {
+                        let own = encode_replicas(&mut out);
+                        out[own] = self.out[place];
+                    }
+                    encode_answered(&mut out, &Answered::Unknown);
+                }
             }
             from = end;
         }
@@ -184,7 +217,13 @@ impl Running {
     }
 }
 
-fn run_one(local: &Local, mut command: Command<'_>, now_ms: u64, out: &mut Vec<u8>) {
+/// Appends the reply, and gives the version of what it shows, if there is one.
+fn run_one(
+    local: &Local,
+    mut command: Command<'_>,
+    now_ms: u64,
+    out: &mut Vec<u8>,
+) -> Option<Version> {
     // What the cache is to keep as it is must not keep the whole question.
     if let Operation::Set { value, .. } = &mut command.operation
         && value.data.len() >= SHARED_BYTES
@@ -192,12 +231,22 @@ fn run_one(local: &Local, mut command: Command<'_>, now_ms: u64, out: &mut Vec<u
         value.data = Data::Shared(value.data.to_bytes());
     }
     let cache = &local.shared.cache;
-    let large = cache.execute(&command, now_ms, |reply| match reply {
-        // It is not copied while its shard is locked.
-        KeyReply::Found(item) if item.value.data.len() >= SHARED_BYTES => Some(Found::copy(&item)),
-        reply => {
-            encode_answered(out, &Answered::Reply(reply));
-            None
+    let (version, large) = cache.execute(&command, now_ms, |reply| {
+        let version = match &reply {
+            KeyReply::Found(Item { version, .. })
+            | KeyReply::Stored { version, .. }
+            | KeyReply::Counted { version, .. } => Some(*version),
+            _ => None,
+        };
+        match reply {
+            // It is not copied while its shard is locked.
+            KeyReply::Found(item) if item.value.data.len() >= SHARED_BYTES => {
+                (version, Some(Found::copy(&item)))
+            }
+            reply => {
+                encode_answered(out, &Answered::Reply(reply));
+                (version, None)
+            }
         }
     });
     if let Some(found) = large {
@@ -208,6 +257,7 @@ fn run_one(local: &Local, mut command: Command<'_>, now_ms: u64, out: &mut Vec<u
         };
         encode_answered(out, &Answered::Reply(KeyReply::Found(item)));
     }
+    version
 }
 
 /// What was to be forgotten may or may not have been: the node is stopping, or the cluster did not say so in time.
@@ -216,7 +266,7 @@ pub(crate) struct FlushCut;
 
 /// Has this node forget all that it has, or its cluster, where that has replicas. Whoever answers for it has to wait for the log.
 pub(crate) async fn flush(local: &Local) -> Result<Result<(), Refusal>, FlushCut> {
-    if local.shared.replicas.is_some() {
+    if local.shared.is_replicated() {
         // All at once, so that no replica brings back what the others have forgotten.
         let reset = topology::Command::Reset(Partition::all().collect());
         let changed = local.shared.cluster.change(Change::Topology(reset)).await;

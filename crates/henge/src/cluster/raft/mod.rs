@@ -30,6 +30,8 @@ pub(crate) use recover::{Recovered, prepare};
 use store::Disk;
 use types::{Compaction, HEARTBEAT, LEASE, SILENCE, Types};
 
+use crate::cache::Generations;
+
 /// How long a proposal may take: two elections and a slow disk. Whoever asked has given up by then.
 const PROPOSAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest command, as text: all settings in characters that JSON writes as six, and room for the rest.
@@ -40,7 +42,7 @@ const MAX_LAG: u64 = 256;
 const LOOK: Duration = Duration::from_millis(150);
 
 /// What the last life of a directory has left of this.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Left {
     /// The Raft id that its log is of.
     pub(crate) instance: u64,
@@ -48,6 +50,8 @@ pub(crate) struct Left {
     pub(crate) is_alone: bool,
     /// Which cluster it is in, be it one of its own.
     pub(crate) cluster: Option<ClusterId>,
+    /// What of each partition counts.
+    pub(crate) generations: Generations,
 }
 
 /// A node's part in what all agree on.
@@ -75,10 +79,14 @@ impl Consensus {
         let is_alone = agreed.founders().len() <= 1
             && members.all(|member| member.instance == instance)
             && voters.iter().all(|voter| *voter == instance);
+        let topology = agreed.topology();
+        let generations = topology.partitions();
+        let generations = generations.map(|partition| topology.placement(partition).generation);
         Ok(Some(Left {
             instance,
             is_alone,
             cluster: agreed.cluster(),
+            generations: Generations(generations.collect()),
         }))
     }
 

@@ -53,6 +53,8 @@ pub(crate) struct Replicas {
     pub(crate) inboxes: Arc<Inboxes>,
     pub(crate) streams: Streams,
     report: Mutex<Report>,
+    /// Is told whenever replicas elsewhere have said something.
+    pub(crate) heard: Notify,
     /// Is told of another report.
     pub(crate) reported: Notify,
     /// What the topology said last of each partition.
@@ -79,9 +81,15 @@ impl Replicas {
             inboxes: Arc::new(Inboxes::new(threads)),
             streams: Streams::default(),
             report: Mutex::default(),
+            heard: Notify::new(),
             reported: Notify::new(),
             seen: Mutex::default(),
         })
+    }
+
+    /// There are some from now on.
+    pub(crate) fn begin(&self) {
+        self.inboxes.begin();
     }
 
     /// What the control leader is to know now.
@@ -172,7 +180,7 @@ impl Carry for Replicas {
 /// The log has come further: replicas of the thread's shards have waited for that.
 pub(crate) fn rounds_are_done(local: &Local, index: usize) {
     let shared = &local.shared;
-    if shared.replicas.is_none() {
+    if !shared.is_replicated() {
         return;
     }
     let (cache, now_ms) = (&shared.cache, shared.clock.now_ms());
@@ -210,6 +218,13 @@ pub(crate) fn serve(
     });
     let (own, replicas) = (Rc::clone(local), Arc::clone(replicas));
     let ticks = tokio::task::spawn_local(async move {
+        // A node by itself has nothing that time passes for.
+        let mut changes = own.shared.cluster.changes();
+        while !own.shared.is_replicated() {
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

@@ -157,9 +157,7 @@ impl Speakers {
 
     /// Another view: whoever is new in it is spoken to.
     pub(crate) fn renew(&mut self, local: &Rc<Local>) {
-        let Some(replicas) = &local.shared.replicas else {
-            return;
-        };
+        let replicas = &local.shared.replicas;
         let view = local.shared.cluster.view.load();
         replicas.streams.renew(&view);
         self.spoken_to
@@ -302,6 +300,7 @@ pub(crate) async fn listen(greeted: Greeted, local: &Rc<Local>) -> Option<ReadEr
                     match Frame::decode(&body) {
                         Ok(frame) => {
                             take(local, (instance, start), frame);
+                            local.shared.replicas.heard.notify_waiters();
                             local.gate.ask_for_replicas();
                         }
                         Err(error) => {
@@ -333,9 +332,7 @@ pub(crate) async fn listen(greeted: Greeted, local: &Rc<Local>) -> Option<ReadEr
 fn take(local: &Local, (instance, start): (u64, Incarnation), frame: FrameOf<Served>) {
     let shared = &local.shared;
     let view = shared.cluster.view.load();
-    let Some(replicas) = &shared.replicas else {
-        return;
-    };
+    let replicas = &shared.replicas;
     let member = view
         .members
         .iter()

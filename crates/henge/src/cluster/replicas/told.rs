@@ -4,6 +4,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -44,6 +46,7 @@ thread_local! {
     static CALLS: RefCell<Calls> = RefCell::new(Calls::default());
     static LEVEL: Cell<Level> = const { Cell::new(Level::Quorum) };
     static REPLY: Cell<u32> = const { Cell::new(0) };
+    static REPLICAS: Cell<Option<u8>> = const { Cell::new(None) };
 }
 
 /// The calls of this thread.
@@ -139,6 +142,17 @@ pub(crate) fn numbered_level(number: u8) -> Option<ConsistencyLevel> {
 #[inline]
 pub(crate) fn set_reply(number: usize) {
     REPLY.set(number as u32);
+}
+
+/// So many replicas are known to have what was shown in this turn; 0 where that is not known.
+pub(crate) fn note_replicas(replicas: u8) {
+    let fewest = REPLICAS.get().map_or(replicas, |known| known.min(replicas));
+    REPLICAS.set(Some(fewest));
+}
+
+/// How many replicas are known to have all that was shown since the last time; none if nothing was said of that.
+pub(crate) fn take_replicas() -> Option<u8> {
+    REPLICAS.take()
 }
 
 /// The name of a call that this thread makes now, and how much it promises; 0 where nobody can be told.
@@ -267,7 +281,10 @@ pub(crate) enum Bad {
 
 /// Verdicts on their way to the threads that wait for them.
 #[derive(Debug)]
-pub(crate) struct Inboxes(Box<[Inbox]>);
+pub(crate) struct Inboxes {
+    of_threads: Box<[Inbox]>,
+    are_used: AtomicBool,
+}
 
 #[derive(Debug, Default)]
 struct Inbox {
@@ -277,13 +294,30 @@ struct Inbox {
 
 impl Inboxes {
     pub(crate) fn new(threads: usize) -> Self {
-        Self((0..threads).map(|_| Inbox::default()).collect())
+        Self {
+            of_threads: (0..threads).map(|_| Inbox::default()).collect(),
+            are_used: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether there are replicas that may say something.
+    #[inline]
+    pub(crate) fn are_used(&self) -> bool {
+        self.are_used.load(Relaxed)
+    }
+
+    /// There are from now on.
+    pub(super) fn begin(&self) {
+        self.are_used.store(true, SeqCst);
     }
 
     /// A verdict, from whatever thread.
     pub(crate) fn put(&self, id: RequestId, verdict: Verdict) {
         let thread = (id >> 48) as usize;
-        let Some(inbox) = thread.checked_sub(1).and_then(|index| self.0.get(index)) else {
+        let Some(inbox) = thread
+            .checked_sub(1)
+            .and_then(|index| self.of_threads.get(index))
+        else {
             return;
         };
         let mut verdicts = inbox.verdicts.lock();
@@ -297,7 +331,7 @@ impl Inboxes {
 
     /// Gives what has come to those that wait on this thread, and has the waker called when more comes.
     pub(crate) fn deliver(&self, index: usize, waker: &Waker) {
-        let inbox = &self.0[index];
+        let inbox = &self.of_threads[index];
         // Before the look: what comes from here on wakes.
         *inbox.keeper.lock() = Some(waker.clone());
         self.collect(index);
@@ -305,7 +339,7 @@ impl Inboxes {
 
     /// The same, where nobody is to be woken for what comes later.
     pub(crate) fn collect(&self, index: usize) {
-        let mut came = std::mem::take(&mut *self.0[index].verdicts.lock());
+        let mut came = std::mem::take(&mut *self.of_threads[index].verdicts.lock());
         if came.is_empty() {
             return;
         }
@@ -329,7 +363,7 @@ impl Inboxes {
             }
         });
         woken.into_iter().for_each(Waker::wake);
-        let mut verdicts = self.0[index].verdicts.lock();
+        let mut verdicts = self.of_threads[index].verdicts.lock();
         if verdicts.capacity() == 0 {
             // For its memory.
             *verdicts = came;

@@ -54,7 +54,6 @@ impl Folder {
             first: Version::ZERO,
             threads: 1,
             allocation_size: |bytes| bytes,
-            is_replicated: false,
         }));
         recover(&files(&self.0), &cache, 1, progress)
     }

@@ -3,7 +3,7 @@
 
 use henge_engine::persistence::cipher::{self, KeyError, NoKeys, SEALED_BYTES, Sealer};
 use henge_engine::persistence::frame::{
-    Content, FORMAT, FRAME_BYTES, Frame, HEADER_BYTES, Header, HeaderError,
+    Content, FORMAT, FRAME_BYTES, Frame, HEADER_BYTES, Header, HeaderError, REPLICA_FORMAT,
 };
 use henge_engine::persistence::journal::Journal;
 use henge_engine::persistence::recovery::RecoveryError;
@@ -233,18 +233,20 @@ pub(super) fn guess_header(
         // It can be read, and is that of another file.
         return Ok(None);
     }
-    let mut of_this_format = head;
-    of_this_format[8..10].copy_from_slice(&FORMAT.to_le_bytes());
-    if let Ok(header) = Header::decode(&of_this_format)
-        && (header.content, header.number) == (content, name.number)
-    {
-        return Ok(Some(header));
+    for format in [FORMAT, REPLICA_FORMAT] {
+        let mut of_this_format = head;
+        of_this_format[8..10].copy_from_slice(&format.to_le_bytes());
+        if let Ok(header) = Header::decode(&of_this_format)
+            && (header.content, header.number) == (content, name.number)
+        {
+            return Ok(Some(header));
+        }
     }
     let mut salt = [0; 16];
     salt.copy_from_slice(&head[24..40]);
     let with = |(cipher, key_id)| Header {
         content,
-        format: FORMAT,
+        format: REPLICA_FORMAT,
         number: name.number,
         cipher,
         key_id,
@@ -313,7 +315,7 @@ pub(super) fn begin(
         Content::Log => Name::segment(number),
         Content::Snapshot => Name::snapshot(number),
     };
-    cipher::begin(overlay.keys(), content, FORMAT, number, salt())
+    cipher::begin(overlay.keys(), content, REPLICA_FORMAT, number, salt())
         .map_err(|error| RepairError::Key(name, error))
 }
 

@@ -202,6 +202,7 @@ fn write(files: &Files) -> std::io::Result<()> {
 
 #[test]
 fn the_golden_files_are_read_and_written() {
+    let folder_of_golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     for (cipher, key_id) in [
         (EncryptionCipher::Aes256Gcm, 7),
         (EncryptionCipher::ChaCha20Poly1305, 7),
@@ -215,13 +216,11 @@ fn the_golden_files_are_read_and_written() {
         let files = Files::new(&folder.0, Arc::new(encryption(cipher)));
         write(&files).expect("it is written");
         for (name, golden) in [
-            (SEGMENT, format!("wal-1-{}.segment", cipher.name())),
-            (SNAPSHOT, format!("snapshot-1-{}.snap", cipher.name())),
+            (SEGMENT, format!("wal-2-{}.segment", cipher.name())),
+            (SNAPSHOT, format!("snapshot-2-{}.snap", cipher.name())),
         ] {
             let written = fs::read(files.path(name)).expect("it is there");
-            let golden = Path::new(env!("CARGO_MANIFEST_DIR"))
-                .join("tests/golden")
-                .join(golden);
+            let golden = folder_of_golden.join(golden);
             if std::env::var_os("UPDATE_GOLDEN").is_some() {
                 fs::write(&golden, &written).expect("the folder of golden files can be written to");
             }
@@ -236,6 +235,15 @@ fn the_golden_files_are_read_and_written() {
             assert_eq!((header.cipher, header.key_id), (number(cipher), key_id));
             let holds = |text: &[u8]| written.windows(text.len()).any(|part| part == text);
             assert!(!holds(b"a key") && !holds(b"the value"));
+        }
+        read(&files).expect("it is read");
+        // What was written before is read for ever.
+        for (name, golden) in [
+            (SEGMENT, format!("wal-1-{}.segment", cipher.name())),
+            (SNAPSHOT, format!("snapshot-1-{}.snap", cipher.name())),
+        ] {
+            let golden = folder_of_golden.join(golden);
+            fs::copy(golden, files.path(name)).expect("it is there");
         }
         read(&files).expect("it is read");
         // The same directory for who has another key of that number.

@@ -1,8 +1,13 @@
 //! `HENGE`: what no other cache has a command for. A connection's level of consistency, and the versions of keys.
 
-use henge_wire::{Command, Operation, Reply};
+use std::rc::Rc;
+use std::time::Duration;
+
+use henge_wire::resp::request::integer;
+use henge_wire::{Command, Operation, PARTITIONS, Partition, Reply};
 
 use crate::config::ConsistencyLevel;
+use crate::resp::acknowledged::acknowledged_here;
 use crate::resp::call::{Call, ErrorReply, Flow};
 use crate::resp::help;
 use crate::resp::table::{Group, Keys, Permission, Run, Spec, flag};
@@ -48,6 +53,19 @@ const FAMILY: &[Spec] = &[
         summary: "Gives the version of a key, as conditional requests of the HTTP interface take it",
         run: Run::Handler(version),
     },
+    Spec {
+        name: "henge|acked",
+        syntax: "numreplicas timeout partition term [partition term ...]",
+        arity: -6,
+        flags: flag::BLOCKING,
+        keys: Keys::NONE,
+        permission: Permission::Connection,
+        group: Group::Generic,
+        since: "0.1.0",
+        complexity: "O(N), N being the partitions",
+        summary: "What nodes ask for WAIT: how many replicas beside this one have what was written to partitions that it leads, in these terms or, for 0, in any",
+        run: Run::Handler(acked),
+    },
     help::definition("henge|help", Group::Connection, "0.1.0"),
 ];
 
@@ -74,6 +92,38 @@ fn level(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
         _ => return Err(ErrorReply::wrong_arity(call.spec.name)),
     }
     Ok(Flow::Done)
+}
+
+/// Of a partition that this node does not lead, or not in the term, no replica is known to have anything.
+fn acked(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
+    /// A client may ask for this as well as a node.
+    const LONGEST: Duration = Duration::from_secs(5);
+    let number = |at: usize, most: u64| {
+        let number = integer(call.word(at)).and_then(|number| u64::try_from(number).ok());
+        let number = number.filter(|&number| number <= most);
+        number.ok_or(ErrorReply::fixed(
+            "ERR a number of HENGE ACKED is not an integer or out of range",
+        ))
+    };
+    let wanted = number(2, u64::from(u8::MAX))?;
+    let step = Duration::from_millis(number(3, u64::MAX)?).min(LONGEST);
+    if !(call.words.len() - 4).is_multiple_of(2) {
+        return Err(ErrorReply::SYNTAX);
+    }
+    let mut partitions = Vec::new();
+    for at in (4..call.words.len()).step_by(2) {
+        let partition = number(at, u64::from(PARTITIONS) - 1)?;
+        let partition = u16::try_from(partition).ok().and_then(Partition::new);
+        let term = u32::try_from(number(at + 1, u64::from(u32::MAX))?);
+        partitions.extend(partition.zip(term.ok()));
+    }
+    let local = Rc::clone(call.local);
+    call.eventually(async move |out| {
+        let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
+        let count = acknowledged_here(&local, &partitions, wanted, step).await;
+        out.integer(i64::try_from(count.unwrap_or(0)).unwrap_or(0));
+        Ok(())
+    })
 }
 
 /// To ask for a version is no use of the key.

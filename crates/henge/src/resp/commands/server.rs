@@ -1,11 +1,14 @@
 //! Commands about the node as a whole: its time, its role, its end.
 
 use std::rc::Rc;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::client::deadline;
 use crate::disk::log::Condition;
+use crate::resp::acknowledged::Acknowledged;
 use crate::resp::call::{Call, ErrorReply, Flow};
+use crate::resp::session::Session;
 use crate::resp::table::{Group, Keys, Permission, Run, Spec, flag};
 
 pub(in crate::resp) const COMMANDS: &[Spec] = &[
@@ -44,8 +47,8 @@ pub(in crate::resp) const COMMANDS: &[Spec] = &[
         permission: Permission::Connection,
         group: Group::Generic,
         since: "3.0.0",
-        complexity: "O(1)",
-        summary: "Waits until as many replicas have what was written, or the time is over, and says how many have",
+        complexity: "O(N), N being the partitions that the connection has written to",
+        summary: "Waits until as many replicas beside the leader have what the connection has written, or the time is over, and says how many have",
         run: Run::Handler(wait),
     },
     Spec {
@@ -85,29 +88,59 @@ fn role(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     Ok(Flow::Done)
 }
 
-/// There are no replicas, so no number of them but none is ever reached.
+/// A node by itself has no replicas, so no number of them but none is ever reached. Among others leaders are asked, once all that came
+/// before is done.
 fn wait(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     let replicas = call.integer(1)?;
     let until_ms = deadline(call, 2)?;
-    if replicas <= 0 {
+    let wanted = usize::try_from(replicas).unwrap_or(0);
+    let is_by_itself = call.local.routing.routes().is_none();
+    if wanted == 0 && is_by_itself {
         call.out.integer(0);
         return Ok(Flow::Done);
     }
     let left = Duration::from_millis(until_ms - call.now_ms);
+    // No time-out is to wait until the client has enough of it.
+    let deadline = (!left.is_zero()).then(|| Instant::now() + left);
     let local = Rc::clone(call.local);
+    let session = &call.session;
+    let client = Arc::clone(&session.client);
+    let asking = Acknowledged {
+        writes: session.writes.clone(),
+        local: Rc::clone(&local),
+        session: Session::forwarded(client, session.protocol, session.no_touch),
+        spec: call.spec,
+    };
     call.eventually(async move |out| {
-        // A node that stops waits for nobody.
+        // What came before in the same pipeline is waited for before this is polled again.
+        tokio::task::yield_now().await;
         let drained = local.drain();
-        if !local.is_draining() && left.is_zero() {
-            // No time-out is to wait until the client has enough of it.
-            drained.await;
-        } else if !local.is_draining() {
-            // Which of the two ended it makes no difference.
-            let _ = tokio::time::timeout(left, drained).await;
+        let mut count = 0;
+        // A node that stops waits for nobody.
+        if !local.is_draining() {
+            let acknowledged = async {
+                if is_by_itself {
+                    return wait_until(deadline).await;
+                }
+                asking.by(wanted, deadline).await
+            };
+            tokio::select! {
+                acknowledged = acknowledged => count = acknowledged,
+                () = drained => {}
+            }
         }
-        out.integer(0);
+        out.integer(i64::try_from(count).unwrap_or(0));
         Ok(())
     })
+}
+
+/// There is nobody to acknowledge anything.
+async fn wait_until(deadline: Option<Instant>) -> usize {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+    0
 }
 
 /// The client sees the connection end, and no reply. `NOW` waits for no replicas, of which there are none. All that was written

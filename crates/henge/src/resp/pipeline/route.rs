@@ -14,6 +14,7 @@ use crate::cluster::view::Member;
 use crate::metrics::counters::add;
 use crate::resp::call::ErrorReply;
 use crate::resp::forward::{NOT_HERE, Raw};
+use crate::resp::key_specs;
 use crate::resp::slowlog;
 use crate::resp::spread::{Asked, Place};
 use crate::resp::table::{Entry, flag};
@@ -36,7 +37,7 @@ impl Pipeline {
         words: Arguments<'_>,
         raw: Raw<'_>,
         entry: Entry,
-        first: Option<Partition>,
+        mut first: Option<Partition>,
         clock: &mut Timing,
         untimed: &mut Vec<u16>,
         out: &mut Output,
@@ -57,7 +58,17 @@ impl Pipeline {
             routes,
         };
         let place = asked.place(first);
-        let is_replicated = self.local.shared.replicas.is_some();
+        if spec.is(flag::WRITE) && spec.keys.first != 0 && !self.session.is_forwarded {
+            for at in key_specs::places(spec.keys, words.len()) {
+                let partition = match first.take() {
+                    Some(first) => first,
+                    None => Partition::of(words.get(at).unwrap_or_default()),
+                };
+                let term = routes.view.term(partition);
+                self.session.writes.note(partition, self.level, term);
+            }
+        }
+        let is_replicated = self.local.shared.is_replicated();
         match place {
             Ok(Place::Here) => Routed::Here,
             Ok(_) if self.session.is_forwarded => {
@@ -83,7 +94,7 @@ impl Pipeline {
                 Routed::Done
             }
             Err(error)
-                if is_replicated
+                if routes.view.fails_over()
                     && error.code() == "CLUSTERDOWN"
                     && routes.view.reaches_majority() =>
             {

@@ -53,7 +53,8 @@ impl Ring {
             data: data_directory(),
             net: NEXT.fetch_add(1, Ordering::Relaxed),
             nodes: Vec::new(),
-            settings: Vec::new(),
+            // Where a test does not say otherwise a node's keys are its own.
+            settings: vec!["cluster.replication_factor=1".to_owned()],
             network: None,
         }
     }

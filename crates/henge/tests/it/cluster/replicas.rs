@@ -162,3 +162,63 @@ fn a_key_of_three_replicas_is_one_key() {
     set_all(&ring, &[3], "again-");
     check_all(&ring, &[1, 2, 3], "again-");
 }
+
+/// `WAIT` of a connection, behind what it has asked for in the same pipeline.
+fn wait(ring: &Ring, n: usize, before: &[&str], wanted: usize, timeout_ms: u64) -> Vec<Reply> {
+    let mut node = ring.resp(n);
+    let mut replies: Vec<Reply> = before.iter().map(|command| node.ask(command)).collect();
+    replies.push(node.ask(&format!("WAIT {wanted} {timeout_ms}")));
+    replies
+}
+
+#[test]
+fn how_many_replicas_have_it_is_told() {
+    const LONG: u64 = 20_000;
+    let mut ring = ring();
+    set_all(&ring, &[1, 2, 3], "v-");
+    let keys: Vec<String> = (0..40).map(|key| format!("SET k{key} w")).collect();
+    let sets: Vec<&str> = ["HENGE LEVEL ONE"]
+        .into_iter()
+        .chain(keys.iter().map(String::as_str))
+        .collect();
+    for n in 1..=3 {
+        let mut replies = wait(&ring, n, &sets, 2, LONG);
+        assert_eq!(replies.pop(), Some(Reply::Integer(2)), "by {n}");
+        assert!(replies.iter().all(|reply| *reply == ok()));
+        // Who has written nothing has nothing that any replica lacks.
+        assert_eq!(wait(&ring, n, &[], 0, LONG), [Reply::Integer(2)]);
+    }
+    let of_all = |level: &str, method: &str, key: usize| {
+        let request = format!(
+            "{method} /cache/k{key} HTTP/1.1\r\nhost: test\r\nx-consistency-level: {level}\r\ncontent-length: 1\r\n\r\nv"
+        );
+        let mut client = ring.http(1);
+        client.send(request.as_bytes()).expect("it is sent");
+        let answer = client.response(true);
+        assert!(answer.status < 300, "{}", answer.status);
+        answer.header("x-replicas").map(str::to_owned)
+    };
+    for key in 0..10 {
+        assert_eq!(of_all("ALL", "PUT", key).as_deref(), Some("3"));
+        let at_quorum = of_all("QUORUM", "PUT", key).expect("it is known");
+        assert!(["2", "3"].contains(&&*at_quorum), "{at_quorum}");
+    }
+
+    ring.kill(3);
+    for n in 1..=2 {
+        ring.until("the third is known to be gone", || {
+            let status = ring.status(n);
+            let members = status["members"].as_array().cloned().unwrap_or_default();
+            members.iter().any(|member| member["state"] == "down")
+        });
+    }
+    set_all(&ring, &[1, 2], "x-");
+    let sets = ["SET k1 y", "SET k2 y", "SET k3 y"];
+    for n in 1..=2 {
+        let reached = wait(&ring, n, &sets, 1, LONG).pop();
+        assert_eq!(reached, Some(Reply::Integer(1)), "by {n}");
+        // The second is not to be had, and the time is over.
+        let reached = wait(&ring, n, &sets, 2, 50).pop();
+        assert_eq!(reached, Some(Reply::Integer(1)), "by {n}");
+    }
+}
