@@ -336,12 +336,88 @@ const LINES: &[Line] = &[
             "--bin=members",
         ],
     },
+    Line {
+        issue: 7,
+        figure: "failover_gap_seconds",
+        what: "seconds without a write to what a killed node led, under 5,000 writes/s; the longest but for one in fifty",
+        better: Better::Lower,
+        bound: 1.0,
+        command: FAILOVER,
+    },
+    Line {
+        issue: 7,
+        figure: "failover_other_errors",
+        what: "errors of these writes but outcome_unknown, at the nodes that stay and within 2 s",
+        better: Better::Lower,
+        bound: 0.0,
+        command: FAILOVER,
+    },
+    Line {
+        issue: 7,
+        figure: "silent_gap_seconds",
+        what: "the same gap where a node's packets are lost in silence; the longest but for one in twenty",
+        better: Better::Lower,
+        bound: 3.0,
+        command: FAILOVER,
+    },
+    Line {
+        issue: 7,
+        figure: "pause_failovers",
+        what: "pauses of 300 ms, of fifty, after which the topology is another one",
+        better: Better::Lower,
+        bound: 0.0,
+        command: FAILOVER,
+    },
+    Line {
+        issue: 7,
+        figure: "quorum_set_p1_over_etcd",
+        what: "SET a second that two of three have synced, one at a time over 50 connections, over etcd",
+        better: Better::Higher,
+        bound: 3.0,
+        command: REPLICATION,
+    },
+    Line {
+        issue: 7,
+        figure: "quorum_set_p16_over_etcd",
+        what: "the same, 16 at a time",
+        better: Better::Higher,
+        bound: 3.0,
+        command: REPLICATION,
+    },
+    Line {
+        issue: 7,
+        figure: "quorum_set_p1_over_redis",
+        what: "SET a second that two of three have in memory, over Redis with two replicas and WAIT 1",
+        better: Better::Higher,
+        bound: 1.0,
+        command: REPLICATION,
+    },
+    Line {
+        issue: 7,
+        figure: "quorum_set_p16_over_redis",
+        what: "the same in pipelines of 16, each with one WAIT",
+        better: Better::Higher,
+        bound: 1.0,
+        command: REPLICATION,
+    },
+    Line {
+        issue: 7,
+        figure: "quorum_get_p16_over_one",
+        what: "GET a second at QUORUM in pipelines of 16, over those at ONE",
+        better: Better::Higher,
+        bound: 0.6,
+        command: REPLICATION,
+    },
 ];
 
 const RING: &[&str] = &["xtask", "bench", "ring"];
 
 /// Beside Redis 7.0 and Valkey 9.1, where they are installed; without them their lines fail.
 const DURABILITY: &[&str] = &["xtask", "bench", "durability"];
+/// Needs iproute2, and may make network namespaces.
+const FAILOVER: &[&str] = &["xtask", "bench", "failover"];
+/// Beside etcd 3.4 and Redis 7.0.
+const REPLICATION: &[&str] = &["xtask", "bench", "replication"];
 /// Needs valgrind.
 const ONE_REPLICA: &[&str] = &["xtask", "bench", "one-replica"];
 const PEERS: &[&str] = &["xtask", "bench-peers"];

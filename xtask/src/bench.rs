@@ -10,12 +10,21 @@ mod echo;
 mod failover;
 mod http;
 mod memory;
+// What the tests cut nodes off from each other with. It uses what it needs of that.
+#[expect(
+    dead_code,
+    reason = "no cable is pulled here, and no single protocol lost"
+)]
+#[path = "../../crates/henge/tests/it/cluster/network.rs"]
+mod network;
 mod one_replica;
 mod peers;
 mod proc;
 mod random;
+mod replication;
 mod ring;
 mod server;
+mod three;
 
 use self::arguments::Arguments;
 use std::error::Error;
@@ -80,6 +89,12 @@ const BENCHES: &[Bench] = &[
         help: "how long writes wait for another leader, what clients are told, and what a short pause does",
         options: failover::OPTIONS,
         run: failover::run,
+    },
+    Bench {
+        name: "replication",
+        help: "writes that a majority of three has, beside etcd and Redis, and reads at two levels",
+        options: replication::OPTIONS,
+        run: replication::run,
     },
     Bench {
         name: "floor",

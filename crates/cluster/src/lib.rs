@@ -5,6 +5,7 @@ pub mod agreed;
 #[cfg(any(test, feature = "bugs"))]
 pub mod bugs;
 pub mod carrier;
+mod few;
 pub mod forming;
 pub mod gossip;
 pub mod history;

@@ -15,13 +15,13 @@ impl Line {
 
     /// Where this value begins.
     #[inline]
-    pub(crate) fn of<T>(value: &T) -> Self {
+    pub fn of<T>(value: &T) -> Self {
         Self(std::ptr::from_ref(value).addr())
     }
 
     /// The next cache line.
     #[inline]
-    pub(crate) fn next(self) -> Self {
+    pub fn next(self) -> Self {
         /// Of the processors of today; on one with longer lines the second hint is for nothing.
         const CACHE_LINE_BYTES: usize = 64;
         if self.0 == 0 {

@@ -1,7 +1,7 @@
 //! What a node says to the others, as a real one does: an outbox for each of them.
 
 use crate::store::Store;
-use henge_cluster::carrier::{FrameOf, Outbox};
+use henge_cluster::carrier::{Echoes, FrameOf, Mark, Outbox};
 use henge_cluster::replica::MessageOf;
 use henge_cluster::ring::NodeId;
 use henge_cluster::topology::Incarnation;
@@ -13,6 +13,8 @@ pub struct Carrier<S: Store> {
     outboxes: BTreeMap<NodeId, Outbox<S::Kind>>,
     most_append_bytes: usize,
     most_frame_bytes: usize,
+    /// How often replicas of the node have adopted a term.
+    adoptions: u64,
 }
 
 impl<S: Store> Carrier<S> {
@@ -22,6 +24,7 @@ impl<S: Store> Carrier<S> {
             outboxes: BTreeMap::new(),
             most_append_bytes,
             most_frame_bytes,
+            adoptions: 0,
         }
     }
 
@@ -43,7 +46,13 @@ impl<S: Store> Carrier<S> {
 
     /// What the replicas say next to a peer answers its question, of this number.
     pub fn begin_answer(&mut self, to: NodeId, incarnation: Incarnation, number: u64) {
-        self.outbox(to).begin_answer(incarnation, number);
+        let adoptions = self.adoptions;
+        self.outbox(to).begin_answer(incarnation, number, adoptions);
+    }
+
+    /// A replica of the node has adopted a term.
+    pub fn adopted(&mut self) {
+        self.adoptions += 1;
     }
 
     /// All have said what they do.
@@ -51,9 +60,9 @@ impl<S: Store> Carrier<S> {
         self.outbox(to).end_answer();
     }
 
-    /// A peer has answered a question.
-    pub fn answered(&mut self, from: NodeId, number: u64) {
-        self.outbox(from).answered(number);
+    /// A peer has answered a question. Gives the echoes that are in that beside those that are named.
+    pub fn answered(&mut self, from: NodeId, echoes: &Echoes) -> Vec<Mark> {
+        self.outbox(from).answered(echoes)
     }
 
     /// What is to go now.

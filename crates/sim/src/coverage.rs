@@ -42,6 +42,7 @@ rules! {
     All = "9 answered at ALL",
     Refused = "9 who follows a later term refuses",
     ProbesTogether = "9 probes of several partitions together",
+    EchoesUnnamed = "9 echoes of partitions that were not named",
     AcksTogether = "9 acks of several partitions together",
     Unknown = "10 unknown",
     NotStamped = "10 not stamped",

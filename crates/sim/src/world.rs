@@ -530,9 +530,12 @@ impl<S: Store> World<S> {
             self.nodes[n].carrier.end_answer(from);
             self.flush_soon(n);
         }
-        if let Some((number, echoes)) = frame.echoes {
-            self.nodes[n].carrier.answered(from, number);
-            for (p, term, number) in echoes {
+        if let Some(echoes) = frame.echoes {
+            let unnamed = self.nodes[n].carrier.answered(from, &echoes);
+            if !unnamed.is_empty() {
+                self.coverage.rule(Rule::EchoesUnnamed);
+            }
+            for (p, term, number) in echoes.marks.into_iter().chain(unnamed) {
                 let body = Body::Echo { number };
                 self.hear(n, p.number().into(), from, of, Message { term, body });
             }
@@ -604,7 +607,11 @@ impl<S: Store> World<S> {
         };
         let me = (node.id, node.incarnation);
         let before = slot.table.progress();
+        let adopted = replica.state().adopted;
         replica.handle(&mut slot.table, now_ms, input);
+        if replica.state().adopted != adopted {
+            node.carrier.adopted();
+        }
         slot.table.look();
         let placement = &slot.view.placement;
         let state = slot.table.state();

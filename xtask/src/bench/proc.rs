@@ -1,6 +1,7 @@
 //! What Linux says about another process, and which CPU a process runs on. The benches run nowhere else.
 
 use super::Result;
+use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::fs;
 
@@ -96,14 +97,30 @@ pub(super) fn pin_to(cpu: usize) -> Result<()> {
     Ok(sched_setaffinity(None, &set)?)
 }
 
+/// Takes the binding of a process back, which it got at its start: each of its threads may use every CPU that there is.
+pub(super) fn unpin(pid: u32) -> Result<()> {
+    let all = all_cpus();
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let thread = thread?.file_name();
+        let thread = thread.to_string_lossy().parse::<i32>()?;
+        // One that has ended meanwhile is bound to nothing.
+        let _ = sched_setaffinity(Pid::from_raw(thread), &all);
+    }
+    Ok(())
+}
+
 /// Takes a binding back: this thread, and what it starts, may use every CPU that there is.
 pub(super) fn pin_to_any() -> Result<()> {
+    Ok(sched_setaffinity(None, &all_cpus())?)
+}
+
+/// The kernel leaves out those that are not there, or not allowed.
+fn all_cpus() -> CpuSet {
     let mut set = CpuSet::new();
     for cpu in 0..CpuSet::MAX_CPU {
         set.set(cpu);
     }
-    // The kernel leaves out those that are not there, or not allowed.
-    Ok(sched_setaffinity(None, &set)?)
+    set
 }
 
 #[cfg(test)]

@@ -202,6 +202,38 @@ impl Server {
         Err(format!("{} ended before it was ready", program(&command)).into())
     }
 
+    /// Starts a member of an etcd cluster with data of its own, at an address for clients. It says nothing: who wants to know
+    /// whether it is ready asks it.
+    pub(super) fn etcd(
+        binary: &Path,
+        name: &str,
+        address: SocketAddr,
+        flags: &[String],
+    ) -> Result<Self> {
+        let data = data_folder();
+        let client = format!("http://{address}");
+        let mut command = Command::new(binary);
+        let child = command
+            .args(["--name", name, "--logger", "zap", "--log-level", "error"])
+            .args(["--listen-client-urls", &client])
+            .args(["--advertise-client-urls", &client])
+            .args(flags)
+            .arg("--data-dir")
+            .arg(&data)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| format!("{}: {error}", program(&command)))?;
+        Ok(Self {
+            child,
+            address,
+            data: Some(data),
+            lines: None,
+            syncs: None,
+        })
+    }
+
     /// Waits for a server's first line, whose last word is its address.
     fn listening(mut child: Child) -> Result<Self> {
         let stdout = child.stdout.take();

@@ -4,7 +4,8 @@
 //! ```text
 //! frame     u8 version | u64 start of the receiver | u32 count, messages | u32 count, acks: marks |
 //!           question, of marks that are probes | answer, of marks that are echoes
-//! question  u8 0 none, 1: u64 number | u32 count, marks; so is an answer
+//! question  u8 0 none, 1: u64 number | u32 count, marks
+//! answer    u8 0 none, 1: u64 number | u64 adoptions | u32 count, marks
 //! mark      u16 partition | u32 term | u64 seq, number or term
 //! message   u16 partition | u32 term | u8 kind | then by the kind
 //!           1 fence: u32 generation | 2 fenced: u64 last, history | 3 refused: u32 adopted
@@ -21,7 +22,7 @@
 //!
 //! All numbers are little-endian. All of it has one form. Acks and probes are messages only where they come alone.
 
-use super::{Frame, Mark};
+use super::{Echoes, Frame, Mark};
 use crate::history::{History, KEPT_TERMS};
 use crate::replica::{Body, End, Entry, Key, Message, Record};
 use crate::store::{EncodedEffects, Value, owned, view};
@@ -34,8 +35,8 @@ use henge_wire::peer::MAX_BODY_BYTES;
 use henge_wire::{MAX_KEY_BYTES, Partition, Version};
 use std::fmt;
 
-/// The version of all that is said here.
-const VERSION: u8 = 1;
+/// The version of all that is said here. In version 1 an answer said nothing of adoptions, and nobody speaks that any more.
+const VERSION: u8 = 2;
 
 const FENCE: u8 = 1;
 const FENCED: u8 = 2;
@@ -113,15 +114,16 @@ impl Frame<EncodedEffects, Value> {
             put_message(&mut out, *partition, message)?;
         }
         put_marks(&mut out, &self.acks)?;
-        for question in [&self.probes, &self.echoes] {
-            match question {
-                None => out.push(&[0]),
-                Some((number, marks)) => {
-                    out.push(&[1]);
-                    put_u64(&mut out, *number);
-                    put_marks(&mut out, marks)?;
-                }
-            }
+        out.push(&[u8::from(self.probes.is_some())]);
+        if let Some((number, marks)) = &self.probes {
+            put_u64(&mut out, *number);
+            put_marks(&mut out, marks)?;
+        }
+        out.push(&[u8::from(self.echoes.is_some())]);
+        if let Some(echoes) = &self.echoes {
+            put_u64(&mut out, echoes.number);
+            put_u64(&mut out, echoes.adoptions);
+            put_marks(&mut out, &echoes.marks)?;
         }
         if out.len() > MAX_BODY_BYTES {
             return Err(TooLong);
@@ -141,7 +143,7 @@ impl Frame<EncodedEffects, Value> {
         let messages = reader.list("messages", MESSAGE_BYTES, Reader::message)?;
         let acks = reader.marks("acks")?;
         let probes = reader.question("question")?;
-        let echoes = reader.question("answer")?;
+        let echoes = reader.answer()?;
         if reader.at < bytes.len() {
             return Err(reader.no("end"));
         }
@@ -383,6 +385,18 @@ impl<'a> Reader<'a> {
             return Ok(None);
         }
         Ok(Some((self.u64("number of a question")?, self.marks(part)?)))
+    }
+
+    fn answer(&mut self) -> Result<Option<Echoes>, FrameError> {
+        const PART: &str = "answer";
+        if !self.flag(PART)? {
+            return Ok(None);
+        }
+        Ok(Some(Echoes {
+            number: self.u64("number of a question")?,
+            adoptions: self.u64("adoptions")?,
+            marks: self.marks(PART)?,
+        }))
     }
 
     fn history(&mut self) -> Result<History, FrameError> {

@@ -3,6 +3,11 @@
 //! Probes of all partitions go together, one question in flight: what is asked meanwhile waits for its answer. It sends nothing,
 //! decides nothing, and knows of a message only what it has to.
 //!
+//! **A question names only who has to be asked.** A replica echoes a probe if it has adopted no later term. A node counts how often
+//! its replicas have adopted one, all together, and says with each answer how often that was before it looked. Who has echoed in one
+//! answer has adopted nothing by the next, if both say the same; so from then on it is not named, and its echo is in the answer that
+//! says so. Terms are adopted where a leader changes. That a node counts an adoption before anybody hears of it is the carrier's duty.
+//!
 //! **What keeps its order, and what need not.** A replica takes messages in any order, and any may be lost; but an `Append` that
 //! comes before what it follows is a gap, and each gap is a copy. So of one partition the `Append`s stay behind the `Part` with
 //! which a copy ends, and behind the `Open` of their term. Between partitions nothing has an order. So there is one stream, and no
@@ -21,7 +26,7 @@ pub use format::FrameError;
 
 use crate::replica::{Body, CopyId, Message, MessageOf, Types};
 use crate::topology::{Epoch, Incarnation};
-use henge_wire::Partition;
+use henge_wire::{PARTITIONS, Partition};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A question that was not answered for so long was lost. Above a round trip of a slow network.
@@ -43,15 +48,69 @@ pub struct Frame<E, V> {
     pub acks: Vec<Mark>,
     /// A question with its number: does anybody of these follow a later term?
     pub probes: Option<(u64, Vec<Mark>)>,
-    /// An answer to a question of this number: those who do not.
-    pub echoes: Option<(u64, Vec<Mark>)>,
+    /// An answer to a question.
+    pub echoes: Option<Echoes>,
+}
+
+/// An answer to a question.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Echoes {
+    /// That of this number.
+    pub number: u64,
+    /// How often any replica of the node had adopted a term in this start, before it looked at the marks.
+    pub adoptions: u64,
+    /// Those of the marks who follow no later term.
+    pub marks: Vec<Mark>,
 }
 
 /// A frame of a table's types.
 pub type FrameOf<T> = Frame<<T as Types>::Effects, <T as Types>::Value>;
 
 /// The newest of each partition.
-type Marks = BTreeMap<Partition, (Epoch, u64)>;
+#[derive(Default)]
+struct Marks {
+    list: Vec<Mark>,
+    /// Where each partition is in the list, if it is: there it says so. Empty until there was one.
+    places: Vec<u16>,
+}
+
+impl Marks {
+    fn put(&mut self, (partition, term, number): Mark) {
+        if self.places.is_empty() {
+            self.places.resize(usize::from(PARTITIONS), 0);
+        }
+        let place = &mut self.places[usize::from(partition.number())];
+        match self.list.get_mut(usize::from(*place)) {
+            Some((known, newest, last)) if *known == partition => {
+                (*newest, *last) = (*newest, *last).max((term, number));
+            }
+            _ => {
+                *place = self.list.len() as u16;
+                self.list.push((partition, term, number));
+            }
+        }
+    }
+
+    /// All of them, in the order of the partitions; none are left.
+    fn take(&mut self) -> Vec<Mark> {
+        /// Little room, and most of the growing.
+        const ROOM: usize = 64;
+        if self.list.is_empty() {
+            return Vec::new();
+        }
+        let mut all = std::mem::replace(&mut self.list, Vec::with_capacity(ROOM));
+        all.sort_unstable();
+        all
+    }
+
+    fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    fn len(&self) -> usize {
+        self.list.len()
+    }
+}
 
 /// A message that waits.
 struct Waiting<T: Types> {
@@ -73,7 +132,41 @@ struct Copy<T: Types> {
 struct Question {
     number: u64,
     asked_ms: u64,
+    /// What is asked about.
     marks: Vec<Mark>,
+    /// What need not be named, unless somebody has adopted another term.
+    unnamed: Vec<Mark>,
+}
+
+/// What the node has said of terms, which holds as long as none of its replicas adopts one.
+#[derive(Default)]
+struct Followed {
+    /// How often they have, at that time; none before the first answer.
+    adoptions: Option<u64>,
+    /// By partitions, a term above which its replica followed none; 0 where that is not known.
+    terms: Vec<Epoch>,
+}
+
+impl Followed {
+    /// It has adopted terms so often.
+    fn see(&mut self, adoptions: u64) {
+        if self.adoptions != Some(adoptions) {
+            self.adoptions = Some(adoptions);
+            self.terms.clear();
+        }
+    }
+
+    fn note(&mut self, (partition, term, _): Mark) {
+        if self.terms.is_empty() {
+            self.terms.resize(usize::from(PARTITIONS), 0);
+        }
+        self.terms[usize::from(partition.number())] = term;
+    }
+
+    fn is_known(&self, &(partition, term, _): &Mark) -> bool {
+        let known = self.terms.get(usize::from(partition.number()));
+        known.is_some_and(|&known| known != 0 && known <= term)
+    }
 }
 
 /// See the head of the file.
@@ -98,8 +191,16 @@ pub struct Outbox<T: Types> {
     probes: Marks,
     question: Option<Question>,
     questions: u64,
-    echoes: Option<(u64, Marks)>,
+    followed: Followed,
+    echoes: Option<Answering>,
     is_answering: bool,
+}
+
+/// An answer that is being made, or waits.
+struct Answering {
+    number: u64,
+    adoptions: u64,
+    marks: Marks,
 }
 
 /// What there is one of, for each partition, in the queue.
@@ -161,16 +262,6 @@ fn bytes<T: Types>(message: &MessageOf<T>) -> usize {
     size_of::<Waiting<T>>() + carried
 }
 
-fn listed(marks: Marks) -> Vec<Mark> {
-    let marks = marks.into_iter();
-    marks.map(|(p, (term, seq))| (p, term, seq)).collect()
-}
-
-fn newest(marks: &mut Marks, (partition, term, seq): Mark) {
-    let mark = marks.entry(partition).or_default();
-    *mark = (*mark).max((term, seq));
-}
-
 /// Which part of which copy it is.
 fn part_of<T: Types>(waiting: &Waiting<T>) -> Option<(CopyId, u64, bool)> {
     match waiting.message.body {
@@ -200,10 +291,11 @@ impl<T: Types> Outbox<T> {
             most_append_bytes,
             gaps: BTreeSet::new(),
             dropped: 0,
-            acks: Marks::new(),
-            probes: Marks::new(),
+            acks: Marks::default(),
+            probes: Marks::default(),
             question: None,
             questions: 0,
+            followed: Followed::default(),
             echoes: None,
             is_answering: false,
         }
@@ -226,11 +318,11 @@ impl<T: Types> Outbox<T> {
         match message.body {
             Body::Append { .. } => self.append(partition, message),
             Body::Part { .. } => self.copy(partition, message),
-            Body::Ack { applied } => newest(&mut self.acks, (partition, term, applied)),
-            Body::Probe { number } => newest(&mut self.probes, (partition, term, number)),
+            Body::Ack { applied } => self.acks.put((partition, term, applied)),
+            Body::Probe { number } => self.probes.put((partition, term, number)),
             Body::Echo { number } if self.echoes.is_some() => {
-                let (_, marks) = self.echoes.as_mut().expect("it is being answered");
-                newest(marks, (partition, term, number));
+                let echoes = self.echoes.as_mut().expect("it is being answered");
+                echoes.marks.put((partition, term, number));
             }
             _ => self.say(partition, message),
         }
@@ -341,13 +433,17 @@ impl<T: Types> Outbox<T> {
     }
 
     /// What replicas say from now on until [`end_answer`](Self::end_answer) answers a question of this number, of this start of the
-    /// node.
-    pub fn begin_answer(&mut self, incarnation: Incarnation, number: u64) {
+    /// node. So often had any replica here adopted a term, in whatever partition, when that was looked up for this.
+    pub fn begin_answer(&mut self, incarnation: Incarnation, number: u64, adoptions: u64) {
         if self.is_present(incarnation) {
-            // A question that was asked anew, as its answer was taken for lost, has it with the newer one.
+            // A question that was asked anew, as its answer was taken for lost, has it with the newer one, if that says the same.
             let earlier = self.echoes.take();
-            let marks = earlier.map_or_else(Marks::new, |(_, marks)| marks);
-            self.echoes = Some((number, marks));
+            let earlier = earlier.filter(|earlier| earlier.adoptions == adoptions);
+            self.echoes = Some(Answering {
+                number,
+                adoptions,
+                marks: earlier.map_or_else(Marks::default, |earlier| earlier.marks),
+            });
             self.is_answering = true;
         }
     }
@@ -357,17 +453,33 @@ impl<T: Types> Outbox<T> {
         self.is_answering = false;
     }
 
-    /// A question of this number was answered.
-    pub fn answered(&mut self, number: u64) {
-        self.question.take_if(|question| question.number == number);
+    /// A question was answered. Gives the marks that were asked about and not named, if no term was adopted since they were: who was
+    /// named then follows none that is later, and has answered as if it were named. If one was, they are asked about by name next.
+    pub fn answered(&mut self, echoes: &Echoes) -> Vec<Mark> {
+        let is_that = |question: &mut Question| question.number == echoes.number;
+        let Some(question) = self.question.take_if(is_that) else {
+            return Vec::new();
+        };
+        let is_same = self.followed.adoptions == Some(echoes.adoptions);
+        self.followed.see(echoes.adoptions);
+        for mark in &echoes.marks {
+            self.followed.note(*mark);
+        }
+        if is_same {
+            return question.unnamed;
+        }
+        for mark in question.unnamed {
+            self.probes.put(mark);
+        }
+        Vec::new()
     }
 
     /// What was taken may be lost, as the connection is another one. A question is asked again; all else is for the replicas to say
     /// again, and what was stamped they find out.
     pub fn reconnected(&mut self) {
         if let Some(question) = self.question.take() {
-            for mark in question.marks {
-                newest(&mut self.probes, mark);
+            for mark in question.marks.into_iter().chain(question.unnamed) {
+                self.probes.put(mark);
             }
         }
     }
@@ -384,9 +496,13 @@ impl<T: Types> Outbox<T> {
         let frame = Frame {
             incarnation: self.incarnation,
             messages,
-            acks: listed(std::mem::take(&mut self.acks)),
+            acks: self.acks.take(),
             probes: self.take_probes(now_ms),
-            echoes: echoes.map(|(number, marks)| (number, listed(marks))),
+            echoes: echoes.map(|mut echoes| Echoes {
+                number: echoes.number,
+                adoptions: echoes.adoptions,
+                marks: echoes.marks.take(),
+            }),
         };
         let says_nothing = frame.messages.is_empty()
             && frame.acks.is_empty()
@@ -401,11 +517,14 @@ impl<T: Types> Outbox<T> {
             return None;
         }
         self.questions += 1;
-        let marks = listed(std::mem::take(&mut self.probes));
+        let is_known = |mark: &Mark| self.followed.is_known(mark);
+        let (unnamed, marks): (Vec<Mark>, Vec<Mark>) =
+            self.probes.take().into_iter().partition(is_known);
         self.question = Some(Question {
             number: self.questions,
             asked_ms: now_ms,
             marks: marks.clone(),
+            unnamed,
         });
         Some((self.questions, marks))
     }
@@ -497,7 +616,7 @@ impl<T: Types> Outbox<T> {
 
     /// About how many bytes wait.
     pub fn bytes(&self) -> usize {
-        let answer = self.echoes.as_ref().map_or(0, |(_, marks)| marks.len());
+        let answer = self.echoes.as_ref().map_or(0, |echoes| echoes.marks.len());
         let marks = self.acks.len() + self.probes.len() + answer;
         self.bytes + marks * size_of::<Mark>()
     }

@@ -85,6 +85,14 @@ fn outbox(most_append_bytes: usize) -> Outbox<Sizes> {
     Outbox::new(most_append_bytes)
 }
 
+fn echoes(number: u64, adoptions: u64, marks: &[Mark]) -> Echoes {
+    Echoes {
+        number,
+        adoptions,
+        marks: marks.to_vec(),
+    }
+}
+
 /// All that is taken, frame by frame.
 fn frames(outbox: &mut Outbox<Sizes>, most_bytes: usize) -> Vec<Vec<(Partition, Said)>> {
     let taken = std::iter::from_fn(|| outbox.take(0, most_bytes));
@@ -124,9 +132,9 @@ fn one_question_is_in_flight() {
     assert!(!outbox.is_empty() && outbox.has_probes());
     assert_eq!(outbox.next_deadline(), Some(10 + PROBE_LOST_AFTER_MS));
     // Another's answer is none.
-    outbox.answered(7);
+    outbox.answered(&echoes(7, 0, &[]));
     assert_eq!(outbox.take(11, ALL), None);
-    outbox.answered(1);
+    outbox.answered(&echoes(1, 0, &[]));
     let frame = outbox.take(12, ALL).expect("the next question");
     assert_eq!(frame.probes, Some((2, vec![(p(1), TERM, 4)])));
     // One that is lost keeps others waiting no longer.
@@ -144,29 +152,70 @@ fn one_question_is_in_flight() {
 }
 
 #[test]
+fn who_has_echoed_is_not_named_until_a_term_is_adopted() {
+    let mut outbox = outbox(ALL);
+    let ask = |outbox: &mut Outbox<Sizes>, marks: &[Mark]| {
+        for &(partition, term, number) in marks {
+            let body = Body::Probe { number };
+            outbox.put(partition, 1, Message { term, body });
+        }
+        outbox.take(0, ALL).expect("a question").probes
+    };
+    let one = |number| (p(1), TERM, number);
+    let two = |number| (p(2), TERM, number);
+    assert_eq!(ask(&mut outbox, &[one(1)]), Some((1, vec![one(1)])));
+    assert_eq!(outbox.answered(&echoes(1, 5, &[one(1)])), []);
+    // It is in the answer, though it was not asked about by name. The other did not echo, and is named again.
+    assert_eq!(ask(&mut outbox, &[one(2), two(1)]), Some((2, vec![two(1)])));
+    assert_eq!(outbox.answered(&echoes(2, 5, &[])), [one(2)]);
+    assert_eq!(ask(&mut outbox, &[one(3), two(2)]), Some((3, vec![two(2)])));
+    // Somebody there has adopted a term, so nobody has echoed that was not named: that is asked about again, by name.
+    assert_eq!(outbox.answered(&echoes(3, 6, &[two(2)])), []);
+    assert_eq!(ask(&mut outbox, &[two(3)]), Some((4, vec![one(3)])));
+    assert_eq!(outbox.answered(&echoes(4, 6, &[one(3)])), [two(3)]);
+    // What is known of a later term says nothing of an earlier one; and another start has said nothing.
+    let earlier = (p(1), TERM - 1, 9);
+    assert_eq!(ask(&mut outbox, &[earlier]), Some((5, vec![earlier])));
+    assert_eq!(outbox.answered(&echoes(5, 6, &[])), []);
+    let body = Body::Probe { number: 4 };
+    outbox.put(p(1), 2, Message { term: TERM, body });
+    let frame = outbox.take(0, ALL).expect("a question");
+    assert_eq!(frame.probes, Some((6, vec![one(4)])));
+}
+
+#[test]
 fn an_answer_goes_when_it_is_whole() {
     let mut outbox = outbox(ALL);
     let echo = |number| said(Body::Echo { number });
-    outbox.begin_answer(1, 5);
+    outbox.begin_answer(1, 5, 3);
     outbox.put(p(1), 1, echo(3));
     assert_eq!(outbox.take(0, ALL), None);
     outbox.put(p(2), 1, echo(4));
     outbox.end_answer();
     // Before it went the question was asked again: what was said is an answer to that as well.
-    outbox.begin_answer(1, 6);
+    outbox.begin_answer(1, 6, 3);
     outbox.put(p(1), 1, echo(4));
     outbox.end_answer();
     let frame = outbox.take(0, ALL).expect("an answer");
-    let marks = vec![(p(1), TERM, 4), (p(2), TERM, 4)];
-    assert_eq!(frame.echoes, Some((6, marks)));
+    let marks = [(p(1), TERM, 4), (p(2), TERM, 4)];
+    assert_eq!(frame.echoes, Some(echoes(6, 3, &marks)));
     // Who comes late says so as such.
     outbox.put(p(3), 1, echo(1));
     assert_eq!(messages(&mut outbox), [(p(3), echo(1))]);
     // Nobody has anything to say.
-    outbox.begin_answer(1, 7);
+    outbox.begin_answer(1, 7, 3);
     outbox.end_answer();
     let frame = outbox.take(0, ALL).expect("an answer");
-    assert_eq!(frame.echoes, Some((7, vec![])));
+    assert_eq!(frame.echoes, Some(echoes(7, 3, &[])));
+    // What was looked at before a term was adopted is not told as if it had been after that.
+    outbox.begin_answer(1, 8, 3);
+    outbox.put(p(1), 1, echo(5));
+    outbox.end_answer();
+    outbox.begin_answer(1, 9, 4);
+    outbox.put(p(2), 1, echo(5));
+    outbox.end_answer();
+    let frame = outbox.take(0, ALL).expect("an answer");
+    assert_eq!(frame.echoes, Some(echoes(9, 4, &[(p(2), TERM, 5)])));
 }
 
 #[test]
@@ -176,7 +225,7 @@ fn what_is_for_an_earlier_start_is_for_nobody() {
     outbox.put(p(1), 4, append(1, 1));
     outbox.put(p(1), 4, ack(9));
     outbox.put(p(1), 3, append(2, 1));
-    outbox.begin_answer(3, 1);
+    outbox.begin_answer(3, 1, 0);
     outbox.put(p(2), 5, ack(1));
     outbox.put(p(3), 4, append(3, 1));
     let frame = outbox.take(0, ALL).expect("there is an ack");

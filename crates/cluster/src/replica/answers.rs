@@ -87,6 +87,13 @@ impl<R> Waiting<R> {
         self.requests[wait.kind()].push_back(wait);
     }
 
+    /// Whether somebody waits for all replicas.
+    pub(super) fn is_for_all(&self) -> bool {
+        self.requests[4..]
+            .iter()
+            .any(|requests| !requests.is_empty())
+    }
+
     /// The newest probe that somebody waits for.
     pub(super) fn newest_probe(&self) -> u64 {
         self.newest_probe

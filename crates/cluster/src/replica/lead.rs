@@ -5,11 +5,13 @@ use super::answers::{Answer, Level, Reached, RequestId, Wait};
 use super::follow::Pull;
 use super::message::Body;
 use super::table::{Entry, Progress, Ran, Table, Types};
-use super::{Output, Replica, Role, View};
+use super::{Course, Nodes, Output, Replica, Role, View};
+use crate::few::Few;
 use crate::history::{History, next};
 use crate::ring::NodeId;
 use crate::topology::{Epoch, Placement};
 use henge_wire::Version;
+use smallvec::SmallVec;
 use std::collections::BTreeMap;
 
 /// See the head of the file.
@@ -22,7 +24,7 @@ pub(super) struct Leading<T: Types> {
     fence_mark: u64,
     base: Option<Base>,
     is_open: bool,
-    peers: BTreeMap<NodeId, Peer>,
+    peers: Few<NodeId, Peer>,
     /// The base is pulled from another.
     pub(super) pull: Option<Pull<T>>,
     /// The newest probe that was sent, and the newest that a quorum has echoed.
@@ -53,20 +55,39 @@ impl<T: Types> Leading<T> {
     }
 
     pub(super) fn stream(&mut self, to: NodeId, is_streamed: bool) {
-        if let Some(peer) = self.peers.get_mut(&to) {
+        if let Some(peer) = self.peers.get_mut(to) {
             peer.is_streamed = is_streamed;
         }
     }
 }
 
 /// All that a leader has to bring to its order.
-fn others(placement: &Placement, me: NodeId) -> Vec<NodeId> {
-    let mut others = placement.old.clone();
-    others.extend(placement.goal());
+pub(super) fn others(placement: &Placement, me: NodeId) -> Nodes {
+    let mut others = Nodes::from(&placement.old[..]);
+    others.extend(placement.goal().iter().copied());
     others.sort_unstable();
     others.dedup();
-    others.retain(|&node| node != me);
+    others.retain(|node| *node != me);
     others
+}
+
+/// The greatest seq that a quorum has applied, where a quorum has said what it has.
+fn reached_by_quorum(
+    placement: &Placement,
+    applied: impl Fn(NodeId) -> Option<u64>,
+) -> Option<u64> {
+    let of_majority = |list: &[NodeId]| {
+        let voters = list.iter().filter(|node| placement.voters.contains(node));
+        let mut reached: SmallVec<[u64; 8]> = voters.filter_map(|node| applied(*node)).collect();
+        reached.sort_unstable_by(|a, b| b.cmp(a));
+        // So many more than half of the list have that much.
+        reached.get(list.len() / 2).copied()
+    };
+    let old = of_majority(&placement.old)?;
+    match placement.new_list() {
+        None => Some(old),
+        Some(new) => of_majority(new).map(|new| old.min(new)),
+    }
 }
 
 impl<T: Types> Replica<T> {
@@ -93,7 +114,7 @@ impl<T: Types> Replica<T> {
             fence_mark: self.written,
             base: resumed,
             is_open: false,
-            peers: BTreeMap::new(),
+            peers: Few::default(),
             pull: None,
             asked: 0,
             echoed: 0,
@@ -102,7 +123,7 @@ impl<T: Types> Replica<T> {
             self.ready.push_back(Output::Opened(term));
         }
         if resumed.is_some() {
-            for node in others(&self.view.placement, self.me) {
+            for node in self.others.clone() {
                 self.send_open(node);
             }
         } else {
@@ -127,7 +148,7 @@ impl<T: Types> Replica<T> {
             term, generation, ..
         } = self.view.placement;
         let placement = &self.view.placement;
-        let counting = others(placement, self.me).into_iter();
+        let counting = self.others.iter().copied();
         let learners: Vec<NodeId> = placement.learners().collect();
         let unheard = |node: &NodeId| !answered.contains(node) && !learners.contains(node);
         for node in counting.filter(unheard).collect::<Vec<_>>() {
@@ -151,7 +172,7 @@ impl<T: Types> Replica<T> {
         }
         if leading.base.is_some() {
             // It has heard of the term, and not of where that began; or it is no replica any more, and does not know.
-            if others(&self.view.placement, self.me).contains(&from) {
+            if self.others.contains(&from) {
                 self.send_open(from);
             }
         } else {
@@ -221,7 +242,7 @@ impl<T: Types> Replica<T> {
         let mark = self.written;
         leading.base = Some(Base { seq, mark });
         self.based = term;
-        for node in others(&self.view.placement, self.me) {
+        for node in self.others.clone() {
             self.send_open(node);
         }
         self.advance(table);
@@ -234,7 +255,7 @@ impl<T: Types> Replica<T> {
             return;
         };
         let Some(base) = leading.base else { return };
-        let peer = leading.peers.entry(node).or_default();
+        let peer = leading.peers.entry(node);
         // What is stamped from here on comes behind this on the way to it; where it has to copy first it says so.
         peer.is_streamed = peer.is_streamed || !is_copying;
         let (term, history) = (leading.term, self.state.history.clone());
@@ -253,21 +274,21 @@ impl<T: Types> Replica<T> {
 
     /// The same term, and another start of somebody, or others that copy.
     pub(super) fn recount(&mut self, table: &mut dyn Table<T>, before: &View) {
-        let named = others(&self.view.placement, self.me);
+        let named = self.others.clone();
         if let Role::Leading(leading) = &mut self.role {
             // Who is named again may have forgotten what it had.
-            leading.peers.retain(|node, _| named.contains(node));
+            leading.peers.retain(|node| named.contains(&node));
         }
-        for node in others(&self.view.placement, self.me) {
+        for node in self.others.clone() {
             let is_same = self.view.incarnations.get(&node) == before.incarnations.get(&node);
             let Role::Leading(leading) = &mut self.role else {
                 return;
             };
-            let is_known = leading.base.is_none() || leading.peers.contains_key(&node);
+            let is_known = leading.base.is_none() || leading.peers.get(node).is_some();
             if is_same && is_known {
                 continue;
             }
-            leading.peers.remove(&node);
+            leading.peers.remove(node);
             leading.answers.remove(&node);
             leading.pull.take_if(|pull| pull.source == node);
             self.sources.remove(&node);
@@ -296,7 +317,7 @@ impl<T: Types> Replica<T> {
         if leading.term != term || leading.base.is_none() || applied > last {
             return;
         }
-        let Some(peer) = leading.peers.get_mut(&from) else {
+        let Some(peer) = leading.peers.get_mut(from) else {
             return;
         };
         peer.applied = Some(peer.applied.unwrap_or(0).max(applied));
@@ -326,7 +347,7 @@ impl<T: Types> Replica<T> {
     ) {
         if let Role::Leading(leading) = &mut self.role
             && leading.term == term
-            && let Some(peer) = leading.peers.get_mut(&from)
+            && let Some(peer) = leading.peers.get_mut(from)
         {
             peer.echoed = peer.echoed.max(number.min(leading.asked));
             self.advance(table);
@@ -352,7 +373,7 @@ impl<T: Types> Replica<T> {
         let placement = &self.view.placement;
         let mut others = others(placement, self.me);
         others.retain(|other| {
-            let peer = leading.peers.get(other);
+            let peer = leading.peers.get(*other);
             peer.and_then(|peer| peer.applied) >= Some(version.seq())
         });
         Some(others.len())
@@ -374,47 +395,49 @@ impl<T: Types> Replica<T> {
         let Some(base) = leading.base else { return };
         let own = (self.kept.mark >= base.mark && self.kept.term == leading.term)
             .then_some(self.kept.seq);
+        let (me, peers) = (self.me, &leading.peers);
         let applied = |node: NodeId| {
-            if node == self.me {
+            if node == me {
                 own
             } else {
-                leading.peers.get(&node).and_then(|peer| peer.applied)
+                peers.get(node).and_then(|peer| peer.applied)
             }
         };
         let placement = &self.view.placement;
-        let counting = || {
-            let new = placement.new_list().unwrap_or_default();
-            placement.old.iter().chain(new).copied()
-        };
-        let reached = counting()
-            .filter_map(applied)
-            .filter(|&seq| seq >= base.seq);
-        let is_committed = |seq: &u64| placement.is_quorum(|node| applied(node) >= Some(*seq));
-        let committed = reached.filter(is_committed).max();
-        let all = counting().map(|node| applied(node).unwrap_or(0)).min();
-        let is_up = |node: &NodeId| *node == self.me || self.view.up.contains(node);
-        let all_up = counting()
-            .filter(is_up)
-            .map(|node| applied(node).unwrap_or(0))
-            .min();
-        let peers = &leading.peers;
-        let asked = leading.asked;
-        let has_echoed =
-            |node| node == self.me || peers.get(&node).is_some_and(|peer| peer.echoed >= asked);
-        if placement.is_quorum(has_echoed) {
-            leading.echoed = asked;
+        let committed = reached_by_quorum(placement, applied).filter(|&seq| seq >= base.seq);
+        let (asked, mut echoed) = (leading.asked, leading.echoed);
+        if echoed < asked {
+            let has_echoed =
+                |node| node == me || peers.get(node).is_some_and(|peer| peer.echoed >= asked);
+            if placement.is_quorum(has_echoed) {
+                echoed = asked;
+            }
         }
         // Where some have to be aligned anew there may be no quorum for a while: what was committed is so still. Who is a quorum alone
         // may have a table that commits at once: of that it shows what is kept.
-        let is_quorum = placement.is_quorum(|node| node == self.me);
         let known = leading.is_open.then(|| {
             let commit = table.progress().commit;
-            if is_quorum {
+            if placement.is_quorum(|node| node == me) {
                 commit.min(own.unwrap_or(0))
             } else {
                 commit
             }
         });
+        let (all, all_up) = if self.waiting.is_for_all() {
+            let new = placement.new_list().unwrap_or_default();
+            let counting = || placement.old.iter().chain(new).copied();
+            let least = |nodes: &mut dyn Iterator<Item = NodeId>| {
+                nodes.map(|node| applied(node).unwrap_or(0)).min()
+            };
+            let is_up = |node: &NodeId| *node == me || self.view.up.contains(node);
+            (
+                least(&mut counting()).unwrap_or(0),
+                least(&mut counting().filter(is_up)).unwrap_or(0),
+            )
+        } else {
+            (0, 0)
+        };
+        leading.echoed = echoed;
         let Some(committed) = committed.max(known) else {
             return;
         };
@@ -428,8 +451,8 @@ impl<T: Types> Replica<T> {
         let reached = Reached {
             kept: own.unwrap_or(0),
             committed,
-            all: all.unwrap_or(0),
-            all_up: all_up.unwrap_or(0),
+            all,
+            all_up,
             probe,
         };
         let ready = &mut self.ready;
@@ -449,7 +472,7 @@ impl<T: Types> Replica<T> {
         }
         leading.asked += 1;
         let (term, number) = (leading.term, leading.asked);
-        for node in others(&self.view.placement, self.me) {
+        for node in self.others.clone() {
             self.send(node, term, Body::Probe { number });
         }
     }
@@ -468,7 +491,8 @@ impl<T: Types> Replica<T> {
             self.ready.push_back(Output::Answer(id, Answer::NotStamped));
             return;
         }
-        let has_peers = |leading: &Leading<T>| leading.peers.values().any(|peer| peer.is_streamed);
+        let has_peers =
+            |leading: &Leading<T>| leading.peers.iter().any(|(_, peer)| peer.is_streamed);
         let is_copied = self.sources.values().any(|source| !source.is_done);
         let wants_effects =
             is_copied || matches!(&self.role, Role::Leading(leading) if has_peers(leading));
@@ -514,7 +538,7 @@ impl<T: Types> Replica<T> {
                     }
                 }
                 let streamed = leading.peers.iter().filter(|(_, peer)| peer.is_streamed);
-                let streamed: Vec<NodeId> = streamed.map(|(&node, _)| node).collect();
+                let streamed: Nodes = streamed.map(|(node, _)| node).collect();
                 for node in streamed {
                     let effects = effects.clone().expect("they were asked for");
                     let entry = Entry { version, effects };
@@ -531,14 +555,40 @@ impl<T: Types> Replica<T> {
                 }
             }
         };
+        // What waits for others gains nothing by a look at how far they are.
+        let waits_for_others = level == Level::Quorum && !is_alone;
+        let is_asked = wait.probe > 0;
         self.waiting.push(wait);
-        self.advance(table);
+        self.keep_at_once(table);
+        if !waits_for_others {
+            self.advance(table);
+        } else if is_asked {
+            self.probe();
+        }
     }
 
     pub(super) fn expire(&mut self, id: RequestId) {
         let ready = &mut self.ready;
         let mut answer = |id, answer| ready.push_back(Output::Answer(id, answer));
         self.waiting.expire(id, &mut answer);
+    }
+
+    /// See [`Replica::course`]; none where what is to be answered has no such order.
+    pub(super) fn course_of_leader(&self, table: &dyn Table<T>) -> Option<Course> {
+        let Role::Leading(leading) = &self.role else {
+            return None;
+        };
+        if !leading.is_open || leading.pull.is_some() {
+            return None;
+        }
+        let mut heard = u64::MAX;
+        for node in self.others.clone() {
+            heard = heard.min(leading.peers.get(node)?.applied?);
+        }
+        Some(Course {
+            said: (table.progress().last.seq(), leading.asked),
+            heard: (heard, leading.echoed),
+        })
     }
 
     /// Says again what was not answered.
@@ -555,11 +605,11 @@ impl<T: Types> Replica<T> {
             return;
         }
         let probe = (leading.echoed < leading.asked).then_some(leading.asked);
-        for node in others(&self.view.placement, self.me) {
+        for node in self.others.clone() {
             let Role::Leading(leading) = &self.role else {
                 return;
             };
-            let peer = leading.peers.get(&node).copied().unwrap_or_default();
+            let peer = leading.peers.get(node).copied().unwrap_or_default();
             if peer.applied.is_none() {
                 self.send_open(node);
             } else {

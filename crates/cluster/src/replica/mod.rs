@@ -26,12 +26,14 @@ pub use answers::{Answer, Level, RequestId};
 pub use message::{Body, CopyId, End, Message};
 pub use table::{Entry, Key, NoRoom, Progress, Ran, Record, Replace, Table, Types};
 
+use crate::few::Few;
 use crate::history::History;
 use crate::ring::NodeId;
 use crate::topology::{Epoch, Incarnation, Placement};
 use answers::Waiting;
 use follow::Following;
 use lead::Leading;
+use smallvec::SmallVec;
 use source::Source;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -49,6 +51,9 @@ pub struct View {
 /// A message of a table's types.
 pub type MessageOf<T> = Message<<T as Types>::Effects, <T as Types>::Value>;
 type BodyOf<T> = Body<<T as Types>::Effects, <T as Types>::Value>;
+
+/// Replicas of a partition; mostly of a few.
+type Nodes = SmallVec<[NodeId; 4]>;
 
 /// What a replica is told.
 #[derive(Clone, Debug)]
@@ -115,15 +120,34 @@ pub struct Written {
     pub term: u32,
 }
 
+/// How far a replica has spoken to others, and how far they have answered: a seq and a number of a probe each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Course {
+    said: (u64, u64),
+    heard: (u64, u64),
+}
+
+impl Course {
+    /// Whether all that was said by `earlier` is answered by now.
+    pub fn answers(&self, earlier: &Self) -> bool {
+        self.heard.0 >= earlier.said.0 && self.heard.1 >= earlier.said.1
+    }
+}
+
 /// See the head of the file.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Replica<T: Types> {
     me: NodeId,
     incarnation: Incarnation,
     view: View,
+    /// Of the view: the present starts, and all that are named but this one.
+    starts: Few<NodeId, Incarnation>,
+    others: Nodes,
     state: State,
     written: u64,
     kept: Written,
+    /// What is written is kept at once.
+    keeps_at_once: bool,
     role: Role<T>,
     /// The newest term that it led, in this start, of which it had the base and has not forgotten it since.
     based: Epoch,
@@ -159,6 +183,8 @@ impl<T: Types> Replica<T> {
             me,
             incarnation,
             view: View::default(),
+            starts: Few::default(),
+            others: Nodes::default(),
             state,
             written: 0,
             kept: Written {
@@ -166,6 +192,7 @@ impl<T: Types> Replica<T> {
                 seq: progress.last.seq(),
                 term: progress.last.term(),
             },
+            keeps_at_once: false,
             role: Role::Idle,
             based: 0,
             sources: BTreeMap::new(),
@@ -180,6 +207,13 @@ impl<T: Types> Replica<T> {
             #[cfg(any(test, feature = "bugs"))]
             part_records: source::PART_RECORDS,
         }
+    }
+
+    /// One without a log: what is written is kept at once, and needs no [`Input::Kept`].
+    #[must_use]
+    pub fn without_log(mut self) -> Self {
+        self.keeps_at_once = true;
+        self
     }
 
     /// One with planted bugs.
@@ -227,6 +261,20 @@ impl<T: Types> Replica<T> {
         }
     }
 
+    /// Where nothing but what others answer in its order is waited for: how far that is. What was said before the last tick and is
+    /// answered by this one needs none, and then a tick now and then is enough, for what is lost on a way that nobody knows of. None
+    /// where it needs every tick.
+    pub fn course(&self, table: &dyn Table<T>) -> Option<Course> {
+        if !self.sources.is_empty() {
+            return None;
+        }
+        match &self.role {
+            Role::Leading(_) => self.course_of_leader(table),
+            Role::Following(following) => following.pull.is_none().then(Course::default),
+            Role::Idle => Some(Course::default()),
+        }
+    }
+
     /// Takes an input. All outputs are to be taken before the next.
     pub fn handle(&mut self, table: &mut dyn Table<T>, now_ms: u64, input: Input<'_, T>) {
         match input {
@@ -249,11 +297,33 @@ impl<T: Types> Replica<T> {
         if self.waiting.has_stranded() {
             self.settle(table);
         }
-        if self.has_bug(12) {
+        if self.keeps_at_once || self.has_bug(12) {
             let written = self.written(table);
-            self.keep(table, written);
+            if written != self.kept {
+                self.keep(table, written);
+            }
         }
         self.check(table);
+    }
+
+    /// The same, with its outputs put into `outputs`, so that a replica among many keeps no memory for them.
+    pub fn handle_into(
+        &mut self,
+        table: &mut dyn Table<T>,
+        now_ms: u64,
+        input: Input<'_, T>,
+        outputs: &mut VecDeque<Output<T>>,
+    ) {
+        std::mem::swap(&mut self.ready, outputs);
+        self.handle(table, now_ms, input);
+        std::mem::swap(&mut self.ready, outputs);
+    }
+
+    /// Where what is written is kept at once, it is.
+    fn keep_at_once(&mut self, table: &dyn Table<T>) {
+        if self.keeps_at_once && self.held.is_empty() {
+            self.kept = self.kept.max(self.written(table));
+        }
     }
 
     /// The next output, if there is one.
@@ -267,6 +337,9 @@ impl<T: Types> Replica<T> {
             return;
         }
         let before = std::mem::replace(&mut self.view, view);
+        let starts = self.view.incarnations.iter();
+        self.starts = starts.map(|(&node, &start)| (node, start)).collect();
+        self.others = lead::others(&self.view.placement, self.me);
         let Placement {
             term,
             generation,
@@ -400,7 +473,7 @@ impl<T: Types> Replica<T> {
         incarnation: Incarnation,
         message: MessageOf<T>,
     ) {
-        if self.view.incarnations.get(&from) != Some(&incarnation) && !self.has_bug(9) {
+        if self.starts.get(from) != Some(&incarnation) && !self.has_bug(9) {
             // Rule 12: it is of a start that is over, or that the topology does not know yet.
             return;
         }
@@ -485,7 +558,7 @@ impl<T: Types> Replica<T> {
     /// Sends at once.
     fn send(&mut self, to: NodeId, term: Epoch, body: BodyOf<T>) {
         // Whose start is not known is told when it is.
-        if let Some(&incarnation) = self.view.incarnations.get(&to) {
+        if let Some(&incarnation) = self.starts.get(to) {
             let message = Message { term, body };
             self.ready.push_back(Output::Send(to, incarnation, message));
         }
@@ -493,7 +566,7 @@ impl<T: Types> Replica<T> {
 
     /// Sends once all that is written now is kept.
     fn send_kept(&mut self, to: NodeId, term: Epoch, body: BodyOf<T>) {
-        if let Some(&incarnation) = self.view.incarnations.get(&to) {
+        if let Some(&incarnation) = self.starts.get(to) {
             let message = Message { term, body };
             self.when_kept(Output::Send(to, incarnation, message));
         }

@@ -9,7 +9,7 @@ use std::io::IoSlice;
 
 /// A shared value from here on is kept by reference, and not copied: a piece of its own costs some 50 bytes and a slice of
 /// the system call.
-const PIECE_BYTES: usize = 4 * 1024;
+pub(super) const PIECE_BYTES: usize = 4 * 1024;
 
 /// Bytes of which some are shared.
 #[derive(Clone, Debug, Default)]
@@ -41,6 +41,14 @@ impl Pieces {
             own: Vec::new(),
             shared_bytes: bytes.len(),
             shared: vec![(0, bytes)],
+        }
+    }
+
+    /// None, with room for so many.
+    pub(super) fn with_room(bytes: usize) -> Self {
+        Self {
+            own: Vec::with_capacity(bytes),
+            ..Self::default()
         }
     }
 

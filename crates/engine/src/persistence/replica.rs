@@ -18,7 +18,7 @@
 //! count: parts without it are of a copy that a crash cut off, and are nothing.
 
 use super::frame::{Damage, LAST_SEQ, Reader, TooLong};
-use super::journal::{Journal, Pieces};
+use super::journal::{Journal, PIECE_BYTES, Pieces};
 use super::wal::{BEFORE_KEY, Record, encode_effect, encode_small_put, small};
 use crate::partition::{Progress, ReplicaState};
 use crate::record::Body;
@@ -512,6 +512,25 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Shows the effects in these bytes, which have nothing else.
+fn with_effects<R>(
+    bytes: &[u8],
+    show: impl FnOnce(&[(&[u8], Effect<'_>)]) -> R,
+) -> Result<R, Damage> {
+    let mut reader = Reader(bytes);
+    // Nearly all have one, which needs no room elsewhere.
+    if bytes.starts_with(&1_u16.to_le_bytes()) {
+        reader.u16()?;
+        let effect = reader.effect()?;
+        reader.end()?;
+        return Ok(show(&[effect]));
+    }
+    let mut effects = Vec::new();
+    reader.effects(&mut effects)?;
+    reader.end()?;
+    Ok(show(&effects))
+}
+
 /// Whether a body of so many bytes may end with a state behind so many.
 pub(super) fn may_have_state(len: usize, before: usize) -> bool {
     let terms = len.checked_sub(before + STATE_BYTES);
@@ -555,7 +574,16 @@ impl Hash for EncodedEffects {
 impl EncodedEffects {
     /// Those of a mutation.
     pub fn encode(effects: &[(&[u8], Effect<'_>)]) -> Result<Self, TooLong> {
-        let mut pieces = Pieces::default();
+        /// Above what an effect has beside its key and its value, but for a content type.
+        const EFFECT_BYTES: usize = 32;
+        let bytes = effects.iter().map(|(key, effect)| {
+            let value = match effect {
+                Effect::Put { value, .. } => value.data.len().min(PIECE_BYTES),
+                Effect::Delete | Effect::Expire { .. } => 0,
+            };
+            EFFECT_BYTES + key.len() + value
+        });
+        let mut pieces = Pieces::with_room(2 + bytes.sum::<usize>());
         encode_effects(effects, &mut pieces)?;
         Ok(Self(Arc::new(pieces)))
     }
@@ -567,15 +595,13 @@ impl EncodedEffects {
 
     /// Reads what came from another replica; an error if a key is not of the partition. Bytes that are worth it stay shared.
     pub fn read(partition: Partition, bytes: Bytes) -> Result<Self, Damage> {
-        let mut effects = Vec::new();
-        let mut reader = Reader(&bytes);
-        reader.effects(&mut effects)?;
-        reader.end()?;
-        let foreign = effects.iter().map(|(key, _)| Partition::of(key));
-        if let Some(other) = foreign.into_iter().find(|of| *of != partition) {
+        let foreign = with_effects(&bytes, |effects| {
+            let mut of = effects.iter().map(|(key, _)| Partition::of(key));
+            of.find(|of| *of != partition)
+        })?;
+        if let Some(other) = foreign {
             return Err(Damage::Foreign(other.number()));
         }
-        drop(effects);
         Ok(Self(Arc::new(Pieces::of(bytes))))
     }
 
@@ -608,12 +634,14 @@ impl EncodedEffects {
             flat = self.0.iter().collect::<Vec<_>>().concat();
             &flat
         };
-        let mut effects = Vec::new();
-        let mut reader = Reader(bytes);
-        reader
-            .effects(&mut effects)
-            .expect("they were read before, or encoded here");
-        show(&effects)
+        with_effects(bytes, show).expect("they were read before, or encoded here")
+    }
+
+    /// The key of the first effect, where the bytes are in one piece.
+    pub fn first_key(&self) -> Option<&[u8]> {
+        let mut reader = Reader(self.0.only()?);
+        reader.u16().ok()?;
+        reader.effect().ok().map(|(key, _)| key)
     }
 
     /// Appends the frame of an entry with these effects.

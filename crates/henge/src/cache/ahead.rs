@@ -1,6 +1,7 @@
 //! Looking ahead over the shards: the memory that coming commands will read is asked for in time. Which lines those are a shard
 //! knows; when to ask for whose is decided here. It changes nothing, and nothing depends on it.
 
+use super::replicas::prefetch_replica;
 use super::{Cache, Location};
 use henge_engine::{Hint, Line};
 
@@ -51,6 +52,8 @@ impl LookAhead {
 
     fn round(&mut self, cache: &Cache, locations: &[Location]) {
         let mut named = 0;
+        // Of those that begin, which are one group.
+        let (mut replicas, mut begun) = ([None; AHEAD_GROUP], 0);
         let count = locations.len().min(AHEAD);
         let begins = count.min(self.rounds * AHEAD_GROUP);
         let end = count.min((self.rounds + 1) * AHEAD_GROUP);
@@ -61,12 +64,19 @@ impl LookAhead {
         for (hint, at) in self.hints[keys.clone()].iter_mut().zip(&locations[keys]) {
             // Whoever holds a lock is reading there already.
             if !matches!(hint, Hint::Done)
-                && let Some(shard) = cache.slot(at.partition).shard.try_lock()
+                && let Some(seat) = cache.slot(at.partition).shard.try_lock()
             {
-                (*hint, self.lines[named]) = shard.ahead(at.partition, at.hash, *hint);
+                if matches!(hint, Hint::Start)
+                    && let Some(replica) = replicas.get_mut(begun)
+                {
+                    *replica = seat.replica(cache.place(at.partition));
+                    begun += 1;
+                }
+                (*hint, self.lines[named]) = seat.ahead(at.partition, at.hash, *hint);
                 named += 1;
             }
         }
+        replicas.into_iter().flatten().for_each(prefetch_replica);
         for line in self.lines[..named].iter().flatten() {
             line.prefetch();
         }

@@ -4,20 +4,21 @@
 //!
 //! A partition whose replica is alone is served past its machine, as by a node by itself.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use henge_cluster::replica::{
-    Answer, Input, Level, MessageOf, Output, Replica, RequestId, State, View, Written,
+    Answer, Course, Input, Level, MessageOf, Output, Replica, RequestId, State, View, Written,
 };
 use henge_cluster::ring::NodeId;
 use henge_cluster::store::{Asked, Look, PartitionTable, Request, Served, Show, Shown};
 use henge_cluster::topology::Incarnation;
-use henge_engine::{Room, Shard, Short, Turn};
+use henge_engine::{Line, Room, Shard, Short, Turn};
 use henge_wire::{Command, Outcome, PARTITIONS, Partition, Refusal, Reply, Transaction, Version};
+use parking_lot::MutexGuard;
 
 use super::{Cache, LENDING_ROUNDS, Location};
 
@@ -28,6 +29,9 @@ pub(crate) trait Carry: Send + Sync {
 
     /// How much is promised to whoever this thread asks for now.
     fn level(&self) -> Level;
+
+    /// A replica has adopted another term: to be counted before anything is carried that it says of it.
+    fn adopted(&self);
 
     /// A replica has said something.
     fn carry(&self, partition: Partition, output: Output<Served>);
@@ -48,7 +52,13 @@ pub(super) struct Seat {
 struct Seated {
     replica: Replica<Served>,
     noted: Written,
+    /// How far it was at the tick before, if it can do without one.
+    course: Option<Course>,
 }
+
+/// A replica that waits for nothing has one tick of so many: one second's, of those that come each 25 ms. It says then how far it is,
+/// in case somebody has lost that.
+const RARE_TICKS: u64 = 40;
 
 impl Seat {
     pub(super) fn new(shard: Shard) -> Self {
@@ -67,6 +77,12 @@ impl Seat {
             self.taken.push_back((round, journalled));
         }
         !self.taken.is_empty()
+    }
+
+    /// Where a partition's replica begins.
+    pub(super) fn replica(&self, p: usize) -> Option<Line> {
+        let seated = self.replicas.get(p).and_then(Option::as_deref);
+        seated.map(Line::of)
     }
 
     fn has_replica(&self, p: usize) -> bool {
@@ -111,12 +127,22 @@ impl DerefMut for Seat {
     }
 }
 
+/// Asks for all of a replica that begins there.
+pub(super) fn prefetch_replica(mut line: Line) {
+    /// Of a processor's cache.
+    const LINE_BYTES: usize = 64;
+    for _ in 0..size_of::<Seated>().div_ceil(LINE_BYTES) {
+        line.prefetch();
+        line = line.next();
+    }
+}
+
 /// Who replicates.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Identified {
     pub(crate) me: NodeId,
     pub(crate) incarnation: Incarnation,
-    /// What is written is kept once a round of the log has it.
+    /// What is written is kept once a round of the log has it; else at once.
     pub(crate) has_log: bool,
 }
 
@@ -175,6 +201,11 @@ impl<F: FnOnce(Shown<'_>) -> R, R> Show for Once<F, R> {
     }
 }
 
+thread_local! {
+    /// What a machine says in one call.
+    static OUTPUTS: RefCell<VecDeque<Output<Served>>> = const { RefCell::new(VecDeque::new()) };
+}
+
 impl Cache {
     /// From now on this node's partitions are replicas, of which it is told by [`look`](Self::look): of these generations, where
     /// they were its own. Only the first call counts.
@@ -228,20 +259,26 @@ impl Cache {
         now_ms: u64,
     ) {
         // One that was never placed here hears of its partition by the topology first.
-        if self.with_replica(partition, |replica| replica.is_some()) {
-            self.drive(
-                partition,
-                now_ms,
-                Input::Message(from, incarnation, message),
-            );
+        self.drive_known(
+            partition,
+            now_ms,
+            Input::Message(from, incarnation, message),
+        );
+    }
+
+    /// Asks for the memory of a replica that hears something soon.
+    pub(crate) fn look_ahead_for_replica(&self, partition: Partition) {
+        // Whoever holds the lock is reading there already.
+        if let Some(seat) = self.slot(partition).shard.try_lock() {
+            let replica = seat.replica(self.place(partition));
+            drop(seat);
+            replica.into_iter().for_each(prefetch_replica);
         }
     }
 
     /// Nobody waits for a request any more.
     pub(crate) fn expire(&self, partition: Partition, id: RequestId, now_ms: u64) {
-        if self.with_replica(partition, |replica| replica.is_some()) {
-            self.drive(partition, now_ms, Input::Expired(id));
-        }
+        self.drive_known(partition, now_ms, Input::Expired(id));
     }
 
     /// All rounds of the log up to the present one are kept: replicas of a shard that have waited for that are told.
@@ -265,14 +302,36 @@ impl Cache {
         }
     }
 
-    /// Some time has passed for the replicas of a shard.
-    pub(crate) fn tick_replicas(&self, shard: usize, now_ms: u64) {
+    /// Some time has passed for the replicas of a shard: this is the tick of that number. Those that were answered all that they have
+    /// said before the last one go without.
+    pub(crate) fn tick_replicas(&self, shard: usize, number: u64, now_ms: u64) {
         let count = self.shards.len();
-        for number in (shard..usize::from(PARTITIONS)).step_by(count) {
-            let partition = Partition::new(number as u16).expect("it is one of them");
-            if self.with_replica(partition, |replica| replica.is_some()) {
-                self.drive(partition, now_ms, Input::Tick);
-            }
+        let partitions = (shard..usize::from(PARTITIONS)).step_by(count);
+        let partitions =
+            partitions.map(|number| Partition::new(number as u16).expect("it is one of them"));
+        let due: Vec<Partition> = {
+            let turn = self.turn(now_ms);
+            let mut seat = self.shards[shard].shard.lock();
+            let Seat {
+                shard, replicas, ..
+            } = &mut *seat;
+            let mut is_due = |partition: &Partition| {
+                let place = self.place(*partition);
+                let Some(Some(seated)) = replicas.get_mut(place) else {
+                    return false;
+                };
+                let table = PartitionTable::served(shard, *partition, turn);
+                let course = seated.replica.course(&table);
+                let before = std::mem::replace(&mut seated.course, course);
+                let is_answered = course
+                    .zip(before)
+                    .is_some_and(|(now, before)| now.answers(&before));
+                !is_answered || number % RARE_TICKS == place as u64 % RARE_TICKS
+            };
+            partitions.filter(&mut is_due).collect()
+        };
+        for partition in due {
+            self.drive(partition, now_ms, Input::Tick);
         }
     }
 
@@ -293,21 +352,9 @@ impl Cache {
     /// How many replicas of a partition beside this one are known to have what it has stamped up to a version; none where this node does
     /// not lead it.
     pub(crate) fn followers_with(&self, partition: Partition, version: Version) -> Option<usize> {
-        self.with_replica(partition, |replica| replica?.followers_with(version))
-    }
-
-    fn with_replica<R>(
-        &self,
-        partition: Partition,
-        look: impl FnOnce(Option<&Replica<Served>>) -> R,
-    ) -> R {
         let seat = self.slot(partition).shard.lock();
-        let seated = seat.replicas.get(self.place(partition));
-        look(
-            seated
-                .and_then(|seated| seated.as_ref())
-                .map(|seated| &seated.replica),
-        )
+        let seated = seat.replicas.get(self.place(partition))?.as_ref()?;
+        seated.replica.followers_with(version)
     }
 
     /// Where a partition stands in its shard.
@@ -318,6 +365,25 @@ impl Cache {
 
     /// Tells a machine something, and carries what it says. Room that it lacked is lent, so that it is there next time.
     fn drive(&self, partition: Partition, now_ms: u64, input: Input<'_, Served>) {
+        let seat = self.slot(partition).lock(&self.log);
+        self.drive_locked(seat, partition, now_ms, input);
+    }
+
+    /// The same, if there is a machine.
+    fn drive_known(&self, partition: Partition, now_ms: u64, input: Input<'_, Served>) {
+        let seat = self.slot(partition).lock(&self.log);
+        if seat.has_replica(self.place(partition)) {
+            self.drive_locked(seat, partition, now_ms, input);
+        }
+    }
+
+    fn drive_locked(
+        &self,
+        mut seat: MutexGuard<'_, Seat>,
+        partition: Partition,
+        now_ms: u64,
+        input: Input<'_, Served>,
+    ) {
         let Some(replication) = self.replication.get() else {
             return;
         };
@@ -326,10 +392,8 @@ impl Cache {
             fair: Room::default(),
             ..self.turn(now_ms)
         };
-        let slot = self.slot(partition);
-        let mut seat = slot.lock(&self.log);
         let done = self.handle(&mut seat, replication, partition, turn, input);
-        slot.note_for_replicas(&seat);
+        self.slot(partition).note_for_replicas(&seat);
         drop(seat);
         self.pool.overdraw(done.overdrawn);
         if let Some(Short(wanted)) = done.short {
@@ -372,15 +436,29 @@ impl Cache {
         let seated = seated.get_or_insert_with(|| {
             let progress = henge_cluster::replica::Table::progress(&table);
             let Identified {
-                me, incarnation, ..
+                me,
+                incarnation,
+                has_log,
             } = replication.identified;
-            let replica = Replica::new(me, incarnation, state, progress);
+            let mut replica = Replica::new(me, incarnation, state, progress);
+            if !has_log {
+                replica = replica.without_log();
+            }
             let noted = replica.written(&table);
-            Box::new(Seated { replica, noted })
+            Box::new(Seated {
+                replica,
+                noted,
+                course: None,
+            })
         });
-        seated.replica.handle(&mut table, now_ms, input);
-        loop {
-            while let Some(output) = seated.replica.poll() {
+        OUTPUTS.with_borrow_mut(|outputs| {
+            let replica = &mut seated.replica;
+            let adopted = replica.state().adopted;
+            replica.handle_into(&mut table, now_ms, input, outputs);
+            if replica.state().adopted != adopted {
+                replication.carrier.adopted();
+            }
+            for output in outputs.drain(..) {
                 match output {
                     // Who asks hears it from here: room may be had.
                     Output::Answer(id, Answer::NoRoom) if own == Some(id) => {
@@ -389,22 +467,16 @@ impl Cache {
                     output => replication.carrier.carry(partition, output),
                 }
             }
+        });
+        if replication.identified.has_log {
             let written = seated.replica.written(&table);
-            if written == seated.noted {
-                break;
-            }
-            seated.noted = written;
-            if replication.identified.has_log {
+            if written != seated.noted {
+                seated.noted = written;
                 match journalled.iter_mut().rfind(|(of, _)| *of == partition) {
                     Some((_, newest)) => *newest = written,
                     None => journalled.push((partition, written)),
                 }
-                break;
             }
-            // Without a log what is written is kept.
-            seated
-                .replica
-                .handle(&mut table, now_ms, Input::Kept(written));
         }
         handled.short = table.short();
         handled.overdrawn = table.overdrawn();

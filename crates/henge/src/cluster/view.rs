@@ -252,6 +252,15 @@ impl View {
         }
     }
 
+    /// Whether a member has any partition.
+    pub(crate) fn has_some(&self, member: &Member) -> bool {
+        let holds = |partition| {
+            self.holder(partition)
+                .is_some_and(|one| one.id == member.id)
+        };
+        (0..PARTITIONS).filter_map(Partition::new).any(holds)
+    }
+
     /// Whether this node hears from so many that a quorum may be among them. Without that no partition is led that it knows of.
     pub(crate) fn reaches_majority(&self) -> bool {
         let heard = self.members.iter();

@@ -11,15 +11,15 @@ use bytes::Bytes;
 use henge_wire::resp::request::{self, Arguments, Decoded};
 use henge_wire::resp::writer::{Output, Protocol, Writer};
 
-use super::call::ErrorReply;
+use super::call::{ErrorReply, Later};
 use super::clients::Client;
 use super::forward::{Answered, begin};
 use super::forwarded;
 use super::pipeline::request_limits;
 use super::session::Session;
 use super::spread::{Asked, Place};
-use super::table::{COMMANDS, flag};
-use crate::cluster::keys::{Elsewhere, FIRST_PAUSE, LAST_PAUSE, NO_ANSWER};
+use super::table::{COMMANDS, Spec, flag};
+use crate::cluster::keys::{Elsewhere, NO_ANSWER, Patience};
 use crate::cluster::link::Service;
 use crate::cluster::link::asking::AskError;
 use crate::cluster::replicas::told;
@@ -59,20 +59,29 @@ impl Again {
     pub(super) fn reply(&self, request: Bytes) -> Pin<Box<dyn Future<Output = Bytes>>> {
         let again = self.clone();
         Box::pin(async move {
-            let mut changes = again.local.shared.cluster.changes();
-            let mut pause = FIRST_PAUSE;
+            let mut patience = Patience::until(again.deadline, &again.local);
             loop {
                 let error = match again.ask_once(&request).await {
                     Ok(reply) => return reply,
                     Err(NotNow(error)) => error,
                 };
-                let left = again.deadline.saturating_duration_since(Instant::now());
-                if left.is_zero() {
+                if !patience.waits().await {
                     return line(&error, again.protocol);
                 }
-                // Whether something is heard or not is the same.
-                let _ = tokio::time::timeout(pause.min(left), changes.changed()).await;
-                pause = (2 * pause).min(LAST_PAUSE);
+            }
+        })
+    }
+
+    /// A reply that comes later, or that to the request as it is asked for again, where nothing was done of it.
+    pub(super) fn until_done(self, reply: Later, request: Bytes) -> Later {
+        Box::pin(async move {
+            match reply.await {
+                Err(error) if error.says_nothing_was_done() => {
+                    let mut out = Output::default();
+                    out.push(&self.reply(request).await);
+                    Ok(out)
+                }
+                reply => reply,
             }
         })
     }
@@ -130,10 +139,17 @@ impl Again {
                     }
                 }
             }
-            Ok(Place::Several(later)) => Ok(match later.await {
-                Ok(out) => whole(out),
-                Err(error) => line(&error, self.protocol),
-            }),
+            Ok(Place::Several(later)) => match later.await {
+                Ok(out) => Ok(whole(out)),
+                Err(error)
+                    if is_of_all(entry.spec)
+                        && error.says_nothing_was_done()
+                        && routes.view.reaches_majority() =>
+                {
+                    Err(NotNow(error))
+                }
+                Err(error) => Ok(line(&error, self.protocol)),
+            },
             Err(error) if error.code() == "CROSSSLOT" || !routes.view.reaches_majority() => {
                 Ok(line(&error, self.protocol))
             }
@@ -148,6 +164,12 @@ impl Again {
             answer.map_err(|error| NotNow(ErrorReply::new(format!("TRYAGAIN {error}"))))?;
         only(answer).ok_or(NotNow(ErrorReply::NOT_OPEN))
     }
+}
+
+/// Whether a command is about all keys and changes none: it is asked again as a whole, as what one node has to say of its own
+/// partitions nobody else can.
+pub(super) fn is_of_all(spec: &Spec) -> bool {
+    spec.keys.first == 0 && !spec.is(flag::WRITE)
 }
 
 /// Nothing was done, and why.

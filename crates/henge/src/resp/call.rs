@@ -118,6 +118,11 @@ impl ErrorReply {
         }
     }
 
+    /// Whether it is one of those that are said before anything is run, and not for good.
+    pub(crate) fn says_nothing_was_done(&self) -> bool {
+        matches!(self.code(), "CLUSTERDOWN" | "TRYAGAIN" | "LOADING")
+    }
+
     /// The code: its first word.
     pub(crate) fn code(&self) -> &str {
         self.0.split(' ').next().unwrap_or_default()

@@ -25,7 +25,6 @@ use henge_wire::resp::writer::Protocol;
 
 use super::again::{Again, line};
 use super::call::ErrorReply;
-use super::held::MOST_REQUEST_BYTES;
 use super::session::Session;
 use crate::cluster::keys::{Bundle, Elsewhere, NO_ANSWER};
 use crate::cluster::link::Service;
@@ -233,13 +232,18 @@ pub(super) enum Raw<'a> {
 }
 
 impl Raw<'_> {
-    /// Its bytes; none where they are too many to be kept.
+    /// How many bytes it has; of words, at the least.
+    pub(super) fn size_bytes(self) -> usize {
+        match self {
+            Self::Frame(bytes) => bytes.len(),
+            Self::Words(words) => words.from(0).map(<[u8]>::len).sum(),
+        }
+    }
+
+    /// Its bytes.
     pub(super) fn copied(self) -> Bytes {
         let mut bytes = Vec::new();
-        match self {
-            Self::Frame(frame) if frame.len() > MOST_REQUEST_BYTES => {}
-            raw => raw.append_to(&mut bytes),
-        }
+        self.append_to(&mut bytes);
         bytes.into()
     }
 

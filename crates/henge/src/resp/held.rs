@@ -7,18 +7,19 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use henge_wire::resp::request::{Arguments, inline_arguments};
 use henge_wire::resp::writer::{Output, Protocol};
 
 use super::again::{Again, line};
 use super::call::ErrorReply;
-use super::forward::Sent;
+use super::forward::{Raw, Sent};
 use crate::cluster::replicas::told::Bad;
 use crate::disk::gate::{Owed, Place, Untold};
 use crate::metrics::counters::add;
 use crate::net::data_thread::Local;
 
-/// The most bytes of requests that are kept in case they have to be asked for again: whole pipelines. Who sends more at once is
-/// told to try again.
+/// So many bytes of requests are kept in case they have to be asked for again, whatever else the node holds: whole pipelines. Of who
+/// sends more at once they are kept where the node has room for them; else it is told to try again.
 pub(super) const MOST_REQUEST_BYTES: usize = 1 << 20;
 
 /// What the replies of a run are of.
@@ -28,8 +29,8 @@ pub(super) struct Written {
     pub(super) count: usize,
     /// Where each ends in the output; none where nobody asked for that.
     pub(super) ends: Vec<usize>,
-    /// Where the request of each is in the input, if it was a frame.
-    pub(super) frames: Vec<Option<Range<usize>>>,
+    /// Where the request of each is in the input.
+    pub(super) requests: Vec<Range<usize>>,
     /// The input, if it is kept.
     pub(super) input: Bytes,
 }
@@ -40,7 +41,7 @@ impl Written {
         Self {
             count: usize::from(is_wanted),
             ends: is_wanted.then_some(bytes).into_iter().collect(),
-            frames: vec![(!request.is_empty()).then_some(0..request.len())],
+            requests: vec![0..request.len()],
             input: request,
         }
     }
@@ -134,8 +135,9 @@ impl Held {
                 continue;
             };
             let request = || {
-                let frame = self.written.frames.get(at)?.clone()?;
-                (frame.end <= self.written.input.len()).then(|| self.written.input.slice(frame))
+                let request = self.written.requests.get(at)?.clone();
+                let is_kept = request.end <= self.written.input.len() && !request.is_empty();
+                sent_on(is_kept.then(|| self.written.input.slice(request))?)
             };
             let error = match bad {
                 Bad::NotDone => match (&again, request()) {
@@ -185,5 +187,32 @@ impl Held {
         }
         self.written.ends = ends;
         self.here = replies.into();
+    }
+}
+
+/// A request as it is sent on, which is a frame: what came as a line is made one.
+fn sent_on(request: Bytes) -> Option<Bytes> {
+    if request.starts_with(b"*") {
+        return Some(request);
+    }
+    let (mut line, mut spans) = (Vec::new(), Vec::new());
+    inline_arguments(&request, &mut line, &mut spans).ok()?;
+    Some(Raw::Words(Arguments::new(&line, &spans)).copied())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_sent_on_as_a_frame() {
+        for (request, expected) in [
+            ("*1\r\n$4\r\nPING\r\n", Some("*1\r\n$4\r\nPING\r\n")),
+            ("GET \"a b\"\r\n", Some("*2\r\n$3\r\nGET\r\n$3\r\na b\r\n")),
+            ("GET \"a\r\n", None),
+        ] {
+            let sent = sent_on(Bytes::from_static(request.as_bytes()));
+            assert_eq!(sent.as_deref(), expected.map(str::as_bytes), "{request}");
+        }
     }
 }

@@ -174,7 +174,7 @@ pub(super) struct Pipeline {
     pub(super) lengths: Vec<u32>,
     /// Where each of the replies that the last run wrote ends, and where its request is, in a cluster with others.
     ends: Vec<usize>,
-    frames: Vec<Option<Range<usize>>>,
+    requests: Vec<Range<usize>>,
     /// What the session's commands promised in the last run.
     level: ConsistencyLevel,
 }
@@ -190,14 +190,14 @@ impl Pipeline {
             routes: None,
             lengths: Vec::new(),
             ends: Vec::new(),
-            frames: Vec::new(),
+            requests: Vec::new(),
             level: ConsistencyLevel::Quorum,
         }
     }
 
     /// What the last run, over this input, has written.
     pub(super) fn take_written(&mut self, input: &[u8], owed: Option<&Owed>) -> Written {
-        let is_kept = owed.is_some_and(Owed::has_tickets) && input.len() <= MOST_REQUEST_BYTES;
+        let is_kept = owed.is_some_and(Owed::has_tickets) && self.may_keep(input.len());
         let ends = std::mem::take(&mut self.ends);
         Written {
             count: if self.routes.is_some() {
@@ -206,13 +206,19 @@ impl Pipeline {
                 self.replies
             },
             ends,
-            frames: std::mem::take(&mut self.frames),
+            requests: std::mem::take(&mut self.requests),
             input: if is_kept {
                 Bytes::copy_from_slice(input)
             } else {
                 Bytes::new()
             },
         }
+    }
+
+    /// Whether requests of so many bytes may be kept in case they have to be asked for again: whoever keeps them holds them against
+    /// the node's bound, of which they are to be a small part.
+    fn may_keep(&self, bytes: usize) -> bool {
+        bytes <= MOST_REQUEST_BYTES || bytes <= self.local.shared.in_flight.left() / 4
     }
 
     /// Replies from this node from here on are those of the next request.
@@ -233,10 +239,10 @@ impl Pipeline {
     }
 
     /// The request at this place was answered by this node, if there is another reply and it was not sent on.
-    fn end_reply(&mut self, frame: Option<Range<usize>>, before: (usize, usize), end: usize) {
+    fn end_reply(&mut self, request: Range<usize>, before: (usize, usize), end: usize) {
         if self.replies > before.0 && self.forwards.count() == before.1 {
             self.ends.push(end);
-            self.frames.push(frame);
+            self.requests.push(request);
         }
     }
 
@@ -250,7 +256,7 @@ impl Pipeline {
     ) -> (usize, Stop) {
         self.replies = 0;
         self.ends.clear();
-        self.frames.clear();
+        self.requests.clear();
         self.routes = self.local.routing.routes();
         let live = buffers.live.load();
         self.level = self.session.level.unwrap_or(live.default_level);
@@ -276,8 +282,9 @@ impl Pipeline {
                     break Stop::Input { at_least };
                 }
                 End::Inline { line } => {
-                    let bytes = &input[line.clone()];
-                    let step = self.run_inline(bytes, &mut clock, buffers, out, &mut commands);
+                    let place = line.clone();
+                    let step =
+                        self.run_inline(input, place, &mut clock, buffers, out, &mut commands);
                     at = if is_not_run(step.as_ref()) {
                         line.start
                     } else {
@@ -415,7 +422,7 @@ impl Pipeline {
                 out,
             );
             if in_ring {
-                self.end_reply(Some(prepared.frame.clone()), counts, out.len());
+                self.end_reply(prepared.frame.clone(), counts, out.len());
             }
             if is_not_run(step.as_ref()) {
                 *at = prepared.frame.start;
@@ -443,7 +450,8 @@ impl Pipeline {
     #[cold]
     fn run_inline(
         &mut self,
-        line: &[u8],
+        input: &[u8],
+        line: Range<usize>,
         clock: &mut Timing,
         buffers: &mut Buffers,
         out: &mut Output,
@@ -451,7 +459,9 @@ impl Pipeline {
     ) -> Option<Stop> {
         buffers.line.clear();
         buffers.spans.clear();
-        if let Err(error) = inline_arguments(line, &mut buffers.line, &mut buffers.spans) {
+        if let Err(error) =
+            inline_arguments(&input[line.clone()], &mut buffers.line, &mut buffers.spans)
+        {
             return Some(self.refuse(&Broken::Request(error), out));
         }
         if buffers.spans.is_empty() {
@@ -477,7 +487,7 @@ impl Pipeline {
         let counts = (self.replies, self.forwards.count());
         self.begin_reply(entry, self.level);
         let step = self.run_one(words, raw, entry, None, clock, true, untimed, out);
-        self.end_reply(None, counts, out.len());
+        self.end_reply(line, counts, out.len());
         if !is_not_run(step.as_ref()) {
             *commands += 1;
         }
@@ -557,7 +567,8 @@ impl Pipeline {
                 let is_wanted = self.is_wanted();
                 // So that its time is not that of its neighbours.
                 clock.settle(untimed, &self.local);
-                let is_kept = self.local.shared.is_replicated();
+                let is_replicated = self.local.shared.is_replicated();
+                let is_kept = is_replicated && self.may_keep(raw.size_bytes());
                 return Some(Stop::Later(Waiting {
                     reply,
                     entry,

@@ -178,7 +178,13 @@ impl Asked<'_> {
         if whole == Whole::Scan {
             return self.scan(&words).map(Place::Several);
         }
-        for member in members {
+        // Who is lost and leads nothing any more has nothing to say.
+        let is_replicated = self.local.shared.is_replicated();
+        let says = |member: &&Arc<Member>| {
+            member.is_reachable() || !is_replicated || self.routes.view.has_some(member)
+        };
+        let members: Vec<Arc<Member>> = members.iter().filter(says).cloned().collect();
+        for member in &members {
             reachable(member)?;
         }
         let each = |words: &[&[u8]]| -> Vec<Part> {
@@ -191,7 +197,7 @@ impl Asked<'_> {
         });
         let (name, in_flight) = (self.session.protocol, self.in_flight());
         if whole == Whole::Draw {
-            return Ok(Place::Several(self.draw(parts)));
+            return Ok(Place::Several(self.draw(members, parts)));
         }
         Ok(Place::Several(Box::pin(async move {
             let replies = all(parts, &in_flight).await?;
@@ -329,8 +335,7 @@ impl Asked<'_> {
     }
 
     /// A key of a member that is drawn by how many each has.
-    fn draw(&self, sizes: Vec<Part>) -> Later {
-        let members = self.routes.view.members.clone();
+    fn draw(&self, members: Vec<Arc<Member>>, sizes: Vec<Part>) -> Later {
         let protocol = self.session.protocol;
         let further = Further::of(self);
         Box::pin(async move {
@@ -568,9 +573,7 @@ impl Part {
     fn refused(&self, line: &[u8]) -> Failed {
         let line = String::from_utf8_lossy(line);
         let mut failed = Failed::of(ErrorReply::new(line.trim_end().to_owned()));
-        // These are said before anything is run.
-        let is_before = matches!(failed.error.code(), "CLUSTERDOWN" | "TRYAGAIN" | "LOADING");
-        failed.may_be_done |= self.has_several && !is_before;
+        failed.may_be_done |= self.has_several && !failed.error.says_nothing_was_done();
         failed
     }
 }

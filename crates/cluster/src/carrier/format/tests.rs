@@ -170,7 +170,11 @@ fn example() -> Of {
     Frame {
         acks: vec![(partition(), 9, 52), (other, 2, 7)],
         probes: Some((11, vec![(other, 2, 3)])),
-        echoes: Some((12, Vec::new())),
+        echoes: Some(Echoes {
+            number: 12,
+            adoptions: 3,
+            marks: Vec::new(),
+        }),
         ..frame(bodies)
     }
 }
@@ -178,7 +182,7 @@ fn example() -> Of {
 /// With `UPDATE_GOLDEN=1` in the environment the file is written anew, which is right only with a new number of the format.
 #[test]
 fn the_golden_frame_is_read_for_ever() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/frame-1.bin");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/frame-2.bin");
     let written = flat(&example());
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         fs::write(&path, &written).expect("the folder of golden files can be written to");
@@ -373,7 +377,11 @@ fn run(seed: u64) {
     sent.acks = marks(&mut random);
     let question = |random: &mut Random| random.one_in(2).then(|| (random.next(), marks(random)));
     sent.probes = question(&mut random);
-    sent.echoes = question(&mut random);
+    sent.echoes = question(&mut random).map(|(number, marks)| Echoes {
+        number,
+        adoptions: random.next(),
+        marks,
+    });
     let bytes = flat(&sent);
     assert_eq!(Of::decode(&bytes), Ok(sent));
     for _ in 0..20 {
@@ -423,8 +431,9 @@ fn are_refused(cases: &[(Vec<u8>, &str)]) {
 fn what_is_wrong_is_said() {
     let cases: Vec<(Vec<u8>, &str)> = vec![
         (vec![], "no version at byte 0"),
-        (vec![2], "of version 2, and this node speaks 1"),
-        (vec![1, 0], "no start at byte 1"),
+        (vec![1], "of version 1, and this node speaks 2"),
+        (vec![3], "of version 3, and this node speaks 2"),
+        (vec![VERSION, 0], "no start at byte 1"),
         // As many as could be, and nothing for it.
         (
             [&[VERSION; 9][..], &[0xff; 4]].concat(),

@@ -23,9 +23,13 @@ pub(crate) struct Bundle<T, const HEAD: usize> {
 
 impl<T: Copy, const HEAD: usize> Bundle<T, HEAD> {
     pub(crate) fn new() -> Self {
+        /// Room for some small things, so that the first ones are not moved again and again.
+        const ROOM: usize = 1_000;
+        let mut body = Vec::with_capacity(HEAD + ROOM);
+        body.resize(HEAD, 0);
         Self {
-            body: vec![0; HEAD],
-            things: Vec::new(),
+            body,
+            things: Vec::with_capacity(ROOM / 64),
             asked: 0..0,
             most: usize::MAX,
         }

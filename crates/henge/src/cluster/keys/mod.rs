@@ -5,11 +5,12 @@
 mod bundle;
 mod outcome;
 mod owner;
+mod patience;
 pub(crate) mod scan;
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use henge_cluster::replica::Level;
@@ -32,17 +33,13 @@ pub(crate) use bundle::Bundle;
 pub(crate) use outcome::{Elsewhere, Extent, Outcomes};
 use owner::Running;
 pub(crate) use owner::{FlushCut, answer, flush};
+pub(crate) use patience::Patience;
 
 /// Commands that are gathered before they are sent: some 200 us of the time of a node that has all of their keys.
 const MOST_COMMANDS: usize = 512;
 /// Bytes of commands from which on they are sent: little beside what one node may have out to another, and enough that a
 /// round trip is nothing beside it.
 const ENOUGH_BYTES: usize = 1 << 20;
-
-/// How long it waits before it asks again, if nothing is heard of the topology: about what a leader takes to open, at first.
-pub(crate) const FIRST_PAUSE: Duration = Duration::from_millis(2);
-/// The longest that it waits: little beside the time in which a lost leader is replaced.
-pub(crate) const LAST_PAUSE: Duration = Duration::from_millis(50);
 
 /// Where a key is, by the view of the moment.
 #[derive(Debug)]
@@ -467,16 +464,8 @@ impl<'a> Share<'a> {
         }
         let mut question = commands_head(Some(self.level), 1).to_vec();
         question.extend_from_slice(self.commands.bytes(at));
-        let mut changes = local.shared.cluster.changes();
-        let mut pause = FIRST_PAUSE;
-        loop {
-            let left = self.deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(why);
-            }
-            // Whether something is heard or not is the same.
-            let _ = tokio::time::timeout(pause.min(left), changes.changed()).await;
-            pause = (2 * pause).min(LAST_PAUSE);
+        let mut patience = Patience::until(self.deadline, local);
+        while patience.waits().await {
             if let Some(level) = told::numbered_level(self.level) {
                 told::set_level(level);
             }
@@ -520,6 +509,7 @@ impl<'a> Share<'a> {
                 return Err(why);
             }
         }
+        Err(why)
     }
 
     fn take(&mut self, bytes: Bytes) {

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Bytes, BytesMut};
 use henge_wire::peer::{self, Decoded, FrameError, Head};
-use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 /// What is read at once: hundreds of small frames, and little enough to stay in the processor's second cache.
@@ -18,6 +18,11 @@ const READ_BYTES: usize = 64 * 1024;
 const KEPT_BYTES: usize = 256 * 1024;
 /// What is sent is thrown away from so much on, if it is as much as what waits: each byte is moved once at the most.
 const SENT_BYTES: usize = 256 * 1024;
+
+thread_local! {
+    /// What the links of a thread read into.
+    static READ: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// What came and was not taken.
 #[derive(Debug, Default)]
@@ -83,11 +88,23 @@ impl Incoming {
         socket: &mut TcpStream,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), ReadError>> {
-        // As much again as there is, so that who announces much and sends little costs little.
         let missing = self.needed.saturating_sub(self.buffer.len());
-        let room = missing.min(self.buffer.len()).max(READ_BYTES);
-        self.buffer.reserve(room);
-        match ready!(pin!(socket.read_buf(&mut self.buffer)).poll(cx)) {
+        let read = if missing > READ_BYTES {
+            // As much again as there is, so that who announces much and sends little costs little.
+            self.buffer
+                .reserve(missing.min(self.buffer.len()).max(READ_BYTES));
+            ready!(pin!(socket.read_buf(&mut self.buffer)).poll(cx))
+        } else {
+            // What came has room of its size: that of a whole read would be given back to the system, and had from it, each time.
+            ready!(READ.with_borrow_mut(|read| {
+                read.resize(READ_BYTES, 0);
+                let mut came = ReadBuf::new(read);
+                let polled = Pin::new(&mut *socket).poll_read(cx, &mut came);
+                self.buffer.extend_from_slice(came.filled());
+                polled.map_ok(|()| came.filled().len())
+            }))
+        };
+        match read {
             Ok(0) => Poll::Ready(Err(ReadError::Closed)),
             Ok(_) => Poll::Ready(Ok(())),
             Err(error) => Poll::Ready(Err(ReadError::Io(error))),

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use henge_cluster::agreed::Agreed;
 use henge_cluster::replica::{Level, Output, RequestId, View};
@@ -52,6 +53,8 @@ impl Default for Report {
 pub(crate) struct Replicas {
     pub(crate) inboxes: Arc<Inboxes>,
     pub(crate) streams: Streams,
+    /// How often replicas here have adopted a term, in this start.
+    pub(crate) adoptions: AtomicU64,
     report: Mutex<Report>,
     /// Is told whenever replicas elsewhere have said something.
     pub(crate) heard: Notify,
@@ -80,6 +83,7 @@ impl Replicas {
         Arc::new(Self {
             inboxes: Arc::new(Inboxes::new(threads)),
             streams: Streams::default(),
+            adoptions: AtomicU64::new(0),
             report: Mutex::default(),
             heard: Notify::new(),
             reported: Notify::new(),
@@ -155,6 +159,10 @@ impl Carry for Replicas {
         told::level()
     }
 
+    fn adopted(&self) {
+        self.adoptions.fetch_add(1, SeqCst);
+    }
+
     fn carry(&self, partition: Partition, output: Output<Served>) {
         match output {
             Output::Send(to, incarnation, message) => {
@@ -227,11 +235,11 @@ pub(crate) fn serve(
         }
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
+        for number in 0.. {
             ticks.tick().await;
             let (cache, now_ms) = (&own.shared.cache, own.shared.clock.now_ms());
             for shard in (index..cache.shard_count()).step_by(threads) {
-                cache.tick_replicas(shard, now_ms);
+                cache.tick_replicas(shard, number, now_ms);
             }
             for (partition, id) in told::expired() {
                 cache.expire(partition, id, now_ms);

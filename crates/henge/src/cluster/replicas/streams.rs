@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, Ordering::SeqCst};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use henge_wire::peer::{Head, Kind, Purpose};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
+use crate::cache::{AHEAD, Cache, Location, LookAhead};
 use crate::cluster::link::frames::{Outgoing, ReadError};
 use crate::cluster::link::greet::{self, Greeted};
 use crate::cluster::view::View;
@@ -57,16 +58,24 @@ pub(crate) struct Peer {
 }
 
 struct Stream {
+    /// Which of the streams to its node it is.
+    number: usize,
     outbox: Mutex<Outbox<Served>>,
     sender: Mutex<Option<Waker>>,
 }
 
 impl Stream {
-    fn new() -> Self {
+    fn new(number: usize) -> Self {
         Self {
+            number,
             outbox: Mutex::new(Outbox::new(MOST_APPEND_BYTES)),
             sender: Mutex::default(),
         }
+    }
+
+    /// The task that is polled now is woken when there is more to send.
+    fn await_more(&self, cx: &Context<'_>) {
+        *self.sender.lock() = Some(cx.waker().clone());
     }
 
     fn wake(&self) {
@@ -119,7 +128,7 @@ impl Streams {
                 Arc::new(Peer {
                     instance: member.instance,
                     address: member.address.clone(),
-                    streams: std::array::from_fn(|_| Stream::new()),
+                    streams: std::array::from_fn(Stream::new),
                     is_gone: AtomicBool::new(false),
                     gone: Notify::new(),
                 })
@@ -171,23 +180,29 @@ impl Speakers {
                 continue;
             }
             self.spoken_to.push((*id, Arc::clone(peer)));
-            for number in (0..STREAMS).filter(|number| number % self.threads == self.index) {
+            let own = (0..STREAMS).filter(|number| number % self.threads == self.index);
+            let own: Vec<usize> = own.collect();
+            if !own.is_empty() {
                 let (peer, local) = (Arc::clone(peer), Rc::clone(local));
-                tokio::task::spawn_local(async move { speak(&peer, number, &local).await });
+                tokio::task::spawn_local(async move { speak(&peer, &own, &local).await });
             }
         }
     }
 }
 
-/// Empties an outbox into one connection after the other, until the node is gone.
-async fn speak(peer: &Peer, number: usize, local: &Local) {
-    let stream = &peer.streams[number];
+/// Empties a thread's outboxes into one connection after the other, until the node is gone. They share it: what is said in all of
+/// them in a turn of the thread is one write.
+async fn speak(peer: &Peer, numbers: &[usize], local: &Local) {
+    let streams: Vec<&Stream> = numbers.iter().map(|&n| &peer.streams[n]).collect();
     let is_gone = || peer.is_gone.load(Ordering::Relaxed);
     while !is_gone() {
         // Nobody is connected to for nothing.
         poll_fn(|cx| {
-            *stream.sender.lock() = Some(cx.waker().clone());
-            if is_gone() || !stream.outbox.lock().is_empty() {
+            let is_empty = |stream: &&Stream| {
+                stream.await_more(cx);
+                stream.outbox.lock().is_empty()
+            };
+            if is_gone() || !streams.iter().all(is_empty) {
                 Poll::Ready(())
             } else {
                 Poll::Pending
@@ -198,8 +213,10 @@ async fn speak(peer: &Peer, number: usize, local: &Local) {
         let connected = greet::connect(&peer.address, Some(peer.instance), Purpose::Stream, me);
         match connected.await {
             Ok(greeted) => {
-                stream.outbox.lock().reconnected();
-                let why = poll_stream(stream, greeted, local, &is_gone).await;
+                for stream in &streams {
+                    stream.outbox.lock().reconnected();
+                }
+                let why = poll_streams(&streams, greeted, local, &is_gone).await;
                 tracing::debug!(peer = peer.address, why, "a stream of replicas has ended");
             }
             Err(error) => {
@@ -213,8 +230,8 @@ async fn speak(peer: &Peer, number: usize, local: &Local) {
     }
 }
 
-async fn poll_stream(
-    stream: &Stream,
+async fn poll_streams(
+    streams: &[&Stream],
     greeted: Greeted,
     local: &Local,
     is_gone: &impl Fn() -> bool,
@@ -229,20 +246,32 @@ async fn poll_stream(
         if is_gone() {
             return Poll::Ready("it is no member any more".to_owned());
         }
-        *stream.sender.lock() = Some(cx.waker().clone());
+        for stream in streams {
+            stream.await_more(cx);
+        }
         loop {
+            let now_ms = local.shared.clock.now_ms();
+            let mut has_taken = false;
+            for stream in streams {
+                if outgoing.len() >= MOST_UNSENT_BYTES {
+                    break;
+                }
+                let Some(mut frame) = stream.outbox.lock().take(now_ms, FRAME_BYTES) else {
+                    continue;
+                };
+                has_taken = true;
+                if let Some((number, _)) = &mut frame.probes {
+                    *number = numbered(stream.number, *number);
+                }
+                if let Err(why) = push(&outgoing, &frame) {
+                    return Poll::Ready(why);
+                }
+            }
             if let Poll::Ready(error) = outgoing.poll_send(&mut socket, cx) {
                 return Poll::Ready(error.to_string());
             }
-            if outgoing.len() >= MOST_UNSENT_BYTES {
+            if !has_taken {
                 break;
-            }
-            let now_ms = local.shared.clock.now_ms();
-            let Some(frame) = stream.outbox.lock().take(now_ms, FRAME_BYTES) else {
-                break;
-            };
-            if let Err(why) = push(&outgoing, &frame) {
-                return Poll::Ready(why);
             }
         }
         read_nothing(&mut incoming, &mut socket, cx)
@@ -329,6 +358,20 @@ pub(crate) async fn listen(greeted: Greeted, local: &Rc<Local>) -> Option<ReadEr
     .await
 }
 
+/// What a replica is about to hear is looked up so many messages ahead: some have to be on their way at a time, and more than a core
+/// can wait for are for nothing.
+const AHEAD_BY: usize = 2;
+
+/// Where the key of an entry lies; anything at all where it is not known at a glance.
+fn key_of(cache: &Cache, (_, message): &(Partition, MessageOf<Served>)) -> Option<Location> {
+    match &message.body {
+        Body::Append { entry, .. } => {
+            Some(cache.locate(entry.effects.first_key().unwrap_or_default()))
+        }
+        _ => None,
+    }
+}
+
 fn take(local: &Local, (instance, start): (u64, Incarnation), frame: FrameOf<Served>) {
     let shared = &local.shared;
     let view = shared.cluster.view.load();
@@ -346,11 +389,32 @@ fn take(local: &Local, (instance, start): (u64, Incarnation), frame: FrameOf<Ser
     }
     let (cache, now_ms) = (&shared.cache, shared.clock.now_ms());
     let from = (from, start);
-    for (partition, message) in frame.messages {
+    let keys: Vec<Location> = frame
+        .messages
+        .iter()
+        .filter_map(|said| key_of(cache, said))
+        .collect();
+    let (mut ahead, mut nth) = (LookAhead::default(), 0);
+    let mut messages = frame.messages.into_iter();
+    while let Some((partition, message)) = messages.next() {
+        if let Some((later, _)) = messages.as_slice().get(AHEAD_BY) {
+            cache.look_ahead_for_replica(*later);
+        }
+        if matches!(message.body, Body::Append { .. }) {
+            if nth % AHEAD == 0 {
+                ahead.begin();
+            }
+            let from = nth - nth % AHEAD;
+            ahead.before(nth % AHEAD, cache, keys.get(from..).unwrap_or_default());
+            nth += 1;
+        }
         cache.hear(partition, from, message, now_ms);
     }
     let message = |term, body| Message { term, body };
-    for (partition, term, applied) in frame.acks {
+    for (nth, &(partition, term, applied)) in frame.acks.iter().enumerate() {
+        if let Some((later, ..)) = frame.acks.get(nth + AHEAD_BY) {
+            cache.look_ahead_for_replica(*later);
+        }
         cache.hear(
             partition,
             from,
@@ -359,9 +423,13 @@ fn take(local: &Local, (instance, start): (u64, Incarnation), frame: FrameOf<Ser
         );
     }
     let peer = replicas.streams.peers.read().get(&from.0).map(Arc::clone);
-    if let Some((number, marks)) = frame.echoes {
-        let of = marks.first().map(|&(partition, ..)| stream_of(partition));
-        for (partition, term, number) in marks {
+    if let (Some(mut echoes), Some(peer)) = (frame.echoes, &peer) {
+        let (stream, number) = question_of(echoes.number);
+        echoes.number = number;
+        let stream = &peer.streams[stream];
+        let unnamed = stream.outbox.lock().answered(&echoes);
+        stream.wake();
+        for (partition, term, number) in echoes.marks.into_iter().chain(unnamed) {
             cache.hear(
                 partition,
                 from,
@@ -369,18 +437,12 @@ fn take(local: &Local, (instance, start): (u64, Incarnation), frame: FrameOf<Ser
                 now_ms,
             );
         }
-        if let (Some(peer), Some(of)) = (&peer, of) {
-            let stream = &peer.streams[of];
-            stream.outbox.lock().answered(number);
-            stream.wake();
-        }
     }
-    if let Some((number, marks)) = frame.probes
-        && let Some(peer) = &peer
-        && let Some(&(partition, ..)) = marks.first()
-    {
-        let stream = &peer.streams[stream_of(partition)];
-        stream.outbox.lock().begin_answer(start, number);
+    if let (Some((number, marks)), Some(peer)) = (frame.probes, &peer) {
+        let stream = &peer.streams[question_of(number).0];
+        // Before the marks are looked at: what is adopted from here on the next answer says.
+        let adoptions = replicas.adoptions.load(SeqCst);
+        stream.outbox.lock().begin_answer(start, number, adoptions);
         for (partition, term, number) in marks {
             cache.hear(
                 partition,
@@ -392,4 +454,15 @@ fn take(local: &Local, (instance, start): (u64, Incarnation), frame: FrameOf<Ser
         stream.outbox.lock().end_answer();
         stream.wake();
     }
+}
+
+/// The number of a question among those of all streams, as it travels.
+fn numbered(stream: usize, number: u64) -> u64 {
+    number * STREAMS as u64 + stream as u64
+}
+
+/// Which stream it is of, and its number there.
+fn question_of(number: u64) -> (usize, u64) {
+    let streams = STREAMS as u64;
+    ((number % streams) as usize, number / streams)
 }

@@ -12,6 +12,7 @@ use henge_wire::{Partition, Slot};
 use super::{Pipeline, Stop, Timing, Waiting};
 use crate::cluster::view::Member;
 use crate::metrics::counters::add;
+use crate::resp::again::{Again, is_of_all};
 use crate::resp::call::ErrorReply;
 use crate::resp::forward::{NOT_HERE, Raw};
 use crate::resp::key_specs;
@@ -105,6 +106,13 @@ impl Pipeline {
             Ok(Place::Several(_)) if !self.forwards.is_empty() => Routed::Stop(Stop::Before),
             Ok(Place::Several(reply)) => {
                 add(&self.local.counters.forwarded, 1);
+                let again = (is_replicated && is_of_all(spec))
+                    .then(|| Again::of(&self.session, &self.local))
+                    .flatten();
+                let reply = match again {
+                    Some(again) => again.until_done(reply, raw.copied()),
+                    None => reply,
+                };
                 let is_wanted = self.is_wanted_of_next();
                 let client = &self.session.client;
                 client.last_command.store(entry.number, Ordering::Relaxed);

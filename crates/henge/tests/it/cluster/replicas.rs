@@ -1,6 +1,9 @@
 //! Partitions with three replicas, on real processes: what is acknowledged outlives any one of three, however it goes, and a node
 //! that comes back has all of it.
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+
 use super::Ring;
 use crate::resp_reply::Reply;
 
@@ -8,6 +11,19 @@ const KEYS: usize = 200;
 
 fn ring() -> Ring {
     Ring::new().set("cluster.replication_factor=3").formed(3)
+}
+
+/// Starts one of three again, and waits until all know all to be up.
+fn start_again(ring: &mut Ring, lost: usize) {
+    ring.start(lost, &ring.others(lost, 3));
+    ring.wait_until_ready([lost]);
+    for n in 1..=3 {
+        ring.until("all are up", || {
+            let status = ring.status(n);
+            let members = status["members"].as_array().cloned().unwrap_or_default();
+            members.len() == 3 && members.iter().all(|member| member["state"] == "up")
+        });
+    }
 }
 
 fn ok() -> Reply {
@@ -61,16 +77,47 @@ fn what_was_acknowledged_outlives_each_of_three_in_turn() {
         ring.kill(lost);
         check_all(&ring, &rest, if lost == 1 { "first-" } else { "again-" });
         set_all(&ring, &rest, "again-");
-        ring.start(lost, &ring.others(lost, 3));
-        ring.wait_until_ready([lost]);
-        for n in 1..=3 {
-            ring.until("all are up", || {
-                let status = ring.status(n);
-                let members = status["members"].as_array().cloned().unwrap_or_default();
-                members.len() == 3 && members.iter().all(|member| member["state"] == "up")
-            });
-        }
+        start_again(&mut ring, lost);
         check_all(&ring, &[1, 2, 3], "again-");
+    }
+}
+
+/// What is sent as a line is asked again as what is sent as a frame, and what is of all keys is as well: while a leader is replaced a
+/// client sees slow answers, or that it is not known what was done.
+#[test]
+fn lines_and_what_is_of_all_keys_wait_for_another_leader() {
+    let mut ring = ring();
+    set_all(&ring, &[1], "v-");
+    let count = format!(":{KEYS}");
+    for lost in [2, 3] {
+        let stream = TcpStream::connect(ring.address(1)).expect("it listens");
+        let mut replies = BufReader::new(stream.try_clone().expect("a handle")).lines();
+        let mut ask = |lines: &str| -> Vec<String> {
+            (&stream).write_all(lines.as_bytes()).expect("it is taken");
+            let replies = lines.lines().map(|_| replies.next().expect("a reply"));
+            replies.map(|reply| reply.expect("a line")).collect()
+        };
+        let sets: Vec<String> = (0..KEYS)
+            .map(|key| format!("SET k{key} {lost}\r\n"))
+            .collect();
+        ring.kill(lost);
+        ring.until("it is known to be lost", || {
+            for reply in ask(&sets.concat()) {
+                let is_told = reply == "+OK" || reply.starts_with("-UNKNOWN");
+                assert!(is_told, "{reply}");
+            }
+            // How many there are is not known while nobody leads some of them.
+            let counted = ask("DBSIZE\r\n");
+            assert!(counted[0].starts_with(':'), "{counted:?}");
+            let status = ring.status(1);
+            let members = status["members"].as_array().cloned().unwrap_or_default();
+            members.iter().any(|member| member["state"] == "down")
+        });
+        for reply in ask(&sets.concat()) {
+            assert_eq!(reply, "+OK");
+        }
+        assert_eq!(ask("DBSIZE\r\n"), [&*count]);
+        start_again(&mut ring, lost);
     }
 }
 
