@@ -21,6 +21,7 @@ impl Line {
 
     /// The next cache line.
     #[inline]
+    #[must_use]
     pub fn next(self) -> Self {
         /// Of the processors of today; on one with longer lines the second hint is for nothing.
         const CACHE_LINE_BYTES: usize = 64;

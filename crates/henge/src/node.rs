@@ -22,6 +22,7 @@ use crate::clock::Clock;
 use crate::cluster::control::{self, Ends, NoteIncarnation, Orders, OwnLoad};
 use crate::cluster::identity::Identity;
 use crate::cluster::link::parking::Parking;
+use crate::cluster::losses::Losses;
 use crate::cluster::raft::Consensus;
 use crate::cluster::replicas::Replicas;
 use crate::cluster::routing::REQUEST_TIMEOUT;
@@ -173,6 +174,7 @@ impl Node {
         let (cluster, inbox, whose) = cluster(&config, &directory, address)?;
         let last = directory.ledger.state();
         let clock = clock_after(last.seen_ms);
+        let losses = Arc::new(Losses::open(&directory.path, clock));
         // Such as the last life may have stamped are before this, whatever its clock was.
         let stamped = Version::new(1, last.first_seq.min(LAST_SEQ));
         let fresh = first_version(clock.now_ms()).max(beyond(stamped));
@@ -201,7 +203,8 @@ impl Node {
             resp: resp::Server::default(),
             persistence: Arc::clone(&persistence),
             cluster,
-            replicas: Replicas::new(threads),
+            replicas: Replicas::new(threads, Arc::clone(&losses)),
+            losses,
             threads,
         });
         let node_id = persistence.node_id();
@@ -228,21 +231,8 @@ impl Node {
             leave: None,
             recovery: None,
         };
-        let house = Arc::clone(&metrics);
         let (calls, called) = mpsc::channel(CALLS);
-        let reloaded = Arc::clone(&admin);
-        let control = Control {
-            metrics,
-            reload: Box::new(move || reloaded.reload()),
-        };
-        let control_counters = Arc::clone(&counters);
-        node.control = Some(spawn("henge-control", async move || {
-            control_counters.watch_this_runtime();
-            tokio::select! {
-                () = keep_house(house) => {}
-                () = serve_control(control, called) => {}
-            }
-        })?);
+        node.start_control(metrics, Arc::clone(&counters), called)?;
         node.join_cluster(&persistence, inbox, datagrams)?;
         let senders = node.start_data_threads(threads, &counters, &calls)?;
         let live = Arc::clone(&admin.shared().live);
@@ -259,6 +249,29 @@ impl Node {
             .map_err(StartError::System)?;
         node.acceptor = Some(acceptor);
         Ok(node)
+    }
+
+    /// Starts the thread that answers what is not data, and keeps house.
+    fn start_control(
+        &mut self,
+        metrics: Arc<Metrics>,
+        counters: Arc<Counters>,
+        called: mpsc::Receiver<Call>,
+    ) -> Result<(), StartError> {
+        let house = Arc::clone(&metrics);
+        let admin = Arc::clone(&self.admin);
+        let control = Control {
+            metrics,
+            reload: Box::new(move || admin.reload()),
+        };
+        self.control = Some(spawn("henge-control", async move || {
+            counters.watch_this_runtime();
+            tokio::select! {
+                () = keep_house(house) => {}
+                () = serve_control(control, called) => {}
+            }
+        })?);
+        Ok(())
     }
 
     /// Starts the data threads, and gives the channels by which they take connections.

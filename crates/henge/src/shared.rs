@@ -13,6 +13,7 @@ use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::cluster::link::parking::Parking;
+use crate::cluster::losses::Losses;
 use crate::cluster::replicas::Replicas;
 use crate::config::{Config, ConsistencyLevel, Interval};
 use crate::disk::gate::without_gate;
@@ -98,6 +99,8 @@ pub(crate) struct Shared {
     pub(crate) persistence: Arc<Persistence>,
     /// The node's part in its cluster.
     pub(crate) cluster: Arc<Cluster>,
+    /// What it has found to be lost.
+    pub(crate) losses: Arc<Losses>,
     /// The replicas of its partitions, once it is one of several nodes.
     pub(crate) replicas: Arc<Replicas>,
     /// How many data threads there are.

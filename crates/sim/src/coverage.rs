@@ -58,6 +58,10 @@ rules! {
     ResetByLoss = "13 reset for lack of voters",
     WipedByReset = "13 wiped by a reset",
     SeedKept = "13 the seed keeps its table",
+    Lost = "a loss is reported",
+    LostUnknown = "a loss is reported as unknown",
+    LostToReset = "a reset that nobody ordered is reported",
+    LostAcknowledged = "a write that was acknowledged is reported as lost",
     Rejected = "the topology rejects a command",
     TornTail = "a crash loses what was not kept",
 }

@@ -6,7 +6,9 @@
 
 use crate::coverage::{Coverage, Rule};
 use crate::store::{EffectsOf, Found, Held, ReplyOf, RequestOf, Size, Store, Told, ValueOf};
-use henge_cluster::replica::{Entry, Key, NoRoom, Progress, Ran, Record, Replace, State, Table};
+use henge_cluster::replica::{
+    Entry, Fate, Key, Loss, NoRoom, Progress, Ran, Record, Replace, State, Table,
+};
 use henge_cluster::ring::NodeId;
 use henge_cluster::testing::random::Random;
 use henge_cluster::topology::{Epoch, Incarnation, Placement};
@@ -38,6 +40,14 @@ pub struct Ledger {
     acked: BTreeMap<(NodeId, Incarnation, Epoch), u64>,
     /// Who has answered the fence of a term.
     fenced: BTreeSet<(NodeId, Incarnation, Epoch)>,
+    /// What a client was told to be done, and who had stamped it.
+    acknowledged: BTreeMap<Version, NodeId>,
+    /// What replicas have reported as lost.
+    lost: BTreeSet<Version>,
+    /// Runs of the order of which they have reported that nobody knows.
+    unknown: Vec<(Version, Version)>,
+    /// Who has ever lost its memory, or has gone for good.
+    forgetful: BTreeSet<NodeId>,
     /// What happened how often.
     pub coverage: Coverage,
 }
@@ -193,6 +203,80 @@ impl Ledger {
             placement.is_quorum(has),
             "{seq} is committed in term {term} by a quorum of voters that have said so"
         );
+    }
+
+    /// A client was told that this is done.
+    pub fn acknowledge(&mut self, version: Version, by: NodeId) {
+        self.acknowledged.insert(version, by);
+    }
+
+    /// What a node had, and did not report, nobody else may have.
+    pub fn forgets(&mut self, node: NodeId) {
+        self.forgetful.insert(node);
+    }
+
+    /// A replica reports a loss, which is of what was stamped, and of nothing that survives.
+    pub fn lose(&mut self, loss: &Loss) {
+        let Some((first, last)) = loss.versions else {
+            self.coverage.rule(Rule::LostToReset);
+            return;
+        };
+        if loss.fate != Fate::Replaced {
+            self.coverage.rule(Rule::LostUnknown);
+            self.unknown.push((first, last));
+            return;
+        }
+        self.coverage.rule(Rule::Lost);
+        assert_eq!(first.term(), last.term(), "{loss:?} is of one term");
+        for seq in first.seq()..=last.seq() {
+            let version = Version::new(first.term(), seq);
+            assert!(
+                self.mutations.contains_key(&version),
+                "{version} is reported as lost, and was stamped by nobody"
+            );
+            self.lost.insert(version);
+        }
+        let committed = self.committed.get(&loss.generation);
+        self.check_lost(committed.map_or(&[], |committed| committed));
+    }
+
+    /// A start ends that has given this up, and will not find out whether it survives.
+    pub fn leave(&mut self, unsettled: &[Loss]) {
+        let runs = unsettled.iter().filter_map(|loss| loss.versions);
+        self.unknown.extend(runs);
+    }
+
+    /// Nothing that is committed was reported as lost.
+    fn check_lost(&self, committed: &[Version]) {
+        let found = committed.iter().find(|version| self.lost.contains(version));
+        assert_eq!(found, None, "it was reported as lost, and survives");
+    }
+
+    /// At the end: of what a client was told to be done in this generation, all that did not survive was reported, where nobody
+    /// has lost its memory.
+    pub fn check_losses(&mut self, generation: Epoch) {
+        let none = Vec::new();
+        let committed = self.committed.get(&generation).unwrap_or(&none);
+        self.check_lost(committed);
+        let mut reported = 0;
+        for (version, by) in &self.acknowledged {
+            let place = version.seq() as usize - 1;
+            let survives = committed.get(place) == Some(version);
+            if version.term() < generation || survives || self.forgetful.contains(by) {
+                continue;
+            }
+            let is_unknown = |(first, last): &(Version, Version)| {
+                (first.seq()..=last.seq()).contains(&version.seq())
+            };
+            assert!(
+                self.lost.contains(version) || self.unknown.iter().any(is_unknown),
+                "{by} has acknowledged {version}, it did not survive, and nobody has reported that"
+            );
+            reported += 1;
+        }
+        for _ in 0..reported {
+            self.coverage.rule(Rule::LostAcknowledged);
+        }
     }
 
     /// What a version has put.
@@ -364,6 +448,11 @@ impl<S: Store> Watched<S> {
         );
         if commit > both {
             committed.extend(&self.order[both..commit]);
+            let lost = &ledger.lost;
+            let found = committed[both..]
+                .iter()
+                .find(|version| lost.contains(version));
+            assert_eq!(found, None, "it was reported as lost, and survives");
             let terms = ledger.committed_in.entry(generation).or_default();
             let term = self.store.progress().last.term();
             terms.resize(commit, terms.last().copied().unwrap_or(0).max(term));

@@ -6,7 +6,7 @@ use crate::clients::Operation;
 use crate::ghost::Watched;
 use crate::plan::Persistence;
 use crate::store::Store;
-use henge_cluster::replica::{Replica, RequestId, View, Written};
+use henge_cluster::replica::{Loss, Replica, RequestId, View, Written};
 use henge_cluster::ring::NodeId;
 use henge_cluster::topology::{Epoch, Incarnation};
 use std::collections::BTreeSet;
@@ -66,6 +66,8 @@ pub struct Slot<S: Store> {
     pub kept: Written,
     /// The copy that it has asked for.
     pub pull: Option<u64>,
+    /// What it has given up, and may yet have survived.
+    pub unsettled: Vec<Loss>,
     /// Copies that it sends: to whom, and whether the last part was of a full one.
     pub parts: Vec<(NodeId, u64, bool)>,
 }

@@ -146,6 +146,10 @@ impl<S: Store> World<S> {
             self.run_until(self.now_ms + 20);
         }
         self.compare();
+        for (p, ledger) in self.ledgers.iter().enumerate() {
+            let placement = self.topology.placement(partition(p));
+            ledger.borrow_mut().check_losses(placement.generation);
+        }
         self.judge();
     }
 

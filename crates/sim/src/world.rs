@@ -250,6 +250,7 @@ impl<S: Store> World<S> {
             handed: Written::default(),
             kept: Written::default(),
             pull: None,
+            unsettled: Vec::new(),
             parts: Vec::new(),
         });
         let persistence = self.plan.persistence[id];
@@ -415,6 +416,9 @@ impl<S: Store> World<S> {
             let node = &mut self.nodes[n];
             let slot = &mut node.slots[p];
             slot.replica = None;
+            ledger
+                .borrow_mut()
+                .leave(&std::mem::take(&mut slot.unsettled));
             let before = slot.table.progress().last;
             if node.persistence == Persistence::Memory {
                 slot.table = Watched::create(size, Rc::clone(ledger));
@@ -427,6 +431,7 @@ impl<S: Store> World<S> {
                 node.has_lost_memory |= found.has_lost_memory;
             }
         }
+        self.note_amnesia(n);
         let node = &self.nodes[n];
         if !node.has_lost_memory {
             for (slot, ledger) in node.slots.iter().zip(&self.ledgers) {
@@ -438,9 +443,19 @@ impl<S: Store> World<S> {
         self.break_requests(n);
     }
 
+    fn note_amnesia(&mut self, n: usize) {
+        let node = &self.nodes[n];
+        if node.has_lost_memory {
+            for ledger in &self.ledgers {
+                ledger.borrow_mut().forgets(node.id);
+            }
+        }
+    }
+
     /// Its disk is empty.
     pub(crate) fn lose_disk(&mut self, n: usize) {
         self.nodes[n].has_lost_memory = true;
+        self.note_amnesia(n);
         for (p, ledger) in self.ledgers.iter().enumerate() {
             let size = self.size(n, p);
             self.nodes[n].slots[p].table = Watched::create(size, Rc::clone(ledger));
@@ -670,6 +685,11 @@ impl<S: Store> World<S> {
                 node.aligned[p] = term;
             }
             Output::Aligned(term) => node.aligned[p] = node.aligned[p].max(term),
+            Output::Lost(loss) => {
+                note!(self, "{n}/{p} reports {loss:?}");
+                self.ledgers[p].borrow_mut().lose(&loss);
+            }
+            Output::Unsettled(losses) => node.slots[p].unsettled = losses,
         }
     }
 

@@ -272,6 +272,7 @@ impl<T: Types> Replica<T> {
             horizon: if inherits { end.horizon } else { 0 },
         };
         let records = pull.staged.into_values().flatten().collect();
+        self.give_up_own(table.progress(), &end);
         self.state.history = end.history;
         table.install(replace, records, progress, &self.state);
         self.written += 1;
@@ -355,6 +356,8 @@ impl<T: Types> Replica<T> {
         if !self.is_aligned(table, from, term) {
             return;
         }
+        // Nobody stamps before its term is open.
+        self.settle_losses(table);
         let last = table.progress().last;
         let seq = entry.version.seq();
         if seq > next(last) {
@@ -374,7 +377,7 @@ impl<T: Types> Replica<T> {
         table.commit(commit.min(table.progress().last.seq()).max(known));
     }
 
-    /// How far the leader is.
+    /// How far the leader is, whose term is open.
     pub(super) fn beat(
         &mut self,
         table: &mut dyn Table<T>,
@@ -392,6 +395,7 @@ impl<T: Types> Replica<T> {
             }
             return;
         }
+        self.settle_losses(table);
         let Progress {
             last: own,
             commit: known,

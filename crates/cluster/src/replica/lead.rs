@@ -444,6 +444,7 @@ impl<T: Types> Replica<T> {
         let (term, probe) = (leading.term, leading.echoed);
         if !std::mem::replace(&mut leading.is_open, true) {
             self.ready.push_back(Output::Opened(term));
+            self.settle_losses(table);
         }
         if committed > table.progress().commit {
             table.commit(committed);
@@ -612,7 +613,8 @@ impl<T: Types> Replica<T> {
             let peer = leading.peers.get(node).copied().unwrap_or_default();
             if peer.applied.is_none() {
                 self.send_open(node);
-            } else {
+            } else if leading.is_open {
+                // So who hears one knows that what it gave up in this term is in no later one.
                 let last = last.seq();
                 self.send(node, term, Body::Beat { last, commit });
             }

@@ -95,7 +95,7 @@ pub enum Body<E, V> {
         /// What is committed.
         commit: u64,
     },
-    /// Leader: how far the order is, if nothing else is said for a while.
+    /// Leader: how far the order is, if nothing else is said for a while. It is said once the term is open.
     Beat {
         /// The newest seq.
         last: u64,

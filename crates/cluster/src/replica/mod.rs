@@ -18,11 +18,13 @@
 mod answers;
 mod follow;
 mod lead;
+mod losses;
 mod message;
 mod source;
 mod table;
 
 pub use answers::{Answer, Level, RequestId};
+pub use losses::{Fate, Loss};
 pub use message::{Body, CopyId, End, Message};
 pub use table::{Entry, Key, NoRoom, Progress, Ran, Record, Replace, Table, Types};
 
@@ -33,6 +35,7 @@ use crate::topology::{Epoch, Incarnation, Placement};
 use answers::Waiting;
 use follow::Following;
 use lead::Leading;
+use losses::Losses;
 use smallvec::SmallVec;
 use source::Source;
 use std::collections::{BTreeMap, VecDeque};
@@ -83,6 +86,11 @@ pub enum Output<T: Types> {
     Opened(Epoch),
     /// For the topology: this replica is aligned in this term, and keeps that.
     Aligned(Epoch),
+    /// For operators: this was lost, or may have been.
+    Lost(Loss),
+    /// For who tells operators if this start ends before it is settled: all that was given up and may yet have survived elsewhere,
+    /// in place of what was said before.
+    Unsettled(Vec<Loss>),
 }
 
 impl<T: Types> Output<T> {
@@ -156,6 +164,7 @@ pub struct Replica<T: Types> {
     /// The newest copy that each has asked for, in which of its starts.
     pulled: BTreeMap<NodeId, (Incarnation, CopyId)>,
     waiting: Waiting<T::Reply>,
+    losses: Losses,
     /// See [`is_alone`](Self::is_alone).
     is_alone: bool,
     copies: CopyId,
@@ -198,6 +207,7 @@ impl<T: Types> Replica<T> {
             sources: BTreeMap::new(),
             pulled: BTreeMap::new(),
             waiting: Waiting::default(),
+            losses: Losses::default(),
             is_alone: false,
             copies: 0,
             ready: VecDeque::new(),
@@ -340,6 +350,7 @@ impl<T: Types> Replica<T> {
         let starts = self.view.incarnations.iter();
         self.starts = starts.map(|(&node, &start)| (node, start)).collect();
         self.others = lead::others(&self.view.placement, self.me);
+        self.judge_reset();
         let Placement {
             term,
             generation,
@@ -354,6 +365,9 @@ impl<T: Types> Replica<T> {
                 table.progress() != Progress::default() || !self.state.history.is_empty();
             // Others have it: what is here is nobody's. But not if it has followed a later term, in which it was taken in again; in
             // this one it can have been no more than a learner.
+            if has_some && self.state.adopted <= term {
+                self.lose_to_removal(table.progress());
+            }
             if self.state.adopted <= term {
                 // What it was about to do in a term it would go on with, though it had nothing yet.
                 self.stand_back();
@@ -405,11 +419,14 @@ impl<T: Types> Replica<T> {
             self.state.adopted = term;
         }
         let is_new = generation > self.state.generation;
+        let before = self.state.generation;
         self.state.generation = self.state.generation.max(generation);
         if is_new && !keeps {
             self.sources.clear();
+            self.lose_to_reset(before, table.progress());
             self.forget(table);
         } else if is_new {
+            self.lose_unsettled(Fate::Reset);
             table.keep(&self.state);
         } else if self.has_bug(11) {
             return;

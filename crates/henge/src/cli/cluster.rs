@@ -1,6 +1,7 @@
-//! `henge cluster status`, and the commands of `settings`: what a node knows of its cluster, as a table or as the JSON that it gives,
+//! `henge cluster status`, `losses`, and the commands of `settings`: what a node knows of its cluster, as a table or as the JSON that it gives,
 //! and changes that it is asked for. It asks one node, once.
 
+mod losses;
 mod settings;
 
 use std::cell::Cell;
@@ -8,7 +9,7 @@ use std::error::Error;
 use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -56,6 +57,8 @@ pub struct Inquiry {
 enum About {
     /// The members; as JSON or for people.
     Status { json: bool },
+    /// What was lost.
+    Losses { json: bool },
     /// The settings of the whole cluster.
     Settings { json: bool },
     /// One of them is to be another.
@@ -79,6 +82,7 @@ pub(super) fn command() -> Command {
         .about("Show a cluster, change its settings, or make one of a survivor")
         .subcommand_required(true)
         .subcommand(status)
+        .subcommand(losses::command())
         .subcommands(settings::commands())
         .subcommand(tools::recovery())
 }
@@ -91,6 +95,9 @@ pub(super) fn understood(word: &str, matches: &ArgMatches) -> Option<Result<Inqu
     let text = |name: &str| matches.get_one::<String>(name).cloned();
     let about = match word {
         "status" => About::Status {
+            json: matches.get_flag("json"),
+        },
+        "losses" => About::Losses {
             json: matches.get_flag("json"),
         },
         "settings" => About::Settings {
@@ -124,6 +131,7 @@ impl About {
         let get = |path: &str| (Method::GET, path.to_owned(), String::new());
         match self {
             Self::Status { .. } => get("/cluster/status"),
+            Self::Losses { .. } => get("/cluster/losses"),
             Self::Settings { .. } => get("/cluster/settings"),
             Self::Change(change) => change.request(),
         }
@@ -145,6 +153,15 @@ impl About {
                 };
                 Ok((text, page["standing"] == "member"))
             }
+            Self::Losses { json } => {
+                let text = match json {
+                    true => format!("{page:#}\n"),
+                    false => {
+                        losses::table(&page, SystemTime::now()).ok_or_else(|| missing("losses"))?
+                    }
+                };
+                Ok((text, page["is_complete"] == true))
+            }
             Self::Settings { json: true } => Ok((format!("{page:#}\n"), true)),
             Self::Settings { json: false } => {
                 let text = settings::table(&page).ok_or_else(|| missing("settings"))?;
@@ -159,7 +176,7 @@ impl About {
         match (self, error) {
             // The node has said what it has done.
             (_, error @ InquiryError::Refused(..))
-            | (Self::Status { .. } | Self::Settings { .. }, error) => error,
+            | (Self::Status { .. } | Self::Losses { .. } | Self::Settings { .. }, error) => error,
             (Self::Change(_), error) if is_sent => InquiryError::Unknown(Box::new(error)),
             (Self::Change(_), error) => InquiryError::Unchanged(Box::new(error)),
         }

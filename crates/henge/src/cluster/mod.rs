@@ -7,6 +7,7 @@ pub(crate) mod events;
 pub(crate) mod identity;
 pub(crate) mod keys;
 pub(crate) mod link;
+pub(crate) mod losses;
 pub(crate) mod peers;
 pub(crate) mod raft;
 pub(crate) mod replicas;
@@ -31,6 +32,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use self::control::{Changed, WISHES, Wish};
 use self::events::Events;
 use self::identity::Identity;
+use self::losses::Of;
 use self::peers::Handover;
 use self::view::{Member, MemberState, View};
 
@@ -78,7 +80,11 @@ pub(crate) struct Cluster {
     refused: mpsc::Sender<u64>,
     handovers: mpsc::Sender<Handover>,
     wishes: mpsc::Sender<Wish>,
+    inquiries: mpsc::Sender<Inquiry>,
 }
+
+/// Who asks what all members have found to be lost.
+pub(crate) type Inquiry = oneshot::Sender<Vec<Of>>;
 
 /// What the control runtime is told.
 #[derive(Debug)]
@@ -88,6 +94,7 @@ pub(crate) struct Inbox {
     pub(crate) handovers: mpsc::Receiver<Handover>,
     /// Changes that operators ask for.
     pub(crate) wishes: mpsc::Receiver<Wish>,
+    pub(crate) inquiries: mpsc::Receiver<Inquiry>,
 }
 
 impl Cluster {
@@ -95,6 +102,7 @@ impl Cluster {
         let (refused, refusals) = mpsc::channel(REFUSALS);
         let (handovers, handed_over) = mpsc::channel(HANDOVERS);
         let (wishes, asked_for) = mpsc::channel(WISHES);
+        let (inquiries, asked_of_all) = mpsc::channel(WISHES);
         let cluster = Self {
             identity: Arc::new(identity),
             view: Arc::new(ArcSwap::from_pointee(view)),
@@ -106,11 +114,13 @@ impl Cluster {
             refused,
             handovers,
             wishes,
+            inquiries,
         };
         let inbox = Inbox {
             refused: refusals,
             handovers: handed_over,
             wishes: asked_for,
+            inquiries: asked_of_all,
         };
         (Arc::new(cluster), inbox)
     }
@@ -244,6 +254,13 @@ impl Cluster {
         }
         let ends = || Changed::Unknown("this node ends".to_owned());
         answered.await.unwrap_or_else(|_| ends())
+    }
+
+    /// What the other members have found to be lost, or why they do not say; none where this node cannot ask them.
+    pub(crate) async fn others_losses(&self) -> Option<Vec<Of>> {
+        let (answer, answered) = oneshot::channel();
+        self.inquiries.try_send(answer).ok()?;
+        answered.await.ok()
     }
 
     /// A node's port is closed: its process is gone, or about to come back.

@@ -104,6 +104,7 @@ fn router(control: Arc<Control>) -> Router {
             RouteId::Cluster => get(cluster),
             RouteId::Ring => get(ring),
             RouteId::Events => get(events),
+            RouteId::Losses => get(losses),
             RouteId::OpenApi => get(async || Json(openapi::document())),
             RouteId::Settings => get(settings::all),
             RouteId::SetSetting => put(settings::set),
@@ -216,6 +217,10 @@ async fn events(State(control): Controlled, uri: Uri) -> Response {
         Ok(after) => Json(control.metrics.events(after)).into_response(),
         Err(problem) => problem.into_response().map(Body::new),
     }
+}
+
+async fn losses(State(control): Controlled) -> Response {
+    Json(control.metrics.losses().await).into_response()
 }
 
 async fn reload(State(control): Controlled) -> Response {

@@ -204,6 +204,7 @@ fn shape(id: RouteId) -> Shape {
             json_page("Figures")
         }
         RouteId::Ring => shape(KEY_QUERY, None, (200, "Figures"), &[]),
+        RouteId::Losses => shape(&[], None, (200, "Figures"), &[]),
         RouteId::Events => shape(&["after"], None, (200, "Figures"), &[]),
         RouteId::Settings => json_page("Settings"),
         RouteId::SetSetting => shape(

@@ -141,6 +141,7 @@ routes! {
     Cluster      Get    "/cluster/status" "cluster_status" Cluster Control "The cluster as this node sees it";
     Ring         Get    "/cluster/ring"   "cluster_ring"  Cluster Control "Where a key lives and why, or who has which partitions";
     Events       Get    "/cluster/events" "cluster_events" Cluster Control "The last events of the cluster, as this node has seen them";
+    Losses       Get    "/cluster/losses" "cluster_losses" Cluster Control "What all members have found to be lost, and what nobody knows";
     Settings     Get    "/cluster/settings" "cluster_settings" Cluster Control "The settings that may hold for the whole cluster";
     SetSetting   Put    "/cluster/settings/{name}" "set_cluster_setting" Admin Control "Sets a setting of the whole cluster";
     UnsetSetting Delete "/cluster/settings/{name}" "unset_cluster_setting" Admin Control "Leaves a setting to each node again";
@@ -269,7 +270,7 @@ mod tests {
             (
                 Method::GET,
                 "/cluster",
-                "/cluster/status /cluster/ring /cluster/events /cluster/settings /cluster/settings/{name}",
+                "/cluster/status /cluster/ring /cluster/events /cluster/losses /cluster/settings /cluster/settings/{name}",
             ),
             (Method::GET, "/cluster/settings", "cluster_settings"),
             (

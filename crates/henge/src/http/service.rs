@@ -279,6 +279,7 @@ fn answer(local: &Rc<Local>, route: RouteId, request: Request<Incoming>, now_ms:
         | RouteId::Cluster
         | RouteId::Ring
         | RouteId::Events
+        | RouteId::Losses
         | RouteId::Settings
         | RouteId::SetSetting
         | RouteId::UnsetSetting

@@ -7,6 +7,7 @@ use henge_wire::{PARTITIONS, Partition, SLOTS, Slot};
 use serde_json::{Value, json};
 
 use super::{Metrics, persistence};
+use crate::cluster::losses::{Merged, Of};
 use crate::cluster::view::{Member, SLOTS_EACH, Standing, View};
 use crate::http::level;
 use crate::memory;
@@ -143,6 +144,28 @@ impl Metrics {
         };
         let runs: Vec<Value> = self.runs(&view).into_iter().map(run).collect();
         json!({"epoch": view.epoch, "runs": runs})
+    }
+
+    /// What all members have found to be lost.
+    pub(crate) async fn losses(&self) -> Value {
+        let own = Of {
+            name: self.node_id.clone(),
+            said: Ok(self.shared.losses.found()),
+        };
+        let cluster = &self.shared.cluster;
+        let mut all = vec![own];
+        if let Some(others) = cluster.others_losses().await {
+            all.extend(others);
+        } else {
+            // Who the others are it knows, if it has ever been in its cluster.
+            let members = cluster.members(&cluster.view.load_full());
+            let others = members.iter().filter(|member| !member.is_me);
+            all.extend(others.map(|member| Of {
+                name: member.name.clone(),
+                said: Err("this node takes no part in its cluster".to_owned()),
+            }));
+        }
+        Merged::new(all).page()
     }
 
     /// The events after one.

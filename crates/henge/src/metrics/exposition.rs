@@ -567,6 +567,19 @@ impl Scrape {
             None,
             cluster.events.count(),
         )?;
+        let (lost, unknown) = self.0.shared.losses.counts();
+        out.counter(
+            "lost_entries",
+            "Entries that the node had, perhaps acknowledged at ONE, and that did not survive; since its list of losses began",
+            None,
+            lost,
+        )?;
+        out.counter(
+            "unknown_losses",
+            "Times that the node cannot know what was lost, as with its memory; since its list of losses began",
+            None,
+            unknown,
+        )?;
         out.counter(
             "forwarded",
             "Commands that other nodes were asked to run, as they have the keys",

@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::again::Again;
-use super::held::{Held, Written};
+use super::held::{Held, MOST_REQUEST_BYTES, Written};
 use super::pipeline::{Pipeline, Scratch, Stop, Waiting};
 use super::session::Session;
 use crate::cluster::replicas::told;
@@ -351,7 +351,14 @@ impl Connection<'_> {
                 return;
             }
             Stop::Output | Stop::Before => {}
-            Stop::Later(waiting) => self.waiting = Some(waiting),
+            Stop::Later(waiting) => {
+                let is_large = waiting.request.len() > MOST_REQUEST_BYTES;
+                self.waiting = Some(waiting);
+                if is_large {
+                    // It is kept as there was room for it.
+                    self.account();
+                }
+            }
             Stop::Paused { until_ms } => {
                 let shared = Arc::clone(&self.local.shared);
                 self.paused = Some(Box::pin(async move {

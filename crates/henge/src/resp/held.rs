@@ -41,7 +41,7 @@ impl Written {
         Self {
             count: usize::from(is_wanted),
             ends: is_wanted.then_some(bytes).into_iter().collect(),
-            requests: vec![0..request.len()],
+            requests: std::iter::once(0..request.len()).collect(),
             input: request,
         }
     }

@@ -32,7 +32,7 @@ fn pages_say_what_they_must() {
             "/cluster/status",
             &[
                 ("/partitions/count", 1024.into()),
-                ("/replication_factor", 1.into()),
+                ("/replication_factor", 3.into()),
                 ("/nodes/0/id", "n1".into()),
                 ("/members/0/state", "up".into()),
             ],
@@ -226,6 +226,8 @@ fn prometheus_can_read_the_metrics() {
         "henge_purges",
         "henge_cluster_members",
         "henge_cluster_events",
+        "henge_lost_entries",
+        "henge_unknown_losses",
         "henge_control_leader",
         "henge_epoch",
         "henge_forwarded",

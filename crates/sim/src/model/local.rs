@@ -198,6 +198,8 @@ impl Node {
             Output::Answer(request, answer) => Leaving::Answer(request, answer),
             Output::Opened(term) => Leaving::Report(Report::Opened(term)),
             Output::Aligned(term) => Leaving::Report(Report::Aligned(term)),
+            // The simulator knows whether they are true.
+            Output::Lost(_) | Output::Unsettled(_) => return None,
         })
     }
 }

@@ -2,12 +2,12 @@
 //! have come to some place of some order. The invariants that it asserts have the numbers of docs/replication.md.
 
 use henge_cluster::history::History;
-use henge_cluster::replica::{Body, Key, MessageOf, Progress, State, Types};
+use henge_cluster::replica::{Body, Fate, Key, Loss, MessageOf, Progress, State, Types};
 use henge_cluster::ring::NodeId;
 use henge_cluster::testing::map::{Durable, Map};
 use henge_cluster::topology::{Epoch, Incarnation};
 use henge_wire::Version;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What an invariant is broken by.
 pub(crate) type Broken = String;
@@ -22,6 +22,8 @@ pub(crate) struct Ghost {
     orders: BTreeMap<Epoch, History>,
     /// Of each generation, the term of each seq that anybody knows to be committed, from 1 on.
     committed: BTreeMap<Epoch, Vec<Epoch>>,
+    /// What was reported as lost: the generation, the seq and the term.
+    lost: BTreeSet<(Epoch, u64, Epoch)>,
     /// Of generations that a leader brought its table into, up to where that had forgotten before.
     forgotten: BTreeMap<Epoch, u64>,
     replicas: BTreeMap<NodeId, Seen>,
@@ -249,7 +251,37 @@ impl Ghost {
             }
         }
         seen.compared = (last.term(), from.max(known));
+        self.check_lost(state.generation)
+    }
+
+    /// Nothing that is committed was reported as lost.
+    fn check_lost(&self, generation: Epoch) -> Result<(), Broken> {
+        let committed = self.committed.get(&generation);
+        for &(of, seq, term) in &self.lost {
+            let known = committed.and_then(|terms| terms.get(seq as usize - 1));
+            hold!(
+                of != generation || known != Some(&term),
+                "10: {seq} of term {term} was reported as lost, and is committed"
+            );
+        }
         Ok(())
+    }
+
+    /// A replica reports a loss: of what was stamped, and of nothing that is committed.
+    pub(crate) fn lost(&mut self, node: NodeId, loss: &Loss) -> Result<(), Broken> {
+        let (Some((first, last)), Fate::Replaced) = (loss.versions, loss.fate) else {
+            return Ok(());
+        };
+        for seq in first.seq()..=last.seq() {
+            let (place, term) = ((seq, first.term()), first.term());
+            let mut all = self.mutations.values();
+            hold!(
+                all.any(|done| done.contains_key(&place)),
+                "10: {node} reports {seq} of term {term} as lost, which nobody stamped"
+            );
+            self.lost.insert((loss.generation, seq, term));
+        }
+        self.check_lost(loss.generation)
     }
 
     /// A leader reports that it is open.

@@ -250,6 +250,8 @@ impl World {
                 Output::Answer(request, answer) => {
                     answers.push((request, answer));
                 }
+                Output::Lost(loss) => found.push(self.ghost.lost(id, &loss)),
+                Output::Unsettled(_) => {}
                 output => {
                     if let Output::Opened(term) = output {
                         found.push(Ghost::opened(id, term, &node.map.now));

@@ -81,6 +81,9 @@ impl<S: Store> World<S> {
             self.crash(n, false);
         }
         self.nodes[n].is_gone = true;
+        for ledger in &self.ledgers {
+            ledger.borrow_mut().forgets(NodeId(n as u64));
+        }
         self.control.forget(NodeId(n as u64));
     }
 

@@ -112,6 +112,10 @@ impl<S: Store> World<S> {
         note!(self, "{n} answers {request}: {answer:?}");
         let asked = self.clients.answer(request, told);
         let (p, _) = asked.place;
+        if let (Answer::Reply(_), Some(stamped)) = (&answer, asked.stamped) {
+            let by = self.nodes[n].id;
+            self.ledgers[p].borrow_mut().acknowledge(stamped, by);
+        }
         if let (Some(told), true) = (told, asked.level != Level::One)
             && let Some(version) = told.version
         {

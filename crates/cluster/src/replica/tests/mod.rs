@@ -3,6 +3,7 @@
 
 mod copies;
 mod lab;
+mod losses;
 mod memory;
 mod terms;
 

@@ -20,6 +20,7 @@ use super::judge::{Findings, Judge};
 use super::load::{CONNECT_TIMEOUT, Client, Load, Round};
 use super::nodes::{Nodes, Places};
 use super::options::{Cluster, Plan};
+use super::reported::Reported;
 use super::request::{Asked, Told};
 use crate::cli::bench;
 use crate::encryption::random_number;
@@ -32,6 +33,8 @@ const WATCH: Duration = Duration::from_secs(1);
 const WHOLE_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long a node has to end in order; then it is killed. It is set to wait for its clients for a tenth of that.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long nodes have, when all is over, to say what was lost: they find out as they align, and some ticks later whether that stays so.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a page may take: longer than a healthy node takes by far.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -70,8 +73,8 @@ pub(super) struct Outcome {
     pub(super) ended: Vec<String>,
     /// Keys that were not read again when their round was over.
     pub(super) unread: u64,
-    /// What nodes say of entries that they had acknowledged at ONE and have lost.
-    pub(super) reported: Vec<String>,
+    /// What the nodes say is lost, if any of them said it.
+    pub(super) reported: Option<Reported>,
     /// What else is to be known.
     pub(super) remarks: Vec<String>,
     /// Where the files of the nodes are, if they were left.
@@ -184,7 +187,7 @@ impl StopSignals {
 }
 
 async fn conduct(plan: &Plan, over: watch::Receiver<bool>) -> Result<Outcome, String> {
-    let judge = Judge::start(plan.level, plan.history.as_ref())?;
+    let judge = Judge::start(plan.level, plan.clients, plan.history.as_ref())?;
     let (nodes, places) = match &plan.cluster {
         Cluster::Own(own) => {
             let mut nodes = Nodes::new(own, own.faults.contains(&Kind::Partition))?;
@@ -253,10 +256,10 @@ async fn conduct(plan: &Plan, over: watch::Receiver<bool>) -> Result<Outcome, St
     run.bar.set_message("the last rounds are judged");
     rounds.await.map_err(broken)?;
     run.look_at_evictions().await;
-    let reported = run.reported_losses().await;
-    others.shutdown().await;
     let judged = tokio::task::spawn_blocking(move || judge.end());
     let findings = judged.await.map_err(|error| error.to_string())??;
+    let reported = run.reported_losses(&findings).await;
+    others.shutdown().await;
     run.bar.finish_and_clear();
     let run = Rc::into_inner(run).ok_or("a task of the run is left")?;
     Ok(run.outcome(findings, lasted, reported))
@@ -722,23 +725,35 @@ impl Run {
         }
     }
 
-    /// What nodes say of what they have lost that was acknowledged at ONE, where they say it.
-    async fn reported_losses(&self) -> Vec<String> {
-        /// Enough of a page to see whether there is anything.
-        const MOST: usize = 400;
-        let mut reported = Vec::new();
-        for n in 0..self.load.places.count() {
-            if self.may_be_asked(n)
-                && let Some(page) = self.page(n, "/cluster/losses").await
-            {
-                let text: String = page.to_string().chars().take(MOST).collect();
-                reported.push(format!("node{}: {text}", n + 1));
+    /// What all nodes say is lost, as soon as they say so much as was found here, and for as long as that may take them.
+    async fn reported_losses(&self, findings: &Findings) -> Option<Reported> {
+        let deadline = Instant::now() + REPORT_TIMEOUT;
+        let mut reported = None;
+        loop {
+            for n in 0..self.load.places.count() {
+                if self.may_be_asked(n)
+                    && let Some(page) = self.page(n, "/cluster/losses").await
+                {
+                    reported = Reported::of(&page).or(reported);
+                    break;
+                }
             }
+            let is_enough = reported.as_ref().is_some_and(|reported| {
+                let mut versions = findings.losses.iter();
+                reported.is_complete
+                    && versions.all(|loss| {
+                        let version = loss.version;
+                        version.is_none_or(|version| reported.may_have(loss.partition, version))
+                    })
+            });
+            if is_enough || Instant::now() > deadline {
+                return reported;
+            }
+            sleep(LOOK).await;
         }
-        reported
     }
 
-    fn outcome(self, findings: Findings, lasted: u64, reported: Vec<String>) -> Outcome {
+    fn outcome(self, findings: Findings, lasted: u64, reported: Option<Reported>) -> Outcome {
         let mut kept = None;
         let evictions = self
             .evictions

@@ -10,11 +10,12 @@ use std::thread::{self, JoinHandle};
 use henge_checker::{
     Answer, Condition, Event, Found, History, Made, Operation, Outcome, Verdict, check_within,
 };
-use henge_wire::Version;
+use henge_wire::{Partition, Version};
 use tokio::sync::mpsc;
 
 use super::history;
 use super::options::Level;
+use super::reported::{LastWord, MOST_KEPT, last_word};
 use crate::config::shown;
 
 /// Steps of the checker for one key of a round: some seconds. What needs more has hundreds of unknown writes on a key, and is undecided.
@@ -30,6 +31,7 @@ const MOST_WAITING: usize = 2;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Loss {
     pub(super) key: String,
+    pub(super) partition: u16,
     /// What was written, in words.
     pub(super) what: String,
     pub(super) version: Option<u64>,
@@ -79,13 +81,15 @@ pub(super) struct Findings {
     pub(super) stale: u64,
     pub(super) losses: Vec<Loss>,
     pub(super) losses_dropped: u64,
+    /// At ONE: by partitions, versions that were there when their round was over.
+    pub(super) survivors: Vec<(u16, u64)>,
     /// Why the history is not in its file.
     pub(super) unwritten: Option<String>,
 }
 
 impl Findings {
-    /// Judges a round.
-    pub(super) fn judge(&mut self, events: Vec<Event>, level: Level) {
+    /// Judges a round. Clients with this number or a higher one have looked again when it was over.
+    pub(super) fn judge(&mut self, events: Vec<Event>, level: Level, lookers_from: u64) {
         let mut keys: BTreeMap<Vec<u8>, Vec<Event>> = BTreeMap::new();
         self.events += events.len() as u64;
         for event in events {
@@ -93,11 +97,11 @@ impl Findings {
         }
         for (key, events) in keys {
             self.keys += 1;
-            self.judge_key(&key, events, level);
+            self.judge_key(&key, events, level, lookers_from);
         }
     }
 
-    fn judge_key(&mut self, key: &[u8], events: Vec<Event>, level: Level) {
+    fn judge_key(&mut self, key: &[u8], events: Vec<Event>, level: Level, lookers_from: u64) {
         if level == Level::One {
             if let Some(invented) = invented(&events) {
                 let key = key.escape_ascii();
@@ -106,14 +110,15 @@ impl Findings {
                 ));
                 return;
             }
-        } else {
-            for loss in losses(key, &events) {
-                if self.losses.len() < MOST_LOSSES {
-                    self.losses.push(loss);
-                } else {
-                    self.losses_dropped += 1;
-                }
+            let LastWord { losses, survives } = last_word(key, &events, lookers_from);
+            self.keep(losses);
+            if self.survivors.len() < MOST_KEPT {
+                let partition = Partition::of(key).number();
+                self.survivors
+                    .extend(survives.map(|version| (partition, version)));
             }
+        } else {
+            self.keep(losses(key, &events));
         }
         let mut history = History::new();
         for event in events {
@@ -133,6 +138,16 @@ impl Findings {
                 }
             }
             Verdict::Lies(lie) => self.lie(lie.to_string()),
+        }
+    }
+
+    fn keep(&mut self, losses: Vec<Loss>) {
+        for loss in losses {
+            if self.losses.len() < MOST_LOSSES {
+                self.losses.push(loss);
+            } else {
+                self.losses_dropped += 1;
+            }
         }
     }
 
@@ -198,6 +213,33 @@ fn invented(events: &[Event]) -> Option<&Event> {
     })
 }
 
+/// The version that an acknowledged write has put something under, if that was told.
+pub(super) fn made_version(event: &Event) -> Option<u64> {
+    let puts = matches!(
+        event.operation,
+        Operation::Write { .. } | Operation::Increment { .. }
+    );
+    match event.outcome {
+        Outcome::Answered(answer) if puts => answer.made?.version,
+        _ => None,
+    }
+}
+
+/// When something may have been removed: from when, and at the latest.
+pub(super) fn removals(events: &[Event]) -> Vec<(u64, u64)> {
+    let deletes = events
+        .iter()
+        .filter(|event| matches!(event.operation, Operation::Delete { .. }));
+    let removals = deletes.filter_map(|event| match event.outcome {
+        Outcome::Unknown => Some((event.invoked, u64::MAX)),
+        Outcome::Answered(answer) if answer.made.is_some() => {
+            Some((event.invoked, event.completed))
+        }
+        _ => None,
+    });
+    removals.collect()
+}
+
 /// Acknowledged writes of a key that are surely gone: an answer that was asked for after one was acknowledged shows that nothing is there,
 /// and no delete can have been in between. Each is told once.
 fn losses(key: &[u8], events: &[Event]) -> Vec<Loss> {
@@ -216,18 +258,7 @@ fn losses(key: &[u8], events: &[Event]) -> Vec<Loss> {
         .filter(|event| puts(event) && made(event).is_some())
         .collect();
     writes.sort_unstable_by_key(|event| event.completed);
-    // Those that may have removed something, and when at the latest.
-    let removals: Vec<(u64, u64)> = events
-        .iter()
-        .filter(|event| matches!(event.operation, Operation::Delete { .. }))
-        .filter_map(|event| match event.outcome {
-            Outcome::Unknown => Some((event.invoked, u64::MAX)),
-            Outcome::Answered(answer) if answer.made.is_some() => {
-                Some((event.invoked, event.completed))
-            }
-            _ => None,
-        })
-        .collect();
+    let removals = removals(events);
     // Of the writes up to each, the one that was asked last: the most that can be known to be there.
     let mut latest: Vec<&Event> = Vec::with_capacity(writes.len());
     for write in &writes {
@@ -248,6 +279,7 @@ fn losses(key: &[u8], events: &[Event]) -> Vec<Loss> {
         }
         let loss = || Loss {
             key: key.escape_ascii().to_string(),
+            partition: Partition::of(key).number(),
             what: write.operation.to_string(),
             version: made(write).and_then(|made: Made| made.version),
             asked: write.invoked,
@@ -292,7 +324,11 @@ pub(super) struct Judge {
 
 impl Judge {
     /// Starts it; it writes what it judges to this file, if there is one.
-    pub(super) fn start(level: Level, file: Option<&PathBuf>) -> Result<Self, String> {
+    pub(super) fn start(
+        level: Level,
+        lookers_from: u64,
+        file: Option<&PathBuf>,
+    ) -> Result<Self, String> {
         let out = file
             .map(|path| {
                 let file = File::create(path);
@@ -303,7 +339,7 @@ impl Judge {
         let (rounds, waiting) = mpsc::channel(MOST_WAITING);
         let thread = thread::Builder::new()
             .name("verify-judge".to_owned())
-            .spawn(move || work(waiting, level, out))
+            .spawn(move || work(waiting, (level, lookers_from), out))
             .map_err(|error| format!("a thread does not start: {error}"))?;
         Ok(Self { rounds, thread })
     }
@@ -324,7 +360,7 @@ impl Judge {
 
 fn work(
     mut waiting: mpsc::Receiver<(u64, Vec<Event>)>,
-    level: Level,
+    (level, lookers_from): (Level, u64),
     mut out: Option<(PathBuf, BufWriter<File>)>,
 ) -> Findings {
     let mut findings = Findings::default();
@@ -336,7 +372,7 @@ fn work(
             // What is behind a gap would be no history.
             out = None;
         }
-        findings.judge(events, level);
+        findings.judge(events, level, lookers_from);
     }
     if let Some((path, mut file)) = out
         && let Err(error) = file.flush()
@@ -352,7 +388,7 @@ pub(super) fn judge_file(path: &Path) -> Result<Findings, String> {
         File::open(path).map_err(|error| format!("{} cannot be read: {error}", shown(path)))?;
     let mut findings = Findings::default();
     history::read_rounds(std::io::BufReader::new(file), |_, events| {
-        findings.judge(events, Level::Quorum);
+        findings.judge(events, Level::Quorum, u64::MAX);
     })
     .map_err(|error| format!("{}: {error}", shown(path)))?;
     Ok(findings)
@@ -510,7 +546,7 @@ mod tests {
             events.extend(between);
             events.push(read(8, found(7)));
             let mut findings = Findings::default();
-            findings.judge(events.clone(), Level::Quorum);
+            findings.judge(events.clone(), Level::Quorum, u64::MAX);
             let found = (findings.lie_count, findings.returned);
             assert_eq!(found, counts, "{events:?}");
         }
@@ -529,18 +565,18 @@ mod tests {
             event(4, 5, Operation::Read, found(7)),
         ];
         let mut findings = Findings::default();
-        findings.judge(stale.clone(), Level::One);
+        findings.judge(stale.clone(), Level::One, u64::MAX);
         assert_eq!(
             (findings.lie_count, findings.stale, findings.keys),
             (0, 1, 1)
         );
-        findings.judge(stale, Level::Quorum);
+        findings.judge(stale, Level::Quorum, u64::MAX);
         assert_eq!((findings.lie_count, findings.lies.len()), (1, 1));
         let early = vec![
             event(0, 1, Operation::Read, found(7)),
             event(2, 3, WRITE, DONE),
         ];
-        findings.judge(early, Level::One);
+        findings.judge(early, Level::One, u64::MAX);
         assert_eq!(findings.lie_count, 2);
     }
 }

@@ -10,7 +10,7 @@ use henge_checker::{Condition, Event};
 
 use super::faults::Kind;
 use super::nodes::Places;
-use super::options::Plan;
+use super::options::{Level, Plan};
 use super::request::{Asked, Connection, Told, version_told};
 use super::tally::Tally;
 use crate::cli::bench::Random;
@@ -111,12 +111,18 @@ impl Load {
         let phase = self.phase.get();
         round.under_way.set(round.under_way.get() + 1);
         let invoked = self.now();
-        let told = client.ask(self, asked, &key).await;
+        let is_look = client.number >= self.plan.clients;
+        let level = match self.plan.level {
+            // What a replica has not heard of yet is not lost.
+            Level::One if is_look => Level::Quorum,
+            level => level,
+        };
+        let told = client.ask(self, asked, &key, level).await;
         let completed = self.now();
         round.under_way.set(round.under_way.get() - 1);
         let outcome = asked.outcome(&told, self.plan.size);
         // Who only looks again is no part of the load.
-        if !self.is_over.get() && client.number < self.plan.clients {
+        if !self.is_over.get() && !is_look {
             let mut tally = self.tally.borrow_mut();
             let times = (invoked, completed);
             tally.record(number as usize, phase, asked, times, &told, outcome);
@@ -152,7 +158,7 @@ impl Load {
     /// Has the last word about a key of a round that nobody asks for any more: the cache need not keep it.
     pub(super) async fn remove(&self, round: &Round, client: &mut Client, number: u64) {
         let key = self.key(round.number, number);
-        client.ask(self, Asked::Delete, &key).await;
+        client.ask(self, Asked::Delete, &key, self.plan.level).await;
     }
 }
 
@@ -202,7 +208,7 @@ impl Client {
         load.places.connect(self.node, timeout).await
     }
 
-    async fn ask(&mut self, load: &Load, asked: Asked, key: &str) -> Told {
+    async fn ask(&mut self, load: &Load, asked: Asked, key: &str, level: Level) -> Told {
         let plan = &load.plan;
         let mut connection = match self.connect(load).await {
             Ok(connection) => connection,
@@ -212,7 +218,7 @@ impl Client {
             }
         };
         let told = connection
-            .ask(asked, key, plan.level, plan.size, plan.timeout)
+            .ask(asked, key, level, plan.size, plan.timeout)
             .await;
         match &told {
             // It will take no request for a while.

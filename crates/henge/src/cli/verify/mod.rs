@@ -12,6 +12,7 @@ mod network;
 mod nodes;
 mod options;
 mod report;
+mod reported;
 mod request;
 mod tally;
 

@@ -73,6 +73,8 @@ impl LatencyRow {
 enum Excuse {
     Evicted,
     Forgotten,
+    /// It was acknowledged at ONE, and the nodes say that it is lost, or may be.
+    Reported,
 }
 
 impl Outcome {
@@ -86,9 +88,27 @@ impl Outcome {
             Some(Excuse::Evicted)
         } else if self.memory.excuses(loss.asked, loss.missed) {
             Some(Excuse::Forgotten)
+        } else if self.load.plan.level == Level::One && self.is_reported(loss) {
+            Some(Excuse::Reported)
         } else {
             None
         }
+    }
+
+    /// Whether the nodes say of a loss that there is one, or that there may be.
+    fn is_reported(&self, loss: &Loss) -> bool {
+        let reported = self.reported.as_ref().zip(loss.version);
+        reported.is_some_and(|(reported, version)| reported.may_have(loss.partition, version))
+    }
+
+    /// Writes that the nodes say are lost, and that were there when their round was over.
+    fn wrongly_reported(&self) -> u64 {
+        let survivors = self.findings.survivors.iter();
+        let wrong = survivors.filter(|(partition, version)| {
+            let reported = self.reported.as_ref();
+            reported.is_some_and(|reported| reported.has(*partition, *version))
+        });
+        wrong.count() as u64
     }
 
     fn excused(&self, excuse: Excuse) -> u64 {
@@ -124,6 +144,7 @@ impl Outcome {
         self.findings.lie_count == 0
             && !has_returned
             && self.lost().next().is_none()
+            && self.wrongly_reported() == 0
             && self.ended.is_empty()
     }
 
@@ -166,10 +187,7 @@ impl Outcome {
             if findings.stale > 0 {
                 lines.push((true, format!("At ONE {} keys had answers older than they should be, which ONE does not rule out.", findings.stale)));
             }
-            lines.push((
-                true,
-                "At ONE acknowledged writes may be lost; that is not counted here.".to_owned(),
-            ));
+            self.verdict_on_reports(&mut lines);
         } else {
             let lost = self.lost().count();
             if lost > 0 {
@@ -189,29 +207,29 @@ impl Outcome {
                     ),
                 ));
             }
-            for (excuse, why) in [
-                (
-                    Excuse::Evicted,
+        }
+        for (excuse, why) in [
+            (
+                Excuse::Evicted,
+                format!(
+                    "where nodes evicted {} items",
+                    grouped(self.evictions as f64)
+                ),
+            ),
+            (
+                Excuse::Forgotten,
+                "when a quorum's memory was lost".to_owned(),
+            ),
+        ] {
+            let count = self.excused(excuse);
+            if count > 0 {
+                lines.push((
+                    true,
                     format!(
-                        "where nodes evicted {} items",
-                        grouped(self.evictions as f64)
+                        "{} acknowledged writes were missing {why}, as is to be expected.",
+                        grouped(count as f64)
                     ),
-                ),
-                (
-                    Excuse::Forgotten,
-                    "when a quorum's memory was lost".to_owned(),
-                ),
-            ] {
-                let count = self.excused(excuse);
-                if count > 0 {
-                    lines.push((
-                        true,
-                        format!(
-                            "{} acknowledged writes were missing {why}, as is to be expected.",
-                            grouped(count as f64)
-                        ),
-                    ));
-                }
+                ));
             }
         }
         if findings.losses_dropped > 0 {
@@ -229,6 +247,43 @@ impl Outcome {
         lines
     }
 
+    /// At ONE: what was lost, and whether the nodes say so.
+    fn verdict_on_reports(&self, lines: &mut Vec<(bool, String)>) {
+        let told = |count: u64| grouped(count as f64);
+        let (lost, reported) = (self.lost().count() as u64, self.excused(Excuse::Reported));
+        if reported > 0 {
+            let text = "acknowledged ONE writes did not survive, which ONE does not promise; /cluster/losses reports them";
+            lines.push((true, format!("{} {text}.", told(reported))));
+        }
+        let line = match (lost, &self.reported) {
+            (0, _) => {
+                let text =
+                    "No acknowledged ONE write is lost of which /cluster/losses says nothing.";
+                (true, text.to_owned())
+            }
+            (lost, None) => {
+                let text = "acknowledged ONE writes are lost, and no node answers /cluster/losses";
+                (false, format!("{} {text}.", told(lost)))
+            }
+            (lost, Some(said)) => {
+                let missing = if said.is_complete {
+                    ""
+                } else {
+                    ", nor have all members been heard"
+                };
+                let text = "acknowledged ONE writes are lost, and /cluster/losses does not say so";
+                (false, format!("{} {text}{missing}.", told(lost)))
+            }
+        };
+        lines.push(line);
+        let wrong = self.wrongly_reported();
+        if wrong > 0 {
+            let text =
+                "writes that /cluster/losses reports as lost were there when their round was over";
+            lines.push((false, format!("{} {text}.", told(wrong))));
+        }
+    }
+
     /// What else is to be known.
     pub(super) fn notes(&self) -> Vec<String> {
         let mut notes = self.remarks.clone();
@@ -242,8 +297,11 @@ impl Outcome {
         if dropped > 0 {
             notes.push(format!("{dropped} gaps were not kept: there are too many."));
         }
-        for reported in &self.reported {
-            notes.push(format!("/cluster/losses of {reported}"));
+        if let Some(reported) = self.reported.as_ref().filter(|said| said.lost_entries > 0) {
+            notes.push(format!(
+                "/cluster/losses has {} entries that did not survive, whatever was told of them.",
+                grouped(reported.lost_entries as f64)
+            ));
         }
         if let Some(kept) = &self.kept {
             notes.push(format!("The nodes' logs and data are left in {kept}."));

@@ -69,6 +69,9 @@ impl Answers for ControlAnswers {
                 },
                 Err(why) => reply.fail(&why),
             },
+            Service::Losses => {
+                reply.send(&[&questions::encode(&control.shared.losses.found())]);
+            }
             Service::Resp | Service::Commands | Service::Claim => {
                 reply.fail("this is asked over connections for data");
             }

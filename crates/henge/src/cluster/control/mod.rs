@@ -8,6 +8,7 @@ mod forming;
 mod health;
 mod leading;
 mod leaving;
+mod losses;
 mod names;
 mod questions;
 mod reports;
@@ -207,12 +208,15 @@ pub(crate) async fn run(
         refused,
         handovers,
         wishes,
+        inquiries,
     } = inbox;
     let work = async {
         tokio::join!(
             voice::speak(Rc::clone(&control), questions),
             control.take_connections(handovers),
             control.take_wishes(wishes),
+            control.take_inquiries(inquiries),
+            control.keep_losses(),
             control.gossip(socket, own_load, refused),
             control.see(),
             control.report(),
@@ -337,6 +341,7 @@ impl Control {
             // Another leader may be able to.
             wait_a_while(&mut leaders).await;
         }
+        self.note_amnesia();
         self.is_registered.set(true);
         self.registered.notify_one();
         // What was seen before this may be all there is to see.

@@ -552,12 +552,13 @@ impl Failed {
             (Self::Elsewhere(elsewhere), _) => elsewhere,
             (Self::NotDone, to) => to.not_there(),
             (Self::Unknown(replicas), To::Member(_, member)) => {
-                let mut why =
-                    "its write-ahead log failed meanwhile, or its replicas did not answer in time"
-                        .to_owned();
-                if replicas > 0 {
-                    why.push_str(&format!(", and {replicas} are known to have it"));
-                }
+                let known = match replicas {
+                    0 => String::new(),
+                    some => format!(", and {some} are known to have it"),
+                };
+                let why = format!(
+                    "its write-ahead log failed meanwhile, or its replicas did not answer in time{known}"
+                );
                 Elsewhere::Unknown(Arc::clone(member), why)
             }
             (Self::Error(error), To::Member(_, member)) => {

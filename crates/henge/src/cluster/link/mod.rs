@@ -31,6 +31,8 @@ pub(crate) enum Service {
     Leave = 8,
     /// How a node's replicas stand.
     Report = 9,
+    /// What a node has found to be lost.
+    Losses = 12,
 }
 
 /// The `service` of an answer that says that nothing was done, and why.
@@ -60,6 +62,7 @@ impl Service {
             Self::Change,
             Self::Leave,
             Self::Report,
+            Self::Losses,
         ]
         .into_iter()
         .find(|service| *service as u8 == number)

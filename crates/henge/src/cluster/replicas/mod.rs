@@ -25,6 +25,7 @@ use tokio::time::MissedTickBehavior;
 use self::streams::{Speakers, Streams, TICK};
 use self::told::{Inboxes, Verdict};
 use crate::cache::{Cache, Carry};
+use crate::cluster::losses::Losses;
 use crate::net::data_thread::Local;
 
 /// By partitions, a term; 0 for none.
@@ -60,6 +61,7 @@ pub(crate) struct Replicas {
     pub(crate) heard: Notify,
     /// Is told of another report.
     pub(crate) reported: Notify,
+    losses: Arc<Losses>,
     /// What the topology said last of each partition.
     seen: Mutex<BTreeMap<Partition, Seen>>,
 }
@@ -79,7 +81,7 @@ impl fmt::Debug for Replicas {
 }
 
 impl Replicas {
-    pub(crate) fn new(threads: usize) -> Arc<Self> {
+    pub(crate) fn new(threads: usize, losses: Arc<Losses>) -> Arc<Self> {
         Arc::new(Self {
             inboxes: Arc::new(Inboxes::new(threads)),
             streams: Streams::default(),
@@ -87,6 +89,7 @@ impl Replicas {
             report: Mutex::default(),
             heard: Notify::new(),
             reported: Notify::new(),
+            losses,
             seen: Mutex::default(),
         })
     }
@@ -181,6 +184,8 @@ impl Carry for Replicas {
                 self.report.lock().aligned[usize::from(partition.number())] = term;
                 self.reported.notify_one();
             }
+            Output::Lost(loss) => self.losses.add(partition, &loss),
+            Output::Unsettled(losses) => self.losses.note_unsettled(partition, &losses),
         }
     }
 }

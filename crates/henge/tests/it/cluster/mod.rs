@@ -7,6 +7,7 @@ mod faults;
 mod forming;
 mod keys;
 mod links;
+mod losses;
 mod network;
 mod partitions;
 mod recovery;

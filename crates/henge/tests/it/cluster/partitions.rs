@@ -33,7 +33,7 @@ fn secret(ring: &Ring, word: &str) -> PathBuf {
 }
 
 /// Nodes that are to have a secret, in a network for so many; none where there can be no network.
-fn machines(count: usize) -> Option<Ring> {
+pub(super) fn machines(count: usize) -> Option<Ring> {
     let network = Network::new(count);
     let skip = |why| {
         let what = format!("no nodes are cut off from each other: {why}");
