@@ -41,6 +41,10 @@ pub(crate) struct Live {
     pub(crate) default_level: ConsistencyLevel,
     /// Whether who knows the map of the cluster is told where else a key is.
     pub(crate) redirect: bool,
+    /// After how long others take the place of a node that is down.
+    pub(crate) down_timeout: Option<Duration>,
+    /// How many bytes a second are sent for moves.
+    pub(crate) move_rate: Option<u64>,
     pub(crate) compression: Settings,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) cleanup_interval: Duration,
@@ -70,6 +74,8 @@ impl Live {
             max_connections: count(limits.max_connections),
             default_level: config.cluster.default_consistency,
             redirect: config.cluster.redirect,
+            down_timeout: config.cluster.down_timeout.map(Interval::as_duration),
+            move_rate: config.cluster.move_rate.map(|rate| rate.as_usize() as u64),
             compression: Settings {
                 algorithm: config.compression.algorithm,
                 threshold_bytes: config.compression.threshold_bytes.as_usize(),

@@ -22,6 +22,8 @@ pub struct Report {
     pub aligned: Vec<Epoch>,
     /// By partitions, the newest term that it has opened; 0 for none.
     pub opened: Vec<Epoch>,
+    /// By partitions, the newest term in which it has come to rest; 0 for none.
+    pub rested: Vec<Epoch>,
 }
 
 /// See the head of the file.
@@ -95,7 +97,13 @@ impl Control {
         let members: Vec<NodeId> = members.map(|(&id, _)| id).collect();
         if members != self.ring && !members.is_empty() {
             self.ring = members;
-            commands.push(Command::Rebalance);
+            // An operator may have all begin at once.
+            if !topology.is_placed() || self.random.one_in(4) {
+                commands.push(Command::Rebalance);
+            }
+        }
+        if topology.moves().are_due() {
+            commands.push(Command::Plan);
         }
         if self.wrong > 0 && self.random.one_in(2) {
             commands.push(self.wrong_proposal(topology));
@@ -143,6 +151,16 @@ impl Control {
 
     fn judge_partitions(&mut self, topology: &Topology, commands: &mut Vec<Command>) {
         let (mut ready, mut opened, mut done, mut lost) = (vec![], vec![], vec![], vec![]);
+        let mut given_up = vec![];
+        let planned: Vec<Partition> = topology.moves().planned().keys().copied().collect();
+        let begun = planned
+            .into_iter()
+            .filter(|&partition| topology.placement(partition).change.is_none())
+            .filter(|_| self.random.one_in(2));
+        let begun: Vec<Partition> = begun.collect();
+        if !begun.is_empty() {
+            commands.push(Command::Begin(begun));
+        }
         for partition in topology.partitions() {
             let placement = topology.placement(partition);
             let place = usize::from(partition.number());
@@ -159,6 +177,9 @@ impl Control {
             let Some(change) = &placement.change else {
                 continue;
             };
+            if !self.has_operator && self.random.one_in(50) {
+                given_up.push(partition);
+            }
             let is_aligned =
                 |node| report(node).is_some_and(|report| report.aligned[place] == placement.term);
             let leader = placement.leader.map(|(node, _)| node);
@@ -168,7 +189,14 @@ impl Control {
                     ready.push(partition);
                 }
             } else if change.has_opened {
-                done.push(partition);
+                let is_resting = |report: &Report| report.rested[place] == placement.term;
+                // So that nobody who waits is told that it is not known; whoever is gone does not say so.
+                if placement.heir.is_none()
+                    || leader.and_then(report).is_some_and(is_resting)
+                    || self.random.one_in(5)
+                {
+                    done.push(partition);
+                }
             } else if let Some(report) = leader.and_then(report)
                 && report.opened[place] > 0
             {
@@ -186,6 +214,9 @@ impl Control {
         if !done.is_empty() {
             commands.push(Command::Finish(done));
         }
+        if !given_up.is_empty() {
+            commands.push(Command::Undo(given_up));
+        }
         if !lost.is_empty() {
             commands.push(Command::Reset(lost));
         }
@@ -201,12 +232,15 @@ impl Control {
         }
         let &(&node, known) = self.random.of(&nodes);
         let incarnation = known.incarnation;
-        match self.random.below(6) {
+        match self.random.below(9) {
             0 => Command::Finish(vec![partition]),
             1 => Command::Join(vec![partition]),
             2 => Command::Up(node, incarnation),
             3 => Command::Down(node, incarnation),
             4 => Command::Up(node, incarnation.saturating_sub(1)),
+            5 => Command::Undo(vec![partition]),
+            6 => Command::Plan,
+            7 => Command::Stay(node),
             _ => Command::Rebalance,
         }
     }

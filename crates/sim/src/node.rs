@@ -162,6 +162,8 @@ pub struct Node<S: Store> {
     pub aligned: Vec<Epoch>,
     /// See there.
     pub opened: Vec<Epoch>,
+    /// And in which it has come to rest.
+    pub rested: Vec<Epoch>,
 }
 
 impl<S: Store> Node<S> {
@@ -191,6 +193,7 @@ impl<S: Store> Node<S> {
             evicting: 0,
             aligned: vec![0; partitions],
             opened: vec![0; partitions],
+            rested: vec![0; partitions],
         }
     }
 }

@@ -173,7 +173,9 @@ impl<S: Store> World<S> {
                 let node = &self.nodes[node.0 as usize];
                 node.incarnation == incarnation && node.opened[p] == placement.term
             });
-            if placement.change.is_some() || !is_open {
+            let planned = self.topology.moves().planned();
+            let waits = planned.contains_key(&partition(p));
+            if placement.change.is_some() || waits || !is_open {
                 return Some(format!("partition {p} is {placement:?}"));
             }
         }

@@ -359,6 +359,7 @@ impl<S: Store> World<S> {
         node.clock = Clock::new(now_ms, 1_000_000 + now_ms);
         node.aligned.fill(0);
         node.opened.fill(0);
+        node.rested.fill(0);
         for slot in &mut node.slots {
             let (state, progress) = (slot.table.state().clone(), slot.table.progress());
             let replica = Replica::new(node.id, node.incarnation, state, progress);
@@ -690,6 +691,11 @@ impl<S: Store> World<S> {
                 self.ledgers[p].borrow_mut().lose(&loss);
             }
             Output::Unsettled(losses) => node.slots[p].unsettled = losses,
+            Output::Rested(term) => {
+                note!(self, "{n}/{p} rests in term {term}");
+                self.coverage.rule(Rule::Rested);
+                node.rested[p] = term;
+            }
         }
     }
 

@@ -306,7 +306,12 @@ impl Agreed {
     fn change(&mut self, command: &topology::Command) -> Result<Outcome, Rejected> {
         let partitions = match command {
             topology::Command::Register { .. } => return Err(Rejected::NotAStart),
+            topology::Command::Weigh(_, weight) if !(1..=MAX_WEIGHT).contains(weight) => {
+                return Err(Rejected::Weight(*weight));
+            }
             topology::Command::Join(partitions)
+            | topology::Command::Begin(partitions)
+            | topology::Command::Undo(partitions)
             | topology::Command::Finish(partitions)
             | topology::Command::Reset(partitions) => partitions.len(),
             topology::Command::Opened(opened) => opened.len(),

@@ -163,6 +163,12 @@ impl<R> Waiting<R> {
         }
     }
 
+    /// Whether any were stamped, and wait for whatever.
+    pub(super) fn has_stamped(&self) -> bool {
+        let mut requests = self.requests.iter().flatten();
+        self.has_stranded() || requests.any(|wait| wait.is_stamped)
+    }
+
     /// Whether any wait for what is committed in terms that are not theirs.
     #[inline]
     pub(super) fn has_stranded(&self) -> bool {

@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 
 /// A copy of which nothing has come for so many ticks is given up.
 const PATIENCE_TICKS: u32 = 32;
+/// The same of one that is made as the partition moves here, which its source may send as slowly as it is told to: a minute.
+pub(super) const MOVE_PATIENCE_TICKS: u32 = 2_400;
 
 /// See the head of the file.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -309,10 +311,17 @@ impl<T: Types> Replica<T> {
     /// Nothing of a copy has come for a while: it is asked for again, and in the end for another one.
     pub(super) fn pull_again(&mut self, table: &mut dyn Table<T>) {
         let term = self.state.adopted;
+        let is_move = self.view.placement.is_new(self.me);
         let Some(pull) = self.pulling() else { return };
         pull.silent += 1;
+        // Who is to lead copies from whoever has most, at once.
+        let patience = if is_move && pull.wanted.is_none() {
+            MOVE_PATIENCE_TICKS
+        } else {
+            PATIENCE_TICKS
+        };
         let (source, id, number) = (pull.source, pull.id, pull.number);
-        if pull.silent > PATIENCE_TICKS {
+        if pull.silent > patience {
             let (common, wanted) = (pull.common, pull.wanted);
             if wanted.is_some() {
                 // Another may have as much.

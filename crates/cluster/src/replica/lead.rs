@@ -14,6 +14,12 @@ use henge_wire::Version;
 use smallvec::SmallVec;
 use std::collections::BTreeMap;
 
+/// For so many ticks a leader waits for what it has taken in before another is to lead. What is to be on all replicas may wait for one
+/// that is away, and those that wait for the next leader have no longer than their deadlines.
+const REST_TICKS: u32 = 40;
+/// For so many ticks it waits for the other one; then it goes on for as long, as who proposes that may be gone, and rests again.
+const AWAY_TICKS: u32 = 80;
+
 /// See the head of the file.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Leading<T: Types> {
@@ -30,6 +36,26 @@ pub(super) struct Leading<T: Types> {
     /// The newest probe that was sent, and the newest that a quorum has echoed.
     asked: u64,
     echoed: u64,
+    rest: Rest,
+}
+
+/// How a leader stands that takes nothing more in, as another is to lead.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Rest {
+    /// It takes in what is asked.
+    No,
+    /// It waits for what it has taken in, for so many ticks.
+    Begun(u32),
+    /// It has told that it rests, so many ticks ago.
+    Told(u32),
+    /// It takes in again what is asked, for so many ticks, as nobody else leads.
+    Over(u32),
+}
+
+impl Rest {
+    fn takes_in(self) -> bool {
+        matches!(self, Self::No | Self::Over(_))
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -118,6 +144,7 @@ impl<T: Types> Replica<T> {
             pull: None,
             asked: 0,
             echoed: 0,
+            rest: Rest::No,
         });
         if self.has_bug(14) {
             self.ready.push_back(Output::Opened(term));
@@ -354,6 +381,37 @@ impl<T: Types> Replica<T> {
         }
     }
 
+    /// Takes nothing more in once another is to lead, and tells when what it has taken in is done. Where nobody else is to lead any more
+    /// it goes on.
+    pub(super) fn come_to_rest(&mut self, table: &dyn Table<T>) {
+        let Role::Leading(leading) = &mut self.role else {
+            return;
+        };
+        let Placement { term, heir, .. } = self.view.placement;
+        if heir.is_none() || leading.term != term || !leading.is_open {
+            leading.rest = Rest::No;
+            return;
+        }
+        match leading.rest {
+            Rest::No => leading.rest = Rest::Begun(0),
+            Rest::Told(ticks) if ticks >= AWAY_TICKS => {
+                leading.rest = Rest::Over(0);
+                self.ready.push_back(Output::Rested(0));
+                return;
+            }
+            Rest::Over(ticks) if ticks >= AWAY_TICKS => leading.rest = Rest::Begun(0),
+            Rest::Begun(_) | Rest::Told(_) | Rest::Over(_) => {}
+        }
+        if let Rest::Begun(ticks) = leading.rest {
+            let Progress { last, commit, .. } = table.progress();
+            let is_done = commit == last.seq() && !self.waiting.has_stamped();
+            if is_done || ticks >= REST_TICKS {
+                leading.rest = Rest::Told(0);
+                self.ready.push_back(Output::Rested(term));
+            }
+        }
+    }
+
     /// See [`is_alone`](Self::is_alone).
     pub(super) fn serves_alone(&self) -> bool {
         let Placement { old, change, .. } = &self.view.placement;
@@ -487,8 +545,11 @@ impl<T: Types> Replica<T> {
         level: Level,
         request: &T::Request<'_>,
     ) {
-        let is_open = matches!(&self.role, Role::Leading(leading) if leading.is_open);
-        if !is_open {
+        let takes_in = matches!(
+            &self.role,
+            Role::Leading(leading) if leading.is_open && leading.rest.takes_in()
+        );
+        if !takes_in {
             self.ready.push_back(Output::Answer(id, Answer::NotStamped));
             return;
         }
@@ -595,9 +656,12 @@ impl<T: Types> Replica<T> {
     /// Says again what was not answered.
     pub(super) fn remind(&mut self, table: &mut dyn Table<T>) {
         let Progress { last, commit, .. } = table.progress();
-        let Role::Leading(leading) = &self.role else {
+        let Role::Leading(leading) = &mut self.role else {
             return;
         };
+        if let Rest::Begun(ticks) | Rest::Told(ticks) | Rest::Over(ticks) = &mut leading.rest {
+            *ticks += 1;
+        }
         let term = leading.term;
         if leading.base.is_none() {
             let answered: Vec<NodeId> = leading.answers.keys().copied().collect();

@@ -91,6 +91,9 @@ pub enum Output<T: Types> {
     /// For who tells operators if this start ends before it is settled: all that was given up and may yet have survived elsewhere,
     /// in place of what was said before.
     Unsettled(Vec<Loss>),
+    /// For the topology: this replica leads in this term, takes nothing more in until another does, and all that it has taken in is
+    /// done. 0 if it takes in again, as nobody else has come to lead for too long.
+    Rested(Epoch),
 }
 
 impl<T: Types> Output<T> {
@@ -297,6 +300,7 @@ impl<T: Types> Replica<T> {
             Input::Kept(kept) => self.keep(table, kept),
             Input::Tick => self.tick(table),
         }
+        self.come_to_rest(table);
         let is_alone = self.serves_alone();
         if is_alone != self.is_alone {
             self.is_alone = is_alone;

@@ -1,6 +1,7 @@
 //! Copies that others pull from a replica: a scan in parts, each sent when the one before has come, and with them the keys that
 //! change meanwhile. It is told what changes; it keeps no records itself.
 
+use super::follow::MOVE_PATIENCE_TICKS;
 use super::message::{Body, CopyId, End};
 use super::table::{Key, Progress, Table, Types};
 use super::{BodyOf, Replica, Role};
@@ -142,9 +143,16 @@ impl<T: Types> Replica<T> {
 
     /// Time has passed: who does not go on with a copy has no need of it.
     pub(super) fn forget_sources(&mut self) {
-        self.sources.retain(|_, source| {
+        let placement = &self.view.placement;
+        self.sources.retain(|node, source| {
             source.silent += 1;
-            source.silent <= PATIENCE_TICKS
+            // What is sent because the partition moves may be held up here.
+            let patience = if placement.is_new(*node) {
+                MOVE_PATIENCE_TICKS
+            } else {
+                PATIENCE_TICKS
+            };
+            source.silent <= patience
         });
     }
 

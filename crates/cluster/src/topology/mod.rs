@@ -10,12 +10,16 @@
 //!                       └── Register of the next incarnation ──┴─ Back ─┘
 //!
 //!   a partition:  Stable ── Begin ──▶ Sync ── Join ──▶ Joint ── Finish, once its leader is open ──▶ Stable
+//!                    ▲                 └──── Undo ───────┤
+//!                    └───────────────────────────────────┘
 //! ```
 
+mod moves;
 mod placement;
 
 use crate::ring::{Assignment, Member, NodeId};
 use henge_wire::{PARTITIONS, Partition, Version};
+pub use moves::Moves;
 pub use placement::{Change, Placement};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
@@ -37,6 +41,9 @@ pub struct Topology {
     /// The newest starts of those that were removed: somebody may not have heard of that yet, and take a later node of the same name for
     /// them.
     removed: BTreeMap<NodeId, Incarnation>,
+    /// Changes of replicas that are still to be begun with.
+    #[serde(default, skip_serializing_if = "Moves::are_none")]
+    moves: Moves,
     #[serde(deserialize_with = "as_many_as_can_be")]
     partitions: Vec<Placement>,
 }
@@ -65,6 +72,25 @@ pub struct Node {
     pub weight: u32,
     /// What fails together with others of the same number.
     pub zone: Option<u32>,
+    /// It was Down for so long that others hold what it should, until it comes back.
+    #[serde(default, skip_serializing_if = "is_not")]
+    pub is_replaced: bool,
+    /// An operator has said that it never comes back, and nor do its data. It leaves, and nothing is heard of it any more.
+    #[serde(default, skip_serializing_if = "is_not")]
+    pub is_lost: bool,
+}
+
+impl Node {
+    /// Whether the ring is to give it something to hold.
+    pub fn stays(&self) -> bool {
+        !self.is_leaving && !self.is_replaced
+    }
+}
+
+/// What is written down only where it is so: texts of before it was known have no word of it.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_not(so: &bool) -> bool {
+    !so
 }
 
 /// See the head of the file.
@@ -89,7 +115,7 @@ pub enum Command {
         incarnation: Incarnation,
         /// It may lack what it has promised, or is older than what is known of it.
         has_lost_memory: bool,
-        /// How much it should hold.
+        /// How much it should hold, if it is new; else it keeps its weight.
         weight: u32,
         /// What it fails together with.
         zone: Option<u32>,
@@ -107,7 +133,7 @@ pub enum Command {
     Leave(NodeId),
     /// A node that holds nothing is forgotten, but for the number of its start.
     Remove(NodeId),
-    /// The ring is reckoned anew; partitions that should be elsewhere begin to copy.
+    /// The ring is reckoned anew; all partitions that should be elsewhere begin to copy at once. It is for those that are nowhere yet.
     Rebalance,
     /// Partitions whose new replicas have copied enough have both quorums from now on.
     Join(Vec<Partition>),
@@ -117,6 +143,21 @@ pub enum Command {
     Finish(Vec<Partition>),
     /// Data of partitions is forgotten.
     Reset(Vec<Partition>),
+    /// The ring is reckoned anew; partitions that should be elsewhere wait for [`Command::Begin`].
+    Plan,
+    /// Partitions that wait for it begin to copy.
+    Begin(Vec<Partition>),
+    /// Changes that are under way are given up, joint ones as well: the replicas are those of before, and the change waits again.
+    Undo(Vec<Partition>),
+    /// A node that was to leave stays.
+    Stay(NodeId),
+    /// A node was Down for too long, in this start: others are to hold what it does.
+    Replace(NodeId, Incarnation),
+    /// A node that is Down never comes back, and what it held is lost, by an operator's word. Partitions of which others have too
+    /// little to go on with are forgotten.
+    Lose(NodeId),
+    /// How much a node should hold beside others, 1 to [`MAX_WEIGHT`](crate::ring::MAX_WEIGHT).
+    Weigh(NodeId, u32),
 }
 
 /// Why a command changed nothing.
@@ -134,6 +175,12 @@ pub enum Rejected {
     Unchanged,
     /// There are no epochs left.
     Exhausted,
+    /// Nobody else would hold anything.
+    Last(NodeId),
+    /// A node that can be reached.
+    Reachable(NodeId),
+    /// A node that was said to be lost.
+    Lost(NodeId),
 }
 
 impl fmt::Display for Rejected {
@@ -147,6 +194,9 @@ impl fmt::Display for Rejected {
             Self::Premature => f.write_str("what it needs has not happened yet"),
             Self::Unchanged => f.write_str("it is so already"),
             Self::Exhausted => f.write_str("the topology has had all its epochs"),
+            Self::Last(node) => write!(f, "node {node} is the last one that stays"),
+            Self::Reachable(node) => write!(f, "node {node} can be reached"),
+            Self::Lost(node) => write!(f, "node {node} was said to be lost for good"),
         }
     }
 }
@@ -178,6 +228,7 @@ impl Topology {
             on_quorum_loss,
             nodes: BTreeMap::new(),
             removed: BTreeMap::new(),
+            moves: Moves::default(),
             partitions: vec![Placement::default(); usize::from(partitions)],
         }
     }
@@ -187,7 +238,7 @@ impl Topology {
         self.epoch
     }
 
-    /// How many replicas a partition has, where there are as many nodes.
+    /// How many replicas a partition should have, where there are as many nodes.
     pub fn replication(&self) -> usize {
         self.replication
     }
@@ -228,8 +279,10 @@ impl Topology {
         next.epoch = epoch;
         next.change(command)?;
         next.derive(self);
+        next.count_moves();
         // What changes nothing must not use an epoch up.
-        if next.nodes == self.nodes && next.partitions == self.partitions {
+        let is_same = next.nodes == self.nodes && next.partitions == self.partitions;
+        if is_same && next.moves == self.moves {
             return Err(Rejected::Unchanged);
         }
         *self = next;
@@ -251,11 +304,13 @@ impl Topology {
             next.removed.insert(node, gone.incarnation);
         }
         next.removed.remove(&survivor);
-        let is_leaving = false;
+        next.moves = Moves::default();
         next.nodes.insert(
             survivor,
             Node {
-                is_leaving,
+                is_leaving: false,
+                is_replaced: false,
+                is_lost: false,
                 ..known
             },
         );
@@ -283,6 +338,9 @@ impl Topology {
                 zone,
             } => {
                 let known = self.nodes.get(&node).copied();
+                if known.is_some_and(|known| known.is_lost) {
+                    return Err(Rejected::Lost(node));
+                }
                 if incarnation <= self.newest_start(node) {
                     return Err(Rejected::Incarnation(node));
                 }
@@ -295,10 +353,16 @@ impl Topology {
                     state: State::Aligning,
                     amnesia,
                     is_leaving,
-                    weight,
+                    // It may be another than it began with, by an operator's word.
+                    weight: known.map_or(weight, |known| known.weight),
                     zone,
+                    is_replaced: false,
+                    is_lost: false,
                 };
                 self.nodes.insert(node, registered);
+                if known.is_none_or(|known| known.is_replaced) {
+                    self.is_due();
+                }
             }
             &Command::Up(node, incarnation) => self.node(node, incarnation)?.state = State::Up,
             &Command::Down(node, incarnation) => self.node(node, incarnation)?.state = State::Down,
@@ -308,21 +372,21 @@ impl Topology {
                     return Err(Rejected::Unchanged);
                 }
                 node.state = State::Aligning;
+                if std::mem::take(&mut node.is_replaced) {
+                    self.is_due();
+                }
             }
             &Command::Remembers(node, incarnation) => self.node(node, incarnation)?.amnesia = 0,
-            Command::Leave(node) => {
-                let node = self
-                    .nodes
-                    .get_mut(node)
-                    .ok_or(Rejected::UnknownNode(*node))?;
-                node.is_leaving = true;
-            }
+            &Command::Leave(node) => self.leave(node)?,
+            &Command::Stay(node) => self.stay(node)?,
+            &Command::Replace(node, incarnation) => self.replace(node, incarnation)?,
+            &Command::Lose(node) => self.lose(node)?,
+            &Command::Weigh(node, weight) => self.weigh(node, weight)?,
+            Command::Plan => self.plan()?,
+            Command::Begin(partitions) => self.begin(partitions)?,
+            Command::Undo(partitions) => self.undo(partitions)?,
             Command::Remove(node) => {
-                if self
-                    .partitions
-                    .iter()
-                    .any(|placement| placement.names(*node))
-                {
+                if self.names(*node) {
                     return Err(Rejected::Premature);
                 }
                 let known = self
@@ -356,7 +420,9 @@ impl Topology {
             .nodes
             .get_mut(&node)
             .ok_or(Rejected::UnknownNode(node))?;
-        if known.incarnation == incarnation {
+        if known.is_lost {
+            Err(Rejected::Lost(node))
+        } else if known.incarnation == incarnation {
             Ok(known)
         } else {
             Err(Rejected::Incarnation(node))
@@ -380,12 +446,23 @@ impl Topology {
 
     /// Reckons the ring, and begins with what is to change. What is under way goes on as it was begun.
     fn rebalance(&mut self) -> Result<(), Rejected> {
+        let next = self.reckoned()?;
+        let epoch = self.epoch;
+        for (partition, placement) in Partition::all().zip(&mut self.partitions) {
+            placement.begin(next.replicas(partition), epoch);
+        }
+        self.moves = Moves::default();
+        Ok(())
+    }
+
+    /// Where all partitions should be, from where they are, or are about to be.
+    fn reckoned(&self) -> Result<Assignment, Rejected> {
         let count = u16::try_from(self.partitions.len()).expect("as many as a u16 can count");
         let mut present = Assignment::of(count);
         for partition in self.partitions() {
             present.set(partition, self.placement(partition).goal().to_vec());
         }
-        let members = self.nodes.iter().filter(|(_, node)| !node.is_leaving);
+        let members = self.nodes.iter().filter(|(_, node)| node.stays());
         let members: Vec<Member> = members
             .map(|(&id, node)| Member {
                 id,
@@ -397,18 +474,17 @@ impl Topology {
             // The last one cannot leave.
             return Err(Rejected::Premature);
         }
-        let next = present.next(&members, self.replication);
-        let epoch = self.epoch;
-        for (partition, placement) in Partition::all().zip(&mut self.partitions) {
-            placement.begin(next.replicas(partition), epoch);
-        }
-        Ok(())
+        Ok(present.next(&members, self.replication))
     }
 
     /// What follows from the rest: who leads, what is reset, and in which term that is.
     fn derive(&mut self, before: &Self) {
         let (epoch, policy) = (self.epoch, self.on_quorum_loss);
-        for (placement, before) in self.partitions.iter_mut().zip(&before.partitions) {
+        let all = Partition::all().zip(&mut self.partitions);
+        for ((partition, placement), before) in all.zip(&before.partitions) {
+            if let Some(new) = placement.go_back(&self.nodes) {
+                self.moves.wait(partition, new);
+            }
             placement.derive(before, epoch, policy, &self.nodes);
         }
     }

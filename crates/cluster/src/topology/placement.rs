@@ -28,6 +28,10 @@ pub struct Placement {
     pub change: Option<Change>,
     /// Of those that count, who is a voter.
     pub voters: Vec<NodeId>,
+    /// Who leads once the change that is under way ends, where that is another one and it could end now: until then the leader
+    /// takes nothing more in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heir: Option<NodeId>,
 }
 
 /// A change of the replicas.
@@ -39,8 +43,8 @@ pub struct Change {
     pub is_joint: bool,
     /// A leader has opened a term of this joint change.
     pub has_opened: bool,
-    /// The epoch in which it became joint.
-    since: Epoch,
+    /// The epoch in which it became joint, or in which the new ones began to copy; 0 of one that was not planned.
+    pub since: Epoch,
 }
 
 impl Placement {
@@ -71,6 +75,11 @@ impl Placement {
         self.change.as_ref().map_or(&self.old, |change| &change.new)
     }
 
+    /// Whether a node is to be one of its replicas, and was none before.
+    pub fn is_new(&self, node: NodeId) -> bool {
+        !self.old.contains(&node) && self.goal().contains(&node)
+    }
+
     /// Whether a node is, or is to be, one of its replicas.
     pub fn names(&self, node: NodeId) -> bool {
         self.old.contains(&node) || self.goal().contains(&node)
@@ -99,6 +108,96 @@ impl Placement {
             has_opened: false,
             since: 0,
         });
+    }
+
+    /// Another plan: what is joint goes on, and all else is given up for it. Gives where it should be, where it is not, and is not
+    /// on its way there.
+    pub(super) fn replan(&mut self, new: &[NodeId], epoch: Epoch) -> Option<Vec<NodeId>> {
+        if self.old.is_empty() {
+            self.begin(new, epoch);
+        }
+        if self.goal() == new {
+            return None;
+        }
+        if self.new_list().is_none() {
+            self.change = None;
+        }
+        (self.goal() != new).then(|| new.to_vec())
+    }
+
+    /// Begins with a change that was planned. One of the order alone needs nobody to copy, and may end at once.
+    pub(super) fn begin_planned(&mut self, new: Vec<NodeId>, epoch: Epoch) -> Result<(), Rejected> {
+        if self.change.is_some() {
+            return Err(Rejected::Premature);
+        }
+        if self.old != new {
+            self.change = Some(Change {
+                new,
+                is_joint: false,
+                has_opened: false,
+                since: epoch,
+            });
+        }
+        Ok(())
+    }
+
+    /// Gives a change up, and says where it led to. A joint one as well: whatever was committed in it, or before, a majority of the
+    /// list of before has, and any quorum of that from now on shares a node with it. But not where no majority of that list
+    /// remembers: it would be reset.
+    pub(super) fn undo(&mut self, nodes: &BTreeMap<NodeId, Node>) -> Result<Vec<NodeId>, Rejected> {
+        self.count(nodes);
+        if self.new_list().is_some() && !self.remembers(&self.old) {
+            return Err(Rejected::Premature);
+        }
+        let change = self.change.take().ok_or(Rejected::Premature)?;
+        Ok(change.new)
+    }
+
+    /// Gives a joint change up of whose new replicas no majority remembers, where those of before have all: else it would be reset.
+    pub(super) fn go_back(&mut self, nodes: &BTreeMap<NodeId, Node>) -> Option<Vec<NodeId>> {
+        self.new_list()?;
+        self.count(nodes);
+        if self.remembers(self.new_list()?) {
+            return None;
+        }
+        self.undo(nodes).ok()
+    }
+
+    /// Whether a majority of a list votes.
+    fn remembers(&self, list: &[NodeId]) -> bool {
+        let votes = list.iter().filter(|node| self.voters.contains(node));
+        2 * votes.count() > list.len()
+    }
+
+    /// Somebody was lost for good. Where the others are enough for a quorum they go on, as if it were Down. Else they are all that there
+    /// is from now on, and what they had counts for nothing, but for what the leader has if it is one of them; `instead` are in their
+    /// place where there are none.
+    pub(super) fn lose(
+        &mut self,
+        instead: &[NodeId],
+        epoch: Epoch,
+        nodes: &BTreeMap<NodeId, Node>,
+    ) {
+        self.go_back(nodes);
+        self.count(nodes);
+        if self.old.is_empty() || self.is_quorum(|_| true) {
+            return;
+        }
+        self.change = None;
+        let is_lost = |node: &NodeId| nodes.get(node).is_none_or(|node| node.is_lost);
+        self.old.retain(|node| !is_lost(node));
+        if self.old.is_empty() {
+            self.old = instead.to_vec();
+        }
+        self.begin_anew(epoch, nodes);
+    }
+
+    /// Whether the change that is under way may end: its joint term is open, or nobody has to copy anything.
+    pub fn may_finish(&self) -> bool {
+        self.change.as_ref().is_some_and(|change| {
+            let is_order = !change.is_joint && same_nodes(&self.old, &change.new);
+            is_order || change.is_joint && change.has_opened
+        })
     }
 
     /// Both lists count from now on.
@@ -133,8 +232,10 @@ impl Placement {
 
     /// The new list is the list.
     pub(super) fn finish(&mut self, _: Epoch) -> Result<(), Rejected> {
-        let open = |change: &mut Change| change.is_joint && change.has_opened;
-        let change = self.change.take_if(open).ok_or(Rejected::Premature)?;
+        if !self.may_finish() {
+            return Err(Rejected::Premature);
+        }
+        let change = self.change.take().ok_or(Rejected::Premature)?;
         self.old = change.new;
         Ok(())
     }
@@ -156,27 +257,15 @@ impl Placement {
     ) {
         self.count(nodes);
         if policy == OnQuorumLoss::Forget && !self.old.is_empty() && !self.is_quorum(|_| true) {
-            // Who leads still has all of it, if it is in the start in which it led: whether it ever opened it knows itself.
-            let led = before.leader.filter(|(node, incarnation)| {
-                let known = nodes.get(node);
-                known.is_some_and(|n| n.incarnation == *incarnation && n.state == State::Up)
-            });
-            self.generation = epoch;
-            self.seed = led;
+            self.begin_anew(epoch, nodes);
             self.count(nodes);
         }
         let candidates = self.old.iter().chain(self.new_list().unwrap_or_default());
-        let candidates: Vec<NodeId> = candidates.copied().collect();
-        let first = |state| {
-            let can = |node: &&NodeId| {
-                self.voters.contains(node) && nodes.get(node).is_some_and(|n| n.state == state)
-            };
-            candidates.iter().find(can).copied()
-        };
-        // Where nobody is aligned there is nobody to be aligned with, and who has the only replica is nobody's to follow.
-        let leader = first(State::Up).or_else(|| first(State::Aligning));
-        let is_only = self.old.len() == 1 && self.change.is_none();
-        let leader = leader.or_else(|| first(State::Down).filter(|_| is_only));
+        let leader = self.first_of(candidates, nodes);
+        // Who has the only replica is nobody's to follow, and is waited for.
+        let only = self.old.first().filter(|_| self.old.len() == 1);
+        let only = only.filter(|only| self.change.is_none() && self.voters.contains(only));
+        let leader = leader.or_else(|| only.copied());
         self.leader = leader.and_then(|node| Some((node, nodes.get(&node)?.incarnation)));
         if self.leader != before.leader {
             self.leads_since = epoch;
@@ -188,6 +277,36 @@ impl Placement {
                 change.has_opened = false;
             }
         }
+        let heir = self.may_finish().then(|| self.first_of(self.goal(), nodes));
+        let leads = self.leader.map(|(node, _)| node);
+        self.heir = heir.flatten().filter(|heir| Some(*heir) != leads);
+    }
+
+    /// Who of these leads.
+    fn first_of<'a>(
+        &self,
+        candidates: impl IntoIterator<Item = &'a NodeId>,
+        nodes: &BTreeMap<NodeId, Node>,
+    ) -> Option<NodeId> {
+        let candidates: Vec<NodeId> = candidates.into_iter().copied().collect();
+        let first = |state| {
+            let can = |node: &&NodeId| {
+                self.voters.contains(node) && nodes.get(node).is_some_and(|n| n.state == state)
+            };
+            candidates.iter().find(can).copied()
+        };
+        // Where nobody is aligned there is nobody to be aligned with.
+        first(State::Up).or_else(|| first(State::Aligning))
+    }
+
+    /// A new generation, as no majority remembers the one of before. Who leads still has all of it, if it is in the start in which
+    /// it led: whether it ever opened it knows itself.
+    fn begin_anew(&mut self, epoch: Epoch, nodes: &BTreeMap<NodeId, Node>) {
+        self.generation = epoch;
+        self.seed = self.leader.filter(|(node, incarnation)| {
+            let known = nodes.get(node);
+            known.is_some_and(|n| n.incarnation == *incarnation && n.state == State::Up)
+        });
     }
 
     /// What cannot change within a term.

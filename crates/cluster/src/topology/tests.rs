@@ -247,10 +247,12 @@ fn a_change_waits_until_the_new_replicas_remember() {
     assert_eq!(placement.generation, before.placement(partition).generation);
 }
 
+/// Who copied, and forgets it, is copied to again; what was open says nothing of who is taken in then.
 #[test]
 fn what_was_open_before_a_loss_ends_no_change() {
     for policy in [OnQuorumLoss::Keep, OnQuorumLoss::Forget] {
         let (mut topology, partition) = moving(policy, false);
+        let generation = topology.placement(partition).generation;
         let joint = topology
             .apply(&Command::Join(vec![partition]))
             .expect("it copies");
@@ -259,22 +261,52 @@ fn what_was_open_before_a_loss_ends_no_change() {
         let lost = topology
             .apply(&register(2, 2, true))
             .expect("a later start");
-        assert_eq!(topology.placement(partition).term, lost);
+        // A majority of before has all of it, so that nothing is reset.
+        let placement = topology.placement(partition);
+        assert_eq!((placement.term, placement.generation), (lost, generation));
+        assert_eq!(placement.leader, Some((NodeId(1), 1)));
         let finish = Command::Finish(vec![partition]);
         let ends = topology.apply(&finish);
         assert_eq!(ends, Err(Rejected::Premature), "{policy:?}");
         // That report may come late.
         let late = topology.apply(&opened(joint));
         assert_eq!(late, Err(Rejected::Premature), "{policy:?}");
-        if policy == OnQuorumLoss::Keep {
-            // Nor will it be open again, until an operator says what becomes of it.
-            assert!(!topology.placement(partition).is_quorum(|_| true));
-            continue;
-        }
-        topology.apply(&opened(lost)).expect("it is open");
+        let begin = Command::Begin(vec![partition]);
+        topology.apply(&begin).expect("it waits again");
+        let early = topology.apply(&Command::Join(vec![partition]));
+        assert_eq!(early, Err(Rejected::Premature), "{policy:?}");
+        topology
+            .apply(&Command::Remembers(NodeId(2), 2))
+            .expect("it is aligned");
+        let joint = topology
+            .apply(&Command::Join(vec![partition]))
+            .expect("it copies");
+        topology.apply(&opened(joint)).expect("it is open");
         topology.apply(&finish).expect("it has opened");
         assert!(!topology.placement(partition).names(NodeId(1)));
     }
+}
+
+/// A new list of several, of which one forgets, has to be open again.
+#[test]
+fn what_was_open_before_one_of_several_forgot_ends_no_change() {
+    let mut topology = formed(3, 3);
+    topology.apply(&register(4, 1, false)).expect("it is new");
+    topology.apply(&Command::Rebalance).expect("one has joined");
+    let moves = |partition: &Partition| topology.placement(*partition).change.is_some();
+    let moving = Partition::all().find(moves).expect("something moves");
+    let list = vec![moving];
+    let joint = topology.apply(&Command::Join(list.clone()));
+    let joint = joint.expect("it copies");
+    let opened = |term| Command::Opened(vec![(moving, term)]);
+    topology.apply(&opened(joint)).expect("it is open");
+    let forgot = topology.apply(&register(4, 2, true));
+    let forgot = forgot.expect("a later start");
+    let finish = Command::Finish(list);
+    assert_eq!(topology.apply(&finish), Err(Rejected::Premature));
+    assert_eq!(topology.apply(&opened(joint)), Err(Rejected::Premature));
+    topology.apply(&opened(forgot)).expect("it is open again");
+    topology.apply(&finish).expect("it has opened");
 }
 
 #[test]

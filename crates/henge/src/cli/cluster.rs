@@ -1,7 +1,8 @@
-//! `henge cluster status`, `losses`, and the commands of `settings`: what a node knows of its cluster, as a table or as the JSON that it gives,
-//! and changes that it is asked for. It asks one node, once.
+//! `henge cluster status`, `losses`, and the commands of `settings` and `nodes`: what a node knows of its cluster, as a table or as the JSON
+//! that it gives, and changes that it is asked for. It asks one node: once, or until what it asked for has come to its end.
 
 mod losses;
+mod nodes;
 mod settings;
 
 use std::cell::Cell;
@@ -22,6 +23,7 @@ use indicatif::HumanBytes;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
+use self::nodes::NodeChange;
 use self::settings::Change;
 use super::simulate::grouped;
 use super::{client, tools};
@@ -63,6 +65,8 @@ enum About {
     Settings { json: bool },
     /// One of them is to be another.
     Change(Change),
+    /// Nodes are to hold more, less or nothing.
+    Node(NodeChange),
 }
 
 /// The grammar.
@@ -79,10 +83,11 @@ pub(super) fn command() -> Command {
         ])
         .after_help(HELP);
     Command::new("cluster")
-        .about("Show a cluster, change its settings, or make one of a survivor")
+        .about("Show a cluster, change its nodes or its settings, or make one of a survivor")
         .subcommand_required(true)
         .subcommand(status)
         .subcommand(losses::command())
+        .subcommands(nodes::commands())
         .subcommands(settings::commands())
         .subcommand(tools::recovery())
 }
@@ -111,7 +116,7 @@ pub(super) fn understood(word: &str, matches: &ArgMatches) -> Option<Result<Inqu
             name: text("name")?,
             value: None,
         }),
-        _ => return None,
+        _ => About::Node(NodeChange::understood(word, matches)?),
     };
     let target: &Target = matches.get_one("url")?;
     if target.scheme != Scheme::Http {
@@ -134,6 +139,7 @@ impl About {
             Self::Losses { .. } => get("/cluster/losses"),
             Self::Settings { .. } => get("/cluster/settings"),
             Self::Change(change) => change.request(),
+            Self::Node(change) => change.request(),
         }
     }
 
@@ -168,6 +174,7 @@ impl About {
                 Ok((text, true))
             }
             Self::Change(change) => Ok((change.done(&page), true)),
+            Self::Node(change) => Ok((change.done(), true)),
         }
     }
 
@@ -177,8 +184,15 @@ impl About {
             // The node has said what it has done.
             (_, error @ InquiryError::Refused(..))
             | (Self::Status { .. } | Self::Losses { .. } | Self::Settings { .. }, error) => error,
-            (Self::Change(_), error) if is_sent => InquiryError::Unknown(Box::new(error)),
-            (Self::Change(_), error) => InquiryError::Unchanged(Box::new(error)),
+            (Self::Change(_), error) if is_sent => InquiryError::Unknown(
+                Box::new(error),
+                "the setting may have been changed, or be changed later",
+            ),
+            (Self::Node(_), error) if is_sent => InquiryError::Unknown(
+                Box::new(error),
+                "it may be agreed on, or be agreed on later",
+            ),
+            (Self::Change(_) | Self::Node(_), error) => InquiryError::Unchanged(Box::new(error)),
         }
     }
 }
@@ -192,8 +206,10 @@ enum InquiryError {
     Http(String),
     /// Nothing came for so long.
     TimedOut(Duration),
-    /// It failed after a change was asked for, which may be done.
-    Unknown(Box<Self>),
+    /// It failed after a change was asked for, which may be done: what may be so.
+    Unknown(Box<Self>, &'static str),
+    /// A change was made, and what comes of it was not seen to its end.
+    Unwatched(Box<Self>),
     /// It failed before a change was asked for.
     Unchanged(Box<Self>),
     /// The node says no, and perhaps why.
@@ -209,9 +225,10 @@ impl fmt::Display for InquiryError {
             Self::Connect(error) => write!(f, "no connection to the node: {error}"),
             Self::Http(error) => write!(f, "the connection to the node failed: {error}"),
             Self::TimedOut(after) => write!(f, "the node did not answer within {after:?}"),
-            Self::Unknown(error) => write!(
+            Self::Unknown(error, may_be) => write!(f, "{error}; {may_be}"),
+            Self::Unwatched(error) => write!(
                 f,
-                "{error}; the setting may have been changed, or be changed later"
+                "{error}; it is agreed on, and partitions move without being watched"
             ),
             Self::Unchanged(error) => write!(f, "{error}; nothing was changed"),
             Self::Refused(status, None) => write!(f, "the node refused: {status}"),
@@ -258,15 +275,28 @@ pub(super) fn run(inquiry: &Inquiry) -> ExitCode {
 /// What there is to show, and whether that is a cluster.
 async fn find(inquiry: &Inquiry) -> Result<(String, bool), InquiryError> {
     let is_sent = Cell::new(false);
-    let asked = tokio::time::timeout(inquiry.timeout, ask(inquiry, &is_sent)).await;
+    let asked = ask(&inquiry.target, inquiry.about.request(), &is_sent);
+    let asked = tokio::time::timeout(inquiry.timeout, asked).await;
     let page = asked.unwrap_or(Err(InquiryError::TimedOut(inquiry.timeout)));
-    let found = page.and_then(|page| inquiry.about.shown(&page));
-    found.map_err(|error| inquiry.about.failure(error, is_sent.get()))
+    let found = page.and_then(|page| Ok((inquiry.about.shown(&page)?, page)));
+    let found = found.map_err(|error| inquiry.about.failure(error, is_sent.get()));
+    let (shown, page) = found?;
+    if let About::Node(change) = &inquiry.about
+        && change.waits
+    {
+        let page: Value = serde_json::from_slice(&page).unwrap_or_default();
+        nodes::wait(inquiry, change, page["epoch"].as_u64().unwrap_or(0)).await?;
+    }
+    Ok(shown)
 }
 
-/// Asks, and notes when something may have left.
-async fn ask(inquiry: &Inquiry, is_sent: &Cell<bool>) -> Result<Bytes, InquiryError> {
-    let Target { host, port, .. } = &inquiry.target;
+/// Asks for a method, a path and a body, and notes when something may have left.
+async fn ask(
+    target: &Target,
+    (method, path, body): (Method, String, String),
+    is_sent: &Cell<bool>,
+) -> Result<Bytes, InquiryError> {
+    let Target { host, port, .. } = target;
     let connected = TcpStream::connect((host.as_str(), *port)).await;
     let stream = connected.map_err(InquiryError::Connect)?;
     let (mut sender, driver) = http1::handshake(TokioIo::new(stream))
@@ -274,11 +304,10 @@ async fn ask(inquiry: &Inquiry, is_sent: &Cell<bool>) -> Result<Bytes, InquiryEr
         .map_err(|error| http(&error))?;
     // It ends with the connection, and what went wrong there the request is told.
     tokio::spawn(driver);
-    let (method, path, body) = inquiry.about.request();
     let request = Request::builder()
         .method(method)
         .uri(path)
-        .header(http::header::HOST, inquiry.target.server())
+        .header(http::header::HOST, target.server())
         .body(Full::new(Bytes::from(body)));
     let request = request.map_err(|error| InquiryError::Http(error.to_string()))?;
     is_sent.set(true);
@@ -310,7 +339,7 @@ fn http(error: impl Error) -> InquiryError {
 }
 
 /// The columns of the table that are figures, and end at the right.
-const FIGURES: [usize; 3] = [3, 4, 5];
+const FIGURES: [usize; 5] = [3, 4, 5, 6, 7];
 
 /// The status for people; none if it is none.
 fn table(status: &Value) -> Option<String> {
@@ -345,13 +374,7 @@ fn table(status: &Value) -> Option<String> {
     let mut are_silent = false;
     let mut rows = vec![
         [
-            "",
-            "NAME",
-            "STATE",
-            "PARTITIONS",
-            "OPS/S",
-            "MEMORY",
-            "ADDRESS",
+            "", "NAME", "STATE", "WEIGHT", "LEADS", "HOLDS", "OPS/S", "MEMORY", "ADDRESS",
         ]
         .map(str::to_owned),
     ];
@@ -377,7 +400,9 @@ fn table(status: &Value) -> Option<String> {
                 .collect(),
             name,
             word("state"),
+            number("weight", grouped),
             number("partitions", grouped),
+            number("holds_partitions", grouped),
             number("operations_per_second", grouped),
             number("memory_bytes", |bytes| HumanBytes(bytes).to_string()),
             word("address"),
@@ -389,6 +414,7 @@ fn table(status: &Value) -> Option<String> {
         text.push_str("  ? does not answer that node");
     }
     text.push('\n');
+    text += &nodes::moving(&status["moves"]);
     Some(text)
 }
 
@@ -442,7 +468,8 @@ mod tests {
     fn member(name: &str, is_me: bool, load: Option<u64>) -> Value {
         json!({
             "id": 1, "name": name, "address": format!("{name}.example:8080"), "state": "up",
-            "is_me": is_me, "partitions": 512, "operations_per_second": load,
+            "is_me": is_me, "partitions": 512, "holds_partitions": 1024, "weight": 100,
+            "operations_per_second": load,
             "memory_bytes": load.map(|load| load * 1024),
         })
     }
@@ -458,14 +485,29 @@ mod tests {
             Some(
                 "\
 cluster 00ff, epoch 7, control leader second
-   NAME    STATE  PARTITIONS   OPS/S     MEMORY  ADDRESS
-*  nöde1   up            512  12,345  12.06 MiB  nöde1.example:8080
-L  second  up            512       -          -  second.example:8080
+   NAME    STATE  WEIGHT  LEADS  HOLDS   OPS/S     MEMORY  ADDRESS
+*  nöde1   up        100    512  1,024  12,345  12.06 MiB  nöde1.example:8080
+L  second  up        100    512  1,024       -          -  second.example:8080
 
 * the node that was asked  L the control leader
 "
             )
         );
+    }
+
+    #[test]
+    fn moves_are_a_line() {
+        let moves = |total: u64| {
+            json!({
+                "standing": "member", "cluster": "00ff", "epoch": 7, "leader": null, "members": [],
+                "moves": {"are_planned": true, "partitions_total": total, "partitions_done": 12, "partitions_moving": 64},
+            })
+        };
+        let text = table(&moves(1_000)).expect("it is a status");
+        let line = "12 of 1,000 partitions have moved, and 64 are on their way\n";
+        assert!(text.ends_with(line), "{text}");
+        let text = table(&moves(0)).expect("it is a status");
+        assert!(!text.contains("moved"), "{text}");
     }
 
     #[test]
@@ -521,8 +563,27 @@ L  second  up            512       -          -  second.example:8080
             (method, &*path, &*body),
             (Method::PUT, "/cluster/settings/cluster.redirect", "false")
         );
+        for (line, asked_for) in [
+            ("drain a/b", "POST /cluster/drain/a%2Fb "),
+            ("add a --no-wait", "POST /cluster/add/a "),
+            ("remove a", "POST /cluster/remove/a "),
+            ("remove a --force", "POST /cluster/remove/a?force=true "),
+            ("rebalance", "POST /cluster/rebalance "),
+            ("set-weight a 7", "PUT /cluster/weight/a 7"),
+        ] {
+            let inquiry = asked(&format!("cluster {line}")).expect("understood");
+            let (method, path, body) = inquiry.about.request();
+            assert_eq!(format!("{method} {path} {body}"), asked_for);
+        }
         for line in [
             "cluster",
+            "cluster drain",
+            "cluster drain a b",
+            "cluster drain a --force",
+            "cluster rebalance a",
+            "cluster set-weight a",
+            "cluster set-weight a 0",
+            "cluster set-weight a 1001",
             "cluster status --url redis://h:1",
             "cluster status x",
             "cluster set cluster.redirect",
@@ -588,7 +649,7 @@ L  second  up            512       -          -  second.example:8080
 
     #[test]
     fn a_change_is_waited_for_as_long_as_a_node_takes() {
-        for words in ["cluster set a b", "cluster unset a"] {
+        for words in ["cluster set a b", "cluster unset a", "cluster drain a"] {
             let inquiry = asked(words).expect("understood");
             assert!(inquiry.timeout > SLOWEST_CHANGE, "{words}");
         }

@@ -87,6 +87,22 @@ impl Entry {
     }
 }
 
+impl Entry {
+    /// How many entries both say are lost.
+    fn overlap(&self, other: &Self) -> u64 {
+        let is_same = (self.partition, self.generation) == (other.partition, other.generation);
+        let are_known = self.unknown.is_none() && other.unknown.is_none();
+        let (Some(own), Some(its)) = (self.run(), other.run()) else {
+            return 0;
+        };
+        if !is_same || !are_known || own.0.term() != its.0.term() {
+            return 0;
+        }
+        let (first, last) = (own.0.seq().max(its.0.seq()), own.1.seq().min(its.1.seq()));
+        (last + 1).saturating_sub(first)
+    }
+}
+
 /// Versions in the file and between nodes: the text that clients see.
 mod as_text {
     use henge_wire::Version;
@@ -160,7 +176,11 @@ impl Found {
             return;
         }
         match entry.count() {
-            Some(count) => self.lost_entries += count,
+            Some(count) => {
+                // A start that had not kept what it took over finds the same again, and perhaps more.
+                let known = self.entries.iter().map(|known| known.overlap(&entry)).sum();
+                self.lost_entries += count.saturating_sub(known);
+            }
             None => self.unknown += 1,
         }
         // What was not known is known better now.
@@ -365,15 +385,17 @@ mod tests {
         losses.add(partition(3), &lost(4, 10, 12, Fate::Replaced));
         // The same again says nothing new.
         losses.add(partition(3), &lost(4, 10, 12, Fate::Replaced));
+        // Some of it again, and more.
+        losses.add(partition(3), &lost(4, 12, 13, Fate::Replaced));
         losses.note_unsettled(partition(5), &[lost(6, 1, 2, Fate::Replaced)]);
         losses.note_amnesia("it was in memory");
-        assert_eq!(losses.counts(), (3, 1));
+        assert_eq!(losses.counts(), (4, 1));
         losses.write().expect("there is room");
         let again = Losses::open(&directory, Clock::start());
         let found = again.found();
         assert_eq!(found.since_ms, since_ms);
-        assert_eq!(again.counts(), (3, 2));
-        let unsettled = &found.entries[2];
+        assert_eq!(again.counts(), (4, 2));
+        let unsettled = &found.entries[3];
         assert_eq!(unsettled.partition, Some(5));
         assert_eq!(
             unsettled.run(),
@@ -383,8 +405,8 @@ mod tests {
         assert!(found.unsettled.is_empty());
         // Found out later, it is unknown no more.
         again.add(partition(5), &lost(6, 1, 3, Fate::Replaced));
-        assert_eq!(again.found().entries.len(), 3);
-        assert_eq!(again.found().entries[2].count(), Some(3));
+        assert_eq!(again.found().entries.len(), 4);
+        assert_eq!(again.found().entries[3].count(), Some(3));
         fs::remove_dir_all(&directory).expect("it is there");
     }
 

@@ -9,6 +9,7 @@ pub(crate) mod keys;
 pub(crate) mod link;
 pub(crate) mod losses;
 pub(crate) mod peers;
+pub(crate) mod placing;
 pub(crate) mod raft;
 pub(crate) mod replicas;
 pub(crate) mod routing;

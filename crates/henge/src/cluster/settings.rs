@@ -4,11 +4,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use henge_cluster::agreed::Setting as Agreed;
 use serde::Serialize;
 
-use crate::config::{Config, Literal, Setting, SettingError, nearest};
+use crate::config::{ByteSize, Config, Interval, Literal, Setting, SettingError, nearest};
 use crate::shared::Live;
 
 /// A setting that may hold for a whole cluster.
@@ -22,17 +23,51 @@ struct Wide {
 }
 
 /// All of them.
-static ALL: [Wide; 1] = [Wide {
-    name: "cluster.redirect",
-    take: |to, config| to.redirect = Some(config.cluster.redirect),
-    own: |live| live.redirect.to_string(),
-}];
+static ALL: [Wide; 3] = [
+    Wide {
+        name: "cluster.redirect",
+        take: |to, config| to.redirect = Some(config.cluster.redirect),
+        own: |live| live.redirect.to_string(),
+    },
+    Wide {
+        name: "cluster.down_timeout",
+        take: |to, config| {
+            let timeout = config.cluster.down_timeout;
+            to.down_timeout = Some(Bound(timeout.map(Interval::as_duration)));
+        },
+        own: |live| {
+            or_none(
+                live.down_timeout
+                    .map(|time| Interval::seconds(time.as_secs())),
+            )
+        },
+    },
+    Wide {
+        name: "cluster.move_rate",
+        take: |to, config| {
+            let rate = config.cluster.move_rate;
+            to.move_rate = Some(Bound(rate.map(|rate| rate.as_usize() as u64)));
+        },
+        own: |live| or_none(live.move_rate.map(ByteSize::bytes)),
+    },
+];
+
+/// As a configuration says it.
+fn or_none(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "none".to_owned(), |value| value.to_string())
+}
 
 /// What the cluster says, as requests need it; none where a node goes by its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct InForce {
     redirect: Option<bool>,
+    down_timeout: Option<Bound<Duration>>,
+    move_rate: Option<Bound<u64>>,
 }
+
+/// What may be without a bound.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Bound<T>(Option<T>);
 
 /// The settings of a cluster, as one node understands them.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -169,6 +204,18 @@ impl Settings {
         self.in_force.redirect
     }
 
+    /// After how long others take the place of a node that is down.
+    pub(crate) fn down_timeout(&self, live: &Live) -> Option<Duration> {
+        let agreed = self.in_force.down_timeout;
+        agreed.map_or(live.down_timeout, |Bound(timeout)| timeout)
+    }
+
+    /// How many bytes a second this node sends for moves.
+    pub(crate) fn move_rate(&self, live: &Live) -> Option<u64> {
+        let agreed = self.in_force.move_rate;
+        agreed.map_or(live.move_rate, |Bound(rate)| rate)
+    }
+
     /// All settings, those that the cluster has no value of among them.
     pub(crate) fn shown(&self, live: &Live) -> Vec<Shown> {
         let known = ALL.iter().map(|wide| {
@@ -243,14 +290,17 @@ mod tests {
                 "cluster.redirects",
                 "true",
                 Err(
-                    "no setting \"cluster.redirects\" can hold for a whole cluster; did you mean \"cluster.redirect\"?; there is cluster.redirect",
+                    "no setting \"cluster.redirects\" can hold for a whole cluster; did you mean \"cluster.redirect\"?; there is cluster.redirect, cluster.down_timeout, cluster.move_rate",
                 ),
             ),
+            ("cluster.down_timeout", "300s", Ok("5m")),
+            ("cluster.down_timeout", "none", Ok("none")),
+            ("cluster.move_rate", "1MiB", Ok("1MiB")),
             (
                 "cache.policy",
                 "lfu",
                 Err(
-                    "no setting \"cache.policy\" can hold for a whole cluster; there is cluster.redirect",
+                    "no setting \"cache.policy\" can hold for a whole cluster; there is cluster.redirect, cluster.down_timeout, cluster.move_rate",
                 ),
             ),
         ] {
@@ -281,6 +331,23 @@ mod tests {
         );
     }
 
+    /// None of both is a value as well.
+    #[test]
+    fn what_has_no_bound_in_the_cluster_has_none_on_a_node() {
+        let live = Live::of(&Config::default());
+        let none = Settings::default();
+        let five_minutes = Duration::from_mins(5);
+        assert_eq!(none.down_timeout(&live), Some(five_minutes));
+        assert_eq!(none.move_rate(&live), Some(64 << 20));
+        let set = [
+            ("cluster.down_timeout", "none", 3),
+            ("cluster.move_rate", "1MiB", 4),
+        ];
+        let set = Settings::of(&agreed(&set));
+        assert_eq!(set.down_timeout(&live), None);
+        assert_eq!(set.move_rate(&live), Some(1 << 20));
+    }
+
     #[test]
     fn what_a_later_version_has_set_is_kept_and_told_once() {
         let live = Live::of(&Config::default());
@@ -295,9 +362,9 @@ mod tests {
         assert_eq!(told(&settings), [""; 0]);
         assert_eq!(settings.agreed(), &all);
         assert_eq!(settings.redirect(), None);
-        let [redirect, later] = &settings.shown(&live)[..] else {
-            panic!("two are shown");
-        };
+        let shown = settings.shown(&live);
+        assert_eq!(shown.len(), ALL.len() + 1);
+        let (redirect, later) = (&shown[0], &shown[ALL.len()]);
         assert_eq!(
             (redirect.source, redirect.value.as_deref()),
             (Source::Node, Some("true"))

@@ -9,6 +9,7 @@ use henge_cluster::ring::NodeId;
 use henge_cluster::topology::Epoch;
 use henge_wire::{PARTITIONS, Partition, SLOTS};
 
+use super::placing::Placing;
 use super::settings::Settings;
 
 /// A partition of this node.
@@ -125,6 +126,7 @@ pub(crate) struct View {
     pub(crate) settings: Arc<Settings>,
     /// How many replicas a partition has, where there are as many nodes; 0 where that is not known yet.
     pub(crate) replication: usize,
+    pub(crate) placing: Arc<Placing>,
     /// All is here, and nobody else is asked.
     pub(crate) is_alone: bool,
 }
@@ -142,6 +144,7 @@ impl View {
             terms: Box::default(),
             settings: Arc::default(),
             replication,
+            placing: Arc::default(),
             is_alone: true,
         }
     }
@@ -158,6 +161,7 @@ impl View {
             terms: Box::default(),
             settings: Arc::default(),
             replication: 0,
+            placing: Arc::default(),
             is_alone: false,
         }
     }
@@ -187,6 +191,7 @@ impl View {
             terms: Box::default(),
             settings: Arc::default(),
             replication: 0,
+            placing: Arc::default(),
             is_alone,
         }
     }
@@ -195,6 +200,13 @@ impl View {
     #[must_use]
     pub(crate) fn with(self, settings: Arc<Settings>) -> Self {
         Self { settings, ..self }
+    }
+
+    /// The same with how much its members hold.
+    #[must_use]
+    pub(crate) fn with_placing(self, placing: Placing) -> Self {
+        let placing = Arc::new(placing);
+        Self { placing, ..self }
     }
 
     /// The same with the terms of its partitions.

@@ -128,6 +128,12 @@ settings! {
         /// How many replicas of each partition there are, where there are as many nodes. What the nodes that form a cluster say
         /// holds for that; a node that joins takes it over.
         restart replication_factor: u64 = 3, within 1..=7;
+        /// How long a node may be down before others take its place, where there are enough of them; "none" for ever. At least a
+        /// second, as each pause of a machine would move data; a year at most, which is for ever.
+        reload down_timeout: Option<Interval> = Some(Interval::seconds(300)), within Interval::seconds(1)..=Interval::seconds(365 * 86_400);
+        /// How many bytes a second this node sends for partitions that move to others; "none" for as many as it can. At least 64KiB,
+        /// with which a GiB takes hours; at most 1TiB, more than any machine can.
+        reload move_rate: Option<ByteSize> = Some(ByteSize::mib(64)), within ByteSize::kib(64)..=ByteSize::tib(1);
         /// The consistency of a request that asks for none. With one replica all mean the same.
         reload default_consistency: ConsistencyLevel = ConsistencyLevel::Quorum;
     }
@@ -424,6 +430,20 @@ mod tests {
             "cluster.replication_factor",
             &[("1", "1"), ("3", "3"), ("7", "7")],
             &["0", "8", "-1", "three"],
+        ),
+        (
+            "cluster.down_timeout",
+            &[("1", "\"1s\""), ("5m", "\"5m\""), ("none", "\"none\"")],
+            &["0", "366d", "soon", ""],
+        ),
+        (
+            "cluster.move_rate",
+            &[
+                ("64KiB", "\"64KiB\""),
+                ("1GB", "1000000000"),
+                ("none", "\"none\""),
+            ],
+            &["0", "63KiB", "2TiB", "fast", ""],
         ),
         (
             "cluster.default_consistency",

@@ -21,7 +21,7 @@ use super::problem::{Code, Problem};
 use super::requests::query_key;
 use super::routes::{Place, ROUTES, RouteId};
 use super::service::Outcome;
-use super::{backup, openapi, query, settings};
+use super::{backup, nodes, openapi, query, settings};
 use crate::cluster::view::Standing;
 use crate::config::{ConfigError, Reload};
 use crate::metrics::Metrics;
@@ -49,7 +49,9 @@ pub(crate) struct Control {
 pub(crate) async fn ask(local: Rc<Local>, route: RouteId, request: Request<Incoming>) -> Outcome {
     let (parts, body) = request.into_parts();
     let body = match route {
-        RouteId::SetSetting => settings::read(&parts.headers, body, &local.shared).await?,
+        RouteId::SetSetting | RouteId::WeighNode => {
+            settings::read(&parts.headers, body, &local.shared).await?
+        }
         // The bodies of all others mean nothing; hyper reads past a short one.
         _ => Bytes::new(),
     };
@@ -109,6 +111,11 @@ fn router(control: Arc<Control>) -> Router {
             RouteId::Settings => get(settings::all),
             RouteId::SetSetting => put(settings::set),
             RouteId::UnsetSetting => delete(settings::unset),
+            RouteId::AddNode => post(nodes::add),
+            RouteId::DrainNode => post(nodes::drain),
+            RouteId::RemoveNode => post(nodes::remove),
+            RouteId::WeighNode => put(nodes::weigh),
+            RouteId::Rebalance => post(nodes::rebalance),
             RouteId::Backup => get(backup::page),
             RouteId::Reload => post(reload),
             RouteId::Snapshot => post(snapshot),
@@ -151,6 +158,12 @@ async fn ready(State(control): Controlled) -> Response {
             body.remove("standing");
         }
         return (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response();
+    }
+    let me = view.me().and_then(|me| view.placing.member(me.id));
+    if me.is_some_and(|me| me.is_drained) {
+        // It sends on what it is asked; who chooses between nodes should choose another.
+        let body = Json(json!({"status": "drained", "node_id": metrics.node_id}));
+        return (StatusCode::SERVICE_UNAVAILABLE, body).into_response();
     }
     // A node that drains has closed its port, so whoever can ask is answered. One whose log has failed serves what it has:
     // who sends it no more requests at all would lose that.

@@ -1,6 +1,7 @@
 //! The HTTP interface: one table of routes, the data routes answered inline on the data threads, the rest by axum on the
 //! control runtime. It knows commands and replies, and nothing of shards, sockets or threads.
 
+mod agreed;
 mod backup;
 mod batch;
 mod body;
@@ -9,6 +10,7 @@ mod control;
 mod json;
 mod keys;
 mod lifetime;
+mod nodes;
 mod openapi;
 mod query;
 mod raw;

@@ -69,6 +69,43 @@ const VALUE_CODES: &[Code] = &[
     Code::MemoryFull,
 ];
 
+/// What can go wrong with what is agreed on about a member.
+const NODE_CODES: &[Code] = &[
+    Code::InvalidPath,
+    Code::NodeNotFound,
+    Code::NodeHoldsData,
+    Code::NodeReachable,
+    Code::NodeLost,
+    Code::LastNode,
+    Code::NotInCluster,
+    Code::NoControlLeader,
+    Code::OutcomeUnknown,
+    Code::Internal,
+];
+/// What can go wrong with its weight.
+const WEIGHT_CODES: &[Code] = &[
+    Code::InvalidWeight,
+    Code::UnsupportedEncoding,
+    Code::InvalidBody,
+    Code::RequestTimeout,
+    Code::BodyTooLarge,
+    Code::InvalidPath,
+    Code::NodeNotFound,
+    Code::NodeLost,
+    Code::NotInCluster,
+    Code::NoControlLeader,
+    Code::OutcomeUnknown,
+    Code::Internal,
+];
+/// What can go wrong with what is agreed on about all of them.
+const RING_CODES: &[Code] = &[
+    Code::InvalidConfiguration,
+    Code::NotInCluster,
+    Code::NoControlLeader,
+    Code::OutcomeUnknown,
+    Code::Internal,
+];
+
 #[expect(clippy::too_many_lines, reason = "it is a table")]
 fn shape(id: RouteId) -> Shape {
     let shape = |query, body, ok, codes| Shape {
@@ -242,6 +279,10 @@ fn shape(id: RouteId) -> Shape {
                 Code::Internal,
             ],
         ),
+        RouteId::AddNode | RouteId::DrainNode => shape(&[], None, (200, "Figures"), NODE_CODES),
+        RouteId::RemoveNode => shape(&["force"], None, (200, "Figures"), NODE_CODES),
+        RouteId::WeighNode => shape(&[], Some("text"), (200, "Figures"), WEIGHT_CODES),
+        RouteId::Rebalance => shape(&[], None, (200, "Figures"), RING_CODES),
         RouteId::Metrics => json_page(crate::metrics::exposition::CONTENT_TYPE),
         RouteId::Backup => shape(
             &["partition", "place"],

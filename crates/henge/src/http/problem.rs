@@ -59,9 +59,11 @@ codes! {
     InvalidConsistencyLevel "invalid_consistency_level" 400 "The consistency level is not one";
     InvalidCursor "invalid_cursor" 400 "The cursor is not one that a scan answered";
     InvalidLimit "invalid_limit" 400 "The limit is not one";
+    InvalidWeight "invalid_weight" 400 "The weight is not one";
     InvalidContentType "invalid_content_type" 400 "The media type cannot be kept";
     BatchTooLarge "batch_too_large" 400 "The batch holds too many keys";
     KeyNotFound "key_not_found" 404 "The key does not exist";
+    NodeNotFound "node_not_found" 404 "The cluster has no such member";
     SettingNotFound "setting_not_found" 404 "No such setting can hold for a whole cluster";
     RouteNotFound "route_not_found" 404 "There is no such route";
     MethodNotAllowed "method_not_allowed" 405 "The route does not take this method";
@@ -69,6 +71,10 @@ codes! {
     NotAnInteger "not_an_integer" 409 "The value is not an integer of 64 bits";
     PersistenceOff "persistence_off" 409 "The node keeps everything in memory";
     Overflow "overflow" 409 "The sum does not fit 64 bits";
+    NodeHoldsData "node_holds_data" 409 "The member holds partitions";
+    NodeReachable "node_reachable" 409 "The member can be reached";
+    NodeLost "node_lost" 409 "The member was removed by force";
+    LastNode "last_node" 409 "No other member could hold anything";
     PreconditionFailed "precondition_failed" 412 "A condition of the request does not hold";
     BodyTooLarge "body_too_large" 413 "The body is too large";
     ValueTooLarge "value_too_large" 413 "The value is too large";

@@ -145,6 +145,11 @@ routes! {
     Settings     Get    "/cluster/settings" "cluster_settings" Cluster Control "The settings that may hold for the whole cluster";
     SetSetting   Put    "/cluster/settings/{name}" "set_cluster_setting" Admin Control "Sets a setting of the whole cluster";
     UnsetSetting Delete "/cluster/settings/{name}" "unset_cluster_setting" Admin Control "Leaves a setting to each node again";
+    AddNode      Post   "/cluster/add/{name}" "add_node" Admin Control "Has a member take its share of the partitions";
+    DrainNode    Post   "/cluster/drain/{name}" "drain_node" Admin Control "Moves all that a member holds elsewhere";
+    RemoveNode   Post   "/cluster/remove/{name}" "remove_node" Admin Control "Removes a member that holds nothing, or never comes back";
+    WeighNode    Put    "/cluster/weight/{name}" "weigh_node" Admin Control "Says how much a member should hold beside others";
+    Rebalance    Post   "/cluster/rebalance" "rebalance" Admin Control "Reckons anew which member should hold what, and moves that there";
     OpenApi      Get    "/openapi.json"   "openapi"       Observe Control "This interface as an OpenAPI 3.1 document";
     Backup       Get    "/admin/backup"   "backup"        Admin   Control "Some of the records of a partition, for a backup";
     Reload       Post   "/admin/reload"   "reload"        Admin   Control "Reads again the settings that may change while running";
@@ -270,7 +275,7 @@ mod tests {
             (
                 Method::GET,
                 "/cluster",
-                "/cluster/status /cluster/ring /cluster/events /cluster/losses /cluster/settings /cluster/settings/{name}",
+                "/cluster/status /cluster/ring /cluster/events /cluster/losses /cluster/settings /cluster/settings/{name} /cluster/add/{name} /cluster/drain/{name} /cluster/remove/{name} /cluster/weight/{name} /cluster/rebalance",
             ),
             (Method::GET, "/cluster/settings", "cluster_settings"),
             (

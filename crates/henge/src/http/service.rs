@@ -283,6 +283,11 @@ fn answer(local: &Rc<Local>, route: RouteId, request: Request<Incoming>, now_ms:
         | RouteId::Settings
         | RouteId::SetSetting
         | RouteId::UnsetSetting
+        | RouteId::AddNode
+        | RouteId::DrainNode
+        | RouteId::RemoveNode
+        | RouteId::WeighNode
+        | RouteId::Rebalance
         | RouteId::OpenApi
         | RouteId::Backup
         | RouteId::Reload

@@ -15,13 +15,11 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
 
-use super::body;
 use super::control::Control;
 use super::problem::{Code, Problem};
+use super::{agreed, body};
 use crate::cluster::Cluster;
-use crate::cluster::control::Changed;
 use crate::cluster::settings::{self, Unfit};
-use crate::cluster::view::Standing;
 use crate::shared::Shared;
 
 /// The longest value that is read: those of the configuration are a word.
@@ -158,38 +156,22 @@ async fn change(
     value: Option<String>,
     expected: Option<u64>,
 ) -> Result<u64, Problem> {
-    let view = cluster.view.load_full();
-    if view.standing != Standing::Inside {
-        let detail = format!("{}; nothing was done", view.why_nowhere());
-        return Err(Problem::new(Code::NotInCluster, detail));
-    }
     let command = Command::Set {
         name,
         value,
         expected,
     };
-    match cluster.change(command).await {
-        Changed::Done(Outcome::Set(version)) => Ok(version),
-        Changed::Done(other) => {
+    let unknown = "the setting may have been changed, or be changed later; GET /cluster/settings says what holds";
+    match agreed::change(cluster, command, unknown).await? {
+        Ok(Outcome::Set(version)) => Ok(version),
+        Ok(other) => {
             let detail = format!("the cluster says {other:?} of a setting");
             Err(Problem::new(Code::Internal, detail))
         }
-        Changed::Rejected(Rejected::SettingVersion { present }) => {
-            Err(Problem::setting_has_changed(present))
-        }
-        Changed::Rejected(rejected) => Err(Problem::new(
+        Err(Rejected::SettingVersion { present }) => Err(Problem::setting_has_changed(present)),
+        Err(rejected) => Err(Problem::new(
             Code::InvalidConfiguration,
             rejected.to_string(),
-        )),
-        Changed::NotNow(why) => Err(Problem::new(
-            Code::NoControlLeader,
-            format!("{why}; nothing was done"),
-        )),
-        Changed::Unknown(why) => Err(Problem::new(
-            Code::OutcomeUnknown,
-            format!(
-                "{why}: the setting may have been changed, or be changed later; GET /cluster/settings says what holds"
-            ),
         )),
     }
 }

@@ -2,7 +2,9 @@
 //! the last events.
 
 use std::sync::Arc;
+use std::time::Instant;
 
+use henge_cluster::ring::NodeId;
 use henge_wire::{PARTITIONS, Partition, SLOTS, Slot};
 use serde_json::{Value, json};
 
@@ -28,13 +30,14 @@ impl Metrics {
             .map(|(first, last, member)| json!([first, last, member.id.0]))
             .collect();
         let held = held(&view);
+        let me = view.me().map(|me| me.id);
         let mut page = json!({
             "cluster": view.cluster.map(|cluster| cluster.to_string()),
             "leader": cluster.leader().as_deref(),
             "epoch": view.epoch,
             "members": members,
             "partitions": {"count": PARTITIONS, "owners": owners},
-            "moves": [],
+            "moves": self.moves(&view),
             "slots": SLOTS,
             "replication_factor": view.replication,
             "default_consistency": level::name(self.shared.live.load().default_level),
@@ -43,7 +46,7 @@ impl Metrics {
                 "id": self.node_id,
                 "address": self.address,
                 "leads_partitions": held,
-                "holds_partitions": held,
+                "holds_partitions": me.map_or(held, |me| holds(&view, me).unwrap_or(held)),
                 "durability": persistence::durability(&self.shared.persistence),
             }],
         });
@@ -63,6 +66,8 @@ impl Metrics {
         } else {
             led(view, member)
         });
+        shown["holds_partitions"] = json!(holds(view, member.id));
+        shown["weight"] = json!(view.placing.member(member.id).map(|holding| holding.weight));
         if member.is_me {
             let cache = self.shared.cache.stats().shards;
             shown["items"] = json!(cache.items);
@@ -78,6 +83,21 @@ impl Metrics {
             shown["queue_bytes"] = json!(load.map(|load| load.queue_bytes));
         }
         shown
+    }
+
+    /// How far the partitions are that change their places, and what this node has to do with that.
+    fn moves(&self, view: &View) -> Value {
+        let moves = &view.placing.moves;
+        let pace = &self.shared.replicas.pace;
+        let now = Instant::now();
+        json!({
+            "are_planned": !moves.are_due,
+            "partitions_total": moves.total,
+            "partitions_done": moves.done(),
+            "partitions_moving": moves.moving,
+            "sent_bytes": pace.sent_bytes(),
+            "sent_bytes_per_second": pace.bytes_per_second(now),
+        })
     }
 
     /// Runs of partitions with one holder, from the first to the last.
@@ -198,6 +218,12 @@ pub(super) fn held(view: &View) -> usize {
         return usize::from(PARTITIONS);
     }
     view.me().map_or(0, |me| led(view, me))
+}
+
+/// Partitions of which a member is a replica, whoever leads them.
+fn holds(view: &View, member: NodeId) -> Option<usize> {
+    let holding = view.placing.member(member);
+    holding.map(|holding| holding.partitions)
 }
 
 /// Who a member is, and how it is reached.

@@ -555,4 +555,29 @@ pub static CONFIGURATIONS: &[Configuration] = &[
         reaches: &[PART_COPY, CHANGE],
         ..PLAIN
     },
+    Configuration {
+        name: "joint-undone",
+        about: "one replica is replaced, both lists count, and that is given up, opened or not",
+        nodes: 4,
+        start: |scene| {
+            scene.write(Asks::Set, b'a');
+            let c = scene.replica(2);
+            scene.leave(c);
+            scene.settle();
+            scene.write_unheard(Asks::Set, b'a', &[c]);
+            scene.control(Control::Join);
+        },
+        reports: true,
+        menu: &[GET],
+        controls: &[Control::Undo],
+        budget: Budget {
+            requests: 1,
+            downs: 1,
+            commands: 2,
+            ..NONE
+        },
+        depth: 9,
+        reaches: &[SHOWS],
+        ..PLAIN
+    },
 ];

@@ -200,6 +200,8 @@ impl Node {
             Output::Aligned(term) => Leaving::Report(Report::Aligned(term)),
             // The simulator knows whether they are true.
             Output::Lost(_) | Output::Unsettled(_) => return None,
+            // Another leads whether it has or not.
+            Output::Rested(_) => return None,
         })
     }
 }

@@ -49,6 +49,8 @@ pub enum Control {
     Join,
     /// The new list is the list.
     Finish,
+    /// The list of before is the list.
+    Undo,
     /// All is forgotten.
     Reset,
 }
@@ -227,6 +229,7 @@ impl World {
         let command = match control {
             Control::Join => Command::Join(all),
             Control::Finish => Command::Finish(all),
+            Control::Undo => Command::Undo(all),
             Control::Reset => Command::Reset(all),
         };
         let has_changed = self.command(setting, &command);
@@ -253,6 +256,7 @@ impl World {
         match control {
             Control::Join => is_joint == Some(false),
             Control::Finish => is_joint == Some(true),
+            Control::Undo => is_joint.is_some(),
             Control::Reset => true,
         }
     }

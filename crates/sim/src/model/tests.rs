@@ -52,6 +52,7 @@ hold! {
     seed "seed",
     joint "joint",
     joint_failover "joint-failover",
+    joint_undone "joint-undone",
 }
 
 fn holds(name: &str) {

@@ -13,6 +13,7 @@ impl<S: Store> World<S> {
             epoch: node.epoch,
             aligned: node.aligned.clone(),
             opened: node.opened.clone(),
+            rested: node.rested.clone(),
         };
         if let [Some(at), _] = self.network.send(self.now_ms, n, CONTROL) {
             self.after(at - self.now_ms, Moment::Report(report));
@@ -95,19 +96,26 @@ impl<S: Store> World<S> {
             );
             let joint =
                 |placement: &Placement| placement.change.as_ref().map(|change| change.is_joint);
+            let is_undone = old.old == new.old;
             match (joint(old), joint(new)) {
                 (None, Some(_)) => self.coverage.rule(Rule::Changing),
                 (Some(false), Some(true)) => {
                     self.joined[p] = self.topology.epoch();
                     self.coverage.rule(Rule::Joint);
                 }
-                (Some(true), None) => {
+                (Some(true), None) if !is_undone => {
                     self.coverage.rule(Rule::Final);
                     let (since, until) = (self.joined[p], self.topology.epoch());
                     assert!(
                         self.ledgers[p].borrow().has_opened(since, until),
                         "a term of the joint change was open before it is final"
                     );
+                }
+                (Some(is_joint), None | Some(false)) if is_undone && old.change != new.change => {
+                    self.coverage.rule(Rule::Undone);
+                    if is_joint {
+                        self.coverage.rule(Rule::UndoneJoint);
+                    }
                 }
                 _ => {}
             }

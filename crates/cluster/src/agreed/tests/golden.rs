@@ -46,6 +46,13 @@ fn commands() -> Vec<Command> {
         topology::Command::Opened(partitions().into_iter().map(|p| (p, 6)).collect()),
         topology::Command::Finish(partitions()),
         topology::Command::Reset(partitions()),
+        topology::Command::Plan,
+        topology::Command::Begin(partitions()),
+        topology::Command::Undo(partitions()),
+        topology::Command::Stay(node),
+        topology::Command::Replace(node, 5),
+        topology::Command::Lose(node),
+        topology::Command::Weigh(node, 7),
     ];
     let mut commands = vec![
         Command::Form {
@@ -118,6 +125,9 @@ fn what_commands_lead_to_has_a_form_for_ever() {
         Err(Rejected::TooLong(Text::SettingName)),
         Err(Rejected::TooLong(Text::SettingValue)),
         Err(Rejected::Incarnation(u64::MAX)),
+        rejected(topology::Rejected::Last(NodeId(2))),
+        rejected(topology::Rejected::Reachable(NodeId(2))),
+        rejected(topology::Rejected::Lost(NodeId(2))),
     ];
     let mut written = String::new();
     for answer in &answers {
@@ -159,6 +169,37 @@ fn the_state_has_a_form_for_ever() {
     let kept = golden("agreed-1.json", &written);
     let read: Agreed = serde_json::from_str(&kept).expect("it is one");
     assert_eq!(read, agreed);
+}
+
+/// What came to be known later is written where there is something of it, so that a text of before is read as well.
+#[test]
+fn moves_have_a_form_for_ever() {
+    let mut agreed = formed(&["a"]);
+    for command in [
+        Command::Topology(topology::Command::Rebalance),
+        Command::Topology(topology::Command::Up(NodeId(1), 1)),
+        start("b", 12, 1),
+        Command::Topology(topology::Command::Plan),
+    ] {
+        agreed.apply(&command).expect("it may be");
+    }
+    let planned: Vec<Partition> = agreed.topology.moves().planned().keys().copied().collect();
+    for command in [
+        topology::Command::Begin(planned[..1].to_vec()),
+        topology::Command::Join(planned[..1].to_vec()),
+        topology::Command::Opened(vec![(planned[0], agreed.topology.epoch() + 2)]),
+        topology::Command::Leave(NodeId(2)),
+        topology::Command::Weigh(NodeId(1), 7),
+    ] {
+        let applied = agreed.apply(&Command::Topology(command));
+        applied.expect("it may be");
+    }
+    let mut written = serde_json::to_string_pretty(&agreed).expect("it has a form");
+    written.push('\n');
+    let kept = golden("moves-1.json", &written);
+    let read: Agreed = serde_json::from_str(&kept).expect("it is one");
+    assert_eq!(read, agreed);
+    assert!(read.topology.moves().are_due() && read.topology.moves().total() > 0);
 }
 
 #[test]

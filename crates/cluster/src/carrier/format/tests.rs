@@ -170,12 +170,17 @@ fn example() -> Of {
     Frame {
         acks: vec![(partition(), 9, 52), (other, 2, 7)],
         probes: Some((11, vec![(other, 2, 3)])),
-        echoes: Some(Echoes {
-            number: 12,
-            adoptions: 3,
-            marks: Vec::new(),
-        }),
+        echoes: Some(nobody(12, 3)),
         ..frame(bodies)
+    }
+}
+
+/// An answer in which nobody echoes.
+fn nobody(number: u64, adoptions: u64) -> Echoes {
+    Echoes {
+        number,
+        adoptions,
+        marks: Vec::new(),
     }
 }
 

@@ -110,7 +110,8 @@ impl World {
                     assert!(before.is_none(), "{id} was answered twice");
                 }
                 Output::Opened(term) => self.opened = term,
-                Output::Aligned(_) | Output::Lost(_) | Output::Unsettled(_) => {}
+                Output::Aligned(_) | Output::Rested(_) | Output::Lost(_) | Output::Unsettled(_) => {
+                }
             }
         }
     }

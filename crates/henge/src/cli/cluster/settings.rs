@@ -29,7 +29,7 @@ Exit codes:
 
 /// How long is waited for a change: somewhat longer than a node itself takes where the control leader is lost, so that it says what
 /// came of it.
-const CHANGE_TIMEOUT: &str = "15s";
+pub(super) const CHANGE_TIMEOUT: &str = "15s";
 
 /// The grammar of the three.
 pub(super) fn commands() -> [Command; 3] {
@@ -87,18 +87,7 @@ pub(super) struct Change {
 impl Change {
     /// What a node is asked for it.
     pub(super) fn request(&self) -> (Method, String, String) {
-        let mut path = "/cluster/settings/".to_owned();
-        for byte in self.name.bytes() {
-            // Nothing in a name means anything in a path.
-            match byte {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'_' | b'-' => {
-                    path.push(byte.into());
-                }
-                _ => {
-                    let _ = write!(path, "%{byte:02X}");
-                }
-            }
-        }
+        let path = path("/cluster/settings/", &self.name);
         match &self.value {
             Some(value) => (Method::PUT, path, value.clone()),
             None => (Method::DELETE, path, String::new()),
@@ -120,6 +109,22 @@ impl Change {
             }
         }
     }
+}
+
+/// The path of something of a name, in which nothing means anything in a path.
+pub(super) fn path(begin: &str, name: &str) -> String {
+    let mut path = begin.to_owned();
+    for byte in name.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'_' | b'-' => {
+                path.push(byte.into());
+            }
+            _ => {
+                let _ = write!(path, "%{byte:02X}");
+            }
+        }
+    }
+    path
 }
 
 /// The settings for people; none if what came has none.

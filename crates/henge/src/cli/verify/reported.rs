@@ -43,9 +43,10 @@ pub(super) fn last_word(key: &[u8], events: &[Event], lookers_from: u64) -> Last
     let gone = events.iter().filter_map(|write| {
         let version = Version::from_bits(made_version(write)?);
         let is_gone = match there {
-            // In one order a seq is one version, and the term grows with it.
+            // In one order the term grows with the seq, and a seq has one version.
             Some(there) => {
-                version != there && (version.seq() >= there.seq() || version.term() > there.term())
+                let is_behind = version.seq() < there.seq() && version.term() <= there.term();
+                version != there && !is_behind
             }
             None => !removals
                 .iter()

@@ -40,12 +40,22 @@ pub(crate) struct Wish {
     pub(crate) answer: oneshot::Sender<Changed>,
 }
 
-/// Whether an operator may ask for a command: the others are those of nodes, and of the control leader.
+/// Whether an operator may ask for a command, or a route for him: the others are those of nodes, and of the control leader.
 pub(super) fn may_be_asked(command: &Command) -> bool {
-    matches!(
-        command,
-        Command::Set { .. } | Command::Topology(topology::Command::Reset(_))
-    )
+    match command {
+        Command::Set { .. } => true,
+        Command::Topology(command) => matches!(
+            command,
+            topology::Command::Reset(_)
+                | topology::Command::Plan
+                | topology::Command::Leave(_)
+                | topology::Command::Stay(_)
+                | topology::Command::Remove(_)
+                | topology::Command::Lose(_)
+                | topology::Command::Weigh(..)
+        ),
+        _ => false,
+    }
 }
 
 impl Control {
@@ -172,7 +182,7 @@ mod tests {
     use henge_cluster::ring::NodeId;
 
     #[test]
-    fn operators_ask_for_settings_and_to_forget() {
+    fn operators_ask_for_settings_for_moves_and_to_forget() {
         let set = Command::Set {
             name: "cluster.redirect".to_owned(),
             value: None,
@@ -181,12 +191,23 @@ mod tests {
         assert!(may_be_asked(&set));
         let reset = Command::Topology(topology::Command::Reset(Vec::new()));
         assert!(may_be_asked(&reset));
+        let node = NodeId(1);
+        for command in [
+            topology::Command::Leave(node),
+            topology::Command::Stay(node),
+            topology::Command::Remove(node),
+            topology::Command::Lose(node),
+            topology::Command::Weigh(node, 1),
+            topology::Command::Plan,
+        ] {
+            assert!(may_be_asked(&Command::Topology(command)));
+        }
         for command in [
             Command::Recover {
                 cluster: ClusterId(1),
                 survivor: NodeId(1),
             },
-            Command::Topology(topology::Command::Remove(NodeId(1))),
+            Command::Topology(topology::Command::Finish(Vec::new())),
             Command::Topology(topology::Command::Down(NodeId(1), 1)),
         ] {
             assert!(!may_be_asked(&command), "{command:?}");

@@ -15,6 +15,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::Control;
 use super::health::{AllHeard, Heard, is_down};
+use super::moving;
 use super::questions::{Start, Started};
 use super::reports::Reports;
 use crate::cluster::link::greet::{self, GreetError};
@@ -23,6 +24,8 @@ use crate::cluster::link::greet::{self, GreetError};
 const LOOK: Duration = Duration::from_millis(500);
 /// A member of which nothing was heard, good or bad, for so long is down: gossip reaches everybody in half of it.
 pub(super) const UNHEARD: Duration = Duration::from_secs(5);
+/// How long Raft goes on with a node that was removed: several heartbeats.
+const TOLD: Duration = Duration::from_secs(1);
 /// The weight of a node that nobody gave one.
 const WEIGHT: u32 = 100;
 
@@ -123,6 +126,9 @@ impl Control {
         let is_settled = self.choose_voters().await;
         let heard = self.all_heard(&agreed);
         let reports = self.all_reports();
+        if reports.is_some() {
+            self.replace_lost(&agreed).await;
+        }
         for command in wanted(&agreed, is_settled, &heard, reports.as_ref()) {
             self.propose(Command::Topology(command)).await;
         }
@@ -166,7 +172,7 @@ impl Control {
     }
 
     /// Proposes; what is refused is so already, or will be wanted again.
-    async fn propose(&self, command: Command) -> Option<Outcome> {
+    pub(super) async fn propose(&self, command: Command) -> Option<Outcome> {
         match self.consensus.propose(command).await {
             Ok(Ok(outcome)) => Some(outcome),
             Ok(Err(rejected)) => {
@@ -208,6 +214,7 @@ impl Control {
         // Whose place another instance has taken, or who was removed, is spoken to no more.
         let is_stranger = |id: &u64| !seats.contains_key(id) && !self.is_joining(*id);
         let strangers: BTreeSet<u64> = known.iter().copied().filter(is_stranger).collect();
+        let strangers = self.told_strangers(strangers);
         // One that was put out in the moment in which it came back.
         for member in agreed.members().values() {
             if !known.contains(&member.instance)
@@ -232,6 +239,17 @@ impl Control {
                 false
             }
         }
+    }
+
+    /// Those who have had the time to hear that they are no members any more: what is agreed on is told with the next heartbeats.
+    fn told_strangers(&self, strangers: BTreeSet<u64>) -> BTreeSet<u64> {
+        let now = Instant::now();
+        let mut since = self.strangers.borrow_mut();
+        since.retain(|id, _| strangers.contains(id));
+        let told = strangers
+            .into_iter()
+            .filter(|id| now.duration_since(*since.entry(*id).or_insert(now)) >= TOLD);
+        told.collect()
     }
 
     /// Whether a learner is about to be a member.
@@ -354,9 +372,7 @@ impl Joining {
 
 /// Whether partitions have their places.
 pub(super) fn is_placed(agreed: &Agreed) -> bool {
-    let topology = agreed.topology();
-    let mut partitions = topology.partitions();
-    partitions.any(|partition| !topology.placement(partition).old.is_empty())
+    agreed.topology().is_placed()
 }
 
 fn is_known_down(agreed: &Agreed, id: NodeId) -> bool {
@@ -402,7 +418,7 @@ fn wanted(
     }
     if let Some(reports) = reports {
         let instance = |id: NodeId| agreed.members().get(&id).map(|member| member.instance);
-        reports.judge_partitions(topology, instance, &mut changes);
+        changes.extend(moving::next(topology, reports, instance));
     }
     let is_in = |name: &str| {
         let member = agreed.named(name).map(|(id, _)| id);

@@ -9,6 +9,7 @@ mod health;
 mod leading;
 mod leaving;
 mod losses;
+mod moving;
 mod names;
 mod questions;
 mod reports;
@@ -33,6 +34,7 @@ use henge_cluster::agreed::voters::MAX_VOTERS;
 use henge_cluster::agreed::{Agreed, MAX_INCARNATION, Rejected};
 use henge_cluster::forming::{ClusterId, Forming};
 use henge_cluster::gossip::Health;
+use henge_cluster::ring::NodeId;
 use henge_cluster::topology::State;
 use henge_wire::peer::Purpose;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -138,6 +140,10 @@ pub(super) struct Control {
     heard_report: Notify,
     /// Starts of which the leader has heard nothing yet, and since when.
     awaited: RefCell<BTreeMap<(u64, u64), Instant>>,
+    /// Since when nodes are down, as far as this leader knows, by their starts.
+    down: RefCell<BTreeMap<(NodeId, u64), Instant>>,
+    /// Who takes part in Raft and is no member, and since when this leader knows that.
+    strangers: RefCell<BTreeMap<u64, Instant>>,
     /// Starts of others that have said that they end, by their instances.
     left: RefCell<BTreeMap<u64, u64>>,
     /// This node ends, and has nothing done any more.
@@ -197,6 +203,8 @@ pub(crate) async fn run(
         reports: RefCell::default(),
         heard_report: Notify::new(),
         awaited: RefCell::default(),
+        down: RefCell::default(),
+        strangers: RefCell::default(),
         left: RefCell::default(),
         is_leaving: Cell::new(false),
         leaving: Notify::new(),

@@ -32,6 +32,31 @@ pub(super) struct Reported {
     aligned: Vec<Epoch>,
     /// By partitions, the newest term that it has opened; 0 for none.
     opened: Vec<Epoch>,
+    /// By partitions, the newest term in which it has led and come to rest for the next leader; 0 for none.
+    #[serde(default)]
+    rested: Vec<Epoch>,
+    /// See [`Report::learns_since`](crate::cluster::replicas::Report).
+    #[serde(default)]
+    learns_since: Epoch,
+}
+
+impl Reported {
+    /// Whether what it says of a copy is of one that it was to begin with in this epoch.
+    pub(super) fn is_of(&self, since: Epoch) -> bool {
+        self.learns_since >= since
+    }
+
+    pub(super) fn aligned(&self, partition: Partition) -> Epoch {
+        at(&self.aligned, partition)
+    }
+
+    pub(super) fn opened(&self, partition: Partition) -> Epoch {
+        at(&self.opened, partition)
+    }
+
+    pub(super) fn rested(&self, partition: Partition) -> Epoch {
+        at(&self.rested, partition)
+    }
 }
 
 /// What the control leader was told, by instances.
@@ -80,7 +105,11 @@ impl Control {
         let mut told = None;
         loop {
             let report = replicas.report();
-            let leader = self.consensus.leader();
+            // One that leads again in a later term has been started anew, and knows nothing of before.
+            let leader = self
+                .consensus
+                .leader()
+                .map(|id| (id, self.consensus.term()));
             if let Some(leader) = leader
                 && told.as_ref() != Some(&(leader, report.clone()))
             {
@@ -88,8 +117,10 @@ impl Control {
                     incarnation: self.cluster.identity.incarnation(),
                     aligned: report.aligned.to_vec(),
                     opened: report.opened.to_vec(),
+                    rested: report.rested.to_vec(),
+                    learns_since: report.learns_since,
                 };
-                match self.report_to(leader, reported).await {
+                match self.report_to(leader.0, reported).await {
                     Ok(()) => told = Some((leader, report)),
                     Err(error) => {
                         tracing::debug!(%error, "the control leader was not told how replicas stand");
@@ -182,7 +213,8 @@ impl Control {
 }
 
 impl Reports {
-    fn of(&self, instance: u64, incarnation: Incarnation) -> Option<&Reported> {
+    /// What a start of a node has reported.
+    pub(super) fn of(&self, instance: u64, incarnation: Incarnation) -> Option<&Reported> {
         let reported = self.0.get(&instance)?;
         (reported.incarnation == incarnation).then_some(reported)
     }
@@ -220,50 +252,6 @@ impl Reports {
             changes.push(Command::Remembers(id, node.incarnation));
         }
     }
-
-    /// How far changes of replicas are.
-    pub(super) fn judge_partitions(
-        &self,
-        topology: &Topology,
-        instance: impl Fn(NodeId) -> Option<u64>,
-        changes: &mut Vec<Command>,
-    ) {
-        let (mut ready, mut opened, mut done) = (vec![], vec![], vec![]);
-        let report = |id: NodeId| {
-            let incarnation = topology.nodes().get(&id)?.incarnation;
-            self.of(instance(id)?, incarnation)
-        };
-        for partition in topology.partitions() {
-            let placement = topology.placement(partition);
-            let Some(change) = &placement.change else {
-                continue;
-            };
-            let is_aligned = |id| {
-                report(id).is_some_and(|known| at(&known.aligned, partition) == placement.term)
-            };
-            let leader = placement.leader.map(|(id, _)| id);
-            if !change.is_joint {
-                if placement.learners().all(is_aligned) {
-                    ready.push(partition);
-                }
-            } else if change.has_opened {
-                done.push(partition);
-            } else if let Some(known) = leader.and_then(report)
-                && at(&known.opened, partition) == placement.term
-            {
-                opened.push((partition, placement.term));
-            }
-        }
-        if !ready.is_empty() {
-            changes.push(Command::Join(ready));
-        }
-        if !opened.is_empty() {
-            changes.push(Command::Opened(opened));
-        }
-        if !done.is_empty() {
-            changes.push(Command::Finish(done));
-        }
-    }
 }
 
 fn at(terms: &[Epoch], partition: Partition) -> Epoch {
@@ -271,4 +259,43 @@ fn at(terms: &[Epoch], partition: Partition) -> Epoch {
         .get(usize::from(partition.number()))
         .copied()
         .unwrap_or(0)
+}
+
+#[cfg(test)]
+impl Reported {
+    /// Of a start that has nothing yet.
+    pub(super) fn nothing(incarnation: Incarnation) -> Self {
+        let none = || vec![0; usize::from(henge_wire::PARTITIONS)];
+        Self {
+            incarnation,
+            aligned: none(),
+            opened: none(),
+            rested: none(),
+            learns_since: 0,
+        }
+    }
+
+    /// It is aligned in a term, and if it leads it has opened that, or rests in it.
+    pub(super) fn note(&mut self, partition: Partition, term: Epoch, leads: bool, rests: bool) {
+        let at = usize::from(partition.number());
+        self.learns_since = Epoch::MAX;
+        self.aligned[at] = term;
+        if leads {
+            self.opened[at] = term;
+        }
+        if leads && rests {
+            self.rested[at] = term;
+        }
+    }
+
+    pub(super) fn has_not_rested(&mut self) {
+        self.rested.fill(0);
+    }
+}
+
+#[cfg(test)]
+impl Reports {
+    pub(super) fn of_all(reports: &BTreeMap<u64, Reported>) -> Self {
+        Self(reports.clone())
+    }
 }

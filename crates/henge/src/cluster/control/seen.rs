@@ -10,6 +10,7 @@ use henge_wire::Partition;
 use super::Control;
 use super::health::is_down;
 use super::leading::is_placed;
+use crate::cluster::placing::Placing;
 use crate::cluster::settings::Settings;
 use crate::cluster::view::{Member, MemberState, Standing, View};
 
@@ -51,8 +52,13 @@ impl Control {
         }
         if !is_in {
             // What it has is another's now.
-            let why = "another start, or another node of its name, is the member now".to_owned();
-            self.cluster.show(View::outside(Standing::Refused(why)));
+            let why = if agreed.named(&identity.name).is_some() {
+                "another start, or another node of its name, is the member now"
+            } else {
+                "it was removed from the cluster, and can be ended; its next start joins again"
+            };
+            self.cluster
+                .show(View::outside(Standing::Refused(why.to_owned())));
             return;
         }
         self.show_replicas(&agreed);
@@ -100,6 +106,7 @@ impl Control {
             me.is_some_and(|me| topology.placement(partition).old.contains(&me))
         });
         let view = view.with_terms(|partition| topology.placement(partition).term);
+        let view = view.with_placing(Placing::of(topology));
         self.cluster.show(view.with(self.settings(&agreed)));
     }
 
@@ -169,6 +176,27 @@ impl Control {
                 }
                 Some(_) => {}
             }
+            if let Some(known) = known {
+                for (kind, what) in self::changed(known, node) {
+                    add(kind, format!("{} {what}", member.name));
+                }
+                let is_drained = |of: &Agreed, node: &Node| {
+                    node.is_leaving && !node.is_lost && !of.topology().names(*id)
+                };
+                if is_drained(now, node) && !is_drained(before, known) {
+                    let text = "holds nothing any more: its process can be ended";
+                    add("drained", format!("{} {text}", member.name));
+                }
+            }
+        }
+        let (planned, is_planned) = (before.topology().moves(), now.topology().moves());
+        if planned.are_due() && !is_planned.are_due() && is_planned.total() > 0 {
+            let text = format!("{} partitions are to move", is_planned.total());
+            events.add(time_ms, epoch, "moving", None, text);
+        }
+        if planned.total() > 0 && is_planned.total() == 0 {
+            let text = "all partitions are where they should be".to_owned();
+            events.add(time_ms, epoch, "moved", None, text);
         }
         let names = before.settings().keys().chain(now.settings().keys());
         for name in names.collect::<BTreeSet<_>>() {
@@ -195,6 +223,28 @@ impl Control {
 /// Whether a cluster is of one node, and of no other that it waits for.
 pub(super) fn is_only(agreed: &Agreed) -> bool {
     agreed.members().len() == 1 && agreed.founders().len() <= 1
+}
+
+/// What has changed of what a node is to hold: a kind of event, and what follows its name.
+fn changed(was: &Node, is: &Node) -> Vec<(&'static str, String)> {
+    let mut changed = Vec::new();
+    if is.is_lost && !was.is_lost {
+        let text = "was removed by force: it counts nowhere, and others take its place";
+        changed.push(("lost", text.to_owned()));
+    } else if is.is_leaving && !was.is_leaving {
+        changed.push(("leaving", "is to hold nothing any more".to_owned()));
+    } else if was.is_leaving && !is.is_leaving {
+        changed.push(("staying", "stays".to_owned()));
+    }
+    if is.is_replaced && !was.is_replaced {
+        let text = "is down for too long: others take its place until it is back";
+        changed.push(("replaced", text.to_owned()));
+    }
+    if was.weight != is.weight {
+        let text = format!("weighs {}, and weighed {}", is.weight, was.weight);
+        changed.push(("weight", text));
+    }
+    changed
 }
 
 fn state(node: &Node) -> MemberState {

@@ -188,6 +188,11 @@ impl Consensus {
         self.leader_by(&metrics.borrow())
     }
 
+    /// The term of Raft that this node knows of: who leads in a later one has been elected since.
+    pub(crate) fn term(&self) -> u64 {
+        self.0.raft.metrics().borrow().current_term
+    }
+
     /// Whether this node leads, and a majority has heard it lately.
     pub(crate) fn is_leader(&self) -> bool {
         self.leader() == Some(self.0.instance)

@@ -2,6 +2,7 @@
 //! requests to the threads that wait for them (`told`), and what the topology has to know to whoever reports it. Views of the
 //! topology come from the control part. What is decided is decided in the machines, which stand in the cache.
 
+pub(crate) mod pace;
 pub(crate) mod streams;
 pub(crate) mod told;
 
@@ -10,23 +11,26 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::time::Instant;
 
 use henge_cluster::agreed::Agreed;
-use henge_cluster::replica::{Level, Output, RequestId, View};
+use henge_cluster::replica::{Body, Level, MessageOf, Output, RequestId, Types, View};
 use henge_cluster::ring::NodeId;
 use henge_cluster::store::Served;
 use henge_cluster::topology::{Epoch, Incarnation, Placement, State};
 use henge_wire::{PARTITIONS, Partition};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
+use self::pace::{Asks, Pace};
 use self::streams::{Speakers, Streams, TICK};
 use self::told::{Inboxes, Verdict};
 use crate::cache::{Cache, Carry};
 use crate::cluster::losses::Losses;
 use crate::net::data_thread::Local;
+use crate::shared::Shared;
 
 /// By partitions, a term; 0 for none.
 type Terms = Box<[Epoch]>;
@@ -38,6 +42,11 @@ pub(crate) struct Report {
     pub(crate) aligned: Terms,
     /// The newest term that each has opened.
     pub(crate) opened: Terms,
+    /// The newest term in which each has led and come to rest.
+    pub(crate) rested: Terms,
+    /// The newest epoch in which it was to begin with a copy, of those that it has seen: in what it says above there is nothing of a copy
+    /// that it had before, and was to throw away.
+    pub(crate) learns_since: Epoch,
 }
 
 impl Default for Report {
@@ -46,6 +55,8 @@ impl Default for Report {
         Self {
             aligned: none(),
             opened: none(),
+            rested: none(),
+            learns_since: 0,
         }
     }
 }
@@ -62,8 +73,19 @@ pub(crate) struct Replicas {
     /// Is told of another report.
     pub(crate) reported: Notify,
     losses: Arc<Losses>,
-    /// What the topology said last of each partition.
-    seen: Mutex<BTreeMap<Partition, Seen>>,
+    pub(crate) pace: Pace,
+    /// To whom partitions move. It is locked behind a shard.
+    movers: RwLock<BTreeMap<Partition, Vec<NodeId>>>,
+    /// What the topology said last of each partition that is here.
+    seen: Mutex<AllSeen>,
+}
+
+#[derive(Default)]
+struct AllSeen {
+    partitions: BTreeMap<Partition, Seen>,
+    /// All nodes, their starts, and whether they are up: while these are the same only placements have to be looked at.
+    nodes: Vec<(NodeId, Incarnation, bool)>,
+    has_begun: bool,
 }
 
 /// What a replica was told of the topology.
@@ -90,6 +112,8 @@ impl Replicas {
             heard: Notify::new(),
             reported: Notify::new(),
             losses,
+            pace: Pace::new(Instant::now()),
+            movers: RwLock::default(),
             seen: Mutex::default(),
         })
     }
@@ -113,13 +137,26 @@ impl Replicas {
             .filter(|(_, node)| node.state == State::Up)
             .map(|(&id, _)| id)
             .collect();
-        let mut seen = self.seen.lock();
+        let all = nodes.iter();
+        let all = all.map(|(&id, node)| (id, node.incarnation, node.state == State::Up));
+        let all: Vec<_> = all.collect();
+        let AllSeen {
+            partitions: seen,
+            nodes: seen_nodes,
+            has_begun,
+        } = &mut *self.seen.lock();
+        let are_same = *seen_nodes == all;
+        *seen_nodes = all;
         // A replica of an earlier life may be nobody's now.
-        let is_first = seen.is_empty();
+        let is_first = !std::mem::replace(has_begun, true);
         for partition in topology.partitions() {
             let placement = topology.placement(partition);
+            let known = seen.get(&partition);
             let is_mine = placement.names(me);
-            if !is_mine && !is_first && !seen.contains_key(&partition) {
+            if !is_mine && !is_first && known.is_none() {
+                continue;
+            }
+            if are_same && known.is_some_and(|known| known.placement == *placement) {
                 continue;
             }
             let replicas = placement.old.iter().chain(placement.goal()).copied();
@@ -143,12 +180,92 @@ impl Replicas {
                 incarnations,
                 up: now.up.clone(),
             };
+            self.note_movers(partition, placement, is_mine);
             if is_mine {
                 seen.insert(partition, now);
             } else {
                 seen.remove(&partition);
             }
+            let learns_since = placement.learners().any(|learner| learner == me);
+            let learns_since = placement.change.as_ref().filter(|_| learns_since);
             cache.look(partition, view, now_ms);
+            self.note_place(
+                partition,
+                is_mine,
+                learns_since.map_or(0, |change| change.since),
+            );
+        }
+    }
+
+    fn note_movers(&self, partition: Partition, placement: &Placement, is_mine: bool) {
+        let new = placement.goal().iter().copied();
+        let movers: Vec<NodeId> = new.filter(|node| !placement.old.contains(node)).collect();
+        let mut all = self.movers.write();
+        if movers.is_empty() || !is_mine {
+            all.remove(&partition);
+        } else {
+            all.insert(partition, movers);
+        }
+    }
+
+    /// Whether a node copies a partition as that moves there.
+    fn moves_to(&self, partition: Partition, node: NodeId) -> bool {
+        let movers = self.movers.read();
+        movers
+            .get(&partition)
+            .is_some_and(|all| all.contains(&node))
+    }
+
+    /// A replica of another node says something. Who asks for more of a copy that is made for a move waits for its turn.
+    pub(crate) fn hear(
+        &self,
+        cache: &Cache,
+        partition: Partition,
+        from: (NodeId, Incarnation),
+        message: MessageOf<Served>,
+        now_ms: u64,
+    ) {
+        if matches!(message.body, Body::Next { .. }) && self.moves_to(partition, from.0) {
+            self.pace.wait(Asks {
+                partition,
+                from,
+                message,
+            });
+        } else {
+            cache.hear(partition, from, message, now_ms);
+        }
+    }
+
+    /// Those go on whose turn it is.
+    pub(crate) fn go_on(&self, shared: &Shared) {
+        let rate = shared
+            .cluster
+            .view
+            .load()
+            .settings
+            .move_rate(&shared.live.load());
+        let now_ms = shared.clock.now_ms();
+        while let Some(asks) = self.pace.next(Instant::now(), rate) {
+            shared
+                .cache
+                .hear(asks.partition, asks.from, asks.message, now_ms);
+        }
+    }
+
+    /// A partition is this node's, or is so no more: then what was said of it holds no more.
+    fn note_place(&self, partition: Partition, is_mine: bool, learns_since: Epoch) {
+        let at = usize::from(partition.number());
+        let mut report = self.report.lock();
+        if !is_mine {
+            report.aligned[at] = 0;
+            report.opened[at] = 0;
+            report.rested[at] = 0;
+        }
+        let is_news = learns_since > report.learns_since;
+        report.learns_since = report.learns_since.max(learns_since);
+        drop(report);
+        if is_news {
+            self.reported.notify_one();
         }
     }
 }
@@ -169,6 +286,14 @@ impl Carry for Replicas {
     fn carry(&self, partition: Partition, output: Output<Served>) {
         match output {
             Output::Send(to, incarnation, message) => {
+                if let Body::Part { states, .. } = &message.body
+                    && self.moves_to(partition, to)
+                {
+                    let bytes = states
+                        .iter()
+                        .map(|(key, record)| record.as_ref().map_or(key.len(), Served::bytes));
+                    self.pace.sent(bytes.sum());
+                }
                 self.streams.put(partition, to, incarnation, message);
             }
             Output::Answer(id, answer) => self.inboxes.put(id, Verdict::of(&answer)),
@@ -178,6 +303,10 @@ impl Carry for Replicas {
                 report.opened[at] = term;
                 report.aligned[at] = report.aligned[at].max(term);
                 drop(report);
+                self.reported.notify_one();
+            }
+            Output::Rested(term) => {
+                self.report.lock().rested[usize::from(partition.number())] = term;
                 self.reported.notify_one();
             }
             Output::Aligned(term) => {
@@ -248,6 +377,10 @@ pub(crate) fn serve(
             }
             for (partition, id) in told::expired() {
                 cache.expire(partition, id, now_ms);
+            }
+            if index == 0 {
+                replicas.go_on(&own.shared);
+                replicas.pace.mark(Instant::now());
             }
             own.gate.ask_for_replicas();
             if index == 0 {

@@ -408,8 +408,9 @@ fn take(local: &Local, (instance, start): (u64, Incarnation), frame: FrameOf<Ser
             ahead.before(nth % AHEAD, cache, keys.get(from..).unwrap_or_default());
             nth += 1;
         }
-        cache.hear(partition, from, message, now_ms);
+        replicas.hear(cache, partition, from, message, now_ms);
     }
+    replicas.go_on(shared);
     let message = |term, body| Message { term, body };
     for (nth, &(partition, term, applied)) in frame.acks.iter().enumerate() {
         if let Some((later, ..)) = frame.acks.get(nth + AHEAD_BY) {

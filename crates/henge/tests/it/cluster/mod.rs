@@ -8,6 +8,7 @@ mod forming;
 mod keys;
 mod links;
 mod losses;
+mod moves;
 mod network;
 mod partitions;
 mod recovery;

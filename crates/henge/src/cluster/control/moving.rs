@@ -1,0 +1,402 @@
+//! Moves of partitions, as the control leader drives them: what is planned is begun with, some partitions at a time, and each change is
+//! brought to its end, or given up where those that are to take over are gone. A step follows from the topology and from what nodes report, and
+//! nothing is remembered between two steps, so that another leader goes on wherever this one has stopped.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use henge_cluster::agreed::{self, Agreed};
+use henge_cluster::ring::NodeId;
+use henge_cluster::topology::{Command, Epoch, Incarnation, Node, Placement, State, Topology};
+use henge_wire::Partition;
+
+use super::Control;
+use super::reports::{Reported, Reports};
+
+/// Partitions that are on their way at once: enough that no node waits for what is agreed on, and few enough that what is copied has an
+/// end soon, and that a change of mind costs little.
+const AT_ONCE: usize = 64;
+/// Partitions of one command. Those that are ready first need not wait for the others.
+const BATCH: usize = 32;
+
+impl Control {
+    /// Has others take the place of who was down for too long. Since when it is so each leader finds out for itself: one that has just
+    /// become that waits for as long again.
+    pub(super) async fn replace_lost(&self, agreed: &Agreed) {
+        let settings = Arc::clone(&self.cluster.view.load().settings);
+        let timeout = settings.down_timeout(&self.shared.live.load());
+        let now = Instant::now();
+        let mut since = std::mem::take(&mut *self.down.borrow_mut());
+        let down = replaceable(agreed.topology());
+        since.retain(|start, _| down.contains(start));
+        let mut lost = Vec::new();
+        for start in down {
+            let since = *since.entry(start).or_insert(now);
+            if timeout.is_some_and(|timeout| now.duration_since(since) >= timeout) {
+                lost.push(start);
+            }
+        }
+        *self.down.borrow_mut() = since;
+        for (node, incarnation) in lost {
+            let command = Command::Replace(node, incarnation);
+            self.propose(agreed::Command::Topology(command)).await;
+        }
+    }
+}
+
+/// Starts that are down and hold something, where others can take their place.
+fn replaceable(topology: &Topology) -> Vec<(NodeId, Incarnation)> {
+    let staying = || topology.nodes().iter().filter(|(_, node)| node.stays());
+    if staying().count() <= topology.replication() {
+        return Vec::new();
+    }
+    let down = staying().filter(|(_, node)| node.state == State::Down);
+    down.map(|(&id, node)| (id, node.incarnation)).collect()
+}
+
+/// What has to be done next of all moves; `instance` is that of a member. It is one command, as while that is agreed on others come
+/// further: what clients wait for goes first.
+pub(super) fn next(
+    topology: &Topology,
+    reports: &Reports,
+    instance: impl Fn(NodeId) -> Option<u64>,
+) -> Option<Command> {
+    if !topology.is_placed() {
+        return None;
+    }
+    if topology.moves().are_due() {
+        // All else is judged by what comes of that.
+        return Some(Command::Plan);
+    }
+    let nodes = topology.nodes();
+    let report = |id: NodeId| reports.of(instance(id)?, nodes.get(&id)?.incarnation);
+    let mut steps = Steps::default();
+    let (mut moving, mut are_resting) = (0, false);
+    for partition in topology.partitions() {
+        let placement = topology.placement(partition);
+        if placement.change.is_some() {
+            moving += 1;
+        }
+        are_resting |= placement.heir.is_some();
+        if let Some(step) = step(topology, partition, report) {
+            steps.of(step).push((partition, placement.term));
+        }
+    }
+    if are_resting {
+        // Nobody serves these until that is over: it is waited for, and nothing else is begun.
+        steps.open.clear();
+        steps.join.clear();
+        steps.begin.clear();
+    }
+    steps.begin.truncate(AT_ONCE.saturating_sub(moving));
+    // Who is drained and runs still sends on what it is asked.
+    let is_gone = |id: NodeId, node: &Node| {
+        node.is_leaving && node.state == State::Down && !topology.names(id)
+    };
+    let mut gone = nodes.iter().filter(|(id, node)| is_gone(**id, node));
+    let gone = gone.next().map(|(id, _)| Command::Remove(*id));
+    steps.first().or(gone)
+}
+
+/// What may be done next of a partition.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Step {
+    GiveUp,
+    End,
+    Open,
+    Join,
+    Begin,
+}
+
+#[derive(Default)]
+struct Steps {
+    give_up: Vec<(Partition, Epoch)>,
+    end: Vec<(Partition, Epoch)>,
+    open: Vec<(Partition, Epoch)>,
+    join: Vec<(Partition, Epoch)>,
+    begin: Vec<(Partition, Epoch)>,
+}
+
+impl Steps {
+    fn of(&mut self, step: Step) -> &mut Vec<(Partition, Epoch)> {
+        match step {
+            Step::GiveUp => &mut self.give_up,
+            Step::End => &mut self.end,
+            Step::Open => &mut self.open,
+            Step::Join => &mut self.join,
+            Step::Begin => &mut self.begin,
+        }
+    }
+
+    fn first(&self) -> Option<Command> {
+        let some = |all: &[(Partition, Epoch)]| {
+            let some = all.iter().take(BATCH);
+            some.map(|(partition, _)| *partition).collect::<Vec<_>>()
+        };
+        let ways: [(&[_], fn(_) -> _); 2] =
+            [(&self.end, Command::Finish), (&self.give_up, Command::Undo)];
+        let urgent = ways.into_iter().find(|(all, _)| !all.is_empty());
+        if let Some((all, command)) = urgent {
+            return Some(command(some(all)));
+        }
+        if !self.open.is_empty() {
+            let opened = self.open.iter().take(BATCH).copied();
+            return Some(Command::Opened(opened.collect()));
+        }
+        let ways: [(&[_], fn(_) -> _); 2] =
+            [(&self.join, Command::Join), (&self.begin, Command::Begin)];
+        let later = ways.into_iter().find(|(all, _)| !all.is_empty());
+        later.map(|(all, command)| command(some(all)))
+    }
+}
+
+/// The next step of a partition; none if it does not move, or somebody has to come further first.
+fn step<'a>(
+    topology: &Topology,
+    partition: Partition,
+    report: impl Fn(NodeId) -> Option<&'a Reported>,
+) -> Option<Step> {
+    let placement = topology.placement(partition);
+    let is_there = |id: &NodeId| {
+        let node = topology.nodes().get(id);
+        node.is_some_and(|node| node.state != State::Down)
+    };
+    let term = placement.term;
+    let Some(change) = &placement.change else {
+        let new = topology.moves().planned().get(&partition)?;
+        let mut joining = new.iter().filter(|node| !placement.old.contains(node));
+        return joining.all(is_there).then_some(Step::Begin);
+    };
+    if is_stuck(placement, is_there) {
+        return Some(Step::GiveUp);
+    }
+    let leader = placement.leader.map(|(id, _)| id);
+    let of_leader = leader.and_then(&report);
+    if placement.may_finish() {
+        let rests = || of_leader.is_some_and(|known| known.rested(partition) == term);
+        let is_lost = || leader.is_none_or(|leader| !is_there(&leader));
+        let ends = placement.heir.is_none() || rests() || is_lost();
+        return ends.then_some(Step::End);
+    }
+    if change.is_joint {
+        let is_open = of_leader.is_some_and(|known| known.opened(partition) == term);
+        return is_open.then_some(Step::Open);
+    }
+    // One that was to copy before, and not any more, may have said so before it heard of that.
+    let is_aligned = |id| {
+        let known = report(id).filter(|known| known.is_of(change.since));
+        known.is_some_and(|known| known.aligned(partition) == term)
+    };
+    placement.learners().all(is_aligned).then_some(Step::Join)
+}
+
+/// Whether a change cannot go on as those are gone that are to take over, and the way back is open. What waits until they are back can
+/// be begun with anew.
+fn is_stuck(placement: &Placement, is_there: impl Fn(&NodeId) -> bool) -> bool {
+    let is_majority = |list: &[NodeId]| {
+        let votes = |node: &&NodeId| placement.voters.contains(node) && is_there(node);
+        2 * list.iter().filter(votes).count() > list.len()
+    };
+    match placement.new_list() {
+        None => placement.learners().any(|node| !is_there(&node)),
+        Some(new) => !is_majority(new) && is_majority(&placement.old),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::reports::Reported;
+    use super::*;
+    use henge_cluster::topology::OnQuorumLoss;
+    use std::collections::BTreeMap;
+
+    /// Nodes that are Up, whose instances are their numbers, and what they report.
+    struct Lab {
+        topology: Topology,
+        reports: BTreeMap<u64, Reported>,
+    }
+
+    impl Lab {
+        fn new(nodes: u64, replication: usize) -> Self {
+            let mut lab = Self {
+                topology: Topology::with_partitions(200, replication, OnQuorumLoss::Forget),
+                reports: BTreeMap::new(),
+            };
+            (1..=nodes).for_each(|node| lab.join(node));
+            lab.apply(&Command::Rebalance);
+            lab
+        }
+
+        fn apply(&mut self, command: &Command) {
+            let applied = self.topology.apply(command);
+            applied.unwrap_or_else(|rejected| panic!("{command:?}: {rejected}"));
+        }
+
+        fn join(&mut self, node: u64) {
+            let id = NodeId(node);
+            self.apply(&Command::Register {
+                node: id,
+                incarnation: 1,
+                has_lost_memory: false,
+                weight: 100,
+                zone: None,
+            });
+            self.apply(&Command::Up(id, 1));
+            self.reports.insert(node, Reported::nothing(1));
+        }
+
+        fn down(&mut self, node: u64) {
+            self.apply(&Command::Down(NodeId(node), 1));
+        }
+
+        fn next(&self) -> Option<Command> {
+            let reports = Reports::of_all(&self.reports);
+            next(&self.topology, &reports, |id| Some(id.0))
+        }
+
+        /// Does what has to be done, until that is nothing more. Gives how many were on their way at once.
+        fn go_on(&mut self) -> usize {
+            let mut most = 0;
+            for _ in 0..1000 {
+                let Some(next) = self.next() else {
+                    return most;
+                };
+                self.apply(&next);
+                most = most.max(self.topology.moving());
+            }
+            panic!("it has no end: {:?}", self.next());
+        }
+
+        /// All copy, open and rest as they should.
+        fn report_all(&mut self) {
+            for partition in self.topology.partitions() {
+                let placement = self.topology.placement(partition);
+                let leader = placement.leader.map(|(node, _)| node.0);
+                for (node, report) in &mut self.reports {
+                    let rests = placement.heir.is_some();
+                    report.note(partition, placement.term, leader == Some(*node), rests);
+                }
+            }
+        }
+
+        fn all(&mut self) {
+            while self.topology.moves().are_due() || self.topology.moves().total() > 0 {
+                self.go_on();
+                self.report_all();
+            }
+        }
+
+        fn holds(&self, node: u64) -> usize {
+            let all = self.topology.partitions();
+            let holds = |p: &Partition| self.topology.placement(*p).old.contains(&NodeId(node));
+            all.filter(holds).count()
+        }
+    }
+
+    #[test]
+    fn a_join_moves_its_share_in_some_partitions_at_a_time() {
+        let mut lab = Lab::new(3, 3);
+        lab.join(4);
+        assert_eq!(lab.next(), Some(Command::Plan));
+        assert_eq!(lab.go_on(), AT_ONCE);
+        // Nobody has copied anything yet.
+        assert_eq!(lab.topology.moving(), AT_ONCE);
+        let epochs = lab.topology.epoch();
+        lab.all();
+        assert!((140..=160).contains(&lab.holds(4)));
+        // 150 partitions are begun, joined, opened and finished in batches.
+        let most = 5 * (150 / BATCH as u32 + 3);
+        assert!(lab.topology.epoch() - epochs <= most);
+        assert_eq!(lab.next(), None);
+    }
+
+    #[test]
+    fn who_leaves_is_removed_when_it_holds_nothing_and_has_ended() {
+        let mut lab = Lab::new(4, 3);
+        lab.apply(&Command::Leave(NodeId(4)));
+        lab.all();
+        assert_eq!((lab.holds(4), lab.next()), (0, None));
+        lab.down(4);
+        assert_eq!(lab.next(), Some(Command::Remove(NodeId(4))));
+    }
+
+    /// Until the leader has done what it took in nobody else leads; one that is gone takes nothing in.
+    #[test]
+    fn a_leader_comes_to_rest_before_another_leads() {
+        let mut lab = Lab::new(4, 3);
+        lab.apply(&Command::Leave(NodeId(1)));
+        lab.go_on();
+        lab.report_all();
+        lab.go_on();
+        lab.report_all();
+        lab.reports.values_mut().for_each(Reported::has_not_rested);
+        lab.go_on();
+        let waits = |lab: &Lab, p: Partition| {
+            let placement = lab.topology.placement(p);
+            placement.heir.is_some() && placement.leader == Some((NodeId(1), 1))
+        };
+        let waiting: Vec<Partition> = lab.topology.partitions().collect();
+        let waiting: Vec<Partition> = waiting.into_iter().filter(|&p| waits(&lab, p)).collect();
+        assert!(!waiting.is_empty());
+        let mut rested = lab.reports[&1].clone();
+        rested.note(
+            waiting[0],
+            lab.topology.placement(waiting[0]).term,
+            true,
+            true,
+        );
+        lab.reports.insert(1, rested);
+        assert_eq!(lab.next(), Some(Command::Finish(vec![waiting[0]])));
+    }
+
+    /// With one replica both lists are one node: while both are asked the loss of the new one would be that of the partition.
+    #[test]
+    fn a_change_is_given_up_where_who_takes_over_is_gone() {
+        let mut lab = Lab::new(1, 1);
+        lab.join(2);
+        lab.go_on();
+        let copying = lab.topology.moving();
+        // All of them copy, and half are joint.
+        let some: Vec<Partition> = lab.topology.partitions().collect();
+        let moves = |p: &Partition| lab.topology.placement(*p).change.is_some();
+        let some: Vec<Partition> = some.into_iter().filter(moves).collect();
+        lab.apply(&Command::Join(some[..copying / 2].to_vec()));
+        lab.down(2);
+        lab.go_on();
+        assert_eq!((lab.topology.moving(), lab.holds(1)), (0, 200));
+        let leads = |p| lab.topology.placement(p).leader == Some((NodeId(1), 1));
+        assert!(lab.topology.partitions().all(leads));
+        // It waits, and nothing is begun with who is not there.
+        assert!(lab.topology.moves().planned().len() >= copying);
+        lab.apply(&Command::Back(NodeId(2), 1));
+        lab.all();
+        assert!((90..=110).contains(&lab.holds(2)));
+    }
+
+    #[test]
+    fn who_is_down_is_replaced_where_others_can() {
+        let mut lab = Lab::new(4, 3);
+        assert_eq!(replaceable(&lab.topology), []);
+        lab.down(4);
+        assert_eq!(replaceable(&lab.topology), [(NodeId(4), 1)]);
+        lab.apply(&Command::Replace(NodeId(4), 1));
+        assert_eq!(replaceable(&lab.topology), []);
+        lab.all();
+        assert_eq!((lab.holds(1), lab.holds(4)), (200, 0));
+        // Of the three that are left none can be missed.
+        lab.down(3);
+        assert_eq!(replaceable(&lab.topology), []);
+    }
+
+    #[test]
+    fn a_source_that_is_gone_is_waited_for() {
+        let mut lab = Lab::new(1, 1);
+        lab.join(2);
+        lab.go_on();
+        lab.down(1);
+        assert_eq!(lab.next(), None);
+        lab.apply(&Command::Back(NodeId(1), 1));
+        lab.all();
+        assert!((90..=110).contains(&lab.holds(2)));
+    }
+}
