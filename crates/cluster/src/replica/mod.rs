@@ -181,6 +181,10 @@ pub struct Replica<T: Types> {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one that leads is looked at for each request, and lies in one piece"
+)]
 enum Role<T: Types> {
     Idle,
     Following(Following<T>),

@@ -523,6 +523,13 @@ impl Cache {
         replication.is_some_and(|replication| replication.carrier.level() == Level::One)
     }
 
+    /// The term in which this node has a partition, which it leads where there are others; none where another one leads. It is a call
+    /// of this thread, which may be told once all that is there is committed and nobody else leads, if that is its level.
+    pub(crate) fn led_in(&self, partition: Partition, now_ms: u64) -> Option<u32> {
+        let term = |shard: &Shard| shard.progress(partition).last.term();
+        self.look_at(partition, now_ms, term)
+    }
+
     /// Looks at a partition to show what it has: none of one that another node leads.
     pub(super) fn look_at<R>(
         &self,

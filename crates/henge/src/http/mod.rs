@@ -23,5 +23,5 @@ pub(crate) mod routes;
 pub(crate) mod service;
 mod settings;
 
-pub(crate) use backup::X_NEXT_PLACE;
+pub(crate) use backup::{X_NEXT_PLACE, X_TERM};
 pub(crate) use control::{CALLS, Call, Control, serve as serve_control};

@@ -9,7 +9,7 @@ use utoipa::openapi::{
     Required, ResponseBuilder, Schema,
 };
 
-use super::backup::X_NEXT_PLACE;
+use super::backup::{X_NEXT_PLACE, X_TERM};
 use super::problem::Code;
 use super::requests::{
     ExpireRequest, IncrRequest, KeyRequest, KeysRequest, MsetRequest, ScanRequest, SetRequest,
@@ -285,10 +285,15 @@ fn shape(id: RouteId) -> Shape {
         RouteId::Rebalance => shape(&[], None, (200, "Figures"), RING_CODES),
         RouteId::Metrics => json_page(crate::metrics::exposition::CONTENT_TYPE),
         RouteId::Backup => shape(
-            &["partition", "place"],
+            &["partition", "place", "leads"],
             None,
             (200, "application/octet-stream"),
-            &[Code::Loading, Code::OutcomeUnknown, Code::Internal],
+            &[
+                Code::Loading,
+                Code::OutcomeUnknown,
+                Code::TryAgain,
+                Code::Internal,
+            ],
         ),
         RouteId::Reload => shape(&[], None, (200, "Reloaded"), &[Code::InvalidConfiguration]),
         RouteId::Snapshot => shape(
@@ -407,6 +412,9 @@ fn operation(route: &Route) -> OperationBuilder {
         let mut place = Header::new(text());
         place.description = Some("The place to ask for next; not there if that was all".to_owned());
         ok = ok.header(X_NEXT_PLACE.as_str(), place);
+        let mut term = Header::new(text());
+        term.description = Some("The term that the partition was in".to_owned());
+        ok = ok.header(X_TERM.as_str(), term);
     }
     operation = operation.response(status.to_string(), ok);
 

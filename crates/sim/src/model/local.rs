@@ -199,9 +199,8 @@ impl Node {
             Output::Opened(term) => Leaving::Report(Report::Opened(term)),
             Output::Aligned(term) => Leaving::Report(Report::Aligned(term)),
             // The simulator knows whether they are true.
-            Output::Lost(_) | Output::Unsettled(_) => return None,
-            // Another leads whether it has or not.
-            Output::Rested(_) => return None,
+            // And another leads whether one has come to rest or not.
+            Output::Lost(_) | Output::Unsettled(_) | Output::Rested(_) => return None,
         })
     }
 }

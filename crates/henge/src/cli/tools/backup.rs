@@ -1,6 +1,10 @@
-//! `henge backup`: asks a running node for all of its partitions, page by page, checks every frame that comes, and writes them
-//! as one snapshot that needs no log. It leaves a whole file or none.
+//! `henge backup`: asks the leader of each partition of a cluster for all of it, page by page, checks every frame that comes, and
+//! writes them as one snapshot that needs no log. A partition whose leader is lost meanwhile is taken anew from the next one, so
+//! that no two orders are mixed. It leaves a whole file or none.
 
+mod map;
+
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,7 +19,7 @@ use henge_engine::persistence::snapshot::{self, Builder, Part};
 use henge_engine::persistence::snapshot_file::SnapshotWriter;
 use henge_engine::persistence::{Name, Position, Storage};
 use henge_wire::{PARTITIONS, Partition, Version};
-use http::{Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
@@ -30,7 +34,9 @@ use crate::clock::Clock;
 use crate::config::shown;
 use crate::disk::one_file::OneFile;
 use crate::encryption::{Encryption, salt};
-use crate::http::X_NEXT_PLACE;
+use crate::http::{X_NEXT_PLACE, X_TERM};
+
+use map::Map;
 
 /// What a backup counts as: a snapshot that comes before every log.
 const FIRST: u64 = 1;
@@ -40,6 +46,9 @@ const MAX_PAGE_BYTES: usize = 1 << 32;
 const TRIES: usize = 10;
 /// How long is waited before that: what a node asks for that has too much in flight.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How often a partition is begun anew, after that pause: several times as long as a lost leader is without a successor, and as nodes
+/// take to start again.
+const TRIES_ANEW: usize = 60;
 
 /// Why there is no backup.
 #[derive(Debug)]
@@ -61,6 +70,10 @@ enum BackupError {
     Page(Partition, String),
     /// What comes is encrypted, and not to be read.
     Key(KeyError),
+    /// No leader has given a partition in one piece for so long, and why not the last time.
+    NoLeader(Partition, Box<Self>),
+    /// The node is in no cluster, or does not say who is in it.
+    NoCluster(String),
     /// The file cannot be written.
     Write(io::Error),
     Interrupted,
@@ -90,6 +103,12 @@ impl fmt::Display for BackupError {
                 )
             }
             Self::Key(error) => write!(f, "what the node sends: {error}"),
+            Self::NoLeader(partition, error) => write!(
+                f,
+                "no leader of partition {} gives it in one piece; the last time: {error}",
+                partition.number()
+            ),
+            Self::NoCluster(why) => f.write_str(why),
             Self::Write(error) => error.fmt(f),
             Self::Interrupted => f.write_str("interrupted"),
         }
@@ -97,6 +116,18 @@ impl fmt::Display for BackupError {
 }
 
 impl BackupError {
+    /// Whether another node may lead soon, or does already.
+    fn may_move(&self) -> bool {
+        match self {
+            Self::Connect(_) | Self::Http(_) | Self::TimedOut(_) | Self::NoCluster(_) => true,
+            Self::Refused(status, _) => matches!(
+                *status,
+                StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+            ),
+            _ => false,
+        }
+    }
+
     /// Whether it may be other in a moment.
     fn may_pass(&self) -> bool {
         match self {
@@ -162,13 +193,13 @@ async fn back_up(
     encryption: Encryption,
     bar: &ProgressBar,
 ) -> Result<Made, BackupError> {
-    let mut link = Link::new(target, patience);
+    let mut cluster = Cluster::new(target, patience);
     // Before the file, so that a wrong URL leaves nothing.
-    link.connect().await?;
+    cluster.look().await?;
     let at_ms = Clock::start().now_ms();
-    // A page is asked for twice: how the node encrypts is how the file is encrypted.
+    // A page is asked for twice: how a node encrypts is how the file is encrypted.
     let first = Partition::new(0).expect("there is one");
-    let (page, _) = link.page(first, 0).await?;
+    let page = cluster.first_page(first).await?;
     let header = Header::decode(&page);
     let header = header.map_err(|error| BackupError::Page(first, error.to_string()))?;
     let encryption = encryption.made_of(header.cipher);
@@ -181,7 +212,11 @@ async fn back_up(
     let unfinished = Unfinished(Some(&file));
     let mut made = Made::default();
     for partition in Partition::all() {
-        made.records += copy(&mut link, partition, &encryption, &mut writer).await?;
+        let copied = cluster.copy(partition, &encryption).await?;
+        for mut frames in copied.frames {
+            writer.write(&mut frames).map_err(BackupError::Write)?;
+        }
+        made.records += copied.records;
         bar.inc(1);
         let bytes = HumanBytes(writer.len());
         bar.set_message(format!("{bytes}, {} records", grouped(made.records)));
@@ -217,21 +252,144 @@ impl Drop for Unfinished<'_> {
     }
 }
 
-/// Copies a partition, and says how many records it has.
+/// The nodes that are asked, by what one of them says.
+struct Cluster<'a> {
+    /// The one that was named.
+    target: &'a Target,
+    patience: Duration,
+    map: Map,
+    links: BTreeMap<String, Link>,
+}
+
+/// A partition as it was copied, in memory until it is whole.
+struct Whole {
+    frames: Vec<Journal>,
+    records: u64,
+}
+
+impl<'a> Cluster<'a> {
+    fn new(target: &'a Target, patience: Duration) -> Self {
+        Self {
+            target,
+            patience,
+            map: Map::default(),
+            links: BTreeMap::new(),
+        }
+    }
+
+    fn link(&mut self, target: &Target) -> &mut Link {
+        let patience = self.patience;
+        let link = self.links.entry(target.server());
+        link.or_insert_with(|| Link::new(target.clone(), patience))
+    }
+
+    /// Finds out who leads what: of the node that was named, or any other that is known.
+    async fn look(&mut self) -> Result<(), BackupError> {
+        let named = self.target.clone();
+        let others = self.map.others(&named);
+        let mut first = None;
+        for target in std::iter::once(named.clone()).chain(others) {
+            let page = self.link(&target).get("/cluster/status").await;
+            let map =
+                page.and_then(|(_, page)| Map::of(&page, &target).map_err(BackupError::NoCluster));
+            match map {
+                Ok(map) => {
+                    self.map = map;
+                    return Ok(());
+                }
+                Err(error) => {
+                    self.link(&target).sender = None;
+                    first.get_or_insert(error);
+                }
+            }
+        }
+        Err(first.expect("one was asked"))
+    }
+
+    /// Does something about a partition with its leader, and with the next one where that fails.
+    async fn led<T>(
+        &mut self,
+        partition: Partition,
+        work: impl AsyncFn(&mut Link) -> Result<T, BackupError>,
+    ) -> Result<T, BackupError> {
+        let mut pause = tokio::time::interval(PAUSE);
+        // The first tick comes at once.
+        pause.tick().await;
+        let mut tries = 0;
+        loop {
+            let failure = match self.map.leader(partition).cloned() {
+                None => BackupError::NoCluster("nobody leads it".to_owned()),
+                Some(leader) => {
+                    let link = self.link(&leader);
+                    match work(link).await {
+                        Err(error) if error.may_move() => {
+                            link.sender = None;
+                            error
+                        }
+                        done => return done,
+                    }
+                }
+            };
+            tries += 1;
+            // Of one node there is nobody else to ask.
+            if tries >= TRIES_ANEW || self.map.is_one() {
+                return Err(if self.map.is_one() {
+                    failure
+                } else {
+                    BackupError::NoLeader(partition, Box::new(failure))
+                });
+            }
+            pause.tick().await;
+            // What was known before may do, where nobody says more.
+            if let Err(error) = self.look().await
+                && !error.may_move()
+            {
+                return Err(error);
+            }
+        }
+    }
+
+    async fn first_page(&mut self, partition: Partition) -> Result<Vec<u8>, BackupError> {
+        let page = self.led(partition, async |link| link.page(partition, 0).await);
+        Ok(page.await?.bytes)
+    }
+
+    async fn copy(
+        &mut self,
+        partition: Partition,
+        encryption: &Encryption,
+    ) -> Result<Whole, BackupError> {
+        self.led(partition, async |link| {
+            copy(link, partition, encryption).await
+        })
+        .await
+    }
+}
+
+/// Copies a partition from a node, all of it in one term.
 async fn copy(
-    link: &mut Link<'_>,
+    link: &mut Link,
     partition: Partition,
     encryption: &Encryption,
-    writer: &mut SnapshotWriter<OneFile>,
-) -> Result<u64, BackupError> {
+) -> Result<Whole, BackupError> {
     let mut copied = Copied::default();
-    let mut frames = Journal::default();
+    let mut all = Vec::new();
     let mut place = 0_u32;
+    let mut began = None;
     loop {
-        let (mut page, next) = link.page(partition, place).await?;
-        open(&mut page, encryption)?;
+        let Page {
+            mut bytes,
+            next,
+            term,
+        } = link.page(partition, place).await?;
+        if *began.get_or_insert_with(|| term.clone()) != term {
+            let changed = "its leader has changed while it was copied".to_owned();
+            return Err(BackupError::Http(changed));
+        }
+        open(&mut bytes, encryption)?;
         let wrong = |wrong: String| BackupError::Page(partition, wrong);
-        let end = copied.take(partition, &page, &mut frames).map_err(wrong)?;
+        let mut frames = Journal::default();
+        let end = copied.take(partition, &bytes, &mut frames).map_err(wrong)?;
         match (next, end) {
             (Some(next), None) => {
                 // Places go by their reversed bits, and never back.
@@ -239,20 +397,22 @@ async fn copy(
                     return Err(wrong(format!("place {next} came after place {place}")));
                 }
                 place = next;
+                all.push(frames);
             }
             (None, Some(progress)) => {
                 let last = progress.last.max(copied.newest);
                 let progress = Progress { last, ..progress };
                 let ended = Builder::partition(partition, progress, copied.records, &mut frames);
                 ended.map_err(|error| wrong(error.to_string()))?;
-                writer.write(&mut frames).map_err(BackupError::Write)?;
-                return Ok(copied.records);
+                all.push(frames);
+                return Ok(Whole {
+                    frames: all,
+                    records: copied.records,
+                });
             }
             (Some(_), Some(_)) => return Err(wrong("it goes on behind its end".to_owned())),
             (None, None) => return Err(wrong("it has no end".to_owned())),
         }
-        writer.write(&mut frames).map_err(BackupError::Write)?;
-        frames = Journal::default();
     }
 }
 
@@ -348,15 +508,23 @@ impl Copied {
     }
 }
 
-/// A connection to the node, made anew when it breaks: pages are only read.
-struct Link<'a> {
-    target: &'a Target,
+/// A page as it came, and where the next one begins.
+struct Page {
+    bytes: Vec<u8>,
+    next: Option<u32>,
+    /// The term that it is of; none of a node that does not say.
+    term: Option<HeaderValue>,
+}
+
+/// A connection to a node, made anew when it breaks: pages are only read.
+struct Link {
+    target: Target,
     patience: Duration,
     sender: Option<http1::SendRequest<Empty<Bytes>>>,
 }
 
-impl<'a> Link<'a> {
-    fn new(target: &'a Target, patience: Duration) -> Self {
+impl Link {
+    fn new(target: Target, patience: Duration) -> Self {
         Self {
             target,
             patience,
@@ -365,7 +533,7 @@ impl<'a> Link<'a> {
     }
 
     async fn connect(&mut self) -> Result<(), BackupError> {
-        let Target { host, port, .. } = self.target;
+        let Target { host, port, .. } = &self.target;
         let connecting = TcpStream::connect((host.as_str(), *port));
         let stream = self
             .in_time(connecting)
@@ -384,12 +552,7 @@ impl<'a> Link<'a> {
         worked.map_err(|_| BackupError::TimedOut(self.patience))
     }
 
-    /// A page, and where the next one begins.
-    async fn page(
-        &mut self,
-        partition: Partition,
-        place: u32,
-    ) -> Result<(Vec<u8>, Option<u32>), BackupError> {
+    async fn page(&mut self, partition: Partition, place: u32) -> Result<Page, BackupError> {
         let mut pause = tokio::time::interval(PAUSE);
         // The first tick comes at once.
         pause.tick().await;
@@ -408,19 +571,31 @@ impl<'a> Link<'a> {
         }
     }
 
-    async fn try_page(
-        &mut self,
-        partition: Partition,
-        place: u32,
-    ) -> Result<(Vec<u8>, Option<u32>), BackupError> {
+    async fn try_page(&mut self, partition: Partition, place: u32) -> Result<Page, BackupError> {
+        let number = partition.number();
+        let path = format!("/admin/backup?partition={number}&place={place}&leads=true");
+        let (headers, bytes) = self.get(&path).await?;
+        let next = headers.get(X_NEXT_PLACE);
+        let next = next.map(|place| place.to_str().ok().and_then(|place| place.parse().ok()));
+        let next = match next {
+            None => None,
+            Some(Some(place)) => Some(place),
+            Some(None) => {
+                let wrong = format!("{X_NEXT_PLACE} is no number");
+                return Err(BackupError::Page(partition, wrong));
+            }
+        };
+        let term = headers.get(X_TERM).cloned();
+        Ok(Page { bytes, next, term })
+    }
+
+    /// What is answered to a path, where that is a 200.
+    async fn get(&mut self, path: &str) -> Result<(HeaderMap, Vec<u8>), BackupError> {
         if self.sender.is_none() {
             self.connect().await?;
         }
-        let host = self.target.server();
-        let number = partition.number();
-        let path = format!("/admin/backup?partition={number}&place={place}");
         let request = Request::get(path)
-            .header(http::header::HOST, host)
+            .header(http::header::HOST, self.target.server())
             .body(Empty::new())
             .map_err(http)?;
         let sender = self.sender.as_mut().expect("it was connected above");
@@ -434,21 +609,12 @@ impl<'a> Link<'a> {
             .await
             .map_err(late)?
             .map_err(http)?;
-        let status = response.status();
-        let next = response.headers().get(X_NEXT_PLACE);
-        let next = next.map(|place| place.to_str().ok().and_then(|place| place.parse().ok()));
-        let body = self.body(response.into_body()).await?;
-        if status != StatusCode::OK {
-            return Err(BackupError::Refused(status, said(&body)));
+        let (parts, body) = response.into_parts();
+        let body = self.body(body).await?;
+        if parts.status != StatusCode::OK {
+            return Err(BackupError::Refused(parts.status, said(&body)));
         }
-        match next {
-            None => Ok((body, None)),
-            Some(Some(place)) => Ok((body, Some(place))),
-            Some(None) => {
-                let wrong = format!("{X_NEXT_PLACE} is no number");
-                Err(BackupError::Page(partition, wrong))
-            }
-        }
+        Ok((parts.headers, body))
     }
 
     async fn body(&self, mut body: Incoming) -> Result<Vec<u8>, BackupError> {

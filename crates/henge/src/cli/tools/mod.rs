@@ -109,8 +109,9 @@ Exit codes:
   3  it failed, and nothing was restored";
 
 const BACKUP_HELP: &str = "\
-The node may have persistence or none, and goes on meanwhile. Each key is in the backup as it was at some moment while it was
-made; what was written or removed meanwhile may be in it or not. FILE comes to be once all of it is there and on the disk.
+The node is any of its cluster, with persistence or without; all goes on meanwhile. Each partition is copied from its leader, which
+answers for no more than what is committed. If that is lost meanwhile the partition is taken anew from the next leader. Each key is
+in the backup as it was at some moment while it was made; what was written or removed meanwhile may be in it or not. FILE comes to be once all of it is there and on the disk.
 henge restore makes a data directory of it, henge inspect shows what is in it. A node that encrypts its files sends what it
 holds encrypted, which takes its keys. With keys FILE is encrypted, with the last of them.
 
@@ -208,7 +209,7 @@ pub(super) fn commands() -> Vec<Command> {
             ])
             .after_help(RESTORE_HELP),
         Command::new("backup")
-            .about("Copy all that a running node holds into a file")
+            .about("Copy all that a running node, or its cluster, holds into a file")
             .args([
                 client::url(),
                 client::timeout(),

@@ -1,6 +1,7 @@
 //! Clusters of real processes on this machine: how they form, what each failure does, and that any of them answers any key.
 //! Each test has addresses of its own on the loopback, so that the ports are the same for all.
 
+mod backup;
 mod clients;
 mod dev;
 mod faults;
