@@ -43,7 +43,12 @@ pub(super) fn address(n: u8) -> SocketAddr {
 fn forward(binary: &Path, rounds: usize, requests: u64, keys: u64) -> Result<()> {
     let cpus = Cpus::find()?;
     pin_to(cpus.server)?;
-    let owner = Server::member(binary, "owner", address(1), &[])?;
+    // With more the second would take its share.
+    let one = [
+        "--set".to_owned(),
+        "cluster.replication_factor=1".to_owned(),
+    ];
+    let owner = Server::member(binary, "owner", address(1), &one)?;
     wait_until(address(1), "is ready", |status| {
         status["standing"] == "member"
     })?;

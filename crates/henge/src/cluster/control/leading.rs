@@ -126,7 +126,7 @@ impl Control {
         let is_settled = self.choose_voters().await;
         let heard = self.all_heard(&agreed);
         let reports = self.all_reports();
-        if reports.is_some() {
+        if reports.is_some() && agreed.topology().replication() > 1 {
             self.replace_lost(&agreed).await;
         }
         for command in wanted(&agreed, is_settled, &heard, reports.as_ref()) {
@@ -408,7 +408,7 @@ fn wanted(
             }
             continue;
         }
-        // With one replica there is nobody to be aligned with.
+        // A node by itself has nobody to be aligned with.
         if node.state != State::Up {
             changes.push(Change::Up(id, node.incarnation));
             if node.amnesia > 0 {
@@ -416,7 +416,10 @@ fn wanted(
             }
         }
     }
-    if let Some(reports) = reports {
+    // What is nowhere else stays where it is.
+    if let Some(reports) = reports
+        && topology.replication() > 1
+    {
         let instance = |id: NodeId| agreed.members().get(&id).map(|member| member.instance);
         changes.extend(moving::next(topology, reports, instance));
     }

@@ -120,7 +120,7 @@ fn wait(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
         if !local.is_draining() {
             let acknowledged = async {
                 if is_by_itself {
-                    return wait_until(deadline).await;
+                    return acknowledged_by_nobody(deadline).await;
                 }
                 asking.by(wanted, deadline).await
             };
@@ -134,11 +134,12 @@ fn wait(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     })
 }
 
-/// There is nobody to acknowledge anything.
-async fn wait_until(deadline: Option<Instant>) -> usize {
+/// There is nobody to acknowledge anything, be it till the end of time.
+async fn acknowledged_by_nobody(deadline: Option<Instant>) -> usize {
+    let never = std::future::pending::<()>();
     match deadline {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
-        None => std::future::pending().await,
+        Some(at) => drop(tokio::time::timeout_at(at.into(), never).await),
+        None => never.await,
     }
     0
 }

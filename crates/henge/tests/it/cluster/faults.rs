@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Ring;
+use super::moves::all_are_up;
 use crate::resp_reply::Reply;
 
 /// The node that leads, by its number, as another one says.
@@ -86,6 +87,7 @@ fn a_short_pause_changes_nothing() {
     let ring = Ring::new().formed(3);
     for n in 1..=3 {
         wait_for_leader(&ring, n);
+        all_are_up(&ring, n, 3);
     }
     let before = state(&ring);
     for n in [1, 2, 3, 1, 2, 3, 1, 2, 3, 1] {

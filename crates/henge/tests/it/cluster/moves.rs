@@ -209,7 +209,7 @@ fn wait_until_moved(ring: &Ring, n: usize) {
     }
 }
 
-fn all_are_up(ring: &Ring, n: usize, count: usize) {
+pub(super) fn all_are_up(ring: &Ring, n: usize, count: usize) {
     ring.until("all are up", || {
         let status = ring.status(n);
         let members = status["members"].as_array().cloned().unwrap_or_default();
@@ -507,21 +507,21 @@ fn what_is_wrong_is_said(ring: &Ring) {
     assert_eq!(wrong.status.code(), Some(2));
 }
 
-/// Nobody else has what moves, and it moves all the same.
+/// Of partitions with one replica, and of a cluster of one node.
 #[test]
-fn partitions_of_one_replica_move_too() {
+fn what_cannot_move_is_refused() {
     let ring = Ring::new().formed(2);
-    let load = Load::begin(&ring, &[1]);
-    done(&ring, 1, &["drain", "node2"]);
-    assert_eq!(holds(&ring, 1, 2), 0);
-    done(&ring, 1, &["add", "node2"]);
-    assert!(holds(&ring, 1, 2) > 0);
-    load.end_well(&ring, &[1, 2]);
-}
-
-#[test]
-fn the_last_node_cannot_be_drained() {
-    let ring = Ring::new().formed(1);
+    for (method, path, body) in [
+        ("POST", "/cluster/drain/node1", ""),
+        ("POST", "/cluster/add/node1", ""),
+        ("POST", "/cluster/remove/node1", ""),
+        ("PUT", "/cluster/weight/node1", "7"),
+        ("POST", "/cluster/rebalance", ""),
+    ] {
+        let answer = asked(&ring, 2, method, path, body);
+        assert_eq!(answer, (409, "not_replicated".to_owned()), "{path}");
+    }
+    let ring = Ring::new().set("cluster.replication_factor=3").formed(1);
     ring.until("its cluster is formed", || {
         member(&ring, 1, 1)["state"] == "up"
     });
