@@ -1,8 +1,8 @@
 //! What must hold for any bytes that another node sends as a question about keys, or as an answer to one: see docs/fuzzing.md.
 
 use henge_wire::peer::keys::{
-    Answered, FLUSH_QUESTION, Page, Question, Replies, commands_head, decode_answered,
-    encode_answered, encode_command, encode_key, page_head, replies_head,
+    Answered, FLUSH_QUESTION, Page, Question, Replies, commands_head, decode_replicas,
+    encode_answered, encode_command, encode_key, encode_replicas, page_head, replies_head,
 };
 use henge_wire::{MAX_KEY_BYTES, Reply};
 
@@ -52,7 +52,12 @@ fn replies(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut again = replies_head(replies.count() as u32).to_vec();
     let mut rest = replies.bytes();
     for _ in 0..replies.count() {
-        let answered = decode_answered(&mut rest).expect("it was read before");
+        let has_replicas = rest.first() == Some(&8);
+        let (replicas, answered) = decode_replicas(&mut rest).expect("it was read before");
+        if has_replicas {
+            let place = encode_replicas(&mut again);
+            again[place] = replicas;
+        }
         if let Answered::Reply(Reply::Found(item)) = &answered {
             assert!(item.value.content_type.is_none_or(|text| text.len() <= 255));
         }

@@ -288,7 +288,10 @@ fn what_makes_no_sense_is_an_error() {
         assert_eq!(error, Malformed(part), "{bytes:?}");
     }
     for (reply, part) in [
-        (&[8][..], "reply that this node knows"),
+        (&[9][..], "reply that this node knows"),
+        (&[8], "replicas"),
+        (&[8, 2], "reply"),
+        (&[8, 2, 8, 2], "reply that this node knows"),
         (&[7, 0], "refusal that this node knows"),
         (&[7, 1, 2], "version"),
         (&[4, 0, 0, 0, 0, 0, 0, 0, 0, 2], "deadline"),
