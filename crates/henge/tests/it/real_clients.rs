@@ -39,7 +39,8 @@ fn run(command: &mut Command, input: &[u8]) -> Output {
     let pid = Pid::from_child(&child);
     let (done, output) = mpsc::channel();
     thread::spawn(move || done.send(child.wait_with_output()));
-    let Ok(output) = output.recv_timeout(DEADLINE) else {
+    // A script is not one thing that is waited for, but all that a client does, over several nodes.
+    let Ok(output) = output.recv_timeout(4 * DEADLINE) else {
         let _ = kill_process(pid, Signal::KILL);
         panic!("{command:?} does not end");
     };
