@@ -39,11 +39,10 @@ pub(super) fn address(n: u8) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::new(127, 77, own, n), 7100))
 }
 
-/// Two nodes, of which the second has joined and holds nothing: all that it is asked it forwards.
+/// Two nodes, of which the second has joined and was drained, so that it holds nothing: all that it is asked it forwards.
 fn forward(binary: &Path, rounds: usize, requests: u64, keys: u64) -> Result<()> {
     let cpus = Cpus::find()?;
     pin_to(cpus.server)?;
-    // With more the second would take its share.
     let one = [
         "--set".to_owned(),
         "cluster.replication_factor=1".to_owned(),
@@ -57,6 +56,14 @@ fn forward(binary: &Path, rounds: usize, requests: u64, keys: u64) -> Result<()>
     wait_until(address(2), "has joined", |status| {
         status["standing"] == "member"
     })?;
+    let url = format!("http://{}", address(1));
+    let drain = Command::new(binary)
+        .args(["cluster", "drain", "--url", &url, "other"])
+        .output()?;
+    if !drain.status.success() {
+        let said = String::from_utf8_lossy(&drain.stderr);
+        return Err(format!("henge cluster drain: {said}").into());
+    }
     pin_to(cpus.load)?;
     benchmark(owner.address(), "set", 3 * keys, keys)?;
     let used = || -> Result<f64> { Ok(cpu_seconds(owner.pid())? + cpu_seconds(other.pid())?) };

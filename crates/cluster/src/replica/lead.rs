@@ -640,7 +640,8 @@ impl<T: Types> Replica<T> {
         let Role::Leading(leading) = &self.role else {
             return None;
         };
-        if !leading.is_open || leading.pull.is_some() {
+        // While another is to lead ticks are counted.
+        if !leading.is_open || leading.pull.is_some() || leading.rest != Rest::No {
             return None;
         }
         let mut heard = u64::MAX;

@@ -309,7 +309,9 @@ impl<T: Types> Replica<T> {
         if is_alone != self.is_alone {
             self.is_alone = is_alone;
             table.commit_at_once(is_alone);
-            // Of what went past it since, whatever is promised from here on waits for that to be kept.
+            // What went past it is to be kept before anything is promised from here on, which waits for a record behind all of it: where
+            // nothing is written the log says nothing.
+            table.log(&self.state);
             self.written += 1;
         }
         if self.waiting.has_stranded() {

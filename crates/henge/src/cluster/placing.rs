@@ -8,8 +8,6 @@ use henge_cluster::topology::Topology;
 /// See the head of the file.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Placing {
-    /// Replicas that a partition should have.
-    pub(crate) replication: usize,
     members: BTreeMap<NodeId, Holding>,
     pub(crate) moves: Moves,
 }
@@ -62,7 +60,6 @@ impl Placing {
         });
         let moves = topology.moves();
         Self {
-            replication: topology.replication(),
             members: members.collect(),
             moves: Moves {
                 are_due: moves.are_due(),

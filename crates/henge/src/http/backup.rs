@@ -143,17 +143,7 @@ fn wanted(shared: &Shared, query: Option<&str>) -> Result<Wanted, Problem> {
     }
     let invalid = |detail: String| Problem::new(Code::InvalidQuery, detail);
     let [partition, place, leads] = query::parse(query, ["partition", "place", "leads"])?;
-    let leads = match leads {
-        None => false,
-        Some(leads) => match query::text("leads", &leads)? {
-            "true" => true,
-            "false" => false,
-            other => {
-                let detail = format!("leads: found {other:?}, expected true or false");
-                return Err(invalid(detail));
-            }
-        },
-    };
+    let leads = query::is_set("leads", leads.as_deref())?;
     let partition = partition.ok_or_else(|| {
         invalid(format!(
             "partition is missing, expected 0 to {}",

@@ -51,17 +51,7 @@ pub(super) async fn drain(State(control): Controlled, name: Name) -> Response {
 pub(super) async fn remove(State(control): Controlled, name: Name, uri: Uri) -> Response {
     let removed = async {
         let [force] = query::parse(uri.query(), ["force"])?;
-        let is_forced = match force {
-            None => false,
-            Some(force) => match query::text("force", &force)? {
-                "true" => true,
-                "false" => false,
-                other => {
-                    let detail = format!("force: found {other:?}, expected true or false");
-                    return Err(Problem::new(Code::InvalidQuery, detail));
-                }
-            },
-        };
+        let is_forced = query::is_set("force", force.as_deref())?;
         let node = member(&control, name)?;
         let command = if is_forced {
             Command::Lose(node.id)
@@ -100,7 +90,6 @@ pub(super) async fn weigh(State(control): Controlled, name: Name, weight: Bytes)
 /// The ring is reckoned anew, and what should be elsewhere moves.
 pub(super) async fn rebalance(State(control): Controlled) -> Response {
     let rebalanced = async {
-        check_moves(&control)?;
         let epoch = propose(&control, Command::Plan).await?;
         let epoch = epoch
             .map_err(|rejected| Problem::new(Code::InvalidConfiguration, rejected.to_string()))?;
@@ -120,23 +109,12 @@ fn done(node: &Member, epoch: u32) -> serde_json::Value {
     json!({"node": node.name, "epoch": epoch})
 }
 
-/// What is nowhere else stays where it is.
-fn check_moves(control: &Control) -> Result<(), Problem> {
-    if control.metrics.shared.cluster.view.load().replication == 1 {
-        let detail =
-            "cluster.replication_factor is 1: partitions stay where they are; nothing was done";
-        return Err(Problem::new(Code::NotReplicated, detail));
-    }
-    Ok(())
-}
-
 /// The member of a name.
 fn member(control: &Control, name: Name) -> Result<Arc<Member>, Problem> {
     let name = match name {
         Ok(Path(name)) => name,
         Err(error) => return Err(Problem::new(Code::InvalidPath, error.to_string())),
     };
-    check_moves(control)?;
     let view = control.metrics.shared.cluster.view.load();
     let found = view.members.iter().find(|member| member.name == name);
     found.cloned().ok_or_else(|| unknown(&name))

@@ -73,7 +73,6 @@ const VALUE_CODES: &[Code] = &[
 const NODE_CODES: &[Code] = &[
     Code::InvalidPath,
     Code::NodeNotFound,
-    Code::NotReplicated,
     Code::NodeHoldsData,
     Code::NodeReachable,
     Code::NodeLost,
@@ -92,7 +91,6 @@ const WEIGHT_CODES: &[Code] = &[
     Code::BodyTooLarge,
     Code::InvalidPath,
     Code::NodeNotFound,
-    Code::NotReplicated,
     Code::NodeLost,
     Code::NotInCluster,
     Code::NoControlLeader,
@@ -101,7 +99,6 @@ const WEIGHT_CODES: &[Code] = &[
 ];
 /// What can go wrong with what is agreed on about all of them.
 const RING_CODES: &[Code] = &[
-    Code::NotReplicated,
     Code::InvalidConfiguration,
     Code::NotInCluster,
     Code::NoControlLeader,

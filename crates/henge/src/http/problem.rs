@@ -71,7 +71,6 @@ codes! {
     NotAnInteger "not_an_integer" 409 "The value is not an integer of 64 bits";
     PersistenceOff "persistence_off" 409 "The node keeps everything in memory";
     Overflow "overflow" 409 "The sum does not fit 64 bits";
-    NotReplicated "not_replicated" 409 "Partitions of one replica do not move";
     NodeHoldsData "node_holds_data" 409 "The member holds partitions";
     NodeReachable "node_reachable" 409 "The member can be reached";
     NodeLost "node_lost" 409 "The member was removed by force";

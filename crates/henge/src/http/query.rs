@@ -41,6 +41,17 @@ pub(crate) fn text<'a>(name: &str, value: &'a [u8]) -> Result<&'a str, Problem> 
     std::str::from_utf8(value).map_err(|_| invalid(format!("{name} is not UTF-8")))
 }
 
+/// A parameter that says yes or no; not given is no.
+pub(crate) fn is_set(name: &str, value: Option<&[u8]>) -> Result<bool, Problem> {
+    match value.map(|value| text(name, value)).transpose()? {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(other) => Err(invalid(format!(
+            "{name}: found {other:?}, expected true or false"
+        ))),
+    }
+}
+
 /// `application/x-www-form-urlencoded`: `%XX` is a byte, `+` a space.
 fn form_decoded(text: &str) -> Result<Cow<'_, [u8]>, Problem> {
     decoded(text, true).map_err(invalid)

@@ -104,6 +104,24 @@ fn what_went_past_the_machine_is_kept_before_it_counts() {
     assert_eq!(world.get(0, "a").as_deref(), Some(&b"1"[..]));
 }
 
+/// What is written may all be in the log before another comes, and then the log would have nothing more to say.
+#[test]
+fn who_was_alone_has_the_log_say_how_far_it_is() {
+    let mut world = alone();
+    set_past_the_machine(&mut world, "a", b"1");
+    world.keep();
+    assert!(!world.nodes[0].shard.has_journal());
+    let view = learner_joins(&mut world);
+    world.give(0, Input::View(view));
+    // What was sent at once is lost.
+    world.network.clear();
+    world.give(0, Input::Tick);
+    assert!(world.network.is_empty(), "it waits for the log");
+    assert!(world.nodes[0].shard.has_journal());
+    world.keep();
+    assert!(!world.network.is_empty());
+}
+
 /// The table takes for committed what is in no log yet. An answer that goes through the machine waits for the log all the same.
 #[test]
 fn what_went_past_the_machine_is_shown_by_it_once_it_is_kept() {

@@ -126,7 +126,7 @@ impl Control {
         let is_settled = self.choose_voters().await;
         let heard = self.all_heard(&agreed);
         let reports = self.all_reports();
-        if reports.is_some() && agreed.topology().replication() > 1 {
+        if reports.is_some() {
             self.replace_lost(&agreed).await;
         }
         for command in wanted(&agreed, is_settled, &heard, reports.as_ref()) {
@@ -416,10 +416,7 @@ fn wanted(
             }
         }
     }
-    // What is nowhere else stays where it is.
-    if let Some(reports) = reports
-        && topology.replication() > 1
-    {
+    if let Some(reports) = reports {
         let instance = |id: NodeId| agreed.members().get(&id).map(|member| member.instance);
         changes.extend(moving::next(topology, reports, instance));
     }

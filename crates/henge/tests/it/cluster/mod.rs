@@ -20,7 +20,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
@@ -99,6 +99,18 @@ impl Ring {
         }
         ring.wait_until_ready(1..=count);
         ring
+    }
+
+    /// A command of `henge cluster` that asks a node, to its end.
+    pub(crate) fn command(&self, n: usize, words: &[&str]) -> Output {
+        let (word, rest) = words.split_first().expect("a command");
+        Command::new(env!("CARGO_BIN_EXE_henge"))
+            .args(["cluster", word, "--url"])
+            .arg(format!("http://{}", self.address(n)))
+            .args(rest)
+            .env_clear()
+            .output()
+            .expect("the binary of this build runs")
     }
 
     /// Where a node listens. The second byte tells this process's nodes from those of another.

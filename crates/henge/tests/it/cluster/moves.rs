@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -217,20 +216,9 @@ pub(super) fn all_are_up(ring: &Ring, n: usize, count: usize) {
     });
 }
 
-fn command(ring: &Ring, n: usize, words: &[&str]) -> Output {
-    let (word, rest) = words.split_first().expect("a command");
-    Command::new(env!("CARGO_BIN_EXE_henge"))
-        .args(["cluster", word, "--url"])
-        .arg(format!("http://{}", ring.address(n)))
-        .args(rest)
-        .env_clear()
-        .output()
-        .expect("the binary of this build runs")
-}
-
 /// A command that does what it is asked for, and what it says.
 fn done(ring: &Ring, n: usize, words: &[&str]) -> String {
-    let output = command(ring, n, words);
+    let output = ring.command(n, words);
     let (out, err) = (&output.stdout, &output.stderr);
     let text = format!(
         "{}{}",
@@ -499,29 +487,29 @@ fn what_is_wrong_is_said(ring: &Ring) {
             "{method} {path} {body:?}"
         );
     }
-    let wrong = command(ring, 1, &["drain", "node9"]);
+    let wrong = ring.command(1, &["drain", "node9"]);
     assert_eq!(wrong.status.code(), Some(3));
     let text = String::from_utf8_lossy(&wrong.stderr).into_owned();
     assert!(text.contains("no member is called \"node9\""), "{text}");
-    let wrong = command(ring, 1, &["set-weight", "node4", "0"]);
+    let wrong = ring.command(1, &["set-weight", "node4", "0"]);
     assert_eq!(wrong.status.code(), Some(2));
 }
 
-/// Of partitions with one replica, and of a cluster of one node.
+/// Nobody else has what moves, and it moves all the same.
 #[test]
-fn what_cannot_move_is_refused() {
+fn partitions_of_one_replica_move_too() {
     let ring = Ring::new().formed(2);
-    for (method, path, body) in [
-        ("POST", "/cluster/drain/node1", ""),
-        ("POST", "/cluster/add/node1", ""),
-        ("POST", "/cluster/remove/node1", ""),
-        ("PUT", "/cluster/weight/node1", "7"),
-        ("POST", "/cluster/rebalance", ""),
-    ] {
-        let answer = asked(&ring, 2, method, path, body);
-        assert_eq!(answer, (409, "not_replicated".to_owned()), "{path}");
-    }
-    let ring = Ring::new().set("cluster.replication_factor=3").formed(1);
+    let load = Load::begin(&ring, &[1]);
+    done(&ring, 1, &["drain", "node2"]);
+    assert_eq!(holds(&ring, 1, 2), 0);
+    done(&ring, 1, &["add", "node2"]);
+    assert!(holds(&ring, 1, 2) > 0);
+    load.end_well(&ring, &[1, 2]);
+}
+
+#[test]
+fn the_last_node_cannot_be_drained() {
+    let ring = Ring::new().formed(1);
     ring.until("its cluster is formed", || {
         member(&ring, 1, 1)["state"] == "up"
     });

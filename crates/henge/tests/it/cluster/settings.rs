@@ -1,8 +1,6 @@
 //! Settings of the whole cluster: set at any node they hold on all of them, at once and after a restart, and who cannot have one
 //! agreed on says so.
 
-use std::process::{Command, Output};
-
 use serde_json::Value;
 
 use super::Ring;
@@ -45,17 +43,6 @@ fn is_told(ring: &Ring, n: usize) -> bool {
         }
     });
     moved.count() > 0
-}
-
-fn command(ring: &Ring, n: usize, words: &[&str]) -> Output {
-    let (word, rest) = words.split_first().expect("a command");
-    Command::new(env!("CARGO_BIN_EXE_henge"))
-        .args(["cluster", word, "--url"])
-        .arg(format!("http://{}", ring.address(n)))
-        .args(rest)
-        .env_clear()
-        .output()
-        .expect("the binary of this build runs")
 }
 
 /// Before anything is proposed.
@@ -139,7 +126,7 @@ fn a_setting_that_is_set_anywhere_holds_everywhere() {
     what_is_wrong_is_said(&ring, follower);
 
     // All of them are killed, and go by it when they are back.
-    let set_again = command(&ring, follower, &["set", "cluster.redirect", "false"]);
+    let set_again = ring.command(follower, &["set", "cluster.redirect", "false"]);
     let text = String::from_utf8_lossy(&set_again.stdout).into_owned();
     assert!(set_again.status.success(), "{set_again:?}");
     let begin = "cluster.redirect is false in the whole cluster (version ";
@@ -162,17 +149,17 @@ fn a_setting_that_is_set_anywhere_holds_everywhere() {
     }
 
     // It is each node's own again.
-    let unset = command(&ring, 2, &["unset", "cluster.redirect"]);
+    let unset = ring.command(2, &["unset", "cluster.redirect"]);
     assert!(unset.status.success(), "{unset:?}");
     for n in 1..=3 {
         until_it_is(&ring, n, "true", "node");
         assert!(is_told(&ring, n), "node {n}");
     }
-    let table = command(&ring, 3, &["settings"]);
+    let table = ring.command(3, &["settings"]);
     let table = String::from_utf8_lossy(&table.stdout).into_owned();
     let row = "\ncluster.redirect      true   node          -\n";
     assert!(table.contains(row), "{table}");
-    let unknown = command(&ring, 3, &["set", "cache.policy", "lfu"]);
+    let unknown = ring.command(3, &["set", "cache.policy", "lfu"]);
     assert_eq!(unknown.status.code(), Some(3));
     let line = String::from_utf8_lossy(&unknown.stderr).into_owned();
     assert!(line.contains("there is cluster.redirect"), "{line}");
