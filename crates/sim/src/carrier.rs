@@ -1,8 +1,8 @@
 //! What a node says to the others, as a real one does: an outbox for each of them.
 
 use crate::store::Store;
-use henge_cluster::carrier::{Echoes, FrameOf, Mark, Outbox};
-use henge_cluster::replica::MessageOf;
+use henge_cluster::carrier::{Echoes, FrameOf, Mark, Outbox, Waiter};
+use henge_cluster::replica::{MessageOf, RequestId, Seen, Types, Vouch, Vouching};
 use henge_cluster::ring::NodeId;
 use henge_cluster::topology::Incarnation;
 use henge_wire::Partition;
@@ -15,7 +15,11 @@ pub struct Carrier<S: Store> {
     most_frame_bytes: usize,
     /// How often replicas of the node have adopted a term.
     adoptions: u64,
+    waiting: BTreeMap<RequestId, (Vouched<S>, Vouching)>,
 }
+
+/// Of a partition what was seen.
+pub type Vouched<S> = (Partition, Seen<<<S as Store>::Kind as Types>::Reply>);
 
 impl<S: Store> Carrier<S> {
     /// One with these bounds of each outbox, and of each frame.
@@ -25,6 +29,7 @@ impl<S: Store> Carrier<S> {
             most_append_bytes,
             most_frame_bytes,
             adoptions: 0,
+            waiting: BTreeMap::new(),
         }
     }
 
@@ -60,9 +65,81 @@ impl<S: Store> Carrier<S> {
         self.outbox(to).end_answer();
     }
 
-    /// A peer has answered a question. Gives the echoes that are in that beside those that are named.
-    pub fn answered(&mut self, from: NodeId, echoes: &Echoes) -> Vec<Mark> {
-        self.outbox(from).answered(echoes)
+    /// A read waits until others vouch for what it saw; it is given back if these are too few.
+    pub fn wait(
+        &mut self,
+        partition: Partition,
+        vouch: Vouch<<S::Kind as Types>::Reply>,
+    ) -> Option<Vouched<S>> {
+        let Vouch {
+            seen,
+            others,
+            needed,
+        } = vouch;
+        let (id, term) = (seen.id, seen.term);
+        let mut asked = Vec::new();
+        for (node, incarnation) in others {
+            let outbox = self.outbox(node);
+            let number = outbox.wait(incarnation, partition, term, id);
+            asked.extend(number.map(|number| (node, number)));
+        }
+        let Some(vouching) = Vouching::by(needed, asked) else {
+            return Some((partition, seen));
+        };
+        self.waiting.insert(id, ((partition, seen), vouching));
+        None
+    }
+
+    /// A read is waited for no longer: it was one of these.
+    pub fn expire(&mut self, id: RequestId) -> bool {
+        self.waiting.remove(&id).is_some()
+    }
+
+    /// A peer has answered a question. Gives the echoes that are in that beside those that are named, and the reads for which enough
+    /// have vouched, or too few.
+    pub fn answered(
+        &mut self,
+        from: NodeId,
+        echoes: &Echoes,
+    ) -> (Vec<Mark>, Vec<(Vouched<S>, bool)>) {
+        let answered = self.outbox(from).answered(echoes);
+        let number = echoes.number;
+        let heard = answered
+            .waiters
+            .into_iter()
+            .map(|(waiter, asked)| (waiter, asked.max(number)));
+        (answered.unnamed, self.hear(from, heard, answered.vouches))
+    }
+
+    /// Reads for which nobody vouches as a peer has not answered in time.
+    pub fn given_up(&mut self) -> Vec<(Vouched<S>, bool)> {
+        let given_up = self.outboxes.iter_mut();
+        let given_up: Vec<(NodeId, Vec<Waiter>)> = given_up
+            .map(|(&node, outbox)| (node, outbox.given_up()))
+            .collect();
+        let mut done = Vec::new();
+        for (node, waiters) in given_up {
+            done.extend(self.hear(node, waiters, false));
+        }
+        done
+    }
+
+    fn hear(
+        &mut self,
+        from: NodeId,
+        waiters: impl IntoIterator<Item = Waiter>,
+        vouches: bool,
+    ) -> Vec<(Vouched<S>, bool)> {
+        let mut done = Vec::new();
+        for (waiter, number) in waiters {
+            let vouching = self.waiting.get_mut(&waiter);
+            let heard = vouching.and_then(|(_, vouching)| vouching.hear(from, number, vouches));
+            if let Some(vouched) = heard {
+                let (seen, _) = self.waiting.remove(&waiter).expect("it was just there");
+                done.push((seen, vouched));
+            }
+        }
+        done
     }
 
     /// What is to go now.

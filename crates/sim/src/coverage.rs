@@ -53,6 +53,8 @@ rules! {
     Undone = "11 a change is given up",
     UndoneJoint = "11 a joint change is given up",
     Rested = "11 a leader rests for the next one",
+    Vouched = "9 a read is shown as others vouch for it, and its machine is not told",
+    Unvouched = "9 a read goes back to its machine, as too few vouch for it",
     WipedAsRemoved = "11 who was removed forgets",
     Forgot = "12 registered without memory",
     Remembers = "12 a voter again",

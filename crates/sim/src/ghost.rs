@@ -38,6 +38,8 @@ pub struct Ledger {
     opened: Vec<Epoch>,
     /// Up to where a replica has said, in a term, that it has applied and kept the order.
     acked: BTreeMap<(NodeId, Incarnation, Epoch), u64>,
+    /// The same of those that have to keep it.
+    promised: BTreeMap<(NodeId, Incarnation, Epoch), u64>,
     /// Who has answered the fence of a term.
     fenced: BTreeSet<(NodeId, Incarnation, Epoch)>,
     /// What a client was told to be done, and who had stamped it.
@@ -148,12 +150,20 @@ impl Ledger {
         let before = self.acked.get(&(who.0, who.1, term)).copied();
         let newest = before.unwrap_or(0).max(applied);
         self.acked.insert((who.0, who.1, term), newest);
+        let promised = self.promised.entry((who.0, who.1, term)).or_default();
+        *promised = applied.max(*promised);
         before.is_some()
     }
 
     /// A replica answers a fence.
     pub fn fence(&mut self, who: (NodeId, Incarnation), term: Epoch) {
         self.fenced.insert((who.0, who.1, term));
+    }
+
+    /// A replica is none any more, and has forgotten what it had. Who learns again may do so in the same term.
+    pub fn dismiss(&mut self, who: (NodeId, Incarnation)) {
+        self.promised
+            .retain(|(node, incarnation, _), _| (*node, *incarnation) != who);
     }
 
     /// Durability: what a node has said in a start, which has ended, it has still.
@@ -169,7 +179,7 @@ impl Ledger {
             "{who:?} has adopted {promised:?}, and remembers {}",
             state.adopted
         );
-        for (key, &applied) in &self.acked {
+        for (key, &applied) in &self.promised {
             let Some(term) = own(key) else { continue };
             // What was of an earlier generation, or whoever was removed, is rightly forgotten.
             let counts = term >= state.generation && !state.history.terms().is_empty();

@@ -5,7 +5,7 @@
 mod agreed;
 mod requests;
 
-use crate::carrier::Carrier;
+use crate::carrier::{Carrier, Vouched};
 use crate::clients::{Clients, Operation, Outcome};
 use crate::control::{Control, Report};
 use crate::coverage::{Coverage, Rule};
@@ -363,7 +363,8 @@ impl<S: Store> World<S> {
         for slot in &mut node.slots {
             let (state, progress) = (slot.table.state().clone(), slot.table.progress());
             let replica = Replica::new(node.id, node.incarnation, state, progress);
-            slot.replica = Some(replica.with_bugs(bugs).with_parts_of(part_records));
+            let replica = replica.with_vouching().with_bugs(bugs);
+            slot.replica = Some(replica.with_parts_of(part_records));
             slot.table.me = Some((node.id, node.incarnation));
             slot.view = Rc::default();
             slot.handed = Written::default();
@@ -482,6 +483,8 @@ impl<S: Store> World<S> {
                 if self.nodes[n].carrier.has_waiting() {
                     self.flush_soon(n);
                 }
+                let given_up = self.nodes[n].carrier.given_up();
+                self.vouched(n, given_up);
             }
             Work::Hand => self.hand(n),
             Work::OnDisk(batches) => self.on_disk(n, batches),
@@ -504,7 +507,11 @@ impl<S: Store> World<S> {
                 if let Some(asked) = self.clients.asked.get(&request) {
                     let (p, _) = asked.place;
                     self.coverage.rule(Rule::Expired);
-                    self.give(n, p, Input::Expired(request));
+                    if self.nodes[n].carrier.expire(request) {
+                        self.answer(n, request, Answer::NotStamped);
+                    } else {
+                        self.give(n, p, Input::Expired(request));
+                    }
                 }
             }
         }
@@ -547,7 +554,8 @@ impl<S: Store> World<S> {
             self.flush_soon(n);
         }
         if let Some(echoes) = frame.echoes {
-            let unnamed = self.nodes[n].carrier.answered(from, &echoes);
+            let (unnamed, reads) = self.nodes[n].carrier.answered(from, &echoes);
+            self.vouched(n, reads);
             if !unnamed.is_empty() {
                 self.coverage.rule(Rule::EchoesUnnamed);
             }
@@ -557,6 +565,19 @@ impl<S: Store> World<S> {
             }
             if self.nodes[n].carrier.has_waiting() {
                 self.flush_soon(n);
+            }
+        }
+    }
+
+    /// Others have vouched for what reads have seen, or have not.
+    fn vouched(&mut self, n: usize, reads: Vec<(Vouched<S>, bool)>) {
+        for ((p, seen), is_vouched) in reads {
+            if is_vouched {
+                self.coverage.rule(Rule::Vouched);
+                self.show(n, seen.id, seen.reply);
+            } else {
+                self.coverage.rule(Rule::Unvouched);
+                self.give(n, p.number().into(), Input::Unvouched(seen));
             }
         }
     }
@@ -629,6 +650,9 @@ impl<S: Store> World<S> {
             node.carrier.adopted();
         }
         slot.table.look();
+        if !slot.view.placement.names(node.id) && slot.table.state().history.terms().is_empty() {
+            self.ledgers[p].borrow_mut().dismiss(me);
+        }
         let placement = &slot.view.placement;
         let state = slot.table.state();
         let progress = slot.table.progress();
@@ -679,6 +703,20 @@ impl<S: Store> World<S> {
                 self.flush_soon(n);
             }
             Output::Answer(request, answer) => self.answer(n, request, answer),
+            Output::Vouch(vouch) => {
+                // Invariant 9.
+                assert!(
+                    vouch.seen.seq <= self.committed(n, p),
+                    "{:?} is about to be shown, and is not committed",
+                    vouch.seen
+                );
+                let node = &mut self.nodes[n];
+                if let Some((_, seen)) = node.carrier.wait(partition(p), vouch) {
+                    self.give(n, p, Input::Unvouched(seen));
+                } else {
+                    self.flush_soon(n);
+                }
+            }
             Output::Opened(term) => {
                 note!(self, "{n}/{p} opens term {term}");
                 self.ledgers[p].borrow_mut().opened(term, me);

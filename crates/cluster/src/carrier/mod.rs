@@ -7,6 +7,7 @@
 //! its replicas have adopted one, all together, and says with each answer how often that was before it looked. Who has echoed in one
 //! answer has adopted nothing by the next, if both say the same; so from then on it is not named, and its echo is in the answer that
 //! says so. Terms are adopted where a leader changes. That a node counts an adoption before anybody hears of it is the carrier's duty.
+//! And where a leader's replica waits for nothing but that echo, it need not be told: whoever waits is ([`Outbox::wait`]).
 //!
 //! **What keeps its order, and what need not.** A replica takes messages in any order, and any may be lost; but an `Append` that
 //! comes before what it follows is a gap, and each gap is a copy. So of one partition the `Append`s stay behind the `Part` with
@@ -33,6 +34,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 const PROBE_LOST_AFTER_MS: u64 = 60;
 /// An empty queue keeps room for so many messages, some hundred kilobytes: as many as come between two frames of a busy stream.
 const KEPT_MESSAGES: usize = 1_024;
+
+/// So many wait for an answer at the most: some for each connection of a busy node.
+const MOST_WAITERS: usize = 1 << 14;
 
 /// Partition, term, and a seq, a number or a term.
 pub type Mark = (Partition, Epoch, u64);
@@ -136,6 +140,21 @@ struct Question {
     marks: Vec<Mark>,
     /// What need not be named, unless somebody has adopted another term.
     unnamed: Vec<Mark>,
+    waiters: Vec<Waiter>,
+}
+
+/// Who waits for an answer, by a name of the carrier's, and the number of the question that was to be answered at first.
+pub type Waiter = (u64, u64);
+
+/// What an answer says beside what it names.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Answered {
+    /// Those who were asked about and not named, and follow no later term.
+    pub unnamed: Vec<Mark>,
+    /// Who has waited for it, or for a later one of which it tells as well.
+    pub waiters: Vec<Waiter>,
+    /// Whether that for which they wait follows no later term. Else it has to be asked about by name.
+    pub vouches: bool,
 }
 
 /// What the node has said of terms, which holds as long as none of its replicas adopts one.
@@ -192,6 +211,12 @@ pub struct Outbox<T: Types> {
     question: Option<Question>,
     questions: u64,
     followed: Followed,
+    /// Who waits for the answer to the next question.
+    waiters: Vec<Waiter>,
+    /// Who has waited in vain.
+    given_up: Vec<Waiter>,
+    /// The last question was not answered: nobody waits for the next.
+    is_silent: bool,
     echoes: Option<Answering>,
     is_answering: bool,
 }
@@ -296,6 +321,9 @@ impl<T: Types> Outbox<T> {
             question: None,
             questions: 0,
             followed: Followed::default(),
+            waiters: Vec::new(),
+            given_up: Vec::new(),
+            is_silent: false,
             echoes: None,
             is_answering: false,
         }
@@ -331,10 +359,12 @@ impl<T: Types> Outbox<T> {
     /// Whether it is the present start of the node; if it is a later one it is from now on.
     fn is_present(&mut self, incarnation: Incarnation) -> bool {
         if incarnation > self.incarnation {
+            self.give_up();
             *self = Self {
                 incarnation,
                 questions: self.questions,
                 dropped: self.dropped,
+                given_up: std::mem::take(&mut self.given_up),
                 ..Self::new(self.most_append_bytes)
             };
         }
@@ -453,34 +483,80 @@ impl<T: Types> Outbox<T> {
         self.is_answering = false;
     }
 
-    /// A question was answered. Gives the marks that were asked about and not named, if no term was adopted since they were: who was
-    /// named then follows none that is later, and has answered as if it were named. If one was, they are asked about by name next.
-    pub fn answered(&mut self, echoes: &Echoes) -> Vec<Mark> {
+    /// Has somebody, of this name, wait until this start of the node says in answer to a question that is asked from now on that its
+    /// replica of a partition follows no later term than this; but not where that has to be asked about by name. Gives the number of
+    /// the question. One that is answered may be a later one, and then it is said once for all of which the same somebody has waited.
+    pub fn wait(
+        &mut self,
+        incarnation: Incarnation,
+        partition: Partition,
+        term: Epoch,
+        waiter: u64,
+    ) -> Option<u64> {
+        let is_known = self.followed.is_known(&(partition, term, 0));
+        let has_room = self.waiters.len() < MOST_WAITERS;
+        if incarnation != self.incarnation || !is_known || !has_room || self.is_silent {
+            return None;
+        }
+        let number = self.questions + 1;
+        // One after the other they ask for many partitions.
+        if self.waiters.last() != Some(&(waiter, number)) {
+            self.waiters.push((waiter, number));
+        }
+        Some(number)
+    }
+
+    /// Who has waited for an answer that did not come: they are told once.
+    pub fn given_up(&mut self) -> Vec<Waiter> {
+        std::mem::take(&mut self.given_up)
+    }
+
+    /// Nobody waits any more.
+    fn give_up(&mut self) {
+        if let Some(question) = &mut self.question {
+            self.given_up.append(&mut question.waiters);
+        }
+        self.given_up.append(&mut self.waiters);
+    }
+
+    /// A question was answered. If no term was adopted since who was asked about was named, it follows none that is later, and has
+    /// answered as if it were named again. If one was, it is asked about by name next, and nobody waits for anything else.
+    pub fn answered(&mut self, echoes: &Echoes) -> Answered {
         let is_that = |question: &mut Question| question.number == echoes.number;
         let Some(question) = self.question.take_if(is_that) else {
-            return Vec::new();
+            return Answered::default();
         };
+        self.is_silent = false;
         let is_same = self.followed.adoptions == Some(echoes.adoptions);
         self.followed.see(echoes.adoptions);
         for mark in &echoes.marks {
             self.followed.note(*mark);
         }
-        if is_same {
-            return question.unnamed;
+        let mut waiters = question.waiters;
+        let mut unnamed = question.unnamed;
+        if !is_same {
+            // Also what waits for the next rests on what was known before.
+            waiters.append(&mut self.waiters);
+            for mark in unnamed.drain(..) {
+                self.probes.put(mark);
+            }
         }
-        for mark in question.unnamed {
-            self.probes.put(mark);
+        Answered {
+            unnamed,
+            waiters,
+            vouches: is_same,
         }
-        Vec::new()
     }
 
     /// What was taken may be lost, as the connection is another one. A question is asked again; all else is for the replicas to say
     /// again, and what was stamped they find out.
     pub fn reconnected(&mut self) {
-        if let Some(question) = self.question.take() {
+        if let Some(mut question) = self.question.take() {
             for mark in question.marks.into_iter().chain(question.unnamed) {
                 self.probes.put(mark);
             }
+            question.waiters.append(&mut self.waiters);
+            self.waiters = question.waiters;
         }
     }
 
@@ -512,8 +588,15 @@ impl<T: Types> Outbox<T> {
     }
 
     fn take_probes(&mut self, now_ms: u64) -> Option<(u64, Vec<Mark>)> {
-        let is_asking = self.next_lost().is_some_and(|lost_ms| now_ms < lost_ms);
-        if is_asking || self.probes.is_empty() {
+        let lost_ms = self.next_lost();
+        if lost_ms.is_some_and(|lost_ms| now_ms < lost_ms) {
+            return None;
+        }
+        if lost_ms.is_some() {
+            self.is_silent = true;
+            self.give_up();
+        }
+        if self.probes.is_empty() && self.waiters.is_empty() {
             return None;
         }
         self.questions += 1;
@@ -525,6 +608,7 @@ impl<T: Types> Outbox<T> {
             asked_ms: now_ms,
             marks: marks.clone(),
             unnamed,
+            waiters: std::mem::take(&mut self.waiters),
         });
         Some((self.questions, marks))
     }
@@ -605,13 +689,15 @@ impl<T: Types> Outbox<T> {
         self.queue.is_empty()
             && self.copies.is_empty()
             && self.acks.is_empty()
-            && self.probes.is_empty()
+            && !self.has_probes()
             && self.echoes.is_none()
     }
 
-    /// Whether probes wait, perhaps for the answer to others.
+    /// Whether probes wait, or somebody does, perhaps for the answer to others.
     pub fn has_probes(&self) -> bool {
-        !self.probes.is_empty()
+        let question = self.question.as_ref();
+        let is_awaited = question.is_some_and(|question| !question.waiters.is_empty());
+        !self.probes.is_empty() || !self.waiters.is_empty() || is_awaited
     }
 
     /// About how many bytes wait.
@@ -628,7 +714,7 @@ impl<T: Types> Outbox<T> {
 
     /// When there is more to take though nothing was put: probes wait for an answer that is lost then.
     pub fn next_deadline(&self) -> Option<u64> {
-        self.next_lost().filter(|_| !self.probes.is_empty())
+        self.next_lost().filter(|_| self.has_probes())
     }
 
     fn next_lost(&self) -> Option<u64> {

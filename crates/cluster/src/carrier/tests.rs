@@ -164,23 +164,93 @@ fn who_has_echoed_is_not_named_until_a_term_is_adopted() {
     let one = |number| (p(1), TERM, number);
     let two = |number| (p(2), TERM, number);
     assert_eq!(ask(&mut outbox, &[one(1)]), Some((1, vec![one(1)])));
-    assert_eq!(outbox.answered(&echoes(1, 5, &[one(1)])), []);
+    assert_eq!(outbox.answered(&echoes(1, 5, &[one(1)])).unnamed, []);
     // It is in the answer, though it was not asked about by name. The other did not echo, and is named again.
     assert_eq!(ask(&mut outbox, &[one(2), two(1)]), Some((2, vec![two(1)])));
-    assert_eq!(outbox.answered(&echoes(2, 5, &[])), [one(2)]);
+    assert_eq!(outbox.answered(&echoes(2, 5, &[])).unnamed, [one(2)]);
     assert_eq!(ask(&mut outbox, &[one(3), two(2)]), Some((3, vec![two(2)])));
     // Somebody there has adopted a term, so nobody has echoed that was not named: that is asked about again, by name.
-    assert_eq!(outbox.answered(&echoes(3, 6, &[two(2)])), []);
+    assert_eq!(outbox.answered(&echoes(3, 6, &[two(2)])).unnamed, []);
     assert_eq!(ask(&mut outbox, &[two(3)]), Some((4, vec![one(3)])));
-    assert_eq!(outbox.answered(&echoes(4, 6, &[one(3)])), [two(3)]);
+    assert_eq!(outbox.answered(&echoes(4, 6, &[one(3)])).unnamed, [two(3)]);
     // What is known of a later term says nothing of an earlier one; and another start has said nothing.
     let earlier = (p(1), TERM - 1, 9);
     assert_eq!(ask(&mut outbox, &[earlier]), Some((5, vec![earlier])));
-    assert_eq!(outbox.answered(&echoes(5, 6, &[])), []);
+    assert_eq!(outbox.answered(&echoes(5, 6, &[])).unnamed, []);
     let body = Body::Probe { number: 4 };
     outbox.put(p(1), 2, Message { term: TERM, body });
     let frame = outbox.take(0, ALL).expect("a question");
     assert_eq!(frame.probes, Some((6, vec![one(4)])));
+}
+
+/// One of which somebody has echoed the term that is asked about, and has adopted terms so often.
+fn followed(adoptions: u64) -> Outbox<Sizes> {
+    let mut outbox = outbox(ALL);
+    outbox.put(p(1), 1, said(Body::Probe { number: 1 }));
+    assert!(outbox.take(0, ALL).is_some());
+    outbox.answered(&echoes(1, adoptions, &[(p(1), TERM, 1)]));
+    outbox
+}
+
+#[test]
+fn who_waits_is_told_by_an_answer_to_a_later_question() {
+    let mut outbox = followed(5);
+    // Of what was not echoed, or in another term, or by another start, nobody waits.
+    for (start, partition, term) in [(1, p(2), TERM), (1, p(1), TERM - 1), (2, p(1), TERM)] {
+        assert_eq!(outbox.wait(start, partition, term, 70), None);
+    }
+    assert_eq!(outbox.wait(1, p(1), TERM, 70), Some(2));
+    assert_eq!(outbox.wait(1, p(1), TERM + 1, 70), Some(2));
+    assert_eq!(outbox.wait(1, p(1), TERM, 71), Some(2));
+    let frame = outbox.take(0, ALL).expect("it is asked for them");
+    assert_eq!(frame.probes, Some((2, vec![])));
+    // One that comes now waits for the next, and so it is not in the answer to this.
+    assert_eq!(outbox.wait(1, p(1), TERM, 70), Some(3));
+    assert_eq!(outbox.take(0, ALL), None);
+    let told = outbox.answered(&echoes(2, 5, &[]));
+    assert_eq!((told.waiters, told.vouches), (vec![(70, 2), (71, 2)], true));
+    assert_eq!(outbox.answered(&echoes(2, 5, &[])), Answered::default());
+    // Over another connection the question is another one, and answers who waited before as well.
+    assert!(outbox.take(0, ALL).is_some());
+    outbox.reconnected();
+    let frame = outbox.take(0, ALL).expect("it is asked again");
+    assert_eq!(frame.probes, Some((4, vec![])));
+    let told = outbox.answered(&echoes(4, 5, &[]));
+    assert_eq!((told.waiters, told.vouches), (vec![(70, 3)], true));
+    assert!(!outbox.has_probes());
+}
+
+#[test]
+fn who_waits_is_told_when_nothing_is_known_any_more() {
+    // A term was adopted: it may be that of the partition. Also who waits for the next answer has relied on what was known.
+    let mut outbox = followed(5);
+    outbox.wait(1, p(1), TERM, 70);
+    assert!(outbox.take(0, ALL).is_some());
+    outbox.wait(1, p(1), TERM, 71);
+    let told = outbox.answered(&echoes(2, 6, &[]));
+    assert_eq!(
+        (told.waiters, told.vouches),
+        (vec![(70, 2), (71, 3)], false)
+    );
+    assert_eq!(outbox.wait(1, p(1), TERM, 72), None);
+    assert_eq!(outbox.take(0, ALL), None);
+    // No answer comes: nobody waits until there is one.
+    let mut outbox = followed(5);
+    outbox.wait(1, p(1), TERM, 70);
+    assert!(outbox.take(0, ALL).is_some());
+    outbox.wait(1, p(1), TERM, 71);
+    let lost_ms = outbox.next_deadline().expect("there is a question");
+    assert_eq!(outbox.given_up(), []);
+    assert_eq!(outbox.take(lost_ms, ALL), None);
+    assert_eq!(outbox.given_up(), [(70, 2), (71, 3)]);
+    assert_eq!(outbox.given_up(), []);
+    assert_eq!(outbox.wait(1, p(1), TERM, 72), None);
+    assert_eq!(outbox.answered(&echoes(2, 5, &[])).waiters, []);
+    assert_eq!(outbox.wait(1, p(1), TERM, 72), Some(3));
+    // The node is started anew.
+    outbox.put(p(1), 2, said(Body::Probe { number: 2 }));
+    assert_eq!(outbox.given_up(), [(72, 3)]);
+    assert_eq!(outbox.wait(2, p(1), TERM, 72), None);
 }
 
 #[test]

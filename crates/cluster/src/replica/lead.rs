@@ -76,6 +76,11 @@ struct Peer {
 }
 
 impl<T: Types> Leading<T> {
+    /// The newest probe that was sent.
+    pub(super) fn asked(&self) -> u64 {
+        self.asked
+    }
+
     pub(super) fn has_base(&self) -> bool {
         self.base.is_some()
     }
@@ -521,7 +526,7 @@ impl<T: Types> Replica<T> {
     }
 
     /// Begins a probe if somebody waits for one that was not sent, and none is under way.
-    fn probe(&mut self) {
+    pub(super) fn probe(&mut self) {
         let wanted = self.waiting.newest_probe();
         let Role::Leading(leading) = &mut self.role else {
             return;
@@ -561,6 +566,7 @@ impl<T: Types> Replica<T> {
         let ran = table.execute(now_ms, request, wants_effects);
         let (me, commit) = (self.me, table.progress().commit);
         let answers_at_once = self.has_bug(16);
+        let is_vouched = level == Level::Quorum && self.is_vouched_for();
         let Role::Leading(leading) = &mut self.role else {
             unreachable!("it is open");
         };
@@ -573,6 +579,10 @@ impl<T: Types> Replica<T> {
             Ran::Saw(_, reply) if answers_at_once => {
                 let answer = Output::Answer(id, Answer::Reply(reply));
                 self.ready.push_back(answer);
+                return;
+            }
+            Ran::Saw(seq, reply) if is_vouched && seq <= commit => {
+                self.ask_for_vouches(id, seq, reply);
                 return;
             }
             Ran::Saw(seq, reply) => Wait {

@@ -22,11 +22,13 @@ mod losses;
 mod message;
 mod source;
 mod table;
+mod vouch;
 
 pub use answers::{Answer, Level, RequestId};
 pub use losses::{Fate, Loss};
 pub use message::{Body, CopyId, End, Message};
 pub use table::{Entry, Key, NoRoom, Progress, Ran, Record, Replace, Table, Types};
+pub use vouch::{Seen, Vouch, Vouching};
 
 use crate::few::Few;
 use crate::history::History;
@@ -71,6 +73,8 @@ pub enum Input<'r, T: Types> {
     Expired(RequestId),
     /// All up to there is in the log, as durably as it is to be.
     Kept(Written),
+    /// Not enough have vouched for this: the replica asks them by itself.
+    Unvouched(Seen<T::Reply>),
     /// Some time has passed: what was said and not answered is said again.
     Tick,
 }
@@ -94,6 +98,8 @@ pub enum Output<T: Types> {
     /// For the topology: this replica leads in this term, takes nothing more in until another does, and all that it has taken in is
     /// done. 0 if it takes in again, as nobody else has come to lead for too long.
     Rested(Epoch),
+    /// A read has seen what is committed: see [`Vouch`]. Only of a replica that is [`with_vouching`](Replica::with_vouching).
+    Vouch(Vouch<T::Reply>),
 }
 
 impl<T: Types> Output<T> {
@@ -159,6 +165,8 @@ pub struct Replica<T: Types> {
     kept: Written,
     /// What is written is kept at once.
     keeps_at_once: bool,
+    /// Its carrier finds others who vouch for what a read has seen.
+    has_vouching: bool,
     role: Role<T>,
     /// The newest term that it led, in this start, of which it had the base and has not forgotten it since.
     based: Epoch,
@@ -209,6 +217,7 @@ impl<T: Types> Replica<T> {
                 term: progress.last.term(),
             },
             keeps_at_once: false,
+            has_vouching: false,
             role: Role::Idle,
             based: 0,
             sources: BTreeMap::new(),
@@ -230,6 +239,13 @@ impl<T: Types> Replica<T> {
     #[must_use]
     pub fn without_log(mut self) -> Self {
         self.keeps_at_once = true;
+        self
+    }
+
+    /// One whose carrier takes [`Output::Vouch`].
+    #[must_use]
+    pub fn with_vouching(mut self) -> Self {
+        self.has_vouching = true;
         self
     }
 
@@ -302,6 +318,7 @@ impl<T: Types> Replica<T> {
             Input::Request(id, level, request) => self.ask(table, now_ms, id, level, &request),
             Input::Expired(id) => self.expire(id),
             Input::Kept(kept) => self.keep(table, kept),
+            Input::Unvouched(seen) => self.unvouched(seen),
             Input::Tick => self.tick(table),
         }
         self.come_to_rest(table);

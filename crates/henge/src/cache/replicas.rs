@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use henge_cluster::replica::{
-    Answer, Course, Input, Level, MessageOf, Output, Replica, RequestId, State, View, Written,
+    Answer, Course, Input, Level, MessageOf, Output, Replica, RequestId, Seen, State, View, Vouch,
+    Written,
 };
 use henge_cluster::ring::NodeId;
 use henge_cluster::store::{Asked, Look, PartitionTable, Request, Served, Show, Shown};
@@ -33,7 +34,10 @@ pub(crate) trait Carry: Send + Sync {
     /// A replica has adopted another term: to be counted before anything is carried that it says of it.
     fn adopted(&self);
 
-    /// A replica has said something.
+    /// A read of this thread waits until others vouch for what it has seen. It is given back if there are too few who can.
+    fn wait(&self, partition: Partition, vouch: Vouch<()>) -> Option<Seen<()>>;
+
+    /// A replica has said something else.
     fn carry(&self, partition: Partition, output: Output<Served>);
 }
 
@@ -281,6 +285,11 @@ impl Cache {
         self.drive_known(partition, now_ms, Input::Expired(id));
     }
 
+    /// Too few have vouched for what a read has seen.
+    pub(crate) fn unvouched(&self, partition: Partition, seen: Seen<()>, now_ms: u64) {
+        self.drive_known(partition, now_ms, Input::Unvouched(seen));
+    }
+
     /// All rounds of the log up to the present one are kept: replicas of a shard that have waited for that are told.
     pub(crate) fn keep_replicas(&self, shard: usize, now_ms: u64) {
         let slot = &self.shards[shard];
@@ -440,7 +449,7 @@ impl Cache {
                 incarnation,
                 has_log,
             } = replication.identified;
-            let mut replica = Replica::new(me, incarnation, state, progress);
+            let mut replica = Replica::new(me, incarnation, state, progress).with_vouching();
             if !has_log {
                 replica = replica.without_log();
             }
@@ -458,13 +467,22 @@ impl Cache {
             if replica.state().adopted != adopted {
                 replication.carrier.adopted();
             }
+            let mut unvouched = None;
             for output in outputs.drain(..) {
                 match output {
+                    Output::Vouch(vouch) => unvouched = replication.carrier.wait(partition, vouch),
                     // Who asks hears it from here: room may be had.
                     Output::Answer(id, Answer::NoRoom) if own == Some(id) => {
                         handled.had_no_room = true;
                     }
                     output => replication.carrier.carry(partition, output),
+                }
+            }
+            if let Some(seen) = unvouched {
+                let input = Input::Unvouched(seen);
+                replica.handle_into(&mut table, now_ms, input, outputs);
+                for output in outputs.drain(..) {
+                    replication.carrier.carry(partition, output);
                 }
             }
         });

@@ -201,6 +201,7 @@ impl Node {
             // The simulator knows whether they are true.
             // And another leads whether one has come to rest or not.
             Output::Lost(_) | Output::Unsettled(_) | Output::Rested(_) => return None,
+            Output::Vouch(_) => unreachable!("its replicas ask by themselves"),
         })
     }
 }

@@ -91,7 +91,31 @@ impl<S: Store> World<S> {
         }
     }
 
+    /// Others vouch for what a read has seen. The partition may be of another generation by now.
+    pub(super) fn show(&mut self, n: usize, request: RequestId, reply: ReplyOf<S>) {
+        self.answer_of(n, request, Answer::Reply(reply), None);
+    }
+
     pub(super) fn answer(&mut self, n: usize, request: RequestId, answer: Answer<ReplyOf<S>>) {
+        let place = self.clients.asked.get(&request).map(|asked| asked.place.0);
+        let committed = place.map(|p| self.committed(n, p));
+        self.answer_of(n, request, answer, committed);
+    }
+
+    /// How far the order of a partition is committed, in the generation that a node has.
+    pub(super) fn committed(&self, n: usize, p: usize) -> u64 {
+        let generation = self.nodes[n].slots[p].table.state().generation;
+        self.ledgers[p].borrow().committed(generation)
+    }
+
+    /// Where so much is committed; none where what is answered was seen to be.
+    fn answer_of(
+        &mut self,
+        n: usize,
+        request: RequestId,
+        answer: Answer<ReplyOf<S>>,
+        committed: Option<u64>,
+    ) {
         let asked = self.clients.asked.get(&request);
         let told = match (&answer, asked) {
             (Answer::Reply(reply), Some(asked)) => {
@@ -117,11 +141,9 @@ impl<S: Store> World<S> {
             self.ledgers[p].borrow_mut().acknowledge(stamped, by);
         }
         if let (Some(told), true) = (told, asked.level != Level::One)
-            && let Some(version) = told.version
+            && let (Some(version), Some(committed)) = (told.version, committed)
         {
             // Invariant 9.
-            let table = &self.nodes[n].slots[p].table;
-            let committed = self.ledgers[p].borrow().committed(table.state().generation);
             assert!(
                 version.seq() <= committed,
                 "{version} is shown, and {committed} is committed"

@@ -112,6 +112,7 @@ impl World {
                 Output::Opened(term) => self.opened = term,
                 Output::Aligned(_) | Output::Rested(_) | Output::Lost(_) | Output::Unsettled(_) => {
                 }
+                Output::Vouch(_) => unreachable!("its replicas ask by themselves"),
             }
         }
     }

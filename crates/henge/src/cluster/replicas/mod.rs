@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Instant;
 
 use henge_cluster::agreed::Agreed;
-use henge_cluster::replica::{Body, Level, MessageOf, Output, RequestId, Types, View};
+use henge_cluster::replica::{Body, Level, MessageOf, Output, RequestId, Seen, Types, View, Vouch};
 use henge_cluster::ring::NodeId;
 use henge_cluster::store::Served;
 use henge_cluster::topology::{Epoch, Incarnation, Placement, State};
@@ -82,7 +82,7 @@ pub(crate) struct Replicas {
 
 #[derive(Default)]
 struct AllSeen {
-    partitions: BTreeMap<Partition, Seen>,
+    partitions: BTreeMap<Partition, Known>,
     /// All nodes, their starts, and whether they are up: while these are the same only placements have to be looked at.
     nodes: Vec<(NodeId, Incarnation, bool)>,
     has_begun: bool,
@@ -90,7 +90,7 @@ struct AllSeen {
 
 /// What a replica was told of the topology.
 #[derive(PartialEq, Eq)]
-struct Seen {
+struct Known {
     placement: Placement,
     incarnations: Vec<Incarnation>,
     up: Vec<NodeId>,
@@ -163,7 +163,7 @@ impl Replicas {
             let incarnations: BTreeMap<NodeId, Incarnation> = replicas
                 .filter_map(|id| Some((id, nodes.get(&id)?.incarnation)))
                 .collect();
-            let now = Seen {
+            let now = Known {
                 placement: placement.clone(),
                 incarnations: incarnations.values().copied().collect(),
                 up: up
@@ -283,6 +283,10 @@ impl Carry for Replicas {
         self.adoptions.fetch_add(1, SeqCst);
     }
 
+    fn wait(&self, partition: Partition, vouch: Vouch<()>) -> Option<Seen<()>> {
+        self.streams.wait(partition, vouch)
+    }
+
     fn carry(&self, partition: Partition, output: Output<Served>) {
         match output {
             Output::Send(to, incarnation, message) => {
@@ -313,6 +317,7 @@ impl Carry for Replicas {
                 self.report.lock().aligned[usize::from(partition.number())] = term;
                 self.reported.notify_one();
             }
+            Output::Vouch(_) => unreachable!("it is waited for"),
             Output::Lost(loss) => self.losses.add(partition, &loss),
             Output::Unsettled(losses) => self.losses.note_unsettled(partition, &losses),
         }
@@ -332,6 +337,14 @@ pub(crate) fn rounds_are_done(local: &Local, index: usize) {
     local.gate.ask_for_replicas();
 }
 
+/// Reads of this thread for which too few have vouched go back to their machines.
+fn ask_machines(local: &Local) {
+    let (cache, clock) = (&local.shared.cache, &local.shared.clock);
+    for (partition, seen) in told::take_unvouched() {
+        cache.unvouched(partition, seen, clock.now_ms());
+    }
+}
+
 /// A data thread's part: its streams, its shards' sense of time, and those of its connections that wait. The tasks end when they
 /// are aborted.
 pub(crate) fn serve(
@@ -343,8 +356,8 @@ pub(crate) fn serve(
     let threads = local.shared.threads;
     let (own, inboxes) = (Rc::clone(local), Arc::clone(&replicas.inboxes));
     let delivers = tokio::task::spawn_local(std::future::poll_fn(move |cx| {
-        let _ = &own;
         inboxes.deliver(index, cx.waker());
+        ask_machines(&own);
         std::task::Poll::<()>::Pending
     }));
     let own = Rc::clone(local);
@@ -378,6 +391,7 @@ pub(crate) fn serve(
             for (partition, id) in told::expired() {
                 cache.expire(partition, id, now_ms);
             }
+            ask_machines(&own);
             if index == 0 {
                 replicas.go_on(&own.shared);
                 replicas.pace.mark(Instant::now());
@@ -385,6 +399,7 @@ pub(crate) fn serve(
             own.gate.ask_for_replicas();
             if index == 0 {
                 replicas.streams.wake_all();
+                replicas.streams.give_up(&replicas.inboxes);
             }
         }
     });

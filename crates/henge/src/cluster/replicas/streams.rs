@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use henge_cluster::carrier::{Frame, FrameOf, Outbox};
-use henge_cluster::replica::{Body, Message, MessageOf};
+use henge_cluster::replica::{Body, Message, MessageOf, Seen, Vouch, Vouching};
 use henge_cluster::ring::NodeId;
 use henge_cluster::store::Served;
 use henge_cluster::topology::Incarnation;
@@ -23,6 +23,7 @@ use tokio::sync::Notify;
 use crate::cache::{AHEAD, Cache, Location, LookAhead};
 use crate::cluster::link::frames::{Outgoing, ReadError};
 use crate::cluster::link::greet::{self, Greeted};
+use crate::cluster::replicas::told::{self, Inboxes};
 use crate::cluster::view::View;
 use crate::net::data_thread::Local;
 
@@ -103,6 +104,41 @@ impl Streams {
             let stream = &peer.streams[stream_of(partition)];
             stream.outbox.lock().put(partition, incarnation, message);
             stream.wake();
+        }
+    }
+
+    /// A call of this thread waits until others vouch for what it has seen. It is given back if too few can without being asked by name.
+    pub(super) fn wait(&self, partition: Partition, vouch: Vouch<()>) -> Option<Seen<()>> {
+        let Vouch {
+            seen,
+            others,
+            needed,
+        } = vouch;
+        let number = stream_of(partition);
+        let waiter = told::waiter(seen.id, number);
+        let peers = self.peers.read();
+        let asked = others.iter().filter_map(|&(node, incarnation)| {
+            let stream = &peers.get(&node)?.streams[number];
+            let mut outbox = stream.outbox.lock();
+            let question = outbox.wait(incarnation, partition, seen.term, waiter)?;
+            drop(outbox);
+            stream.wake();
+            Some((node, question))
+        });
+        let Some(vouching) = Vouching::by(needed, asked) else {
+            return Some(seen);
+        };
+        told::wait(partition, seen, number, vouching);
+        None
+    }
+
+    /// Who waits for a node that does not answer is told so.
+    pub(super) fn give_up(&self, inboxes: &Inboxes) {
+        for (&node, peer) in &*self.peers.read() {
+            for stream in &peer.streams {
+                let waiters = stream.outbox.lock().given_up();
+                inboxes.hear(node, 0, &waiters, false);
+            }
         }
     }
 
@@ -428,9 +464,11 @@ fn take(local: &Local, (instance, start): (u64, Incarnation), frame: FrameOf<Ser
         let (stream, number) = question_of(echoes.number);
         echoes.number = number;
         let stream = &peer.streams[stream];
-        let unnamed = stream.outbox.lock().answered(&echoes);
+        let answered = stream.outbox.lock().answered(&echoes);
         stream.wake();
-        for (partition, term, number) in echoes.marks.into_iter().chain(unnamed) {
+        let inboxes = &replicas.inboxes;
+        inboxes.hear(from.0, number, &answered.waiters, answered.vouches);
+        for (partition, term, number) in echoes.marks.into_iter().chain(answered.unnamed) {
             cache.hear(
                 partition,
                 from,

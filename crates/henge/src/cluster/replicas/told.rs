@@ -9,7 +9,9 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use henge_cluster::replica::{Answer, Level, RequestId};
+use henge_cluster::carrier::Waiter;
+use henge_cluster::replica::{Answer, Level, RequestId, Seen, Vouching};
+use henge_cluster::ring::NodeId;
 use henge_wire::Partition;
 use parking_lot::Mutex;
 
@@ -58,6 +60,8 @@ struct Calls {
     /// The ticket of the calls that are made now; none before the first.
     present: Option<u32>,
     newest: u32,
+    /// Reads that go back to their machines.
+    unvouched: Vec<(Partition, Seen<()>)>,
 }
 
 impl Calls {
@@ -66,6 +70,7 @@ impl Calls {
         self.newest = self.newest.wrapping_add(1);
         let open = Open {
             calls: Vec::new(),
+            awaited: Vec::new(),
             left: 0,
             verdict: Verdict::Told,
             deadline: Instant::now() + REQUEST_TIMEOUT,
@@ -81,6 +86,8 @@ impl Calls {
 /// A ticket.
 struct Open {
     calls: Vec<Call>,
+    /// Those of them for which others are to vouch.
+    awaited: Vec<Awaited>,
     left: usize,
     /// The worst of all.
     verdict: Verdict,
@@ -95,6 +102,62 @@ struct Call {
     reply: u32,
     is_write: bool,
     verdict: Option<Verdict>,
+}
+
+/// What a read has seen, and who is to vouch for it, in which of the streams to each of them.
+struct Awaited {
+    partition: Partition,
+    seen: Seen<()>,
+    stream: usize,
+    vouching: Vouching,
+}
+
+impl Open {
+    fn told(&mut self, id: RequestId, verdict: Verdict) {
+        let call = self.calls.get_mut((id & NTH) as usize);
+        if let Some(call) = call.filter(|call| call.verdict.is_none()) {
+            call.verdict = Some(verdict);
+            self.left -= 1;
+            self.verdict = self.verdict.max(verdict);
+        }
+    }
+
+    /// Another node vouches for what its reads have seen in one of the streams to it, in answer to this question, or does not. Gives
+    /// those for which too few do.
+    fn heard(&mut self, heard: &Heard, unvouched: &mut Vec<(Partition, Seen<()>)>) {
+        let stream = (heard.waiter & NTH) as usize;
+        let mut nth = 0;
+        while let Some(awaited) = self.awaited.get_mut(nth) {
+            let Heard {
+                from,
+                number,
+                vouches,
+                ..
+            } = *heard;
+            let is_that = awaited.stream == stream;
+            let vouched = is_that.then(|| awaited.vouching.hear(from, number, vouches));
+            let Some(is_vouched) = vouched.flatten() else {
+                nth += 1;
+                continue;
+            };
+            let Awaited {
+                partition, seen, ..
+            } = self.awaited.swap_remove(nth);
+            if is_vouched {
+                self.told(seen.id, Verdict::Told);
+            } else {
+                unvouched.push((partition, seen));
+            }
+        }
+    }
+
+    /// Wakes who waits, if all is told.
+    fn woken(&mut self) -> Option<Waker> {
+        if self.left > 0 {
+            return None;
+        }
+        self.waker.take()
+    }
 }
 
 /// From now on this is the data thread of this number.
@@ -180,6 +243,33 @@ pub(crate) fn begin_call(partition: Partition, is_write: bool) -> (RequestId, Le
     (id, level)
 }
 
+/// The part of a name that says which call of its ticket it is; of who waits for others to vouch, which of the streams to them it is.
+const NTH: u64 = MOST_CALLS as u64 - 1;
+
+/// The name by which the ticket of a call of this thread waits to hear that others vouch for what its reads have seen.
+pub(super) fn waiter(id: RequestId, stream: usize) -> u64 {
+    id & !NTH | stream as u64
+}
+
+/// A call of this thread waits until others vouch for what it has seen.
+pub(super) fn wait(partition: Partition, seen: Seen<()>, stream: usize, vouching: Vouching) {
+    CALLS.with_borrow_mut(|calls| {
+        if let Some(open) = calls.tickets.get_mut(&((seen.id >> 16) as u32)) {
+            open.awaited.push(Awaited {
+                partition,
+                seen,
+                stream,
+                vouching,
+            });
+        }
+    });
+}
+
+/// Reads of this thread for which too few vouch: their machines are to find out.
+pub(super) fn take_unvouched() -> Vec<(Partition, Seen<()>)> {
+    CALLS.with_borrow_mut(|calls| std::mem::take(&mut calls.unvouched))
+}
+
 /// Calls that wait for their verdicts together. Dropped, nobody waits for them.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Ticket(u32);
@@ -223,13 +313,13 @@ impl Ticket {
 /// What became of the calls for each reply of a batch.
 #[derive(Default, Debug)]
 pub(crate) struct Sorted {
-    replies: BTreeMap<u32, Came>,
+    replies: BTreeMap<u32, Sum>,
     /// The last reply for which something was done, of each partition.
     done: BTreeMap<Partition, u32>,
 }
 
 #[derive(Default, Debug)]
-struct Came {
+struct Sum {
     worst: Option<Verdict>,
     /// Something was written, or may have been.
     has_written: bool,
@@ -288,8 +378,24 @@ pub(crate) struct Inboxes {
 
 #[derive(Debug, Default)]
 struct Inbox {
-    verdicts: Mutex<Vec<(RequestId, Verdict)>>,
+    came: Mutex<Vec<Came>>,
     keeper: Mutex<Option<Waker>>,
+}
+
+/// What comes for those that wait.
+#[derive(Debug)]
+enum Came {
+    Verdict(RequestId, Verdict),
+    Heard(Heard),
+}
+
+/// What another node says to who waits, in answer to the question of this number.
+#[derive(Debug)]
+struct Heard {
+    waiter: u64,
+    from: NodeId,
+    number: u64,
+    vouches: bool,
 }
 
 impl Inboxes {
@@ -313,17 +419,39 @@ impl Inboxes {
 
     /// A verdict, from whatever thread.
     pub(crate) fn put(&self, id: RequestId, verdict: Verdict) {
-        let thread = (id >> 48) as usize;
+        self.extend(id, [Came::Verdict(id, verdict)]);
+    }
+
+    /// Another node vouches for what was seen by those who have waited for that, or does not.
+    pub(super) fn hear(&self, from: NodeId, number: u64, waiters: &[Waiter], vouches: bool) {
+        let thread = |waiter: &Waiter| waiter.0 >> 48;
+        for waiters in waiters.chunk_by(|one, other| thread(one) == thread(other)) {
+            let heard = waiters.iter().map(|&(waiter, asked)| {
+                Came::Heard(Heard {
+                    waiter,
+                    from,
+                    // One that waits for a later question does so no more.
+                    number: number.max(asked),
+                    vouches,
+                })
+            });
+            self.extend(waiters[0].0, heard);
+        }
+    }
+
+    /// For the thread that is named in there.
+    fn extend(&self, name: u64, more: impl IntoIterator<Item = Came>) {
+        let thread = (name >> 48) as usize;
         let Some(inbox) = thread
             .checked_sub(1)
             .and_then(|index| self.of_threads.get(index))
         else {
             return;
         };
-        let mut verdicts = inbox.verdicts.lock();
-        let was_empty = verdicts.is_empty();
-        verdicts.push((id, verdict));
-        drop(verdicts);
+        let mut came = inbox.came.lock();
+        let was_empty = came.is_empty();
+        came.extend(more);
+        drop(came);
         if was_empty && let Some(keeper) = inbox.keeper.lock().take() {
             keeper.wake();
         }
@@ -339,34 +467,29 @@ impl Inboxes {
 
     /// The same, where nobody is to be woken for what comes later.
     pub(crate) fn collect(&self, index: usize) {
-        let mut came = std::mem::take(&mut *self.of_threads[index].verdicts.lock());
+        let mut came = std::mem::take(&mut *self.of_threads[index].came.lock());
         if came.is_empty() {
             return;
         }
         let mut woken = Vec::new();
         CALLS.with_borrow_mut(|calls| {
-            for (id, verdict) in came.drain(..) {
-                let ticket = (id >> 16) as u32;
-                let Some(open) = calls.tickets.get_mut(&ticket) else {
+            for came in came.drain(..) {
+                let (Came::Verdict(name, _) | Came::Heard(Heard { waiter: name, .. })) = came;
+                let Some(open) = calls.tickets.get_mut(&((name >> 16) as u32)) else {
                     continue;
                 };
-                let call = open.calls.get_mut((id & 0xFFFF) as usize);
-                let Some(call) = call.filter(|call| call.verdict.is_none()) else {
-                    continue;
-                };
-                call.verdict = Some(verdict);
-                open.left -= 1;
-                open.verdict = open.verdict.max(verdict);
-                if open.left == 0 {
-                    woken.extend(open.waker.take());
+                match came {
+                    Came::Verdict(id, verdict) => open.told(id, verdict),
+                    Came::Heard(heard) => open.heard(&heard, &mut calls.unvouched),
                 }
+                woken.extend(open.woken());
             }
         });
         woken.into_iter().for_each(Waker::wake);
-        let mut verdicts = self.of_threads[index].verdicts.lock();
-        if verdicts.capacity() == 0 {
+        let mut inbox = self.of_threads[index].came.lock();
+        if inbox.capacity() == 0 {
             // For its memory.
-            *verdicts = came;
+            *inbox = came;
         }
     }
 }
@@ -374,7 +497,8 @@ impl Inboxes {
 /// The calls of this thread whose time is over: their machines are to be told that nobody waits.
 pub(crate) fn expired() -> Vec<(Partition, RequestId)> {
     let now = Instant::now();
-    CALLS.with_borrow_mut(|calls| {
+    let mut woken = Vec::new();
+    let expired = CALLS.with_borrow_mut(|calls| {
         let thread = u64::from(calls.thread);
         let mut expired = Vec::new();
         for (&number, open) in &mut calls.tickets {
@@ -382,13 +506,19 @@ pub(crate) fn expired() -> Vec<(Partition, RequestId)> {
                 continue;
             }
             open.is_expired = true;
+            for awaited in std::mem::take(&mut open.awaited) {
+                open.told(awaited.seen.id, Verdict::NotDone);
+            }
             for (nth, call) in open.calls.iter().enumerate() {
                 if call.verdict.is_none() {
                     let id = thread << 48 | u64::from(number) << 16 | nth as u64;
                     expired.push((call.partition, id));
                 }
             }
+            woken.extend(open.woken());
         }
         expired
-    })
+    });
+    woken.into_iter().for_each(Waker::wake);
+    expired
 }
