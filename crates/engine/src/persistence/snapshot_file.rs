@@ -74,6 +74,22 @@ impl<S: Storage> SnapshotWriter<S> {
         Ok(())
     }
 
+    /// Cuts it back to a [length](Self::len) that it had between two writes: what was written since is nothing. An encrypted one
+    /// goes on with other counters, so that nothing is encrypted twice alike.
+    ///
+    /// # Panics
+    /// If it is shorter than that.
+    pub fn cut_back(&mut self, len: u64) -> io::Result<()> {
+        assert!(
+            (HEADER_BYTES as u64..=self.offset).contains(&len),
+            "it was {len} bytes long once, and is {} now",
+            self.offset
+        );
+        self.file.set_len(len)?;
+        self.offset = len;
+        Ok(())
+    }
+
     /// Ends it and gives it its name. Says how long it is.
     pub fn finish(mut self, position: Position, records: u64, at_ms: u64) -> io::Result<u64> {
         let mut end = Journal::default();

@@ -180,3 +180,57 @@ fn a_file_that_becomes_shorter_is_refused() {
         assert!(is_short, "{error}");
     }
 }
+
+/// What is cut off is nothing, and what comes in its place can be read, also where it is encrypted.
+#[test]
+fn a_snapshot_is_cut_back_between_two_writes() {
+    for keys in Keys::BOTH {
+        let disk = Disk::with(keys);
+        let partition = Partition::new(3).expect("a partition");
+        let mut writer = SnapshotWriter::begin(disk.clone(), 9, [1; 16]).expect("nothing fails");
+        let begun = writer.len();
+        let one = |number: usize| {
+            let (mut builder, mut frames) = (Builder::default(), Journal::default());
+            let record = RecordView {
+                key: &number.to_le_bytes(),
+                version: Version::new(1, 1 + number as u64),
+                expires_at_ms: None,
+                body: Body::Value(Value::raw(Data::Shared(data(number).into()))),
+            };
+            builder.push(&record).expect("it is short");
+            builder.finish(partition, &mut frames).expect("it is short");
+            frames
+        };
+        let mut frames = Journal::default();
+        let mut sealed = Vec::new();
+        for (at, number) in [2, 5, 0, 0].into_iter().enumerate() {
+            writer.write(&mut one(number)).expect("nothing fails");
+            if at < 3 {
+                let bytes = disk.bytes(Name::unfinished(9));
+                sealed.push(bytes[begun as usize + HEAD_BYTES..].to_vec());
+                writer.cut_back(begun).expect("nothing fails");
+                assert_eq!(writer.len(), begun);
+                assert_eq!(disk.bytes(Name::unfinished(9)).len() as u64, begun);
+            }
+        }
+        // As many in all as are read below.
+        for _ in 1..LENGTHS.len() {
+            let mut again = one(0);
+            writer.write(&mut again).expect("nothing fails");
+        }
+        let progress = Progress {
+            last: Version::new(1, 9),
+            commit: 9,
+            horizon: 0,
+        };
+        Builder::partition(partition, progress, 9, &mut frames).expect("it is short");
+        writer.write(&mut frames).expect("nothing fails");
+        let finished = writer.finish(Position::default(), 9, 77);
+        finished.expect("nothing fails");
+        assert_eq!(read(&disk, Name::snapshot(9)).ok(), Some(vec![0; 9]));
+        // The same record is encrypted anew, under a counter of its own.
+        let bytes = disk.bytes(Name::snapshot(9));
+        let again = &bytes[begun as usize + HEAD_BYTES..][..sealed[2].len()];
+        assert_eq!(again == sealed[2], keys == Keys::NONE);
+    }
+}
