@@ -26,6 +26,14 @@ pub(crate) const fn header(level: ConsistencyLevel) -> HeaderValue {
     HeaderValue::from_static(name(level))
 }
 
+/// The level, or QUORUM where that is more.
+pub(crate) const fn at_least_quorum(level: ConsistencyLevel) -> ConsistencyLevel {
+    match level {
+        ConsistencyLevel::One => ConsistencyLevel::Quorum,
+        more => more,
+    }
+}
+
 /// What the request asks for, or the default.
 #[inline]
 pub(crate) fn of(

@@ -15,6 +15,7 @@ mod openapi;
 mod query;
 mod raw;
 mod requests;
+mod restore;
 mod single;
 
 pub(crate) mod level;

@@ -295,6 +295,21 @@ fn shape(id: RouteId) -> Shape {
                 Code::Internal,
             ],
         ),
+        RouteId::Restore => shape(
+            &["replace"],
+            Some("bytes"),
+            (200, "Restored"),
+            &[
+                Code::UnsupportedEncoding,
+                Code::InvalidBody,
+                Code::RequestTimeout,
+                Code::BodyTooLarge,
+                Code::BatchTooLarge,
+                Code::ValueTooLarge,
+                Code::MemoryFull,
+                Code::LogFailed,
+            ],
+        ),
         RouteId::Reload => shape(&[], None, (200, "Reloaded"), &[Code::InvalidConfiguration]),
         RouteId::Snapshot => shape(
             &[],
@@ -384,7 +399,9 @@ fn operation(route: &Route) -> OperationBuilder {
             operation = operation.parameter(parameter(name, ParameterIn::Header, Required::False));
         }
     }
-    if matches!(route.class, Class::Read | Class::Write) || route.id == RouteId::Flush {
+    if matches!(route.class, Class::Read | Class::Write)
+        || matches!(route.id, RouteId::Flush | RouteId::Restore)
+    {
         let name = "X-Consistency-Level";
         operation = operation.parameter(parameter(name, ParameterIn::Header, Required::False));
     }
@@ -538,6 +555,20 @@ fn components() -> utoipa::openapi::Components {
                 ("records", integer()),
                 ("bytes", integer()),
                 ("seconds", of_type(Type::Number).into()),
+            ]),
+        )
+        .schema(
+            "Restored",
+            object(&[
+                ("records", integer()),
+                ("written", integer()),
+                ("present", integer()),
+                ("expired", integer()),
+                ("deleted", integer()),
+                (
+                    "failed",
+                    array(object(&[("at", integer()), ("error", any())]).into()),
+                ),
             ]),
         )
         .schema(

@@ -152,6 +152,7 @@ routes! {
     Rebalance    Post   "/cluster/rebalance" "rebalance" Admin Control "Reckons anew which member should hold what, and moves that there";
     OpenApi      Get    "/openapi.json"   "openapi"       Observe Control "This interface as an OpenAPI 3.1 document";
     Backup       Get    "/admin/backup"   "backup"        Admin   Control "Some of the records of a partition, for a backup";
+    Restore      Post   "/admin/restore"  "restore"       Admin   Data    "Writes records of a backup, each as a new write";
     Reload       Post   "/admin/reload"   "reload"        Admin   Control "Reads again the settings that may change while running";
     Snapshot     Post   "/admin/snapshot" "snapshot"      Admin   Control "Makes a snapshot, and answers when it is on the disk";
 }

@@ -16,7 +16,7 @@ use hyper::body::{Body, Incoming};
 use super::level::{self, X_CONSISTENCY_LEVEL, X_REPLICAS};
 use super::problem::{Code, Problem};
 use super::routes::{self, Lookup, Place, Route, RouteId};
-use super::{backup, batch, body, control, keys, raw, single};
+use super::{backup, batch, body, control, keys, raw, restore, single};
 use crate::cluster::replicas::told::{self, Bad};
 use crate::config::ConsistencyLevel;
 use crate::disk::gate::{self, Owed, Untold};
@@ -143,10 +143,13 @@ impl hyper::service::Service<Request<Incoming>> for Service {
                 (Some(route), None, Answer::Now(Err(problem)))
             }
             Ok(Lookup::Found(route)) if route.place == Place::Data => {
-                match level::of(
-                    request.headers(),
-                    self.local.shared.live.load().default_level,
-                ) {
+                let default = self.local.shared.live.load().default_level;
+                let default = match route.id {
+                    // What is said to be restored is kept.
+                    RouteId::Restore => level::at_least_quorum(default),
+                    _ => default,
+                };
+                match level::of(request.headers(), default) {
                     Ok(level) => {
                         let now_ms = self.local.shared.clock.at(begun);
                         told::set_level(level);
@@ -269,6 +272,7 @@ fn answer(local: &Rc<Local>, route: RouteId, request: Request<Incoming>, now_ms:
         RouteId::Keys => Answer::later(keys::get(local, request)),
         RouteId::KeysPost => Answer::later(keys::post(local, request.into_body())),
         RouteId::Flush => Answer::later(keys::flush(local)),
+        RouteId::Restore => Answer::later(restore::restore(local, request)),
         RouteId::Get
         | RouteId::Health
         | RouteId::Ready
