@@ -1,9 +1,10 @@
-//! Makes a data directory of a snapshot or a backup: it reads the file to its end, and writes a snapshot that stands for
+//! Reads a snapshot or a backup to its end, and makes a data directory of it: a snapshot that stands for
 //! itself and needs no log. It takes an empty directory only, so that it never mixes what two nodes had.
 
 use std::fmt;
 use std::fs;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -116,14 +117,7 @@ pub(crate) fn restore(
     encryption: &Encryption,
     progress: &mut dyn FnMut(u64, u64, u64),
 ) -> Result<Restored, RestoreError> {
-    let name = Name::snapshot(FIRST);
-    let failed = |error| RestoreError::File(file.to_owned(), error);
-    let opened = OpenFile::to_read(file)
-        .map_err(|error| RestoreError::Io("open", file.to_owned(), error))?;
-    if is_segment(&opened) {
-        return Err(RestoreError::Segment(file.to_owned()));
-    }
-    let reader = SnapshotReader::of(opened, name, encryption).map_err(failed)?;
+    let reader = open(file, encryption)?;
     let there = |error| RestoreError::Io("make", directory.to_owned(), error);
     make_directory(directory).map_err(there)?;
     let lock = Directory::borrow(directory.to_owned()).map_err(RestoreError::Directory)?;
@@ -137,6 +131,80 @@ pub(crate) fn restore(
     }
     drop(lock);
     restored
+}
+
+fn open(file: &Path, encryption: &Encryption) -> Result<SnapshotReader<OpenFile>, RestoreError> {
+    let opened = OpenFile::to_read(file)
+        .map_err(|error| RestoreError::Io("open", file.to_owned(), error))?;
+    if is_segment(&opened) {
+        return Err(RestoreError::Segment(file.to_owned()));
+    }
+    SnapshotReader::of(opened, Name::snapshot(FIRST), encryption)
+        .map_err(|error| RestoreError::File(file.to_owned(), error))
+}
+
+/// A part of a file.
+pub(crate) struct Found<'a> {
+    path: &'a Path,
+    /// Where its frame begins.
+    offset: u64,
+    pub(crate) part: Part<'a>,
+    /// The body of its frame, decrypted.
+    pub(crate) body: &'a [u8],
+}
+
+impl Found<'_> {
+    /// What it says is wrong.
+    pub(crate) fn damaged(&self, damage: &Damage) -> RestoreError {
+        RestoreError::Contents(self.path.to_owned(), self.offset, damage.to_string())
+    }
+}
+
+/// Shows all parts of a backup, in their order, until `show` breaks it off. The error says what is not whole, also where only the end
+/// is missing. `progress` is shown how many bytes of how many were read, and how many records.
+pub(crate) fn walk(
+    file: &Path,
+    encryption: &Encryption,
+    progress: &mut dyn FnMut(u64, u64, u64),
+    show: &mut dyn FnMut(Found<'_>) -> Result<ControlFlow<()>, RestoreError>,
+) -> Result<(), RestoreError> {
+    walk_on(file, open(file, encryption)?, progress, show)
+}
+
+fn walk_on(
+    path: &Path,
+    mut reader: SnapshotReader<OpenFile>,
+    progress: &mut dyn FnMut(u64, u64, u64),
+    show: &mut dyn FnMut(Found<'_>) -> Result<ControlFlow<()>, RestoreError>,
+) -> Result<(), RestoreError> {
+    let failed = |error| RestoreError::File(path.to_owned(), error);
+    let mut inventory = Inventory::default();
+    let len = reader.len();
+    while let Some(window) = reader.next_window().map_err(failed)? {
+        for (offset, body) in window.bodies() {
+            let damaged = |damage: Damage| {
+                RestoreError::Contents(path.to_owned(), offset, damage.to_string())
+            };
+            let part = snapshot::decode(body).map_err(damaged)?;
+            inventory.take(&part).map_err(damaged)?;
+            let found = Found {
+                path,
+                offset,
+                part,
+                body,
+            };
+            if show(found)?.is_break() {
+                return Ok(());
+            }
+        }
+        let read = window.offset + window.bytes.len() as u64;
+        progress(read, len, inventory.records());
+    }
+    if inventory.is_complete() {
+        Ok(())
+    } else {
+        Err(failed(RecoveryError::Incomplete(Name::snapshot(FIRST))))
+    }
 }
 
 fn is_segment(file: &OpenFile) -> bool {
@@ -170,68 +238,56 @@ fn check_empty(directory: &Path) -> Result<(), RestoreError> {
 
 fn copy(
     path: &Path,
-    mut reader: SnapshotReader<OpenFile>,
+    reader: SnapshotReader<OpenFile>,
     files: &Files,
     progress: &mut dyn FnMut(u64, u64, u64),
 ) -> Result<Restored, RestoreError> {
-    let failed = |error| RestoreError::File(path.to_owned(), error);
     let to = files.path(Name::snapshot(FIRST));
     let unwritten = |error| RestoreError::Io("write", to.clone(), error);
+    let too_long = |error| unwritten(io::Error::other(error));
     let mut writer = SnapshotWriter::begin(files.clone(), FIRST, salt()).map_err(unwritten)?;
-    let mut inventory = Inventory::default();
     // By partition.
     let mut newest = vec![Version::ZERO; usize::from(PARTITIONS)];
     let mut frames = Journal::default();
     let mut scratch = Vec::new();
-    let mut at_ms = 0;
-    let len = reader.len();
-    while let Some(window) = reader.next_window().map_err(failed)? {
-        for (offset, body) in window.bodies() {
-            let damaged = |damage: Damage| {
-                RestoreError::Contents(path.to_owned(), offset, damage.to_string())
-            };
-            let too_long = |error| unwritten(io::Error::other(error));
-            let part = snapshot::decode(body).map_err(damaged)?;
-            inventory.take(&part).map_err(damaged)?;
-            match part {
-                Part::Block(block) => {
-                    let newest = &mut newest[usize::from(block.partition.number())];
-                    let read = block.own_records(&mut scratch, |record| {
-                        *newest = (*newest).max(record.version);
-                    });
-                    read.map_err(damaged)?;
-                    frames.push_body(body).map_err(too_long)?;
-                }
-                // What its node has promised is not that of the one that starts from this.
-                Part::Replica { .. } => {}
-                Part::Partition {
-                    partition,
-                    progress,
-                    records,
-                } => {
-                    // What would come from the log is not there: the records are all there is.
-                    let newest = newest[usize::from(partition.number())];
-                    let progress = Progress {
-                        last: progress.last.max(newest),
-                        ..progress
-                    };
-                    Builder::partition(partition, progress, records, &mut frames)
-                        .map_err(too_long)?;
-                }
-                Part::Complete { at_ms: at, .. } => at_ms = at,
+    let (mut records, mut at_ms) = (0, 0);
+    walk_on(path, reader, progress, &mut |found| {
+        match found.part {
+            Part::Block(block) => {
+                let newest = &mut newest[usize::from(block.partition.number())];
+                let read = block.own_records(&mut scratch, |record| {
+                    *newest = (*newest).max(record.version);
+                });
+                read.map_err(|damage| found.damaged(&damage))?;
+                frames.push_body(found.body).map_err(too_long)?;
             }
-            if frames.frames().len() >= WRITE_BYTES {
-                writer.write(&mut frames).map_err(unwritten)?;
-                frames.clear(2 * WRITE_BYTES);
+            // What its node has promised is not that of the one that starts from this.
+            Part::Replica { .. } => {}
+            Part::Partition {
+                partition,
+                progress,
+                records,
+            } => {
+                // What would come from the log is not there: the records are all there is.
+                let newest = newest[usize::from(partition.number())];
+                let progress = Progress {
+                    last: progress.last.max(newest),
+                    ..progress
+                };
+                Builder::partition(partition, progress, records, &mut frames).map_err(too_long)?;
             }
+            Part::Complete {
+                records: all,
+                at_ms: at,
+                ..
+            } => (records, at_ms) = (all, at),
         }
-        let read = window.offset + window.bytes.len() as u64;
-        progress(read, len, inventory.records());
-    }
-    if !inventory.is_complete() {
-        return Err(failed(RecoveryError::Incomplete(Name::snapshot(FIRST))));
-    }
-    let records = inventory.records();
+        if frames.frames().len() >= WRITE_BYTES {
+            writer.write(&mut frames).map_err(unwritten)?;
+            frames.clear(2 * WRITE_BYTES);
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
     writer.write(&mut frames).map_err(unwritten)?;
     // No log has any of it.
     let position = Position::default();

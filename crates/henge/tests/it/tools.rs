@@ -161,7 +161,7 @@ fn refusal(mut command: Command) -> String {
 }
 
 /// Bytes that do not compress, the same for the same seed.
-fn noise(len: usize, mut seed: u64) -> Vec<u8> {
+pub(crate) fn noise(len: usize, mut seed: u64) -> Vec<u8> {
     let byte = || {
         seed ^= seed << 13;
         seed ^= seed >> 7;
@@ -257,6 +257,15 @@ fn assert_same(before: &BTreeMap<String, Seen>, after: &BTreeMap<String, Seen>) 
     }
 }
 
+/// The same where all was written anew.
+fn assert_same_but_for_versions(before: &BTreeMap<String, Seen>, after: &BTreeMap<String, Seen>) {
+    let mut before = before.clone();
+    for (key, seen) in &mut before {
+        seen.2.clone_from(&after[key].2);
+    }
+    assert_same(&before, after);
+}
+
 fn items(address: SocketAddr) -> u64 {
     let mut keys = 0;
     let mut client = Client::connect(address);
@@ -346,6 +355,13 @@ fn a_backup_makes_the_same_cache_again() {
         let process = place.start(&new, &[]);
         assert_same(&before, &see(process.address, &keys));
         assert_eq!(items(process.address), count);
+        // And so does a node that runs, where all are written anew.
+        let live = place.start(&format!("{kind}-live"), &[&setting]);
+        let live_url = format!("--url=http://{}", live.address);
+        let (out, _) = said(&["restore", text(&file), &live_url], 0);
+        assert!(out.contains("which has 374 keys now"), "{out}");
+        assert_same_but_for_versions(&before, &see(live.address, &keys));
+        kill(live);
         // What it writes from now on is in a log behind it.
         let mut client = Client::connect(process.address);
         set(&mut client, "small:1", b"newer", &[]);

@@ -1,8 +1,6 @@
 //! `henge backup`: asks the leader of each partition of a cluster for all of it, page by page, checks every frame that comes, and
-//! writes them as one snapshot that needs no log. A partition whose leader is lost meanwhile is taken anew from the next one, so
-//! that no two orders are mixed. It leaves a whole file or none.
-
-mod map;
+//! writes them as they come, as one snapshot that needs no log. A partition whose leader is lost meanwhile is taken anew from the next one,
+//! over what was written of it, so that no two orders are mixed. It holds a page in memory, and leaves a whole file or none.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,15 +17,11 @@ use henge_engine::persistence::snapshot::{self, Builder, Part};
 use henge_engine::persistence::snapshot_file::SnapshotWriter;
 use henge_engine::persistence::{Name, Position, Storage};
 use henge_wire::{PARTITIONS, Partition, Version};
-use http::{HeaderMap, HeaderValue, Request, StatusCode};
-use http_body_util::{BodyExt, Empty};
-use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http::{HeaderValue, StatusCode};
 use indicatif::{HumanBytes, ProgressBar};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
 
+use super::link::{Link, LinkError};
+use super::map::Map;
 use super::{Failure, Output, bar};
 use crate::cli::simulate::grouped;
 use crate::clock::Clock;
@@ -36,12 +30,8 @@ use crate::disk::one_file::OneFile;
 use crate::encryption::{Encryption, salt};
 use crate::http::{X_NEXT_PLACE, X_TERM};
 
-use map::Map;
-
 /// What a backup counts as: a snapshot that comes before every log.
 const FIRST: u64 = 1;
-/// The longest page that is taken: the longest frame, and as much beside it.
-const MAX_PAGE_BYTES: usize = 1 << 32;
 /// How often a page is asked for, when the node has too much in flight or the connection was cut.
 const TRIES: usize = 10;
 /// How long is waited before that: what a node asks for that has too much in flight.
@@ -58,14 +48,10 @@ enum BackupError {
     NoFile,
     /// What would lie beside the file while it is written is there: its path.
     Unfinished(PathBuf),
-    /// There is no connection.
-    Connect(io::Error),
-    /// The connection failed, or what came over it.
-    Http(String),
-    /// Nothing came for so long.
-    TimedOut(Duration),
-    /// The node says no: the status, the code of the problem, and what it says about it.
-    Refused(StatusCode, String),
+    /// There is no answer, or the node says no.
+    Link(LinkError),
+    /// Another node leads a partition than when its copy was begun.
+    Moved,
     /// What came for a partition is not what a node sends.
     Page(Partition, String),
     /// What comes is encrypted, and not to be read.
@@ -91,10 +77,8 @@ impl fmt::Display for BackupError {
                 "{} is there: another backup is writing it, or was cut off; remove it if it is not needed",
                 shown(part)
             ),
-            Self::Connect(error) => write!(f, "no connection to the node: {error}"),
-            Self::Http(error) => write!(f, "the connection to the node failed: {error}"),
-            Self::TimedOut(after) => write!(f, "the node did not answer within {after:?}"),
-            Self::Refused(status, said) => write!(f, "the node refused ({status}): {said}"),
+            Self::Link(error) => error.fmt(f),
+            Self::Moved => f.write_str("its leader has changed while it was copied"),
             Self::Page(partition, wrong) => {
                 write!(
                     f,
@@ -115,15 +99,18 @@ impl fmt::Display for BackupError {
     }
 }
 
+impl From<LinkError> for BackupError {
+    fn from(error: LinkError) -> Self {
+        Self::Link(error)
+    }
+}
+
 impl BackupError {
     /// Whether another node may lead soon, or does already.
     fn may_move(&self) -> bool {
         match self {
-            Self::Connect(_) | Self::Http(_) | Self::TimedOut(_) | Self::NoCluster(_) => true,
-            Self::Refused(status, _) => matches!(
-                *status,
-                StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
-            ),
+            Self::Moved | Self::NoCluster(_) => true,
+            Self::Link(error) => error.may_move(),
             _ => false,
         }
     }
@@ -132,8 +119,12 @@ impl BackupError {
     fn may_pass(&self) -> bool {
         match self {
             // Of the second the log failed while the answer waited for it; the next does not wait.
-            Self::Http(_) | Self::Refused(StatusCode::GATEWAY_TIMEOUT, _) => true,
-            Self::Refused(StatusCode::SERVICE_UNAVAILABLE, said) => said.starts_with("overloaded"),
+            Self::Link(LinkError::Http(_) | LinkError::Refused(StatusCode::GATEWAY_TIMEOUT, _)) => {
+                true
+            }
+            Self::Link(LinkError::Refused(StatusCode::SERVICE_UNAVAILABLE, said)) => {
+                said.code == "overloaded"
+            }
             _ => false,
         }
     }
@@ -212,11 +203,13 @@ async fn back_up(
     let unfinished = Unfinished(Some(&file));
     let mut made = Made::default();
     for partition in Partition::all() {
-        let copied = cluster.copy(partition, &encryption).await?;
-        for mut frames in copied.frames {
-            writer.write(&mut frames).map_err(BackupError::Write)?;
-        }
-        made.records += copied.records;
+        let before = writer.len();
+        let copied = cluster.led(partition, async |link| {
+            // What another leader gave of it is nothing now.
+            writer.cut_back(before).map_err(BackupError::Write)?;
+            copy(link, partition, &encryption, &mut writer).await
+        });
+        made.records += copied.await?;
         bar.inc(1);
         let bytes = HumanBytes(writer.len());
         bar.set_message(format!("{bytes}, {} records", grouped(made.records)));
@@ -261,12 +254,6 @@ struct Cluster<'a> {
     links: BTreeMap<String, Link>,
 }
 
-/// A partition as it was copied, in memory until it is whole.
-struct Whole {
-    frames: Vec<Journal>,
-    records: u64,
-}
-
 impl<'a> Cluster<'a> {
     fn new(target: &'a Target, patience: Duration) -> Self {
         Self {
@@ -290,15 +277,16 @@ impl<'a> Cluster<'a> {
         let mut first = None;
         for target in std::iter::once(named.clone()).chain(others) {
             let page = self.link(&target).get("/cluster/status").await;
+            let map = page.map_err(BackupError::Link);
             let map =
-                page.and_then(|(_, page)| Map::of(&page, &target).map_err(BackupError::NoCluster));
+                map.and_then(|(_, page)| Map::of(&page, &target).map_err(BackupError::NoCluster));
             match map {
                 Ok(map) => {
                     self.map = map;
                     return Ok(());
                 }
                 Err(error) => {
-                    self.link(&target).sender = None;
+                    self.link(&target).drop_connection();
                     first.get_or_insert(error);
                 }
             }
@@ -310,7 +298,7 @@ impl<'a> Cluster<'a> {
     async fn led<T>(
         &mut self,
         partition: Partition,
-        work: impl AsyncFn(&mut Link) -> Result<T, BackupError>,
+        mut work: impl AsyncFnMut(&mut Link) -> Result<T, BackupError>,
     ) -> Result<T, BackupError> {
         let mut pause = tokio::time::interval(PAUSE);
         // The first tick comes at once.
@@ -323,7 +311,7 @@ impl<'a> Cluster<'a> {
                     let link = self.link(&leader);
                     match work(link).await {
                         Err(error) if error.may_move() => {
-                            link.sender = None;
+                            link.drop_connection();
                             error
                         }
                         done => return done,
@@ -350,30 +338,20 @@ impl<'a> Cluster<'a> {
     }
 
     async fn first_page(&mut self, partition: Partition) -> Result<Vec<u8>, BackupError> {
-        let page = self.led(partition, async |link| link.page(partition, 0).await);
-        Ok(page.await?.bytes)
-    }
-
-    async fn copy(
-        &mut self,
-        partition: Partition,
-        encryption: &Encryption,
-    ) -> Result<Whole, BackupError> {
-        self.led(partition, async |link| {
-            copy(link, partition, encryption).await
-        })
-        .await
+        let first = self.led(partition, async |link| page(link, partition, 0).await);
+        Ok(first.await?.bytes)
     }
 }
 
-/// Copies a partition from a node, all of it in one term.
+/// Copies a partition from a node, all of it in one term, page by page, so that there is one of them in memory. Says how many records it
+/// has. After an error some of it is written.
 async fn copy(
     link: &mut Link,
     partition: Partition,
     encryption: &Encryption,
-) -> Result<Whole, BackupError> {
+    writer: &mut SnapshotWriter<OneFile>,
+) -> Result<u64, BackupError> {
     let mut copied = Copied::default();
-    let mut all = Vec::new();
     let mut place = 0_u32;
     let mut began = None;
     loop {
@@ -381,10 +359,9 @@ async fn copy(
             mut bytes,
             next,
             term,
-        } = link.page(partition, place).await?;
+        } = page(link, partition, place).await?;
         if *began.get_or_insert_with(|| term.clone()) != term {
-            let changed = "its leader has changed while it was copied".to_owned();
-            return Err(BackupError::Http(changed));
+            return Err(BackupError::Moved);
         }
         open(&mut bytes, encryption)?;
         let wrong = |wrong: String| BackupError::Page(partition, wrong);
@@ -397,18 +374,15 @@ async fn copy(
                     return Err(wrong(format!("place {next} came after place {place}")));
                 }
                 place = next;
-                all.push(frames);
+                writer.write(&mut frames).map_err(BackupError::Write)?;
             }
             (None, Some(progress)) => {
                 let last = progress.last.max(copied.newest);
                 let progress = Progress { last, ..progress };
                 let ended = Builder::partition(partition, progress, copied.records, &mut frames);
                 ended.map_err(|error| wrong(error.to_string()))?;
-                all.push(frames);
-                return Ok(Whole {
-                    frames: all,
-                    records: copied.records,
-                });
+                writer.write(&mut frames).map_err(BackupError::Write)?;
+                return Ok(copied.records);
             }
             (Some(_), Some(_)) => return Err(wrong("it goes on behind its end".to_owned())),
             (None, None) => return Err(wrong("it has no end".to_owned())),
@@ -516,142 +490,39 @@ struct Page {
     term: Option<HeaderValue>,
 }
 
-/// A connection to a node, made anew when it breaks: pages are only read.
-struct Link {
-    target: Target,
-    patience: Duration,
-    sender: Option<http1::SendRequest<Empty<Bytes>>>,
-}
-
-impl Link {
-    fn new(target: Target, patience: Duration) -> Self {
-        Self {
-            target,
-            patience,
-            sender: None,
+async fn page(link: &mut Link, partition: Partition, place: u32) -> Result<Page, BackupError> {
+    let mut pause = tokio::time::interval(PAUSE);
+    // The first tick comes at once.
+    pause.tick().await;
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match try_page(link, partition, place).await {
+            Err(error) if error.may_pass() && tries < TRIES => {
+                if matches!(error, BackupError::Link(LinkError::Http(_))) {
+                    link.drop_connection();
+                }
+            }
+            page => return page,
         }
-    }
-
-    async fn connect(&mut self) -> Result<(), BackupError> {
-        let Target { host, port, .. } = &self.target;
-        let connecting = TcpStream::connect((host.as_str(), *port));
-        let stream = self
-            .in_time(connecting)
-            .await?
-            .map_err(BackupError::Connect)?;
-        let shaken = http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
-        let (sender, driver) = shaken;
-        // It ends with the connection, and what went wrong there the request is told.
-        tokio::spawn(driver);
-        self.sender = Some(sender);
-        Ok(())
-    }
-
-    async fn in_time<T>(&self, work: impl Future<Output = T>) -> Result<T, BackupError> {
-        let worked = timeout(self.patience, work).await;
-        worked.map_err(|_| BackupError::TimedOut(self.patience))
-    }
-
-    async fn page(&mut self, partition: Partition, place: u32) -> Result<Page, BackupError> {
-        let mut pause = tokio::time::interval(PAUSE);
-        // The first tick comes at once.
         pause.tick().await;
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            match self.try_page(partition, place).await {
-                Err(error) if error.may_pass() && tries < TRIES => {
-                    if matches!(error, BackupError::Http(_)) {
-                        self.sender = None;
-                    }
-                }
-                page => return page,
-            }
-            pause.tick().await;
-        }
-    }
-
-    async fn try_page(&mut self, partition: Partition, place: u32) -> Result<Page, BackupError> {
-        let number = partition.number();
-        let path = format!("/admin/backup?partition={number}&place={place}&leads=true");
-        let (headers, bytes) = self.get(&path).await?;
-        let next = headers.get(X_NEXT_PLACE);
-        let next = next.map(|place| place.to_str().ok().and_then(|place| place.parse().ok()));
-        let next = match next {
-            None => None,
-            Some(Some(place)) => Some(place),
-            Some(None) => {
-                let wrong = format!("{X_NEXT_PLACE} is no number");
-                return Err(BackupError::Page(partition, wrong));
-            }
-        };
-        let term = headers.get(X_TERM).cloned();
-        Ok(Page { bytes, next, term })
-    }
-
-    /// What is answered to a path, where that is a 200.
-    async fn get(&mut self, path: &str) -> Result<(HeaderMap, Vec<u8>), BackupError> {
-        if self.sender.is_none() {
-            self.connect().await?;
-        }
-        let request = Request::get(path)
-            .header(http::header::HOST, self.target.server())
-            .body(Empty::new())
-            .map_err(http)?;
-        let sender = self.sender.as_mut().expect("it was connected above");
-        let patience = self.patience;
-        let late = |_| BackupError::TimedOut(patience);
-        let answering = async {
-            sender.ready().await?;
-            sender.send_request(request).await
-        };
-        let response = timeout(patience, answering)
-            .await
-            .map_err(late)?
-            .map_err(http)?;
-        let (parts, body) = response.into_parts();
-        let body = self.body(body).await?;
-        if parts.status != StatusCode::OK {
-            return Err(BackupError::Refused(parts.status, said(&body)));
-        }
-        Ok((parts.headers, body))
-    }
-
-    async fn body(&self, mut body: Incoming) -> Result<Vec<u8>, BackupError> {
-        let mut bytes = Vec::new();
-        // However long it is, something of it has to come in time.
-        while let Some(some) = self.in_time(body.frame()).await? {
-            if let Ok(data) = some.map_err(http)?.into_data() {
-                if bytes.len() + data.len() > MAX_PAGE_BYTES {
-                    return Err(BackupError::Http("the answer has no end".to_owned()));
-                }
-                bytes.extend_from_slice(&data);
-            }
-        }
-        Ok(bytes)
     }
 }
 
-fn http(error: impl std::error::Error) -> BackupError {
-    let mut line = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        line = format!("{line}: {inner}");
-        source = inner.source();
-    }
-    BackupError::Http(line)
-}
-
-/// What a problem says: its code, and what it says about it.
-fn said(body: &[u8]) -> String {
-    let problem: Option<serde_json::Value> = serde_json::from_slice(body).ok();
-    let text = |name: &str| {
-        let problem = problem.as_ref()?;
-        problem[name].as_str().map(str::to_owned)
+async fn try_page(link: &mut Link, partition: Partition, place: u32) -> Result<Page, BackupError> {
+    let number = partition.number();
+    let path = format!("/admin/backup?partition={number}&place={place}&leads=true");
+    let (headers, bytes) = link.get(&path).await?;
+    let next = headers.get(X_NEXT_PLACE);
+    let next = next.map(|place| place.to_str().ok().and_then(|place| place.parse().ok()));
+    let next = match next {
+        None => None,
+        Some(Some(place)) => Some(place),
+        Some(None) => {
+            let wrong = format!("{X_NEXT_PLACE} is no number");
+            return Err(BackupError::Page(partition, wrong));
+        }
     };
-    match (text("code"), text("detail").or_else(|| text("title"))) {
-        (Some(code), Some(detail)) => format!("{code}: {detail}"),
-        (Some(code), None) => code,
-        _ => "it does not say why".to_owned(),
-    }
+    let term = headers.get(X_TERM).cloned();
+    Ok(Page { bytes, next, term })
 }

@@ -3,6 +3,8 @@
 
 mod backup;
 mod inspect;
+mod link;
+mod map;
 mod recover;
 mod repair;
 mod restore;
@@ -28,6 +30,10 @@ const EXIT_DAMAGED: u8 = 1;
 /// The exit code where nothing could be found out, or done. 2 is that of a wrong command line.
 const EXIT_FAILED: u8 = 3;
 
+/// How long to wait for a batch of a restore: some times as long as a node waits for the leaders of its records, so that it is
+/// the node that says what became of them.
+const RESTORE_TIMEOUT: &str = "15s";
+
 /// What is to be done, as the command line has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Errand {
@@ -50,6 +56,10 @@ enum Tool {
     Restore {
         file: PathBuf,
         directory: PathBuf,
+    },
+    Load {
+        file: PathBuf,
+        order: restore::Order,
     },
     Backup {
         target: Target,
@@ -97,16 +107,23 @@ Exit codes:
   3  it failed: the directory is in use or cannot be read, or no repair helps";
 
 const RESTORE_HELP: &str = "\
-FILE is a backup, or a snapshot of a node. It is read to its end, and only if it is whole DIR holds what a node starts from.
-DIR is the directory of that node, persistence.dir with the node's name behind it, such as data/node1; it is made
-if it is not there, and must not hold the files of a node. Lifetimes go on from when they were given: what has expired
-since is not restored. With keys what is made is encrypted, with the last of them.
+FILE is a backup, or a snapshot of a node. It is read to its end, and only if it is whole anything is done. Lifetimes go on from when
+they were given: what has expired since is not restored.
+
+  --data-dir  Makes the files of a node that does not run. DIR is the directory of that node, persistence.dir with the node's name
+              behind it, such as data/node1; it is made if it is not there, and must not hold the files of a node. With keys what
+              is made is encrypted, with the last of them.
+  --url       Writes all records into a running cluster of any size, through the node that is named, and others of it where that
+              fails. Each is a new write, at QUORUM or what the cluster has as its default if that is more. A cluster that has
+              keys is refused, and what is written by others meanwhile stays. With --replace the keys of FILE are written over
+              what the cluster has of them, and all others stay. What cannot be written now, as a leader is replaced or a node
+              is full, is tried again for a minute. In a cache that is smaller than FILE some of it is evicted again.
 
 Exit codes:
   0  restored
-  1  FILE is damaged, and nothing was restored
+  1  FILE is damaged, or the cluster has keys and --replace was not given; nothing was restored
   2  the command line cannot be understood
-  3  it failed, and nothing was restored";
+  3  it failed: into a directory nothing was restored, of a cluster it says how much was";
 
 const BACKUP_HELP: &str = "\
 The node is any of its cluster, with persistence or without; all goes on meanwhile. Each partition is copied from its leader, which
@@ -201,10 +218,22 @@ pub(super) fn commands() -> Vec<Command> {
             ])
             .after_help(REPAIR_HELP),
         Command::new("restore")
-            .about("Make the files of a node from a backup or a snapshot")
+            .about("Make the files of a node from a backup or a snapshot, or write it into a running cluster")
             .args([
                 path("file", "FILE").help("The backup or the snapshot"),
-                directory().help("The directory of the node, which must be empty"),
+                directory()
+                    .required(false)
+                    .required_unless_present("url")
+                    .conflicts_with("url")
+                    .help("The directory of the node, which must be empty"),
+                client::url()
+                    .default_value(None)
+                    .help("A node of the cluster: http://host:port"),
+                client::timeout()
+                    .default_value(RESTORE_TIMEOUT)
+                    .conflicts_with("data-dir"),
+                flag("replace", "Write over keys that the cluster has")
+                    .conflicts_with("data-dir"),
                 keys(),
             ])
             .after_help(RESTORE_HELP),
@@ -244,18 +273,34 @@ pub(super) fn understood(word: &str, matches: &ArgMatches) -> Option<Result<Erra
             },
             dry_run: matches.get_flag("dry-run"),
         },
-        "restore" => Tool::Restore {
-            file: path("file"),
-            directory: path("data-dir"),
+        "restore" => match matches.get_one::<Target>("url") {
+            None => Tool::Restore {
+                file: path("file"),
+                directory: path("data-dir"),
+            },
+            Some(target) => {
+                let target = match over_http(target) {
+                    Ok(target) => target,
+                    Err(wrong) => return Some(Err(wrong)),
+                };
+                let order = restore::Order {
+                    target,
+                    timeout: *matches.get_one("timeout")?,
+                    replace: matches.get_flag("replace"),
+                };
+                Tool::Load {
+                    file: path("file"),
+                    order,
+                }
+            }
         },
         "backup" => {
-            let target: &Target = matches.get_one("url")?;
-            if target.scheme != Scheme::Http {
-                let wrong = format!("flag --url: found {target}, expected http://host:port");
-                return Some(Err(wrong));
-            }
+            let target = match over_http(matches.get_one("url")?) {
+                Ok(target) => target,
+                Err(wrong) => return Some(Err(wrong)),
+            };
             Tool::Backup {
-                target: target.clone(),
+                target,
                 timeout: *matches.get_one("timeout")?,
                 to: path("to"),
                 force: matches.get_flag("force"),
@@ -271,6 +316,16 @@ pub(super) fn understood(word: &str, matches: &ArgMatches) -> Option<Result<Erra
     let key_file = matches.try_get_one::<PathBuf>("key-file");
     let key_file = key_file.ok().flatten().cloned();
     Some(Ok(Errand { tool, key_file }))
+}
+
+/// A node that is asked over HTTP.
+fn over_http(target: &Target) -> Result<Target, String> {
+    match target.scheme {
+        Scheme::Http => Ok(target.clone()),
+        Scheme::Redis => Err(format!(
+            "flag --url: found {target}, expected http://host:port"
+        )),
+    }
 }
 
 /// Why an errand was not done, or what is wrong with what it found.
@@ -332,7 +387,10 @@ impl Tool {
                 choice,
                 dry_run,
             } => repair::run(directory, *choice, *dry_run, encryption, out),
-            Self::Restore { file, directory } => restore::run(file, directory, &encryption, out),
+            Self::Restore { file, directory } => {
+                restore::into_directory(file, directory, &encryption, out)
+            }
+            Self::Load { file, order } => restore::into_cluster(order, file, &encryption, out),
             Self::Backup {
                 target,
                 timeout,
@@ -459,6 +517,17 @@ mod tests {
                 },
             ),
             (
+                "restore f --url http://h:1 --replace --timeout 2s",
+                Tool::Load {
+                    file: "f".into(),
+                    order: restore::Order {
+                        target: "http://h:1".parse().expect("a URL"),
+                        timeout: Duration::from_secs(2),
+                        replace: true,
+                    },
+                },
+            ),
+            (
                 "backup --to f --url http://h:1 --timeout 2s",
                 Tool::Backup {
                     target: "http://h:1".parse().expect("a URL"),
@@ -477,6 +546,10 @@ mod tests {
             "repair --data-dir d --cut --skip",
             "restore f",
             "restore --data-dir d",
+            "restore f --data-dir d --url http://h",
+            "restore f --data-dir d --replace",
+            "restore f --data-dir d --timeout 2s",
+            "restore f --url redis://h",
             "backup",
             "backup --to f --url redis://h",
         ] {

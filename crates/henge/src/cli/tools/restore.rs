@@ -1,14 +1,20 @@
-//! `henge restore`: what is shown while a directory is made of a backup, and after it. The making is `disk/restore.rs`.
+//! `henge restore`: what is shown while a directory is made of a backup, and after it. The making is `disk/restore.rs`; a running
+//! cluster is loaded in `cluster.rs`.
+
+mod batches;
+mod cluster;
 
 use std::path::Path;
 
 use super::{Failure, Output, bar, moment};
 use crate::cli::simulate::grouped;
 use crate::config::shown;
-use crate::disk::restore::restore;
+use crate::disk::restore::{RestoreError, restore};
 use crate::encryption::Encryption;
 
-pub(super) fn run(
+pub(super) use cluster::{Order, run as into_cluster};
+
+pub(super) fn into_directory(
     file: &Path,
     directory: &Path,
     encryption: &Encryption,
@@ -24,13 +30,7 @@ pub(super) fn run(
         bar.set_message(format!("{} records", grouped(records)));
     });
     bar.finish_and_clear();
-    let restored = restored.map_err(|error| {
-        if error.is_damage() {
-            Failure::damaged(format!("{error}; nothing was restored"))
-        } else {
-            Failure::failed(error)
-        }
-    })?;
+    let restored = restored.map_err(unread)?;
     let made = match restored.at_ms {
         0 => String::new(),
         at_ms => format!(" of {}", moment(at_ms)),
@@ -42,4 +42,13 @@ pub(super) fn run(
         grouped(restored.bytes)
     ));
     Ok(())
+}
+
+/// Nothing was restored, as the file cannot be read to its end.
+fn unread(error: RestoreError) -> Failure {
+    if error.is_damage() {
+        Failure::damaged(format!("{error}; nothing was restored"))
+    } else {
+        Failure::failed(error)
+    }
 }

@@ -5,7 +5,8 @@ use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Ring;
-use crate::client::{Client, Response};
+use crate::client::{Client, Response, skipped};
+use crate::tools::noise;
 
 /// Ends the writes of a test also where that fails.
 struct Ends<'a>(&'a AtomicBool);
@@ -16,11 +17,11 @@ impl Drop for Ends<'_> {
     }
 }
 
-const KEYS: usize = 300;
+pub(super) const KEYS: usize = 300;
 /// Lifetimes that are long enough for the test, in seconds.
-const LIFETIME: u64 = 3_000;
+pub(super) const LIFETIME: u64 = 3_000;
 
-fn henge(arguments: &[&str]) -> Command {
+pub(super) fn henge(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_henge"));
     command
         .args(arguments)
@@ -30,7 +31,7 @@ fn henge(arguments: &[&str]) -> Command {
     command
 }
 
-fn told(output: &Output) -> String {
+pub(super) fn told(output: &Output) -> String {
     let (out, err) = (&output.stdout, &output.stderr);
     format!(
         "{}{}",
@@ -40,7 +41,7 @@ fn told(output: &Output) -> String {
 }
 
 /// A value that compresses or not, and is text or not.
-fn value(number: usize) -> Vec<u8> {
+pub(super) fn value(number: usize) -> Vec<u8> {
     match number % 3 {
         0 => format!("value {number} ").repeat(200).into_bytes(),
         1 => (0..=255_u8).map(|byte| byte.wrapping_mul(37)).collect(),
@@ -48,7 +49,7 @@ fn value(number: usize) -> Vec<u8> {
     }
 }
 
-fn put(client: &mut Client, key: &str, value: &[u8], number: usize) -> bool {
+pub(super) fn put(client: &mut Client, key: &str, value: &[u8], number: usize) -> bool {
     let kind = format!("application/x-{}", number % 7);
     let lifetime = format!("max-age={LIFETIME}");
     let mut headers = vec![("content-type", &*kind)];
@@ -61,11 +62,11 @@ fn put(client: &mut Client, key: &str, value: &[u8], number: usize) -> bool {
         == 204
 }
 
-fn seconds_left(client: &mut Client, key: &str) -> Option<f64> {
+pub(super) fn seconds_left(client: &mut Client, key: &str) -> Option<f64> {
     client.get(&format!("/ttl?key={key}")).json()["ttl"].as_f64()
 }
 
-fn check(response: &Response, number: usize) {
+pub(super) fn check(response: &Response, number: usize) {
     assert_eq!(response.status, 200, "key {number}");
     assert!(response.body == value(number), "key {number}");
     let kind = format!("application/x-{}", number % 7);
@@ -162,4 +163,57 @@ fn a_backup_of_three_outlives_one_of_them_and_is_a_cache_again() {
         refused > 0 && refused < 1024,
         "{refused} of 1024 are led elsewhere"
     );
+}
+
+/// A backup that has no room leaves nothing under either name.
+#[test]
+fn a_backup_that_cannot_be_written_leaves_nothing() {
+    let mut ring = Ring::new();
+    ring.start(1, "");
+    ring.wait_until_ready([1]);
+    let mut client = ring.http(1);
+    for number in 0..40 {
+        let put = client.request(
+            "PUT",
+            &format!("/cache/k{number}"),
+            &[],
+            &noise(60_000, number + 1),
+        );
+        assert_eq!(put.status, 204);
+    }
+    let url = format!("http://{}", ring.address(1));
+    let nowhere = ring.data.join("none").join("backup");
+    let in_file = std::path::Path::new("/dev/null/backup");
+    for to in [&nowhere, in_file] {
+        let to = to.to_str().expect("a path that is text");
+        let output = henge(&["backup", "--url", &url, "--to", to]).output();
+        let output = output.expect("it runs");
+        assert_eq!(output.status.code(), Some(3), "{}", told(&output));
+        assert!(told(&output).contains("no backup"), "{}", told(&output));
+    }
+    let place = ring.data.join("small");
+    std::fs::create_dir_all(&place).expect("a directory");
+    // All that is left on the disk is shown; sh is its first process there.
+    let script = "mount -t tmpfs -o size=512k tmpfs \"$1\" || exit 77; \
+        \"$2\" backup --url \"$3\" --to \"$1/backup\"; code=$?; ls -A \"$1\"; exit $code";
+    let mut command = Command::new("unshare");
+    command
+        .args(["--mount", "--map-root-user", "sh", "-c", script, "sh"])
+        .arg(&place)
+        .args([env!("CARGO_BIN_EXE_henge"), &url])
+        .stdin(Stdio::null());
+    let output = command.output();
+    // Its own code where it cannot make a place of its own, 77 where it cannot mount.
+    let is_mounted = |output: &Output| !matches!(output.status.code(), Some(1 | 77));
+    if !output.as_ref().is_ok_and(is_mounted) {
+        skipped(
+            "unshare",
+            "no backup met a full disk: no file system can be mounted here",
+        );
+        return;
+    }
+    let output = output.expect("it ran");
+    assert_eq!(output.status.code(), Some(3), "{}", told(&output));
+    assert!(output.stdout.is_empty(), "{}", told(&output));
+    assert!(told(&output).contains("No space left"), "{}", told(&output));
 }

@@ -14,6 +14,7 @@ mod network;
 mod partitions;
 mod recovery;
 mod replicas;
+mod restore;
 mod settings;
 
 use std::fs;

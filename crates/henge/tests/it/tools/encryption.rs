@@ -380,18 +380,21 @@ fn tools_take_keys() {
     }
 
     let new = place.of_node("new");
-    for (arguments, why) in [
-        (&[][..], &no_key[..]),
-        (&["--key-file", wrong], NOT_THE_ONE),
-    ] {
-        let command = [
-            &["restore", text(&file), "--data-dir", text(&new)],
-            arguments,
-        ]
-        .concat();
-        let (_, err) = said(&command, 3);
-        assert_eq!(err, format!("henge: {}: {why}\n", file.display()));
+    let live = place.start("live", &["--set=persistence.enabled=false"]);
+    let live_url = format!("--url=http://{}", live.address);
+    for to in [&["--data-dir", text(&new)][..], &[&live_url]] {
+        for (arguments, why) in [
+            (&[][..], &no_key[..]),
+            (&["--key-file", wrong], NOT_THE_ONE),
+        ] {
+            let command = [&["restore", text(&file)], to, arguments].concat();
+            let (_, err) = said(&command, 3);
+            assert_eq!(err, format!("henge: {}: {why}\n", file.display()));
+        }
     }
+    said(&["restore", text(&file), &live_url, "--key-file", keys], 0);
+    super::assert_same_but_for_versions(&before, &see(live.address, &all));
+    stop(live);
     let command = [
         "restore",
         text(&file),
