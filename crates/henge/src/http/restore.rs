@@ -37,7 +37,8 @@ const BESIDE_RECORD_BYTES: usize = size_of::<Record>() + 64;
 
 /// Answers on the data thread of the connection.
 pub(crate) async fn restore(local: Rc<Local>, request: Request<Incoming>) -> Outcome {
-    let replaces = replaces(request.uri().query())?;
+    let [replace] = query::parse(request.uri().query(), ["replace"])?;
+    let replaces = query::is_set("replace", replace.as_deref())?;
     let limits = local.shared.limits();
     let most_value = limits.max_value_bytes;
     let most = limits.max_body_bytes.max(most_value + BESIDE_VALUE_BYTES);
@@ -105,21 +106,6 @@ pub(crate) async fn restore(local: Rc<Local>, request: Request<Incoming>) -> Out
         tokio::task::yield_now().await;
     }
     Ok(json_response(told.into_json()))
-}
-
-fn replaces(query: Option<&str>) -> Result<bool, Problem> {
-    let [replace] = query::parse(query, ["replace"])?;
-    let Some(replace) = replace else {
-        return Ok(false);
-    };
-    match query::text("replace", &replace)? {
-        "true" => Ok(true),
-        "false" => Ok(false),
-        other => {
-            let detail = format!("replace: found {other:?}, expected true or false");
-            Err(Problem::new(Code::InvalidQuery, detail))
-        }
-    }
 }
 
 /// A record of a backup, with a life of its own.
