@@ -112,10 +112,10 @@ impl<S: Store> Carrier<S> {
     }
 
     /// Reads for which nobody vouches as a peer has not answered in time.
-    pub fn given_up(&mut self) -> Vec<(Vouched<S>, bool)> {
+    pub fn given_up(&mut self, now_ms: u64) -> Vec<(Vouched<S>, bool)> {
         let given_up = self.outboxes.iter_mut();
         let given_up: Vec<(NodeId, Vec<Waiter>)> = given_up
-            .map(|(&node, outbox)| (node, outbox.given_up()))
+            .map(|(&node, outbox)| (node, outbox.given_up(now_ms)))
             .collect();
         let mut done = Vec::new();
         for (node, waiters) in given_up {

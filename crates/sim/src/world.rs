@@ -483,7 +483,7 @@ impl<S: Store> World<S> {
                 if self.nodes[n].carrier.has_waiting() {
                     self.flush_soon(n);
                 }
-                let given_up = self.nodes[n].carrier.given_up();
+                let given_up = self.nodes[n].carrier.given_up(self.now_ms);
                 self.vouched(n, given_up);
             }
             Work::Hand => self.hand(n),

@@ -215,7 +215,9 @@ pub struct Outbox<T: Types> {
     waiters: Vec<Waiter>,
     /// Who has waited in vain.
     given_up: Vec<Waiter>,
-    /// The last question was not answered: nobody waits for the next.
+    /// Who was the first to wait, and for no answer, when that was last looked at.
+    first_waiter: Option<Waiter>,
+    /// The last question was not answered, or none can be asked: nobody waits for the next.
     is_silent: bool,
     echoes: Option<Answering>,
     is_answering: bool,
@@ -323,6 +325,7 @@ impl<T: Types> Outbox<T> {
             followed: Followed::default(),
             waiters: Vec::new(),
             given_up: Vec::new(),
+            first_waiter: None,
             is_silent: false,
             echoes: None,
             is_answering: false,
@@ -506,13 +509,21 @@ impl<T: Types> Outbox<T> {
         Some(number)
     }
 
-    /// Who has waited for an answer that did not come: they are told once.
-    pub fn given_up(&mut self) -> Vec<Waiter> {
+    /// Who has waited in vain: as a question was not answered, or there was none from one such call to the next. They are told once.
+    pub fn given_up(&mut self, now_ms: u64) -> Vec<Waiter> {
+        let is_lost = self.next_lost().is_some_and(|lost_ms| lost_ms <= now_ms);
+        let waits = self.waiters.first().filter(|_| self.question.is_none());
+        let is_stuck = waits.is_some() && waits == self.first_waiter.as_ref();
+        self.first_waiter = waits.copied();
+        if is_lost || is_stuck {
+            self.give_up();
+        }
         std::mem::take(&mut self.given_up)
     }
 
-    /// Nobody waits any more.
+    /// Nobody waits any more until a question is answered.
     fn give_up(&mut self) {
+        self.is_silent = true;
         if let Some(question) = &mut self.question {
             self.given_up.append(&mut question.waiters);
         }
@@ -593,7 +604,6 @@ impl<T: Types> Outbox<T> {
             return None;
         }
         if lost_ms.is_some() {
-            self.is_silent = true;
             self.give_up();
         }
         if self.probes.is_empty() && self.waiters.is_empty() {

@@ -399,7 +399,7 @@ pub(crate) fn serve(
             own.gate.ask_for_replicas();
             if index == 0 {
                 replicas.streams.wake_all();
-                replicas.streams.give_up(&replicas.inboxes);
+                replicas.streams.give_up(&replicas.inboxes, now_ms);
             }
         }
     });

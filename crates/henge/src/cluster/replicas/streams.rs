@@ -133,10 +133,10 @@ impl Streams {
     }
 
     /// Who waits for a node that does not answer is told so.
-    pub(super) fn give_up(&self, inboxes: &Inboxes) {
+    pub(super) fn give_up(&self, inboxes: &Inboxes, now_ms: u64) {
         for (&node, peer) in &*self.peers.read() {
             for stream in &peer.streams {
-                let waiters = stream.outbox.lock().given_up();
+                let waiters = stream.outbox.lock().given_up(now_ms);
                 inboxes.hear(node, 0, &waiters, false);
             }
         }
