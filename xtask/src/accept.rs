@@ -408,6 +408,54 @@ const LINES: &[Line] = &[
         bound: 0.6,
         command: REPLICATION,
     },
+    Line {
+        issue: 8,
+        figure: "move_failed_requests",
+        what: "requests that fail while a fourth node joins and the second is drained, with 1 GiB under a quarter of the load that is possible",
+        better: Better::Lower,
+        bound: 0.0,
+        command: MOVES,
+    },
+    Line {
+        issue: 8,
+        figure: "move_wrong_reads",
+        what: "reads of keys that are lost, or older than what was acknowledged, meanwhile and of all keys after each move",
+        better: Better::Lower,
+        bound: 0.0,
+        command: MOVES,
+    },
+    Line {
+        issue: 8,
+        figure: "join_p99_over_bound",
+        what: "p99 of requests while a node joins, over twice that before or 5 ms; the median of five",
+        better: Better::Lower,
+        bound: 1.0,
+        command: MOVES,
+    },
+    Line {
+        issue: 8,
+        figure: "join_time_over_least",
+        what: "how long it takes until it has its share, over what the loopback and cluster.move_rate allow",
+        better: Better::Lower,
+        bound: 3.0,
+        command: MOVES,
+    },
+    Line {
+        issue: 8,
+        figure: "drain_p99_over_bound",
+        what: "p99 of requests while the second is drained, over twice that before or 5 ms; the median of five",
+        better: Better::Lower,
+        bound: 1.0,
+        command: MOVES,
+    },
+    Line {
+        issue: 8,
+        figure: "drain_time_over_least",
+        what: "how long it takes until it holds nothing, over what the loopback and cluster.move_rate allow",
+        better: Better::Lower,
+        bound: 3.0,
+        command: MOVES,
+    },
 ];
 
 const RING: &[&str] = &["xtask", "bench", "ring"];
@@ -418,6 +466,7 @@ const DURABILITY: &[&str] = &["xtask", "bench", "durability"];
 const FAILOVER: &[&str] = &["xtask", "bench", "failover"];
 /// Beside etcd 3.4 and Redis 7.0.
 const REPLICATION: &[&str] = &["xtask", "bench", "replication"];
+const MOVES: &[&str] = &["xtask", "bench", "moves"];
 /// Needs valgrind.
 const ONE_REPLICA: &[&str] = &["xtask", "bench", "one-replica"];
 const PEERS: &[&str] = &["xtask", "bench-peers"];

@@ -10,6 +10,7 @@ mod echo;
 mod failover;
 mod http;
 mod memory;
+mod moves;
 // What the tests cut nodes off from each other with. It uses what it needs of that.
 #[expect(
     dead_code,
@@ -95,6 +96,12 @@ const BENCHES: &[Bench] = &[
         help: "writes that a majority of three has, beside etcd and Redis, and reads at two levels",
         options: replication::OPTIONS,
         run: replication::run,
+    },
+    Bench {
+        name: "moves",
+        help: "a node joins and another is drained under an open-loop load: requests that fail, keys that are lost, p99, time",
+        options: moves::OPTIONS,
+        run: moves::run,
     },
     Bench {
         name: "floor",

@@ -47,6 +47,24 @@ impl Arguments {
         text.parse()
             .map_err(|_| format!("--{name} is {text:?}, which is no number"))
     }
+
+    /// A number of bytes, such as `64MiB`, or the default if the option was not given.
+    pub(super) fn bytes(&self, name: &str, default: u64) -> Result<u64, String> {
+        let Some(text) = self.text(name) else {
+            return Ok(default);
+        };
+        bytes(text).ok_or_else(|| {
+            format!("--{name} is {text:?}, which is no size such as 64KiB, 64MiB or 1GiB")
+        })
+    }
+}
+
+fn bytes(text: &str) -> Option<u64> {
+    let units = [("KiB", 10), ("MiB", 20), ("GiB", 30)];
+    let (number, shift) = units
+        .iter()
+        .find_map(|(unit, shift)| Some((text.strip_suffix(unit)?, *shift)))?;
+    number.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
 #[cfg(test)]
@@ -87,5 +105,18 @@ mod tests {
         assert_eq!(given.number("rounds", 1), Ok(5));
         assert_eq!(given.number("secs", 1.5), Ok(1.5));
         assert!(given.number("x", 1).is_err());
+        assert_eq!(given.bytes("none", 7), Ok(7));
+        assert!(given.bytes("rounds", 7).is_err());
+        for (text, expected) in [
+            ("3KiB", Some(3 << 10)),
+            ("64MiB", Some(64 << 20)),
+            ("1GiB", Some(1 << 30)),
+            ("1.5GiB", None),
+            ("99999999999GiB", None),
+            ("GiB", None),
+            ("7", None),
+        ] {
+            assert_eq!(bytes(text), expected, "{text}");
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! Three nodes on this machine, each of which has a replica of every partition. Who starts them says what else they are set to.
+//! Three nodes on this machine, each of which has a replica of every partition, and those that join them. Who starts them says what else
+//! they are set to.
 
 use super::Result;
 use super::network::Network;
@@ -79,6 +80,16 @@ impl<'a> Three<'a> {
         self.settle()
     }
 
+    /// Starts one more on this machine, which joins by what it is told of those that are there. Waits for nothing but that it listens.
+    pub(super) fn join(&mut self, at: SocketAddr) -> Result<()> {
+        let n = self.servers.len();
+        self.addresses.push(at);
+        let flags = self.flags(n);
+        let server = Server::member(&self.binary, &name(n), at, &flags)?;
+        self.servers.push(server);
+        Ok(())
+    }
+
     /// Waits until each knows all to be up.
     pub(super) fn settle(&self) -> Result<()> {
         for at in &self.addresses {
@@ -86,7 +97,7 @@ impl<'a> Three<'a> {
                 let members = status["members"].as_array();
                 members.is_some_and(|all| {
                     let is_up = |member: &Value| member["state"] == "up";
-                    all.len() == NODES && all.iter().all(is_up)
+                    all.len() == self.servers.len() && all.iter().all(is_up)
                 })
             })?;
         }
