@@ -217,6 +217,31 @@ fn a_base_is_asked_for_anew_of_another_start() {
     the_source_of_the_base_is_gone(false);
 }
 
+/// The term began with nothing, as most do in a cluster that was formed empty: all that there is was written in it.
+#[test]
+fn a_learner_is_aligned_once_it_has_what_was_written_in_the_term() {
+    for keys in [0, 5] {
+        let mut lab = Lab::new(1, 1, 2);
+        lab.all_see(&[1]);
+        lab.settle(&[1]);
+        for key in 0..keys {
+            lab.ask(1, Level::Quorum, Request::Set(vec![key], 0));
+        }
+        lab.settle(&[1]);
+        lab.join(2, 1);
+        lab.command(&Command::Rebalance);
+        assert!(lab.placement().learners().eq([NodeId(2)]));
+        lab.parts_of(1);
+        lab.all_see(&[1, 2]);
+        let part = lab.deliver_until(&[1, 2], is_part);
+        assert!(!lab.has_aligned(2), "{keys} keys");
+        lab.arrive(part);
+        lab.settle(&[1, 2]);
+        assert!(lab.has_aligned(2), "{keys} keys");
+        assert!(lab.agree(1, 2), "{keys} keys");
+    }
+}
+
 /// A partition of a learner that comes, goes and comes again in one term: it, and the epochs of that.
 fn with_a_learner() -> (Lab, u64, [Epoch; 3]) {
     // Node 4 joins, then a heavy 5, which leaves again.
@@ -286,7 +311,6 @@ fn a_learner_that_forgot_says_so() {
 /// A learner that is none any more, as the leader knows or does not know yet: what comes late of its term gives it nothing.
 fn a_learner_goes(
     leader_sees_it_go: bool,
-    ticks: usize,
     is_late: impl Fn(&Body<(Vec<Key>, Option<u64>), u64>) -> bool,
 ) {
     let (mut lab, learner, [learns, goes, _]) = with_a_learner();
@@ -303,7 +327,6 @@ fn a_learner_goes(
     lab.settle(&list);
     let all = [list, vec![learner]].concat();
     lab.see(learner, learns);
-    lab.ticks(&all, ticks);
     lab.give(a, Input::Tick);
     let late = lab.deliver_until(&all, is_late);
     if leader_sees_it_go {
@@ -325,11 +348,9 @@ fn a_learner_goes(
 #[test]
 fn who_was_about_to_learn_does_not_once_it_is_gone() {
     for leader_sees_it_go in [true, false] {
-        a_learner_goes(leader_sees_it_go, 1, is_pull);
-        a_learner_goes(leader_sees_it_go, 1, is_part);
-        a_learner_goes(leader_sees_it_go, 0, |body| {
-            matches!(body, Body::Open { .. })
-        });
+        a_learner_goes(leader_sees_it_go, is_pull);
+        a_learner_goes(leader_sees_it_go, is_part);
+        a_learner_goes(leader_sees_it_go, |body| matches!(body, Body::Open { .. }));
     }
 }
 
