@@ -21,6 +21,7 @@ pub(crate) mod view;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -71,6 +72,8 @@ pub(crate) struct Cluster {
     /// Shared by itself, so that a thread can keep the latest at hand.
     pub(crate) view: Arc<ArcSwap<View>>,
     pub(crate) events: Events,
+    /// Partitions whose replicas have become others, as this node has seen.
+    pub(crate) moved_partitions: AtomicU64,
     /// The name of the control leader, if there is one.
     leader: ArcSwapOption<String>,
     /// By the instances of members.
@@ -108,6 +111,7 @@ impl Cluster {
             identity: Arc::new(identity),
             view: Arc::new(ArcSwap::from_pointee(view)),
             events: Events::default(),
+            moved_partitions: AtomicU64::new(0),
             leader: ArcSwapOption::empty(),
             loads: Mutex::default(),
             changed: watch::Sender::new(()),

@@ -37,7 +37,12 @@ pub(crate) struct Moves {
 
 impl Moves {
     pub(crate) fn done(&self) -> usize {
-        self.total.saturating_sub(self.moving + self.waiting)
+        self.total.saturating_sub(self.left())
+    }
+
+    /// Partitions that are not where they should be yet.
+    pub(crate) fn left(&self) -> usize {
+        self.moving + self.waiting
     }
 }
 

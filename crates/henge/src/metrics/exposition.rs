@@ -558,6 +558,11 @@ impl Scrape {
                 "The epoch of the topology that the node knows",
                 f64::from(view.epoch),
             ),
+            (
+                "partitions_to_move",
+                "Partitions of the cluster that are not where they should be yet, as the node knows",
+                view.placing.moves.left() as f64,
+            ),
         ] {
             out.gauge(name, help, None, value)?;
         }
@@ -566,6 +571,18 @@ impl Scrape {
             "Events of the cluster that the node has seen",
             None,
             cluster.events.count(),
+        )?;
+        out.counter(
+            "moved_partitions",
+            "Partitions of the cluster whose replicas have become others, as the node has seen",
+            None,
+            cluster.moved_partitions.load(Ordering::Relaxed),
+        )?;
+        out.counter(
+            "moves_sent",
+            "Bytes that the node has sent of partitions that move to others",
+            Some(&Unit::Bytes),
+            self.0.shared.replicas.pace.sent_bytes(),
         )?;
         let (lost, unknown) = self.0.shared.losses.counts();
         out.counter(

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use henge_cluster::agreed::Agreed;
-use henge_cluster::topology::{Node, State};
+use henge_cluster::topology::{Node, State, Topology};
 use henge_wire::Partition;
 
 use super::Control;
@@ -23,6 +24,10 @@ impl Control {
         loop {
             let now = Arc::clone(&watch.borrow_and_update());
             self.tell(&before, &now);
+            let moved = moved(before.topology(), now.topology());
+            self.cluster
+                .moved_partitions
+                .fetch_add(moved, Ordering::Relaxed);
             before = now;
             self.make_view();
             if watch.changed().await.is_err() {
@@ -245,6 +250,19 @@ fn changed(was: &Node, is: &Node) -> Vec<(&'static str, String)> {
         changed.push(("weight", text));
     }
     changed
+}
+
+/// How many partitions have other replicas, or another order of them, than in the state before. To be placed is no move.
+fn moved(before: &Topology, now: &Topology) -> u64 {
+    if before.epoch() == now.epoch() {
+        return 0;
+    }
+    let partitions = now.partitions();
+    let has_moved = |partition: &Partition| {
+        let was = &before.placement(*partition).old;
+        !was.is_empty() && *was != now.placement(*partition).old
+    };
+    partitions.filter(has_moved).count() as u64
 }
 
 fn state(node: &Node) -> MemberState {
