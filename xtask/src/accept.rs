@@ -409,7 +409,7 @@ const LINES: &[Line] = &[
         command: REPLICATION,
     },
     Line {
-        issue: 8,
+        issue: 7,
         figure: "move_failed_requests",
         what: "requests that fail while a fourth node joins and the second is drained, with 1 GiB under a quarter of the load that is possible",
         better: Better::Lower,
@@ -417,7 +417,7 @@ const LINES: &[Line] = &[
         command: MOVES,
     },
     Line {
-        issue: 8,
+        issue: 7,
         figure: "move_wrong_reads",
         what: "reads of keys that are lost, or older than what was acknowledged, meanwhile and of all keys after each move",
         better: Better::Lower,
@@ -425,7 +425,7 @@ const LINES: &[Line] = &[
         command: MOVES,
     },
     Line {
-        issue: 8,
+        issue: 7,
         figure: "join_p99_over_bound",
         what: "p99 of requests while a node joins, over twice that before or 5 ms; the median of five",
         better: Better::Lower,
@@ -433,7 +433,7 @@ const LINES: &[Line] = &[
         command: MOVES,
     },
     Line {
-        issue: 8,
+        issue: 7,
         figure: "join_time_over_least",
         what: "how long it takes until it has its share, over what the loopback and cluster.move_rate allow",
         better: Better::Lower,
@@ -441,7 +441,7 @@ const LINES: &[Line] = &[
         command: MOVES,
     },
     Line {
-        issue: 8,
+        issue: 7,
         figure: "drain_p99_over_bound",
         what: "p99 of requests while the second is drained, over twice that before or 5 ms; the median of five",
         better: Better::Lower,
@@ -449,7 +449,7 @@ const LINES: &[Line] = &[
         command: MOVES,
     },
     Line {
-        issue: 8,
+        issue: 7,
         figure: "drain_time_over_least",
         what: "how long it takes until it holds nothing, over what the loopback and cluster.move_rate allow",
         better: Better::Lower,

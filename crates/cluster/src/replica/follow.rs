@@ -14,6 +14,9 @@ use std::collections::BTreeMap;
 const PATIENCE_TICKS: u32 = 32;
 /// The same of one that is made as the partition moves here, which its source may send as slowly as it is told to: a minute.
 pub(super) const MOVE_PATIENCE_TICKS: u32 = 2_400;
+/// After so many ticks without a part it is asked for again, after twice as many once more, and so on. One that is only late comes twice
+/// then, and it may be late as there is too much on the way.
+pub(super) const AGAIN_TICKS: u32 = 4;
 
 /// See the head of the file.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -332,7 +335,7 @@ impl<T: Types> Replica<T> {
             } else {
                 self.begin_pull(table, source, term, common, None);
             }
-        } else if pull.silent > 1 {
+        } else if pull.silent >= AGAIN_TICKS && pull.silent.is_power_of_two() {
             self.send(source, term, Body::Next { id, number });
         }
     }

@@ -15,7 +15,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::Control;
 use super::health::{AllHeard, Heard, is_down};
-use super::moving;
+use super::moving::{self, Gathering};
 use super::questions::{Start, Started};
 use super::reports::Reports;
 use crate::cluster::link::greet::{self, GreetError};
@@ -129,7 +129,16 @@ impl Control {
         if reports.is_some() {
             self.replace_lost(&agreed).await;
         }
-        for command in wanted(&agreed, is_settled, &heard, reports.as_ref()) {
+        let mut gathering = self.gathering.get();
+        let wanted = wanted(
+            &agreed,
+            is_settled,
+            &heard,
+            reports.as_ref(),
+            &mut gathering,
+        );
+        self.gathering.set(gathering);
+        for command in wanted {
             self.propose(Command::Topology(command)).await;
         }
     }
@@ -386,6 +395,7 @@ fn wanted(
     is_settled: bool,
     heard: &AllHeard,
     reports: Option<&Reports>,
+    gathering: &mut Gathering,
 ) -> Vec<topology::Command> {
     use topology::Command as Change;
     let topology = agreed.topology();
@@ -418,7 +428,8 @@ fn wanted(
     }
     if let Some(reports) = reports {
         let instance = |id: NodeId| agreed.members().get(&id).map(|member| member.instance);
-        changes.extend(moving::next(topology, reports, instance));
+        let now = Instant::now();
+        changes.extend(moving::next(topology, reports, instance, gathering, now));
     }
     let is_in = |name: &str| {
         let member = agreed.named(name).map(|(id, _)| id);

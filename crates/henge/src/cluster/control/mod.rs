@@ -42,6 +42,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use self::answers::ControlAnswers;
 use self::health::AllHeard;
 use self::leading::Joining;
+use self::moving::Gathering;
 use self::questions::{Start, Started};
 use self::voice::Voice;
 use super::link::Service;
@@ -142,6 +143,7 @@ pub(super) struct Control {
     awaited: RefCell<BTreeMap<(u64, u64), Instant>>,
     /// Since when nodes are down, as far as this leader knows, by their starts.
     down: RefCell<BTreeMap<(NodeId, u64), Instant>>,
+    gathering: Cell<Gathering>,
     /// Who takes part in Raft and is no member, and since when this leader knows that.
     strangers: RefCell<BTreeMap<u64, Instant>>,
     /// Starts of others that have said that they end, by their instances.
@@ -204,6 +206,7 @@ pub(crate) async fn run(
         heard_report: Notify::new(),
         awaited: RefCell::default(),
         down: RefCell::default(),
+        gathering: Cell::default(),
         strangers: RefCell::default(),
         left: RefCell::default(),
         is_leaving: Cell::new(false),

@@ -1,9 +1,10 @@
 //! Moves of partitions, as the control leader drives them: what is planned is begun with, some partitions at a time, and each change is
 //! brought to its end, or given up where those that are to take over are gone. A step follows from the topology and from what nodes report, and
-//! nothing is remembered between two steps, so that another leader goes on wherever this one has stopped.
+//! nothing that counts is remembered between two steps, so that another leader goes on wherever this one has stopped. Each step is an epoch,
+//! which costs all nodes a look at all partitions: so partitions go together as far as they do not wait for each other for long.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use henge_cluster::agreed::{self, Agreed};
 use henge_cluster::ring::NodeId;
@@ -13,11 +14,11 @@ use henge_wire::Partition;
 use super::Control;
 use super::reports::{Reported, Reports};
 
-/// Partitions that are on their way at once: enough that no node waits for what is agreed on, and few enough that what is copied has an
-/// end soon, and that a change of mind costs little.
+/// Partitions that copy at once, and those of one command: enough that no node waits for what is agreed on, and few enough that what is
+/// copied has an end soon, and that a change of mind costs little. All 1,024 of a cluster so take some 70 epochs.
 const AT_ONCE: usize = 64;
-/// Partitions of one command. Those that are ready first need not wait for the others.
-const BATCH: usize = 32;
+/// For so long those that are ready wait for others that came with them: as long as those take where all is well.
+const GATHERED: Duration = Duration::from_secs(1);
 
 impl Control {
     /// Has others take the place of who was down for too long. Since when it is so each leader finds out for itself: one that has just
@@ -54,12 +55,30 @@ fn replaceable(topology: &Topology) -> Vec<(NodeId, Incarnation)> {
     down.map(|(&id, node)| (id, node.incarnation)).collect()
 }
 
+/// Since when partitions that are ready for their next step wait for others.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Gathering(Option<Instant>);
+
+impl Gathering {
+    /// Whether so many of those that are in the same step go on now.
+    fn is_over(&mut self, ready: usize, all: usize, now: Instant) -> bool {
+        let is_over =
+            ready >= all.min(AT_ONCE) || now.duration_since(*self.0.get_or_insert(now)) >= GATHERED;
+        if is_over {
+            self.0 = None;
+        }
+        is_over
+    }
+}
+
 /// What has to be done next of all moves; `instance` is that of a member. It is one command, as while that is agreed on others come
 /// further: what clients wait for goes first.
 pub(super) fn next(
     topology: &Topology,
     reports: &Reports,
     instance: impl Fn(NodeId) -> Option<u64>,
+    gathering: &mut Gathering,
+    now: Instant,
 ) -> Option<Command> {
     if !topology.is_placed() {
         return None;
@@ -71,11 +90,17 @@ pub(super) fn next(
     let nodes = topology.nodes();
     let report = |id: NodeId| reports.of(instance(id)?, nodes.get(&id)?.incarnation);
     let mut steps = Steps::default();
-    let (mut moving, mut are_resting) = (0, false);
+    let (mut copying, mut opening, mut are_resting) = (0, 0, false);
     for partition in topology.partitions() {
         let placement = topology.placement(partition);
-        if placement.change.is_some() {
-            moving += 1;
+        if let Some(change) = &placement.change
+            && !placement.may_finish()
+        {
+            *(if change.is_joint {
+                &mut opening
+            } else {
+                &mut copying
+            }) += 1;
         }
         are_resting |= placement.heir.is_some();
         if let Some(step) = step(topology, partition, report) {
@@ -88,7 +113,16 @@ pub(super) fn next(
         steps.join.clear();
         steps.begin.clear();
     }
-    steps.begin.truncate(AT_ONCE.saturating_sub(moving));
+    for (ready, all) in [(&mut steps.open, opening), (&mut steps.join, copying)] {
+        if !ready.is_empty() && !gathering.is_over(ready.len(), all, now) {
+            ready.clear();
+        }
+    }
+    // While half of those that copy do so still there is enough to do.
+    let room = AT_ONCE.saturating_sub(copying);
+    steps
+        .begin
+        .truncate(if room >= AT_ONCE / 2 { room } else { 0 });
     // Who is drained and runs still sends on what it is asked.
     let is_gone = |id: NodeId, node: &Node| {
         node.is_leaving && node.state == State::Down && !topology.names(id)
@@ -130,7 +164,7 @@ impl Steps {
 
     fn first(&self) -> Option<Command> {
         let some = |all: &[(Partition, Epoch)]| {
-            let some = all.iter().take(BATCH);
+            let some = all.iter().take(AT_ONCE);
             some.map(|(partition, _)| *partition).collect::<Vec<_>>()
         };
         let ways: [(&[_], fn(_) -> _); 2] =
@@ -140,7 +174,7 @@ impl Steps {
             return Some(command(some(all)));
         }
         if !self.open.is_empty() {
-            let opened = self.open.iter().take(BATCH).copied();
+            let opened = self.open.iter().take(AT_ONCE).copied();
             return Some(Command::Opened(opened.collect()));
         }
         let ways: [(&[_], fn(_) -> _); 2] =
@@ -208,12 +242,15 @@ mod tests {
     use super::super::reports::Reported;
     use super::*;
     use henge_cluster::topology::OnQuorumLoss;
+    use std::cell::Cell;
     use std::collections::BTreeMap;
 
     /// Nodes that are Up, whose instances are their numbers, and what they report.
     struct Lab {
         topology: Topology,
         reports: BTreeMap<u64, Reported>,
+        gathering: Cell<Gathering>,
+        now: Instant,
     }
 
     impl Lab {
@@ -221,6 +258,8 @@ mod tests {
             let mut lab = Self {
                 topology: Topology::with_partitions(200, replication, OnQuorumLoss::Forget),
                 reports: BTreeMap::new(),
+                gathering: Cell::default(),
+                now: Instant::now(),
             };
             (1..=nodes).for_each(|node| lab.join(node));
             lab.apply(&Command::Rebalance);
@@ -251,7 +290,11 @@ mod tests {
 
         fn next(&self) -> Option<Command> {
             let reports = Reports::of_all(&self.reports);
-            next(&self.topology, &reports, |id| Some(id.0))
+            let mut gathering = self.gathering.get();
+            let (instance, now) = (|id: NodeId| Some(id.0), self.now);
+            let next = next(&self.topology, &reports, instance, &mut gathering, now);
+            self.gathering.set(gathering);
+            next
         }
 
         /// Does what has to be done, until that is nothing more. Gives how many were on their way at once.
@@ -305,7 +348,7 @@ mod tests {
         lab.all();
         assert!((140..=160).contains(&lab.holds(4)));
         // 150 partitions are begun, joined, opened and finished in batches.
-        let most = 5 * (150 / BATCH as u32 + 3);
+        let most = 4 * 150_u32.div_ceil(AT_ONCE as u32 / 2);
         assert!(lab.topology.epoch() - epochs <= most);
         assert_eq!(lab.next(), None);
     }
