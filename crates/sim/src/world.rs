@@ -652,6 +652,8 @@ impl<S: Store> World<S> {
         slot.table.look();
         if !slot.view.placement.names(node.id) && slot.table.state().history.terms().is_empty() {
             self.ledgers[p].borrow_mut().dismiss(me);
+            // A copy that was under way is given up.
+            slot.table.pulls = None;
         }
         let placement = &slot.view.placement;
         let state = slot.table.state();

@@ -1,4 +1,4 @@
-//! The consistency level of a request and of its answer. With one replica all levels mean the same.
+//! The consistency level of a request and of its answer.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 

@@ -86,9 +86,9 @@ impl Acknowledged {
             match asked {
                 Asked::Acknowledged(count) if count >= wanted || is_over => return count,
                 Asked::Never => return 0,
-                Asked::Acknowledged(_) => {}
                 Asked::NotNow if is_over => return 0,
-                Asked::NotNow => {
+                // A leader that cannot tell yet says so at once.
+                Asked::NotNow | Asked::Acknowledged(_) => {
                     let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
                     let pause = left.map_or(PAUSE, |left| left.min(PAUSE));
                     // Whether something is heard or not is the same.

@@ -199,7 +199,9 @@ fn step<'a>(
     let Some(change) = &placement.change else {
         let new = topology.moves().planned().get(&partition)?;
         let mut joining = new.iter().filter(|node| !placement.old.contains(node));
-        return joining.all(is_there).then_some(Step::Begin);
+        // Where nobody leads there is nobody to copy from, and what is begun keeps others from it.
+        let is_led = placement.leader.is_some_and(|(id, _)| is_there(&id));
+        return (is_led && joining.all(is_there)).then_some(Step::Begin);
     };
     if is_stuck(placement, is_there) {
         return Some(Step::GiveUp);

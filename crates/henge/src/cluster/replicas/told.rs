@@ -62,6 +62,8 @@ struct Calls {
     newest: u32,
     /// Reads that go back to their machines.
     unvouched: Vec<(Partition, Seen<()>)>,
+    /// Calls for which nobody waits any more, of which their machines do not know that.
+    abandoned: Vec<(Partition, RequestId)>,
 }
 
 impl Calls {
@@ -80,6 +82,16 @@ impl Calls {
         self.tickets.insert(self.newest, open);
         self.present = Some(self.newest);
         self.newest
+    }
+
+    /// Nobody waits for a ticket any more.
+    fn abandon(&mut self, number: u32) {
+        if let Some(open) = self.tickets.remove(&number)
+            && open.left > 0
+            && !open.is_expired
+        {
+            self.abandoned.extend(open.waiting(self.thread, number));
+        }
     }
 }
 
@@ -149,6 +161,14 @@ impl Open {
                 unvouched.push((partition, seen));
             }
         }
+    }
+
+    /// The calls that wait for their machines.
+    fn waiting(&self, thread: u8, number: u32) -> impl Iterator<Item = (Partition, RequestId)> {
+        let ticket = u64::from(thread) << 48 | u64::from(number) << 16;
+        let calls = self.calls.iter().zip(0_u64..);
+        let waiting = calls.filter(|(call, _)| call.verdict.is_none());
+        waiting.map(move |(call, nth)| (call.partition, ticket | nth))
     }
 
     /// Wakes who waits, if all is told.
@@ -277,7 +297,7 @@ pub(crate) struct Ticket(u32);
 impl Drop for Ticket {
     fn drop(&mut self) {
         // While the thread ends there may be none any more.
-        let _ = CALLS.try_with(|calls| calls.borrow_mut().tickets.remove(&self.0));
+        let _ = CALLS.try_with(|calls| calls.borrow_mut().abandon(self.0));
     }
 }
 
@@ -494,13 +514,12 @@ impl Inboxes {
     }
 }
 
-/// The calls of this thread whose time is over: their machines are to be told that nobody waits.
+/// The calls of this thread whose time is over, or whose clients are gone: their machines are to be told that nobody waits.
 pub(crate) fn expired() -> Vec<(Partition, RequestId)> {
     let now = Instant::now();
     let mut woken = Vec::new();
     let expired = CALLS.with_borrow_mut(|calls| {
-        let thread = u64::from(calls.thread);
-        let mut expired = Vec::new();
+        let mut expired = std::mem::take(&mut calls.abandoned);
         for (&number, open) in &mut calls.tickets {
             if open.is_expired || open.deadline > now || open.left == 0 {
                 continue;
@@ -509,16 +528,74 @@ pub(crate) fn expired() -> Vec<(Partition, RequestId)> {
             for awaited in std::mem::take(&mut open.awaited) {
                 open.told(awaited.seen.id, Verdict::NotDone);
             }
-            for (nth, call) in open.calls.iter().enumerate() {
-                if call.verdict.is_none() {
-                    let id = thread << 48 | u64::from(number) << 16 | nth as u64;
-                    expired.push((call.partition, id));
-                }
-            }
+            expired.extend(open.waiting(calls.thread, number));
             woken.extend(open.woken());
         }
         expired
     });
     woken.into_iter().for_each(Waker::wake);
     expired
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn partition() -> Partition {
+        Partition::new(7).expect("it is one")
+    }
+
+    /// Its client is gone. Machines would keep what it asked for as long as nobody answers it.
+    #[test]
+    fn machines_hear_of_calls_for_which_nobody_waits() {
+        begin_thread(0);
+        let (told, _) = begin_call(partition(), true);
+        let (waits, _) = begin_call(partition(), true);
+        let ticket = take_ticket().expect("there were calls");
+        let inboxes = Inboxes::new(1);
+        inboxes.put(told, Verdict::Told);
+        inboxes.collect(0);
+        assert_eq!(expired(), []);
+        drop(ticket);
+        assert_eq!(expired(), [(partition(), waits)]);
+        assert_eq!(expired(), []);
+    }
+
+    /// Only an answer to a question that was asked after a read counts for it, and those of one stream do for none of another.
+    #[test]
+    fn reads_are_told_when_others_vouch_for_them() {
+        begin_thread(0);
+        let node = NodeId(2);
+        let wait = |stream, question| {
+            let (id, _) = begin_call(partition(), false);
+            let seen = Seen {
+                id,
+                reply: (),
+                seq: 5,
+                term: 3,
+            };
+            let vouching = Vouching::by(1, [(node, question)]).expect("one is enough");
+            wait(partition(), seen, stream, vouching);
+            id
+        };
+        let ids = [wait(0, 1), wait(0, 2), wait(1, 1)];
+        let ticket = take_ticket().expect("there were calls");
+        let inboxes = Inboxes::new(1);
+        let verdict = || ticket.verdict(Waker::noop());
+        let hear = |stream, number, vouches| {
+            inboxes.hear(node, number, &[(waiter(ids[0], stream), number)], vouches);
+            inboxes.collect(0);
+        };
+        hear(0, 1, true);
+        hear(1, 1, true);
+        assert_eq!(verdict(), None);
+        hear(0, 2, false);
+        let unvouched = take_unvouched();
+        assert_eq!(unvouched.len(), 1);
+        assert_eq!(unvouched[0].1.id, ids[1]);
+        // Its machine says what becomes of it.
+        inboxes.put(ids[1], Verdict::Told);
+        inboxes.collect(0);
+        assert_eq!(verdict(), Some(Verdict::Told));
+    }
 }

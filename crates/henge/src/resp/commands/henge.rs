@@ -110,12 +110,18 @@ fn acked(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     if !(call.words.len() - 4).is_multiple_of(2) {
         return Err(ErrorReply::SYNTAX);
     }
-    let mut partitions = Vec::new();
+    let mut partitions: Vec<(Partition, u32)> = Vec::new();
     for at in (4..call.words.len()).step_by(2) {
         let partition = number(at, u64::from(PARTITIONS) - 1)?;
         let partition = u16::try_from(partition).ok().and_then(Partition::new);
         let term = u32::try_from(number(at + 1, u64::from(u32::MAX))?);
         partitions.extend(partition.zip(term.ok()));
+    }
+    // Each is looked at again and again.
+    if !partitions.is_sorted_by(|(one, _), (next, _)| one < next) {
+        return Err(ErrorReply::fixed(
+            "ERR the partitions of HENGE ACKED are not in their order, or one comes twice",
+        ));
     }
     let local = Rc::clone(call.local);
     call.eventually(async move |out| {
