@@ -34,7 +34,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 const PROBE_LOST_AFTER_MS: u64 = 60;
 /// An empty queue keeps room for so many messages, some hundred kilobytes: as many as come between two frames of a busy stream.
 const KEPT_MESSAGES: usize = 1_024;
-
 /// So many wait for an answer at the most: some for each connection of a busy node.
 const MOST_WAITERS: usize = 1 << 14;
 

@@ -15,7 +15,8 @@ use super::Control;
 use super::reports::{Reported, Reports};
 
 /// Partitions that copy at once, and those of one command: enough that no node waits for what is agreed on, and few enough that what is
-/// copied has an end soon, and that a change of mind costs little. All 1,024 of a cluster so take some 70 epochs.
+/// copied has an end soon, and that a change of mind costs little. Each 64 take four epochs where
+/// they come along together.
 const AT_ONCE: usize = 64;
 /// For so long those that are ready wait for others that came with them: as long as those take where all is well.
 const GATHERED: Duration = Duration::from_secs(1);
