@@ -44,7 +44,8 @@ pub(crate) fn journalled_bytes() -> usize {
     JOURNALLED_BYTES.get()
 }
 
-/// Makes calls on a thread that has no gate, and counts what they wrote to the journals.
+/// Makes calls on a thread that has no gate, and counts what they wrote to the journals. Where machines of replicas have written, the
+/// log is asked for a round, as nobody else may have a reason to.
 pub(crate) fn without_gate<R>(
     log: Option<&Arc<Log>>,
     in_flight: &Arc<InFlight>,
@@ -56,6 +57,9 @@ pub(crate) fn without_gate<R>(
     let bytes = JOURNALLED_BYTES.replace(0);
     if let Some(log) = log {
         log.count(log.next_round(), bytes, in_flight);
+        if IS_FOR_REPLICAS.replace(false) {
+            log.ask();
+        }
     }
     made
 }

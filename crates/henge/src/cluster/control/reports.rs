@@ -16,6 +16,7 @@ use super::{AGAIN, Control, questions};
 use crate::cache::{Carry, Identified};
 use crate::cluster::link::Service;
 use crate::cluster::link::asking::AskError;
+use crate::disk::gate::without_gate;
 use std::sync::Arc;
 
 /// How long the leader may take to hear a report.
@@ -65,6 +66,12 @@ pub(super) struct Reports(BTreeMap<u64, Reported>);
 impl Control {
     /// Shows the topology to this node's replicas.
     pub(super) fn show_replicas(&self, agreed: &Agreed) {
+        let shared = &self.shared;
+        let log = shared.persistence.log.as_ref();
+        without_gate(log, &shared.in_flight, || self.show(agreed));
+    }
+
+    fn show(&self, agreed: &Agreed) {
         let replicas = &self.shared.replicas;
         let identity = &self.cluster.identity;
         let Some((me, _)) = agreed.of_instance(identity.instance) else {
