@@ -28,6 +28,7 @@ rules! {
     CopyInParts = "5 a copy has several parts",
     CopyBecameFull = "5 a difference becomes a full copy",
     CopyAgain = "5 a copy begins anew",
+    CopyQueued = "5 a part of a copy waits for its turn",
     Gap = "6 a gap in the stream",
     NoRoomOnTheWay = "6 no room on the way to a follower",
     Committed = "7 committed by a quorum",

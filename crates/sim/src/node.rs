@@ -20,6 +20,8 @@ pub enum Work<S: Store> {
     Flush,
     /// Time has passed.
     Tick,
+    /// It is the turn of a partition's copy to a node.
+    Turn(usize, NodeId),
     /// What tables have written is handed to the disk.
     Hand,
     /// A batch is on the disk.

@@ -363,7 +363,7 @@ impl<S: Store> World<S> {
         for slot in &mut node.slots {
             let (state, progress) = (slot.table.state().clone(), slot.table.progress());
             let replica = Replica::new(node.id, node.incarnation, state, progress);
-            let replica = replica.with_vouching().with_bugs(bugs);
+            let replica = replica.with_vouching().with_queue().with_bugs(bugs);
             slot.replica = Some(replica.with_parts_of(part_records));
             slot.table.me = Some((node.id, node.incarnation));
             slot.view = Rc::default();
@@ -486,6 +486,7 @@ impl<S: Store> World<S> {
                 let given_up = self.nodes[n].carrier.given_up(self.now_ms);
                 self.vouched(n, given_up);
             }
+            Work::Turn(p, to) => self.give(n, p, Input::Turn(to)),
             Work::Hand => self.hand(n),
             Work::OnDisk(batches) => self.on_disk(n, batches),
             Work::Sync => {
@@ -731,6 +732,17 @@ impl<S: Store> World<S> {
                 self.ledgers[p].borrow_mut().lose(&loss);
             }
             Output::Unsettled(losses) => node.slots[p].unsettled = losses,
+            Output::Queued { to, .. } => {
+                self.coverage.rule(Rule::CopyQueued);
+                // Mostly there is room for it.
+                let is_held = self.random.one_in(4);
+                let wait_ms = if is_held {
+                    self.random.within(1, 8 * TICK_MS)
+                } else {
+                    0
+                };
+                self.work(wait_ms, n, Work::Turn(p, to));
+            }
             Output::Rested(term) => {
                 note!(self, "{n}/{p} rests in term {term}");
                 self.coverage.rule(Rule::Rested);

@@ -285,11 +285,11 @@ fn is_over(status: &Value, node: usize) -> bool {
     has_moved && holds.is_some_and(|holds| (holds == 0) == (node == DRAINED))
 }
 
-/// What each node has sent for moves since its start.
+/// What each node has sent of copies since its start.
 fn sent(ring: &Three<'_>) -> Result<Vec<u64>> {
     let sent = |at: &SocketAddr| {
         let status = status(*at)?;
-        let sent = status["moves"]["sent_bytes"].as_u64();
+        let sent = status["copies"]["sent_bytes"].as_u64();
         sent.ok_or_else(|| "a node says nothing of what it has sent".into())
     };
     ring.addresses.iter().map(sent).collect()

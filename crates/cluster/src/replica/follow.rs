@@ -2,6 +2,7 @@
 //! it, and pulls what it lacks.
 
 use super::message::{Body, CopyId, End};
+use super::source::PATIENCE_TICKS;
 use super::table::{Entry, Key, NoRoom, Progress, Record, Replace, Table, Types};
 use super::{Output, Replica, Role};
 use crate::history::{History, next};
@@ -10,10 +11,9 @@ use crate::topology::Epoch;
 use henge_wire::Version;
 use std::collections::BTreeMap;
 
-/// A copy of which nothing has come for so many ticks is given up.
-const PATIENCE_TICKS: u32 = 32;
-/// The same of one that is made as the partition moves here, which its source may send as slowly as it is told to: a minute.
-pub(super) const MOVE_PATIENCE_TICKS: u32 = 2_400;
+/// A copy for the base of a term of which nothing has come for so many ticks is given up: somebody else may have as much. All others
+/// their sources may send as slowly as they are told to, and are given as long as by those.
+const BASE_PATIENCE_TICKS: u32 = 32;
 /// After so many ticks without a part it is asked for again, after twice as many once more, and so on. One that is only late comes twice
 /// then, and it may be late as there is too much on the way.
 pub(super) const AGAIN_TICKS: u32 = 4;
@@ -317,14 +317,11 @@ impl<T: Types> Replica<T> {
     /// Nothing of a copy has come for a while: it is asked for again, and in the end for another one.
     pub(super) fn pull_again(&mut self, table: &mut dyn Table<T>) {
         let term = self.state.adopted;
-        let is_move = self.view.placement.is_new(self.me);
         let Some(pull) = self.pulling() else { return };
         pull.silent += 1;
-        // Who is to lead copies from whoever has most, at once.
-        let patience = if is_move && pull.wanted.is_none() {
-            MOVE_PATIENCE_TICKS
-        } else {
-            PATIENCE_TICKS
+        let patience = match pull.wanted {
+            Some(_) => BASE_PATIENCE_TICKS,
+            None => PATIENCE_TICKS,
         };
         let (source, id, number) = (pull.source, pull.id, pull.number);
         if pull.silent > patience {

@@ -417,6 +417,22 @@ impl<T: Types> Replica<T> {
         }
     }
 
+    /// Whether nobody waits for a copy to that node: a quorum gets what is stamped without it, or is about to, where the term is not
+    /// open yet.
+    pub(super) fn may_wait(&self, to: NodeId) -> bool {
+        let Role::Leading(leading) = &self.role else {
+            return false;
+        };
+        let goes_on = |node: NodeId| {
+            let peer = leading.peers.get(node).copied().unwrap_or_default();
+            let follows = peer.is_streamed && peer.applied.is_some();
+            let is_coming = !leading.is_open && !self.sources.contains_key(&node);
+            node == self.me || self.view.up.contains(&node) && (follows || is_coming)
+        };
+        let placement = &self.view.placement;
+        self.carrier.has_queue && placement.is_quorum(|node| node != to && goes_on(node))
+    }
+
     /// See [`is_alone`](Self::is_alone).
     pub(super) fn serves_alone(&self) -> bool {
         let Placement { old, change, .. } = &self.view.placement;

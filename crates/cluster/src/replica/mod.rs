@@ -75,6 +75,8 @@ pub enum Input<'r, T: Types> {
     Kept(Written),
     /// Not enough have vouched for this: the replica asks them by itself.
     Unvouched(Seen<T::Reply>),
+    /// The next part of a copy to that node may go, if it is [`Queued`](Output::Queued).
+    Turn(NodeId),
     /// Some time has passed: what was said and not answered is said again.
     Tick,
 }
@@ -100,6 +102,14 @@ pub enum Output<T: Types> {
     Rested(Epoch),
     /// A read has seen what is committed: see [`Vouch`]. Only of a replica that is [`with_vouching`](Replica::with_vouching).
     Vouch(Vouch<T::Reply>),
+    /// The next part of a copy waits for its [`Turn`](Input::Turn), as no quorum needs that node. Only of a replica that is
+    /// [`with_queue`](Replica::with_queue).
+    Queued {
+        /// Who copies.
+        to: NodeId,
+        /// It has parts of this copy.
+        has_begun: bool,
+    },
 }
 
 impl<T: Types> Output<T> {
@@ -165,8 +175,7 @@ pub struct Replica<T: Types> {
     kept: Written,
     /// What is written is kept at once.
     keeps_at_once: bool,
-    /// Its carrier finds others who vouch for what a read has seen.
-    has_vouching: bool,
+    carrier: Carrier,
     role: Role<T>,
     /// The newest term that it led, in this start, of which it had the base and has not forgotten it since.
     based: Epoch,
@@ -186,6 +195,15 @@ pub struct Replica<T: Types> {
     bugs: crate::bugs::Bugs,
     #[cfg(any(test, feature = "bugs"))]
     part_records: usize,
+}
+
+/// What whoever carries a replica can do for it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+struct Carrier {
+    /// It finds others who vouch for what a read has seen.
+    has_vouching: bool,
+    /// It says when parts of copies may go that nobody waits for.
+    has_queue: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -217,7 +235,7 @@ impl<T: Types> Replica<T> {
                 term: progress.last.term(),
             },
             keeps_at_once: false,
-            has_vouching: false,
+            carrier: Carrier::default(),
             role: Role::Idle,
             based: 0,
             sources: BTreeMap::new(),
@@ -245,7 +263,14 @@ impl<T: Types> Replica<T> {
     /// One whose carrier takes [`Output::Vouch`].
     #[must_use]
     pub fn with_vouching(mut self) -> Self {
-        self.has_vouching = true;
+        self.carrier.has_vouching = true;
+        self
+    }
+
+    /// One whose carrier takes [`Output::Queued`].
+    #[must_use]
+    pub fn with_queue(mut self) -> Self {
+        self.carrier.has_queue = true;
         self
     }
 
@@ -319,6 +344,7 @@ impl<T: Types> Replica<T> {
             Input::Expired(id) => self.expire(id),
             Input::Kept(kept) => self.keep(table, kept),
             Input::Unvouched(seen) => self.unvouched(seen),
+            Input::Turn(node) => self.take_turn(table, node),
             Input::Tick => self.tick(table),
         }
         self.come_to_rest(table);
@@ -591,7 +617,7 @@ impl<T: Types> Replica<T> {
     }
 
     fn tick(&mut self, table: &mut dyn Table<T>) {
-        self.forget_sources();
+        self.tick_sources(table);
         match &self.role {
             Role::Leading(_) => self.remind(table),
             Role::Following(_) => self.pull_again(table),

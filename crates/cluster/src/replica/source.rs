@@ -1,10 +1,10 @@
 //! Copies that others pull from a replica: a scan in parts, each sent when the one before has come, and with them the keys that
-//! change meanwhile. It is told what changes; it keeps no records itself.
+//! change meanwhile. It is told what changes; it keeps no records itself. A part that nobody's answers wait for goes when its carrier
+//! says that it is its turn.
 
-use super::follow::MOVE_PATIENCE_TICKS;
 use super::message::{Body, CopyId, End};
 use super::table::{Key, Progress, Table, Types};
-use super::{BodyOf, Replica, Role};
+use super::{BodyOf, Output, Replica, Role};
 use crate::ring::NodeId;
 use crate::topology::{Epoch, Incarnation};
 use henge_wire::Version;
@@ -19,9 +19,9 @@ const PART_PLACES: usize = 1_024;
 /// So many of the keys that have changed meanwhile go with a part. They go beside the scan and not before it, or it would
 /// never end where as many change as are sent.
 const PART_TOUCHED: usize = 16 * PART_RECORDS;
-/// A copy that was not asked to go on for so many ticks is given up: whoever pulled it is gone, or begins anew. Until then what
-/// changes is noted for it.
-const PATIENCE_TICKS: u32 = 64;
+/// A copy that was not asked to go on for so many ticks, a minute, is given up: whoever pulled it is gone, or a part of it is as large as a
+/// value may be and needs longer than that. Until then what changes is noted for it.
+pub(super) const PATIENCE_TICKS: u32 = 2_400;
 
 /// See the head of the file.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -44,14 +44,19 @@ pub(super) struct Source<T: Types> {
     sent: Option<BodyOf<T>>,
     /// It was the last.
     pub(super) is_done: bool,
-    /// Ticks since it was asked for something.
-    silent: u32,
+    /// Ticks since it has sent something, or was asked for something; none while the next part waits for its turn.
+    silent: Option<u32>,
 }
 
 impl<T: Types> Source<T> {
-    /// These keys have changed.
+    /// Whether the next part is asked for, and waits for its turn.
+    fn waits(&self) -> bool {
+        self.silent.is_none()
+    }
+
+    /// These keys have changed. Before its first part there is nothing that was looked at too soon.
     pub(super) fn touch(&mut self, keys: &[Key]) {
-        if !self.is_done {
+        if !self.is_done && self.number > 0 {
             self.touched.extend(keys.iter().cloned());
         }
     }
@@ -106,13 +111,13 @@ impl<T: Types> Replica<T> {
             number: 0,
             sent: None,
             is_done: false,
-            silent: 0,
+            silent: Some(0),
         };
         self.sources.insert(from, source);
         if let Role::Leading(leading) = &mut self.role {
             leading.stream(from, false);
         }
-        self.send_part(table, from, term);
+        self.queue_part(table, from, term);
     }
 
     /// A part has come, or the one behind it is waited for in vain.
@@ -132,32 +137,53 @@ impl<T: Types> Replica<T> {
             self.send(from, term, Body::Abort { id });
             return;
         };
-        source.silent = 0;
+        source.silent = source.silent.map(|_| 0);
         if number + 1 == source.number {
             let again = source.sent.clone().expect("it was sent");
             self.send(from, term, again);
-        } else if number == source.number && !source.is_done {
-            self.send_part(table, from, term);
+        } else if number == source.number && !source.is_done && !source.waits() {
+            self.queue_part(table, from, term);
         }
     }
 
-    /// Time has passed: who does not go on with a copy has no need of it.
-    pub(super) fn forget_sources(&mut self) {
-        let placement = &self.view.placement;
-        self.sources.retain(|node, source| {
-            source.silent += 1;
-            // What is sent because the partition moves may be held up here.
-            let patience = if placement.is_new(*node) {
-                MOVE_PATIENCE_TICKS
-            } else {
-                PATIENCE_TICKS
+    /// The next part is sent, at once if others wait for it, or else when it is its turn.
+    fn queue_part(&mut self, table: &mut dyn Table<T>, to: NodeId, term: Epoch) {
+        if !self.may_wait(to) {
+            self.send_part(table, to, term);
+        } else if let Some(source) = self.sources.get_mut(&to) {
+            source.silent = None;
+            let has_begun = source.number > 0;
+            self.ready.push_back(Output::Queued { to, has_begun });
+        }
+    }
+
+    /// It is the turn of the copy to that node, if it waits for that.
+    pub(super) fn take_turn(&mut self, table: &mut dyn Table<T>, to: NodeId) {
+        if self.sources.get(&to).is_some_and(Source::waits) {
+            self.send_part(table, to, self.state.adopted);
+        }
+    }
+
+    /// Time has passed: who does not go on with a copy has no need of it, and one that could wait may be waited for now.
+    pub(super) fn tick_sources(&mut self, table: &mut dyn Table<T>) {
+        self.sources.retain(|_, source| {
+            let Some(silent) = &mut source.silent else {
+                return true;
             };
-            source.silent <= patience
+            *silent += 1;
+            *silent <= PATIENCE_TICKS
         });
+        let waiting = self.sources.iter().filter(|(_, source)| source.waits());
+        let waiting: Vec<NodeId> = waiting.map(|(&node, _)| node).collect();
+        for node in waiting {
+            if !self.may_wait(node) {
+                self.take_turn(table, node);
+            }
+        }
     }
 
     /// Whether a copy to that node is under way.
-    pub(super) fn is_copying(&self, to: NodeId) -> bool {
+    pub fn is_copying(&self, to: NodeId) -> bool {
         self.sources.get(&to).is_some_and(|source| !source.is_done)
     }
 
@@ -227,6 +253,7 @@ impl<T: Types> Replica<T> {
             end,
         };
         source.number += 1;
+        source.silent = Some(0);
         source.sent = Some(body.clone());
         source.is_done = is_done;
         if is_done && let Role::Leading(leading) = &mut self.role {

@@ -80,7 +80,7 @@ impl<T: Types> Replica<T> {
             ..
         } = &self.view.placement;
         let counts = old.contains(&self.me) && voters.contains(&self.me);
-        self.has_vouching && change.is_none() && counts && old.len() > 1
+        self.carrier.has_vouching && change.is_none() && counts && old.len() > 1
     }
 
     pub(super) fn ask_for_vouches(&mut self, id: RequestId, seq: u64, reply: T::Reply) {

@@ -75,11 +75,6 @@ impl Placement {
         self.change.as_ref().map_or(&self.old, |change| &change.new)
     }
 
-    /// Whether a node is to be one of its replicas, and was none before.
-    pub fn is_new(&self, node: NodeId) -> bool {
-        !self.old.contains(&node) && self.goal().contains(&node)
-    }
-
     /// Whether a node is, or is to be, one of its replicas.
     pub fn names(&self, node: NodeId) -> bool {
         self.old.contains(&node) || self.goal().contains(&node)

@@ -280,6 +280,21 @@ impl Cache {
         }
     }
 
+    /// It is the turn of a copy to a node.
+    pub(crate) fn take_turn(&self, partition: Partition, to: NodeId, now_ms: u64) {
+        self.drive_known(partition, now_ms, Input::Turn(to));
+    }
+
+    /// Whether a copy to a node is under way from here.
+    pub(crate) fn is_copying(&self, partition: Partition, to: NodeId) -> bool {
+        let seat = self.slot(partition).shard.lock();
+        let seated = seat.replicas.get(self.place(partition));
+        seated.is_some_and(|seated| {
+            let seated = seated.as_ref();
+            seated.is_some_and(|seated| seated.replica.is_copying(to))
+        })
+    }
+
     /// Nobody waits for a request any more.
     pub(crate) fn expire(&self, partition: Partition, id: RequestId, now_ms: u64) {
         self.drive_known(partition, now_ms, Input::Expired(id));
@@ -449,7 +464,9 @@ impl Cache {
                 incarnation,
                 has_log,
             } = replication.identified;
-            let mut replica = Replica::new(me, incarnation, state, progress).with_vouching();
+            let mut replica = Replica::new(me, incarnation, state, progress)
+                .with_vouching()
+                .with_queue();
             if !has_log {
                 replica = replica.without_log();
             }

@@ -415,6 +415,7 @@ fn table(status: &Value) -> Option<String> {
     }
     text.push('\n');
     text += &nodes::moving(&status["moves"]);
+    text += &nodes::copying(&status["copies"]);
     Some(text)
 }
 
@@ -508,6 +509,27 @@ L  second  up        100    512  1,024       -          -  second.example:8080
         assert!(text.ends_with(line), "{text}");
         let text = table(&moves(0)).expect("it is a status");
         assert!(!text.contains("moved"), "{text}");
+    }
+
+    #[test]
+    fn copies_are_lines() {
+        let copies = |aligned: u64, waiting: u64| {
+            let status = json!({
+                "standing": "member", "cluster": "00ff", "epoch": 7, "leader": null, "members": [],
+                "copies": {
+                    "replicas": 1024, "replicas_aligned": aligned, "under_way": 16,
+                    "waiting": waiting, "sent_bytes": 7, "sent_bytes_per_second": 1 << 20,
+                },
+            });
+            table(&status).expect("it is a status")
+        };
+        let text = copies(12, 300);
+        let lines = "\
+12 of 1,024 replicas of the node that was asked are aligned
+it sends 1.00 MiB a second to others that copy from it: 316 copies, of which 300 have not begun
+";
+        assert!(text.ends_with(lines), "{text}");
+        assert!(!copies(1_024, 0).contains("aligned"));
     }
 
     #[test]

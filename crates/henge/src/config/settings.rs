@@ -131,7 +131,7 @@ settings! {
         /// How long a node may be down before others take its place, where there are enough of them; "none" for ever. At least a
         /// second, as each pause of a machine would move data; a year at most, which is for ever.
         reload down_timeout: Option<Interval> = Some(Interval::seconds(300)), within Interval::seconds(1)..=Interval::seconds(365 * 86_400);
-        /// How many bytes a second this node sends for partitions that move to others; "none" for as many as it can. At least 64KiB,
+        /// How many bytes a second this node sends of copies, for partitions that move to others and to nodes that come back; "none" for as many as it can. At least 64KiB,
         /// with which a GiB takes hours; at most 1TiB, more than any machine can.
         reload move_rate: Option<ByteSize> = Some(ByteSize::mib(64)), within ByteSize::kib(64)..=ByteSize::tib(1);
         /// The consistency of a request that asks for none. With one replica all mean the same.

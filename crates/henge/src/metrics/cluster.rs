@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 
 use super::{Metrics, persistence};
 use crate::cluster::losses::{Merged, Of};
+use crate::cluster::replicas::Aligned;
+use crate::cluster::replicas::pace::Copies;
 use crate::cluster::view::{Member, SLOTS_EACH, Standing, View};
 use crate::http::level;
 use crate::memory;
@@ -37,7 +39,8 @@ impl Metrics {
             "epoch": view.epoch,
             "members": members,
             "partitions": {"count": PARTITIONS, "owners": owners},
-            "moves": self.moves(&view),
+            "moves": Self::moves(&view),
+            "copies": self.copies(&view),
             "slots": SLOTS,
             "replication_factor": view.replication,
             "default_consistency": level::name(self.shared.live.load().default_level),
@@ -85,19 +88,42 @@ impl Metrics {
         shown
     }
 
-    /// How far the partitions are that change their places, and what this node has to do with that.
-    fn moves(&self, view: &View) -> Value {
+    /// How far the partitions are that change their places.
+    fn moves(view: &View) -> Value {
         let moves = &view.placing.moves;
-        let pace = &self.shared.replicas.pace;
-        let now = Instant::now();
         json!({
             "are_planned": !moves.are_due,
             "partitions_total": moves.total,
             "partitions_done": moves.done(),
             "partitions_moving": moves.moving,
-            "sent_bytes": pace.sent_bytes(),
-            "sent_bytes_per_second": pace.bytes_per_second(now),
         })
+    }
+
+    /// How far this node's replicas are, and what it sends to those of others.
+    fn copies(&self, view: &View) -> Value {
+        let pace = &self.shared.replicas.pace;
+        let Copies { under_way, waiting } = pace.copies();
+        let Aligned { replicas, aligned } = self.alignment(view);
+        json!({
+            "replicas": replicas,
+            "replicas_aligned": aligned,
+            "under_way": under_way,
+            "waiting": waiting,
+            "sent_bytes": pace.sent_bytes(),
+            "sent_bytes_per_second": pace.bytes_per_second(Instant::now()),
+        })
+    }
+
+    /// How many of this node's replicas are as far as their leaders.
+    pub(super) fn alignment(&self, view: &View) -> Aligned {
+        if self.shared.is_replicated() {
+            return self.shared.replicas.aligned();
+        }
+        let held = held(view);
+        Aligned {
+            replicas: held,
+            aligned: held,
+        }
     }
 
     /// Runs of partitions with one holder, from the first to the last.

@@ -563,6 +563,11 @@ impl Scrape {
                 "Partitions of the cluster that are not where they should be yet, as the node knows",
                 view.placing.moves.left() as f64,
             ),
+            (
+                "replicas_to_align",
+                "Replicas of the node that lack something of what their leaders have",
+                self.0.alignment(&view).left() as f64,
+            ),
         ] {
             out.gauge(name, help, None, value)?;
         }
@@ -579,8 +584,8 @@ impl Scrape {
             cluster.moved_partitions.load(Ordering::Relaxed),
         )?;
         out.counter(
-            "moves_sent",
-            "Bytes that the node has sent of partitions that move to others",
+            "copies_sent",
+            "Bytes that the node has sent of copies of its partitions that others make",
             Some(&Unit::Bytes),
             self.0.shared.replicas.pace.sent_bytes(),
         )?;

@@ -202,6 +202,7 @@ impl Node {
             // And another leads whether one has come to rest or not.
             Output::Lost(_) | Output::Unsettled(_) | Output::Rested(_) => return None,
             Output::Vouch(_) => unreachable!("its replicas ask by themselves"),
+            Output::Queued { .. } => unreachable!("its replicas copy at once"),
         })
     }
 }

@@ -3,6 +3,7 @@
 use super::lab::{Flight, Lab};
 use super::*;
 use crate::replica::follow::AGAIN_TICKS;
+use crate::replica::source::PATIENCE_TICKS;
 use crate::testing::map::Request;
 use std::collections::VecDeque;
 
@@ -137,6 +138,50 @@ fn a_part_is_no_larger_than_some_records_or_bytes() {
     assert!(parts > 3, "{parts}");
 }
 
+/// However long that takes, and however often it is asked for meanwhile.
+#[test]
+fn a_part_that_nobody_needs_now_waits_for_its_turn() {
+    let (mut lab, [a, b, c]) = one_lacks(5);
+    lab.parts_of(1);
+    lab.nodes
+        .get_mut(&a)
+        .expect("it runs")
+        .replica
+        .carrier
+        .has_queue = true;
+    let queued = |lab: &mut Lab| {
+        let reports = lab.reports.drain(..);
+        let queued = reports.filter_map(|(node, _, report)| match report {
+            Output::Queued { to, has_begun } => Some((node, to.0, has_begun)),
+            _ => None,
+        });
+        queued.collect::<Vec<_>>()
+    };
+    let ticks = PATIENCE_TICKS as usize / 2;
+    lab.ticks(&[a, b, c], ticks);
+    assert_eq!(queued(&mut lab), [(a, c, false)]);
+    // What has no turn is not sent, and nobody else has one.
+    lab.give(a, Input::Turn(NodeId(b)));
+    assert!(lab.network.is_empty());
+    for _ in 0..2 {
+        lab.ask(a, Level::Quorum, Request::Set(vec![9], 9));
+        lab.give(a, Input::Turn(NodeId(c)));
+        lab.give(a, Input::Turn(NodeId(c)));
+        lab.settle(&[a, b, c]);
+        assert_eq!(queued(&mut lab), [(a, c, true)]);
+        lab.ticks(&[a, b, c], ticks);
+        assert_eq!(queued(&mut lab), []);
+    }
+    assert_eq!(lab.last(c).seq(), 0);
+    // Without the other one there is no quorum but with who copies: it is waited for.
+    lab.down(b);
+    lab.all_see(&[a, c]);
+    let write = lab.ask(a, Level::Quorum, Request::Set(vec![0], 7));
+    lab.ticks(&[a, c], 1);
+    assert!(lab.is_done(write) && lab.agree(a, c));
+    assert_eq!(queued(&mut lab), []);
+}
+
 /// What is written is noted for who copies, and for nobody who does so no more.
 #[test]
 fn a_source_forgets_a_puller_that_is_gone() {
@@ -147,7 +192,7 @@ fn a_source_forgets_a_puller_that_is_gone() {
     lab.down(c);
     lab.all_see(&[a, b]);
     assert!(lab.nodes[&a].replica.is_copying(NodeId(c)));
-    for value in 0..100 {
+    for value in 0..=u64::from(PATIENCE_TICKS) {
         lab.ask(a, Level::Quorum, Request::Set(vec![0], value));
         lab.ticks(&[a, b], 1);
     }

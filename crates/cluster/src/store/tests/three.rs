@@ -113,6 +113,7 @@ impl World {
                 Output::Aligned(_) | Output::Rested(_) | Output::Lost(_) | Output::Unsettled(_) => {
                 }
                 Output::Vouch(_) => unreachable!("its replicas ask by themselves"),
+                Output::Queued { .. } => unreachable!("its replicas copy at once"),
             }
         }
     }

@@ -2,13 +2,14 @@
 //! and how far the partitions are that move by them. They move whether this waits for them or not; what may be asked for is the node's to say.
 
 use std::cell::Cell;
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use henge_cluster::ring::MAX_WEIGHT;
 use http::Method;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use serde_json::Value;
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -225,6 +226,34 @@ fn show(bar: &ProgressBar, moves: &Value) {
     let number = |name: &str| moves[name].as_u64().unwrap_or(0);
     bar.set_length(number("partitions_total"));
     bar.set_position(number("partitions_done"));
+}
+
+/// How far the replicas of the node that was asked are, and what it sends to others that copy from it, as lines; nothing where nobody
+/// copies.
+pub(super) fn copying(copies: &Value) -> String {
+    let number = |name: &str| copies[name].as_u64().unwrap_or(0);
+    let (replicas, aligned) = (number("replicas"), number("replicas_aligned"));
+    let mut text = String::new();
+    if aligned < replicas {
+        let _ = writeln!(
+            text,
+            "{} of {} replicas of the node that was asked are aligned",
+            grouped(aligned),
+            grouped(replicas)
+        );
+    }
+    let waiting = number("waiting");
+    let all = number("under_way") + waiting;
+    if all > 0 {
+        let _ = writeln!(
+            text,
+            "it sends {} a second to others that copy from it: {} copies, of which {} have not begun",
+            HumanBytes(number("sent_bytes_per_second")),
+            grouped(all),
+            grouped(waiting)
+        );
+    }
+    text
 }
 
 /// How far moves are, as a line; nothing where nothing moves.

@@ -14,17 +14,17 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Instant;
 
 use henge_cluster::agreed::Agreed;
-use henge_cluster::replica::{Body, Level, MessageOf, Output, RequestId, Seen, Types, View, Vouch};
+use henge_cluster::replica::{Body, Level, Output, RequestId, Seen, Types, View, Vouch};
 use henge_cluster::ring::NodeId;
 use henge_cluster::store::Served;
 use henge_cluster::topology::{Epoch, Incarnation, Placement, State};
 use henge_wire::{PARTITIONS, Partition};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
-use self::pace::{Asks, Pace};
+use self::pace::Pace;
 use self::streams::{Speakers, Streams, TICK};
 use self::told::{Inboxes, Verdict};
 use crate::cache::{Cache, Carry};
@@ -61,6 +61,20 @@ impl Default for Report {
     }
 }
 
+/// How far a node's replicas are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Aligned {
+    pub(crate) replicas: usize,
+    pub(crate) aligned: usize,
+}
+
+impl Aligned {
+    /// Those that lack something.
+    pub(crate) fn left(self) -> usize {
+        self.replicas - self.aligned
+    }
+}
+
 /// See the head of the file.
 pub(crate) struct Replicas {
     pub(crate) inboxes: Arc<Inboxes>,
@@ -74,8 +88,6 @@ pub(crate) struct Replicas {
     pub(crate) reported: Notify,
     losses: Arc<Losses>,
     pub(crate) pace: Pace,
-    /// To whom partitions move. It is locked behind a shard.
-    movers: RwLock<BTreeMap<Partition, Vec<NodeId>>>,
     /// What the topology said last of each partition that is here.
     seen: Mutex<AllSeen>,
 }
@@ -113,7 +125,6 @@ impl Replicas {
             reported: Notify::new(),
             losses,
             pace: Pace::new(Instant::now()),
-            movers: RwLock::default(),
             seen: Mutex::default(),
         })
     }
@@ -126,6 +137,19 @@ impl Replicas {
     /// What the control leader is to know now.
     pub(crate) fn report(&self) -> Report {
         self.report.lock().clone()
+    }
+
+    /// How many replicas this node has, as far as it has heard, and how many of them are aligned with their leaders, or lead.
+    pub(crate) fn aligned(&self) -> Aligned {
+        let seen = self.seen.lock();
+        let report = self.report.lock();
+        let is_aligned = |(partition, known): &(&Partition, &Known)| {
+            report.aligned[usize::from(partition.number())] == known.placement.term
+        };
+        Aligned {
+            replicas: seen.partitions.len(),
+            aligned: seen.partitions.iter().filter(is_aligned).count(),
+        }
     }
 
     /// Shows what is agreed on to the machines of the partitions that this node has, or had.
@@ -180,7 +204,6 @@ impl Replicas {
                 incarnations,
                 up: now.up.clone(),
             };
-            self.note_movers(partition, placement, is_mine);
             if is_mine {
                 seen.insert(partition, now);
             } else {
@@ -197,46 +220,7 @@ impl Replicas {
         }
     }
 
-    fn note_movers(&self, partition: Partition, placement: &Placement, is_mine: bool) {
-        let new = placement.goal().iter().copied();
-        let movers: Vec<NodeId> = new.filter(|node| !placement.old.contains(node)).collect();
-        let mut all = self.movers.write();
-        if movers.is_empty() || !is_mine {
-            all.remove(&partition);
-        } else {
-            all.insert(partition, movers);
-        }
-    }
-
-    /// Whether a node copies a partition as that moves there.
-    fn moves_to(&self, partition: Partition, node: NodeId) -> bool {
-        let movers = self.movers.read();
-        movers
-            .get(&partition)
-            .is_some_and(|all| all.contains(&node))
-    }
-
-    /// A replica of another node says something. Who asks for more of a copy that is made for a move waits for its turn.
-    pub(crate) fn hear(
-        &self,
-        cache: &Cache,
-        partition: Partition,
-        from: (NodeId, Incarnation),
-        message: MessageOf<Served>,
-        now_ms: u64,
-    ) {
-        if matches!(message.body, Body::Next { .. }) && self.moves_to(partition, from.0) {
-            self.pace.wait(Asks {
-                partition,
-                from,
-                message,
-            });
-        } else {
-            cache.hear(partition, from, message, now_ms);
-        }
-    }
-
-    /// Those go on whose turn it is.
+    /// Those copies go on whose turn it is.
     pub(crate) fn go_on(&self, shared: &Shared) {
         let rate = shared
             .cluster
@@ -245,10 +229,8 @@ impl Replicas {
             .settings
             .move_rate(&shared.live.load());
         let now_ms = shared.clock.now_ms();
-        while let Some(asks) = self.pace.next(Instant::now(), rate) {
-            shared
-                .cache
-                .hear(asks.partition, asks.from, asks.message, now_ms);
+        while let Some((partition, to)) = self.pace.next(Instant::now(), rate) {
+            shared.cache.take_turn(partition, to, now_ms);
         }
     }
 
@@ -290,13 +272,11 @@ impl Carry for Replicas {
     fn carry(&self, partition: Partition, output: Output<Served>) {
         match output {
             Output::Send(to, incarnation, message) => {
-                if let Body::Part { states, .. } = &message.body
-                    && self.moves_to(partition, to)
-                {
+                if let Body::Part { states, end, .. } = &message.body {
                     let bytes = states
                         .iter()
                         .map(|(key, record)| record.as_ref().map_or(key.len(), Served::bytes));
-                    self.pace.sent(bytes.sum());
+                    self.pace.sent(partition, to, bytes.sum(), end.is_some());
                 }
                 self.streams.put(partition, to, incarnation, message);
             }
@@ -318,6 +298,7 @@ impl Carry for Replicas {
                 self.reported.notify_one();
             }
             Output::Vouch(_) => unreachable!("it is waited for"),
+            Output::Queued { to, has_begun } => self.pace.wait(partition, to, has_begun),
             Output::Lost(loss) => self.losses.add(partition, &loss),
             Output::Unsettled(losses) => self.losses.note_unsettled(partition, &losses),
         }
@@ -394,7 +375,8 @@ pub(crate) fn serve(
             ask_machines(&own);
             if index == 0 {
                 replicas.go_on(&own.shared);
-                replicas.pace.mark(Instant::now());
+                let is_copying = |partition, to| cache.is_copying(partition, to);
+                replicas.pace.tick(Instant::now(), is_copying);
             }
             own.gate.ask_for_replicas();
             if index == 0 {

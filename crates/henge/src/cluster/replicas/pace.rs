@@ -1,15 +1,13 @@
-//! How fast copies go that are made because partitions move: a node sends so many bytes of them a second, whoever asks. Who asks for
-//! another part waits for its turn; what a part has is known when it is sent, so that the next ones pay for it. Replicas that come back
-//! and copy what they lack are not held up.
+//! How fast copies go to other nodes, and how many at a time. A node sends so many bytes of them a second, whoever asks: what a part
+//! has is known when it is sent, so that the next ones pay for it. Parts that somebody's answer waits for are not held up, and are paid
+//! for all the same. And to each node only some copies are under way, as who copies keeps what has come of one beside its cache until its
+//! end; the others begin when those have come to theirs.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use henge_cluster::replica::MessageOf;
 use henge_cluster::ring::NodeId;
-use henge_cluster::store::Served;
-use henge_cluster::topology::Incarnation;
 use henge_wire::Partition;
 use parking_lot::Mutex;
 
@@ -17,14 +15,9 @@ use parking_lot::Mutex;
 const BURST: Duration = Duration::from_millis(100);
 /// Over so long the present rate is reckoned.
 const WINDOW: Duration = Duration::from_secs(2);
-
-/// Somebody who asks for another part of a copy.
-#[derive(Debug)]
-pub(crate) struct Asks {
-    pub(crate) partition: Partition,
-    pub(crate) from: (NodeId, Incarnation),
-    pub(crate) message: MessageOf<Served>,
-}
+/// Copies that are under way to a node at a time: with parts of a quarter of a MiB enough for a fast network, and of a thousand
+/// partitions little memory.
+const MOST_UNDER_WAY: usize = 16;
 
 /// See the head of the file.
 #[derive(Debug)]
@@ -38,10 +31,34 @@ struct Queue {
     /// What may be sent now, below zero where more was sent than that.
     room_bytes: f64,
     at: Instant,
-    /// In the order in which they came. One for each partition and node: who asks again has no answer to the last.
-    asks: VecDeque<Asks>,
+    /// Copies that have begun and ask for their next parts, in the order in which they came.
+    asks: VecDeque<(Partition, NodeId)>,
+    targets: BTreeMap<NodeId, Target>,
     /// For the rate: what was sent until when.
     marks: VecDeque<(Instant, u64)>,
+}
+
+/// A node that copies from here.
+#[derive(Debug, Default)]
+struct Target {
+    /// Copies that have not begun.
+    begins: VecDeque<Partition>,
+    /// Those that have, and are not at their ends.
+    under_way: BTreeSet<Partition>,
+}
+
+impl Target {
+    fn has_room(&self) -> bool {
+        self.under_way.len() < MOST_UNDER_WAY
+    }
+}
+
+/// How many copies there are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Copies {
+    pub(crate) under_way: usize,
+    /// Those that have not begun.
+    pub(crate) waiting: usize,
 }
 
 impl Pace {
@@ -52,12 +69,13 @@ impl Pace {
                 room_bytes: 0.0,
                 at: now,
                 asks: VecDeque::new(),
+                targets: BTreeMap::new(),
                 marks: VecDeque::new(),
             }),
         }
     }
 
-    /// All bytes that were sent for moves since the start.
+    /// All bytes of copies that were sent since the start.
     pub(crate) fn sent_bytes(&self) -> u64 {
         self.sent_bytes.load(Ordering::Relaxed)
     }
@@ -78,25 +96,49 @@ impl Pace {
         u64::try_from(rate).unwrap_or(u64::MAX)
     }
 
-    /// A part was sent.
-    pub(crate) fn sent(&self, bytes: usize) {
-        self.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        self.queue.lock().room_bytes -= bytes as f64;
+    /// How many copies go out from here.
+    pub(crate) fn copies(&self) -> Copies {
+        let queue = self.queue.lock();
+        let mut copies = Copies::default();
+        for target in queue.targets.values() {
+            copies.under_way += target.under_way.len();
+            copies.waiting += target.begins.len();
+        }
+        copies
     }
 
-    /// Somebody asks, and waits for its turn.
-    pub(crate) fn wait(&self, asks: Asks) {
+    /// A part of a copy was sent: the last one, or others come.
+    pub(crate) fn sent(&self, partition: Partition, to: NodeId, bytes: usize, is_last: bool) {
+        self.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         let mut queue = self.queue.lock();
-        let is_same =
-            |other: &&mut Asks| other.partition == asks.partition && other.from.0 == asks.from.0;
-        match queue.asks.iter_mut().find(is_same) {
-            Some(before) => *before = asks,
-            None => queue.asks.push_back(asks),
+        queue.room_bytes -= bytes as f64;
+        let target = queue.targets.entry(to).or_default();
+        if is_last {
+            target.under_way.remove(&partition);
+        } else {
+            target.under_way.insert(partition);
+        }
+    }
+
+    /// A copy asks for its next part, and waits for its turn.
+    pub(crate) fn wait(&self, partition: Partition, to: NodeId, has_begun: bool) {
+        let mut queue = self.queue.lock();
+        let asks = (partition, to);
+        if has_begun {
+            // One asks again only when it was answered, or begins anew.
+            queue.asks.push_back(asks);
+            return;
+        }
+        queue.asks.retain(|other| *other != asks);
+        let target = queue.targets.entry(to).or_default();
+        target.under_way.remove(&partition);
+        if !target.begins.contains(&partition) {
+            target.begins.push_back(partition);
         }
     }
 
     /// Whose turn it is, at so many bytes a second, or without a bound. To be asked again when that was answered, until there is none.
-    pub(crate) fn next(&self, now: Instant, rate: Option<u64>) -> Option<Asks> {
+    pub(crate) fn next(&self, now: Instant, rate: Option<u64>) -> Option<(Partition, NodeId)> {
         let mut queue = self.queue.lock();
         let passed = now.saturating_duration_since(queue.at);
         queue.at = now;
@@ -111,11 +153,20 @@ impl Pace {
                 }
             }
         }
-        queue.asks.pop_front()
+        if let Some(asks) = queue.asks.pop_front() {
+            return Some(asks);
+        }
+        let targets = queue.targets.iter_mut();
+        let can_begin =
+            targets.filter(|(_, target)| target.has_room() && !target.begins.is_empty());
+        let (to, target) = can_begin.min_by_key(|(_, target)| target.under_way.len())?;
+        let partition = target.begins.pop_front()?;
+        target.under_way.insert(partition);
+        Some((partition, *to))
     }
 
-    /// Time has passed: for the rate.
-    pub(crate) fn mark(&self, now: Instant) {
+    /// Time has passed: copies are forgotten that ended before their ends, where others wait for them.
+    pub(crate) fn tick(&self, now: Instant, is_copying: impl Fn(Partition, NodeId) -> bool) {
         let sent = self.sent_bytes();
         let mut queue = self.queue.lock();
         let is_due = |at: Instant| now.saturating_duration_since(at) >= WINDOW / 4;
@@ -126,32 +177,51 @@ impl Pace {
                 queue.marks.pop_front();
             }
         }
+        let under_way = |(to, target): (&NodeId, &Target)| {
+            let all = target.under_way.iter();
+            all.map(|partition| (*partition, *to)).collect::<Vec<_>>()
+        };
+        let all: Vec<_> = queue.targets.iter().flat_map(under_way).collect();
+        // A shard is locked before the queue, never behind it.
+        drop(queue);
+        let ended = all
+            .into_iter()
+            .filter(|(partition, to)| !is_copying(*partition, *to));
+        let ended: Vec<_> = ended.collect();
+        let mut queue = self.queue.lock();
+        for (partition, to) in ended {
+            if let Some(target) = queue.targets.get_mut(&to) {
+                target.under_way.remove(&partition);
+            }
+        }
+        let is_used = |target: &Target| !target.under_way.is_empty() || !target.begins.is_empty();
+        queue.targets.retain(|_, target| is_used(target));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use henge_cluster::replica::{Body, Message};
 
-    fn asks(partition: u16, number: u64) -> Asks {
-        Asks {
-            partition: Partition::new(partition).expect("it is one"),
-            from: (NodeId(4), 1),
-            message: Message {
-                term: 3,
-                body: Body::Next { id: 1, number },
-            },
-        }
+    const TO: NodeId = NodeId(4);
+
+    fn partition(number: u16) -> Partition {
+        Partition::new(number).expect("it is one")
     }
 
-    /// Who asks next, by the partition and the part.
-    fn next(pace: &Pace, now: Instant, rate: Option<u64>) -> Option<(u16, u64)> {
-        let asks = pace.next(now, rate)?;
-        let Body::Next { number, .. } = asks.message.body else {
-            panic!("it is another question");
-        };
-        Some((asks.partition.number(), number))
+    /// Whose turn it is, by the partition.
+    fn next(pace: &Pace, now: Instant, rate: Option<u64>) -> Option<u16> {
+        let (partition, to) = pace.next(now, rate)?;
+        assert_eq!(to, TO);
+        Some(partition.number())
+    }
+
+    fn begins(pace: &Pace, number: u16) {
+        pace.wait(partition(number), TO, false);
+    }
+
+    fn sent(pace: &Pace, number: u16, bytes: usize) {
+        pace.sent(partition(number), TO, bytes, false);
     }
 
     #[test]
@@ -159,24 +229,24 @@ mod tests {
         let begun = Instant::now();
         let pace = Pace::new(begun);
         let rate = Some(1_000_000);
-        (0..4).for_each(|partition| pace.wait(asks(partition, 1)));
-        // Twice, as what was asked was not answered.
-        pace.wait(asks(1, 2));
-        assert_eq!(next(&pace, begun, rate), Some((0, 1)));
-        pace.sent(500_000);
+        (0..4).for_each(|number| begins(&pace, number));
+        // Twice, as it has begun anew.
+        begins(&pace, 1);
+        assert_eq!(next(&pace, begun, rate), Some(0));
+        sent(&pace, 0, 500_000);
         assert_eq!(next(&pace, begun, rate), None);
         let later = |ms| begun + Duration::from_millis(ms);
         assert_eq!(next(&pace, later(499), rate), None);
-        assert_eq!(next(&pace, later(500), rate), Some((1, 2)));
-        pace.sent(1);
+        assert_eq!(next(&pace, later(500), rate), Some(1));
+        sent(&pace, 1, 1);
         assert_eq!(next(&pace, later(500), rate), None);
-        assert_eq!(next(&pace, later(501), rate), Some((2, 1)));
-        pace.sent(700_000);
+        assert_eq!(next(&pace, later(501), rate), Some(2));
+        sent(&pace, 2, 700_000);
         // Without a bound nobody waits, and nothing is owed when there is one again.
-        assert_eq!(next(&pace, later(502), None), Some((3, 1)));
+        assert_eq!(next(&pace, later(502), None), Some(3));
         assert_eq!(next(&pace, later(502), rate), None);
-        pace.wait(asks(3, 2));
-        assert_eq!(next(&pace, later(502), rate), Some((3, 2)));
+        pace.wait(partition(3), TO, true);
+        assert_eq!(next(&pace, later(502), rate), Some(3));
         assert_eq!(pace.sent_bytes(), 1_200_001);
     }
 
@@ -187,11 +257,44 @@ mod tests {
         let pace = Pace::new(begun);
         let later = begun + Duration::from_mins(10);
         assert_eq!(next(&pace, later, Some(1_000_000)), None);
-        pace.sent(200_000);
-        pace.wait(asks(1, 1));
+        sent(&pace, 1, 200_000);
+        pace.wait(partition(1), TO, true);
         let soon = |ms| later + Duration::from_millis(ms);
         assert_eq!(next(&pace, soon(99), Some(1_000_000)), None);
-        assert_eq!(next(&pace, soon(100), Some(1_000_000)), Some((1, 1)));
+        assert_eq!(next(&pace, soon(100), Some(1_000_000)), Some(1));
+    }
+
+    #[test]
+    fn copies_begin_as_others_come_to_their_ends() {
+        let now = Instant::now();
+        let pace = Pace::new(now);
+        let most = u16::try_from(MOST_UNDER_WAY).expect("few");
+        (0..most + 3).for_each(|number| begins(&pace, number));
+        (0..most).for_each(|number| assert_eq!(next(&pace, now, None), Some(number)));
+        assert_eq!(next(&pace, now, None), None);
+        let (under_way, waiting) = (MOST_UNDER_WAY, 3);
+        assert_eq!(pace.copies(), Copies { under_way, waiting });
+        // Another node waits for none of them.
+        let other = NodeId(5);
+        pace.wait(partition(0), other, false);
+        assert_eq!(pace.next(now, None), Some((partition(0), other)));
+        // One that has begun goes on before others begin.
+        pace.sent(partition(3), TO, 1, true);
+        pace.wait(partition(5), TO, true);
+        assert_eq!(next(&pace, now, None), Some(5));
+        assert_eq!(next(&pace, now, None), Some(most));
+        assert_eq!(next(&pace, now, None), None);
+        // One that begins anew waits behind the others.
+        begins(&pace, 5);
+        assert_eq!(next(&pace, now, None), Some(most + 1));
+        assert_eq!(next(&pace, now, None), None);
+        // Some have ended, and nobody has said so.
+        pace.tick(now, |partition, _| partition.number() > 1);
+        assert_eq!(next(&pace, now, None), Some(most + 2));
+        assert_eq!(next(&pace, now, None), Some(5));
+        assert_eq!(next(&pace, now, None), None);
+        pace.tick(now, |_, _| false);
+        assert_eq!(pace.copies(), Copies::default());
     }
 
     #[test]
@@ -199,15 +302,16 @@ mod tests {
         let begun = Instant::now();
         let pace = Pace::new(begun);
         assert_eq!(pace.bytes_per_second(begun), 0);
+        let tick = |now| pace.tick(now, |_, _| true);
         for half in 0..20 {
-            pace.mark(begun + half * (WINDOW / 4));
-            pace.sent(1_000);
+            tick(begun + half * (WINDOW / 4));
+            sent(&pace, 1, 1_000);
         }
         let end = begun + 20 * (WINDOW / 4);
         let rate = pace.bytes_per_second(end);
         assert!((1_900..=2_100).contains(&rate), "{rate}");
-        pace.mark(end);
-        pace.mark(end + 2 * WINDOW);
+        tick(end);
+        tick(end + 2 * WINDOW);
         assert_eq!(pace.bytes_per_second(end + 3 * WINDOW), 0);
     }
 }

@@ -444,7 +444,7 @@ fn take(local: &Local, (instance, start): (u64, Incarnation), frame: FrameOf<Ser
             ahead.before(nth % AHEAD, cache, keys.get(from..).unwrap_or_default());
             nth += 1;
         }
-        replicas.hear(cache, partition, from, message, now_ms);
+        cache.hear(partition, from, message, now_ms);
     }
     replicas.go_on(shared);
     let message = |term, body| Message { term, body };

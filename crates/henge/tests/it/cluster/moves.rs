@@ -265,7 +265,7 @@ fn a_node_that_joins_takes_its_share_and_nobody_is_told_of_an_error() {
     let moved = metric(&ring, 1, "henge_moved_partitions_total");
     assert!(moved >= holds(&ring, 1, 4), "{moved}");
     assert_eq!(metric(&ring, 1, "henge_partitions_to_move"), 0);
-    assert!(metric(&ring, 1, "henge_moves_sent_bytes_total") > 0);
+    assert!(metric(&ring, 1, "henge_copies_sent_bytes_total") > 0);
 }
 
 /// Also by those that ask the very node.
@@ -379,7 +379,7 @@ fn who_is_down_for_too_long_is_replaced() {
     all_are_up(&ring, 1, 4);
     load.end(&ring, &[1, 2, 3, 4]);
     let sent: u64 = (1..=3)
-        .map(|n| ring.status(n)["moves"]["sent_bytes"].as_u64().unwrap_or(0))
+        .map(|n| ring.status(n)["copies"]["sent_bytes"].as_u64().unwrap_or(0))
         .sum();
     assert!(sent > 0);
 }

@@ -121,6 +121,63 @@ fn lines_and_what_is_of_all_keys_wait_for_another_leader() {
     }
 }
 
+/// A node that has lost all copies at the pace that is set, a few partitions at a time, and shows how far it is.
+#[test]
+fn who_comes_back_with_nothing_copies_at_the_pace_that_is_set() {
+    const VALUES: usize = 200;
+    let mut ring = Ring::new()
+        .set("cluster.replication_factor=3")
+        .set("persistence.enabled=false")
+        .set("cluster.move_rate=64KiB")
+        .formed(3);
+    let value = "v".repeat(32 << 10);
+    let mut connection = ring.resp(1);
+    for key in 0..VALUES {
+        assert_eq!(connection.ask(&format!("SET k{key} {value}")), ok());
+    }
+    ring.kill(3);
+    ring.start(3, &ring.others(3, 3));
+    let copies = |n| {
+        let status = ring.status(n);
+        move |name: &str| status["copies"][name].as_u64()
+    };
+    ring.until("it has some of its replicas", || {
+        // As many copies at a time as a node sends to another one.
+        let under_way = copies(1)("under_way").expect("the node answers");
+        assert!(under_way <= 16, "{under_way}");
+        let own = copies(3);
+        own("replicas") == Some(1024) && own("replicas_aligned") > Some(0)
+    });
+    // What there is takes two nodes most of a minute at that pace.
+    let own = copies(3);
+    assert!(own("replicas_aligned") < own("replicas"));
+    let table = ring.command(3, &["status"]);
+    let table = String::from_utf8(table.stdout).expect("text");
+    assert!(
+        table.contains(" of 1,024 replicas of the node that was asked are aligned\n"),
+        "{table}"
+    );
+    let mut settings = ring.http(1);
+    settings
+        .send(b"PUT /cluster/settings/cluster.move_rate HTTP/1.1\r\nhost: test\r\ncontent-length: 4\r\n\r\nnone")
+        .expect("it is sent");
+    assert_eq!(settings.response(true).status, 200);
+    ring.until("it has all", || {
+        let own = copies(3);
+        own("replicas_aligned") == Some(1024)
+    });
+    ring.until("nobody copies", || {
+        (1..=2).all(|n| copies(n)("under_way") == Some(0) && copies(n)("waiting") == Some(0))
+    });
+    ring.wait_until_ready([3]);
+    for key in 0..VALUES {
+        assert_eq!(
+            ring.ask(3, &format!("GET k{key}")),
+            Reply::Text(value.clone())
+        );
+    }
+}
+
 #[test]
 fn all_are_killed_and_have_all_again() {
     let mut ring = ring();
