@@ -24,7 +24,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
-use self::pace::Pace;
+use self::pace::{Pace, Turn};
 use self::streams::{Speakers, Streams, TICK};
 use self::told::{Inboxes, Verdict};
 use crate::cache::{Cache, Carry};
@@ -220,20 +220,6 @@ impl Replicas {
         }
     }
 
-    /// Those copies go on whose turn it is.
-    pub(crate) fn go_on(&self, shared: &Shared) {
-        let rate = shared
-            .cluster
-            .view
-            .load()
-            .settings
-            .move_rate(&shared.live.load());
-        let now_ms = shared.clock.now_ms();
-        while let Some((partition, to)) = self.pace.next(Instant::now(), rate) {
-            shared.cache.take_turn(partition, to, now_ms);
-        }
-    }
-
     /// A partition is this node's, or is so no more: then what was said of it holds no more.
     fn note_place(&self, partition: Partition, is_mine: bool, learns_since: Epoch) {
         let at = usize::from(partition.number());
@@ -326,6 +312,26 @@ fn ask_machines(local: &Local) {
     }
 }
 
+/// Copies go on whose turn it is: of one part after the other, and all else that a thread has to do goes between them.
+async fn copy(replicas: &Replicas, shared: &Shared) {
+    loop {
+        let settings = Arc::clone(&shared.cluster.view.load().settings);
+        let rate = settings.move_rate(&shared.live.load());
+        match replicas.pace.next(Instant::now(), rate) {
+            Turn::Of(partition, to) => {
+                let now_ms = shared.clock.now_ms();
+                shared.cache.take_turn(partition, to, now_ms);
+                tokio::task::yield_now().await;
+            }
+            // The rate may be another one before that is over.
+            Turn::In(wait) => {
+                let _ = tokio::time::timeout(wait.min(TICK), replicas.pace.some_wait()).await;
+            }
+            Turn::Nobodys => replicas.pace.some_wait().await,
+        }
+    }
+}
+
 /// A data thread's part: its streams, its shards' sense of time, and those of its connections that wait. The tasks end when they
 /// are aborted.
 pub(crate) fn serve(
@@ -352,6 +358,8 @@ pub(crate) fn serve(
             }
         }
     });
+    let (own, all) = (Rc::clone(local), Arc::clone(replicas));
+    let copies = tokio::task::spawn_local(async move { copy(&all, &own.shared).await });
     let (own, replicas) = (Rc::clone(local), Arc::clone(replicas));
     let ticks = tokio::task::spawn_local(async move {
         // A node by itself has nothing that time passes for.
@@ -374,7 +382,6 @@ pub(crate) fn serve(
             }
             ask_machines(&own);
             if index == 0 {
-                replicas.go_on(&own.shared);
                 let is_copying = |partition, to| cache.is_copying(partition, to);
                 replicas.pace.tick(Instant::now(), is_copying);
             }
@@ -385,5 +392,5 @@ pub(crate) fn serve(
             }
         }
     });
-    vec![delivers, speaks, ticks]
+    vec![delivers, speaks, copies, ticks]
 }

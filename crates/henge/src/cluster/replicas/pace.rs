@@ -10,9 +10,13 @@ use std::time::{Duration, Instant};
 use henge_cluster::ring::NodeId;
 use henge_wire::Partition;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
-/// What was not sent for so long may be sent at once: it is looked at four times in that.
-const BURST: Duration = Duration::from_millis(100);
+/// What was not sent for so long may be sent at once. Threads that have so much to do that they come to it later than that send less,
+/// and requests go before copies.
+const BURST: Duration = Duration::from_millis(10);
+/// The rate is reckoned over no less than that.
+const MOMENT: Duration = Duration::from_millis(100);
 /// Over so long the present rate is reckoned.
 const WINDOW: Duration = Duration::from_secs(2);
 /// Copies that are under way to a node at a time: with parts of a quarter of a MiB enough for a fast network, and of a thousand
@@ -24,6 +28,19 @@ const MOST_UNDER_WAY: usize = 16;
 pub(crate) struct Pace {
     sent_bytes: AtomicU64,
     queue: Mutex<Queue>,
+    /// Is told of a copy that waits for its turn, or may.
+    waits: Notify,
+}
+
+/// What is to be done about copies now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Turn {
+    /// It is that of a copy to a node.
+    Of(Partition, NodeId),
+    /// It is somebody's after so long.
+    In(Duration),
+    /// Nobody waits for one.
+    Nobodys,
 }
 
 #[derive(Debug)]
@@ -53,6 +70,30 @@ impl Target {
     }
 }
 
+impl Queue {
+    /// Where a copy can begin.
+    fn open_target(&mut self) -> Option<(NodeId, &mut Target)> {
+        let targets = self.targets.iter_mut();
+        let open = targets.filter(|(_, target)| target.has_room() && !target.begins.is_empty());
+        let first = open.min_by_key(|(_, target)| target.under_way.len());
+        first.map(|(to, target)| (*to, target))
+    }
+
+    fn some_wait(&mut self) -> bool {
+        !self.asks.is_empty() || self.open_target().is_some()
+    }
+
+    fn take(&mut self) -> Option<(Partition, NodeId)> {
+        if let Some(asks) = self.asks.pop_front() {
+            return Some(asks);
+        }
+        let (to, target) = self.open_target()?;
+        let partition = target.begins.pop_front()?;
+        target.under_way.insert(partition);
+        Some((partition, to))
+    }
+}
+
 /// How many copies there are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Copies {
@@ -72,7 +113,13 @@ impl Pace {
                 targets: BTreeMap::new(),
                 marks: VecDeque::new(),
             }),
+            waits: Notify::new(),
         }
+    }
+
+    /// Waits until somebody may have a turn.
+    pub(crate) async fn some_wait(&self) {
+        self.waits.notified().await;
     }
 
     /// All bytes of copies that were sent since the start.
@@ -91,7 +138,7 @@ impl Pace {
         let Some(&(since, before)) = queue.marks.front() else {
             return 0;
         };
-        let took = now.saturating_duration_since(since).max(BURST);
+        let took = now.saturating_duration_since(since).max(MOMENT);
         let rate = u128::from(sent - before) * 1_000 / took.as_millis();
         u64::try_from(rate).unwrap_or(u64::MAX)
     }
@@ -118,6 +165,11 @@ impl Pace {
         } else {
             target.under_way.insert(partition);
         }
+        let others_can = is_last && !target.begins.is_empty();
+        drop(queue);
+        if others_can {
+            self.waits.notify_one();
+        }
     }
 
     /// A copy asks for its next part, and waits for its turn.
@@ -127,18 +179,20 @@ impl Pace {
         if has_begun {
             // One asks again only when it was answered, or begins anew.
             queue.asks.push_back(asks);
-            return;
+        } else {
+            queue.asks.retain(|other| *other != asks);
+            let target = queue.targets.entry(to).or_default();
+            target.under_way.remove(&partition);
+            if !target.begins.contains(&partition) {
+                target.begins.push_back(partition);
+            }
         }
-        queue.asks.retain(|other| *other != asks);
-        let target = queue.targets.entry(to).or_default();
-        target.under_way.remove(&partition);
-        if !target.begins.contains(&partition) {
-            target.begins.push_back(partition);
-        }
+        drop(queue);
+        self.waits.notify_one();
     }
 
-    /// Whose turn it is, at so many bytes a second, or without a bound. To be asked again when that was answered, until there is none.
-    pub(crate) fn next(&self, now: Instant, rate: Option<u64>) -> Option<(Partition, NodeId)> {
+    /// Whose turn it is, at so many bytes a second, or without a bound. To be asked again when that part was sent.
+    pub(crate) fn next(&self, now: Instant, rate: Option<u64>) -> Turn {
         let mut queue = self.queue.lock();
         let passed = now.saturating_duration_since(queue.at);
         queue.at = now;
@@ -149,20 +203,18 @@ impl Pace {
                 let more = rate as f64 * passed.as_secs_f64();
                 queue.room_bytes = (queue.room_bytes + more).min(most);
                 if queue.room_bytes < 0.0 {
-                    return None;
+                    let wait = Duration::from_secs_f64(-queue.room_bytes / rate as f64);
+                    return if queue.some_wait() {
+                        Turn::In(wait)
+                    } else {
+                        Turn::Nobodys
+                    };
                 }
             }
         }
-        if let Some(asks) = queue.asks.pop_front() {
-            return Some(asks);
-        }
-        let targets = queue.targets.iter_mut();
-        let can_begin =
-            targets.filter(|(_, target)| target.has_room() && !target.begins.is_empty());
-        let (to, target) = can_begin.min_by_key(|(_, target)| target.under_way.len())?;
-        let partition = target.begins.pop_front()?;
-        target.under_way.insert(partition);
-        Some((partition, *to))
+        queue
+            .take()
+            .map_or(Turn::Nobodys, |(partition, to)| Turn::Of(partition, to))
     }
 
     /// Time has passed: copies are forgotten that ended before their ends, where others wait for them.
@@ -196,6 +248,9 @@ impl Pace {
         }
         let is_used = |target: &Target| !target.under_way.is_empty() || !target.begins.is_empty();
         queue.targets.retain(|_, target| is_used(target));
+        if queue.some_wait() {
+            self.waits.notify_one();
+        }
     }
 }
 
@@ -211,7 +266,9 @@ mod tests {
 
     /// Whose turn it is, by the partition.
     fn next(pace: &Pace, now: Instant, rate: Option<u64>) -> Option<u16> {
-        let (partition, to) = pace.next(now, rate)?;
+        let Turn::Of(partition, to) = pace.next(now, rate) else {
+            return None;
+        };
         assert_eq!(to, TO);
         Some(partition.number())
     }
@@ -234,7 +291,8 @@ mod tests {
         begins(&pace, 1);
         assert_eq!(next(&pace, begun, rate), Some(0));
         sent(&pace, 0, 500_000);
-        assert_eq!(next(&pace, begun, rate), None);
+        let half = Duration::from_millis(500);
+        assert_eq!(pace.next(begun, rate), Turn::In(half));
         let later = |ms| begun + Duration::from_millis(ms);
         assert_eq!(next(&pace, later(499), rate), None);
         assert_eq!(next(&pace, later(500), rate), Some(1));
@@ -260,8 +318,8 @@ mod tests {
         sent(&pace, 1, 200_000);
         pace.wait(partition(1), TO, true);
         let soon = |ms| later + Duration::from_millis(ms);
-        assert_eq!(next(&pace, soon(99), Some(1_000_000)), None);
-        assert_eq!(next(&pace, soon(100), Some(1_000_000)), Some(1));
+        assert_eq!(next(&pace, soon(189), Some(1_000_000)), None);
+        assert_eq!(next(&pace, soon(190), Some(1_000_000)), Some(1));
     }
 
     #[test]
@@ -277,7 +335,7 @@ mod tests {
         // Another node waits for none of them.
         let other = NodeId(5);
         pace.wait(partition(0), other, false);
-        assert_eq!(pace.next(now, None), Some((partition(0), other)));
+        assert_eq!(pace.next(now, None), Turn::Of(partition(0), other));
         // One that has begun goes on before others begin.
         pace.sent(partition(3), TO, 1, true);
         pace.wait(partition(5), TO, true);

@@ -446,7 +446,6 @@ fn take(local: &Local, (instance, start): (u64, Incarnation), frame: FrameOf<Ser
         }
         cache.hear(partition, from, message, now_ms);
     }
-    replicas.go_on(shared);
     let message = |term, body| Message { term, body };
     for (nth, &(partition, term, applied)) in frame.acks.iter().enumerate() {
         if let Some((later, ..)) = frame.acks.get(nth + AHEAD_BY) {
