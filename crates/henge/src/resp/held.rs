@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::Bytes;
 use henge_wire::resp::request::{Arguments, inline_arguments};
@@ -85,7 +86,7 @@ impl Held {
     pub(super) fn poll(
         &mut self,
         local: &Local,
-        again: impl FnOnce() -> (Option<Again>, Protocol),
+        again: impl FnOnce(Instant) -> (Option<Again>, Protocol),
         cx: &mut Context<'_>,
     ) -> Poll<VecDeque<Bytes>> {
         if let Some(sent) = &mut self.sent {
@@ -93,9 +94,11 @@ impl Held {
         }
         if let Some(owed) = &mut self.owed {
             let told = ready!(local.gate.poll_owed(owed, &mut self.place, cx));
-            self.owed = None;
+            let owed = self.owed.take().unwrap_or_default();
             if let Err(why) = told {
-                let (again, protocol) = again();
+                // Where there is none the log has failed, and nothing is asked again.
+                let deadline = owed.deadline().unwrap_or_else(Instant::now);
+                let (again, protocol) = again(deadline);
                 self.mend(why, again, protocol, local);
             }
         }
@@ -157,7 +160,7 @@ impl Held {
         self.mending = Some(Box::pin(async move {
             for (at, request) in asked {
                 if let Some(again) = &again {
-                    replies[at] = again.reply(request).await;
+                    replies[at] = again.reply(request, ErrorReply::NOT_OPEN).await;
                 }
             }
             replies

@@ -6,6 +6,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use henge_cluster::agreed::Command as Change;
@@ -154,6 +155,13 @@ impl Running {
             ends,
             shown,
             owed: local.gate.take_owed(),
+        }
+    }
+
+    /// Replicas are not waited for longer than until this moment.
+    pub(super) fn end_by(&self, deadline: Instant) {
+        if let Some(owed) = &self.owed {
+            owed.end_by(deadline);
         }
     }
 

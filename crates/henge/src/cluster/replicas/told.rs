@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use henge_cluster::carrier::Waiter;
 use henge_cluster::replica::{Answer, Level, RequestId, Seen, Vouching};
@@ -15,10 +15,8 @@ use henge_cluster::ring::NodeId;
 use henge_wire::Partition;
 use parking_lot::Mutex;
 
+use crate::cluster::routing::REQUEST_TIMEOUT;
 use crate::config::ConsistencyLevel;
-
-/// How long a call waits for replicas: a lost leader is replaced before that.
-pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Calls of one ticket: their numbers have 16 bits of a name. A batch has fewer.
 const MOST_CALLS: usize = 1 << 16;
@@ -319,6 +317,20 @@ impl Ticket {
         })
     }
 
+    /// Until when its calls are waited for; none where they are no more.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        CALLS.with_borrow(|calls| calls.tickets.get(&self.0).map(|open| open.deadline))
+    }
+
+    /// Its calls are of a request that was asked before: they are not waited for longer than until this moment.
+    pub(crate) fn end_by(&self, deadline: Instant) {
+        CALLS.with_borrow_mut(|calls| {
+            if let Some(open) = calls.tickets.get_mut(&self.0) {
+                open.deadline = open.deadline.min(deadline);
+            }
+        });
+    }
+
     /// Adds what became of its calls to what did of their replies.
     pub(crate) fn sort(&self, sorted: &mut Sorted) {
         CALLS.with_borrow(|calls| {
@@ -559,6 +571,23 @@ mod tests {
         drop(ticket);
         assert_eq!(expired(), [(partition(), waits)]);
         assert_eq!(expired(), []);
+    }
+
+    /// What is asked again has what is left of its time, and not as much again.
+    #[test]
+    fn a_ticket_ends_with_the_request_that_it_is_of() {
+        begin_thread(0);
+        let (asked_again, _) = begin_call(partition(), true);
+        let again = take_ticket().expect("there was a call");
+        let _ = begin_call(partition(), true);
+        let first = take_ticket().expect("there was a call");
+        assert_eq!(expired(), []);
+        let now = Instant::now();
+        again.end_by(now);
+        first.end_by(now + 2 * REQUEST_TIMEOUT);
+        assert_eq!(again.deadline(), Some(now));
+        assert!(first.deadline() < Some(now + 2 * REQUEST_TIMEOUT));
+        assert_eq!(expired(), [(partition(), asked_again)]);
     }
 
     /// Only an answer to a question that was asked after a read counts for it, and those of one stream do for none of another.
