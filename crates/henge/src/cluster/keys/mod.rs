@@ -180,6 +180,7 @@ impl<'a> Scatter<'a> {
         let partition = Partition::of(command.key);
         let to = match Way::by(self.local, Rc::clone(routes), partition)? {
             Way::Here => return Ok(Place::Here),
+            Way::There(_) if has_own(self.local, command) => return Ok(Place::Here),
             Way::There(to) => to,
         };
         let mut shares = self.shares.iter();

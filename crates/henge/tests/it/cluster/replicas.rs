@@ -4,6 +4,8 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 
+use serde_json::json;
+
 use super::Ring;
 use crate::resp_reply::Reply;
 
@@ -187,6 +189,23 @@ fn what_is_read_at_one_is_read_without_the_others() {
     assert_eq!(client.ask("HENGE LEVEL one"), ok());
     assert_eq!(client.ask("READWRITE"), ok());
     assert_eq!(client.ask("GET k2"), Reply::Text("v-2".to_owned()));
+    // The same over HTTP, of one key and of all.
+    let keys: Vec<String> = (0..KEYS).map(|key| format!("k{key}")).collect();
+    let body = json!({ "keys": keys }).to_string();
+    let mut client = ring.http(1);
+    let mut ask = |request: &str, body: &str| {
+        let head = format!("{request} HTTP/1.1\r\nhost: test\r\nx-consistency-level: ONE\r\n");
+        let request = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
+        client.send(request.as_bytes()).expect("it is sent");
+        client.response(true).json()
+    };
+    assert_eq!(ask("GET /get?key=k3", "")["value"], "v-3");
+    let answer = ask("POST /mget", &body);
+    let results = answer["results"].as_array().expect("there are results");
+    assert_eq!(results.len(), KEYS);
+    for (key, result) in results.iter().enumerate() {
+        assert_eq!(result["value"], format!("v-{key}"), "{result}");
+    }
 }
 
 /// Each key is on three nodes, and is one key; and what is forgotten no replica brings back.
