@@ -28,6 +28,9 @@ pub(crate) trait Carry: Send + Sync {
     /// A request that this thread makes now: how much it is to promise, and its name. A name of 0 is nobody's.
     fn begin(&self, partition: Partition, is_write: bool) -> (RequestId, Level);
 
+    /// What a request of this name and thread has written is in the order up to this version.
+    fn stamped(&self, id: RequestId, version: Version);
+
     /// How much is promised to whoever this thread asks for now.
     fn level(&self) -> Level;
 
@@ -366,6 +369,15 @@ impl Cache {
         seated.replica.followers_with(version)
     }
 
+    /// How many replicas are known to have all of these, this one with them: the fewest; none where nobody knows.
+    pub(crate) fn replicas_with(&self, stamped: &[(Partition, Version)]) -> Option<usize> {
+        let replicas = stamped
+            .iter()
+            .map(|&(partition, version)| self.followers_with(partition, version));
+        let fewest = replicas.collect::<Option<Vec<_>>>()?.into_iter().min();
+        fewest.map(|others| others + 1)
+    }
+
     /// Where a partition stands in its shard.
     #[inline]
     pub(super) fn place(&self, partition: Partition) -> usize {
@@ -602,6 +614,12 @@ impl Cache {
             let input = Input::Request(id, level, asked);
             let done = self.handle(&mut seat, replication, partition, turn, input);
             slot.note_for_replicas(&seat);
+            let is_counted = is_write && level == Level::All && !done.had_no_room;
+            if is_counted && seat.leads(self.place(partition)) {
+                replication
+                    .carrier
+                    .stamped(id, seat.progress(partition).last);
+            }
             drop(seat);
             if !done.had_no_room {
                 // It has run, or the carrier was told that it has not.

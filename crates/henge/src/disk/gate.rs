@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
+use henge_wire::{Partition, Version};
+
 use super::log::{Log, NotKept};
 use crate::cluster::replicas::told::{self, Bad, Inboxes, Sorted, Ticket, Verdict};
 use crate::net::inflight::{InFlight, UNCOUNTED_BYTES};
@@ -88,6 +90,13 @@ impl Owed {
         self.tickets
             .iter()
             .for_each(|ticket| ticket.end_by(deadline));
+    }
+
+    /// What was written at ALL for a reply of which nobody knows what becomes; none where it is not known what that is.
+    pub(crate) fn unknown(&self, reply: u32) -> Option<Vec<(Partition, Version)>> {
+        let tickets = self.tickets.iter().map(|ticket| ticket.unknown(reply));
+        let unknown: Vec<Vec<_>> = tickets.collect::<Option<_>>()?;
+        Some(unknown.concat())
     }
 
     /// What is owed, and what another batch of calls needs.

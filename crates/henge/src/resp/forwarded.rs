@@ -13,6 +13,7 @@ use super::again::line;
 use super::call::ErrorReply;
 use super::clients::Client;
 use super::forward::{HEAD_BYTES, MOST_REQUESTS, NO_TOUCH, NOT_HERE, level_of};
+use super::held::unknown;
 use super::pipeline::{Pipeline, Scratch, Stop, Waiting};
 use super::session::Session;
 use crate::cluster::link::MAX_ANSWER_BYTES;
@@ -193,7 +194,7 @@ async fn finish(
         let mut place = Place::default();
         let told = poll_fn(|cx| local.gate.poll_owed(&mut owed, &mut place, cx)).await;
         if let Err(why) = told {
-            return mend(&why, &lengths, &pieces, protocol);
+            return mend(local, (&why, &owed), &lengths, &pieces, protocol);
         }
     }
     (lengths, pieces)
@@ -202,7 +203,8 @@ async fn finish(
 /// Puts others in the place of replies that may not be told. Who asked asks again where nothing was done.
 #[cold]
 fn mend(
-    why: &Untold,
+    local: &Local,
+    (why, owed): (&Untold, &Owed),
     lengths: &[u32],
     pieces: &[Bytes],
     protocol: Protocol,
@@ -229,7 +231,7 @@ fn mend(
                         continue;
                     }
                     Some(Bad::Passed) => Some(ErrorReply::NOT_OPEN),
-                    Some(Bad::Unknown) => Some(ErrorReply::UNKNOWN_AT_REPLICAS),
+                    Some(Bad::Unknown) => Some(unknown(local, owed, number as u32)),
                 }
             }
         };

@@ -99,7 +99,7 @@ impl Held {
                 // Where there is none the log has failed, and nothing is asked again.
                 let deadline = owed.deadline().unwrap_or_else(Instant::now);
                 let (again, protocol) = again(deadline);
-                self.mend(why, again, protocol, local);
+                self.mend((why, &owed), again, protocol, local);
             }
         }
         if let Some(mending) = &mut self.mending {
@@ -119,7 +119,13 @@ impl Held {
 
     /// Finds another reply for each that may not be told.
     #[cold]
-    fn mend(&mut self, why: Untold, again: Option<Again>, protocol: Protocol, local: &Local) {
+    fn mend(
+        &mut self,
+        (why, owed): (Untold, &Owed),
+        again: Option<Again>,
+        protocol: Protocol,
+        local: &Local,
+    ) {
         let count = self.written.count;
         let note = |error: &ErrorReply| local.shared.resp.count_error(error.code());
         let untold = match why {
@@ -132,8 +138,8 @@ impl Held {
         };
         let mut replies = self.split();
         let mut asked = Vec::new();
-        for (at, bad) in untold {
-            let at = at as usize;
+        for (number, bad) in untold {
+            let at = number as usize;
             let Some(reply) = replies.get_mut(at) else {
                 continue;
             };
@@ -151,7 +157,7 @@ impl Held {
                     _ => ErrorReply::NOT_OPEN,
                 },
                 Bad::Passed => ErrorReply::NOT_OPEN,
-                Bad::Unknown => ErrorReply::UNKNOWN_AT_REPLICAS,
+                Bad::Unknown => unknown(local, owed, number),
             };
             note(&error);
             *reply = line(&error, protocol);
@@ -191,6 +197,14 @@ impl Held {
         self.written.ends = ends;
         self.here = replies.into();
     }
+}
+
+/// Of a reply of a batch nobody knows what becomes of what was written.
+#[cold]
+pub(super) fn unknown(local: &Local, owed: &Owed, reply: u32) -> ErrorReply {
+    let stamped = owed.unknown(reply);
+    let known = stamped.and_then(|stamped| local.shared.cache.replicas_with(&stamped));
+    ErrorReply::unknown_at_replicas(known)
 }
 
 /// A request as it is sent on, which is a frame: what came as a line is made one.

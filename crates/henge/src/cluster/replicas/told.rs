@@ -12,7 +12,7 @@ use std::time::Instant;
 use henge_cluster::carrier::Waiter;
 use henge_cluster::replica::{Answer, Level, RequestId, Seen, Vouching};
 use henge_cluster::ring::NodeId;
-use henge_wire::Partition;
+use henge_wire::{Partition, Version};
 use parking_lot::Mutex;
 
 use crate::cluster::routing::REQUEST_TIMEOUT;
@@ -111,6 +111,8 @@ struct Call {
     /// Which reply of the batch it is for.
     reply: u32,
     is_write: bool,
+    /// Of a write that all replicas are to have: what has it is in the order up to there.
+    stamped: Option<Version>,
     verdict: Option<Verdict>,
 }
 
@@ -253,12 +255,23 @@ pub(crate) fn begin_call(partition: Partition, is_write: bool) -> (RequestId, Le
             partition,
             reply: REPLY.get(),
             is_write,
+            stamped: None,
             verdict: None,
         });
         open.left += 1;
         thread << 48 | u64::from(number) << 16 | (open.calls.len() - 1) as u64
     });
     (id, level)
+}
+
+/// What a call of this thread has written at ALL is in the order up to this version.
+pub(super) fn note_stamped(id: RequestId, version: Version) {
+    CALLS.with_borrow_mut(|calls| {
+        let open = calls.tickets.get_mut(&((id >> 16) as u32));
+        if let Some(call) = open.and_then(|open| open.calls.get_mut((id & NTH) as usize)) {
+            call.stamped = Some(version);
+        }
+    });
 }
 
 /// The part of a name that says which call of its ticket it is; of who waits for others to vouch, which of the streams to them it is.
@@ -329,6 +342,21 @@ impl Ticket {
                 open.deadline = open.deadline.min(deadline);
             }
         });
+    }
+
+    /// What its calls have written at ALL for a reply of the batch of which nobody knows what becomes; none where one of them does not
+    /// know what it has stamped.
+    pub(crate) fn unknown(&self, reply: u32) -> Option<Vec<(Partition, Version)>> {
+        CALLS.with_borrow(|calls| {
+            let calls = &calls.tickets.get(&self.0)?.calls;
+            let unknown = calls.iter().filter(|call| {
+                let is_told = call.verdict == Some(Verdict::Told);
+                call.reply == reply && call.is_write && !is_told
+            });
+            unknown
+                .map(|call| Some((call.partition, call.stamped?)))
+                .collect()
+        })
     }
 
     /// Adds what became of its calls to what did of their replies.

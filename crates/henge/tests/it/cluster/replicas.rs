@@ -287,4 +287,16 @@ fn how_many_replicas_have_it_is_told() {
         let reached = wait(&ring, n, &sets, 2, 50).pop();
         assert_eq!(reached, Some(Reply::Integer(1)), "by {n}");
     }
+    // Nor is ALL; of a write that another node leads the same is said.
+    for n in 1..=2 {
+        let mut node = ring.resp(n);
+        assert_eq!(node.ask("HENGE LEVEL ALL"), ok());
+        for command in ["SET k1 z", "MSET k1 z k2 z k3 z"] {
+            let Reply::Error(error) = node.ask(command) else {
+                panic!("{command} was acknowledged by all of which one is gone");
+            };
+            assert!(error.starts_with("UNKNOWN "), "{error}");
+            assert!(error.contains("2 are known to have it"), "{error}");
+        }
+    }
 }
