@@ -60,7 +60,10 @@ pub(crate) fn answer(local: &Rc<Local>, question: &Bytes, reply: Reply) {
                         reply.send(&[&head, &page.bytes]);
                     }
                     Ok(Err(scan::NoRoom)) => reply.fail("it has no room for more answers"),
-                    Err(_) => reply.fail("its write-ahead log failed"),
+                    Err(Untold::NotKept) => reply.fail("its write-ahead log failed"),
+                    Err(Untold::Replies(_)) => {
+                        reply.fail("the leader of one of its partitions is changing");
+                    }
                 }
             });
         }
