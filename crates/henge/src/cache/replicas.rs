@@ -361,6 +361,25 @@ impl Cache {
         leads.then(|| seat.progress(partition).last)
     }
 
+    /// Items of the partitions that this node leads and has opened, for a client as in [`Cache::size`], and which these are.
+    pub(crate) fn size_of_led(&self) -> (u64, Vec<Partition>) {
+        let mut items = 0;
+        let led = Partition::all().filter(|&partition| {
+            let seat = self.slot(partition).lock_to_show(&self.log);
+            let place = self.place(partition);
+            let is_open = || {
+                let seated = seat.replicas.get(place).and_then(Option::as_ref);
+                let last = seat.progress(partition).last;
+                seated.is_some_and(|seated| seated.replica.followers_with(last).is_some())
+            };
+            let is_led = !seat.has_machine(place) || is_open();
+            items += if is_led { seat.items_of(partition) } else { 0 };
+            is_led
+        });
+        let led = led.collect();
+        (items, led)
+    }
+
     /// How many replicas of a partition beside this one are known to have what it has stamped up to a version; none where this node does
     /// not lead it.
     pub(crate) fn followers_with(&self, partition: Partition, version: Version) -> Option<usize> {

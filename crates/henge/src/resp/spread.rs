@@ -20,6 +20,7 @@ use super::forward::{Answered, HEAD_BYTES, begin};
 use super::forwarded;
 use super::key_specs;
 use super::session::Session;
+use super::sizes;
 use super::table::{Spec, flag};
 use crate::cache::ScanCursor;
 use crate::cluster::keys::{Elsewhere, Extent, NO_ANSWER, Outcomes, scan};
@@ -196,6 +197,8 @@ impl Asked<'_> {
         };
         let parts = each(match whole {
             Whole::Draw => &[b"DBSIZE"],
+            // As leaders change a partition may have none, or two that know of each other not yet.
+            Whole::Sum if is_replicated => &[b"HENGE", b"SIZE"],
             _ => &words,
         });
         let (name, in_flight) = (self.session.protocol, self.in_flight());
@@ -207,6 +210,7 @@ impl Asked<'_> {
             let mut out = Output::default();
             let mut writer = Writer::new(&mut out, name);
             match whole {
+                Whole::Sum if is_replicated => writer.integer(sizes::total(&replies.all)?),
                 Whole::Sum => writer.integer(replies.sum()?),
                 Whole::Join => join(&mut writer, &replies.all)?,
                 Whole::Ok | Whole::Draw | Whole::Scan => {
