@@ -520,6 +520,12 @@ impl<T: Types> Outbox<T> {
         std::mem::take(&mut self.given_up)
     }
 
+    /// Nobody speaks to this node any more: gives all who wait.
+    pub fn close(&mut self) -> Vec<Waiter> {
+        self.give_up();
+        std::mem::take(&mut self.given_up)
+    }
+
     /// Nobody waits any more until a question is answered.
     fn give_up(&mut self) {
         self.is_silent = true;

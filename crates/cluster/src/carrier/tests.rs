@@ -257,6 +257,14 @@ fn who_waits_is_told_when_nothing_is_known_any_more() {
     outbox.put(p(1), 2, said(Body::Probe { number: 2 }));
     assert_eq!(outbox.given_up(0), [(72, 2)]);
     assert_eq!(outbox.wait(2, p(1), TERM, 72), None);
+    // It is no member any more.
+    let mut outbox = followed(5);
+    outbox.wait(1, p(1), TERM, 70);
+    assert!(outbox.take(0, ALL).is_some());
+    outbox.wait(1, p(1), TERM, 71);
+    assert_eq!(outbox.close(), [(70, 2), (71, 3)]);
+    assert_eq!(outbox.wait(1, p(1), TERM, 72), None);
+    assert_eq!(outbox.close(), []);
 }
 
 #[test]

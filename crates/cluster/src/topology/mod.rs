@@ -361,7 +361,7 @@ impl Topology {
                 };
                 self.nodes.insert(node, registered);
                 if known.is_none_or(|known| known.is_replaced) {
-                    self.is_due();
+                    self.note_due();
                 }
             }
             &Command::Up(node, incarnation) => self.node(node, incarnation)?.state = State::Up,
@@ -373,7 +373,7 @@ impl Topology {
                 }
                 node.state = State::Aligning;
                 if std::mem::take(&mut node.is_replaced) {
-                    self.is_due();
+                    self.note_due();
                 }
             }
             &Command::Remembers(node, incarnation) => self.node(node, incarnation)?.amnesia = 0,
@@ -405,7 +405,9 @@ impl Topology {
                     self.each(&[partition], |placement, _| placement.opened(term))?;
                 }
             }
-            Command::Finish(partitions) => self.each(partitions, Placement::finish)?,
+            Command::Finish(partitions) => {
+                self.each(partitions, |placement, _| placement.finish())?;
+            }
             Command::Reset(partitions) => self.each(partitions, |placement, epoch| {
                 placement.reset(epoch);
                 Ok(())

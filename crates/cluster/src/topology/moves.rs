@@ -86,7 +86,7 @@ impl Topology {
     }
 
     /// The ring does not fit any more. Where nothing is placed yet there is nothing to move.
-    pub(super) fn is_due(&mut self) {
+    pub(super) fn note_due(&mut self) {
         self.moves.is_due = self.is_placed();
     }
 
@@ -151,7 +151,7 @@ impl Topology {
             return Err(Rejected::Last(node));
         }
         known.is_leaving = true;
-        self.is_due();
+        self.note_due();
         Ok(())
     }
 
@@ -163,7 +163,7 @@ impl Topology {
         if !std::mem::take(&mut known.is_leaving) {
             return Err(Rejected::Unchanged);
         }
-        self.is_due();
+        self.note_due();
         Ok(())
     }
 
@@ -186,7 +186,7 @@ impl Topology {
             return Err(Rejected::Premature);
         }
         known.is_replaced = true;
-        self.is_due();
+        self.note_due();
         Ok(())
     }
 
@@ -213,7 +213,7 @@ impl Topology {
         for (partition, placement) in Partition::all().zip(&mut self.partitions) {
             placement.lose(instead.replicas(partition), epoch, &self.nodes);
         }
-        self.is_due();
+        self.note_due();
         Ok(())
     }
 
@@ -224,7 +224,7 @@ impl Topology {
         }
         known.weight = weight;
         if known.stays() {
-            self.is_due();
+            self.note_due();
         }
         Ok(())
     }

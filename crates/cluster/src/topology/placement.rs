@@ -226,7 +226,7 @@ impl Placement {
     }
 
     /// The new list is the list.
-    pub(super) fn finish(&mut self, _: Epoch) -> Result<(), Rejected> {
+    pub(super) fn finish(&mut self) -> Result<(), Rejected> {
         if !self.may_finish() {
             return Err(Rejected::Premature);
         }

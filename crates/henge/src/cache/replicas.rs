@@ -28,6 +28,9 @@ pub(crate) trait Carry: Send + Sync {
     /// A request that this thread makes now: how much it is to promise, and its name. A name of 0 is nobody's.
     fn begin(&self, partition: Partition, is_write: bool) -> (RequestId, Level);
 
+    /// What a request of this name and thread has written is in the order up to this version.
+    fn stamped(&self, id: RequestId, version: Version);
+
     /// How much is promised to whoever this thread asks for now.
     fn level(&self) -> Level;
 
@@ -373,12 +376,40 @@ impl Cache {
         leads.then(|| seat.progress(partition).last)
     }
 
+    /// Items of the partitions that this node leads and has opened, for a client as in [`Cache::size`], and which these are.
+    pub(crate) fn size_of_led(&self) -> (u64, Vec<Partition>) {
+        let mut items = 0;
+        let led = Partition::all().filter(|&partition| {
+            let seat = self.slot(partition).lock_to_show(&self.log);
+            let place = self.place(partition);
+            let is_open = || {
+                let seated = seat.replicas.get(place).and_then(Option::as_ref);
+                let last = seat.progress(partition).last;
+                seated.is_some_and(|seated| seated.replica.followers_with(last).is_some())
+            };
+            let is_led = !seat.has_machine(place) || is_open();
+            items += if is_led { seat.items_of(partition) } else { 0 };
+            is_led
+        });
+        let led = led.collect();
+        (items, led)
+    }
+
     /// How many replicas of a partition beside this one are known to have what it has stamped up to a version; none where this node does
     /// not lead it.
     pub(crate) fn followers_with(&self, partition: Partition, version: Version) -> Option<usize> {
         let seat = self.slot(partition).shard.lock();
         let seated = seat.replicas.get(self.place(partition))?.as_ref()?;
         seated.replica.followers_with(version)
+    }
+
+    /// How many replicas are known to have all of these, this one with them: the fewest; none where nobody knows.
+    pub(crate) fn replicas_with(&self, stamped: &[(Partition, Version)]) -> Option<usize> {
+        let replicas = stamped
+            .iter()
+            .map(|&(partition, version)| self.followers_with(partition, version));
+        let fewest = replicas.collect::<Option<Vec<_>>>()?.into_iter().min();
+        fewest.map(|others| others + 1)
     }
 
     /// Where a partition stands in its shard.
@@ -619,6 +650,12 @@ impl Cache {
             let input = Input::Request(id, level, asked);
             let done = self.handle(&mut seat, replication, partition, turn, input);
             slot.note_for_replicas(&seat);
+            let is_counted = is_write && level == Level::All && !done.had_no_room;
+            if is_counted && seat.leads(self.place(partition)) {
+                replication
+                    .carrier
+                    .stamped(id, seat.progress(partition).last);
+            }
             drop(seat);
             if !done.had_no_room {
                 // It has run, or the carrier was told that it has not.

@@ -337,7 +337,8 @@ impl Losses {
 
     /// Writes it beside and renames it, so that there is always a whole one.
     pub(crate) fn write(&self) -> io::Result<()> {
-        let text = serde_json::to_vec(&*self.found.lock())?;
+        // Not under the lock, which replicas take while their shards are locked.
+        let text = serde_json::to_vec(&self.found())?;
         let beside = self.path.with_extension("json.part");
         let mut file = to_make().create(true).truncate(true).open(&beside)?;
         file.write_all(&text)?;

@@ -21,8 +21,8 @@ use super::link::links::Links;
 use super::link::{BULK_BYTES, Service};
 use super::view::{Member, View};
 
-/// How long a request waits for another node. A node that does not answer is known to be down before that, and then fails at
-/// once; the rest is for one that answers slowly.
+/// How long a request waits for other nodes and for replicas, however often it is asked again meanwhile. A node that does not answer
+/// is known to be down before that, and then fails at once, and a lost leader is replaced; the rest is for one that answers slowly.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A view and the links for it. Those who route by it keep it for as long as one batch takes.
@@ -67,7 +67,17 @@ enum Asked {
 impl Routes {
     /// Asks a member, later where there is no connection yet. The bytes of the question are whose asks to hold.
     pub(crate) fn ask(&self, member: &Member, service: Service, body: &[u8]) -> Asking {
-        let deadline = Instant::now() + REQUEST_TIMEOUT;
+        self.ask_until(member, service, body, Instant::now() + REQUEST_TIMEOUT)
+    }
+
+    /// The same for a request that has this deadline.
+    pub(crate) fn ask_until(
+        &self,
+        member: &Member,
+        service: Service,
+        body: &[u8],
+        deadline: Instant,
+    ) -> Asking {
         let way = match self.links.of(body.len()).connected(member.instance) {
             Some(link) => Asked::Sent(link.ask_until(service, &[body], deadline)),
             None => Asked::Unsent(body.to_vec()),

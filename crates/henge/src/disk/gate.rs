@@ -9,6 +9,9 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Instant;
+
+use henge_wire::{Partition, Version};
 
 use super::log::{Log, NotKept};
 use crate::cluster::replicas::told::{self, Bad, Inboxes, Sorted, Ticket, Verdict};
@@ -77,7 +80,26 @@ impl Owed {
         !self.tickets.is_empty()
     }
 
-    /// The same, and what another batch of calls needs.
+    /// Until when replicas are waited for; none where they are not.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.tickets.iter().filter_map(Ticket::deadline).min()
+    }
+
+    /// Replicas are not waited for longer than until this moment.
+    pub(crate) fn end_by(&self, deadline: Instant) {
+        self.tickets
+            .iter()
+            .for_each(|ticket| ticket.end_by(deadline));
+    }
+
+    /// What was written at ALL for a reply of which nobody knows what becomes; none where it is not known what that is.
+    pub(crate) fn unknown(&self, reply: u32) -> Option<Vec<(Partition, Version)>> {
+        let tickets = self.tickets.iter().map(|ticket| ticket.unknown(reply));
+        let unknown: Vec<Vec<_>> = tickets.collect::<Option<_>>()?;
+        Some(unknown.concat())
+    }
+
+    /// What is owed, and what another batch of calls needs.
     pub(crate) fn add(owed: &mut Option<Self>, more: Option<Self>) {
         let Some(more) = more else { return };
         let all = owed.get_or_insert_default();

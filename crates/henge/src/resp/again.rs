@@ -1,5 +1,5 @@
 //! A request that was not done where it was asked for, as its partition has another leader or is about to have one: it is asked
-//! for again, wherever it belongs by then, until it is answered or its time is over. Only such are asked again of which it is sure
+//! for again, wherever it belongs by then, until it is answered or its time is over: that began when it was asked for first. Only such are asked again of which it is sure
 //! that nothing was changed, and those that change nothing.
 
 use std::pin::Pin;
@@ -41,6 +41,11 @@ pub(super) struct Again {
 impl Again {
     /// For what a client has asked for just now; none where a partition that its leader has lost has no other.
     pub(super) fn of(session: &Session, local: &Rc<Local>) -> Option<Self> {
+        Self::until(session, local, Instant::now() + REQUEST_TIMEOUT)
+    }
+
+    /// For what has this deadline.
+    pub(super) fn until(session: &Session, local: &Rc<Local>, deadline: Instant) -> Option<Self> {
         if !local.shared.is_replicated() {
             return None;
         }
@@ -51,24 +56,29 @@ impl Again {
             protocol: session.protocol,
             no_touch: session.no_touch,
             level: session.level.unwrap_or_else(own),
-            deadline: Instant::now() + REQUEST_TIMEOUT,
+            deadline,
         })
     }
 
-    /// The reply to a request as it is sent on, or in the end a line that says why there is none.
-    pub(super) fn reply(&self, request: Bytes) -> Pin<Box<dyn Future<Output = Bytes>>> {
+    /// The reply to a request as it is sent on, or in the end a line that says why there is none: `error`, where there is no time to
+    /// ask again.
+    pub(super) fn reply(
+        &self,
+        request: Bytes,
+        mut error: ErrorReply,
+    ) -> Pin<Box<dyn Future<Output = Bytes>>> {
         let again = self.clone();
         Box::pin(async move {
             let mut patience = Patience::until(again.deadline, &again.local);
-            loop {
-                let error = match again.ask_once(&request).await {
+            let mut has_time = Instant::now() < again.deadline;
+            while has_time {
+                match again.ask_once(&request).await {
                     Ok(reply) => return reply,
-                    Err(NotNow(error)) => error,
-                };
-                if !patience.waits().await {
-                    return line(&error, again.protocol);
+                    Err(NotNow(why)) => error = why,
                 }
+                has_time = patience.waits().await;
             }
+            line(&error, again.protocol)
         })
     }
 
@@ -78,7 +88,7 @@ impl Again {
             match reply.await {
                 Err(error) if error.says_nothing_was_done() => {
                     let mut out = Output::default();
-                    out.push(&self.reply(request).await);
+                    out.push(&self.reply(request, error).await);
                     Ok(out)
                 }
                 reply => reply,
@@ -117,12 +127,13 @@ impl Again {
             session: &session,
             local: &self.local,
             routes: &routes,
+            deadline: Some(self.deadline),
         };
         match asked.place(None) {
             Ok(Place::Here) => self.ask_here(question).await,
             Ok(Place::There(member, _)) => {
                 let is_write = entry.spec.is(flag::WRITE);
-                let asking = routes.ask(&member, Service::Resp, &question);
+                let asking = routes.ask_until(&member, Service::Resp, &question, self.deadline);
                 let again = (!is_write).then_some(&question[..]);
                 match routes.answer(&member, asking, again).await {
                     Ok(answer) => only(answer)
@@ -158,7 +169,8 @@ impl Again {
     }
 
     async fn ask_here(&self, question: Vec<u8>) -> Result<Bytes, NotNow> {
-        let answer = forwarded::here(&self.local, &self.client, &question.into()).await;
+        let question = question.into();
+        let answer = forwarded::here(&self.local, &self.client, &question, self.deadline).await;
         let answer = answer.map_err(AskError::unsent);
         let answer =
             answer.map_err(|error| NotNow(ErrorReply::new(format!("TRYAGAIN {error}"))))?;

@@ -67,9 +67,6 @@ impl ErrorReply {
     pub(crate) const UNKNOWN: Self = Self::fixed(
         "UNKNOWN the write-ahead log failed meanwhile: what was written, or seen, may or may not survive a restart",
     );
-    pub(crate) const UNKNOWN_AT_REPLICAS: Self = Self::fixed(
-        "UNKNOWN replicas have not said in time that they have it: what was written may or may not have been",
-    );
     pub(crate) const KEY_TOO_LONG: Self = Self::fixed("ERR a key has at most 65536 bytes");
     /// Redis names its own setting in it; ours is `limits.max_value_bytes`.
     pub(crate) const VALUE_TOO_LONG: Self =
@@ -121,6 +118,18 @@ impl ErrorReply {
     /// Whether it is one of those that are said before anything is run, and not for good.
     pub(crate) fn says_nothing_was_done(&self) -> bool {
         matches!(self.code(), "CLUSTERDOWN" | "TRYAGAIN" | "LOADING")
+    }
+
+    /// Replicas have not said in time that they have what was written; so many are known to have it, if that is known.
+    pub(crate) fn unknown_at_replicas(replicas: Option<usize>) -> Self {
+        let known = match replicas {
+            None => String::new(),
+            Some(replicas) => format!(", and {replicas} are known to have it"),
+        };
+        Self::new(format!(
+            "{} replicas have not said in time that they have it{known}: what was written may or may not have been",
+            Self::UNKNOWN_CODE
+        ))
     }
 
     /// The code: its first word.

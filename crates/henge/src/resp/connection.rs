@@ -170,7 +170,7 @@ impl Connection<'_> {
         for _ in 0..READS_PER_TURN {
             if let Some(held) = &mut self.held {
                 let (session, local) = (&self.pipeline.session, self.local);
-                let again = || (Again::of(session, local), session.protocol);
+                let again = |deadline| (Again::until(session, local, deadline), session.protocol);
                 let replies = ready!(held.poll(local, again, cx));
                 self.held = None;
                 self.unsent_bytes += replies.iter().map(Bytes::len).sum::<usize>();

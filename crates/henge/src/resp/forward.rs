@@ -333,12 +333,14 @@ impl Batch {
             };
             let has_room = held.take(answered.replies.len());
             for reply in answered {
+                let not_there = || Elsewhere::NotThere(Arc::clone(&member)).into();
                 let reply = match (reply, again) {
                     (Some(reply), _) => reply,
-                    (None, Some(again)) => again.reply(self.request(replies.len())).await,
-                    (None, None) => {
-                        line(&Elsewhere::NotThere(Arc::clone(&member)).into(), protocol)
+                    (None, Some(again)) => {
+                        let request = self.request(replies.len());
+                        again.reply(request, not_there()).await
                     }
+                    (None, None) => line(&not_there(), protocol),
                 };
                 replies.push_back(reply);
             }
@@ -372,13 +374,13 @@ impl Batch {
             let is_write = self.requests.get(at).unwrap_or(true);
             let may_be_done = is_write && asked.contains(&at);
             let is_unknown = may_be_done && why.is_some_and(|why| why.may_be_done);
-            let reply = match (again, &self.member, why) {
-                (Some(again), ..) if !is_unknown => again.reply(self.request(at)).await,
-                (_, Some(member), Some(why)) => {
-                    let error = Elsewhere::unanswered(member, why, may_be_done);
-                    line(&error.into(), self.protocol())
-                }
-                _ => line(&ErrorReply::NOT_OPEN, self.protocol()),
+            let error = match (&self.member, why) {
+                (Some(member), Some(why)) => Elsewhere::unanswered(member, why, may_be_done).into(),
+                _ => ErrorReply::NOT_OPEN,
+            };
+            let reply = match again {
+                Some(again) if !is_unknown => again.reply(self.request(at), error).await,
+                _ => line(&error, self.protocol()),
             };
             replies.push_back(reply);
         }

@@ -13,6 +13,7 @@ use super::again::line;
 use super::call::ErrorReply;
 use super::clients::Client;
 use super::forward::{HEAD_BYTES, MOST_REQUESTS, NO_TOUCH, NOT_HERE, level_of};
+use super::held::unknown;
 use super::pipeline::{Pipeline, Scratch, Stop, Waiting};
 use super::session::Session;
 use crate::cluster::link::MAX_ANSWER_BYTES;
@@ -57,24 +58,26 @@ pub(crate) fn answer(local: &Rc<Local>, client: &Arc<Client>, question: &Bytes, 
             reply.keeps(pieces.iter().map(Bytes::len).sum());
             let local = Rc::clone(local);
             tokio::task::spawn_local(async move {
-                let (lengths, pieces) = finish(&local, ran, pieces).await;
+                let (lengths, pieces) = finish(&local, ran, pieces, None).await;
                 send(&head(&lengths), &pieces, reply);
             });
         }
     }
 }
 
-/// Runs a question of this node's own, for its part of what is done on several: the replies, of as many requests as were run.
+/// Runs a question of this node's own, for its part of what is done on several, until the request's deadline: the replies, of as many
+/// requests as were run.
 pub(super) async fn here(
     local: &Rc<Local>,
     client: &Arc<Client>,
     question: &Bytes,
+    deadline: Instant,
 ) -> Result<Bytes, &'static str> {
     let (ran, pieces) = {
         let ran = run(local, client, question, &mut local.resp.borrow_mut())?;
         (ran, take_output(local))
     };
-    let (lengths, pieces) = finish(local, ran, pieces).await;
+    let (lengths, pieces) = finish(local, ran, pieces, Some(deadline)).await;
     let mut answer = head(&lengths);
     for piece in pieces {
         answer.extend_from_slice(&piece);
@@ -148,8 +151,13 @@ fn run(
     })
 }
 
-/// Waits for what has to be waited for.
-async fn finish(local: &Rc<Local>, ran: Ran, mut pieces: Vec<Bytes>) -> (Vec<u32>, Vec<Bytes>) {
+/// Waits for what has to be waited for, until a deadline where who asks has none of its own.
+async fn finish(
+    local: &Rc<Local>,
+    ran: Ran,
+    mut pieces: Vec<Bytes>,
+    deadline: Option<Instant>,
+) -> (Vec<u32>, Vec<Bytes>) {
     let Ran {
         mut lengths,
         waiting,
@@ -180,10 +188,13 @@ async fn finish(local: &Rc<Local>, ran: Ran, mut pieces: Vec<Bytes>) -> (Vec<u32
         pieces.extend(out.take_pieces(0));
     }
     if let Some(mut owed) = owed {
+        if let Some(deadline) = deadline {
+            owed.end_by(deadline);
+        }
         let mut place = Place::default();
         let told = poll_fn(|cx| local.gate.poll_owed(&mut owed, &mut place, cx)).await;
         if let Err(why) = told {
-            return mend(&why, &lengths, &pieces, protocol);
+            return mend(local, (&why, &owed), &lengths, &pieces, protocol);
         }
     }
     (lengths, pieces)
@@ -192,7 +203,8 @@ async fn finish(local: &Rc<Local>, ran: Ran, mut pieces: Vec<Bytes>) -> (Vec<u32
 /// Puts others in the place of replies that may not be told. Who asked asks again where nothing was done.
 #[cold]
 fn mend(
-    why: &Untold,
+    local: &Local,
+    (why, owed): (&Untold, &Owed),
     lengths: &[u32],
     pieces: &[Bytes],
     protocol: Protocol,
@@ -219,7 +231,7 @@ fn mend(
                         continue;
                     }
                     Some(Bad::Passed) => Some(ErrorReply::NOT_OPEN),
-                    Some(Bad::Unknown) => Some(ErrorReply::UNKNOWN_AT_REPLICAS),
+                    Some(Bad::Unknown) => Some(unknown(local, owed, number as u32)),
                 }
             }
         };

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::Bytes;
 use henge_wire::resp::request::{Arguments, inline_arguments};
@@ -85,7 +86,7 @@ impl Held {
     pub(super) fn poll(
         &mut self,
         local: &Local,
-        again: impl FnOnce() -> (Option<Again>, Protocol),
+        again: impl FnOnce(Instant) -> (Option<Again>, Protocol),
         cx: &mut Context<'_>,
     ) -> Poll<VecDeque<Bytes>> {
         if let Some(sent) = &mut self.sent {
@@ -93,10 +94,12 @@ impl Held {
         }
         if let Some(owed) = &mut self.owed {
             let told = ready!(local.gate.poll_owed(owed, &mut self.place, cx));
-            self.owed = None;
+            let owed = self.owed.take().unwrap_or_default();
             if let Err(why) = told {
-                let (again, protocol) = again();
-                self.mend(why, again, protocol, local);
+                // Where there is none the log has failed, and nothing is asked again.
+                let deadline = owed.deadline().unwrap_or_else(Instant::now);
+                let (again, protocol) = again(deadline);
+                self.mend((why, &owed), again, protocol, local);
             }
         }
         if let Some(mending) = &mut self.mending {
@@ -116,7 +119,13 @@ impl Held {
 
     /// Finds another reply for each that may not be told.
     #[cold]
-    fn mend(&mut self, why: Untold, again: Option<Again>, protocol: Protocol, local: &Local) {
+    fn mend(
+        &mut self,
+        (why, owed): (Untold, &Owed),
+        again: Option<Again>,
+        protocol: Protocol,
+        local: &Local,
+    ) {
         let count = self.written.count;
         let note = |error: &ErrorReply| local.shared.resp.count_error(error.code());
         let untold = match why {
@@ -129,8 +138,8 @@ impl Held {
         };
         let mut replies = self.split();
         let mut asked = Vec::new();
-        for (at, bad) in untold {
-            let at = at as usize;
+        for (number, bad) in untold {
+            let at = number as usize;
             let Some(reply) = replies.get_mut(at) else {
                 continue;
             };
@@ -148,7 +157,7 @@ impl Held {
                     _ => ErrorReply::NOT_OPEN,
                 },
                 Bad::Passed => ErrorReply::NOT_OPEN,
-                Bad::Unknown => ErrorReply::UNKNOWN_AT_REPLICAS,
+                Bad::Unknown => unknown(local, owed, number),
             };
             note(&error);
             *reply = line(&error, protocol);
@@ -157,7 +166,7 @@ impl Held {
         self.mending = Some(Box::pin(async move {
             for (at, request) in asked {
                 if let Some(again) = &again {
-                    replies[at] = again.reply(request).await;
+                    replies[at] = again.reply(request, ErrorReply::NOT_OPEN).await;
                 }
             }
             replies
@@ -188,6 +197,14 @@ impl Held {
         self.written.ends = ends;
         self.here = replies.into();
     }
+}
+
+/// Of a reply of a batch nobody knows what becomes of what was written.
+#[cold]
+pub(super) fn unknown(local: &Local, owed: &Owed, reply: u32) -> ErrorReply {
+    let stamped = owed.unknown(reply);
+    let known = stamped.and_then(|stamped| local.shared.cache.replicas_with(&stamped));
+    ErrorReply::unknown_at_replicas(known)
 }
 
 /// A request as it is sent on, which is a frame: what came as a line is made one.

@@ -21,6 +21,7 @@ mod pause;
 mod pipeline;
 mod server;
 mod session;
+mod sizes;
 mod slowlog;
 mod spread;
 mod statistics;

@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use henge_cluster::replica::Level;
@@ -19,13 +20,14 @@ use super::forward::{Answered, HEAD_BYTES, begin};
 use super::forwarded;
 use super::key_specs;
 use super::session::Session;
+use super::sizes;
 use super::table::{Spec, flag};
 use crate::cache::ScanCursor;
 use crate::cluster::keys::{Elsewhere, Extent, NO_ANSWER, Outcomes, scan};
 use crate::cluster::link::Service;
 use crate::cluster::link::asking::AskError;
 use crate::cluster::replicas::told;
-use crate::cluster::routing::{Asking, Routes};
+use crate::cluster::routing::{Asking, REQUEST_TIMEOUT, Routes};
 use crate::cluster::view::{Member, Owner};
 use crate::net::data_thread::Local;
 use crate::net::inflight::{Hold, InFlight};
@@ -93,6 +95,8 @@ pub(super) struct Asked<'a> {
     pub(super) session: &'a Session,
     pub(super) local: &'a Rc<Local>,
     pub(super) routes: &'a Rc<Routes>,
+    /// Of what was asked before; none for what is asked for just now.
+    pub(super) deadline: Option<Instant>,
 }
 
 impl Asked<'_> {
@@ -193,6 +197,8 @@ impl Asked<'_> {
         };
         let parts = each(match whole {
             Whole::Draw => &[b"DBSIZE"],
+            // As leaders change a partition may have none, or two that know of each other not yet.
+            Whole::Sum if is_replicated => &[b"HENGE", b"SIZE"],
             _ => &words,
         });
         let (name, in_flight) = (self.session.protocol, self.in_flight());
@@ -204,6 +210,7 @@ impl Asked<'_> {
             let mut out = Output::default();
             let mut writer = Writer::new(&mut out, name);
             match whole {
+                Whole::Sum if is_replicated => writer.integer(sizes::total(&replies.all)?),
                 Whole::Sum => writer.integer(replies.sum()?),
                 Whole::Join => join(&mut writer, &replies.all)?,
                 Whole::Ok | Whole::Draw | Whole::Scan => {
@@ -233,10 +240,17 @@ impl Asked<'_> {
         }
     }
 
+    /// Until when it is asked for.
+    fn deadline(&self) -> Instant {
+        let from_now = || Instant::now() + REQUEST_TIMEOUT;
+        self.deadline.unwrap_or_else(from_now)
+    }
+
     /// A part for one member.
     fn ask(&self, member: &Arc<Member>, words: &[&[u8]]) -> Part {
         let mut question = begin(self.session).to_vec();
         encode::request(&mut question, words);
+        let deadline = self.deadline();
         let from = if member.is_me {
             From::Here {
                 local: Rc::clone(self.local),
@@ -254,9 +268,10 @@ impl Asked<'_> {
             is_write: self.spec.is(flag::WRITE),
             has_several: key_specs::places(self.spec.keys, words.len()).count() > 1,
             from,
+            deadline,
             // What each has to say for itself nobody else can.
             again: (self.spec.keys.first != 0)
-                .then(|| Again::of(self.session, self.local))
+                .then(|| Again::until(self.session, self.local, deadline))
                 .flatten(),
         }
     }
@@ -410,11 +425,17 @@ pub(super) struct Further {
     local: Rc<Local>,
     routes: Rc<Routes>,
     spec: &'static Spec,
+    /// Until when; none where each part has its own time.
+    deadline: Option<Instant>,
 }
 
 impl Further {
+    /// For parts of a command that is asked for now.
     fn of(asked: &Asked<'_>) -> Self {
-        Self::new(asked.session, asked.local, asked.routes, asked.spec)
+        Self {
+            deadline: Some(asked.deadline()),
+            ..Self::new(asked.session, asked.local, asked.routes, asked.spec)
+        }
     }
 
     pub(super) fn new(
@@ -432,6 +453,7 @@ impl Further {
             local: Rc::clone(local),
             routes: Rc::clone(routes),
             spec,
+            deadline: None,
         }
     }
 
@@ -453,6 +475,7 @@ impl Further {
             session: &self.session,
             local: &self.local,
             routes: &self.routes,
+            deadline: self.deadline,
         };
         asked.ask(member, words)
     }
@@ -465,6 +488,7 @@ struct Part {
     /// It is of several keys: where it fails, it may have been done for some.
     has_several: bool,
     from: From,
+    deadline: Instant,
     again: Option<Again>,
 }
 
@@ -516,7 +540,7 @@ impl Part {
         match &self.from {
             From::Here { .. } => None,
             From::There { routes, question } => {
-                Some(routes.ask(&self.member, Service::Resp, question))
+                Some(routes.ask_until(&self.member, Service::Resp, question, self.deadline))
             }
         }
     }
@@ -533,34 +557,34 @@ impl Part {
                 local,
                 client,
                 question,
-            } => forwarded::here(local, client, question)
+            } => forwarded::here(local, client, question, self.deadline)
                 .await
                 .map_err(AskError::unsent),
             From::There { routes, question } => {
-                let ask = || routes.ask(&self.member, Service::Resp, question);
+                let ask = || routes.ask_until(&self.member, Service::Resp, question, self.deadline);
                 let again = (!self.is_write).then_some(&question[..]);
                 let asking = asking.unwrap_or_else(ask);
                 routes.answer(&self.member, asking, again).await
             }
         };
-        let unanswered =
-            |error| Failed::of(Elsewhere::unanswered(&self.member, &error, self.is_write).into());
+        let unanswered = |error| Elsewhere::unanswered(&self.member, &error, self.is_write);
+        let not_there = || Elsewhere::NotThere(Arc::clone(&self.member));
         let answered = match answer {
-            Err(error) if self.again.is_some() && !(error.may_be_done && self.is_write) => None,
-            Err(error) => return Err(unanswered(error)),
+            Err(error) if error.may_be_done && self.is_write => {
+                return Err(Failed::of(unanswered(error).into()));
+            }
+            Err(error) => Err(unanswered(error)),
             Ok(answer) => Answered::of(answer)
                 .filter(|replies| replies.len() == 1)
-                .ok_or_else(|| unanswered(AskError::lost(NO_ANSWER)))?
+                .ok_or_else(|| Failed::of(unanswered(AskError::lost(NO_ANSWER)).into()))?
                 .next()
-                .flatten(),
+                .flatten()
+                .ok_or_else(not_there),
         };
         let reply = match (answered, &self.again) {
-            (Some(reply), _) => reply,
-            (None, Some(again)) => again.reply(self.request()).await,
-            (None, None) => {
-                let not_there = Elsewhere::NotThere(Arc::clone(&self.member));
-                return Err(Failed::of(not_there.into()));
-            }
+            (Ok(reply), _) => reply,
+            (Err(why), Some(again)) => again.reply(self.request(), why.into()).await,
+            (Err(why), None) => return Err(Failed::of(why.into())),
         };
         match reply.strip_prefix(b"-") {
             None => Ok(reply),

@@ -180,6 +180,7 @@ impl<'a> Scatter<'a> {
         let partition = Partition::of(command.key);
         let to = match Way::by(self.local, Rc::clone(routes), partition)? {
             Way::Here => return Ok(Place::Here),
+            Way::There(_) if has_own(self.local, command) => return Ok(Place::Here),
             Way::There(to) => to,
         };
         let mut shares = self.shares.iter();
@@ -483,9 +484,14 @@ impl<'a> Share<'a> {
                     why = Elsewhere::Nowhere;
                     continue;
                 }
-                To::Here => Ok(Running::begin(local, &question).finish(local).await),
+                To::Here => {
+                    let running = Running::begin(local, &question);
+                    running.end_by(self.deadline);
+                    Ok(running.finish(local).await)
+                }
                 To::Member(routes, member) => {
-                    let asking = routes.ask(member, Service::Commands, &question);
+                    let (service, until) = (Service::Commands, self.deadline);
+                    let asking = routes.ask_until(member, service, &question, until);
                     routes.answer(member, asking, harmless).await
                 }
             };

@@ -6,6 +6,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use henge_cluster::agreed::Command as Change;
@@ -59,7 +60,10 @@ pub(crate) fn answer(local: &Rc<Local>, question: &Bytes, reply: Reply) {
                         reply.send(&[&head, &page.bytes]);
                     }
                     Ok(Err(scan::NoRoom)) => reply.fail("it has no room for more answers"),
-                    Err(_) => reply.fail("its write-ahead log failed"),
+                    Err(Untold::NotKept) => reply.fail("its write-ahead log failed"),
+                    Err(Untold::Replies(_)) => {
+                        reply.fail("the leader of one of its partitions is changing");
+                    }
                 }
             });
         }
@@ -154,6 +158,13 @@ impl Running {
             ends,
             shown,
             owed: local.gate.take_owed(),
+        }
+    }
+
+    /// Replicas are not waited for longer than until this moment.
+    pub(super) fn end_by(&self, deadline: Instant) {
+        if let Some(owed) = &self.owed {
+            owed.end_by(deadline);
         }
     }
 

@@ -28,7 +28,7 @@ impl Patience {
         }
     }
 
-    /// Waits until it is worth to ask again; false once the time is over.
+    /// Waits until it is worth to ask again; false once the time is over: what is asked at its very end has no time to be answered.
     pub(crate) async fn waits(&mut self) -> bool {
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -37,6 +37,6 @@ impl Patience {
         // Whether something is heard or not is the same.
         let _ = tokio::time::timeout(self.pause.min(left), self.changes.changed()).await;
         self.pause = (2 * self.pause).min(LAST);
-        true
+        Instant::now() < self.deadline
     }
 }

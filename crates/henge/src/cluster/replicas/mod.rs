@@ -18,7 +18,7 @@ use henge_cluster::replica::{Body, Level, Output, RequestId, Seen, Types, View, 
 use henge_cluster::ring::NodeId;
 use henge_cluster::store::Served;
 use henge_cluster::topology::{Epoch, Incarnation, Placement, State};
-use henge_wire::{PARTITIONS, Partition};
+use henge_wire::{PARTITIONS, Partition, Version};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -241,6 +241,10 @@ impl Replicas {
 impl Carry for Replicas {
     fn begin(&self, partition: Partition, is_write: bool) -> (RequestId, Level) {
         told::begin_call(partition, is_write)
+    }
+
+    fn stamped(&self, id: RequestId, version: Version) {
+        told::note_stamped(id, version);
     }
 
     fn level(&self) -> Level {

@@ -142,8 +142,8 @@ impl Streams {
         }
     }
 
-    /// The other members, as a view has them. Gives those that are new.
-    fn renew(&self, view: &View) {
+    /// The other members, as a view has them. Who waits for one that is none any more is told that it does not vouch.
+    fn renew(&self, view: &View, inboxes: &Inboxes) {
         let mut peers = self.peers.write();
         let others = || view.members.iter().filter(|member| !member.is_me);
         peers.retain(|id, peer| {
@@ -155,7 +155,12 @@ impl Streams {
             if !is_there {
                 peer.is_gone.store(true, Ordering::Relaxed);
                 peer.gone.notify_waiters();
-                peer.streams.iter().for_each(Stream::wake);
+                for stream in &peer.streams {
+                    // Nobody begins to wait for it meanwhile: whoever does that reads the list.
+                    let waiters = stream.outbox.lock().close();
+                    inboxes.hear(*id, 0, &waiters, false);
+                    stream.wake();
+                }
             }
             is_there
         });
@@ -204,7 +209,7 @@ impl Speakers {
     pub(crate) fn renew(&mut self, local: &Rc<Local>) {
         let replicas = &local.shared.replicas;
         let view = local.shared.cluster.view.load();
-        replicas.streams.renew(&view);
+        replicas.streams.renew(&view, &replicas.inboxes);
         self.spoken_to
             .retain(|(_, peer)| !peer.is_gone.load(Ordering::Relaxed));
         for (id, peer) in &*replicas.streams.peers.read() {
@@ -503,4 +508,78 @@ fn numbered(stream: usize, number: u64) -> u64 {
 fn question_of(number: u64) -> (usize, u64) {
     let streams = STREAMS as u64;
     ((number % streams) as usize, number / streams)
+}
+
+#[cfg(test)]
+mod tests {
+    use henge_cluster::carrier::Echoes;
+    use henge_cluster::forming::ClusterId;
+
+    use super::*;
+    use crate::cluster::view::{Member, MemberState};
+
+    const TERM: u32 = 7;
+
+    fn view(members: &[u64]) -> View {
+        let member = |&id: &u64| {
+            Arc::new(Member {
+                id: NodeId(id),
+                name: format!("node{id}"),
+                instance: id * 100,
+                incarnation: 1,
+                address: format!("[::1]:{}", 8080 + id),
+                state: MemberState::Up,
+                is_silent: false,
+                has_left: false,
+                is_me: id == 1,
+            })
+        };
+        let members = members.iter().map(member).collect();
+        View::of(ClusterId(7), 3, members, |_| Some(NodeId(1)))
+    }
+
+    /// It would wait for as long as a request has, for somebody who is never asked.
+    #[test]
+    fn a_read_goes_back_to_its_machine_when_who_was_to_vouch_is_no_member() {
+        let partition = Partition::new(7).expect("it is one");
+        let (streams, inboxes) = (Streams::default(), Inboxes::new(1));
+        streams.renew(&view(&[1, 2]), &inboxes);
+        let probe = Message {
+            term: TERM,
+            body: Body::Probe { number: 1 },
+        };
+        streams.put(partition, NodeId(2), 1, probe);
+        let peer = Arc::clone(&streams.peers.read()[&NodeId(2)]);
+        let mut outbox = peer.streams[stream_of(partition)].outbox.lock();
+        assert!(outbox.take(0, FRAME_BYTES).is_some());
+        outbox.answered(&Echoes {
+            number: 1,
+            adoptions: 0,
+            marks: vec![(partition, TERM, 1)],
+        });
+        drop(outbox);
+        told::begin_thread(0);
+        let (id, _) = told::begin_call(partition, false);
+        let _ticket = told::take_ticket().expect("there was a call");
+        let seen = Seen {
+            id,
+            reply: (),
+            seq: 5,
+            term: TERM,
+        };
+        let vouch = Vouch {
+            seen,
+            others: std::iter::once((NodeId(2), 1)).collect(),
+            needed: 1,
+        };
+        assert_eq!(streams.wait(partition, vouch), None);
+        streams.renew(&view(&[1, 2]), &inboxes);
+        inboxes.collect(0);
+        assert_eq!(told::take_unvouched(), []);
+        streams.renew(&view(&[1]), &inboxes);
+        inboxes.collect(0);
+        let unvouched = told::take_unvouched();
+        assert_eq!(unvouched.len(), 1);
+        assert_eq!(unvouched[0].1.id, id);
+    }
 }

@@ -7,18 +7,16 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use henge_cluster::carrier::Waiter;
 use henge_cluster::replica::{Answer, Level, RequestId, Seen, Vouching};
 use henge_cluster::ring::NodeId;
-use henge_wire::Partition;
+use henge_wire::{Partition, Version};
 use parking_lot::Mutex;
 
+use crate::cluster::routing::REQUEST_TIMEOUT;
 use crate::config::ConsistencyLevel;
-
-/// How long a call waits for replicas: a lost leader is replaced before that.
-pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Calls of one ticket: their numbers have 16 bits of a name. A batch has fewer.
 const MOST_CALLS: usize = 1 << 16;
@@ -113,6 +111,8 @@ struct Call {
     /// Which reply of the batch it is for.
     reply: u32,
     is_write: bool,
+    /// Of a write that all replicas are to have: what has it is in the order up to there.
+    stamped: Option<Version>,
     verdict: Option<Verdict>,
 }
 
@@ -255,12 +255,23 @@ pub(crate) fn begin_call(partition: Partition, is_write: bool) -> (RequestId, Le
             partition,
             reply: REPLY.get(),
             is_write,
+            stamped: None,
             verdict: None,
         });
         open.left += 1;
         thread << 48 | u64::from(number) << 16 | (open.calls.len() - 1) as u64
     });
     (id, level)
+}
+
+/// What a call of this thread has written at ALL is in the order up to this version.
+pub(super) fn note_stamped(id: RequestId, version: Version) {
+    CALLS.with_borrow_mut(|calls| {
+        let open = calls.tickets.get_mut(&((id >> 16) as u32));
+        if let Some(call) = open.and_then(|open| open.calls.get_mut((id & NTH) as usize)) {
+            call.stamped = Some(version);
+        }
+    });
 }
 
 /// The part of a name that says which call of its ticket it is; of who waits for others to vouch, which of the streams to them it is.
@@ -316,6 +327,35 @@ impl Ticket {
             }
             open.waker = Some(waker.clone());
             None
+        })
+    }
+
+    /// Until when its calls are waited for; none where they are no more.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        CALLS.with_borrow(|calls| calls.tickets.get(&self.0).map(|open| open.deadline))
+    }
+
+    /// Its calls are of a request that was asked before: they are not waited for longer than until this moment.
+    pub(crate) fn end_by(&self, deadline: Instant) {
+        CALLS.with_borrow_mut(|calls| {
+            if let Some(open) = calls.tickets.get_mut(&self.0) {
+                open.deadline = open.deadline.min(deadline);
+            }
+        });
+    }
+
+    /// What its calls have written at ALL for a reply of the batch of which nobody knows what becomes; none where one of them does not
+    /// know what it has stamped.
+    pub(crate) fn unknown(&self, reply: u32) -> Option<Vec<(Partition, Version)>> {
+        CALLS.with_borrow(|calls| {
+            let calls = &calls.tickets.get(&self.0)?.calls;
+            let unknown = calls.iter().filter(|call| {
+                let is_told = call.verdict == Some(Verdict::Told);
+                call.reply == reply && call.is_write && !is_told
+            });
+            unknown
+                .map(|call| Some((call.partition, call.stamped?)))
+                .collect()
         })
     }
 
@@ -559,6 +599,23 @@ mod tests {
         drop(ticket);
         assert_eq!(expired(), [(partition(), waits)]);
         assert_eq!(expired(), []);
+    }
+
+    /// What is asked again has what is left of its time, and not as much again.
+    #[test]
+    fn a_ticket_ends_with_the_request_that_it_is_of() {
+        begin_thread(0);
+        let (asked_again, _) = begin_call(partition(), true);
+        let again = take_ticket().expect("there was a call");
+        let _ = begin_call(partition(), true);
+        let first = take_ticket().expect("there was a call");
+        assert_eq!(expired(), []);
+        let now = Instant::now();
+        again.end_by(now);
+        first.end_by(now + 2 * REQUEST_TIMEOUT);
+        assert_eq!(again.deadline(), Some(now));
+        assert!(first.deadline() < Some(now + 2 * REQUEST_TIMEOUT));
+        assert_eq!(expired(), [(partition(), asked_again)]);
     }
 
     /// Only an answer to a question that was asked after a read counts for it, and those of one stream do for none of another.

@@ -10,6 +10,7 @@ use crate::config::ConsistencyLevel;
 use crate::resp::acknowledged::acknowledged_here;
 use crate::resp::call::{Call, ErrorReply, Flow};
 use crate::resp::help;
+use crate::resp::sizes;
 use crate::resp::table::{Group, Keys, Permission, Run, Spec, flag};
 
 pub(in crate::resp) const COMMANDS: &[Spec] = &[Spec {
@@ -65,6 +66,19 @@ const FAMILY: &[Spec] = &[
         complexity: "O(N), N being the partitions",
         summary: "What nodes ask for WAIT: how many replicas beside this one have what was written to partitions that it leads, in these terms or, for 0, in any",
         run: Run::Handler(acked),
+    },
+    Spec {
+        name: "henge|size",
+        syntax: "",
+        arity: 2,
+        flags: flag::READONLY,
+        keys: Keys::NONE,
+        permission: Permission::Read,
+        group: Group::Server,
+        since: "0.1.0",
+        complexity: "O(1)",
+        summary: "What nodes ask for DBSIZE: how many keys the partitions have that this one leads, and which those are",
+        run: Run::Handler(size),
     },
     help::definition("henge|help", Group::Connection, "0.1.0"),
 ];
@@ -130,6 +144,13 @@ fn acked(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
         out.integer(i64::try_from(count.unwrap_or(0)).unwrap_or(0));
         Ok(())
     })
+}
+
+fn size(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
+    let (keys, partitions) = call.cache().size_of_led();
+    let text = sizes::text(keys, &partitions);
+    call.out.bulk(text.as_bytes());
+    Ok(Flow::Done)
 }
 
 /// To ask for a version is no use of the key.

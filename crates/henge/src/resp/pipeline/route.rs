@@ -57,6 +57,7 @@ impl Pipeline {
             session: &self.session,
             local: &self.local,
             routes,
+            deadline: None,
         };
         let place = asked.place(first);
         if spec.is(flag::WRITE) && spec.keys.first != 0 && !self.session.is_forwarded {

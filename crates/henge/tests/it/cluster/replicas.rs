@@ -3,8 +3,13 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
+use std::sync::mpsc;
+use std::thread;
+
+use serde_json::json;
 
 use super::Ring;
+use crate::durability::Resp;
 use crate::resp_reply::Reply;
 
 const KEYS: usize = 200;
@@ -106,9 +111,8 @@ fn lines_and_what_is_of_all_keys_wait_for_another_leader() {
                 let is_told = reply == "+OK" || reply.starts_with("-UNKNOWN");
                 assert!(is_told, "{reply}");
             }
-            // How many there are is not known while nobody leads some of them.
-            let counted = ask("DBSIZE\r\n");
-            assert!(counted[0].starts_with(':'), "{counted:?}");
+            // Nothing is left out while nobody leads some of them.
+            assert_eq!(ask("DBSIZE\r\n"), [&*count]);
             let status = ring.status(1);
             let members = status["members"].as_array().cloned().unwrap_or_default();
             members.iter().any(|member| member["state"] == "down")
@@ -178,6 +182,40 @@ fn who_comes_back_with_nothing_copies_at_the_pace_that_is_set() {
     }
 }
 
+/// Who cannot tell says so; no key is left out of a count, and none is counted twice.
+#[test]
+fn each_key_is_counted_once_as_leaders_change() {
+    let mut ring = ring();
+    set_all(&ring, &[1], "v-");
+    let address = ring.address(1);
+    let (under_way, is_over) = mpsc::channel::<()>();
+    let counting = thread::spawn(move || {
+        let mut client = Resp::connect(address);
+        let mut told = Vec::new();
+        while is_over.try_recv() == Err(mpsc::TryRecvError::Empty) {
+            told.push(client.ask("DBSIZE"));
+        }
+        told
+    });
+    for lost in [2, 3] {
+        ring.kill(lost);
+        ring.until("it is known to be lost", || {
+            ring.members(1).contains(&(ring.address(lost), false))
+        });
+        start_again(&mut ring, lost);
+    }
+    ring.stop(2);
+    check_all(&ring, &[1, 3], "v-");
+    drop(under_way);
+    let told = counting.join().expect("it counts to the end");
+    let count = Reply::Integer(i64::try_from(KEYS).expect("a small number"));
+    let wrong = told.iter().find(|&reply| match reply {
+        Reply::Error(error) => !error.ends_with("nothing was done"),
+        reply => *reply != count,
+    });
+    assert_eq!(wrong, None, "of {}", told.len());
+}
+
 #[test]
 fn all_are_killed_and_have_all_again() {
     let mut ring = ring();
@@ -244,6 +282,23 @@ fn what_is_read_at_one_is_read_without_the_others() {
     assert_eq!(client.ask("HENGE LEVEL one"), ok());
     assert_eq!(client.ask("READWRITE"), ok());
     assert_eq!(client.ask("GET k2"), Reply::Text("v-2".to_owned()));
+    // The same over HTTP, of one key and of all.
+    let keys: Vec<String> = (0..KEYS).map(|key| format!("k{key}")).collect();
+    let body = json!({ "keys": keys }).to_string();
+    let mut client = ring.http(1);
+    let mut ask = |request: &str, body: &str| {
+        let head = format!("{request} HTTP/1.1\r\nhost: test\r\nx-consistency-level: ONE\r\n");
+        let request = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
+        client.send(request.as_bytes()).expect("it is sent");
+        client.response(true).json()
+    };
+    assert_eq!(ask("GET /get?key=k3", "")["value"], "v-3");
+    let answer = ask("POST /mget", &body);
+    let results = answer["results"].as_array().expect("there are results");
+    assert_eq!(results.len(), KEYS);
+    for (key, result) in results.iter().enumerate() {
+        assert_eq!(result["value"], format!("v-{key}"), "{result}");
+    }
 }
 
 /// Each key is on three nodes, and is one key; and what is forgotten no replica brings back.
@@ -324,5 +379,17 @@ fn how_many_replicas_have_it_is_told() {
         // The second is not to be had, and the time is over.
         let reached = wait(&ring, n, &sets, 2, 50).pop();
         assert_eq!(reached, Some(Reply::Integer(1)), "by {n}");
+    }
+    // Nor is ALL; of a write that another node leads the same is said.
+    for n in 1..=2 {
+        let mut node = ring.resp(n);
+        assert_eq!(node.ask("HENGE LEVEL ALL"), ok());
+        for command in ["SET k1 z", "MSET k1 z k2 z k3 z"] {
+            let Reply::Error(error) = node.ask(command) else {
+                panic!("{command} was acknowledged by all of which one is gone");
+            };
+            assert!(error.starts_with("UNKNOWN "), "{error}");
+            assert!(error.contains("2 are known to have it"), "{error}");
+        }
     }
 }

@@ -4,6 +4,8 @@
 use std::fs;
 use std::process::Output;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::Ring;
 use super::backup::{KEYS, LIFETIME, check, henge, put, seconds_left, told, value};
 use crate::client::Client;
@@ -145,8 +147,8 @@ fn a_backup_of_three_is_loaded_into_five_and_into_one() {
 /// Keys of which there are so many that a restore takes long enough to be met.
 const MANY: usize = 30_000;
 
-#[test]
-fn a_restore_goes_on_when_its_node_is_killed() {
+/// A node that has so many, and a backup of it.
+fn many() -> (Ring, String) {
     let from = alone();
     let mut client = from.http(1);
     for first in (0..MANY).step_by(1_000) {
@@ -157,6 +159,31 @@ fn a_restore_goes_on_when_its_node_is_killed() {
         assert_eq!(stored.status, 200, "{}", stored.text());
     }
     let file = backed_up(&from, 1);
+    (from, file)
+}
+
+/// All of them, by one node; `changed` is what the last has become.
+fn check_many(client: &mut Client, changed: Option<&str>) {
+    for first in (0..MANY).step_by(1_000) {
+        let keys: Vec<String> = (first..first + 1_000)
+            .map(|number| format!("\"many{number}\""))
+            .collect();
+        let found = client.post("/mget", &format!(r#"{{"keys":[{}]}}"#, keys.join(",")));
+        let found = found.json();
+        let results = found["results"].as_array().expect("results");
+        for (number, result) in (first..).zip(results) {
+            let expected = match changed {
+                Some(value) if number == MANY - 1 => value.to_owned(),
+                _ => format!("value {number}"),
+            };
+            assert_eq!(result["value"], expected, "{result}");
+        }
+    }
+}
+
+#[test]
+fn a_restore_goes_on_when_its_node_is_killed() {
+    let (_from, file) = many();
     let mut three = cluster(3);
     let command = henge(&["restore", &file, "--url", &url(&three, 1)]).spawn();
     let command = command.expect("it starts");
@@ -170,25 +197,55 @@ fn a_restore_goes_on_when_its_node_is_killed() {
     let output = command.wait_with_output().expect("it ends");
     let out = said(&output, 0);
     assert!(out.contains("which has 30,000 keys now"), "{out}");
-    let mut client = three.http(3);
-    for first in (0..MANY).step_by(1_000) {
-        let keys: Vec<String> = (first..first + 1_000)
-            .map(|number| format!("\"many{number}\""))
-            .collect();
-        let found = client.post("/mget", &format!(r#"{{"keys":[{}]}}"#, keys.join(",")));
-        let found = found.json();
-        let results = found["results"].as_array().expect("results");
-        for (number, result) in (first..).zip(results) {
-            let expected = match number {
-                29_999 => "mine".to_owned(),
-                number => format!("value {number}"),
-            };
-            assert_eq!(result["value"], expected, "{result}");
-        }
-    }
+    check_many(&mut three.http(3), Some("mine"));
     // Where nobody is left it gives up, and says so, before anything is written.
     let out = restored(&file, "http://127.0.0.1:1", &[], 3);
-    assert!(out.contains("nothing was restored"), "{out}");
+    let expected = "nothing was restored into http://127.0.0.1:1: no connection to the node";
+    assert!(out.contains(expected), "{out}");
+}
+
+/// In the midst, and while no node answers.
+#[test]
+fn a_restore_that_is_interrupted_says_how_far_it_came_and_can_be_gone_on_with() {
+    let (_from, file) = many();
+    let into = alone();
+    let address = url(&into, 1);
+    let met = || {
+        let command = henge(&["restore", &file, "--url", &address]).spawn();
+        let mut command = command.expect("it starts");
+        into.until("it has begun", || size(&into, 1) > 0);
+        into.signal(1, Signal::STOP);
+        let has_ended = command.try_wait().expect("it can be asked").is_some();
+        if has_ended {
+            // The node was faster than whoever stops it.
+            into.signal(1, Signal::CONT);
+            assert_eq!(into.ask(1, "FLUSHALL"), Reply::Text("OK".to_owned()));
+            return None;
+        }
+        Some(command)
+    };
+    let command = (0..10).find_map(|_| met());
+    let command = command.expect("it is met in the midst");
+    let pid = Pid::from_child(&command);
+    kill_process(pid, Signal::INT).expect("it runs");
+    let output = command.wait_with_output().expect("it ends");
+    let out = said(&output, 3);
+    into.signal(1, Signal::CONT);
+    assert!(out.contains(" of 30,000 records into "), "{out}");
+    assert!(
+        out.contains("and then no more: interrupted; what was under way"),
+        "{out}"
+    );
+    let (_, next) = out
+        .split_once("to go on, henge restore ")
+        .expect("it says how");
+    assert!(
+        next.starts_with(&format!("{file} --url {address} --replace ")),
+        "{out}"
+    );
+    let done = restored(&file, &address, &["--replace"], 0);
+    assert!(done.contains("which has 30,000 keys now"), "{done}");
+    check_many(&mut into.http(1), None);
 }
 
 #[test]

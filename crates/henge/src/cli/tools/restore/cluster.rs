@@ -125,6 +125,7 @@ pub(in super::super) fn run(
     let shared = Arc::new(Shared {
         nodes: Nodes::new(order.target.clone()),
         order: order.clone(),
+        patience: PATIENCE,
         bar: bar.clone(),
         tally: Mutex::default(),
         is_over: AtomicBool::new(false),
@@ -148,21 +149,7 @@ pub(in super::super) fn run(
     match loaded {
         Ok(()) => {}
         Err(Stopped::Before(failure)) => return Err(failure),
-        Err(why) => {
-            let (file, written) = (shown(file), grouped(tally.written));
-            let of = grouped(checked.records);
-            let maybe = match (&why, tally.unknown) {
-                (Stopped::Interrupted, _) => {
-                    "; what was under way may be restored as well".to_owned()
-                }
-                (_, 0) => String::new(),
-                (_, unknown) => format!("; {} more may be", grouped(unknown)),
-            };
-            return Err(Failure::failed(format!(
-                "restored {written} of {of} records into {target}, and then no more: {why}{maybe}; to go on, \
-                 henge restore {file} --url {target} --replace writes all of them once more"
-            )));
-        }
+        Err(why) => return Err(halted(target, file, &why, &tally, checked.records)),
     }
     let of = match checked.at_ms {
         0 => String::new(),
@@ -183,6 +170,20 @@ pub(in super::super) fn run(
             grouped(tally.refused)
         ))),
     }
+}
+
+/// How far it came of so many records, and how to go on.
+fn halted(target: &Target, file: &Path, why: &Stopped, tally: &Tally, records: u64) -> Failure {
+    let (file, written, of) = (shown(file), grouped(tally.written), grouped(records));
+    let maybe = match (why, tally.unknown) {
+        (Stopped::Interrupted, _) => "; what was under way may be restored as well".to_owned(),
+        (_, 0) => String::new(),
+        (_, unknown) => format!("; {} more may be", grouped(unknown)),
+    };
+    Failure::failed(format!(
+        "restored {written} of {of} records into {target}, and then no more: {why}{maybe}; to go on, \
+         henge restore {file} --url {target} --replace writes all of them once more"
+    ))
 }
 
 impl Tally {
@@ -239,6 +240,7 @@ impl Nodes {
 struct Shared {
     nodes: Nodes,
     order: Order,
+    patience: Duration,
     bar: ProgressBar,
     tally: Mutex<Tally>,
     /// Somebody gave up.
@@ -429,7 +431,7 @@ async fn send(
             Err(error) => return Err(Stopped::Node(error)),
         };
         let since = *idle_since.get_or_insert_with(Instant::now);
-        if since.elapsed() >= PATIENCE || shared.is_over() {
+        if since.elapsed() >= shared.patience || shared.is_over() {
             if is_doubtful {
                 shared.tally().unknown += batch.records as u64;
             }
@@ -569,5 +571,81 @@ impl Shared {
         }
         self.bar.inc((batch.records - again.len()) as u64);
         Some(again).zip(why)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// A restore that asks this address and has no patience, and what it says when it has given a batch of five records up, of ten.
+    fn given_up(address: std::net::SocketAddr) -> Failure {
+        let target: Target = format!("http://{address}").parse().expect("it is one");
+        let shared = Shared {
+            nodes: Nodes::new(target.clone()),
+            order: Order {
+                target: target.clone(),
+                timeout: Duration::from_mins(1),
+                replace: false,
+            },
+            patience: Duration::ZERO,
+            bar: ProgressBar::hidden(),
+            tally: Mutex::default(),
+            is_over: AtomicBool::new(false),
+        };
+        shared.tally().written = 3;
+        let batch = Batch {
+            body: vec![b'x'].into(),
+            records: 5,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let sent = runtime.block_on(async {
+            let mut link = Link::new(target.clone(), shared.order.timeout);
+            send(&shared, &mut link, batch, &mut Vec::new()).await
+        });
+        let why = sent.expect_err("nobody takes it");
+        let tally = shared.tally().clone();
+        halted(&target, Path::new("a.backup"), &why, &tally, 10)
+    }
+
+    #[test]
+    fn who_gives_up_says_how_far_it_came() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("it has one");
+        drop(listener);
+        let nobody = given_up(address);
+        assert_ne!(nobody.exit_code, 0);
+        let expected = format!(
+            "restored 3 of 10 records into http://{address}, and then no more: no connection to the node"
+        );
+        assert!(nobody.line.starts_with(&expected), "{}", nobody.line);
+        assert!(!nobody.line.contains("more may be"), "{}", nobody.line);
+        assert!(
+            nobody
+                .line
+                .contains("--replace writes all of them once more")
+        );
+    }
+
+    #[test]
+    fn what_was_sent_and_not_answered_may_be_restored() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("it has one");
+        let node = std::thread::spawn(move || {
+            // It ends before it has answered.
+            listener.accept().map(drop)
+        });
+        let lost = given_up(address);
+        node.join().expect("it ends").expect("it was asked");
+        assert!(
+            lost.line.contains("; 5 more may be; to go on"),
+            "{}",
+            lost.line
+        );
     }
 }
