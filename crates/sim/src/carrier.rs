@@ -79,6 +79,9 @@ impl<S: Store> Carrier<S> {
         let (id, term) = (seen.id, seen.term);
         let mut asked = Vec::new();
         for (node, incarnation) in others {
+            if asked.len() == needed {
+                break;
+            }
             let outbox = self.outbox(node);
             let number = outbox.wait(incarnation, partition, term, id);
             asked.extend(number.map(|number| (node, number)));

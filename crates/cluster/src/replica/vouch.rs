@@ -33,7 +33,8 @@ pub struct Seen<R> {
 pub struct Vouch<R> {
     /// What for.
     pub seen: Seen<R>,
-    /// The other voters, in these starts of them.
+    /// The other voters, in these starts of them, in the order in which they are to be asked: as many as are needed, and others only
+    /// where some of those cannot be. Each node begins with the one after it, so that all are asked as often.
     pub others: SmallVec<[(NodeId, Incarnation); IN_PLACE]>,
     /// So many of them are enough.
     pub needed: usize,
@@ -89,10 +90,14 @@ impl<T: Types> Replica<T> {
         };
         let term = leading.term;
         let Placement { old, voters, .. } = &self.view.placement;
+        let me = self.me;
         let others = self
             .starts
             .iter()
-            .filter(|(node, _)| *node != self.me && old.contains(node) && voters.contains(node));
+            .filter(|(node, _)| *node != me && old.contains(node) && voters.contains(node));
+        let mut others: SmallVec<[_; IN_PLACE]> =
+            others.map(|(node, start)| (node, *start)).collect();
+        others.sort_unstable_by_key(|(node, _)| (*node < me, *node));
         let vouch = Vouch {
             seen: Seen {
                 id,
@@ -100,7 +105,7 @@ impl<T: Types> Replica<T> {
                 seq,
                 term,
             },
-            others: others.map(|(node, start)| (node, *start)).collect(),
+            others,
             needed: old.len() / 2,
         };
         self.ready.push_back(Output::Vouch(vouch));

@@ -125,7 +125,7 @@ impl Streams {
             stream.wake();
             Some((node, question))
         });
-        let Some(vouching) = Vouching::by(needed, asked) else {
+        let Some(vouching) = Vouching::by(needed, asked.take(needed)) else {
             return Some(seen);
         };
         told::wait(partition, seen, number, vouching);
