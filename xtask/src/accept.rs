@@ -410,6 +410,14 @@ const LINES: &[Line] = &[
     },
     Line {
         issue: 7,
+        figure: "quorum_get_p16_of_leaders_over_one",
+        what: "the same, where each key is asked of the node that leads it",
+        better: Better::Higher,
+        bound: 0.6,
+        command: REPLICATION,
+    },
+    Line {
+        issue: 7,
         figure: "move_failed_requests",
         what: "requests that fail while a fourth node joins and the second is drained, with 1 GiB under a quarter of the load that is possible",
         better: Better::Lower,

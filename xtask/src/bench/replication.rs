@@ -1,5 +1,5 @@
 //! `bench replication`: writes a second that a majority of three replicas has, beside three etcd and beside Redis with two replicas;
-//! and reads at QUORUM beside those at ONE. All of a contender's processes and the load share all CPUs, as there are fewer than
+//! and reads at QUORUM beside those at ONE, of whichever node and of the leaders of their keys. All of a contender's processes and the load share all CPUs, as there are fewer than
 //! processes; contenders take turns, each alone on the machine, so that one that drifts slows all alike.
 //!
 //! | contender | a write is answered when | connections |
@@ -25,6 +25,7 @@ use super::three::{NODES, Three};
 use super::{Arguments, Result, median, print_figure};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -192,9 +193,10 @@ impl Bench {
         let mut asks: Vec<(usize, Ask)> = PIPELINES.map(|(p, _)| (p, Ask::Set)).to_vec();
         if contender == Contender::HengeMemory {
             let (most, _) = PIPELINES[PIPELINES.len() - 1];
-            asks.extend([(most, Ask::Get("ONE")), (most, Ask::Get("QUORUM"))]);
+            asks.extend([Ask::Get("ONE"), Ask::Get("QUORUM"), Ask::GetOwn].map(|ask| (most, ask)));
         }
-        self.over_resp(contender, &three.servers, &three.addresses, &asks)
+        let own = led(&three.addresses)?;
+        self.over_resp(contender, &three.servers, &own, &asks)
     }
 
     fn redis(&self, contender: Contender) -> Result<Vec<(Measure, Measured)>> {
@@ -209,14 +211,14 @@ impl Bench {
         }
         load::fill(at)?;
         let asks = PIPELINES.map(|(pipeline, _)| (pipeline, Ask::SetAndWait));
-        self.over_resp(contender, &servers, &[at], &asks)
+        self.over_resp(contender, &servers, &[(at, Rc::default())], &asks)
     }
 
     fn over_resp(
         &self,
         contender: Contender,
         servers: &[Server],
-        addresses: &[SocketAddr],
+        addresses: &[(SocketAddr, Rc<[usize]>)],
         asks: &[(usize, Ask)],
     ) -> Result<Vec<(Measure, Measured)>> {
         let measure = |&(pipeline, ask): &(usize, Ask)| {
@@ -282,6 +284,33 @@ impl Bench {
     }
 }
 
+/// Nodes, and the numbers of the keys that each leads.
+fn led(nodes: &[SocketAddr]) -> Result<Vec<(SocketAddr, Rc<[usize]>)>> {
+    let ring = page(nodes[0], "/cluster/ring")?;
+    let runs = ring["runs"].as_array().ok_or("a node has no ring")?;
+    let slots = load::slots(nodes[0])?;
+    let led = |at: &SocketAddr| {
+        let address = at.to_string();
+        let own = runs
+            .iter()
+            .filter(|run| run["holder"]["address"] == address);
+        let own: Vec<(u64, u64)> = own
+            .filter_map(|run| Some((run["first_slot"].as_u64()?, run["last_slot"].as_u64()?)))
+            .collect();
+        let is_own = |slot: u64| {
+            own.iter()
+                .any(|&(first, last)| (first..=last).contains(&slot))
+        };
+        let numbers = (0..slots.len()).filter(|&number| is_own(slots[number].into()));
+        (*at, numbers.collect())
+    };
+    let led: Vec<(SocketAddr, Rc<[usize]>)> = nodes.iter().map(led).collect();
+    match led.iter().find(|(_, own)| own.is_empty()) {
+        Some((at, _)) => Err(format!("{at} leads no key").into()),
+        None => Ok(led),
+    }
+}
+
 /// A turn, and what it cost the servers: with what is not counted of it, as a part of all.
 fn measured(servers: &[Server], turn: impl FnOnce() -> Result<Turn>) -> Result<Measured> {
     let used = || {
@@ -305,9 +334,10 @@ fn print(round: usize, measure: &Measure, measured: &Measured) {
     let ask = match measure.ask {
         Ask::Set | Ask::SetAndWait => "SET".to_owned(),
         Ask::Get(level) => format!("GET {level}"),
+        Ask::GetOwn => "GET of its own".to_owned(),
     };
     println!(
-        "round {round}  {:<14} {ask:<10} P={:<2} {:>9.0} a second  {cpu_us:>7.2} us of CPU each  p50 {:>7.3} ms  p99 {:>7.3} ms",
+        "round {round}  {:<14} {ask:<14} P={:<2} {:>9.0} a second  {cpu_us:>7.2} us of CPU each  p50 {:>7.3} ms  p99 {:>7.3} ms",
         measure.contender.name(),
         measure.pipeline,
         turn.per_second,
@@ -332,7 +362,7 @@ fn figures(measured: &[(Measure, Vec<Measured>)]) {
             print_figure(name, median(ratios));
         }
     };
-    let is_set = |ask| !matches!(ask, Ask::Get(_));
+    let is_set = |ask: Ask| ask.level().is_none();
     for (pipeline, part) in PIPELINES {
         for (ours, theirs, whom) in [
             (Contender::HengeAlways, Contender::Etcd, "etcd"),
@@ -353,6 +383,11 @@ fn figures(measured: &[(Measure, Vec<Measured>)]) {
         ratio(
             &format!("quorum_get_{part}_over_one"),
             get(|ask| ask == Ask::Get("QUORUM")),
+            get(|ask| ask == Ask::Get("ONE")),
+        );
+        ratio(
+            &format!("quorum_get_{part}_of_leaders_over_one"),
+            get(|ask| ask == Ask::GetOwn),
             get(|ask| ask == Ask::Get("ONE")),
         );
     }

@@ -5,7 +5,8 @@
 use super::super::random::Random;
 use super::super::{Result, median};
 use std::cell::RefCell;
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Write as _};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -104,11 +105,25 @@ pub(super) enum Ask {
     SetAndWait,
     /// Reads, at this level of consistency.
     Get(&'static str),
+    /// Reads at QUORUM, of each server those keys that it leads, as a client asks that knows the map of the cluster.
+    GetOwn,
 }
 
-/// Asks for some seconds over connections that are spread over these servers.
+impl Ask {
+    /// At which level it reads.
+    pub(super) const fn level(self) -> Option<&'static str> {
+        match self {
+            Self::Set | Self::SetAndWait => None,
+            Self::Get(level) => Some(level),
+            Self::GetOwn => Some("QUORUM"),
+        }
+    }
+}
+
+/// Asks for some seconds over connections that are spread over these servers, each of which has the keys beside it where that makes a
+/// difference.
 pub(super) fn ask(
-    servers: &[SocketAddr],
+    servers: &[(SocketAddr, Rc<[usize]>)],
     connections: usize,
     pipeline: usize,
     ask: Ask,
@@ -117,7 +132,10 @@ pub(super) fn ask(
     let tally = Tally::begin(seconds);
     run(|| {
         let servers = servers.iter().cycle().take(connections).enumerate();
-        let tasks = servers.map(|(n, &at)| turn(at, n as u64, pipeline, ask, Rc::clone(&tally)));
+        let tasks = servers.map(|(n, (at, own))| {
+            let own = (ask == Ask::GetOwn).then(|| Rc::clone(own));
+            turn(*at, own, n as u64, pipeline, ask, Rc::clone(&tally))
+        });
         tasks.collect::<Vec<_>>()
     })?;
     Ok(tally.turn())
@@ -125,13 +143,14 @@ pub(super) fn ask(
 
 async fn turn(
     at: SocketAddr,
+    own: Option<Rc<[usize]>>,
     seed: u64,
     pipeline: usize,
     ask: Ask,
     tally: Rc<Tally>,
 ) -> Result<()> {
     let mut connection = Connection::open(at).await?;
-    if let Ask::Get(level) = ask {
+    if let Some(level) = ask.level() {
         let level = format!("HENGE LEVEL {level}\r\n");
         connection.exchange(level.as_bytes(), b"+OK\r\n").await?;
     }
@@ -141,7 +160,11 @@ async fn turn(
     loop {
         questions.clear();
         for _ in 0..pipeline {
-            put(&mut questions, ask, random.below(KEYS))?;
+            let key = match &own {
+                None => random.below(KEYS),
+                Some(own) => own[random.below(own.len())],
+            };
+            put(&mut questions, ask, key)?;
         }
         if ask == Ask::SetAndWait {
             questions.push_str("*3\r\n$4\r\nWAIT\r\n$1\r\n1\r\n$1\r\n0\r\n");
@@ -174,6 +197,28 @@ pub(super) fn fill(at: SocketAddr) -> Result<()> {
     })
 }
 
+/// The slots of all keys, by a server that knows how they are reckoned.
+pub(super) fn slots(at: SocketAddr) -> Result<Vec<u16>> {
+    const BATCH: usize = 500;
+    let stream = std::net::TcpStream::connect(at)?;
+    let mut replies = BufReader::new(&stream).lines();
+    let mut slots = Vec::with_capacity(KEYS);
+    while slots.len() < KEYS {
+        let batch = slots.len()..KEYS.min(slots.len() + BATCH);
+        let mut questions = String::new();
+        for number in batch.clone() {
+            writeln!(questions, "CLUSTER KEYSLOT {}\r", key(number))?;
+        }
+        (&stream).write_all(questions.as_bytes())?;
+        for _ in batch {
+            let reply = replies.next().ok_or("a server closed a connection")??;
+            let slot = reply.strip_prefix(':').and_then(|slot| slot.parse().ok());
+            slots.push(slot.ok_or_else(|| format!("a server answered {reply}"))?);
+        }
+    }
+    Ok(slots)
+}
+
 /// What key it is by its number.
 pub(super) fn key(number: usize) -> String {
     format!("key:{number:012}")
@@ -181,7 +226,9 @@ pub(super) fn key(number: usize) -> String {
 
 fn put(questions: &mut String, ask: Ask, key: usize) -> std::fmt::Result {
     match ask {
-        Ask::Get(_) => write!(questions, "*2\r\n$3\r\nGET\r\n$16\r\nkey:{key:012}\r\n"),
+        Ask::Get(_) | Ask::GetOwn => {
+            write!(questions, "*2\r\n$3\r\nGET\r\n$16\r\nkey:{key:012}\r\n")
+        }
         Ask::Set | Ask::SetAndWait => {
             write!(questions, "*3\r\n$3\r\nSET\r\n$16\r\nkey:{key:012}\r\n")?;
             write!(questions, "${VALUE_BYTES}\r\n{VALUE}\r\n")
@@ -196,7 +243,7 @@ const _: () = assert!(VALUE.len() == VALUE_BYTES);
 /// The answers to a pipeline, where all is well; of a wait it is how many have it, one at the least.
 fn answers(ask: Ask, pipeline: usize) -> Vec<u8> {
     let one = match ask {
-        Ask::Get(_) => format!("${VALUE_BYTES}\r\n{VALUE}\r\n"),
+        Ask::Get(_) | Ask::GetOwn => format!("${VALUE_BYTES}\r\n{VALUE}\r\n"),
         Ask::Set | Ask::SetAndWait => "+OK\r\n".to_owned(),
     };
     let mut all = one.repeat(pipeline);
