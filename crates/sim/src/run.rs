@@ -2,6 +2,7 @@
 //! every partition is open, every request is answered, every change is done, every replica has the same.
 
 use crate::coverage::Coverage;
+use crate::node::Node;
 use crate::plan::{LONGEST_SAFETY_MS, Plan, Scenario};
 use crate::store::Store;
 use crate::world::{World, partition};
@@ -196,6 +197,13 @@ impl<S: Store> World<S> {
             return Some(format!("{asked:?} has no answer"));
         }
         for p in 0..self.plan.partitions {
+            // A follower hears of it by the next beat.
+            let has_unsettled =
+                |node: &&Node<S>| node.is_running && !node.slots[p].unsettled.is_empty();
+            if let Some(node) = self.nodes.iter().find(has_unsettled) {
+                let unsettled = &node.slots[p].unsettled;
+                return Some(format!("{}/{p} has not settled {unsettled:?}", node.id));
+            }
             let placement = self.topology.placement(partition(p));
             let progress = |node: &henge_cluster::ring::NodeId| {
                 let table = &self.nodes[node.0 as usize].slots[p].table;
