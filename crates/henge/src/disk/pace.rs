@@ -44,7 +44,8 @@ impl Pace {
         let more = waited.saturating_sub(self.waited);
         self.waited = waited;
         if more * WAITED_SHARE > worked {
-            thread::park_timeout(worked * REST);
+            // What it waited is no work of its own: on a machine that is used up it would rest for ever.
+            thread::park_timeout(worked.saturating_sub(more) * REST);
         }
         self.looked_at = Instant::now();
     }
