@@ -9,11 +9,11 @@
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::hint::black_box;
-use std::ptr;
 use std::sync::OnceLock;
+use std::{io, ptr, thread};
 
 use henge_engine::SEGMENT_BYTES;
-use tikv_jemalloc_ctl::{epoch, stats, thread};
+use tikv_jemalloc_ctl::{epoch, stats, thread as allocating};
 use tikv_jemallocator::Jemalloc;
 
 #[cfg(target_os = "linux")]
@@ -29,6 +29,8 @@ mod regions {
     }
 
     pub(super) fn give_back(_: *mut u8) {}
+
+    pub(super) fn keep_spare() {}
 
     pub(super) fn figures() -> (u64, u64) {
         (0, 0)
@@ -119,13 +121,23 @@ const CLASSES_PER_DOUBLING: u32 = 4;
 pub fn in_use() -> bool {
     static ANSWER: OnceLock<bool> = OnceLock::new();
     *ANSWER.get_or_init(|| {
-        let Ok(counter) = thread::allocatedp::read() else {
+        let Ok(counter) = allocating::allocatedp::read() else {
             return false;
         };
         let before = counter.get();
         drop(black_box(Box::new([0_u8; 4096])));
         counter.get() > before
     })
+}
+
+/// From now on what a growing cache needs next is asked of the system before it is needed, by a thread of its own, where `Allocator` is
+/// this program's.
+pub fn keep_spare() -> io::Result<()> {
+    if in_use() && regions::HAS {
+        let thread = thread::Builder::new().name("henge-memory".to_owned());
+        thread.spawn(regions::keep_spare)?;
+    }
+    Ok(())
 }
 
 /// The bytes that an allocation of `bytes` takes: its size class. With another allocator, what most of them take: a

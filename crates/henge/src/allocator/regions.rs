@@ -14,8 +14,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::c_void;
 use std::ptr;
+use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
 /// Whether there are regions on this system.
@@ -27,7 +28,14 @@ const REGION_BYTES: usize = 2 * 1024 * 1024;
 const SLICES: u32 = (REGION_BYTES / SLICE_BYTES) as u32;
 const _: () = assert!(SLICES == u32::BITS, "a bit for each slice");
 
+/// From so many regions on, 64 MiB, one more is kept ready while they become more: it is a small part of them then.
+const REGIONS_BEFORE_SPARE: usize = 32;
+/// A spare region that nobody needs for so long goes.
+const SPARE_FOR: Duration = Duration::from_secs(1);
+
 static REGIONS: Mutex<Regions> = Mutex::new(Regions::new());
+/// A region was begun with.
+static BEGUN: Condvar = Condvar::new();
 
 /// A slice, aligned to its size, with anything in it; null if the system has no memory.
 pub(super) fn take() -> *mut u8 {
@@ -43,6 +51,32 @@ pub(super) unsafe fn give_back(slice: *mut u8) {
     unsafe { REGIONS.lock().give_back(slice) }
 }
 
+/// Keeps one region ready whose memory is there, while regions become more: for ever, on a thread of its own. To be given 2 MiB by the
+/// system takes it as long as hundreds of requests, and who needs a slice mostly holds a shard.
+pub(super) fn keep_spare() -> ! {
+    let mut regions = REGIONS.lock();
+    loop {
+        if std::mem::take(&mut regions.is_begun) {
+            if regions.spare.is_none() {
+                regions.spare = MutexGuard::unlocked(&mut regions, populated);
+            }
+        } else if regions.spare.is_none() {
+            BEGUN.wait(&mut regions);
+        } else if BEGUN.wait_for(&mut regions, SPARE_FOR).timed_out()
+            && let Some(base) = regions.spare.take()
+        {
+            MutexGuard::unlocked(&mut regions, || unmap(base, REGION_BYTES));
+        }
+    }
+}
+
+/// A region of nobody whose memory is there, as far as the system does that.
+fn populated() -> Option<usize> {
+    let base = map_region()?;
+    advise(base, REGION_BYTES, Advice::LinuxPopulateWrite);
+    Some(base)
+}
+
 /// Bytes in slices that are in use, and bytes that may be resident.
 pub(super) fn figures() -> (u64, u64) {
     REGIONS.lock().figures()
@@ -54,6 +88,10 @@ struct Regions {
     all: BTreeMap<usize, Region>,
     /// The addresses of those that have a free slice.
     open: BTreeSet<usize>,
+    /// One that is ready, and not among them.
+    spare: Option<usize>,
+    /// One was begun with, since who keeps a spare one has looked.
+    is_begun: bool,
 }
 
 /// One region, by a bit for each of its slices.
@@ -70,11 +108,13 @@ impl Regions {
         Self {
             all: BTreeMap::new(),
             open: BTreeSet::new(),
+            spare: None,
+            is_begun: false,
         }
     }
 
     fn take(&mut self) -> *mut u8 {
-        let Some(base) = self.open.first().copied().or_else(|| self.map()) else {
+        let Some(base) = self.open.first().copied().or_else(|| self.begin()) else {
             return ptr::null_mut();
         };
         let Some(region) = self.all.get_mut(&base) else {
@@ -94,9 +134,12 @@ impl Regions {
     }
 
     /// A fresh region's address.
-    fn map(&mut self) -> Option<usize> {
-        let base = map_aligned()?;
-        advise(base, REGION_BYTES, Advice::LinuxHugepage);
+    fn begin(&mut self) -> Option<usize> {
+        let base = self.spare.take().or_else(map_region)?;
+        if self.all.len() >= REGIONS_BEFORE_SPARE {
+            self.is_begun = true;
+            BEGUN.notify_one();
+        }
         let region = Region {
             free: u32::MAX,
             returned: 0,
@@ -143,9 +186,17 @@ impl Regions {
         };
         (
             slices(|region| region.free) * SLICE_BYTES as u64,
-            slices(|region| region.returned) * SLICE_BYTES as u64,
+            slices(|region| region.returned) * SLICE_BYTES as u64
+                + self.spare.map_or(0, |_| REGION_BYTES as u64),
         )
     }
+}
+
+/// A region of nobody.
+fn map_region() -> Option<usize> {
+    let base = map_aligned()?;
+    advise(base, REGION_BYTES, Advice::LinuxHugepage);
+    Some(base)
 }
 
 /// Memory for one region, aligned to its size. None if the system has none.
@@ -176,11 +227,11 @@ fn map_bytes(len: usize) -> Option<usize> {
     mapped.ok().map(<*mut c_void>::expose_provenance)
 }
 
-/// Undoes a part of what `map_bytes` did and nobody has seen.
+/// Undoes what `map_bytes` did, or a part of it, that nobody has seen.
 fn unmap(start: usize, len: usize) {
     if len > 0 {
-        // SAFETY: only `map_aligned` calls this, on pages that it mapped and gives to nobody. Where it fails there are too many
-        // mappings, and address space is lost that no memory is behind.
+        // SAFETY: these pages were mapped by `map_aligned`, and nobody was given them. Where it fails there are too many mappings,
+        // and address space is lost.
         let _ = unsafe { munmap(at(start), len) };
     }
 }
@@ -248,6 +299,26 @@ mod tests {
             unsafe { regions.give_back(ptr::with_exposed_provenance_mut(address)) };
         }
         assert!(regions.all.is_empty() && regions.open.is_empty());
+    }
+
+    #[test]
+    fn the_spare_region_is_the_next() {
+        let _alone = ALONE.lock();
+        let mut regions = Regions::new();
+        let first = regions.take();
+        regions.spare = populated();
+        let spare = regions.spare.expect("the system has memory");
+        let (in_use, resident) = regions.figures();
+        assert_eq!(in_use, SLICE_BYTES as u64);
+        assert_eq!(resident, 2 * REGION_BYTES as u64, "it is there already");
+        let others: Vec<*mut u8> = (0..SLICES).map(|_| regions.take()).collect();
+        assert_eq!(regions.spare, None);
+        assert!(regions.all.contains_key(&spare));
+        for slice in others.into_iter().chain([first]) {
+            // SAFETY: it was taken, and is given back once.
+            unsafe { regions.give_back(slice) };
+        }
+        assert!(regions.all.is_empty());
     }
 
     /// One at a time, as the pages of the whole process are counted.

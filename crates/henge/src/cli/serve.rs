@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::allocator;
 use crate::config::{Config, Sources};
 use crate::encryption::Keys;
 use crate::log;
@@ -26,6 +27,9 @@ pub fn serve(config: Config, sources: Sources, keys: Option<Keys>) -> ExitCode {
         let _ = writeln!(io::stderr(), "henge: {line}");
         ExitCode::from(EXIT_FAILURE)
     };
+    if let Err(error) = allocator::keep_spare() {
+        return failed(&StartError::System(error));
+    }
     // Before tokio, which panics where it finds out by itself.
     handles::raise_limit();
     if let Err(error) = handles::enough_to_start() {
