@@ -14,6 +14,7 @@ use henge_engine::persistence::journal::Journal;
 use henge_engine::{Cause, Commit, NoLender, PolicyKind, Room, Shard, ShardConfig, Turn};
 use henge_wire::{Command, Expiry, Operation, Partition, Precondition, Reply, Value, Version};
 use std::hint::black_box;
+use std::sync::Arc;
 
 const ROOM: Room = Room {
     bytes: 64 << 20,
@@ -97,7 +98,7 @@ fn alone(shard: &mut Shard, partition: Partition) -> Replica<Store> {
     let me = NodeId(1);
     let mut replica = Replica::new(me, 1, State::default(), Progress::default());
     let view = View {
-        placement: Placement {
+        placement: Arc::new(Placement {
             term: 1,
             generation: 1,
             leader: Some((me, 1)),
@@ -105,7 +106,7 @@ fn alone(shard: &mut Shard, partition: Partition) -> Replica<Store> {
             old: vec![me],
             voters: [me].into_iter().collect(),
             ..Placement::default()
-        },
+        }),
         incarnations: [(me, 1)].into_iter().collect(),
         up: vec![me],
     };

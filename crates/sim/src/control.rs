@@ -6,6 +6,7 @@ use henge_cluster::testing::random::Random;
 use henge_cluster::topology::{Command, Epoch, Incarnation, Placement, State, Topology};
 use henge_wire::Partition;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// What a node says about itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -137,7 +138,7 @@ impl Control {
                 _ => {}
             }
             // One that voted nowhere before it was registered leaves the term as it was, and may be aligned in that.
-            let is_whole = |(p, placement): (Partition, &Placement)| {
+            let is_whole = |(p, placement): (Partition, &Arc<Placement>)| {
                 aligned(p) >= node.amnesia || aligned(p) == placement.term
             };
             if node.amnesia > 0 && named().all(is_whole) {

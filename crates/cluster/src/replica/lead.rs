@@ -178,7 +178,7 @@ impl<T: Types> Replica<T> {
     fn send_fences(&mut self, answered: &[NodeId]) {
         let Placement {
             term, generation, ..
-        } = self.view.placement;
+        } = *self.view.placement;
         let placement = &self.view.placement;
         let counting = self.others.iter().copied();
         let learners: Vec<NodeId> = placement.learners().collect();
@@ -392,7 +392,7 @@ impl<T: Types> Replica<T> {
         let Role::Leading(leading) = &mut self.role else {
             return;
         };
-        let Placement { term, heir, .. } = self.view.placement;
+        let Placement { term, heir, .. } = *self.view.placement;
         if heir.is_none() || leading.term != term || !leading.is_open {
             leading.rest = Rest::No;
             return;
@@ -435,7 +435,7 @@ impl<T: Types> Replica<T> {
 
     /// See [`is_alone`](Self::is_alone).
     pub(super) fn serves_alone(&self) -> bool {
-        let Placement { old, change, .. } = &self.view.placement;
+        let Placement { old, change, .. } = &*self.view.placement;
         let is_open = matches!(&self.role, Role::Leading(leading) if leading.is_open);
         is_open && *old == [self.me] && change.is_none() && self.sources.is_empty()
     }

@@ -41,12 +41,13 @@ use losses::Losses;
 use smallvec::SmallVec;
 use source::Source;
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 /// What the topology says of a partition, as far as one of its replicas has to know.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct View {
     /// The partition.
-    pub placement: Placement,
+    pub placement: Arc<Placement>,
     /// The present starts of the nodes that it names.
     pub incarnations: BTreeMap<NodeId, Incarnation>,
     /// Those of them that are Up.
@@ -412,7 +413,7 @@ impl<T: Types> Replica<T> {
             seed,
             forgotten,
             ..
-        } = self.view.placement.clone();
+        } = *self.view.placement;
         if !self.view.placement.names(self.me) {
             let has_some =
                 table.progress() != Progress::default() || !self.state.history.is_empty();

@@ -79,7 +79,7 @@ impl<T: Types> Replica<T> {
             voters,
             change,
             ..
-        } = &self.view.placement;
+        } = &*self.view.placement;
         let counts = old.contains(&self.me) && voters.contains(&self.me);
         self.carrier.has_vouching && change.is_none() && counts && old.len() > 1
     }
@@ -89,7 +89,7 @@ impl<T: Types> Replica<T> {
             unreachable!("it has answered");
         };
         let term = leading.term;
-        let Placement { old, voters, .. } = &self.view.placement;
+        let Placement { old, voters, .. } = &*self.view.placement;
         let me = self.me;
         let others = self
             .starts

@@ -24,6 +24,7 @@ pub use placement::{Change, Placement};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 /// The number of a state of the topology: it grows by one with each command that changes something.
 pub type Epoch = u32;
@@ -44,8 +45,9 @@ pub struct Topology {
     /// Changes of replicas that are still to be begun with.
     #[serde(default, skip_serializing_if = "Moves::are_none")]
     moves: Moves,
+    /// Most commands leave most of them as they were: those are shared by all states that have them.
     #[serde(deserialize_with = "as_many_as_can_be")]
-    partitions: Vec<Placement>,
+    partitions: Vec<Arc<Placement>>,
 }
 
 /// What becomes of a partition of whose replicas no majority remembers.
@@ -229,7 +231,7 @@ impl Topology {
             nodes: BTreeMap::new(),
             removed: BTreeMap::new(),
             moves: Moves::default(),
-            partitions: vec![Placement::default(); usize::from(partitions)],
+            partitions: vec![Arc::default(); usize::from(partitions)],
         }
     }
 
@@ -261,11 +263,11 @@ impl Topology {
         Partition::all().take(count)
     }
 
-    /// Where a partition is.
+    /// Where a partition is. As long as nothing changes of it that is one allocation, in whatever state.
     ///
     /// # Panics
     /// If it is none of this topology's.
-    pub fn placement(&self, partition: Partition) -> &Placement {
+    pub fn placement(&self, partition: Partition) -> &Arc<Placement> {
         &self.partitions[usize::from(partition.number())]
     }
 
@@ -314,7 +316,7 @@ impl Topology {
                 ..known
             },
         );
-        for placement in &mut next.partitions {
+        for placement in next.partitions.iter_mut().map(Arc::make_mut) {
             // Of what nobody else ever had a part of it has all.
             let is_only = placement.old == [survivor] && placement.change.is_none();
             placement.old = vec![survivor];
@@ -437,13 +439,16 @@ impl Topology {
         change: impl Fn(&mut Placement, Epoch) -> Result<(), Rejected>,
     ) -> Result<(), Rejected> {
         let epoch = self.epoch;
-        partitions.iter().try_for_each(|partition| {
-            let placement = self.partitions.get_mut(usize::from(partition.number()));
-            change(
-                placement.ok_or(Rejected::UnknownPartition(*partition))?,
-                epoch,
-            )
-        })
+        partitions
+            .iter()
+            .try_for_each(|partition| change(self.placement_mut(*partition)?, epoch))
+    }
+
+    /// A partition that is about to change.
+    fn placement_mut(&mut self, partition: Partition) -> Result<&mut Placement, Rejected> {
+        let placement = self.partitions.get_mut(usize::from(partition.number()));
+        let placement = placement.ok_or(Rejected::UnknownPartition(partition))?;
+        Ok(Arc::make_mut(placement))
     }
 
     /// Reckons the ring, and begins with what is to change. What is under way goes on as it was begun.
@@ -451,7 +456,7 @@ impl Topology {
         let next = self.reckoned()?;
         let epoch = self.epoch;
         for (partition, placement) in Partition::all().zip(&mut self.partitions) {
-            placement.begin(next.replicas(partition), epoch);
+            Arc::make_mut(placement).begin(next.replicas(partition), epoch);
         }
         self.moves = Moves::default();
         Ok(())
@@ -482,19 +487,31 @@ impl Topology {
     /// What follows from the rest: who leads, what is reset, and in which term that is.
     fn derive(&mut self, before: &Self) {
         let (epoch, policy) = (self.epoch, self.on_quorum_loss);
+        let are_same_nodes = self.nodes == before.nodes;
         let all = Partition::all().zip(&mut self.partitions);
         for ((partition, placement), before) in all.zip(&before.partitions) {
-            if let Some(new) = placement.go_back(&self.nodes) {
+            // What it follows from is as it was, and so it is itself.
+            if are_same_nodes && Arc::ptr_eq(placement, before) {
+                continue;
+            }
+            let mut next = Placement::clone(placement);
+            if let Some(new) = next.go_back(&self.nodes) {
                 self.moves.wait(partition, new);
             }
-            placement.derive(before, epoch, policy, &self.nodes);
+            next.derive(before, epoch, policy, &self.nodes);
+            if next != **placement {
+                *placement = Arc::new(next);
+            }
         }
     }
 }
 
 /// No place of a partition is read that this program could not have made.
-fn as_many_as_can_be<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Placement>, D::Error> {
-    let partitions = Vec::deserialize(from)?;
+fn as_many_as_can_be<'de, D>(from: D) -> Result<Vec<Arc<Placement>>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    let partitions: Vec<Arc<Placement>> = Vec::deserialize(from)?;
     let can_be = 1..=usize::from(PARTITIONS);
     if can_be.contains(&partitions.len()) {
         return Ok(partitions);

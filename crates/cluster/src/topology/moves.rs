@@ -17,6 +17,7 @@ use crate::ring::NodeId;
 use henge_wire::Partition;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// See the head of the file.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -102,7 +103,7 @@ impl Topology {
         let epoch = self.epoch;
         let mut planned = BTreeMap::new();
         for (partition, placement) in Partition::all().zip(&mut self.partitions) {
-            if let Some(new) = placement.replan(next.replicas(partition), epoch) {
+            if let Some(new) = Arc::make_mut(placement).replan(next.replicas(partition), epoch) {
                 planned.insert(partition, new);
             }
         }
@@ -119,11 +120,8 @@ impl Topology {
     pub(super) fn begin(&mut self, partitions: &[Partition]) -> Result<(), Rejected> {
         let epoch = self.epoch;
         for partition in partitions {
-            let placement = self
-                .partitions
-                .get_mut(usize::from(partition.number()))
-                .ok_or(Rejected::UnknownPartition(*partition))?;
             let new = self.moves.planned.remove(partition);
+            let placement = self.placement_mut(*partition)?;
             placement.begin_planned(new.ok_or(Rejected::Premature)?, epoch)?;
         }
         Ok(())
@@ -131,11 +129,9 @@ impl Topology {
 
     pub(super) fn undo(&mut self, partitions: &[Partition]) -> Result<(), Rejected> {
         for partition in partitions {
-            let placement = self
-                .partitions
-                .get_mut(usize::from(partition.number()))
-                .ok_or(Rejected::UnknownPartition(*partition))?;
-            let new = placement.undo(&self.nodes)?;
+            let placement = self.partitions.get_mut(usize::from(partition.number()));
+            let placement = placement.ok_or(Rejected::UnknownPartition(*partition))?;
+            let new = Arc::make_mut(placement).undo(&self.nodes)?;
             self.moves.wait(*partition, new);
         }
         Ok(())
@@ -211,7 +207,7 @@ impl Topology {
         };
         let instead = self.reckoned()?;
         for (partition, placement) in Partition::all().zip(&mut self.partitions) {
-            placement.lose(instead.replicas(partition), epoch, &self.nodes);
+            Arc::make_mut(placement).lose(instead.replicas(partition), epoch, &self.nodes);
         }
         self.note_due();
         Ok(())

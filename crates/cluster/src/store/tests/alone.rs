@@ -7,12 +7,13 @@ use crate::replica::{Answer, Input, View};
 use crate::ring::NodeId;
 use crate::topology::{self, OnQuorumLoss, Topology};
 use henge_wire::Operation;
+use std::sync::Arc;
 
 /// A world in which the first node is the only replica.
 fn alone() -> World {
     let mut world = World::new(&settings(8, 1_000));
-    world.view.placement.old = vec![NodeId(1)];
-    world.view.placement.voters = [NodeId(1)].into_iter().collect();
+    Arc::make_mut(&mut world.view.placement).old = vec![NodeId(1)];
+    Arc::make_mut(&mut world.view.placement).voters = [NodeId(1)].into_iter().collect();
     world.lead(0);
     assert!(is_alone(&world));
     world
@@ -40,7 +41,9 @@ fn learner_joins(world: &mut World) -> View {
     }
     let placement = topology.placement(Partition::new(0).expect("it is one"));
     assert_eq!(placement.learners().count(), 1);
-    world.view.placement.change.clone_from(&placement.change);
+    Arc::make_mut(&mut world.view.placement)
+        .change
+        .clone_from(&placement.change);
     world.view.clone()
 }
 
@@ -61,8 +64,8 @@ fn set_past_the_machine(world: &mut World, name: &str, data: &[u8]) {
 /// All three are replicas from now on.
 fn joined_by_all(world: &mut World) {
     let all = [1, 2, 3].map(NodeId);
-    world.view.placement.old = all.to_vec();
-    world.view.placement.voters = all.into_iter().collect();
+    Arc::make_mut(&mut world.view.placement).old = all.to_vec();
+    Arc::make_mut(&mut world.view.placement).voters = all.into_iter().collect();
     world.lead(0);
     assert!(!is_alone(world));
 }
@@ -88,7 +91,7 @@ fn what_went_past_the_machine_is_kept_before_it_counts() {
     let mut world = alone();
     set_past_the_machine(&mut world, "a", b"1");
     let all = [1, 2, 3].map(NodeId);
-    let placement = &mut world.view.placement;
+    let placement = Arc::make_mut(&mut world.view.placement);
     placement.old = all.to_vec();
     placement.voters = all.into_iter().collect();
     placement.term += 1;

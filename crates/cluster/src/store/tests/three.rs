@@ -7,6 +7,7 @@ use crate::ring::NodeId;
 use crate::topology::{Incarnation, Placement};
 use henge_wire::{Condition, Effect, Expiry, Guard, Operation, Precondition};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 pub(super) const NOW: u64 = 1_800_000_000_000;
 
@@ -63,12 +64,12 @@ impl World {
             opened: 0,
         };
         let all: Vec<NodeId> = world.nodes.iter().map(|node| node.id).collect();
-        world.view.placement = Placement {
+        world.view.placement = Arc::new(Placement {
             old: all.clone(),
             voters: all.into_iter().collect(),
             generation: 1,
             ..Placement::default()
-        };
+        });
         for n in 0..3 {
             let id = world.nodes[n].id;
             world.view.incarnations.insert(id, 1);
@@ -81,8 +82,8 @@ impl World {
     /// A node leads in the next term.
     pub(super) fn lead(&mut self, n: usize) {
         let node = &self.nodes[n];
-        self.view.placement.term += 1;
-        self.view.placement.leader = Some((node.id, node.incarnation));
+        Arc::make_mut(&mut self.view.placement).term += 1;
+        Arc::make_mut(&mut self.view.placement).leader = Some((node.id, node.incarnation));
         let runs = |node: &&Node| node.replica.is_some();
         self.view.up = self.nodes.iter().filter(runs).map(|node| node.id).collect();
         for n in 0..3 {
@@ -221,21 +222,21 @@ impl World {
             replica.progress,
         ));
         self.view.incarnations.insert(node.id, node.incarnation);
-        self.view.placement.term += 1;
+        Arc::make_mut(&mut self.view.placement).term += 1;
         if self
             .view
             .placement
             .leader
             .is_some_and(|(id, _)| id == node.id)
         {
-            self.view.placement.leader = None;
+            Arc::make_mut(&mut self.view.placement).leader = None;
         }
         let leader = self
             .view
             .placement
             .leader
             .map_or(n, |(id, _)| id.0 as usize - 1);
-        self.view.placement.term -= 1;
+        Arc::make_mut(&mut self.view.placement).term -= 1;
         self.lead(leader);
     }
 

@@ -1,7 +1,7 @@
 //! Moves of partitions, as the control leader drives them: what is planned is begun with, some partitions at a time, and each change is
 //! brought to its end, or given up where those that are to take over are gone. A step follows from the topology and from what nodes report, and
 //! nothing that counts is remembered between two steps, so that another leader goes on wherever this one has stopped. Each step is an epoch,
-//! which costs all nodes a look at all partitions: so partitions go together as far as they do not wait for each other for long.
+//! which all nodes have to agree on and look at: so partitions go together as far as they do not wait for each other for long.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -22,6 +22,10 @@ use std::sync::Arc;
 /// How long the leader may take to hear a report.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// What replicas of many partitions say one after the other, as they do where an epoch changed something of all of them, is told together:
+/// for so long a report waits for more, unless another leads.
+const TOGETHER: Duration = Duration::from_millis(2);
+
 /// How long leaders may take to open a term that was asked for: some round trips, and what is wiped before.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(4);
 
@@ -140,7 +144,9 @@ impl Control {
                 changed = leaders.changed() => if changed.is_err() {
                     return;
                 },
-                () = replicas.reported.notified() => {}
+                () = replicas.reported.notified() => {
+                    let _ = tokio::time::timeout(TOGETHER, leaders.changed()).await;
+                }
             }
         }
     }
@@ -252,7 +258,7 @@ impl Reports {
             changes.push(Command::Up(id, node.incarnation));
         }
         // One that voted nowhere before it was registered leaves the term as it was, and may be aligned in that.
-        let is_whole = |(partition, placement): (Partition, &Placement)| {
+        let is_whole = |(partition, placement): (Partition, &Arc<Placement>)| {
             aligned(partition) >= node.amnesia || aligned(partition) == placement.term
         };
         if node.amnesia > 0 && named().all(is_whole) {

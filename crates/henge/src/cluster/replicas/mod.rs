@@ -103,7 +103,7 @@ struct AllSeen {
 /// What a replica was told of the topology.
 #[derive(PartialEq, Eq)]
 struct Known {
-    placement: Placement,
+    placement: Arc<Placement>,
     incarnations: Vec<Incarnation>,
     up: Vec<NodeId>,
 }
@@ -188,7 +188,7 @@ impl Replicas {
                 .filter_map(|id| Some((id, nodes.get(&id)?.incarnation)))
                 .collect();
             let now = Known {
-                placement: placement.clone(),
+                placement: Arc::clone(placement),
                 incarnations: incarnations.values().copied().collect(),
                 up: up
                     .iter()
@@ -200,7 +200,7 @@ impl Replicas {
                 continue;
             }
             let view = View {
-                placement: placement.clone(),
+                placement: Arc::clone(placement),
                 incarnations,
                 up: now.up.clone(),
             };
