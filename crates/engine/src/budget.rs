@@ -33,6 +33,13 @@ pub struct Room {
     pub items: u64,
 }
 
+impl std::ops::AddAssign for Room {
+    fn add_assign(&mut self, other: Self) {
+        self.bytes += other.bytes;
+        self.items += other.items;
+    }
+}
+
 /// What surrounds one call into a shard.
 #[derive(Clone, Copy)]
 pub struct Turn<'a> {

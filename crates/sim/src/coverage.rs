@@ -25,6 +25,8 @@ rules! {
     AlignedAgain = "4 an aligned replica is opened again",
     CopiedDifference = "5 a difference is installed",
     CopiedAll = "5 a full copy is installed",
+    Filled = "5 a full copy has filled a table that had nothing",
+    Emptied = "5 one that did not come to its end is gone",
     CopyInParts = "5 a copy has several parts",
     CopyBecameFull = "5 a difference becomes a full copy",
     CopyAgain = "5 a copy begins anew",

@@ -1,7 +1,7 @@
 //! The table that ships, with a disk of bytes: a shard of the engine for each partition of each node, and what its journal comes to
 //! in a log of which a crash takes any end.
 
-use crate::store::{Asks, Found, Held, Size, Store, Told, What};
+use crate::store::{Asks, Found, Held, Size, Store, Told, What, place_of};
 use bytes::Bytes;
 use henge_cluster::carrier::FrameOf;
 use henge_cluster::replica::{Entry, Key, NoRoom, Progress, Ran, Record, Replace, State, Table};
@@ -37,6 +37,7 @@ pub struct Engine {
     /// One that waits for what it needs to be synced: where the log began, and where it has to be synced to.
     next_snapshot: Option<(Vec<u8>, usize, usize)>,
     snapshots: u64,
+    scans_by_key: bool,
 }
 
 impl Engine {
@@ -45,6 +46,15 @@ impl Engine {
         let turn = self.settings.turn(now_ms);
         let mut table = PartitionTable::new(&mut shard, self.partition, turn);
         call(&mut table)
+    }
+
+    /// A call that may grant itself room, which is had back as far as it is not in use.
+    fn overdraw(&mut self, call: impl FnOnce(&mut PartitionTable<'_>)) {
+        let overdrawn = self.with(0, |table| {
+            call(table);
+            table.overdrawn()
+        });
+        self.shard.get_mut().surrender(overdrawn);
     }
 
     fn hand_over(&mut self) {
@@ -100,7 +110,30 @@ impl Table<Kind> for Engine {
     }
 
     fn scan(&self, place: u32, above: u64, each: &mut dyn FnMut(Record<Value>)) -> u32 {
-        self.with(0, |table| table.scan(place, above, each))
+        if !self.scans_by_key {
+            return self.with(0, |table| table.scan(place, above, each));
+        }
+        // What there is, by the scan of the table, which has few places.
+        let mut left = Vec::new();
+        let mut at = 0;
+        loop {
+            let mut show = |record: Record<Value>| left.push((place_of(&record.key), record));
+            at = self.with(0, |table| table.scan(at, 0, &mut show));
+            if at == 0 {
+                break;
+            }
+        }
+        left.retain(|&(at, _)| at >= place);
+        let Some(here) = left.iter().map(|&(at, _)| at).min() else {
+            return 0;
+        };
+        let is_last = left.iter().all(|&(at, _)| at == here);
+        let shown = left.into_iter().filter(|&(at, _)| at == here);
+        let shown = shown.map(|(_, record)| record);
+        shown
+            .filter(|record| record.version.seq() > above)
+            .for_each(each);
+        if is_last { 0 } else { here + 1 }
     }
 
     fn install(
@@ -110,11 +143,19 @@ impl Table<Kind> for Engine {
         progress: Progress,
         state: &State,
     ) {
-        let overdrawn = self.with(0, |table| {
-            table.install(replace, records, progress, state);
-            table.overdrawn()
-        });
-        self.shard.get_mut().surrender(overdrawn);
+        self.overdraw(|table| table.install(replace, records, progress, state));
+    }
+
+    fn fill(&mut self, states: Vec<(Key, Option<Record<Value>>)>) {
+        self.overdraw(|table| table.fill(states));
+    }
+
+    fn complete(&mut self, progress: Progress, state: &State) {
+        self.with(0, |table| table.complete(progress, state));
+    }
+
+    fn empty(&mut self) {
+        self.with(0, |table| table.empty());
     }
 
     fn keep(&mut self, state: &State) {
@@ -150,6 +191,7 @@ impl Store for Engine {
             snapshot: None,
             next_snapshot: None,
             snapshots: 0,
+            scans_by_key: size.scans_by_key,
         }
     }
 

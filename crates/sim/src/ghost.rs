@@ -325,6 +325,8 @@ pub struct Watched<S: Store> {
     pub copied: Option<Epoch>,
     /// A copy that was asked for in this term has not come.
     pub pulls: Option<Epoch>,
+    /// Parts of a copy are in the table, and count for nothing yet.
+    is_filled: bool,
 }
 
 impl<S: Store> Watched<S> {
@@ -341,6 +343,7 @@ impl<S: Store> Watched<S> {
             asked: None,
             copied: None,
             pulls: None,
+            is_filled: false,
         }
     }
 
@@ -370,6 +373,7 @@ impl<S: Store> Watched<S> {
         let found = self.store.crash(is_machine, random);
         self.state = found.state.clone();
         self.pulls = None;
+        self.is_filled = false;
         self.seen = (found.state.generation, found.progress);
         self.retrace();
         found
@@ -417,6 +421,10 @@ impl<S: Store> Watched<S> {
     /// Invariant 1, for one key.
     fn check(&self, key: &[u8]) {
         let newest = self.newest.get(key).copied();
+        if self.is_filled {
+            assert_eq!(newest, None, "what is filled has no order yet");
+            return;
+        }
         let held = self.store.held(key);
         let horizon = self.store.progress().horizon;
         let is_right = match (newest, held) {
@@ -630,6 +638,31 @@ impl<S: Store> Table<S::Kind> for Watched<S> {
         self.retrace();
     }
 
+    fn fill(&mut self, states: Vec<(Key, Option<Record<ValueOf<S>>>)>) {
+        assert_eq!(self.progress().last.seq(), 0, "who has something keeps it");
+        self.is_filled = true;
+        self.store.fill(states);
+    }
+
+    fn complete(&mut self, progress: Progress, state: &State) {
+        assert!(self.is_filled, "parts of a copy have come");
+        self.is_filled = false;
+        self.count(Rule::Filled);
+        self.adopt(state);
+        self.pulls = None;
+        self.copied = Some(state.adopted);
+        self.store.complete(progress, state);
+        self.retrace();
+    }
+
+    fn empty(&mut self) {
+        assert!(self.is_filled, "parts of a copy have come");
+        self.is_filled = false;
+        self.count(Rule::Emptied);
+        self.store.empty();
+        self.check_all();
+    }
+
     fn keep(&mut self, state: &State) {
         self.count(Rule::SeedKept);
         let seed = self.ledger.borrow().seeds.get(&state.generation).copied();
@@ -647,6 +680,7 @@ impl<S: Store> Table<S::Kind> for Watched<S> {
         });
         self.adopt(state);
         self.store.wipe(state);
+        self.is_filled = false;
         self.order.clear();
         self.newest.clear();
         self.seen = (state.generation, Progress::default());

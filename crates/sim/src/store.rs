@@ -72,6 +72,16 @@ pub struct Size {
     pub partition: Partition,
     /// Planted ones.
     pub bugs: Bugs,
+    /// Each key is at a place of its own in scans, so that a copy of a few has several parts.
+    pub scans_by_key: bool,
+}
+
+/// Where a key is in a scan that goes by keys: by a hash of it, so that none that comes or goes moves others, and above 0, which begins.
+pub fn place_of(key: &Key) -> u32 {
+    let mixed = key.iter().fold(0x811c_9dc5_u32, |hash, &byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
+    mixed >> 1 | 1
 }
 
 /// A request of a table.

@@ -4,7 +4,7 @@
 //! the model has to be small. What a table holds, and what becomes of it by a copy or a new term, is one for both. It is faster than
 //! the engine (`--table toy`), and a seed that fails over one of the two alone says on which side the mistake is.
 
-use crate::store::{Asks, Found, Held, Size, Store, Told, What};
+use crate::store::{Asks, Found, Held, Size, Store, Told, What, place_of};
 use henge_cluster::bugs::Bugs;
 use henge_cluster::replica::{
     Entry, Key, NoRoom, Progress, Ran, Record, Replace, State, Table, Types,
@@ -42,7 +42,7 @@ impl Toy {
         if let Some(state) = state {
             self.now.state = state.clone();
         }
-        self.log.push_back(self.now.clone());
+        self.log.push_back(self.now.image());
     }
 
     /// Forgets a record that is committed, the first from a place on.
@@ -75,6 +75,14 @@ impl Toy {
         self.now.put(version, key, value);
         self.write(None);
         Ok(())
+    }
+
+    /// A copy has come to its end: of what there is no room for goes what may.
+    fn installed(&mut self, state: &State) {
+        while self.now.records.len() > self.room && self.forget(self.turn) {
+            self.turn += 1;
+        }
+        self.write(Some(state));
     }
 
     /// What a key holds at a time.
@@ -165,7 +173,6 @@ impl Table<Self> for Toy {
         self.now.record(key)
     }
 
-    /// By a hash of the key, so that no key that comes or goes moves others.
     fn scan(&self, place: u32, above: u64, each: &mut dyn FnMut(Record<Number>)) -> u32 {
         self.now.scan(place_of, place, above, each)
     }
@@ -178,10 +185,20 @@ impl Table<Self> for Toy {
         state: &State,
     ) {
         self.now.install(replace, records, progress);
-        while self.now.records.len() > self.room && self.forget(self.turn) {
-            self.turn += 1;
-        }
-        self.write(Some(state));
+        self.installed(state);
+    }
+
+    fn fill(&mut self, states: Vec<(Key, Option<Record<Number>>)>) {
+        self.now.fill(states);
+    }
+
+    fn complete(&mut self, progress: Progress, state: &State) {
+        self.now.complete(progress);
+        self.installed(state);
+    }
+
+    fn empty(&mut self) {
+        self.now.empty();
     }
 
     fn keep(&mut self, state: &State) {
@@ -193,14 +210,6 @@ impl Table<Self> for Toy {
         self.now.wipe();
         self.write(Some(state));
     }
-}
-
-/// Above 0, which begins a scan.
-fn place_of(key: &Key) -> u32 {
-    let mixed = key.iter().fold(0x811c_9dc5_u32, |hash, &byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    });
-    mixed >> 1 | 1
 }
 
 impl Store for Toy {

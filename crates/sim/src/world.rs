@@ -264,6 +264,7 @@ impl<S: Store> World<S> {
             records: self.plan.rooms[n],
             partition: partition(p),
             bugs: self.bugs,
+            scans_by_key: self.plan.part_records < 4,
         }
     }
 

@@ -27,7 +27,7 @@ pub(super) struct Following<T: Types> {
     acked: u64,
 }
 
-/// A copy that is pulled. Until its end the table is what it was.
+/// A copy that is pulled.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Pull<T: Types> {
     pub(super) source: NodeId,
@@ -37,9 +37,24 @@ pub(super) struct Pull<T: Types> {
     /// The part that comes next.
     number: u64,
     is_full: bool,
-    staged: BTreeMap<Key, Option<Record<T::Value>>>,
+    came: Came<T>,
     /// Ticks since something has come of it.
     silent: u32,
+}
+
+/// What has come of a copy that is not at its end.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+enum Came<T: Types> {
+    /// It waits beside the table, which is what it was until the end.
+    Beside(BTreeMap<Key, Option<Record<T::Value>>>),
+    /// It is in the table, where there was nothing that it could take the place of.
+    InTable,
+}
+
+impl<T: Types> Pull<T> {
+    fn fills(&self) -> bool {
+        matches!(self.came, Came::InTable)
+    }
 }
 
 impl<T: Types> Replica<T> {
@@ -176,7 +191,7 @@ impl<T: Types> Replica<T> {
             wanted,
             number: 0,
             is_full: false,
-            staged: BTreeMap::new(),
+            came: Came::Beside(BTreeMap::new()),
             silent: 0,
         };
         match &mut self.role {
@@ -194,6 +209,24 @@ impl<T: Types> Replica<T> {
                 keys,
             },
         );
+    }
+
+    /// Whether what has come of a copy is in the table.
+    pub(super) fn fills(&self) -> bool {
+        let pull = match &self.role {
+            Role::Following(following) => following.pull.as_ref(),
+            Role::Leading(leading) => leading.pull.as_ref(),
+            Role::Idle => None,
+        };
+        pull.is_some_and(Pull::fills)
+    }
+
+    /// Rule 5: of a copy that has not come to its end nothing stays, however it ended.
+    pub(super) fn empty_if_ended(&mut self, table: &mut dyn Table<T>) {
+        if self.is_filled && !self.fills() && !self.has_bug(4) {
+            self.is_filled = false;
+            table.empty();
+        }
     }
 
     fn pulling(&mut self) -> Option<&mut Pull<T>> {
@@ -225,13 +258,25 @@ impl<T: Types> Replica<T> {
             return;
         }
         if is_full && !pull.is_full {
-            pull.staged.clear();
+            // Nothing is given up by who has nothing, whatever becomes of the copy.
+            let has_nothing = table.progress().last.seq() == 0;
+            pull.came = if has_nothing {
+                Came::InTable
+            } else {
+                Came::Beside(BTreeMap::new())
+            };
         }
         pull.is_full = is_full;
-        pull.staged.extend(states);
         pull.number += 1;
         pull.silent = 0;
         let number = pull.number;
+        match &mut pull.came {
+            Came::Beside(staged) => staged.extend(states),
+            Came::InTable => {
+                table.fill(states);
+                self.is_filled = true;
+            }
+        }
         match end {
             None => {
                 if self.has_bug(4) {
@@ -245,8 +290,14 @@ impl<T: Types> Replica<T> {
 
     /// Planted: what has come of a copy is shown before its end.
     fn put_early(&mut self, table: &mut dyn Table<T>) {
-        let Some(pull) = self.pulling() else { return };
-        let came = pull.staged.values().flatten().cloned().collect();
+        let Some(Pull {
+            came: Came::Beside(staged),
+            ..
+        }) = self.pulling()
+        else {
+            return;
+        };
+        let came = staged.values().flatten().cloned().collect();
         let own = Progress {
             last: table.progress().last,
             ..Progress::default()
@@ -279,10 +330,18 @@ impl<T: Types> Replica<T> {
             commit: end.commit.max(table.progress().commit.min(pull.common)),
             horizon: if inherits { end.horizon } else { 0 },
         };
-        let records = pull.staged.into_values().flatten().collect();
         self.give_up_own(table.progress(), &end);
         self.state.history = end.history;
-        table.install(replace, records, progress, &self.state);
+        match pull.came {
+            Came::Beside(staged) => {
+                let records = staged.into_values().flatten().collect();
+                table.install(replace, records, progress, &self.state);
+            }
+            Came::InTable => {
+                self.is_filled = false;
+                table.complete(progress, &self.state);
+            }
+        }
         self.written += 1;
         if pull.wanted.is_some() {
             // What it had stamped before may not be in it.

@@ -188,6 +188,8 @@ pub struct Replica<T: Types> {
     losses: Losses,
     /// See [`is_alone`](Self::is_alone).
     is_alone: bool,
+    /// What has come of a copy is in the table.
+    is_filled: bool,
     copies: CopyId,
     ready: VecDeque<Output<T>>,
     /// What waits until a mark is kept, in its order.
@@ -244,6 +246,7 @@ impl<T: Types> Replica<T> {
             waiting: Waiting::default(),
             losses: Losses::default(),
             is_alone: false,
+            is_filled: false,
             copies: 0,
             ready: VecDeque::new(),
             held: VecDeque::new(),
@@ -348,6 +351,7 @@ impl<T: Types> Replica<T> {
             Input::Turn(node) => self.take_turn(table, node),
             Input::Tick => self.tick(table),
         }
+        self.empty_if_ended(table);
         self.come_to_rest(table);
         let is_alone = self.serves_alone();
         if is_alone != self.is_alone {
@@ -496,6 +500,7 @@ impl<T: Types> Replica<T> {
         self.give_up();
         self.state.history = History::default();
         table.wipe(&self.state);
+        self.is_filled = false;
         // What was about to be promised is gone.
         self.held.clear();
     }

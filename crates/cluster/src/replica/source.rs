@@ -16,9 +16,9 @@ pub(super) const PART_RECORDS: usize = 64;
 const PART_BYTES: usize = 256 << 10;
 /// Places of the scan that are looked at for a part: of what has changed there may be little in a large table.
 const PART_PLACES: usize = 1_024;
-/// So many of the keys that have changed meanwhile go with a part. They go beside the scan and not before it, or it would
+/// For each of those so many of the keys that have changed meanwhile go with a part. They go beside the scan and not before it, or it would
 /// never end where as many change as are sent.
-const PART_TOUCHED: usize = 16 * PART_RECORDS;
+const TOUCHED_PER_RECORD: usize = 16;
 /// A copy that was not asked to go on for so many ticks, a minute, is given up: whoever pulled it is gone, or a part of it is as large as a
 /// value may be and needs longer than that. Until then what changes is noted for it.
 pub(super) const PATIENCE_TICKS: u32 = 2_400;
@@ -104,7 +104,8 @@ impl<T: Types> Replica<T> {
             began: table.progress().last,
             common,
             wanted,
-            is_full: false,
+            // Where they share nothing there is nothing that a look at the horizon could add.
+            is_full: common == 0,
             place: 0,
             is_scanned: false,
             touched: keys.into_iter().collect(),
@@ -228,7 +229,7 @@ impl<T: Types> Replica<T> {
             source.is_scanned = source.place == 0;
             places += 1;
         }
-        for _ in 0..PART_TOUCHED.min(source.touched.len()) {
+        for _ in 0..(TOUCHED_PER_RECORD * part_records).min(source.touched.len()) {
             if bytes >= 2 * PART_BYTES {
                 break;
             }

@@ -137,6 +137,16 @@ pub trait Table<T: Types> {
         state: &State,
     );
 
+    /// Takes a part of a full copy, where there is nothing: of each of these keys this is all that it has from now on, its record or none.
+    /// It counts for nothing until [`complete`](Self::complete), and no crash brings it back before that.
+    fn fill(&mut self, states: Vec<(Key, Option<Record<T::Value>>)>);
+
+    /// What it was filled with is all of the copy, and has this progress.
+    fn complete(&mut self, progress: Progress, state: &State);
+
+    /// Removes what it was filled with, as the copy has not come to its end.
+    fn empty(&mut self);
+
     /// The same records in a new generation. That they were committed, and what was dropped, was so in the one before: in this
     /// one nothing is yet.
     fn keep(&mut self, state: &State);

@@ -319,17 +319,34 @@ impl<W: Ways> Table<W> for PartitionTable<'_, W> {
             Replace::All => henge_engine::Replace::All,
             Replace::Above(seq) => henge_engine::Replace::Above(seq),
         };
-        let progress = henge_engine::Progress {
-            last: progress.last,
-            commit: progress.commit,
-            horizon: progress.horizon,
-        };
         let (turn, partition) = (self.turn, self.partition);
-        let overdrawn =
-            self.shard
-                .install(&turn, partition, replace, &views, progress, &state.into());
-        self.overdrawn.bytes += overdrawn.bytes;
-        self.overdrawn.items += overdrawn.items;
+        let overdrawn = self.shard.install(
+            &turn,
+            partition,
+            replace,
+            &views,
+            progress.into(),
+            &state.into(),
+        );
+        self.overdrawn += overdrawn;
+    }
+
+    fn fill(&mut self, states: Vec<(Key, Option<Record<Value>>)>) {
+        let states = states.iter();
+        let views: Vec<RecordView<'_>> = states
+            .map(|(key, record)| record.as_ref().map_or(RecordView::nothing(key), view))
+            .collect();
+        self.overdrawn += self.shard.fill(&self.turn, self.partition, &views);
+    }
+
+    fn complete(&mut self, progress: Progress, state: &State) {
+        let partition = self.partition;
+        self.shard
+            .complete(partition, progress.into(), &state.into());
+    }
+
+    fn empty(&mut self) {
+        self.shard.empty(self.partition);
     }
 
     fn keep(&mut self, state: &State) {
@@ -360,6 +377,21 @@ pub(crate) fn view(record: &Record<Value>) -> RecordView<'_> {
         body: value.map_or(henge_engine::Body::Tombstone, |value| {
             henge_engine::Body::Value(value.view())
         }),
+    }
+}
+
+impl From<Progress> for henge_engine::Progress {
+    fn from(progress: Progress) -> Self {
+        let Progress {
+            last,
+            commit,
+            horizon,
+        } = progress;
+        Self {
+            last,
+            commit,
+            horizon,
+        }
     }
 }
 

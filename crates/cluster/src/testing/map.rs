@@ -46,9 +46,22 @@ pub struct Durable<V = u64> {
     pub progress: Progress,
     /// The state of the protocol.
     pub state: State,
+    /// What has come of a copy; it outlives nothing.
+    filled: BTreeMap<Key, (Version, Option<V>)>,
 }
 
 impl<V: Clone> Durable<V> {
+    /// What of it outlives a crash.
+    #[must_use]
+    pub fn image(&self) -> Self {
+        Self {
+            records: self.records.clone(),
+            progress: self.progress,
+            state: self.state.clone(),
+            filled: BTreeMap::new(),
+        }
+    }
+
     /// A record of a key in the next version of the order.
     pub fn put(&mut self, version: Version, key: &Key, value: Option<V>) {
         self.records.insert(key.clone(), (version, value));
@@ -141,6 +154,28 @@ impl<V: Clone> Durable<V> {
         };
     }
 
+    /// See [`Table::fill`].
+    pub fn fill(&mut self, states: Vec<(Key, Option<Record<V>>)>) {
+        assert!(self.records.is_empty(), "there is nothing");
+        for (key, record) in states {
+            match record {
+                Some(record) => self.filled.insert(key, (record.version, record.value)),
+                None => self.filled.remove(&key),
+            };
+        }
+    }
+
+    /// See [`Table::complete`].
+    pub fn complete(&mut self, progress: Progress) {
+        self.install(Replace::All, Vec::new(), progress);
+        self.records = std::mem::take(&mut self.filled);
+    }
+
+    /// See [`Table::empty`].
+    pub fn empty(&mut self) {
+        self.filled.clear();
+    }
+
     /// See [`Table::keep`].
     pub fn keep(&mut self) {
         (self.progress.commit, self.progress.horizon) = (0, 0);
@@ -149,6 +184,7 @@ impl<V: Clone> Durable<V> {
     /// See [`Table::wipe`].
     pub fn wipe(&mut self) {
         self.records.clear();
+        self.filled.clear();
         self.progress = Progress::default();
     }
 }
@@ -177,7 +213,7 @@ impl Map {
         if let Some(state) = state {
             self.now.state = state.clone();
         }
-        self.log.push(self.now.clone());
+        self.log.push(self.now.image());
     }
 
     /// How far it is committed, whoever crashes: of what it took for that at once only what is kept.
@@ -309,6 +345,19 @@ impl Table<Self> for Map {
     ) {
         self.now.install(replace, records, progress);
         self.write(Some(state));
+    }
+
+    fn fill(&mut self, states: Vec<(Key, Option<Record<u64>>)>) {
+        self.now.fill(states);
+    }
+
+    fn complete(&mut self, progress: Progress, state: &State) {
+        self.now.complete(progress);
+        self.write(Some(state));
+    }
+
+    fn empty(&mut self) {
+        self.now.empty();
     }
 
     fn keep(&mut self, state: &State) {

@@ -71,6 +71,40 @@ impl Durable {
         }
     }
 
+    /// Whether what happens is written to a journal.
+    pub(super) fn has_log(&self) -> bool {
+        self.journal.is_some()
+    }
+
+    fn write_frame(&mut self, write: impl FnOnce(&mut Journal)) {
+        let Some(journal) = &mut self.journal else {
+            return;
+        };
+        self.is_unkept = true;
+        let before = journal.frames().len();
+        write(journal);
+        self.wrote(before);
+    }
+
+    /// Writes parts of a copy, from this number on, and says which comes next.
+    pub(super) fn write_parts(
+        &mut self,
+        partition: Partition,
+        first: u32,
+        records: &[RecordView<'_>],
+    ) -> u32 {
+        let mut number = first;
+        if self.has_log() {
+            for part in parts(records) {
+                self.write_frame(|journal| {
+                    encode_part(partition, number, part, journal).expect(WRITTEN);
+                });
+                number += 1;
+            }
+        }
+        number
+    }
+
     #[inline]
     pub(super) fn epochs(&self) -> Epochs {
         Epochs {
@@ -162,6 +196,7 @@ impl Shard {
     pub fn start_journal(&mut self) {
         self.durable.journal = Some(Journal::default());
         self.durable.epoch += 1;
+        self.filling.interrupt_all();
         self.journal_losses();
     }
 
@@ -323,7 +358,7 @@ impl Shard {
         if self.durable.journal.is_some() {
             self.note_journalled(p);
         }
-        self.journal_frame(|journal| {
+        self.durable.write_frame(|journal| {
             let written = effects.encode_entry(partition, version, commit, journal);
             written.expect(WRITTEN);
         });
@@ -331,26 +366,12 @@ impl Shard {
 
     /// Writes what changes a partition otherwise than by the next of its order.
     pub(super) fn journal_replica(&mut self, p: usize, record: ReplicaRecord<'_>) {
+        self.filling.interrupt(p);
         if self.durable.journal.is_some() {
             let epochs = self.durable.epochs();
             self.partitions[p].logged.note_all(epochs);
             self.journal_record(&Record::Replica(record));
         }
-    }
-
-    /// Writes the parts of a copy, and says how many those are.
-    pub(super) fn journal_parts(&mut self, p: usize, records: &[RecordView<'_>]) -> u32 {
-        let partition = self.global(p);
-        let mut number = 0;
-        if self.durable.journal.is_some() {
-            for part in parts(records) {
-                self.journal_frame(|journal| {
-                    encode_part(partition, number, part, journal).expect(WRITTEN);
-                });
-                number += 1;
-            }
-        }
-        number
     }
 
     #[inline]
@@ -368,17 +389,8 @@ impl Shard {
     }
 
     pub(super) fn journal_record(&mut self, record: &Record<'_>) {
-        self.journal_frame(|journal| record.encode(journal).expect(WRITTEN));
-    }
-
-    fn journal_frame(&mut self, write: impl FnOnce(&mut Journal)) {
-        let Some(journal) = &mut self.durable.journal else {
-            return;
-        };
-        self.durable.is_unkept = true;
-        let before = journal.frames().len();
-        write(journal);
-        self.durable.wrote(before);
+        self.durable
+            .write_frame(|journal| record.encode(journal).expect(WRITTEN));
     }
 
     /// The partition at a place of this shard.

@@ -1,10 +1,11 @@
 //! A shard: the records of some partitions under one eviction order and one budget. What it is, how it finds, sweeps and
 //! takes a record out stands here; `write` puts records in, `transact` several or none, `room` makes their room, `ahead`
-//! warms what a coming command will read, `replicate` is what replication does with it, `durable` the log and `recover` what is
+//! warms what a coming command will read, `replicate` and `fill` are what replication does with it, `durable` the log and `recover` what is
 //! made of that of a replica. It decides nothing about replication, and stamps versions only where it is told that it leads.
 
 mod ahead;
 mod durable;
+mod fill;
 mod recover;
 mod replicate;
 mod room;
@@ -185,6 +186,7 @@ pub struct Shard {
     vain: room::Vain,
     held: transact::Held,
     durable: durable::Durable,
+    filling: fill::Filling,
 }
 
 impl Shard {
@@ -218,6 +220,7 @@ impl Shard {
             vain: room::Vain::default(),
             held: transact::Held::default(),
             durable: durable::Durable::default(),
+            filling: fill::Filling::default(),
             config,
         };
         if shard.config.commit == Commit::Told {

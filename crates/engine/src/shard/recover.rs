@@ -388,7 +388,9 @@ impl Shard {
         let mut replayed = Replayed::Applied;
         for (count, bytes) in parts {
             let put = |record: RecordView<'_>| {
-                if !self.put_copied(turn, p, &record) {
+                if record.is_nothing() {
+                    self.remove_copied(p, record.key);
+                } else if !self.put_copied(turn, p, &record) {
                     self.owe(p, record.version.seq());
                     replayed = Replayed::Forgotten;
                 }

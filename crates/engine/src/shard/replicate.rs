@@ -5,11 +5,12 @@
 use super::room::NoRoom;
 use super::write::Target;
 use super::{Shard, Short};
+use crate::arena::Handle;
 use crate::budget::{Lender, Room, Turn};
 use crate::partition::{PartitionState, Progress, ReplicaState, Replicated};
 use crate::persistence::replica::{EncodedEffects, ReplicaRecord};
 use crate::persistence::wal::Record;
-use crate::record::Body;
+use crate::record::{Body, Records};
 use henge_wire::{Effect, Mutation, Partition, Version};
 
 /// A record as replication sees it.
@@ -23,6 +24,33 @@ pub struct RecordView<'a> {
     pub expires_at_ms: Option<u64>,
     /// Its value, or that it was deleted.
     pub body: Body<'a>,
+}
+
+impl<'a> RecordView<'a> {
+    /// In a part of a copy: there is nothing of this key any more.
+    pub fn nothing(key: &'a [u8]) -> Self {
+        Self {
+            key,
+            version: Version::ZERO,
+            expires_at_ms: None,
+            body: Body::Tombstone,
+        }
+    }
+
+    /// Whether it says that.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.version == Version::ZERO
+    }
+}
+
+/// What a shard has at a place.
+pub(super) fn view(records: &Records, at: Handle) -> RecordView<'_> {
+    RecordView {
+        key: records.key(at),
+        version: records.version(at),
+        expires_at_ms: records.expires_at(at),
+        body: records.body(at),
+    }
 }
 
 /// What a copy replaces when it is installed.
@@ -195,7 +223,8 @@ impl Shard {
         }
     }
 
-    /// Shows the records above a seq, tombstones included, at one place of a partition's scan, and gives the next place.
+    /// Shows the records above a seq, tombstones included, at one place of a partition's scan, and gives the next place. What a partition
+    /// is being filled with is none of them yet.
     pub fn scan_records(
         &self,
         partition: Partition,
@@ -203,16 +232,13 @@ impl Shard {
         place: u32,
         mut each: impl FnMut(RecordView<'_>),
     ) -> u32 {
-        let table = &self.partitions[self.local(partition)].table;
-        self.buckets.scan(table, place, |at| {
-            let version = self.records.version(at);
-            if version.seq() > above {
-                each(RecordView {
-                    key: self.records.key(at),
-                    version,
-                    expires_at_ms: self.records.expires_at(at),
-                    body: self.records.body(at),
-                });
+        let p = self.local(partition);
+        if self.filling.has(p) {
+            return 0;
+        }
+        self.buckets.scan(&self.partitions[p].table, place, |at| {
+            if self.records.version(at).seq() > above {
+                each(view(&self.records, at));
             }
         })
     }
@@ -220,12 +246,7 @@ impl Shard {
     /// What a partition has of a key.
     pub fn record(&self, partition: Partition, key: &[u8]) -> Option<RecordView<'_>> {
         let at = self.find(self.local(partition), self.hasher.hash(key), key)?;
-        Some(RecordView {
-            key: self.records.key(at),
-            version: self.records.version(at),
-            expires_at_ms: self.records.expires_at(at),
-            body: self.records.body(at),
-        })
+        Some(view(&self.records, at))
     }
 
     /// The state of the protocol, as it was written last.
@@ -288,7 +309,7 @@ impl Shard {
             self.durable.recovery.found_again(p);
         }
         self.replicas[p].state.clone_from(state);
-        let parts = self.journal_parts(p, records);
+        let parts = self.durable.write_parts(partition, 0, records);
         let commit = match replace {
             Replace::All => progress.commit,
             Replace::Above(_) => self.partitions[p].commit.max(progress.commit),
@@ -304,35 +325,52 @@ impl Shard {
         self.replace(p, replace, progress);
         let mut overdrawn = Room::default();
         for record in records {
-            if self.put_copied(turn, p, record) {
-                continue;
-            }
             let seq = record.version.seq();
-            if seq <= self.partitions[p].commit {
+            if seq > self.partitions[p].commit {
+                overdrawn += self.put_promised(turn, p, record);
+            } else if !self.put_copied(turn, p, record) {
                 self.partitions[p].dropped(seq);
-                continue;
             }
-            let before = self.granted;
-            let limit = Room {
-                bytes: u64::MAX,
-                items: u64::MAX,
-            };
-            let boundless = Turn {
-                lender: &Boundless,
-                limit,
-                ..*turn
-            };
-            let is_put = self.put_copied(&boundless, p, record);
-            assert!(is_put, "no shard is near the end of its addresses");
-            overdrawn.bytes += self.granted.bytes - before.bytes;
-            overdrawn.items += self.granted.items - before.items;
         }
         overdrawn
+    }
+
+    /// Puts a record of a copy that may not be dropped. What the shard lacks for it it grants itself, and says how much that is.
+    pub(super) fn put_promised(
+        &mut self,
+        turn: &Turn<'_>,
+        p: usize,
+        record: &RecordView<'_>,
+    ) -> Room {
+        if self.put_copied(turn, p, record) {
+            return Room::default();
+        }
+        let before = self.granted;
+        let limit = Room {
+            bytes: u64::MAX,
+            items: u64::MAX,
+        };
+        let boundless = Turn {
+            lender: &Boundless,
+            limit,
+            ..*turn
+        };
+        let is_put = self.put_copied(&boundless, p, record);
+        assert!(is_put, "no shard is near the end of its addresses");
+        Room {
+            bytes: self.granted.bytes - before.bytes,
+            items: self.granted.items - before.items,
+        }
     }
 
     /// Removes what a copy replaces, and takes its progress.
     pub(super) fn replace(&mut self, p: usize, replace: Replace, progress: Progress) {
         self.remove_records(p, replace);
+        self.take_progress(p, replace, progress);
+    }
+
+    /// The same where what it replaces is gone.
+    pub(super) fn take_progress(&mut self, p: usize, replace: Replace, progress: Progress) {
         self.replaced(p, replace);
         let state = &mut self.partitions[p];
         if replace == Replace::All {
@@ -371,12 +409,17 @@ impl Shard {
             Body::Value(_) => self.put(&turn, &target, &record.body, record.expires_at_ms),
             Body::Tombstone => self.bury(&turn, &target),
         };
-        if outcome.is_err()
-            && let Some(older) = self.find(p, target.hash, target.key)
-        {
-            self.remove(older);
+        if outcome.is_err() {
+            self.remove_copied(p, record.key);
         }
         outcome.is_ok()
+    }
+
+    /// What a copy has brought of a key, or would take the place of, is gone.
+    pub(super) fn remove_copied(&mut self, p: usize, key: &[u8]) {
+        if let Some(older) = self.find(p, self.hasher.hash(key), key) {
+            self.remove(older);
+        }
     }
 
     /// Begins the scan of a partition for the snapshot of this number, one at a time. Of a partition that is replicated the log
@@ -384,6 +427,8 @@ impl Shard {
     pub fn begin_scan(&mut self, partition: Partition, snapshot: u64) -> Scan {
         let p = self.local(partition);
         let before = self.progress(partition);
+        // Once the snapshot is whole the log before it goes.
+        self.filling.interrupt(p);
         let replica = self.replicas.get_mut(p);
         let state = replica.filter(|own| own.is_replica).map(|replica| {
             replica.unreplaced = u64::MAX;
@@ -433,6 +478,7 @@ impl Shard {
     /// Forgets a partition as if it had never been: for a new generation, in which old data counts for nothing.
     pub fn wipe(&mut self, partition: Partition) {
         let p = self.local(partition);
+        self.filling.end(p);
         self.remove_records(p, Replace::All);
         let PartitionState {
             logged,

@@ -505,7 +505,7 @@ pub static CONFIGURATIONS: &[Configuration] = &[
             ..NONE
         },
         depth: 11,
-        reaches: &[PART_COPY],
+        reaches: &[FULL_COPY],
         ..PLAIN
     },
     Configuration {

@@ -72,7 +72,7 @@ impl Ledger {
     /// What was written is not kept yet: from here on a crash may bring back what there is now.
     fn begin_log(&mut self) {
         if self.log.is_empty() {
-            self.map.durable = self.map.now.clone();
+            self.map.durable = self.map.now.image();
             self.durable.clone_from(&self.order);
         }
     }
@@ -88,7 +88,17 @@ impl Ledger {
             self.map.now = map.clone();
             self.order.clone_from(order);
         }
+        self.map.now = self.map.now.image();
         self.keep();
+    }
+
+    /// A copy has come.
+    fn arrived(&mut self) {
+        // Only a planted bug puts what is not the end of a copy; then the order stays, and is not what is in the table.
+        if let Some(order) = self.arriving.take() {
+            self.order = order;
+        }
+        self.written();
     }
 
     /// What was written since has this order behind it.
@@ -175,11 +185,21 @@ impl Table<Self> for Ledger {
     ) {
         self.begin_log();
         self.map.install(replace, records, progress, state);
-        // Only a planted bug puts what is not the end of a copy; then the order stays, and is not what is in the table.
-        if let Some(order) = self.arriving.take() {
-            self.order = order;
-        }
-        self.written();
+        self.arrived();
+    }
+
+    fn fill(&mut self, states: Vec<(Key, Option<Record<u64>>)>) {
+        self.map.fill(states);
+    }
+
+    fn complete(&mut self, progress: Progress, state: &State) {
+        self.begin_log();
+        self.map.complete(progress, state);
+        self.arrived();
+    }
+
+    fn empty(&mut self) {
+        self.map.empty();
     }
 
     fn keep(&mut self, state: &State) {

@@ -158,6 +158,7 @@ impl Ghost {
             records,
             progress,
             state,
+            ..
         } = &map.now;
         let Progress {
             last,

@@ -205,6 +205,7 @@ impl World {
             let before = kept.checked_sub(1).map(|place| log[place].clone());
             node.map.now = before.unwrap_or_else(|| node.map.durable.clone());
         }
+        node.map.now = node.map.now.image();
         node.map.durable = node.map.now.clone();
     }
 

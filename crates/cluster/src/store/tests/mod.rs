@@ -2,6 +2,7 @@
 
 mod alone;
 mod directed;
+mod filled;
 mod model;
 mod three;
 
