@@ -16,7 +16,7 @@ use super::clients::Client;
 use super::forward::{Answered, begin};
 use super::forwarded;
 use super::pipeline::request_limits;
-use super::session::Session;
+use super::session::{Manner, Session};
 use super::spread::{Asked, Place};
 use super::table::{COMMANDS, Spec, flag};
 use crate::cluster::keys::{Elsewhere, NO_ANSWER, Patience};
@@ -39,23 +39,28 @@ pub(super) struct Again {
 }
 
 impl Again {
-    /// For what a client has asked for just now; none where a partition that its leader has lost has no other.
-    pub(super) fn of(session: &Session, local: &Rc<Local>) -> Option<Self> {
-        Self::until(session, local, Instant::now() + REQUEST_TIMEOUT)
+    /// For what a client has asked for just now, in this manner; none where a partition that its leader has lost has no other.
+    pub(super) fn of(client: &Arc<Client>, manner: Manner, local: &Rc<Local>) -> Option<Self> {
+        Self::until(client, manner, local, Instant::now() + REQUEST_TIMEOUT)
     }
 
     /// For what has this deadline.
-    pub(super) fn until(session: &Session, local: &Rc<Local>, deadline: Instant) -> Option<Self> {
+    pub(super) fn until(
+        client: &Arc<Client>,
+        manner: Manner,
+        local: &Rc<Local>,
+        deadline: Instant,
+    ) -> Option<Self> {
         if !local.shared.is_replicated() {
             return None;
         }
         let own = || local.shared.live.load().default_level;
         Some(Self {
             local: Rc::clone(local),
-            client: Arc::clone(&session.client),
-            protocol: session.protocol,
-            no_touch: session.no_touch,
-            level: session.level.unwrap_or_else(own),
+            client: Arc::clone(client),
+            protocol: manner.protocol,
+            no_touch: manner.no_touch,
+            level: manner.level.unwrap_or_else(own),
             deadline,
         })
     }

@@ -169,8 +169,8 @@ impl Connection<'_> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..READS_PER_TURN {
             if let Some(held) = &mut self.held {
-                let (session, local) = (&self.pipeline.session, self.local);
-                let again = |deadline| (Again::until(session, local, deadline), session.protocol);
+                let (client, local) = (&self.pipeline.session.client, self.local);
+                let again = |manner, deadline| Again::until(client, manner, local, deadline);
                 let replies = ready!(held.poll(local, again, cx));
                 self.held = None;
                 self.unsent_bytes += replies.iter().map(Bytes::len).sum::<usize>();
@@ -417,7 +417,8 @@ impl Connection<'_> {
         let forwards = std::mem::take(&mut self.pipeline.forwards);
         let sent = match &self.pipeline.routes {
             Some(routes) if !forwards.is_empty() => {
-                let again = Again::of(&self.pipeline.session, self.local);
+                let client = &self.pipeline.session.client;
+                let again = Again::of(client, written.manner, self.local);
                 Some(forwards.send(routes, &self.local.shared.in_flight, again))
             }
             _ => None,
@@ -511,7 +512,8 @@ impl Connection<'_> {
         Poll::Ready(match self.owed.take() {
             None => self.send(&mut out, cx),
             Some(owed) => {
-                let written = Written::one(out.len(), request, is_wanted);
+                let manner = self.pipeline.session.manner();
+                let written = Written::one(manner, out.len(), request, is_wanted);
                 self.hold_back(&mut out, Some(owed), written)
             }
         })

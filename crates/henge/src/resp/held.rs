@@ -9,11 +9,12 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use henge_wire::resp::request::{Arguments, inline_arguments};
-use henge_wire::resp::writer::{Output, Protocol};
+use henge_wire::resp::writer::Output;
 
 use super::again::{Again, line};
 use super::call::ErrorReply;
 use super::forward::{Raw, Sent};
+use super::session::Manner;
 use crate::cluster::replicas::told::Bad;
 use crate::disk::gate::{Owed, Place, Untold};
 use crate::metrics::counters::add;
@@ -24,8 +25,9 @@ use crate::net::data_thread::Local;
 pub(super) const MOST_REQUEST_BYTES: usize = 1 << 20;
 
 /// What the replies of a run are of.
-#[derive(Default)]
 pub(super) struct Written {
+    /// How they were asked for, all of them.
+    pub(super) manner: Manner,
     /// How many there are.
     pub(super) count: usize,
     /// Where each ends in the output; none where nobody asked for that.
@@ -38,8 +40,9 @@ pub(super) struct Written {
 
 impl Written {
     /// One that came later; none where it is not wanted.
-    pub(super) fn one(bytes: usize, request: Bytes, is_wanted: bool) -> Self {
+    pub(super) fn one(manner: Manner, bytes: usize, request: Bytes, is_wanted: bool) -> Self {
         Self {
+            manner,
             count: usize::from(is_wanted),
             ends: is_wanted.then_some(bytes).into_iter().collect(),
             requests: std::iter::once(0..request.len()).collect(),
@@ -86,7 +89,7 @@ impl Held {
     pub(super) fn poll(
         &mut self,
         local: &Local,
-        again: impl FnOnce(Instant) -> (Option<Again>, Protocol),
+        again: impl FnOnce(Manner, Instant) -> Option<Again>,
         cx: &mut Context<'_>,
     ) -> Poll<VecDeque<Bytes>> {
         if let Some(sent) = &mut self.sent {
@@ -98,8 +101,8 @@ impl Held {
             if let Err(why) = told {
                 // Where there is none the log has failed, and nothing is asked again.
                 let deadline = owed.deadline().unwrap_or_else(Instant::now);
-                let (again, protocol) = again(deadline);
-                self.mend((why, &owed), again, protocol, local);
+                let again = again(self.written.manner, deadline);
+                self.mend((why, &owed), again, local);
             }
         }
         if let Some(mending) = &mut self.mending {
@@ -119,14 +122,8 @@ impl Held {
 
     /// Finds another reply for each that may not be told.
     #[cold]
-    fn mend(
-        &mut self,
-        (why, owed): (Untold, &Owed),
-        again: Option<Again>,
-        protocol: Protocol,
-        local: &Local,
-    ) {
-        let count = self.written.count;
+    fn mend(&mut self, (why, owed): (Untold, &Owed), again: Option<Again>, local: &Local) {
+        let (count, protocol) = (self.written.count, self.written.manner.protocol);
         let note = |error: &ErrorReply| local.shared.resp.count_error(error.code());
         let untold = match why {
             Untold::NotKept => {

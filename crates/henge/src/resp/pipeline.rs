@@ -22,7 +22,7 @@ use super::forward::{Forwards, MOST_REQUESTS, NOT_HERE, Raw};
 use super::held::{MOST_REQUEST_BYTES, Written};
 use super::key_specs;
 use super::pause::Paused;
-use super::session::{Replies, Session};
+use super::session::{Manner, Replies, Session};
 use super::slowlog;
 use super::table::{COMMANDS, Entry, Keys, Run, flag};
 use crate::cache::{AHEAD, Location, LookAhead};
@@ -161,6 +161,8 @@ impl Waiting {
 #[derive(Debug)]
 pub(super) struct Pipeline {
     pub(super) session: Session,
+    /// How what the present run has run so far, or the last one has, was asked for.
+    manner: Manner,
     local: Rc<Local>,
     /// Requests of no words since the last that had some.
     empty_requests: u32,
@@ -182,6 +184,7 @@ pub(super) struct Pipeline {
 impl Pipeline {
     pub(super) fn new(session: Session, local: Rc<Local>) -> Self {
         Self {
+            manner: session.manner(),
             session,
             local,
             empty_requests: 0,
@@ -200,6 +203,7 @@ impl Pipeline {
         let is_kept = owed.is_some_and(Owed::has_tickets) && self.may_keep(input.len());
         let ends = std::mem::take(&mut self.ends);
         Written {
+            manner: self.manner,
             count: if self.routes.is_some() {
                 ends.len()
             } else {
@@ -255,6 +259,7 @@ impl Pipeline {
         out: &mut Output,
     ) -> (usize, Stop) {
         self.replies = 0;
+        self.manner = self.session.manner();
         self.ends.clear();
         self.requests.clear();
         self.routes = self.local.routing.routes();
@@ -293,7 +298,8 @@ impl Pipeline {
                     if let Some(stop) = step {
                         break stop;
                     }
-                    if out.len() >= OUTPUT_BYTES || self.forwards.is_full() {
+                    let is_another = self.session.manner() != self.manner;
+                    if out.len() >= OUTPUT_BYTES || self.forwards.is_full() || is_another {
                         break Stop::Output;
                     }
                 }
@@ -440,7 +446,9 @@ impl Pipeline {
                 || journalled_bytes() >= JOURNAL_BYTES
                 || self.forwards.is_full()
                 || self.lengths.len() >= MOST_REQUESTS
+                || in_ring && self.session.manner() != self.manner
             {
+                // Replies of one run may be asked for again, all of them in one manner.
                 return Some(Stop::Output);
             }
         }

@@ -46,7 +46,25 @@ pub(crate) struct Session {
     pub(crate) client: Arc<Client>,
 }
 
+/// How what a connection asks is to be done and told: what is asked again later is so in the manner in which it came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Manner {
+    pub(crate) protocol: Protocol,
+    pub(crate) level: Option<ConsistencyLevel>,
+    pub(crate) reads_any: bool,
+    pub(crate) no_touch: bool,
+}
+
 impl Session {
+    pub(crate) fn manner(&self) -> Manner {
+        Manner {
+            protocol: self.protocol,
+            level: self.level,
+            reads_any: self.reads_any,
+            no_touch: self.no_touch,
+        }
+    }
+
     pub(crate) fn new(client: Arc<Client>) -> Self {
         Self {
             protocol: Protocol::default(),

@@ -271,7 +271,10 @@ impl Asked<'_> {
             deadline,
             // What each has to say for itself nobody else can.
             again: (self.spec.keys.first != 0)
-                .then(|| Again::until(self.session, self.local, deadline))
+                .then(|| {
+                    let manner = self.session.manner();
+                    Again::until(&self.session.client, manner, self.local, deadline)
+                })
                 .flatten(),
         }
     }

@@ -108,7 +108,7 @@ impl Pipeline {
             Ok(Place::Several(reply)) => {
                 add(&self.local.counters.forwarded, 1);
                 let again = (is_replicated && is_of_all(spec))
-                    .then(|| Again::of(&self.session, &self.local))
+                    .then(|| Again::of(&self.session.client, self.session.manner(), &self.local))
                     .flatten();
                 let reply = match again {
                     Some(again) => again.until_done(reply, raw.copied()),
