@@ -25,6 +25,11 @@ use super::view::{Member, View};
 /// is known to be down before that, and then fails at once, and a lost leader is replaced; the rest is for one that answers slowly.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// For so long an answer is waited for beyond the deadline of its request: who is asked has the same time, from when it hears of it, and
+/// may have more to say at its end than that there was no answer. As much as a turn of a busy node takes, and not more, as a client
+/// waits for it.
+const ON_ITS_WAY: Duration = Duration::from_millis(500);
+
 /// A view and the links for it. Those who route by it keep it for as long as one batch takes.
 #[derive(Debug)]
 pub(crate) struct Routes {
@@ -79,7 +84,7 @@ impl Routes {
         deadline: Instant,
     ) -> Asking {
         let way = match self.links.of(body.len()).connected(member.instance) {
-            Some(link) => Asked::Sent(link.ask_until(service, &[body], deadline)),
+            Some(link) => Asked::Sent(link.ask_until(service, &[body], deadline + ON_ITS_WAY)),
             None => Asked::Unsent(body.to_vec()),
         };
         Asking {
@@ -123,7 +128,8 @@ impl Routes {
             Asked::Sent(answer) => answer?.await?,
             Asked::Unsent(body) => {
                 let link = link(self.links.of(body.len()), member, deadline).await?;
-                link.ask_until(service, &[&body], deadline)?.await?
+                let answer = link.ask_until(service, &[&body], deadline + ON_ITS_WAY)?;
+                answer.await?
             }
         };
         match came {
