@@ -229,6 +229,15 @@ impl<T: Types> Replica<T> {
         }
     }
 
+    /// A copy that is under way counts for nothing any more.
+    pub(super) fn drop_pull(&mut self) {
+        match &mut self.role {
+            Role::Following(following) => following.pull = None,
+            Role::Leading(leading) => leading.pull = None,
+            Role::Idle => {}
+        }
+    }
+
     fn pulling(&mut self) -> Option<&mut Pull<T>> {
         match &mut self.role {
             Role::Following(following) => following.pull.as_mut(),

@@ -500,7 +500,9 @@ impl<T: Types> Replica<T> {
         self.give_up();
         self.state.history = History::default();
         table.wipe(&self.state);
+        // With it went the parts of a copy that has filled it.
         self.is_filled = false;
+        self.drop_pull();
         // What was about to be promised is gone.
         self.held.clear();
     }

@@ -499,7 +499,9 @@ impl Topology {
                 self.moves.wait(partition, new);
             }
             next.derive(before, epoch, policy, &self.nodes);
-            if next != **placement {
+            if next == **before {
+                *placement = Arc::clone(before);
+            } else if next != **placement {
                 *placement = Arc::new(next);
             }
         }

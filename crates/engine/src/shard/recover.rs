@@ -19,7 +19,6 @@ use super::{Commit, Replace, Shard, Short};
 use crate::budget::{Room, Turn};
 use crate::partition::{Progress, ReplicaState, Replicated};
 use crate::persistence::replica::{CopiedRecords, ReplicaRecord};
-use crate::shard::RecordView;
 use henge_wire::{Mutation, Partition, Version};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -385,18 +384,20 @@ impl Shard {
             Replace::Above(seq) => (*owed).min(seq),
         };
         self.replace(p, replace, progress);
-        let mut replayed = Replayed::Applied;
+        // A later part may take back what one before has of a key: of that nothing is owed.
+        let mut newest = BTreeMap::new();
         for (count, bytes) in parts {
-            let put = |record: RecordView<'_>| {
-                if record.is_nothing() {
-                    self.remove_copied(p, record.key);
-                } else if !self.put_copied(turn, p, &record) {
-                    self.owe(p, record.version.seq());
-                    replayed = Replayed::Forgotten;
-                }
-            };
-            let read = CopiedRecords::of(*count, bytes).each(put);
+            let read = CopiedRecords::of(*count, bytes).each(|record| {
+                newest.insert(record.key, record);
+            });
             read.expect("it was read before");
+        }
+        let mut replayed = Replayed::Applied;
+        for record in newest.into_values().filter(|record| !record.is_nothing()) {
+            if !self.put_copied(turn, p, &record) {
+                self.owe(p, record.version.seq());
+                replayed = Replayed::Forgotten;
+            }
         }
         replayed
     }

@@ -134,7 +134,7 @@ impl Routes {
         };
         match came {
             Came::Whole(bytes) => Ok(bytes),
-            Came::Parked(number) => self.claim(member, number, deadline).await,
+            Came::Parked(number) => self.claim(member, number, deadline + ON_ITS_WAY).await,
         }
     }
 

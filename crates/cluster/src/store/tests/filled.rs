@@ -227,3 +227,43 @@ fn nothing_of_it_is_dropped_before_it_is_whole() {
     assert_eq!(shard.stats().items, 40, "what is committed may go");
     assert_eq!(shard.progress(partition()).last, END.last);
 }
+
+/// What a later part has taken back is owed by nobody, however little room there is where the log is read again.
+#[test]
+fn what_was_taken_back_is_not_missed() {
+    let (roomy, little) = (settings(20, 1_000), settings(2, 1_000));
+    for takes_back in [false, true] {
+        let mut shard = begun(&roomy);
+        let mut files = Files::default();
+        let (large, promised) = record(1, 160);
+        let promised = promised.map(|mut record| {
+            let data = vec![b'v'; 300_000];
+            let value = record.value.as_mut().expect("it has one");
+            value.raw_len = data.len() as u32;
+            value.data = data.into();
+            record
+        });
+        take(
+            &mut shard,
+            &roomy,
+            Step::Fill(vec![(large.clone(), promised), record(2, 100)]),
+        );
+        let again = if takes_back {
+            vec![(large, None)]
+        } else {
+            Vec::new()
+        };
+        take(&mut shard, &roomy, Step::Fill(again));
+        take(&mut shard, &roomy, Step::Complete);
+        files.write(&mut shard);
+        let found = files.recover(&little, NOW);
+        let replica = &found.replicas[&partition()];
+        assert_eq!(replica.has_lost_memory, !takes_back);
+        let there = if takes_back {
+            vec![(key(2), 100)]
+        } else {
+            Vec::new()
+        };
+        assert_eq!(seqs(&found.shard), there);
+    }
+}
