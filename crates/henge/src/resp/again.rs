@@ -35,6 +35,7 @@ pub(super) struct Again {
     protocol: Protocol,
     no_touch: bool,
     level: ConsistencyLevel,
+    reads_any: bool,
     deadline: Instant,
 }
 
@@ -61,6 +62,7 @@ impl Again {
             protocol: manner.protocol,
             no_touch: manner.no_touch,
             level: manner.level.unwrap_or_else(own),
+            reads_any: manner.reads_any,
             deadline,
         })
     }
@@ -102,15 +104,6 @@ impl Again {
     }
 
     async fn ask_once(&self, request: &Bytes) -> Result<Bytes, NotNow> {
-        let mut session =
-            Session::forwarded(Arc::clone(&self.client), self.protocol, self.no_touch);
-        session.level = Some(self.level);
-        told::set_level(self.level);
-        let mut question = begin(&session).to_vec();
-        question.extend_from_slice(request);
-        let Some(routes) = self.local.routing.routes() else {
-            return self.ask_here(question).await;
-        };
         let limits = request_limits(&self.local.shared.limits());
         let mut spans = Vec::new();
         let strange = || {
@@ -125,6 +118,20 @@ impl Again {
         let words = Arguments::new(request, &spans);
         let Some(entry) = words.get(0).and_then(|name| COMMANDS.find(name)) else {
             return Ok(strange());
+        };
+        let level = if self.reads_any && !entry.spec.is(flag::WRITE) {
+            ConsistencyLevel::One
+        } else {
+            self.level
+        };
+        let mut session =
+            Session::forwarded(Arc::clone(&self.client), self.protocol, self.no_touch);
+        session.level = Some(level);
+        told::set_level(level);
+        let mut question = begin(&session).to_vec();
+        question.extend_from_slice(request);
+        let Some(routes) = self.local.routing.routes() else {
+            return self.ask_here(question).await;
         };
         let asked = Asked {
             spec: entry.spec,
