@@ -21,8 +21,8 @@ use crate::arena::Handle;
 use crate::links::Links;
 use std::fmt;
 
-/// How many candidates an order may look at for one that may be dropped. Records above the commit are few and new; a walk
-/// past them has to end.
+/// How many candidates an order may look at for one that may be dropped. Records above the commit are few and new, but for those of a
+/// partition that is being filled, where the shard finds others (`Shard::any_victim`); a walk past them has to end.
 const MAX_CANDIDATES: usize = 1024;
 
 /// How many records in use an order may pass over for one victim, where its paper passes over all of them: in a cache of a

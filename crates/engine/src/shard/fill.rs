@@ -5,6 +5,7 @@
 
 use super::Shard;
 use super::replicate::{RecordView, Replace, view};
+use crate::arena::Handle;
 use crate::budget::{Room, Turn};
 use crate::partition::{Progress, ReplicaState};
 use crate::persistence::replica::ReplicaRecord;
@@ -13,7 +14,14 @@ use std::collections::BTreeMap;
 
 /// Partitions that are being filled.
 #[derive(Default)]
-pub(super) struct Filling(BTreeMap<usize, Logged>);
+pub(super) struct Filling {
+    logged: BTreeMap<usize, Logged>,
+    /// Where the last victim was found that is in no order: a partition, and a place of its scan.
+    next_victim: (usize, u32),
+}
+
+/// Places that are looked at for one that is in no order: mostly the first has one.
+const PLACES_ASKED: usize = 256;
 
 /// What the log has of a copy.
 #[derive(Clone, Copy)]
@@ -25,28 +33,33 @@ enum Logged {
 }
 
 impl Filling {
+    /// Whether no partition is being filled.
+    pub(super) fn is_empty(&self) -> bool {
+        self.logged.is_empty()
+    }
+
     /// Whether a partition is being filled.
     pub(super) fn has(&self, p: usize) -> bool {
-        self.0.contains_key(&p)
+        self.logged.contains_key(&p)
     }
 
     /// The log has something else of a partition, or may be cut off before its present end.
     pub(super) fn interrupt(&mut self, p: usize) {
-        if let Some(logged) = self.0.get_mut(&p) {
+        if let Some(logged) = self.logged.get_mut(&p) {
             *logged = Logged::Some;
         }
     }
 
     /// The same for all.
     pub(super) fn interrupt_all(&mut self) {
-        self.0
+        self.logged
             .values_mut()
             .for_each(|logged| *logged = Logged::Some);
     }
 
     /// It is not being filled any more.
     pub(super) fn end(&mut self, p: usize) {
-        self.0.remove(&p);
+        self.logged.remove(&p);
     }
 }
 
@@ -74,7 +87,7 @@ impl Shard {
         } else {
             Logged::Some
         };
-        let logged = self.filling.0.entry(p).or_insert(begun);
+        let logged = self.filling.logged.entry(p).or_insert(begun);
         if let Logged::Parts(number) = logged {
             *number = self.durable.write_parts(partition, *number, records);
         }
@@ -95,7 +108,7 @@ impl Shard {
     /// If no part of a copy has come.
     pub fn complete(&mut self, partition: Partition, progress: Progress, state: &ReplicaState) {
         let p = self.local(partition);
-        let logged = self.filling.0.remove(&p);
+        let logged = self.filling.logged.remove(&p);
         let parts = match logged.expect("parts of a copy have come") {
             Logged::Parts(parts) => parts,
             // A snapshot has begun meanwhile, which is rare.
@@ -119,6 +132,43 @@ impl Shard {
         let p = self.local(partition);
         self.filling.end(p);
         self.remove_records(p, Replace::All);
+    }
+
+    /// A record that may be dropped, where the eviction order looks at as many as it may and finds none: what fills partitions is in it, and
+    /// may be more than that. It is one of a partition that is not being filled, in no order: all are asked in turn, at a
+    /// place each, and the next time from where this one was found.
+    pub(super) fn any_victim(&mut self) -> Option<Handle> {
+        if self.filling.is_empty() {
+            return None;
+        }
+        let count = self.partitions.len();
+        let (from, place) = self.filling.next_victim;
+        let mut left = PLACES_ASKED;
+        for n in 0..count {
+            let p = (from + n) % count;
+            let state = &self.partitions[p];
+            if state.table.len() == 0 || self.filling.has(p) {
+                continue;
+            }
+            let mut found = None;
+            let mut at = if n == 0 { place } else { 0 };
+            while left > 0 {
+                left -= 1;
+                let next = self.buckets.scan(&state.table, at, |record| {
+                    let may = found.is_none() && self.may_drop(record) && !self.held.guards(record);
+                    found = found.or(may.then_some(record));
+                });
+                if found.is_some() {
+                    self.filling.next_victim = (p, at);
+                    return found;
+                }
+                at = next;
+                if at == 0 {
+                    break;
+                }
+            }
+        }
+        None
     }
 
     /// Writes all that a partition was filled with to the journal, and says in how many parts.

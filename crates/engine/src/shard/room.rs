@@ -145,12 +145,13 @@ impl Shard {
             held,
             ..
         } = self;
-        let Some(victim) = order.victim(records, |records, at| {
+        let first = order.victim(records, |records, at| {
             may_drop(config, partitions, records, at) && !held.guards(at)
-        }) else {
+        });
+        let Some(victim) = first.or_else(|| self.any_victim()) else {
             return false;
         };
-        order.evicted(records, victim);
+        self.order.evicted(&self.records, victim);
         self.raise_horizon(victim);
         self.remove(victim);
         self.stats.evictions[cause as usize] += 1;

@@ -1,5 +1,6 @@
 //! A shard against a naive model, and the promises that a model does not show: exact small caches, the horizon, room.
 
+mod fill;
 mod install;
 mod protocol;
 mod replica;
