@@ -288,19 +288,20 @@ fn what_is_split_keeps_its_place() {
 fn replies_of_others_are_in_the_protocol_of_the_moment() {
     let ring = Ring::new().formed(3);
     for n in 1..=3 {
-        let mut node = ring.resp(n);
-        let mut requests = String::new();
-        for key in 0..30 {
-            requests += &["GET nosuch", &key.to_string(), "\r\n"].concat();
-        }
-        let hello = |protocol: u8| format!("HELLO {protocol}\r\n");
-        // What it answers itself is long and of no matter here.
-        let all = [&requests[..], &hello(3), &requests, &hello(2), &requests].concat();
-        node.send(&all).expect("it is sent");
-        assert_eq!(node.read_text(30 * 5), "$-1\r\n".repeat(30));
-        assert!(matches!(node.whole_reply(), Reply::Parts('%', _)));
-        assert_eq!(node.read_text(30 * 3), "_\r\n".repeat(30));
-        assert!(matches!(node.whole_reply(), Reply::Parts('*', _)));
-        assert_eq!(node.read_text(30 * 5), "$-1\r\n".repeat(30));
+        speaks_both_protocols(&mut ring.resp(n));
     }
+}
+
+/// Asks for what is not there in one pipeline that changes its protocol twice.
+pub(super) fn speaks_both_protocols(node: &mut Resp) {
+    let requests = (0..30).map(|key| format!("GET nosuch{key}\r\n"));
+    let requests = requests.collect::<Vec<_>>().concat();
+    let all = format!("{requests}HELLO 3\r\n{requests}HELLO 2\r\n{requests}");
+    node.send(&all).expect("it is sent");
+    assert_eq!(node.read_text(30 * 5), "$-1\r\n".repeat(30));
+    // What it answers itself is long and of no matter here.
+    assert!(matches!(node.whole_reply(), Reply::Parts('%', _)));
+    assert_eq!(node.read_text(30 * 3), "_\r\n".repeat(30));
+    assert!(matches!(node.whole_reply(), Reply::Parts('*', _)));
+    assert_eq!(node.read_text(30 * 5), "$-1\r\n".repeat(30));
 }

@@ -9,6 +9,7 @@ use std::thread;
 use serde_json::json;
 
 use super::Ring;
+use super::keys::speaks_both_protocols;
 use crate::durability::Resp;
 use crate::resp_reply::Reply;
 
@@ -308,16 +309,8 @@ fn replies_that_wait_for_a_leader_are_in_the_protocol_of_their_requests() {
     let mut ring = ring();
     set_all(&ring, &[1, 2, 3], "v-");
     let mut node = ring.resp(1);
-    let requests = (0..30).map(|key| format!("GET nosuch{key}\r\n"));
-    let requests = requests.collect::<Vec<_>>().concat();
-    let all = format!("{requests}HELLO 3\r\n{requests}HELLO 2\r\n{requests}");
     ring.kill(3);
-    node.send(&all).expect("it is sent");
-    assert_eq!(node.read_text(30 * 5), "$-1\r\n".repeat(30));
-    assert!(matches!(node.whole_reply(), Reply::Parts('%', _)));
-    assert_eq!(node.read_text(30 * 3), "_\r\n".repeat(30));
-    assert!(matches!(node.whole_reply(), Reply::Parts('*', _)));
-    assert_eq!(node.read_text(30 * 5), "$-1\r\n".repeat(30));
+    speaks_both_protocols(&mut node);
 }
 
 /// Each key is on three nodes, and is one key; and what is forgotten no replica brings back.
