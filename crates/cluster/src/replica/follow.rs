@@ -51,12 +51,6 @@ enum Came<T: Types> {
     InTable,
 }
 
-impl<T: Types> Pull<T> {
-    fn fills(&self) -> bool {
-        matches!(self.came, Came::InTable)
-    }
-}
-
 impl<T: Types> Replica<T> {
     /// Rule 2.
     pub(super) fn fence(
@@ -212,13 +206,13 @@ impl<T: Types> Replica<T> {
     }
 
     /// Whether what has come of a copy is in the table.
-    pub(super) fn fills(&self) -> bool {
+    fn fills(&self) -> bool {
         let pull = match &self.role {
             Role::Following(following) => following.pull.as_ref(),
             Role::Leading(leading) => leading.pull.as_ref(),
             Role::Idle => None,
         };
-        pull.is_some_and(Pull::fills)
+        pull.is_some_and(|pull| matches!(pull.came, Came::InTable))
     }
 
     /// Rule 5: of a copy that has not come to its end nothing stays, however it ended.
@@ -229,12 +223,12 @@ impl<T: Types> Replica<T> {
         }
     }
 
-    /// A copy that is under way counts for nothing any more.
-    pub(super) fn drop_pull(&mut self) {
+    /// A copy is under way no more.
+    pub(super) fn take_pull(&mut self) -> Option<Pull<T>> {
         match &mut self.role {
-            Role::Following(following) => following.pull = None,
-            Role::Leading(leading) => leading.pull = None,
-            Role::Idle => {}
+            Role::Following(following) => following.pull.take(),
+            Role::Leading(leading) => leading.pull.take(),
+            Role::Idle => None,
         }
     }
 
@@ -316,12 +310,7 @@ impl<T: Types> Replica<T> {
     }
 
     fn install(&mut self, table: &mut dyn Table<T>, from: NodeId, term: Epoch, end: End) {
-        let pull = match &mut self.role {
-            Role::Following(following) => following.pull.take(),
-            Role::Leading(leading) => leading.pull.take(),
-            Role::Idle => None,
-        };
-        let pull = pull.expect("a part of it has come");
+        let pull = self.take_pull().expect("a part of it has come");
         let inherits = !self.has_bug(2);
         assert!(
             pull.is_full || end.horizon <= pull.common || self.has_bug(1) || self.has_bug(3),

@@ -502,7 +502,7 @@ impl<T: Types> Replica<T> {
         table.wipe(&self.state);
         // With it went the parts of a copy that has filled it.
         self.is_filled = false;
-        self.drop_pull();
+        self.take_pull();
         // What was about to be promised is gone.
         self.held.clear();
     }

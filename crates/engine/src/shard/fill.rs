@@ -135,8 +135,8 @@ impl Shard {
     }
 
     /// A record that may be dropped, where the eviction order looks at as many as it may and finds none: what fills partitions is in it, and
-    /// may be more than that. It is one of a partition that is not being filled, in no order: all are asked in turn, at a
-    /// place each, and the next time from where this one was found.
+    /// may be more than that. It is one of a partition that is not being filled, in no order: their places are looked at one after the other, and the
+    /// next time from where this one was found.
     pub(super) fn any_victim(&mut self) -> Option<Handle> {
         if self.filling.is_empty() {
             return None;

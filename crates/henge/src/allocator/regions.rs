@@ -3,7 +3,8 @@
 //! shorter ways to the rest (docs/performance.md has what it gives).
 //!
 //! What is charged stays what the system sees. Slices are handed out from the lowest region that has one, so that at most
-//! one region has slices that were resident before anybody had them. One that is given back splits its page and goes to the system at once, and
+//! one region has slices that were resident before anybody had them, beside a spare one that is ready while regions become
+//! more. A slice that is given back splits its page and goes to the system at once, and
 //! its region is not to be made a huge page again before it is whole, as the kernel would back the hole with memory.
 
 #![expect(
