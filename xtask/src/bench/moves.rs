@@ -11,7 +11,7 @@ mod load;
 
 use self::keys::VALUE_BYTES;
 use self::load::{Clients, Latency, Seen};
-use super::ring::{address, status};
+use super::ring::{address, page, status};
 use super::server::{HENGE_OPTION, henge_binary};
 use super::three::{NODES, Three, name};
 use super::{Arguments, Result, median, print_figure};
@@ -181,6 +181,7 @@ impl Bench {
             })
         })?;
         let join = self.summed("join", &moved, &saw)?;
+        explain(&saw, &ring.addresses)?;
         seen.add(saw);
         ring.settle()?;
         read_back(&mut clients, &ring.addresses, &mut seen)?;
@@ -193,6 +194,7 @@ impl Bench {
             })
         })?;
         let drain = self.summed("drain", &moved, &saw)?;
+        explain(&saw, &ring.addresses)?;
         seen.add(saw);
         // It holds nothing, so nothing ends with it.
         ring.servers[DRAINED].kill()?;
@@ -273,6 +275,20 @@ impl Bench {
         println!("    failed {:?}, wrong {:?}", seen.failed, seen.wrong);
         Ok(result)
     }
+}
+
+/// Where requests have failed: when, and what the nodes say has happened, as why they did is among that.
+fn explain(seen: &Seen, at: &[SocketAddr]) -> Result<()> {
+    if seen.failed.is_empty() {
+        return Ok(());
+    }
+    for what in &seen.shown {
+        println!("    {what}");
+    }
+    for at in at {
+        println!("    at {at}: {}", page(*at, "/cluster/events")?["events"]);
+    }
+    Ok(())
 }
 
 /// Whether all is where it should be, and that is so of this node.

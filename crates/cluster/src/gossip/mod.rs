@@ -288,7 +288,7 @@ impl Gossip {
     /// # Errors
     /// It is none, and has changed nothing.
     pub fn handle_datagram(&mut self, now_ms: u64, bytes: &[u8]) -> Result<(), DatagramError> {
-        self.carrier.now_ms = self.carrier.now_ms.max(now_ms);
+        self.advance(now_ms);
         if bytes.len() > DATAGRAM_BYTES_MAX {
             return Err(DatagramError::Malformed("end at which one ends"));
         }
@@ -372,8 +372,7 @@ impl Gossip {
 
     /// Time has passed.
     pub fn handle_time(&mut self, now_ms: u64) {
-        self.carrier.now_ms = self.carrier.now_ms.max(now_ms);
-        self.excuse_pause();
+        self.advance(now_ms);
         let now_ms = self.carrier.now_ms;
         while let Some(first) = self.carrier.events.first_entry()
             && first.key().0 <= now_ms
@@ -392,9 +391,11 @@ impl Gossip {
         }
     }
 
-    /// If this process was paused, all that it waits for has as much time as before.
-    fn excuse_pause(&mut self) {
-        let now_ms = self.carrier.now_ms;
+    /// It is so late. If this process was paused, all that it waits for has as much time as before; what it waits for from now on is
+    /// not late, so the pause is excused before anything else is done.
+    fn advance(&mut self, now_ms: u64) {
+        let now_ms = self.carrier.now_ms.max(now_ms);
+        self.carrier.now_ms = now_ms;
         let Some(((due_ms, _), _)) = self.carrier.events.first_key_value() else {
             return;
         };

@@ -10,7 +10,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Clients: at 5,000 requests a second each has 10 ms for one.
 const CLIENTS: usize = 50;
@@ -37,7 +37,7 @@ pub(super) struct Seen {
     pub(super) failed: BTreeMap<String, usize>,
     /// What was read and must not be.
     pub(super) wrong: BTreeMap<Wrong, usize>,
-    /// Some of the last two, in full.
+    /// Some of the last two, in full, each with its time in ms since 1970.
     pub(super) shown: Vec<String>,
 }
 
@@ -79,19 +79,21 @@ impl Seen {
         }
     }
 
-    fn failed(&mut self, kind: &str, what: String) {
+    fn failed(&mut self, kind: &str, what: &str) {
         *self.failed.entry(kind.to_owned()).or_default() += 1;
         self.show(what);
     }
 
-    fn wrong(&mut self, wrong: Wrong, what: String) {
+    fn wrong(&mut self, wrong: Wrong, what: &str) {
         *self.wrong.entry(wrong).or_default() += 1;
         self.show(what);
     }
 
-    fn show(&mut self, what: String) {
+    fn show(&mut self, what: &str) {
         if self.shown.len() < SHOWN {
-            self.shown.push(what);
+            let now = SystemTime::now().duration_since(UNIX_EPOCH);
+            let now_ms = now.unwrap_or_default().as_millis();
+            self.shown.push(format!("{now_ms}: {what}"));
         }
     }
 }
@@ -226,7 +228,7 @@ impl Client {
                 Err(error) => {
                     let what = if reads { "GET" } else { "SET" };
                     let name = self.keys.name(place);
-                    seen.failed(kind(&error), format!("{what} {name} at {at}: {error}"));
+                    seen.failed(kind(&error), &format!("{what} {name} at {at}: {error}"));
                     connection = Connection::open(at)?;
                 }
             }
@@ -294,12 +296,12 @@ impl Client {
             Reply::Found(found) => {
                 if let Err(wrong) = self.keys.found(place, found.as_deref()) {
                     let known = self.keys.known(place);
-                    seen.wrong(wrong, format!("{name} at {at} is {wrong}: {known}"));
+                    seen.wrong(wrong, &format!("{name} at {at} is {wrong}: {known}"));
                 }
             }
             Reply::Error(error) => {
                 let code = error.split(' ').next().unwrap_or_default();
-                seen.failed(code, format!("{name} at {at}: {error}"));
+                seen.failed(code, &format!("{name} at {at}: {error}"));
             }
         }
     }

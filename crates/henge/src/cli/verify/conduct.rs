@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, VecDeque};
+use std::fs;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use super::nodes::{Nodes, Places};
 use super::options::{Cluster, Plan};
 use super::reported::Reported;
 use super::request::{Asked, Told};
+use super::whole::{self, Pages};
 use crate::cli::bench;
 use crate::encryption::random_number;
 
@@ -277,7 +279,7 @@ impl Run {
             return Err("no node of --url answers as one of Henge".to_owned());
         }
         let deadline = Instant::now() + WHOLE_TIMEOUT;
-        while !self.is_whole().await {
+        while let Some(missing) = self.missing().await {
             let ended = self.nodes.get_mut().as_mut().and_then(|nodes| {
                 let (n, status) = nodes.ended()?;
                 Some(format!(
@@ -293,7 +295,9 @@ impl Run {
                 return Err("told to stop before it began".to_owned());
             }
             if Instant::now() > deadline {
-                return Err(format!("the nodes are no cluster after {WHOLE_TIMEOUT:?}"));
+                return Err(format!(
+                    "the nodes are no cluster after {WHOLE_TIMEOUT:?}: {missing}"
+                ));
             }
             sleep(LOOK).await;
         }
@@ -352,12 +356,22 @@ impl Run {
 
     /// A page of a node, if it answers with JSON.
     async fn page(&self, n: usize, path: &str) -> Option<Value> {
-        let mut connection = self.load.places.connect(n, CONNECT_TIMEOUT).await.ok()?;
+        self.told(n, path).await.ok()
+    }
+
+    /// A page of a node, or what it says or does instead.
+    async fn told(&self, n: usize, path: &str) -> Result<Value, String> {
+        let connected = self.load.places.connect(n, CONNECT_TIMEOUT).await;
+        let mut connection = connected.map_err(|why| format!("cannot be reached: {why}"))?;
         match connection.page(path, PAGE_TIMEOUT).await {
-            Told::Answered(reply) if reply.status == 200 => {
-                serde_json::from_slice(&reply.body).ok()
-            }
-            _ => None,
+            Told::Answered(reply) if reply.status == 200 => serde_json::from_slice(&reply.body)
+                .map_err(|error| format!("answers {path} with what is no JSON: {error}")),
+            Told::Answered(reply) => Err(format!(
+                "answers {path} with {}: {}",
+                reply.status,
+                String::from_utf8_lossy(&reply.body)
+            )),
+            _ => Err(format!("does not answer {path}")),
         }
     }
 
@@ -367,23 +381,37 @@ impl Run {
         nodes.as_ref().is_none_or(|nodes| nodes.is_running(n))
     }
 
-    /// Whether all nodes are members that are up and reach each other, as each of them says.
-    async fn is_whole(&self) -> bool {
-        let count = self.load.places.count();
-        for n in 0..count {
-            let Some(status) = self.page(n, "/cluster/status").await else {
-                return false;
+    /// What is missing for all nodes to be one cluster, as each of them says.
+    async fn missing(&self) -> Option<String> {
+        let mut pages = Pages::new();
+        for n in 0..self.load.places.count() {
+            let page = match self.told(n, "/ready").await {
+                Ok(_) => self.told(n, "/cluster/status").await,
+                Err(why) => Err(why),
             };
-            let members = status["members"].as_array().map_or(&[][..], Vec::as_slice);
-            let is_well =
-                |member: &Value| member["state"] == "up" && member["is_reachable"] == true;
-            let is_member = status["standing"] == "member" && members.len() >= count;
-            if !is_member || !members.iter().all(is_well) || self.page(n, "/ready").await.is_none()
-            {
-                return false;
+            pages.push(page);
+        }
+        whole::missing(&pages)
+    }
+
+    /// Keeps what the nodes say of the cluster beside their logs, for who looks into it. The name of the folder.
+    async fn keep_pages(&self, at: u64) -> Option<String> {
+        let folder = self.with_nodes(|nodes| {
+            nodes.keep();
+            nodes.directory().join(format!("at-{}-s", at / 1_000_000))
+        })?;
+        for n in 0..self.load.places.count() {
+            for path in ["status", "events"] {
+                let page = self.told(n, &format!("/cluster/{path}")).await;
+                let text = page.map_or_else(|why| why, |page| format!("{page:#}"));
+                let file = folder.join(format!("node{}-{path}.json", n + 1));
+                let written = fs::create_dir_all(&folder).and_then(|()| fs::write(&file, text));
+                if let Err(error) = written {
+                    self.remark(format!("{} cannot be written: {error}", file.display()));
+                }
             }
         }
-        true
+        Some(folder.display().to_string())
     }
 
     /// The number of the node that leads what all agree on.
@@ -440,22 +468,26 @@ impl Run {
         };
         let ended = self.load.now();
         let deadline = Instant::now() + WHOLE_TIMEOUT;
-        let mut whole = None;
-        while whole.is_none() && Instant::now() < deadline {
-            if self.is_whole().await {
-                whole = Some(self.load.now());
-            } else {
-                sleep(LOOK).await;
+        let whole = loop {
+            let Some(missing) = self.missing().await else {
+                break Some(self.load.now());
+            };
+            if Instant::now() > deadline {
+                let (kind, at) = (fault.kind.name(), began as f64 / 1e6);
+                let kept = self.keep_pages(began).await;
+                let kept = kept.map_or_else(String::new, |folder| {
+                    format!("; what they said then is in {folder}")
+                });
+                self.remark(format!(
+                    "after the {kind} at {at:.1} s the nodes were not whole again within {WHOLE_TIMEOUT:?}: {missing}{kept}"
+                ));
+                break None;
             }
-        }
+            sleep(LOOK).await;
+        };
         self.load.phase.set(None);
-        match whole {
-            Some(at) => self.memory.borrow_mut().is_whole(at),
-            None => self.remark(format!(
-                "after the {} at {:.1} s the nodes were not whole again within {WHOLE_TIMEOUT:?}",
-                fault.kind.name(),
-                began as f64 / 1e6
-            )),
+        if let Some(at) = whole {
+            self.memory.borrow_mut().is_whole(at);
         }
         let leader = leader.filter(|leader| nodes.contains(leader));
         self.faults.borrow_mut().push(Happened {
@@ -775,7 +807,7 @@ impl Run {
             kept: None,
         };
         if let Some(mut nodes) = self.nodes.into_inner()
-            && !outcome.is_good()
+            && (!outcome.is_good() || nodes.keeps())
         {
             nodes.keep();
             kept = Some(nodes.directory().display().to_string());

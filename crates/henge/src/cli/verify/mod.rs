@@ -15,6 +15,7 @@ mod report;
 mod reported;
 mod request;
 mod tally;
+mod whole;
 
 use std::fs::File;
 use std::io::{self, Write};

@@ -150,6 +150,10 @@ impl Nodes {
         self.keeps = true;
     }
 
+    pub(super) fn keeps(&self) -> bool {
+        self.keeps
+    }
+
     /// Starts a node that does not run.
     pub(super) fn start(&mut self, n: usize) -> Result<(), String> {
         let cannot = |error: io::Error| format!("node{} cannot be started: {error}", n + 1);

@@ -132,6 +132,7 @@ impl Control {
         let mut gathering = self.gathering.get();
         let wanted = wanted(
             &agreed,
+            self.cluster.identity.instance,
             is_settled,
             &heard,
             reports.as_ref(),
@@ -389,9 +390,10 @@ fn is_known_down(agreed: &Agreed, id: NodeId) -> bool {
     node.is_some_and(|node| node.state == State::Down)
 }
 
-/// What has to change of the topology.
+/// What has to change of the topology, as the instance `own` that leads sees it.
 fn wanted(
     agreed: &Agreed,
+    own: u64,
     is_settled: bool,
     heard: &AllHeard,
     reports: Option<&Reports>,
@@ -402,7 +404,12 @@ fn wanted(
     let mut changes = Vec::new();
     for (&id, node) in topology.nodes() {
         let instance = agreed.members().get(&id).map(|member| member.instance);
-        let is_down = instance.and_then(|instance| is_down(heard, instance, node.incarnation));
+        let is_down = match instance {
+            // Nobody hears of itself; that it is down it has from before it led.
+            Some(instance) if instance == own => Some(false),
+            Some(instance) => is_down(heard, instance, node.incarnation),
+            None => None,
+        };
         match (is_down, node.state) {
             (Some(true) | None, State::Down) => continue,
             (Some(true), _) => {
@@ -447,6 +454,56 @@ fn wanted(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use henge_cluster::forming::{ClusterId, Who};
+
+    /// Two nodes, whose instances are 11 and 12.
+    fn formed() -> Agreed {
+        let mut agreed = Agreed::new();
+        let founders: BTreeSet<Who> = [("a", 11), ("b", 12)]
+            .map(|(name, instance)| Who {
+                name: name.to_owned(),
+                instance,
+            })
+            .into();
+        let form = Command::Form {
+            cluster: ClusterId(1),
+            founders: founders.clone(),
+            replication: 2,
+        };
+        let starts = founders.into_iter().map(|who| Command::Start {
+            address: format!("{}:7000", who.name),
+            who,
+            incarnation: 1,
+            has_lost_memory: false,
+            weight: WEIGHT,
+            zone: None,
+        });
+        for command in std::iter::once(form).chain(starts) {
+            agreed.apply(&command).expect("it is agreed on");
+        }
+        agreed
+    }
+
+    #[test]
+    fn who_leads_and_was_down_comes_back_by_itself() {
+        let mut agreed = formed();
+        for n in [1, 2] {
+            let down = Command::Topology(topology::Command::Down(NodeId(n), 1));
+            agreed.apply(&down).expect("it is agreed on");
+        }
+        let reports = Reports::of_all(&BTreeMap::new());
+        let mut gathering = Gathering::default();
+        // Of 12 nothing was heard.
+        let wanted = wanted(
+            &agreed,
+            11,
+            false,
+            &AllHeard::new(),
+            Some(&reports),
+            &mut gathering,
+        );
+        assert_eq!(wanted, [topology::Command::Back(NodeId(1), 1)]);
+    }
 
     #[test]
     fn who_is_taken_in_twice_is_so_until_both_are_over() {
