@@ -317,7 +317,7 @@ pub(crate) struct Nowhere<'a>(&'a Standing);
 impl fmt::Display for Nowhere<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Standing::Inside => f.write_str("no member has this key's partition"),
+            Standing::Inside => f.write_str("nobody leads this key's partition now"),
             Standing::Refused(why) => write!(f, "this node is in no cluster: {why}"),
             Standing::Outside(waits) if waits.is_empty() => {
                 f.write_str("this node is not in its cluster yet")

@@ -12,7 +12,7 @@ use crate::cluster::view::{Member, Standing, View};
 pub(crate) enum Elsewhere {
     /// The node is in no cluster: why.
     Outside(String),
-    /// No member has the key's partition.
+    /// No member leads the key's partition: it is not placed yet, or who led it is lost and nobody could follow in time.
     Nowhere,
     /// This member has the key, and is down, or silent.
     Down(Arc<Member>),
@@ -39,7 +39,7 @@ impl fmt::Display for Elsewhere {
         match self {
             Self::Outside(why) => write!(f, "{why}; nothing was done"),
             Self::Nowhere => {
-                f.write_str("no member has this key's partition yet; nothing was done")
+                f.write_str("nobody leads this key's partition now; nothing was done")
             }
             Self::Down(member) => write!(
                 f,
