@@ -18,7 +18,8 @@
 //! - **Who was declared down begins anew.** What it believed while it was cut off (that all others are down, say) it tells to
 //!   nobody, and asks again.
 //! - **Who is not there is called**, also by one that has nobody left.
-//! - **Who was paused itself** waits for what may lie in its socket before it holds anything against others.
+//! - **Who was paused itself** waits for what may lie in its socket before it holds anything against others: its clock stands still while
+//!   it is paused.
 //! - **Who hears nobody** while it suspects somebody waits twice as long, as it may be the one that is cut off.
 
 mod chance;
@@ -106,6 +107,8 @@ pub struct Gossip {
     young_until_ms: u64,
     growing_until_ms: u64,
     returned_ms: Option<u64>,
+    /// How long this process was paused, in all: its own clock does not go on meanwhile.
+    paused_ms: u64,
     /// Turns of calling.
     turns: u64,
     /// Where the last turn stopped.
@@ -262,6 +265,7 @@ impl Gossip {
             young_until_ms: now_ms + tuning::YOUNG_MS,
             growing_until_ms: now_ms + tuning::GROWING_MS,
             returned_ms: None,
+            paused_ms: 0,
             turns: 0,
             called: 0,
             has_left: false,
@@ -391,33 +395,26 @@ impl Gossip {
         }
     }
 
-    /// It is so late. If this process was paused, all that it waits for has as much time as before; what it waits for from now on is
-    /// not late, so the pause is excused before anything else is done.
+    /// It is so late. A pause of this process does not count: its own clock stands still then, so that all that it waits for has as much
+    /// time as before, and a little more for what lies in its socket.
     fn advance(&mut self, now_ms: u64) {
-        let now_ms = self.carrier.now_ms.max(now_ms);
+        let before_ms = self.carrier.now_ms;
+        let now_ms = now_ms.saturating_sub(self.paused_ms).max(before_ms);
         self.carrier.now_ms = now_ms;
         let Some(((due_ms, _), _)) = self.carrier.events.first_key_value() else {
             return;
         };
-        let late_ms = now_ms.saturating_sub(*due_ms);
-        if late_ms < tuning::LATE_MS {
-            return;
-        }
-        let events = std::mem::take(&mut self.carrier.events);
-        let later = events
-            .into_iter()
-            .map(|((due_ms, number), event)| ((due_ms + late_ms, number), event));
-        self.carrier.events = later.collect();
-        for suspicion in self.suspicions.values_mut() {
-            suspicion.began_ms += late_ms;
-            suspicion.ends_ms += late_ms;
+        if now_ms.saturating_sub(*due_ms) >= tuning::LATE_MS {
+            let own_ms = due_ms.saturating_sub(tuning::READING_MS).max(before_ms);
+            self.paused_ms += now_ms - own_ms;
+            self.carrier.now_ms = own_ms;
         }
     }
 
     /// When [`Gossip::handle_time`] has something to do.
     pub fn next_deadline_ms(&self) -> Option<u64> {
         let first = self.carrier.events.first_key_value();
-        first.map(|((due_ms, _), _)| *due_ms)
+        first.map(|((due_ms, _), _)| *due_ms + self.paused_ms)
     }
 
     /// What others are to know of this node's load. They hear of it about every 2 s in a small cluster, and of all that were

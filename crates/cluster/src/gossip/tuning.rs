@@ -70,6 +70,8 @@ pub(super) const MEMBERS_MAX: usize = 4_096;
 pub(super) const DATAGRAM_BYTES_MAX: usize = 1_300;
 /// A time that is so late is the process's own fault, which was paused: what it waited for may lie in its socket.
 pub(super) const LATE_MS: u64 = 100;
+/// It is read for so long at the least before anything is due again: many times what a full socket takes.
+pub(super) const READING_MS: u64 = 20;
 
 /// Loads of a small cluster are renewed so often.
 const LOAD_MS: u64 = 2_000;

@@ -9,7 +9,7 @@ use henge_cluster::agreed::voters::{self, Seat};
 use henge_cluster::agreed::{Agreed, Command, MAX_INCARNATION, Outcome, Rejected};
 use henge_cluster::gossip::Health;
 use henge_cluster::ring::NodeId;
-use henge_cluster::topology::{self, State};
+use henge_cluster::topology::{self, Incarnation, State};
 use henge_wire::peer::Purpose;
 use tokio::time::MissedTickBehavior;
 
@@ -18,7 +18,9 @@ use super::health::{AllHeard, Heard, is_down};
 use super::moving::{self, Gathering};
 use super::questions::{Start, Started};
 use super::reports::Reports;
+use super::seen::is_only;
 use crate::cluster::link::greet::{self, GreetError};
+use crate::cluster::raft::LEASE;
 
 /// How often the leader looks around by itself: what it was told of it looks at at once.
 const LOOK: Duration = Duration::from_millis(500);
@@ -38,16 +40,18 @@ impl Control {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut leads = false;
         loop {
+            self.stand_back().await;
             let leader = self.consensus.leader();
             self.show_leader(leader);
             let is_leader = self.consensus.is_leader();
             if is_leader != leads {
                 self.awaited.borrow_mut().clear();
+                self.down.borrow_mut().clear();
                 leads = is_leader;
                 self.tell_leader(leads);
             }
-            // Who ends begins nothing that another would have to bring to its end.
-            if leads && !self.is_leaving.get() {
+            // Who ends begins nothing that another would have to bring to its end, and who is not in yet knows nothing of others.
+            if leads && self.is_registered.get() && !self.is_leaving.get() {
                 self.look_around().await;
             }
             tokio::select! {
@@ -68,6 +72,45 @@ impl Control {
             self.tell_leader(false);
         }
         self.tell_failure();
+    }
+
+    /// Has another lead where this node cannot: it does not know yet what it has kept, or hears too few of those that vote, which would
+    /// all be down if it decided that.
+    pub(super) async fn stand_back(&self) {
+        let is_deaf = self.is_registered.get() && self.is_deaf(&self.agreed());
+        if self.is_deaf.replace(is_deaf) != is_deaf {
+            let name = &self.cluster.identity.name;
+            let (kind, text) = if is_deaf {
+                let text = "hears no majority of the voters by datagrams (UDP), and does not lead";
+                ("deaf", format!("{name} {text}"))
+            } else {
+                (
+                    "hears",
+                    format!("{name} hears a majority of the voters again"),
+                )
+            };
+            let epoch = self.agreed().topology().epoch();
+            let now_ms = self.shared.clock.now_ms();
+            self.cluster
+                .events
+                .add(now_ms, epoch, kind, Some(name), text);
+        }
+        // Who has just started has not heard the leader yet, for whom others keep their votes.
+        let has_listened = self.begun.elapsed() >= LEASE || self.consensus.voters().len() <= 1;
+        let may_lead = self.has_data.get() && has_listened && !is_deaf;
+        self.consensus.set_may_lead(may_lead).await;
+    }
+
+    fn is_deaf(&self, agreed: &Agreed) -> bool {
+        let heard = self.all_heard(agreed);
+        let nodes = agreed.topology().nodes();
+        let voters = self.consensus.voters();
+        let is_heard = |voter: &&u64| {
+            let member = agreed.of_instance(**voter);
+            let node = member.and_then(|(id, _)| nodes.get(&id));
+            node.is_none_or(|node| is_down(&heard, **voter, node.incarnation) != Some(true))
+        };
+        2 * voters.iter().filter(is_heard).count() <= voters.len() && !voters.is_empty()
     }
 
     /// Raft has stopped: this node hears of nothing that is agreed on any more.
@@ -122,8 +165,15 @@ impl Control {
         if agreed.cluster().is_none() {
             return;
         }
+        let own = self.own_start_id();
+        let heard = self.all_heard(&agreed);
+        // Requests wait for this, and what else there is to do may take some rounds.
+        for command in changed_health(&agreed, own, &heard) {
+            self.propose(Command::Topology(command)).await;
+        }
         // Whoever is ready can lose its control leader: partitions are placed when enough vote.
         let is_settled = self.choose_voters().await;
+        let agreed = self.agreed();
         let heard = self.all_heard(&agreed);
         let reports = self.all_reports();
         if reports.is_some() {
@@ -132,7 +182,7 @@ impl Control {
         let mut gathering = self.gathering.get();
         let wanted = wanted(
             &agreed,
-            self.cluster.identity.instance,
+            own,
             is_settled,
             &heard,
             reports.as_ref(),
@@ -390,10 +440,41 @@ fn is_known_down(agreed: &Agreed, id: NodeId) -> bool {
     node.is_some_and(|node| node.state == State::Down)
 }
 
-/// What has to change of the topology, as the instance `own` that leads sees it.
+/// An instance, and one of its starts.
+type StartId = (u64, Incarnation);
+
+/// Whether a member is down, by what `own`, the start that leads, has heard.
+fn is_found_down(agreed: &Agreed, own: StartId, heard: &AllHeard, id: NodeId) -> Option<bool> {
+    let node = agreed.topology().nodes().get(&id)?;
+    let instance = agreed.members().get(&id)?.instance;
+    // Nobody hears of itself; that it is down it has from before it led.
+    if (instance, node.incarnation) == own {
+        return Some(false);
+    }
+    is_down(heard, instance, node.incarnation)
+}
+
+/// Who is down, and who is not any more.
+fn changed_health(agreed: &Agreed, own: StartId, heard: &AllHeard) -> Vec<topology::Command> {
+    use topology::Command as Change;
+    let nodes = agreed.topology().nodes().iter();
+    // Who was removed by force stays down, whatever is heard of it.
+    let changed = nodes
+        .filter(|(_, node)| !node.is_lost)
+        .filter_map(
+            |(&id, node)| match (is_found_down(agreed, own, heard, id)?, node.state) {
+                (true, State::Aligning | State::Up) => Some(Change::Down(id, node.incarnation)),
+                (false, State::Down) => Some(Change::Back(id, node.incarnation)),
+                (true, State::Down) | (false, State::Aligning | State::Up) => None,
+            },
+        );
+    changed.collect()
+}
+
+/// What else has to change of the topology, as the start `own` that leads sees it.
 fn wanted(
     agreed: &Agreed,
-    own: u64,
+    own: StartId,
     is_settled: bool,
     heard: &AllHeard,
     reports: Option<&Reports>,
@@ -403,30 +484,18 @@ fn wanted(
     let topology = agreed.topology();
     let mut changes = Vec::new();
     for (&id, node) in topology.nodes() {
-        let instance = agreed.members().get(&id).map(|member| member.instance);
-        let is_down = match instance {
-            // Nobody hears of itself; that it is down it has from before it led.
-            Some(instance) if instance == own => Some(false),
-            Some(instance) => is_down(heard, instance, node.incarnation),
-            None => None,
-        };
-        match (is_down, node.state) {
-            (Some(true) | None, State::Down) => continue,
-            (Some(true), _) => {
-                changes.push(Change::Down(id, node.incarnation));
-                continue;
-            }
-            (Some(false), State::Down) => changes.push(Change::Back(id, node.incarnation)),
-            _ => {}
+        if node.state == State::Down || is_found_down(agreed, own, heard, id) == Some(true) {
+            continue;
         }
         if let Some(reports) = reports {
-            if let Some(instance) = instance {
-                reports.judge_node(topology, id, instance, &mut changes);
+            if let Some(member) = agreed.members().get(&id) {
+                reports.judge_node(topology, id, member.instance, &mut changes);
             }
             continue;
         }
-        // A node by itself has nobody to be aligned with.
-        if node.state != State::Up {
+        // A node by itself has nobody to be aligned with. One that has heard of another a moment ago, and does not replicate yet, is not
+        // by itself any more.
+        if is_only(agreed) && node.state != State::Up {
             changes.push(Change::Up(id, node.incarnation));
             if node.amnesia > 0 {
                 changes.push(Change::Remembers(id, node.incarnation));
@@ -458,13 +527,16 @@ mod tests {
 
     /// Two nodes, whose instances are 11 and 12.
     fn formed() -> Agreed {
+        formed_of(&[("a", 11), ("b", 12)])
+    }
+
+    fn formed_of(all: &[(&str, u64)]) -> Agreed {
         let mut agreed = Agreed::new();
-        let founders: BTreeSet<Who> = [("a", 11), ("b", 12)]
-            .map(|(name, instance)| Who {
-                name: name.to_owned(),
-                instance,
-            })
-            .into();
+        let founders = all.iter().map(|&(name, instance)| Who {
+            name: name.to_owned(),
+            instance,
+        });
+        let founders: BTreeSet<Who> = founders.collect();
         let form = Command::Form {
             cluster: ClusterId(1),
             founders: founders.clone(),
@@ -484,25 +556,62 @@ mod tests {
         agreed
     }
 
+    fn apply(agreed: &mut Agreed, command: topology::Command) {
+        let applied = agreed.apply(&Command::Topology(command));
+        applied.expect("it is agreed on");
+    }
+
+    fn is_alive(instance: u64) -> AllHeard {
+        let heard = Heard {
+            incarnation: 1,
+            health: Health::Alive,
+        };
+        AllHeard::from([(instance, heard)])
+    }
+
     #[test]
     fn who_leads_and_was_down_comes_back_by_itself() {
         let mut agreed = formed();
         for n in [1, 2] {
-            let down = Command::Topology(topology::Command::Down(NodeId(n), 1));
-            agreed.apply(&down).expect("it is agreed on");
+            apply(&mut agreed, topology::Command::Down(NodeId(n), 1));
         }
-        let reports = Reports::of_all(&BTreeMap::new());
-        let mut gathering = Gathering::default();
-        // Of 12 nothing was heard.
-        let wanted = wanted(
-            &agreed,
-            11,
-            false,
-            &AllHeard::new(),
-            Some(&reports),
-            &mut gathering,
-        );
-        assert_eq!(wanted, [topology::Command::Back(NodeId(1), 1)]);
+        let back = |n| topology::Command::Back(NodeId(n), 1);
+        for (own, heard, expected) in [
+            ((11, 1), AllHeard::new(), vec![back(1)]),
+            ((11, 1), is_alive(12), vec![back(1), back(2)]),
+            // What is agreed on is of a start before the one that leads.
+            ((11, 2), AllHeard::new(), vec![]),
+        ] {
+            assert_eq!(changed_health(&agreed, own, &heard), expected, "{own:?}");
+        }
+    }
+
+    #[test]
+    fn who_was_removed_by_force_stays_down() {
+        let mut agreed = formed();
+        apply(&mut agreed, topology::Command::Rebalance);
+        apply(&mut agreed, topology::Command::Down(NodeId(2), 1));
+        apply(&mut agreed, topology::Command::Lose(NodeId(2)));
+        assert_eq!(changed_health(&agreed, (11, 1), &is_alive(12)), []);
+    }
+
+    /// It has replicas as soon as it has seen the other, and may be asked before that.
+    #[test]
+    fn who_does_not_replicate_yet_judges_nobody_but_itself() {
+        let wanted = |agreed: &Agreed| {
+            let heard = is_alive(12);
+            wanted(
+                agreed,
+                (11, 1),
+                false,
+                &heard,
+                None,
+                &mut Gathering::default(),
+            )
+        };
+        assert_eq!(wanted(&formed()), []);
+        let alone = formed_of(&[("a", 11)]);
+        assert_eq!(wanted(&alone), [topology::Command::Up(NodeId(1), 1)]);
     }
 
     #[test]

@@ -123,6 +123,10 @@ pub(super) struct Control {
     forming: RefCell<Option<Forming>>,
     /// Instances that are being taken in.
     joining: RefCell<Joining>,
+    /// It is known what the node has kept.
+    has_data: Cell<bool>,
+    /// It hears too few of those that vote to decide who is down.
+    is_deaf: Cell<bool>,
     /// The start of this process is registered.
     is_registered: Cell<bool>,
     /// That is agreed on, as far as this node has heard.
@@ -196,6 +200,8 @@ pub(crate) async fn run(
         book: RefCell::default(),
         forming: RefCell::default(),
         joining: RefCell::default(),
+        has_data: Cell::new(false),
+        is_deaf: Cell::new(false),
         is_registered: Cell::new(false),
         was_in: Cell::new(false),
         registered: Notify::new(),
@@ -287,6 +293,8 @@ impl Control {
     /// Goes into the cluster, whichever way there is, and registers this start.
     async fn enter(self: &Rc<Self>) {
         self.wait_for_data().await;
+        self.has_data.set(true);
+        self.stand_back().await;
         let agreed = self.agreed();
         let cluster = match agreed.cluster() {
             Some(cluster) => cluster,
@@ -355,6 +363,7 @@ impl Control {
         self.note_amnesia();
         self.is_registered.set(true);
         self.registered.notify_one();
+        self.news.notify_one();
         // What was seen before this may be all there is to see.
         self.make_view();
     }
@@ -369,6 +378,11 @@ impl Control {
             }
             self.cluster.show(View::outside(standing));
         }
+    }
+
+    fn own_start_id(&self) -> (u64, u64) {
+        let identity = &self.cluster.identity;
+        (identity.instance, identity.incarnation())
     }
 
     fn own_start(&self, cluster: ClusterId) -> Start {

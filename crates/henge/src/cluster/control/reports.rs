@@ -116,11 +116,8 @@ impl Control {
         let mut told = None;
         loop {
             let report = replicas.report();
-            // One that leads again in a later term has been started anew, and knows nothing of before.
-            let leader = self
-                .consensus
-                .leader()
-                .map(|id| (id, self.consensus.term()));
+            // One that leads again in a later term may have been started anew, and knows nothing of before then.
+            let leader = self.consensus.elected();
             if let Some(leader) = leader
                 && told.as_ref() != Some(&(leader, report.clone()))
             {

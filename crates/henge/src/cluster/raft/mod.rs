@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use henge_cluster::agreed::{Agreed, Command, Outcome, Rejected};
@@ -28,7 +29,8 @@ pub(crate) use network::{Ask, AskError};
 use network::{Network, Question};
 pub(crate) use recover::{Recovered, prepare};
 use store::Disk;
-use types::{Compaction, HEARTBEAT, LEASE, SILENCE, Types};
+pub(crate) use types::LEASE;
+use types::{Compaction, HEARTBEAT, SILENCE, Types};
 
 use crate::cache::Generations;
 
@@ -65,6 +67,8 @@ struct Inner {
     agreed: watch::Receiver<Arc<Agreed>>,
     /// Which leader was heard when. A node that cannot vote never gives a silent one up by itself.
     heard: Mutex<Option<(u64, Instant)>>,
+    /// Whether it may ask for votes, and goes on to lead.
+    may_lead: AtomicBool,
 }
 
 impl Consensus {
@@ -90,7 +94,8 @@ impl Consensus {
         }))
     }
 
-    /// Opens the log of a directory, or makes one for this Raft id, and takes part. Must be called in a runtime.
+    /// Opens the log of a directory, or makes one for this Raft id, and takes part. It votes, and asks for no votes until it
+    /// [may lead](Self::set_may_lead). Must be called in a runtime.
     pub(crate) async fn open(
         directory: &Path,
         instance: u64,
@@ -120,6 +125,7 @@ impl Consensus {
             disk,
             agreed,
             heard,
+            may_lead: AtomicBool::new(false),
         })))
     }
 
@@ -188,9 +194,16 @@ impl Consensus {
         self.leader_by(&metrics.borrow())
     }
 
-    /// The term of Raft that this node knows of: who leads in a later one has been elected since.
+    /// The term of Raft that this node knows of.
+    #[cfg(test)]
     pub(crate) fn term(&self) -> u64 {
         self.0.raft.metrics().borrow().current_term
+    }
+
+    /// Who leads, as above, and the term in which it was elected.
+    pub(crate) fn elected(&self) -> Option<(u64, u64)> {
+        let metrics = self.0.raft.metrics();
+        self.elected_by(&metrics.borrow())
     }
 
     /// Whether this node leads, and a majority has heard it lately.
@@ -201,7 +214,7 @@ impl Consensus {
     /// Tells when another leads.
     pub(crate) fn leaders(&self) -> Leaders {
         let metrics = self.0.raft.metrics();
-        let last = self.leader_by(&metrics.borrow());
+        let last = self.elected_by(&metrics.borrow());
         Leaders {
             last,
             consensus: self.clone(),
@@ -310,10 +323,27 @@ impl Consensus {
         learners.filter(|id| has(id) == Some(true)).collect()
     }
 
-    /// Asks for votes now: for who knows that the leader's process is gone. A leader that is there would lose its place by it.
+    /// Whether it may lead. One that may not asks for no votes, and one that leads says no more that it is there, so that another does
+    /// within some 1.5 s.
+    pub(crate) async fn set_may_lead(&self, may_lead: bool) {
+        let inner = &self.0;
+        if inner.may_lead.swap(may_lead, Ordering::Relaxed) == may_lead {
+            return;
+        }
+        inner.raft.runtime_config().elect(may_lead);
+        inner.raft.runtime_config().heartbeat(may_lead);
+        if may_lead && self.voters().len() == 1 {
+            // Nobody else would, unless the one voter is another.
+            self.campaign().await;
+        }
+    }
+
+    /// Asks for votes now, if it may lead: for who knows that the leader's process is gone. A leader that is there would lose its place by it.
     pub(crate) async fn campaign(&self) {
-        // It fails only when Raft has stopped, of which others tell.
-        let _ = self.0.raft.trigger().elect().await;
+        if self.0.may_lead.load(Ordering::Relaxed) {
+            // It fails only when Raft has stopped, of which others tell.
+            let _ = self.0.raft.trigger().elect().await;
+        }
     }
 
     /// Asks for votes once nobody has to keep its own for a leader that has said that it ends. It is for one of the voters: several
@@ -370,6 +400,12 @@ impl Consensus {
         is_heard.then_some(leader)
     }
 
+    /// Who leads, and the term in which it was elected.
+    fn elected_by(&self, metrics: &RaftMetrics<u64, BasicNode>) -> Option<(u64, u64)> {
+        let leader = self.leader_by(metrics)?;
+        Some((leader, metrics.current_term))
+    }
+
     /// A leader that no majority hears must not be asked for what it could not do.
     fn check_lease(&self) -> Result<(), ProposeError> {
         let metrics = self.0.raft.metrics();
@@ -395,11 +431,11 @@ impl Consensus {
 pub(crate) struct Leaders {
     consensus: Consensus,
     metrics: watch::Receiver<RaftMetrics<u64, BasicNode>>,
-    last: Option<u64>,
+    last: Option<(u64, u64)>,
 }
 
 impl Leaders {
-    /// Waits until another leads than this told last, or nobody does any more, and tells who.
+    /// Waits until another leads than this told last, or the same in a later term, or nobody does any more, and tells who.
     pub(crate) async fn changed(&mut self) -> Result<Option<u64>, ConsensusError> {
         loop {
             let now = {
@@ -407,11 +443,11 @@ impl Leaders {
                 if let Err(fatal) = &metrics.running_state {
                     return Err(fatal.clone().into());
                 }
-                self.consensus.leader_by(&metrics)
+                self.consensus.elected_by(&metrics)
             };
             if now != self.last {
                 self.last = now;
-                return Ok(now);
+                return Ok(now.map(|(leader, _)| leader));
             }
             if let Ok(Err(_)) = tokio::time::timeout(LOOK, self.metrics.changed()).await {
                 return Err(ConsensusError::Stopped("the node ends".to_owned()));

@@ -131,12 +131,20 @@ pub(super) async fn open(
         membership: meta.last_membership,
         shows,
     };
-    Ok((disk.clone(), Log(disk), state, seen))
+    let log = Log {
+        disk: disk.clone(),
+        own: instance,
+    };
+    Ok((disk, log, state, seen))
 }
 
 /// The log and the vote.
 #[derive(Clone, Debug)]
-pub(super) struct Log(Disk);
+pub(super) struct Log {
+    disk: Disk,
+    /// The Raft id that it is of.
+    own: u64,
+}
 
 impl Log {
     async fn read(
@@ -145,7 +153,7 @@ impl Log {
         most_bytes: usize,
     ) -> Result<Vec<Entry>, StorageError> {
         let range = (range.start_bound().cloned(), range.end_bound().cloned());
-        let read = self.0.run(move |file| file.entries(range, most_bytes));
+        let read = self.disk.run(move |file| file.entries(range, most_bytes));
         let read = read.await;
         read.map_err(|error| wrong(&error, ErrorSubject::Logs, ErrorVerb::Read))
     }
@@ -172,7 +180,7 @@ impl RaftLogStorage<Types> for Log {
     type LogReader = Self;
 
     async fn get_log_state(&mut self) -> Result<LogState<Types>, StorageError> {
-        let ends = self.0.run(RaftFile::ends).await;
+        let ends = self.disk.run(RaftFile::ends).await;
         let ends = ends.map_err(|error| wrong(&error, ErrorSubject::Logs, ErrorVerb::Read))?;
         Ok(LogState {
             last_purged_log_id: ends.purged,
@@ -186,22 +194,31 @@ impl RaftLogStorage<Types> for Log {
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
         let vote = *vote;
-        let saved = self.0.run(move |file| file.set_vote(&vote)).await;
+        let saved = self.disk.run(move |file| file.set_vote(&vote)).await;
         saved.map_err(|error| wrong(&error, ErrorSubject::Vote, ErrorVerb::Write))
     }
 
+    /// The last vote. Who voted for itself and was elected is so no more: openraft would have it lead on from its first moment, in the same
+    /// term, though it has forgotten what a leader is told, and nobody else would know that it began anew.
     async fn read_vote(&mut self) -> Result<Option<Vote>, StorageError> {
-        let vote = self.0.run(RaftFile::vote).await;
-        vote.map_err(|error| wrong(&error, ErrorSubject::Vote, ErrorVerb::Read))
+        let vote = self.disk.run(RaftFile::vote).await;
+        let mut vote = vote.map_err(|error| wrong(&error, ErrorSubject::Vote, ErrorVerb::Read))?;
+        if let Some(vote) = &mut vote {
+            vote.committed &= vote.leader_id.voted_for() != Some(self.own);
+        }
+        Ok(vote)
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
-        let saved = self.0.run(move |file| file.set_committed(committed)).await;
+        let saved = self
+            .disk
+            .run(move |file| file.set_committed(committed))
+            .await;
         saved.map_err(|error| wrong(&error, ErrorSubject::Store, ErrorVerb::Write))
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, StorageError> {
-        let committed = self.0.run(RaftFile::committed).await;
+        let committed = self.disk.run(RaftFile::committed).await;
         committed.map_err(|error| wrong(&error, ErrorSubject::Store, ErrorVerb::Read))
     }
 
@@ -220,17 +237,17 @@ impl RaftLogStorage<Types> for Log {
             let appended = file.latched(|file| file.append(&entries));
             callback.log_io_completed(appended.map_err(io::Error::other));
         };
-        let given = self.0.give(append).await;
+        let given = self.disk.give(append).await;
         given.map_err(|error| wrong(&error, ErrorSubject::Logs, ErrorVerb::Write))
     }
 
     async fn truncate(&mut self, from: LogId) -> Result<(), StorageError> {
-        let done = self.0.run(move |file| file.truncate(from.index)).await;
+        let done = self.disk.run(move |file| file.truncate(from.index)).await;
         done.map_err(|error| wrong(&error, ErrorSubject::Logs, ErrorVerb::Delete))
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), StorageError> {
-        let done = self.0.run(move |file| file.purge(upto)).await;
+        let done = self.disk.run(move |file| file.purge(upto)).await;
         done.map_err(|error| wrong(&error, ErrorSubject::Logs, ErrorVerb::Delete))
     }
 }

@@ -34,7 +34,7 @@ pub(super) type StorageError = openraft::StorageError<u64>;
 /// long one question with entries may take, so no two members may be farther from each other than that.
 pub(super) const HEARTBEAT: Duration = Duration::from_millis(100);
 /// For so long after a leader was heard nobody votes for another. A leader that has heard no majority for as long is none.
-pub(super) const LEASE: Duration = Duration::from_millis(600);
+pub(crate) const LEASE: Duration = Duration::from_millis(600);
 /// A voter that hears no leader waits for the lease and then for a time between this and another lease, which it draws at its start:
 /// 0.9 s at the least, so that a pause of 0.3 s beside a heartbeat that has just been missed elects nobody, and 1.35 s at the
 /// most, with the tick of the clock, so that a leader that is lost has a successor well within 2 s.
@@ -79,6 +79,8 @@ pub(super) fn config(compaction: Compaction) -> Config {
         max_in_snapshot_log_to_keep: every,
         // Above what a snapshot can be behind by, or one would be followed by another.
         replication_lag_threshold: 2 * every,
+        // Who has just started has nothing to lead by.
+        enable_elect: false,
         ..Config::default()
     }
 }

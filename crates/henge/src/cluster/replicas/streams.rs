@@ -142,9 +142,11 @@ impl Streams {
         }
     }
 
-    /// The other members, as a view has them. Who waits for one that is none any more is told that it does not vouch.
-    fn renew(&self, view: &View, inboxes: &Inboxes) {
+    /// The other members, as the newest view has them. Who waits for one that is none any more is told that it does not vouch.
+    fn renew(&self, newest: impl FnOnce() -> Arc<View>, inboxes: &Inboxes) {
         let mut peers = self.peers.write();
+        // Within the lock: what a thread has loaded before may be older than what another has made of it.
+        let view = newest();
         let others = || view.members.iter().filter(|member| !member.is_me);
         peers.retain(|id, peer| {
             let is_there = others().any(|member| {
@@ -208,8 +210,9 @@ impl Speakers {
     /// Another view: whoever is new in it is spoken to.
     pub(crate) fn renew(&mut self, local: &Rc<Local>) {
         let replicas = &local.shared.replicas;
-        let view = local.shared.cluster.view.load();
-        replicas.streams.renew(&view, &replicas.inboxes);
+        replicas
+            .streams
+            .renew(|| local.shared.cluster.view.load_full(), &replicas.inboxes);
         self.spoken_to
             .retain(|(_, peer)| !peer.is_gone.load(Ordering::Relaxed));
         for (id, peer) in &*replicas.streams.peers.read() {
@@ -520,7 +523,7 @@ mod tests {
 
     const TERM: u32 = 7;
 
-    fn view(members: &[u64]) -> View {
+    fn view(members: &[u64]) -> Arc<View> {
         let member = |&id: &u64| {
             Arc::new(Member {
                 id: NodeId(id),
@@ -535,7 +538,7 @@ mod tests {
             })
         };
         let members = members.iter().map(member).collect();
-        View::of(ClusterId(7), 3, members, |_| Some(NodeId(1)))
+        Arc::new(View::of(ClusterId(7), 3, members, |_| Some(NodeId(1))))
     }
 
     /// It would wait for as long as a request has, for somebody who is never asked.
@@ -543,7 +546,7 @@ mod tests {
     fn a_read_goes_back_to_its_machine_when_who_was_to_vouch_is_no_member() {
         let partition = Partition::new(7).expect("it is one");
         let (streams, inboxes) = (Streams::default(), Inboxes::new(1));
-        streams.renew(&view(&[1, 2]), &inboxes);
+        streams.renew(|| view(&[1, 2]), &inboxes);
         let probe = Message {
             term: TERM,
             body: Body::Probe { number: 1 },
@@ -573,10 +576,10 @@ mod tests {
             needed: 1,
         };
         assert_eq!(streams.wait(partition, vouch), None);
-        streams.renew(&view(&[1, 2]), &inboxes);
+        streams.renew(|| view(&[1, 2]), &inboxes);
         inboxes.collect(0);
         assert_eq!(told::take_unvouched(), []);
-        streams.renew(&view(&[1]), &inboxes);
+        streams.renew(|| view(&[1]), &inboxes);
         inboxes.collect(0);
         let unvouched = told::take_unvouched();
         assert_eq!(unvouched.len(), 1);

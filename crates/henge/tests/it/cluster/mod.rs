@@ -237,6 +237,15 @@ impl Ring {
         self.resp(n).ask(command)
     }
 
+    /// What a node says of a member; nothing where it knows of none of that name.
+    pub(crate) fn member(&self, n: usize, of: usize) -> Value {
+        let status = self.status(n);
+        let members = status["members"].as_array().cloned().unwrap_or_default();
+        let name = format!("node{of}");
+        let found = members.into_iter().find(|member| member["name"] == *name);
+        found.unwrap_or_default()
+    }
+
     /// What a node says of its cluster; nothing while it does not listen.
     pub(crate) fn status(&self, n: usize) -> Value {
         let answer = self.try_http(n).ok().and_then(|mut client| {

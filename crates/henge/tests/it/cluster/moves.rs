@@ -7,8 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use serde_json::Value;
-
 use super::Ring;
 use super::faults::wait_for_leader;
 use crate::durability::Resp;
@@ -168,17 +166,9 @@ fn moves(ring: &Ring, n: usize) -> (bool, u64, u64) {
     )
 }
 
-fn member(ring: &Ring, n: usize, of: usize) -> Value {
-    let status = ring.status(n);
-    let members = status["members"].as_array().cloned().unwrap_or_default();
-    let name = format!("node{of}");
-    let found = members.into_iter().find(|member| member["name"] == name);
-    found.unwrap_or_default()
-}
-
 /// How many partitions a node is a replica of.
 fn holds(ring: &Ring, n: usize, of: usize) -> u64 {
-    let member = member(ring, n, of);
+    let member = ring.member(n, of);
     member["holds_partitions"].as_u64().unwrap_or(0)
 }
 
@@ -282,10 +272,10 @@ fn a_node_is_drained_and_nobody_is_told_of_an_error() {
     ring.until("it knows of that", || !ring.is_ready(leader));
     load.end_well(&ring, &[1, 2, 3, 4]);
     // It is a member, and serves, until it ends.
-    assert_eq!(member(&ring, other, leader)["state"], "leaving");
+    assert_eq!(ring.member(other, leader)["state"], "leaving");
     ring.stop(leader);
     ring.until("it is no member any more", || {
-        member(&ring, other, leader).is_null()
+        ring.member(other, leader).is_null()
     });
     // Its next start joins again.
     ring.start(leader, &ring.others(leader, 4));
@@ -328,7 +318,7 @@ fn a_source_dies_while_data_move() {
     wait_for_moves(&ring, leader);
     ring.kill(source);
     ring.until("it is down", || {
-        member(&ring, leader, source)["state"] == "down"
+        ring.member(leader, source)["state"] == "down"
     });
     ring.start(source, &ring.others(source, 4));
     ring.wait_until_ready([source]);
@@ -346,7 +336,7 @@ fn a_target_dies_while_data_move() {
     ring.start(4, &ring.others(4, 3));
     wait_for_moves(&ring, 1);
     ring.kill(4);
-    ring.until("it is down", || member(&ring, 1, 4)["state"] == "down");
+    ring.until("it is down", || ring.member(1, 4)["state"] == "down");
     ring.start(4, &ring.others(4, 3));
     ring.wait_until_ready([4]);
     wait_until_moved(&ring, 1);
@@ -370,7 +360,7 @@ fn who_is_down_for_too_long_is_replaced() {
     for of in 1..=3 {
         ring.until("each has all", || holds(&ring, 1, of) == PARTITIONS);
     }
-    assert_eq!(member(&ring, 1, 4)["state"], "down");
+    assert_eq!(ring.member(1, 4)["state"], "down");
     assert_eq!(holds(&ring, 1, 4), 0);
     ring.start(4, &ring.others(4, 4));
     ring.wait_until_ready([4]);
@@ -399,7 +389,7 @@ fn who_never_comes_back_is_removed_by_force() {
     let reachable = (409, "node_reachable".to_owned());
     assert_eq!(remove(&ring, "/cluster/remove/node4?force=true"), reachable);
     ring.kill(4);
-    ring.until("it is down", || member(&ring, 1, 4)["state"] == "down");
+    ring.until("it is down", || ring.member(1, 4)["state"] == "down");
     let holds_data = (409, "node_holds_data".to_owned());
     assert_eq!(remove(&ring, "/cluster/remove/node4"), holds_data);
     let said = done(&ring, 2, &["remove", "node4", "--force"]);
@@ -419,10 +409,10 @@ fn who_never_comes_back_is_removed_by_force() {
 fn shares_follow_weights_and_who_was_to_leave_may_stay() {
     let mut ring = ring(4);
     all_are_up(&ring, 1, 4);
-    assert_eq!(member(&ring, 1, 4)["weight"], 100);
+    assert_eq!(ring.member(1, 4)["weight"], 100);
     let said = done(&ring, 2, &["set-weight", "node4", "50"]);
     assert_eq!(said, "node4 weighs 50\n");
-    assert_eq!(member(&ring, 2, 4)["weight"], 50);
+    assert_eq!(ring.member(2, 4)["weight"], 50);
     let half = holds(&ring, 2, 4);
     assert!((400..=500).contains(&half), "{half}");
     // A start of it keeps that.
@@ -430,7 +420,7 @@ fn shares_follow_weights_and_who_was_to_leave_may_stay() {
     ring.start(4, &ring.others(4, 4));
     ring.wait_until_ready([4]);
     all_are_up(&ring, 1, 4);
-    assert_eq!(member(&ring, 1, 4)["weight"], 50);
+    assert_eq!(ring.member(1, 4)["weight"], 50);
     assert_eq!(
         done(&ring, 3, &["rebalance"]),
         "all partitions are where they should be\n"
@@ -440,7 +430,7 @@ fn shares_follow_weights_and_who_was_to_leave_may_stay() {
     assert_eq!(said, "node4 is being drained\n");
     wait_for_moves(&ring, 1);
     assert_eq!(done(&ring, 1, &["add", "node4"]), "node4 has its share\n");
-    assert_eq!(member(&ring, 1, 4)["state"], "up");
+    assert_eq!(ring.member(1, 4)["state"], "up");
     assert!((400..=500).contains(&holds(&ring, 1, 4)));
     what_is_wrong_is_said(&ring);
     done(&ring, 1, &["drain", "node4"]);
@@ -525,7 +515,7 @@ fn partitions_of_one_replica_move_too() {
 fn the_last_node_cannot_be_drained() {
     let ring = Ring::new().formed(1);
     ring.until("its cluster is formed", || {
-        member(&ring, 1, 1)["state"] == "up"
+        ring.member(1, 1)["state"] == "up"
     });
     ring.until("it is in that", || ring.status(1)["epoch"] != 0);
     let answer = asked(&ring, 1, "POST", "/cluster/drain/node1", "");

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::Ring;
 use super::keys::speaks_both_protocols;
+use super::partitions::{agreed_leader, machines};
 use crate::durability::Resp;
 use crate::resp_reply::Reply;
 
@@ -86,6 +87,36 @@ fn what_was_acknowledged_outlives_each_of_three_in_turn() {
         start_again(&mut ring, lost);
         check_all(&ring, &[1, 2, 3], "again-");
     }
+}
+
+/// All others would be down to it, and none of three would be left that reaches another by what is agreed on.
+#[test]
+fn a_control_leader_that_hears_no_datagrams_has_a_successor() {
+    let Some(ring) = machines(3) else { return };
+    let ring = ring.set("cluster.replication_factor=3").formed(3);
+    set_all(&ring, &[1, 2, 3], "v-");
+    let deaf = agreed_leader(&ring, &[1, 2, 3]);
+    let rest: Vec<usize> = (1..=3).filter(|n| *n != deaf).collect();
+    for n in &rest {
+        ring.network().lose_only("udp", deaf, *n);
+        ring.network().lose_only("udp", *n, deaf);
+    }
+    for n in &rest {
+        ring.until("it is down, and the others are up", || {
+            let states: Vec<bool> = (1..=3)
+                .map(|of| ring.member(*n, of)["state"] == "up")
+                .collect();
+            (1..=3).zip(states).all(|(of, is_up)| is_up == (of != deaf))
+        });
+    }
+    assert_ne!(agreed_leader(&ring, &rest), deaf);
+    check_all(&ring, &rest, "v-");
+    set_all(&ring, &rest, "w-");
+    for n in &rest {
+        ring.network().pass_only("udp", deaf, *n);
+        ring.network().pass_only("udp", *n, deaf);
+    }
+    check_all(&ring, &[1, 2, 3], "w-");
 }
 
 /// What is sent as a line is asked again as what is sent as a frame, and what is of all keys is as well: while a leader is replaced a

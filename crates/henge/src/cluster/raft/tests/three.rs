@@ -235,6 +235,31 @@ async fn who_campaigns_leads_when_the_leader_is_gone() {
     agree(&cluster, set("k", "v")).await;
 }
 
+/// It has forgotten what a leader is told, and another start of it is told nothing in the same term.
+#[tokio::test]
+async fn who_led_does_not_lead_when_it_starts_again() {
+    let mut cluster = three().await;
+    let before = cluster.leader().await.term();
+    for id in [2, 3, 1] {
+        cluster.stop(id).await;
+    }
+    for id in [1, 2, 3] {
+        cluster.start(id).await;
+    }
+    let term = cluster.leader().await.term();
+    assert!(term > before, "{term} after {before}");
+}
+
+#[tokio::test]
+async fn who_may_not_lead_has_a_successor() {
+    let cluster = three().await;
+    let leader = cluster.leader().await;
+    leader.set_may_lead(false).await;
+    leader.campaign().await;
+    while cluster.leader().await.instance() == leader.instance() {}
+    agree(&cluster, set("k", "v")).await;
+}
+
 /// What the leader has agreed on after it said that it ends is not lost by that.
 #[tokio::test]
 async fn who_succeeds_a_leader_waits_for_its_end() {

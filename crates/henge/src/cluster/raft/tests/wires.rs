@@ -80,6 +80,7 @@ impl Cluster {
         let links = Own(id, self.wires.clone());
         let opened = Consensus::open_with(directory.path(), id, links, self.compaction);
         let node = opened.await.expect("it opens");
+        node.set_may_lead(true).await;
         self.wires.0.lock().open.insert(id, node.clone());
         self.nodes.insert(id, node.clone());
         node
