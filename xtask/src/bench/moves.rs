@@ -32,7 +32,7 @@ pub(super) const OPTIONS: &[(&str, &str)] = &[
     ),
     (
         "move-rate",
-        "what a node sends a second for moves (64MiB, as it is by itself; or none)",
+        "what a node sends a second for moves (16MiB, as it is by itself; or none)",
     ),
     HENGE_OPTION,
 ];
@@ -53,7 +53,7 @@ const DRAINED: usize = 1;
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let rate = match arguments.text("move-rate") {
         Some("none") => None,
-        _ => Some(arguments.bytes("move-rate", 64 << 20)?),
+        _ => Some(arguments.bytes("move-rate", 16 << 20)?),
     };
     let bench = Bench {
         bytes: arguments.bytes("bytes", 1 << 30)?.max(1 << 20),

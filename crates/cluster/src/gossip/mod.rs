@@ -109,6 +109,8 @@ pub struct Gossip {
     returned_ms: Option<u64>,
     /// How long this process was paused, in all: its own clock does not go on meanwhile.
     paused_ms: u64,
+    /// Since it was paused nothing that was due was done yet.
+    is_reading: bool,
     /// Turns of calling.
     turns: u64,
     /// Where the last turn stopped.
@@ -266,6 +268,7 @@ impl Gossip {
             growing_until_ms: now_ms + tuning::GROWING_MS,
             returned_ms: None,
             paused_ms: 0,
+            is_reading: false,
             turns: 0,
             called: 0,
             has_left: false,
@@ -381,6 +384,7 @@ impl Gossip {
         while let Some(first) = self.carrier.events.first_entry()
             && first.key().0 <= now_ms
         {
+            self.is_reading = false;
             match first.remove() {
                 // It says when what it expected did not happen; it goes on by itself.
                 Event::Foca(timer) => drop(self.foca.handle_timer(timer, &mut self.carrier)),
@@ -396,7 +400,7 @@ impl Gossip {
     }
 
     /// It is so late. A pause of this process does not count: its own clock stands still then, so that all that it waits for has as much
-    /// time as before, and a little more for what lies in its socket.
+    /// time as before, and a little more for what lies in its socket. In a process that is late each time something is done each time.
     fn advance(&mut self, now_ms: u64) {
         let before_ms = self.carrier.now_ms;
         let now_ms = now_ms.saturating_sub(self.paused_ms).max(before_ms);
@@ -405,7 +409,13 @@ impl Gossip {
             return;
         };
         if now_ms.saturating_sub(*due_ms) >= tuning::LATE_MS {
-            let own_ms = due_ms.saturating_sub(tuning::READING_MS).max(before_ms);
+            let reading_ms = if self.is_reading {
+                0
+            } else {
+                tuning::READING_MS
+            };
+            self.is_reading = true;
+            let own_ms = due_ms.saturating_sub(reading_ms).max(before_ms);
             self.paused_ms += now_ms - own_ms;
             self.carrier.now_ms = own_ms;
         }
@@ -419,7 +429,8 @@ impl Gossip {
 
     /// What others are to know of this node's load. They hear of it about every 2 s in a small cluster, and of all that were
     /// set in the meantime only the last.
-    pub fn set_load(&mut self, load: Load) {
+    pub fn set_load(&mut self, now_ms: u64, load: Load) {
+        self.advance(now_ms);
         self.load = Some(load);
         if !self.has_left && !self.carrier.expects(&Event::Load) {
             self.carrier.after(0, Event::Load);
@@ -444,7 +455,12 @@ impl Gossip {
 
     /// A member's system has refused a connection, so no process of it runs there: it is down within a second unless it says
     /// otherwise. What comes soon after the last time is not looked into again.
-    pub fn suspect(&mut self, instance: u64) {
+    pub fn suspect(&mut self, now_ms: u64, instance: u64) {
+        self.advance(now_ms);
+        self.suspect_now(instance);
+    }
+
+    fn suspect_now(&mut self, instance: u64) {
         let Some(member) = self.member(instance) else {
             return;
         };
@@ -604,7 +620,7 @@ impl Gossip {
         });
         let others: Vec<u64> = others.map(|(&instance, _)| instance).collect();
         for instance in others {
-            self.suspect(instance);
+            self.suspect_now(instance);
         }
     }
 

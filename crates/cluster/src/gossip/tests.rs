@@ -181,7 +181,8 @@ fn a_refused_connection_is_faster() {
         let mut lab = Lab::of(3);
         lab.nodes[1].gossip = None;
         let since_ms = lab.now_ms;
-        lab.gossip(by).suspect(1_001);
+        let now_ms = lab.now_ms;
+        lab.gossip(by).suspect(now_ms, 1_001);
         lab.run(1_000);
         for number in [0, 2] {
             assert!(lab.down_after(number, 1, since_ms) <= 1_000);
@@ -193,12 +194,14 @@ fn a_refused_connection_is_faster() {
 fn one_that_lives_refutes_a_refused_connection() {
     for count in [2, 3, 5] {
         let mut lab = Lab::of(count);
-        lab.gossip(0).suspect(1_001);
+        let now_ms = lab.now_ms;
+        lab.gossip(0).suspect(now_ms, 1_001);
         // Nor does it help to say it again and again.
         for _ in 0..10 {
             lab.run(50);
             assert_eq!(lab.healths(0)[0], Health::Alive);
-            lab.gossip(0).suspect(1_001);
+            let now_ms = lab.now_ms;
+            lab.gossip(0).suspect(now_ms, 1_001);
         }
         lab.run(3_000);
         for number in 0..count {
@@ -244,6 +247,18 @@ fn who_was_away_comes_back() {
             assert_eq!(downs.count(), usize::from(number != 1));
         }
     }
+}
+
+/// One that gets its turn late each time still finds out who is silent.
+#[test]
+fn who_is_always_late_goes_on() {
+    let mut lab = Lab::of(3);
+    lab.nodes[2].gossip = None;
+    for _ in 0..100 {
+        lab.nodes[0].paused_ms = lab.now_ms + 150;
+        lab.run(150);
+    }
+    assert!(lab.has_news(0, &Output::Down(peer(2, 1))));
 }
 
 #[test]
@@ -388,7 +403,8 @@ fn loads_arrive_and_are_renewed() {
                 memory_bytes: 1 << 40,
                 queue_bytes: 0,
             };
-            lab.gossip(number).set_load(load);
+            let now_ms = lab.now_ms;
+            lab.gossip(number).set_load(now_ms, load);
         }
         lab.run(3_500);
         let gossip = lab.nodes[0].gossip.as_ref().expect("it runs");

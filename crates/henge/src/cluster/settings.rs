@@ -338,7 +338,7 @@ mod tests {
         let none = Settings::default();
         let five_minutes = Duration::from_mins(5);
         assert_eq!(none.down_timeout(&live), Some(five_minutes));
-        assert_eq!(none.move_rate(&live), Some(64 << 20));
+        assert_eq!(none.move_rate(&live), Some(16 << 20));
         let set = [
             ("cluster.down_timeout", "none", 3),
             ("cluster.move_rate", "1MiB", 4),

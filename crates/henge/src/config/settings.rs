@@ -133,7 +133,7 @@ settings! {
         reload down_timeout: Option<Interval> = Some(Interval::seconds(300)), within Interval::seconds(1)..=Interval::seconds(365 * 86_400);
         /// How many bytes a second this node sends of copies, for partitions that move to others and to nodes that come back; "none" for as many as it can. At least 64KiB,
         /// with which a GiB takes hours; at most 1TiB, more than any machine can.
-        reload move_rate: Option<ByteSize> = Some(ByteSize::mib(64)), within ByteSize::kib(64)..=ByteSize::tib(1);
+        reload move_rate: Option<ByteSize> = Some(ByteSize::mib(16)), within ByteSize::kib(64)..=ByteSize::tib(1);
         /// The consistency of a request that asks for none. With one replica all mean the same.
         reload default_consistency: ConsistencyLevel = ConsistencyLevel::Quorum;
     }

@@ -140,7 +140,7 @@ impl World {
         node.is_paused = false;
         node.socket.clear();
         let mut gossip = Gossip::new(node.peer, seed, self.now_ms);
-        gossip.set_load(Load::default());
+        gossip.set_load(self.now_ms, Load::default());
         gossip.announce(address(told));
         node.gossip = Some(gossip);
         self.drain(number);
@@ -216,7 +216,7 @@ impl World {
                             queue_bytes: self.random.below(1 << 20),
                         };
                         if let Some(gossip) = node.gossip.as_mut().filter(|_| !node.is_paused) {
-                            gossip.set_load(load);
+                            gossip.set_load(self.now_ms, load);
                         }
                     }
                     self.at(self.now_ms + LOAD_MS, Event::Loads);

@@ -69,7 +69,7 @@ impl Control {
                 // The machine's own clock: what it asked to be told at this time.
                 () = tokio::time::sleep_until(Instant::now() + due) => gossiping.gossip.handle_time(self.now_ms()),
                 Some(instance) = refused.recv() => {
-                    gossiping.gossip.suspect(instance);
+                    gossiping.gossip.suspect(self.now_ms(), instance);
                     self.lose_leader(instance).await;
                 }
                 changed = watch.changed() => {
@@ -88,7 +88,7 @@ impl Control {
                 // Of those who look names up there is always one.
                 Some(Found { instance, at }) = found.recv() => gossiping.call(instance, at),
                 _ = loads.tick() => {
-                    gossiping.gossip.set_load(own_load());
+                    gossiping.gossip.set_load(self.now_ms(), own_load());
                     self.show_loads(&gossiping.gossip);
                     self.miss();
                 }

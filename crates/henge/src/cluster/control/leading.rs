@@ -26,6 +26,10 @@ use crate::cluster::raft::LEASE;
 const LOOK: Duration = Duration::from_millis(500);
 /// A member of which nothing was heard, good or bad, for so long is down: gossip reaches everybody in half of it.
 pub(super) const UNHEARD: Duration = Duration::from_secs(5);
+/// A leader that lets another lead is silent for so long, and asks for no votes: another leads within half of it, if any can.
+const STAND_BACK: Duration = Duration::from_secs(3);
+/// If none can it leads on for so long, with what it knows, before it tries again.
+const STAND_BACK_AGAIN: Duration = Duration::from_mins(1);
 /// How long Raft goes on with a node that was removed: several heartbeats.
 const TOLD: Duration = Duration::from_secs(1);
 /// The weight of a node that nobody gave one.
@@ -51,7 +55,7 @@ impl Control {
                 self.tell_leader(leads);
             }
             // Who ends begins nothing that another would have to bring to its end, and who is not in yet knows nothing of others.
-            if leads && self.is_registered.get() && !self.is_leaving.get() {
+            if leads && self.is_registered.get() && !self.stands_back() && !self.is_leaving.get() {
                 self.look_around().await;
             }
             tokio::select! {
@@ -74,33 +78,55 @@ impl Control {
         self.tell_failure();
     }
 
-    /// Has another lead where this node cannot: it does not know yet what it has kept, or hears too few of those that vote, which would
-    /// all be down if it decided that.
+    /// Says whether this node may lead, and has another lead for which that is better, if there is one.
     pub(super) async fn stand_back(&self) {
-        let is_deaf = self.is_registered.get() && self.is_deaf(&self.agreed());
-        if self.is_deaf.replace(is_deaf) != is_deaf {
-            let name = &self.cluster.identity.name;
-            let (kind, text) = if is_deaf {
-                let text = "hears no majority of the voters by datagrams (UDP), and does not lead";
-                ("deaf", format!("{name} {text}"))
-            } else {
-                (
-                    "hears",
-                    format!("{name} hears a majority of the voters again"),
-                )
-            };
-            let epoch = self.agreed().topology().epoch();
-            let now_ms = self.shared.clock.now_ms();
-            self.cluster
-                .events
-                .add(now_ms, epoch, kind, Some(name), text);
-        }
         // Who has just started has not heard the leader yet, for whom others keep their votes.
         let has_listened = self.begun.elapsed() >= LEASE || self.consensus.voters().len() <= 1;
-        let may_lead = self.has_data.get() && has_listened && !is_deaf;
+        self.has_listened
+            .set(self.has_listened.get() || has_listened);
+        let why = self.why_not_lead();
+        if self
+            .stood_back
+            .get()
+            .is_none_or(|at| at.elapsed() >= STAND_BACK_AGAIN)
+            && let Some(why) = why
+        {
+            self.stood_back.set(Some(Instant::now()));
+            let name = &self.cluster.identity.name;
+            let epoch = self.agreed().topology().epoch();
+            let now_ms = self.shared.clock.now_ms();
+            let text = format!("{name} {why}, and lets another lead");
+            self.cluster
+                .events
+                .add(now_ms, epoch, "deaf", Some(name), text);
+        }
+        let may_lead = self.has_data.get() && self.has_listened.get() && !self.stands_back();
         self.consensus.set_may_lead(may_lead).await;
     }
 
+    fn stands_back(&self) -> bool {
+        let at = self.stood_back.get();
+        at.is_some_and(|at| at.elapsed() < STAND_BACK)
+    }
+
+    /// Why another should lead, where this node does.
+    fn why_not_lead(&self) -> Option<&'static str> {
+        // Nobody else can where it is the only one that votes.
+        if !self.consensus.is_leader() || self.consensus.voters().len() <= 1 {
+            self.leads_outside.set(None);
+            return None;
+        }
+        if self.is_registered.get() {
+            let is_deaf = self.is_deaf(&self.agreed());
+            return is_deaf.then_some("hears no majority of the voters by datagrams (UDP)");
+        }
+        let since = self.leads_outside.get().unwrap_or_else(Instant::now);
+        self.leads_outside.set(Some(since));
+        (since.elapsed() >= UNHEARD).then_some("leads and is in no cluster")
+    }
+
+    /// Whether most of those that vote are down for this node, which a majority of them has answered just now, as it leads: it is this
+    /// node that does not hear them. Of two nobody could lead without the other.
     fn is_deaf(&self, agreed: &Agreed) -> bool {
         let heard = self.all_heard(agreed);
         let nodes = agreed.topology().nodes();
@@ -110,7 +136,7 @@ impl Control {
             let node = member.and_then(|(id, _)| nodes.get(&id));
             node.is_none_or(|node| is_down(&heard, **voter, node.incarnation) != Some(true))
         };
-        2 * voters.iter().filter(is_heard).count() <= voters.len() && !voters.is_empty()
+        voters.len() > 2 && 2 * voters.iter().filter(is_heard).count() <= voters.len()
     }
 
     /// Raft has stopped: this node hears of nothing that is agreed on any more.

@@ -125,8 +125,12 @@ pub(super) struct Control {
     joining: RefCell<Joining>,
     /// It is known what the node has kept.
     has_data: Cell<bool>,
-    /// It hears too few of those that vote to decide who is down.
-    is_deaf: Cell<bool>,
+    /// It has listened for as long as others keep their votes for a leader.
+    has_listened: Cell<bool>,
+    /// Since when it leads though its start is not registered.
+    leads_outside: Cell<Option<Instant>>,
+    /// When it let another lead.
+    stood_back: Cell<Option<Instant>>,
     /// The start of this process is registered.
     is_registered: Cell<bool>,
     /// That is agreed on, as far as this node has heard.
@@ -201,7 +205,9 @@ pub(crate) async fn run(
         forming: RefCell::default(),
         joining: RefCell::default(),
         has_data: Cell::new(false),
-        is_deaf: Cell::new(false),
+        has_listened: Cell::new(false),
+        leads_outside: Cell::new(None),
+        stood_back: Cell::new(None),
         is_registered: Cell::new(false),
         was_in: Cell::new(false),
         registered: Notify::new(),

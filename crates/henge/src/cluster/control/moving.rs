@@ -103,9 +103,9 @@ pub(super) fn next(
                 &mut copying
             }) += 1;
         }
-        // One that has not opened its term cannot rest, and serves nobody anyway.
+        // One that says that it has not opened its term cannot rest, and serves nobody anyway.
         let of_leader = placement.leader.and_then(|(id, _)| report(id));
-        let is_open = of_leader.is_some_and(|known| known.opened(partition) == placement.term);
+        let is_open = of_leader.is_none_or(|known| known.opened(partition) == placement.term);
         are_resting |= placement.heir.is_some() && is_open;
         if let Some(step) = step(topology, partition, report) {
             steps.of(step).push((partition, placement.term));

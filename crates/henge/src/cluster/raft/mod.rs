@@ -391,7 +391,8 @@ impl Consensus {
         let leader = metrics.current_leader?;
         let is_heard = if leader == self.0.instance {
             let heard = metrics.millis_since_quorum_ack;
-            metrics.state == ServerState::Leader
+            self.0.may_lead.load(Ordering::Relaxed)
+                && metrics.state == ServerState::Leader
                 && heard.is_some_and(|millis| millis < LEASE.as_millis() as u64)
         } else {
             let heard = *self.0.heard.lock();
@@ -412,7 +413,9 @@ impl Consensus {
         let metrics = metrics.borrow();
         // Who has just become leader has the votes of a majority, and has not asked it for more yet.
         let is_new = metrics.millis_since_quorum_ack.is_none();
-        let leads = metrics.current_leader == Some(self.0.instance);
+        // What is proposed keeps a leader one, also where it says no more that it is there.
+        let may_lead = self.0.may_lead.load(Ordering::Relaxed);
+        let leads = may_lead && metrics.current_leader == Some(self.0.instance);
         let leader = self.leader_by(&metrics);
         if leads && (is_new || leader.is_some()) {
             Ok(())
