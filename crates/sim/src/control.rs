@@ -3,10 +3,9 @@
 
 use henge_cluster::ring::NodeId;
 use henge_cluster::testing::random::Random;
-use henge_cluster::topology::{Command, Epoch, Incarnation, Placement, State, Topology};
+use henge_cluster::topology::{Command, Epoch, Incarnation, State, Topology};
 use henge_wire::Partition;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 /// What a node says about itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -124,27 +123,12 @@ impl Control {
                 }
                 continue;
             };
-            let named = || {
-                let partitions = topology.partitions();
-                let of = partitions.map(|partition| (partition, topology.placement(partition)));
-                of.filter(|(_, placement)| placement.names(id))
-            };
+            if node.state == State::Down {
+                commands.push(Command::Back(id, node.incarnation));
+            }
             let aligned = |partition: Partition| report.aligned[usize::from(partition.number())];
-            match node.state {
-                State::Down => commands.push(Command::Back(id, node.incarnation)),
-                State::Aligning if named().all(|(p, placement)| aligned(p) == placement.term) => {
-                    commands.push(Command::Up(id, node.incarnation));
-                }
-                _ => {}
-            }
-            // One that voted nowhere before it was registered leaves the term as it was, and may be aligned in that.
-            let is_whole = |(p, placement): (Partition, &Arc<Placement>)| {
-                aligned(p) >= node.amnesia || aligned(p) == placement.term
-            };
-            if node.amnesia > 0 && named().all(is_whole) {
-                commands.push(Command::Remembers(id, node.incarnation));
-            }
-            if node.is_leaving && named().next().is_none() {
+            commands.extend(topology.judged(id, aligned));
+            if node.is_leaving && !topology.names(id) {
                 commands.push(Command::Remove(id));
             }
         }

@@ -263,6 +263,29 @@ impl Topology {
         Partition::all().take(count)
     }
 
+    /// What has to change of a node that runs, by the newest term in which each of its replicas is aligned (0 for none), as its present
+    /// start says: it is Up once all are in the present ones, and remembers again once all were in one since it lost its memory.
+    pub fn judged(&self, id: NodeId, aligned: impl Fn(Partition) -> Epoch) -> Vec<Command> {
+        let Some(node) = self.nodes.get(&id) else {
+            return Vec::new();
+        };
+        let are_all = |is: &dyn Fn(Epoch, Epoch) -> bool| {
+            let all = self.partitions();
+            let mut own = all.filter(|partition| self.placement(*partition).names(id));
+            own.all(|partition| is(aligned(partition), self.placement(partition).term))
+        };
+        let mut changes = Vec::new();
+        if node.state == State::Aligning && are_all(&|aligned, term| aligned == term) {
+            changes.push(Command::Up(id, node.incarnation));
+        }
+        // One that voted nowhere before it was registered leaves the term as it was, and may be aligned in that.
+        let is_whole = |aligned, term| aligned >= node.amnesia || aligned == term;
+        if node.amnesia > 0 && are_all(&is_whole) {
+            changes.push(Command::Remembers(id, node.incarnation));
+        }
+        changes
+    }
+
     /// Where a partition is. As long as nothing changes of it that is one allocation, in whatever state.
     ///
     /// # Panics

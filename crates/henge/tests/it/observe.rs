@@ -1,8 +1,10 @@
 //! The routes that show the node: health, figures, metrics, and the description of the interface.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::thread;
+use std::time::Instant;
 
-use crate::client::{Client, node};
+use crate::client::{Client, DEADLINE, node};
 
 #[test]
 fn pages_say_what_they_must() {
@@ -11,6 +13,12 @@ fn pages_say_what_they_must() {
     client.post("/set", r#"{"key":"a","value":1}"#);
     client.get("/get?key=a");
     client.get("/get?key=b");
+    // It answers before it has agreed with itself that it is up.
+    let deadline = Instant::now() + DEADLINE;
+    while client.get("/cluster/status").json()["members"][0]["state"] != "up" {
+        assert!(Instant::now() < deadline, "it is never up");
+        thread::yield_now();
+    }
     // A page, and members of it.
     for (target, members) in [
         (

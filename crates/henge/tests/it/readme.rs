@@ -300,8 +300,15 @@ fn the_cargo_commands_of_the_readme_exist() {
                 let output = check.args(arguments).output().expect("it starts");
                 assert!(output.status.success(), "README.md:{line}: {output:?}");
             }
-            // A test of clusters runs it, at ports that are free.
-            "henge dev --nodes 3" => {}
+            // A test of clusters runs it, at ports that are free; those of such clusters ask and drain as these do.
+            "henge dev --nodes 3" | "redis-cli -p 8082 GET greeting" => {}
+            request if request.starts_with("curl -i -H 'X-Consistency-Level: ALL' ") => {}
+            line_of_cluster if line_of_cluster.starts_with("henge cluster ") => {
+                let arguments = line_of_cluster.split(' ').skip(1).chain(["--help"]);
+                let mut check = Command::new(env!("CARGO_BIN_EXE_henge"));
+                let output = check.args(arguments).output().expect("it starts");
+                assert!(output.status.success(), "README.md:{line}: {output:?}");
+            }
             other => panic!("README.md:{line}: `{other}` is not checked; do so here"),
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use henge_cluster::agreed::Agreed;
 use henge_cluster::ring::NodeId;
-use henge_cluster::topology::{Command, Epoch, Incarnation, Placement, State, Topology};
+use henge_cluster::topology::{Command, Epoch, Incarnation, Topology};
 use henge_wire::Partition;
 use serde::{Deserialize, Serialize};
 
@@ -243,24 +243,7 @@ impl Reports {
         let Some(reported) = self.of(instance, node.incarnation) else {
             return;
         };
-        let named = || {
-            let partitions = topology.partitions();
-            let of = partitions.map(|partition| (partition, topology.placement(partition)));
-            of.filter(|(_, placement)| placement.names(id))
-        };
-        let aligned = |partition: Partition| at(&reported.aligned, partition);
-        if node.state == State::Aligning
-            && named().all(|(partition, placement)| aligned(partition) == placement.term)
-        {
-            changes.push(Command::Up(id, node.incarnation));
-        }
-        // One that voted nowhere before it was registered leaves the term as it was, and may be aligned in that.
-        let is_whole = |(partition, placement): (Partition, &Arc<Placement>)| {
-            aligned(partition) >= node.amnesia || aligned(partition) == placement.term
-        };
-        if node.amnesia > 0 && named().all(is_whole) {
-            changes.push(Command::Remembers(id, node.incarnation));
-        }
+        changes.extend(topology.judged(id, |partition| reported.aligned(partition)));
     }
 }
 
