@@ -92,13 +92,7 @@ impl Control {
             && let Some(why) = why
         {
             self.stood_back.set(Some(Instant::now()));
-            let name = &self.cluster.identity.name;
-            let epoch = self.agreed().topology().epoch();
-            let now_ms = self.shared.clock.now_ms();
-            let text = format!("{name} {why}, and lets another lead");
-            self.cluster
-                .events
-                .add(now_ms, epoch, "deaf", Some(name), text);
+            self.tell_of_itself("deaf", &format!("{why}, and lets another lead"));
         }
         let may_lead = self.has_data.get() && self.has_listened.get() && !self.stands_back();
         self.consensus.set_may_lead(may_lead).await;
@@ -150,13 +144,8 @@ impl Control {
                 why,
                 "this node takes no part in what the cluster agrees on until it is started anew"
             );
-            let epoch = self.agreed().topology().epoch();
-            let name = &self.cluster.identity.name;
-            let text = format!("{name} takes no part in what the cluster agrees on: {why}");
-            let now_ms = self.shared.clock.now_ms();
-            self.cluster
-                .events
-                .add(now_ms, epoch, "failed", Some(name), text);
+            let what = format!("takes no part in what the cluster agrees on: {why}");
+            self.tell_of_itself("failed", &what);
         }
     }
 
@@ -173,14 +162,20 @@ impl Control {
         if !leads && self.is_leaving.get() {
             return;
         }
-        let name = &self.cluster.identity.name;
-        let (kind, text) = if leads {
-            ("leading", format!("{name} is the control leader"))
+        let (kind, what) = if leads {
+            ("leading", "is the control leader")
         } else {
-            ("led", format!("{name} is not the control leader any more"))
+            ("led", "is not the control leader any more")
         };
+        self.tell_of_itself(kind, what);
+    }
+
+    /// Adds an event about this node, whose name comes before what is told.
+    fn tell_of_itself(&self, kind: &'static str, what: &str) {
+        let name = &self.cluster.identity.name;
         let epoch = self.agreed().topology().epoch();
         let now_ms = self.shared.clock.now_ms();
+        let text = format!("{name} {what}");
         self.cluster
             .events
             .add(now_ms, epoch, kind, Some(name), text);
