@@ -509,8 +509,10 @@ fn wanted(
             continue;
         }
         if let Some(reports) = reports {
-            if let Some(member) = agreed.members().get(&id) {
-                reports.judge_node(topology, id, member.instance, &mut changes);
+            let member = agreed.members().get(&id);
+            let reported = member.and_then(|member| reports.of(member.instance, node.incarnation));
+            if let Some(reported) = reported {
+                changes.extend(topology.judged(id, |partition| reported.aligned(partition)));
             }
             continue;
         }

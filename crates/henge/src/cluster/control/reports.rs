@@ -6,8 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use henge_cluster::agreed::Agreed;
-use henge_cluster::ring::NodeId;
-use henge_cluster::topology::{Command, Epoch, Incarnation, Topology};
+use henge_cluster::topology::{Epoch, Incarnation};
 use henge_wire::Partition;
 use serde::{Deserialize, Serialize};
 
@@ -227,23 +226,6 @@ impl Reports {
     pub(super) fn of(&self, instance: u64, incarnation: Incarnation) -> Option<&Reported> {
         let reported = self.0.get(&instance)?;
         (reported.incarnation == incarnation).then_some(reported)
-    }
-
-    /// What of a node has to change that is not Down.
-    pub(super) fn judge_node(
-        &self,
-        topology: &Topology,
-        id: NodeId,
-        instance: u64,
-        changes: &mut Vec<Command>,
-    ) {
-        let Some(node) = topology.nodes().get(&id) else {
-            return;
-        };
-        let Some(reported) = self.of(instance, node.incarnation) else {
-            return;
-        };
-        changes.extend(topology.judged(id, |partition| reported.aligned(partition)));
     }
 }
 
