@@ -14,22 +14,18 @@ use henge_wire::peer::Purpose;
 use tokio::time::MissedTickBehavior;
 
 use super::Control;
+use super::candidacy::Role;
 use super::health::{AllHeard, Heard, is_down};
 use super::moving::{self, Gathering};
 use super::questions::{Start, Started};
 use super::reports::Reports;
 use super::seen::is_only;
 use crate::cluster::link::greet::{self, GreetError};
-use crate::cluster::raft::LEASE;
 
 /// How often the leader looks around by itself: what it was told of it looks at at once.
 const LOOK: Duration = Duration::from_millis(500);
 /// A member of which nothing was heard, good or bad, for so long is down: gossip reaches everybody in half of it.
 pub(super) const UNHEARD: Duration = Duration::from_secs(5);
-/// A leader that lets another lead is silent for so long, and asks for no votes: another leads within half of it, if any can.
-const STAND_BACK: Duration = Duration::from_secs(3);
-/// If none can it leads on for so long, with what it knows, before it tries again.
-const STAND_BACK_AGAIN: Duration = Duration::from_mins(1);
 /// How long Raft goes on with a node that was removed: several heartbeats.
 const TOLD: Duration = Duration::from_secs(1);
 /// The weight of a node that nobody gave one.
@@ -80,43 +76,30 @@ impl Control {
 
     /// Says whether this node may lead, and has another lead for which that is better, if there is one.
     pub(super) async fn stand_back(&self) {
-        // Who has just started has not heard the leader yet, for whom others keep their votes.
-        let has_listened = self.begun.elapsed() >= LEASE || self.consensus.voters().len() <= 1;
-        self.has_listened
-            .set(self.has_listened.get() || has_listened);
-        let why = self.why_not_lead();
-        if self
-            .stood_back
-            .get()
-            .is_none_or(|at| at.elapsed() >= STAND_BACK_AGAIN)
-            && let Some(why) = why
-        {
-            self.stood_back.set(Some(Instant::now()));
+        let is_only_voter = self.consensus.voters().len() <= 1;
+        let (role, now) = (self.role(), Instant::now());
+        let why = self.candidacy.borrow_mut().look(now, role, is_only_voter);
+        if let Some(why) = why {
             self.tell_of_itself("deaf", &format!("{why}, and lets another lead"));
         }
-        let may_lead = self.has_data.get() && self.has_listened.get() && !self.stands_back();
+        let may_lead = self.candidacy.borrow().may_lead(now);
         self.consensus.set_may_lead(may_lead).await;
     }
 
     fn stands_back(&self) -> bool {
-        let at = self.stood_back.get();
-        at.is_some_and(|at| at.elapsed() < STAND_BACK)
+        self.candidacy.borrow().stands_back(Instant::now())
     }
 
-    /// Why another should lead, where this node does.
-    fn why_not_lead(&self) -> Option<&'static str> {
-        // Nobody else can where it is the only one that votes.
-        if !self.consensus.is_leader() || self.consensus.voters().len() <= 1 {
-            self.leads_outside.set(None);
-            return None;
+    fn role(&self) -> Role {
+        if !self.consensus.is_leader() {
+            Role::Follows
+        } else if !self.is_registered.get() {
+            Role::LeadsOutside
+        } else if self.is_deaf(&self.agreed()) {
+            Role::LeadsDeaf
+        } else {
+            Role::Leads
         }
-        if self.is_registered.get() {
-            let is_deaf = self.is_deaf(&self.agreed());
-            return is_deaf.then_some("hears no majority of the voters by datagrams (UDP)");
-        }
-        let since = self.leads_outside.get().unwrap_or_else(Instant::now);
-        self.leads_outside.set(Some(since));
-        (since.elapsed() >= UNHEARD).then_some("leads and is in no cluster")
     }
 
     /// Whether most of those that vote are down for this node, which a majority of them has answered just now, as it leads: it is this

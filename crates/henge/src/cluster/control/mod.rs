@@ -3,6 +3,7 @@
 //! (`leading`).
 
 mod answers;
+mod candidacy;
 mod changes;
 mod forming;
 mod health;
@@ -40,6 +41,7 @@ use henge_wire::peer::Purpose;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use self::answers::ControlAnswers;
+use self::candidacy::Candidacy;
 use self::health::AllHeard;
 use self::leading::Joining;
 use self::moving::Gathering;
@@ -123,14 +125,8 @@ pub(super) struct Control {
     forming: RefCell<Option<Forming>>,
     /// Instances that are being taken in.
     joining: RefCell<Joining>,
-    /// It is known what the node has kept.
-    has_data: Cell<bool>,
-    /// It has listened for as long as others keep their votes for a leader.
-    has_listened: Cell<bool>,
-    /// Since when it leads though its start is not registered.
-    leads_outside: Cell<Option<Instant>>,
-    /// When it let another lead.
-    stood_back: Cell<Option<Instant>>,
+    /// Whether it may lead.
+    candidacy: RefCell<Candidacy>,
     /// The start of this process is registered.
     is_registered: Cell<bool>,
     /// That is agreed on, as far as this node has heard.
@@ -204,10 +200,7 @@ pub(crate) async fn run(
         book: RefCell::default(),
         forming: RefCell::default(),
         joining: RefCell::default(),
-        has_data: Cell::new(false),
-        has_listened: Cell::new(false),
-        leads_outside: Cell::new(None),
-        stood_back: Cell::new(None),
+        candidacy: RefCell::new(Candidacy::new(Instant::now())),
         is_registered: Cell::new(false),
         was_in: Cell::new(false),
         registered: Notify::new(),
@@ -299,7 +292,7 @@ impl Control {
     /// Goes into the cluster, whichever way there is, and registers this start.
     async fn enter(self: &Rc<Self>) {
         self.wait_for_data().await;
-        self.has_data.set(true);
+        self.candidacy.borrow_mut().has_data();
         self.stand_back().await;
         let agreed = self.agreed();
         let cluster = match agreed.cluster() {
