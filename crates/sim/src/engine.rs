@@ -8,6 +8,7 @@ use henge_cluster::replica::{Entry, Key, NoRoom, Progress, Ran, Record, Replace,
 use henge_cluster::store::disk::{ShardSettings, Snapshot, take_log};
 use henge_cluster::store::{EncodedEffects, PartitionTable, Reply, Request, Store as Kind, Value};
 use henge_cluster::testing::random::Random;
+use henge_engine::persistence::journal::Pieces;
 use henge_engine::{Cause, Room, Shard};
 use henge_wire::{
     Command, Expiry, Match, Operation, PARTITIONS, Partition, Precondition, Refusal, Version,
@@ -273,7 +274,8 @@ impl Store for Engine {
     }
 
     fn carry(frame: FrameOf<Kind>) -> FrameOf<Kind> {
-        let pieces = frame.encode().expect("it is short");
+        let mut pieces = Pieces::default();
+        frame.encode(&mut pieces).expect("it is short");
         let bytes = Bytes::from(pieces.iter().collect::<Vec<_>>().concat());
         let read = FrameOf::<Kind>::decode(&bytes);
         let read = read.unwrap_or_else(|error| panic!("{error}: {frame:?}"));

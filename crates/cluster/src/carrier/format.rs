@@ -101,34 +101,33 @@ impl fmt::Display for FrameError {
 impl std::error::Error for FrameError {}
 
 impl Frame<EncodedEffects, Value> {
-    /// Its bytes; large values are shared.
+    /// Puts its bytes into `out`, which is empty; large values are shared.
     ///
     /// # Errors
     /// If it has more than fits between two nodes.
-    pub fn encode(&self) -> Result<Pieces, TooLong> {
-        let mut out = Pieces::default();
+    pub fn encode(&self, out: &mut Pieces) -> Result<(), TooLong> {
         out.push(&[VERSION]);
-        put_u64(&mut out, self.incarnation);
-        put_count(&mut out, self.messages.len())?;
+        put_u64(out, self.incarnation);
+        put_count(out, self.messages.len())?;
         for (partition, message) in &self.messages {
-            put_message(&mut out, *partition, message)?;
+            put_message(out, *partition, message)?;
         }
-        put_marks(&mut out, &self.acks)?;
+        put_marks(out, &self.acks)?;
         out.push(&[u8::from(self.probes.is_some())]);
         if let Some((number, marks)) = &self.probes {
-            put_u64(&mut out, *number);
-            put_marks(&mut out, marks)?;
+            put_u64(out, *number);
+            put_marks(out, marks)?;
         }
         out.push(&[u8::from(self.echoes.is_some())]);
         if let Some(echoes) = &self.echoes {
-            put_u64(&mut out, echoes.number);
-            put_u64(&mut out, echoes.adoptions);
-            put_marks(&mut out, &echoes.marks)?;
+            put_u64(out, echoes.number);
+            put_u64(out, echoes.adoptions);
+            put_marks(out, &echoes.marks)?;
         }
         if out.len() > MAX_BODY_BYTES {
             return Err(TooLong);
         }
-        Ok(out)
+        Ok(())
     }
 
     /// Reads a frame, all of it. Effects that are large share the bytes, as they are applied and written soon. Values of a copy do

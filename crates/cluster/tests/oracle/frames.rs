@@ -4,6 +4,7 @@ use bytes::Bytes;
 use henge_cluster::carrier::FrameOf;
 use henge_cluster::replica::Body;
 use henge_cluster::store::Store;
+use henge_engine::persistence::journal::Pieces;
 use henge_wire::Partition;
 
 /// Checks an input. What is understood has one form, so it is written as the same bytes; and it is nothing without its last one.
@@ -12,7 +13,8 @@ pub(crate) fn check(input: &[u8]) {
     let Ok(frame) = FrameOf::<Store>::decode(&bytes) else {
         return;
     };
-    let pieces = frame.encode().expect("it was no longer");
+    let mut pieces = Pieces::default();
+    frame.encode(&mut pieces).expect("it was no longer");
     assert_eq!(pieces.len(), input.len());
     let again = pieces.iter().collect::<Vec<_>>().concat();
     assert_eq!(again, input, "it has one form");

@@ -3,7 +3,7 @@
 //! shorter ways to the rest (docs/performance.md has what it gives).
 //!
 //! What is charged stays what the system sees. Slices are handed out from the lowest region that has one, so that at most
-//! one region has slices that were resident before anybody had them, beside a spare one that is ready while regions become
+//! one region has slices that were resident before anybody had them, beside spare ones that are ready while regions become
 //! more. A slice that is given back splits its page and goes to the system at once, and
 //! its region is not to be made a huge page again before it is whole, as the kernel would back the hole with memory.
 
@@ -29,9 +29,11 @@ const REGION_BYTES: usize = 2 * 1024 * 1024;
 const SLICES: u32 = (REGION_BYTES / SLICE_BYTES) as u32;
 const _: () = assert!(SLICES == u32::BITS, "a bit for each slice");
 
-/// From so many regions on, 64 MiB, one more is kept ready while they become more: it is a small part of them then.
-const REGIONS_BEFORE_SPARE: usize = 32;
-/// A spare region that nobody needs for so long goes.
+/// For each so many regions, 64 MiB, one more is kept ready while they become more: these are a small part of them then.
+const REGIONS_FOR_SPARE: usize = 32;
+/// And no more than these: copies of many partitions that come together begin with a few at once.
+const MOST_SPARE: usize = 4;
+/// Spare regions that nobody needs for so long go.
 const SPARE_FOR: Duration = Duration::from_secs(1);
 
 static REGIONS: Mutex<Regions> = Mutex::new(Regions::new());
@@ -52,21 +54,25 @@ pub(super) unsafe fn give_back(slice: *mut u8) {
     unsafe { REGIONS.lock().give_back(slice) }
 }
 
-/// Keeps one region ready whose memory is there, while regions become more: for ever, on a thread of its own. To be given 2 MiB by the
+/// Keeps regions ready whose memory is there, while regions become more: for ever, on a thread of its own. To be given 2 MiB by the
 /// system takes it as long as hundreds of requests, and who needs a slice mostly holds a shard.
 pub(super) fn keep_spare() -> ! {
     let mut regions = REGIONS.lock();
     loop {
-        if std::mem::take(&mut regions.is_begun) {
-            if regions.spare.is_none() {
-                regions.spare = MutexGuard::unlocked(&mut regions, populated);
+        if regions.is_begun && regions.spare.len() < regions.wanted_spare() {
+            match MutexGuard::unlocked(&mut regions, populated) {
+                Some(base) => regions.spare.push(base),
+                None => regions.is_begun = false,
             }
-        } else if regions.spare.is_none() {
+            continue;
+        }
+        regions.is_begun = false;
+        if regions.spare.is_empty() {
             BEGUN.wait(&mut regions);
-        } else if BEGUN.wait_for(&mut regions, SPARE_FOR).timed_out()
-            && let Some(base) = regions.spare.take()
-        {
-            MutexGuard::unlocked(&mut regions, || unmap(base, REGION_BYTES));
+        } else if BEGUN.wait_for(&mut regions, SPARE_FOR).timed_out() {
+            let spare = std::mem::take(&mut regions.spare);
+            let unmap = |base| unmap(base, REGION_BYTES);
+            MutexGuard::unlocked(&mut regions, || spare.into_iter().for_each(unmap));
         }
     }
 }
@@ -89,9 +95,9 @@ struct Regions {
     all: BTreeMap<usize, Region>,
     /// The addresses of those that have a free slice.
     open: BTreeSet<usize>,
-    /// One that is ready, and not among them.
-    spare: Option<usize>,
-    /// One was begun with, since who keeps a spare one has looked.
+    /// Those that are ready, and not among them.
+    spare: Vec<usize>,
+    /// One was begun with, since as many were spare as should be.
     is_begun: bool,
 }
 
@@ -109,7 +115,7 @@ impl Regions {
         Self {
             all: BTreeMap::new(),
             open: BTreeSet::new(),
-            spare: None,
+            spare: Vec::new(),
             is_begun: false,
         }
     }
@@ -134,10 +140,14 @@ impl Regions {
         ptr::with_exposed_provenance_mut(base + slice as usize * SLICE_BYTES)
     }
 
+    fn wanted_spare(&self) -> usize {
+        (self.all.len() / REGIONS_FOR_SPARE).min(MOST_SPARE)
+    }
+
     /// A fresh region's address.
     fn begin(&mut self) -> Option<usize> {
-        let base = self.spare.take().or_else(map_region)?;
-        if self.all.len() >= REGIONS_BEFORE_SPARE {
+        let base = self.spare.pop().or_else(map_region)?;
+        if self.wanted_spare() > 0 {
             self.is_begun = true;
             BEGUN.notify_one();
         }
@@ -188,7 +198,7 @@ impl Regions {
         (
             slices(|region| region.free) * SLICE_BYTES as u64,
             slices(|region| region.returned) * SLICE_BYTES as u64
-                + self.spare.map_or(0, |_| REGION_BYTES as u64),
+                + (self.spare.len() * REGION_BYTES) as u64,
         )
     }
 }
@@ -307,13 +317,13 @@ mod tests {
         let _alone = ALONE.lock();
         let mut regions = Regions::new();
         let first = regions.take();
-        regions.spare = populated();
-        let spare = regions.spare.expect("the system has memory");
+        let spare = populated().expect("the system has memory");
+        regions.spare.push(spare);
         let (in_use, resident) = regions.figures();
         assert_eq!(in_use, SLICE_BYTES as u64);
         assert_eq!(resident, 2 * REGION_BYTES as u64, "it is there already");
         let others: Vec<*mut u8> = (0..SLICES).map(|_| regions.take()).collect();
-        assert_eq!(regions.spare, None);
+        assert!(regions.spare.is_empty());
         assert!(regions.all.contains_key(&spare));
         for slice in others.into_iter().chain([first]) {
             // SAFETY: it was taken, and is given back once.

@@ -20,7 +20,8 @@ fn partition() -> Partition {
 }
 
 fn flat(frame: &Of) -> Bytes {
-    let pieces = frame.encode().expect("it is short");
+    let mut pieces = Pieces::default();
+    frame.encode(&mut pieces).expect("it is short");
     let flat = pieces.iter().collect::<Vec<_>>().concat();
     assert_eq!(flat.len(), pieces.len());
     flat.into()
@@ -221,7 +222,8 @@ fn what_is_large_is_not_copied() {
         end: None,
     };
     let frame = frame(vec![append(&small), append(&large), part]);
-    let pieces = frame.encode().expect("it is short");
+    let mut pieces = Pieces::default();
+    frame.encode(&mut pieces).expect("it is short");
     let data = large.data.as_ptr();
     let shared = pieces.iter().filter(|piece| piece.as_ptr() == data);
     assert_eq!(shared.count(), 2);

@@ -14,8 +14,8 @@ use tokio::net::TcpStream;
 
 /// What is read at once: hundreds of small frames, and little enough to stay in the processor's second cache.
 const READ_BYTES: usize = 64 * 1024;
-/// What an empty buffer keeps of its memory.
-const KEPT_BYTES: usize = 256 * 1024;
+/// What an empty buffer keeps of its memory: what a part of a copy needs, with what comes with it.
+const KEPT_BYTES: usize = 512 * 1024;
 /// What is sent is thrown away from so much on, if it is as much as what waits: each byte is moved once at the most.
 const SENT_BYTES: usize = 256 * 1024;
 
@@ -30,6 +30,8 @@ pub(crate) struct Incoming {
     buffer: BytesMut,
     /// Bytes of the frame that is not whole, as far as it says.
     needed: usize,
+    /// The longest frame for which there was to be room in the buffer.
+    longest: usize,
 }
 
 /// Why nothing more is read.
@@ -60,6 +62,7 @@ impl Incoming {
         Self {
             buffer: BytesMut::from(read),
             needed: 0,
+            longest: 0,
         }
     }
 
@@ -71,6 +74,7 @@ impl Incoming {
         match peer::decode(&self.buffer, most_bytes).map_err(ReadError::Frame)? {
             Decoded::NotYet(needed) => {
                 self.needed = needed;
+                self.longest = self.longest.max(needed);
                 Ok(None)
             }
             Decoded::Frame { head, body } => {
@@ -88,11 +92,16 @@ impl Incoming {
         socket: &mut TcpStream,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), ReadError>> {
+        if self.longest > KEPT_BYTES && self.needed.max(self.buffer.len()) <= KEPT_BYTES {
+            // It would have the room of the longest frame for ever.
+            self.buffer = BytesMut::from(&self.buffer[..]);
+            self.longest = 0;
+        }
         let missing = self.needed.saturating_sub(self.buffer.len());
         let read = if missing > READ_BYTES {
             // As much again as there is, so that who announces much and sends little costs little.
-            self.buffer
-                .reserve(missing.min(self.buffer.len()).max(READ_BYTES));
+            let most = self.buffer.len().max(KEPT_BYTES);
+            self.buffer.reserve(missing.min(most));
             ready!(pin!(socket.read_buf(&mut self.buffer)).poll(cx))
         } else {
             // What came has room of its size: that of a whole read would be given back to the system, and had from it, each time.
@@ -109,6 +118,13 @@ impl Incoming {
             Ok(_) => Poll::Ready(Ok(())),
             Err(error) => Poll::Ready(Err(ReadError::Io(error))),
         }
+    }
+}
+
+#[cfg(test)]
+impl Incoming {
+    pub(super) fn capacity(&self) -> usize {
+        self.buffer.capacity()
     }
 }
 

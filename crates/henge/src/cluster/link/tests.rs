@@ -281,6 +281,29 @@ fn what_is_sent_is_not_kept_though_more_waits_always() {
     });
 }
 
+#[test]
+fn the_room_of_a_long_frame_is_not_kept() {
+    run(async {
+        let [mut writing, mut reading] = connection(Purpose::Data).await;
+        let mut bodies = vec![vec![1; 8 << 20]];
+        bodies.extend((0..200).map(|_| vec![2; 60_000]));
+        let sent = bodies.clone();
+        spawn_local(async move {
+            for body in sent {
+                say(&mut writing, Kind::Tell, 0, 0, &body).await;
+            }
+            std::future::pending::<()>().await;
+        });
+        for body in &bodies {
+            // Nobody has one of before any more: its room could be used again.
+            let (_, came) = next(&mut reading).await;
+            assert_eq!(came, body[..]);
+        }
+        let kept = reading.incoming.capacity();
+        assert!(kept <= 1 << 20, "{kept}");
+    });
+}
+
 /// Drops what it is asked, as work does that ends in its midst.
 struct Forgetful;
 

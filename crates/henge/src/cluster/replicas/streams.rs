@@ -15,6 +15,7 @@ use henge_cluster::replica::{Body, Message, MessageOf, Seen, Vouch, Vouching};
 use henge_cluster::ring::NodeId;
 use henge_cluster::store::Served;
 use henge_cluster::topology::Incarnation;
+use henge_engine::persistence::journal::Pieces;
 use henge_wire::Partition;
 use henge_wire::peer::{Head, Kind, Purpose};
 use parking_lot::{Mutex, RwLock};
@@ -33,6 +34,8 @@ const STREAMS: usize = 2;
 const MOST_APPEND_BYTES: usize = 32 << 20;
 /// Bytes of messages in a frame: what a reader works on before it looks at another connection.
 const FRAME_BYTES: usize = 256 << 10;
+/// What is kept to encode frames in: memory that is given back with each has to be had again for the next, page by page.
+const FRAME_ROOM_BYTES: usize = 2 * FRAME_BYTES;
 /// Bytes that wait for the system from which on nothing more is taken out of an outbox, where it is still ordered and bounded.
 const MOST_UNSENT_BYTES: usize = 1 << 20;
 /// The longest frame that is taken: one of [`FRAME_BYTES`], or one message, which has an item at the most, or a part of a copy.
@@ -285,7 +288,7 @@ async fn poll_streams(
         mut incoming,
         ..
     } = greeted;
-    let outgoing = Outgoing::default();
+    let (outgoing, mut encoded) = (Outgoing::default(), Pieces::default());
     poll_fn(|cx| {
         if is_gone() {
             return Poll::Ready("it is no member any more".to_owned());
@@ -307,7 +310,7 @@ async fn poll_streams(
                 if let Some((number, _)) = &mut frame.probes {
                     *number = numbered(stream.number, *number);
                 }
-                if let Err(why) = push(&outgoing, &frame) {
+                if let Err(why) = push(&outgoing, &frame, &mut encoded) {
                     return Poll::Ready(why);
                 }
             }
@@ -323,8 +326,9 @@ async fn poll_streams(
     .await
 }
 
-fn push(outgoing: &Outgoing, frame: &FrameOf<Served>) -> Result<(), String> {
-    let encoded = frame.encode().map_err(|error| error.to_string())?;
+fn push(outgoing: &Outgoing, frame: &FrameOf<Served>, encoded: &mut Pieces) -> Result<(), String> {
+    encoded.clear(FRAME_ROOM_BYTES);
+    frame.encode(encoded).map_err(|error| error.to_string())?;
     let pieces: Vec<&[u8]> = encoded.iter().collect();
     let head = Head {
         kind: Kind::Tell,
