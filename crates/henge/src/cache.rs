@@ -336,6 +336,12 @@ impl Cache {
             }
             let slot = &self.shards[index];
             let mut shard = slot.lock(&self.log);
+            if shard.has_machine(self.place(partition)) {
+                // Others have come to hold the partition too while room was lent: what passed the machine would be in no copy.
+                drop(shard);
+                let at = Location { partition, hash };
+                return self.ask_command(at, command, turn.now_ms, answer);
+            }
             match shard.execute(&turn, partition, hash, command) {
                 Ok(reply) => {
                     let answered = answer(reply);

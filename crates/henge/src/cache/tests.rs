@@ -2,8 +2,12 @@
 //! over many shards.
 
 use super::*;
+use henge_cluster::replica::{Level, Output, RequestId, Seen, Vouch};
+use henge_cluster::ring::NodeId;
+use henge_cluster::store::Served;
 use henge_wire::{Condition, Effect, Expiry, Guard, Operation, Precondition, Value};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 fn cache(max_size_bytes: u64, max_items: Option<u64>, policy: PolicyKind) -> Cache {
     Cache::new(&CacheConfig {
@@ -395,4 +399,57 @@ fn idle_room_goes_back_to_the_pool() {
     let after = cache.stats().shards;
     assert!(after.granted.bytes < before.granted.bytes / 10);
     assert!(after.charged_bytes < 4 << 20, "{}", after.charged_bytes);
+}
+
+/// Carries nothing.
+struct Silent;
+
+impl replicas::Carry for Silent {
+    fn begin(&self, _: Partition, _: bool) -> (RequestId, Level) {
+        (0, Level::Quorum)
+    }
+
+    fn stamped(&self, _: RequestId, _: Version) {}
+
+    fn level(&self) -> Level {
+        Level::Quorum
+    }
+
+    fn adopted(&self) {}
+
+    fn wait(&self, _: Partition, vouch: Vouch<()>) -> Option<Seen<()>> {
+        Some(vouch.seen)
+    }
+
+    fn carry(&self, _: Partition, _: Output<Served>) {}
+}
+
+/// It would be acknowledged, and be in no copy of the partition.
+#[test]
+fn what_waits_for_room_goes_by_the_machine_that_has_come_meanwhile() {
+    let cache = cache(64 << 20, None, PolicyKind::Lru);
+    let command = Command {
+        key: b"key",
+        operation: Operation::Set {
+            value: Value::from_slice(b"value"),
+            expiry: Expiry::Never,
+            precondition: Precondition::NONE,
+        },
+    };
+    let Location { partition, hash } = cache.locate(command.key);
+    let index = cache.shard_of(partition);
+    let run = |cache: &Cache| {
+        let (turn, short) = (cache.turn(1), Short(Room::default()));
+        cache.execute_with_help(&command, index, hash, turn, short, |reply| {
+            matches!(reply, Reply::Refused(Refusal::NotOpen))
+        })
+    };
+    assert!(!run(&cache), "it has all partitions itself");
+    let identified = replicas::Identified {
+        me: NodeId(1),
+        incarnation: 1,
+        has_log: false,
+    };
+    cache.replicate(identified, Arc::new(Silent), |_| 1);
+    assert!(run(&cache));
 }

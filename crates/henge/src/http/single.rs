@@ -133,6 +133,8 @@ fn look_up_here(local: &Rc<Local>, key: &[u8], now_ms: u64) -> Answer {
             }
             Reply::Found(item) => Ok(Some(Found::copy(&item))),
             Reply::Missing => Err(missing()),
+            // It was this node's a moment ago.
+            Reply::Refused(_) => Err(not_open()),
             other => unreachable!("{other:?} to a get"),
         });
     let found = match looked {

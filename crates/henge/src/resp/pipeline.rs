@@ -299,7 +299,8 @@ impl Pipeline {
                         break stop;
                     }
                     let is_another = self.session.manner() != self.manner;
-                    if out.len() >= OUTPUT_BYTES || self.forwards.is_full() || is_another {
+                    let is_full = self.forwards.is_full() || told::has_enough_calls();
+                    if out.len() >= OUTPUT_BYTES || is_full || is_another {
                         break Stop::Output;
                     }
                 }
@@ -446,6 +447,7 @@ impl Pipeline {
                 || journalled_bytes() >= JOURNAL_BYTES
                 || self.forwards.is_full()
                 || self.lengths.len() >= MOST_REQUESTS
+                || told::has_enough_calls()
                 || in_ring && self.session.manner() != self.manner
             {
                 // Replies of one run may be asked for again, all of them in one manner.

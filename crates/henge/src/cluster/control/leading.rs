@@ -76,7 +76,8 @@ impl Control {
 
     /// Says whether this node may lead, and has another lead for which that is better, if there is one.
     pub(super) async fn stand_back(&self) {
-        let is_only_voter = self.consensus.voters().len() <= 1;
+        // Before Raft has begun nobody votes, as far as it says.
+        let is_only_voter = self.consensus.voters().len() == 1;
         let (role, now) = (self.role(), Instant::now());
         let why = self.candidacy.borrow_mut().look(now, role, is_only_voter);
         if let Some(why) = why {

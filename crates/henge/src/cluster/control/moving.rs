@@ -97,16 +97,17 @@ pub(super) fn next(
         if let Some(change) = &placement.change
             && !placement.may_finish()
         {
-            *(if change.is_joint {
-                &mut opening
-            } else {
-                &mut copying
-            }) += 1;
+            if change.is_joint {
+                opening += 1;
+            } else if is_open(placement, partition, report) {
+                // Nobody copies from a leader that has too few to open with: others need not wait for that.
+                copying += 1;
+            }
         }
         // One that says that it has not opened its term cannot rest, and serves nobody anyway.
         let of_leader = placement.leader.and_then(|(id, _)| report(id));
-        let is_open = of_leader.is_none_or(|known| known.opened(partition) == placement.term);
-        are_resting |= placement.heir.is_some() && is_open;
+        let may_rest = of_leader.is_none_or(|known| known.opened(partition) == placement.term);
+        are_resting |= placement.heir.is_some() && may_rest;
         if let Some(step) = step(topology, partition, report) {
             steps.of(step).push((partition, placement.term));
         }
@@ -134,6 +135,16 @@ pub(super) fn next(
     let mut gone = nodes.iter().filter(|(id, node)| is_gone(**id, node));
     let gone = gone.next().map(|(id, _)| Command::Remove(*id));
     steps.first().or(gone)
+}
+
+/// Whether the leader of a partition says that it serves it.
+fn is_open<'a>(
+    placement: &Placement,
+    partition: Partition,
+    report: impl Fn(NodeId) -> Option<&'a Reported>,
+) -> bool {
+    let leader = placement.leader.and_then(|(id, _)| report(id));
+    leader.is_some_and(|known| known.opened(partition) == placement.term)
 }
 
 /// What may be done next of a partition.
@@ -203,9 +214,10 @@ fn step<'a>(
     let Some(change) = &placement.change else {
         let new = topology.moves().planned().get(&partition)?;
         let mut joining = new.iter().filter(|node| !placement.old.contains(node));
-        // Where nobody leads there is nobody to copy from, and what is begun keeps others from it.
+        // Where nobody serves there is nobody to copy from, and what is begun keeps others from it.
         let is_led = placement.leader.is_some_and(|(id, _)| is_there(&id));
-        return (is_led && joining.all(is_there)).then_some(Step::Begin);
+        let is_served = is_led && is_open(placement, partition, &report);
+        return (is_served && joining.all(is_there)).then_some(Step::Begin);
     };
     if is_stuck(placement, is_there) {
         return Some(Step::GiveUp);
@@ -219,8 +231,7 @@ fn step<'a>(
         return ends.then_some(Step::End);
     }
     if change.is_joint {
-        let is_open = of_leader.is_some_and(|known| known.opened(partition) == term);
-        return is_open.then_some(Step::Open);
+        return is_open(placement, partition, &report).then_some(Step::Open);
     }
     // One that was to copy before, and not any more, may have said so before it heard of that.
     let is_aligned = |id| {
@@ -269,6 +280,7 @@ mod tests {
             };
             (1..=nodes).for_each(|node| lab.join(node));
             lab.apply(&Command::Rebalance);
+            lab.report_all();
             lab
         }
 
@@ -357,6 +369,29 @@ mod tests {
         let most = 4 * 150_u32.div_ceil(AT_ONCE as u32 / 2);
         assert!(lab.topology.epoch() - epochs <= most);
         assert_eq!(lab.next(), None);
+    }
+
+    /// They may have too few replicas left to open with, and nobody can copy from them.
+    #[test]
+    fn partitions_that_nobody_serves_hold_up_no_others() {
+        let mut lab = Lab::new(3, 3);
+        lab.join(4);
+        let shut: Vec<Partition> = lab.topology.partitions().take(50).collect();
+        for report in lab.reports.values_mut() {
+            shut.iter().for_each(|&p| report.note(p, 0, true, false));
+        }
+        lab.go_on();
+        let moves = |lab: &Lab, p: &Partition| lab.topology.placement(*p).change.is_some();
+        assert_eq!(lab.topology.moving(), AT_ONCE);
+        assert!(!shut.iter().any(|p| moves(&lab, p)));
+        // Those that copy are served no more.
+        let copying: Vec<Partition> = lab.topology.partitions().collect();
+        let copying: Vec<Partition> = copying.into_iter().filter(|p| moves(&lab, p)).collect();
+        for report in lab.reports.values_mut() {
+            copying.iter().for_each(|&p| report.note(p, 0, true, false));
+        }
+        lab.go_on();
+        assert!(lab.topology.moving() > AT_ONCE);
     }
 
     #[test]

@@ -99,10 +99,8 @@ impl Way {
         answer: impl FnOnce(Reply<'_>) -> R,
     ) -> Result<R, Elsewhere> {
         match self {
-            Self::Here => Ok(local.shared.cache.execute(command, now_ms, answer)),
-            Self::There(_) if has_own(local, command) => {
-                Ok(local.shared.cache.execute(command, now_ms, answer))
-            }
+            Self::Here => run_here(local, command, now_ms, answer),
+            Self::There(_) if has_own(local, command) => run_here(local, command, now_ms, answer),
             Self::There(to) => {
                 let mut share = Share::new(local, to);
                 share.push(command);
@@ -111,6 +109,20 @@ impl Way {
             }
         }
     }
+}
+
+/// Runs a command on this node, of which it may have had the key alone a moment ago and not any more.
+fn run_here<R>(
+    local: &Local,
+    command: &Command<'_>,
+    now_ms: u64,
+    answer: impl FnOnce(Reply<'_>) -> R,
+) -> Result<R, Elsewhere> {
+    let cache = &local.shared.cache;
+    cache.execute(command, now_ms, |reply| match reply {
+        Reply::Refused(Refusal::NotOpen) => Err(Elsewhere::NotOpen),
+        reply => Ok(answer(reply)),
+    })
 }
 
 /// Whether this node may answer a command at ONE of a replica of its own.
@@ -179,8 +191,9 @@ impl<'a> Scatter<'a> {
         };
         let partition = Partition::of(command.key);
         let to = match Way::by(self.local, Rc::clone(routes), partition)? {
-            Way::Here => return Ok(Place::Here),
             Way::There(_) if has_own(self.local, command) => return Ok(Place::Here),
+            // It may be another's before it is this command's turn, and is asked for again then.
+            Way::Here => To::Here,
             Way::There(to) => to,
         };
         let mut shares = self.shares.iter();
@@ -211,7 +224,7 @@ impl<'a> Scatter<'a> {
         answer: impl FnOnce(Reply<'_>) -> R,
     ) -> Result<R, Elsewhere> {
         match place {
-            Place::Here => Ok(self.local.shared.cache.execute(command, now_ms, answer)),
+            Place::Here => run_here(self.local, command, now_ms, answer),
             Place::There(share) => self.next(share, answer).await,
         }
     }

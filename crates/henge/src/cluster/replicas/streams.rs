@@ -327,7 +327,6 @@ async fn poll_streams(
 }
 
 fn push(outgoing: &Outgoing, frame: &FrameOf<Served>, encoded: &mut Pieces) -> Result<(), String> {
-    encoded.clear(FRAME_ROOM_BYTES);
     frame.encode(encoded).map_err(|error| error.to_string())?;
     let pieces: Vec<&[u8]> = encoded.iter().collect();
     let head = Head {
@@ -336,6 +335,8 @@ fn push(outgoing: &Outgoing, frame: &FrameOf<Served>, encoded: &mut Pieces) -> R
         id: 0,
     };
     outgoing.push(head, &pieces);
+    // Large values in it are the cache's, which may be done with them.
+    encoded.clear(FRAME_ROOM_BYTES);
     Ok(())
 }
 

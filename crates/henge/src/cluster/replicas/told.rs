@@ -18,8 +18,12 @@ use parking_lot::Mutex;
 use crate::cluster::routing::REQUEST_TIMEOUT;
 use crate::config::ConsistencyLevel;
 
-/// Calls of one ticket: their numbers have 16 bits of a name. A batch has fewer.
-const MOST_CALLS: usize = 1 << 16;
+/// The bits of a name that say which call of its ticket it is; before them are 32 of the ticket and 8 of the thread.
+const NTH_BITS: u32 = 24;
+/// Calls of one ticket. A command that looks at all partitions makes some thousand, and more where they are large.
+const MOST_CALLS: usize = 1 << NTH_BITS;
+/// From so many on a pipeline is answered as far as it is: each is kept until it is told.
+const ENOUGH_CALLS: usize = 4 * 1024;
 
 /// What a machine says of a call in the end.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -57,6 +61,8 @@ struct Calls {
     tickets: HashMap<u32, Open>,
     /// The ticket of the calls that are made now; none before the first.
     present: Option<u32>,
+    /// So many were made since a ticket was taken.
+    made: usize,
     newest: u32,
     /// Reads that go back to their machines.
     unvouched: Vec<(Partition, Seen<()>)>,
@@ -165,7 +171,7 @@ impl Open {
 
     /// The calls that wait for their machines.
     fn waiting(&self, thread: u8, number: u32) -> impl Iterator<Item = (Partition, RequestId)> {
-        let ticket = u64::from(thread) << 48 | u64::from(number) << 16;
+        let ticket = name(thread, number);
         let calls = self.calls.iter().zip(0_u64..);
         let waiting = calls.filter(|(call, _)| call.verdict.is_none());
         waiting.map(move |(call, nth)| (call.partition, ticket | nth))
@@ -246,11 +252,20 @@ pub(crate) fn begin_call(partition: Partition, is_write: bool) -> (RequestId, Le
             return 0;
         }
         let number = calls.present.unwrap_or_else(|| calls.begin());
-        let thread = u64::from(calls.thread);
+        let ticket = name(calls.thread, number);
         let Some(open) = calls.tickets.get_mut(&number) else {
             return 0;
         };
-        assert!(open.calls.len() < MOST_CALLS, "no batch has as many calls");
+        if open.calls.len() == MOST_CALLS {
+            // Nobody can be told of it, so nobody is told of the others either.
+            let untold = if is_write {
+                Verdict::Unknown
+            } else {
+                Verdict::NotDone
+            };
+            open.verdict = open.verdict.max(untold);
+            return 0;
+        }
         open.calls.push(Call {
             partition,
             reply: REPLY.get(),
@@ -259,15 +274,36 @@ pub(crate) fn begin_call(partition: Partition, is_write: bool) -> (RequestId, Le
             verdict: None,
         });
         open.left += 1;
-        thread << 48 | u64::from(number) << 16 | (open.calls.len() - 1) as u64
+        calls.made += 1;
+        ticket | (open.calls.len() - 1) as u64
     });
     (id, level)
+}
+
+/// Whether this thread has made so many calls for one ticket that it is to be taken.
+pub(crate) fn has_enough_calls() -> bool {
+    CALLS.with_borrow(|calls| calls.made >= ENOUGH_CALLS)
+}
+
+/// The name of the first call of a ticket.
+fn name(thread: u8, number: u32) -> u64 {
+    (u64::from(thread) << 32 | u64::from(number)) << NTH_BITS
+}
+
+/// The ticket of a call.
+fn ticket_of(name: u64) -> u32 {
+    (name >> NTH_BITS) as u32
+}
+
+/// The thread of a call.
+fn thread_of(name: u64) -> usize {
+    (name >> (NTH_BITS + 32)) as usize
 }
 
 /// What a call of this thread has written at ALL is in the order up to this version.
 pub(super) fn note_stamped(id: RequestId, version: Version) {
     CALLS.with_borrow_mut(|calls| {
-        let open = calls.tickets.get_mut(&((id >> 16) as u32));
+        let open = calls.tickets.get_mut(&ticket_of(id));
         if let Some(call) = open.and_then(|open| open.calls.get_mut((id & NTH) as usize)) {
             call.stamped = Some(version);
         }
@@ -285,7 +321,7 @@ pub(super) fn waiter(id: RequestId, stream: usize) -> u64 {
 /// A call of this thread waits until others vouch for what it has seen.
 pub(super) fn wait(partition: Partition, seen: Seen<()>, stream: usize, vouching: Vouching) {
     CALLS.with_borrow_mut(|calls| {
-        if let Some(open) = calls.tickets.get_mut(&((seen.id >> 16) as u32)) {
+        if let Some(open) = calls.tickets.get_mut(&ticket_of(seen.id)) {
             open.awaited.push(Awaited {
                 partition,
                 seen,
@@ -314,7 +350,10 @@ impl Drop for Ticket {
 
 /// The ticket of the calls that this thread has made since the last time, if there were any.
 pub(crate) fn take_ticket() -> Option<Ticket> {
-    CALLS.with_borrow_mut(|calls| calls.present.take().map(Ticket))
+    CALLS.with_borrow_mut(|calls| {
+        calls.made = 0;
+        calls.present.take().map(Ticket)
+    })
 }
 
 impl Ticket {
@@ -484,7 +523,7 @@ impl Inboxes {
 
     /// Another node vouches for what was seen by those who have waited for that, or does not.
     pub(super) fn hear(&self, from: NodeId, number: u64, waiters: &[Waiter], vouches: bool) {
-        let thread = |waiter: &Waiter| waiter.0 >> 48;
+        let thread = |waiter: &Waiter| thread_of(waiter.0);
         for waiters in waiters.chunk_by(|one, other| thread(one) == thread(other)) {
             let heard = waiters.iter().map(|&(waiter, asked)| {
                 Came::Heard(Heard {
@@ -501,8 +540,7 @@ impl Inboxes {
 
     /// For the thread that is named in there.
     fn extend(&self, name: u64, more: impl IntoIterator<Item = Came>) {
-        let thread = (name >> 48) as usize;
-        let Some(inbox) = thread
+        let Some(inbox) = thread_of(name)
             .checked_sub(1)
             .and_then(|index| self.of_threads.get(index))
         else {
@@ -535,7 +573,7 @@ impl Inboxes {
         CALLS.with_borrow_mut(|calls| {
             for came in came.drain(..) {
                 let (Came::Verdict(name, _) | Came::Heard(Heard { waiter: name, .. })) = came;
-                let Some(open) = calls.tickets.get_mut(&((name >> 16) as u32)) else {
+                let Some(open) = calls.tickets.get_mut(&ticket_of(name)) else {
                     continue;
                 };
                 match came {

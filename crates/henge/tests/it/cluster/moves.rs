@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
+use serde_json::{Value, json};
+
 use super::Ring;
 use super::faults::wait_for_leader;
 use crate::durability::Resp;
@@ -504,11 +506,49 @@ fn what_is_wrong_is_said(ring: &Ring) {
 fn partitions_of_one_replica_move_too() {
     let ring = Ring::new().formed(2);
     let load = Load::begin(&ring, &[1]);
-    done(&ring, 1, &["drain", "node2"]);
-    assert_eq!(holds(&ring, 1, 2), 0);
-    done(&ring, 1, &["add", "node2"]);
-    assert!(holds(&ring, 1, 2) > 0);
+    let ends = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let clients = [1, 2].map(|n| ring.http(n));
+        let batches = clients.map(|client| scope.spawn(|| ask_batches(client, &ends)));
+        done(&ring, 1, &["drain", "node2"]);
+        assert_eq!(holds(&ring, 1, 2), 0);
+        done(&ring, 1, &["add", "node2"]);
+        assert!(holds(&ring, 1, 2) > 0);
+        done(&ring, 1, &["drain", "node1"]);
+        ends.store(true, Ordering::Relaxed);
+        for batches in batches {
+            assert!(batches.join().expect("each batch is answered") > 0);
+        }
+    });
     load.end_well(&ring, &[1, 2]);
+}
+
+/// Sets keys of all nodes and reads them, in batches: some have gone to another node by the time at which it is their turn. Gives how
+/// many batches were answered.
+fn ask_batches(mut client: crate::client::Client, ends: &AtomicBool) -> usize {
+    let keys: Vec<String> = (0..200).map(|n| format!("batch:{n}")).collect();
+    let mut count = 0;
+    while !ends.load(Ordering::Relaxed) {
+        let items: Vec<Value> = keys
+            .iter()
+            .map(|key| json!({"key": key, "value": "v".repeat(2000)}))
+            .collect();
+        for (path, body) in [
+            ("/mset", json!({ "items": items })),
+            ("/mget", json!({ "keys": keys })),
+        ] {
+            let answer = client.post(path, &body.to_string());
+            assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+            let results = answer.json()["results"].clone();
+            let results = results.as_array().expect("it has results");
+            assert_eq!(results.len(), keys.len());
+            for result in results {
+                assert!(result["error"].is_null(), "{path}: {result}");
+            }
+            count += 1;
+        }
+    }
+    count
 }
 
 #[test]

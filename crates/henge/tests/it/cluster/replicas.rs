@@ -447,3 +447,32 @@ fn how_many_replicas_have_it_is_told() {
         }
     }
 }
+
+/// Each looks at all partitions that its node leads, and is told when replicas of all of them have said that it leads.
+#[test]
+fn a_pipeline_of_scans_is_answered() {
+    const SCANS: usize = 400;
+    let ring = ring();
+    let mut stream = TcpStream::connect(ring.address(1)).expect("it listens");
+    stream
+        .set_read_timeout(Some(crate::client::DEADLINE))
+        .expect("a socket");
+    // Who knows the map asks each node for what it leads.
+    let scans = "SCAN 1 MATCH none COUNT 256\r\n".repeat(SCANS);
+    let requests = format!("CLUSTER SLOTS\r\nPING\r\n{scans}PING\r\n");
+    stream
+        .write_all(requests.as_bytes())
+        .expect("it reads all of it");
+    let mut lines = BufReader::new(stream).lines();
+    let mut until_pong = || {
+        let lines = lines.by_ref().map(|line| line.expect("it goes on"));
+        lines
+            .take_while(|line| line != "+PONG")
+            .collect::<Vec<String>>()
+    };
+    until_pong();
+    let replies = until_pong();
+    assert!(!replies.iter().any(|line| line.starts_with('-')));
+    assert_eq!(replies.iter().filter(|line| *line == "*2").count(), SCANS);
+    assert_eq!(ring.ask(1, "SET k v"), ok());
+}
