@@ -619,14 +619,12 @@ impl<T: Types> Replica<T> {
                 self.written += 1;
                 let term = leading.term;
                 assert_eq!(version.term(), term, "it is stamped in the term");
-                if let (Some(effects), false) = (&effects, self.sources.is_empty()) {
-                    let keys = table.keys(effects);
-                    for source in self.sources.values_mut() {
-                        source.touch(&keys);
-                    }
-                }
                 let streamed = leading.peers.iter().filter(|(_, peer)| peer.is_streamed);
                 let streamed: Nodes = streamed.map(|(node, _)| node).collect();
+                if let (Some(effects), false) = (&effects, self.sources.is_empty()) {
+                    let keys = table.keys(effects);
+                    self.touch_sources(&keys);
+                }
                 for node in streamed {
                     let effects = effects.clone().expect("they were asked for");
                     let entry = Entry { version, effects };

@@ -23,6 +23,12 @@ const TOUCHED_PER_RECORD: usize = 16;
 /// value may be and needs longer than that. Until then what changes is noted for it.
 pub(super) const PATIENCE_TICKS: u32 = 2_400;
 
+/// A copy for which more of keys would have to be noted is given up, and begun anew when it is asked for: its puller has stopped, while
+/// other keys change all the time. As much as some seconds of writes to one partition have.
+const MOST_NOTED_BYTES: usize = 8 << 20;
+/// What a key takes that is noted, beside its bytes.
+const NOTED_KEY_BYTES: usize = 48;
+
 /// See the head of the file.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Source<T: Types> {
@@ -38,6 +44,8 @@ pub(super) struct Source<T: Types> {
     is_scanned: bool,
     /// Keys whose state is to be sent, whatever the scan shows.
     touched: BTreeSet<Key>,
+    /// Bytes of those that were noted since the copy has begun, and are not sent.
+    noted_bytes: usize,
     /// The part that comes next.
     number: u64,
     /// The part before it, in case that was lost.
@@ -54,11 +62,25 @@ impl<T: Types> Source<T> {
         self.silent.is_none()
     }
 
-    /// These keys have changed. Before its first part there is nothing that was looked at too soon.
-    pub(super) fn touch(&mut self, keys: &[Key]) {
-        if !self.is_done && self.number > 0 {
-            self.touched.extend(keys.iter().cloned());
+    /// These keys have changed. Before its first part there is nothing that was looked at too soon. Says whether the copy can go on.
+    fn touch(&mut self, keys: &[Key]) -> bool {
+        if self.is_done || self.number == 0 {
+            return true;
         }
+        for key in keys {
+            if self.touched.insert(key.clone()) {
+                self.noted_bytes += key.len() + NOTED_KEY_BYTES;
+            }
+        }
+        self.noted_bytes <= MOST_NOTED_BYTES
+    }
+
+    /// A key whose state is sent now.
+    fn take_touched(&mut self) -> Option<Key> {
+        let key = self.touched.pop_first()?;
+        // Keys that the puller named were not counted.
+        self.noted_bytes = self.noted_bytes.saturating_sub(key.len() + NOTED_KEY_BYTES);
+        Some(key)
     }
 }
 
@@ -109,6 +131,7 @@ impl<T: Types> Replica<T> {
             place: 0,
             is_scanned: false,
             touched: keys.into_iter().collect(),
+            noted_bytes: 0,
             number: 0,
             sent: None,
             is_done: false,
@@ -183,6 +206,22 @@ impl<T: Types> Replica<T> {
         }
     }
 
+    /// These keys have changed, which copies that are under way bring too.
+    pub(super) fn touch_sources(&mut self, keys: &[Key]) {
+        let mut ended = Vec::new();
+        self.sources.retain(|&node, source| {
+            let goes_on = source.touch(keys);
+            if !goes_on {
+                ended.push((node, source.id));
+            }
+            goes_on
+        });
+        let term = self.state.adopted;
+        for (node, id) in ended {
+            self.send(node, term, Body::Abort { id });
+        }
+    }
+
     /// Whether a copy to that node is under way.
     pub fn is_copying(&self, to: NodeId) -> bool {
         self.sources.get(&to).is_some_and(|source| !source.is_done)
@@ -214,6 +253,7 @@ impl<T: Types> Replica<T> {
             source.place = 0;
             source.is_scanned = false;
             source.touched.clear();
+            source.noted_bytes = 0;
         }
         let (mut states, mut bytes, mut places) = (Vec::new(), 0, 0);
         let above = if source.is_full { 0 } else { source.common };
@@ -233,7 +273,7 @@ impl<T: Types> Replica<T> {
             if bytes >= 2 * PART_BYTES {
                 break;
             }
-            let key = source.touched.pop_first().expect("there are so many");
+            let key = source.take_touched().expect("there are so many");
             let record = table.record(&key);
             bytes += record.as_ref().map_or(key.len(), T::bytes);
             states.push((key, record));

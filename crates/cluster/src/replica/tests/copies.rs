@@ -202,6 +202,24 @@ fn a_source_forgets_a_puller_that_is_gone() {
     assert!(lab.agree(a, c));
 }
 
+/// Its puller has stopped in the midst of a copy, and other keys change all the time.
+#[test]
+fn a_source_notes_no_more_than_some_megabytes() {
+    let (mut lab, [a, b, c]) = one_lacks(200);
+    lab.give(a, Input::Tick);
+    let _ = lab.deliver_until(&[a, c], is_part);
+    lab.network.clear();
+    let key = |n: u8| vec![n; 60_000];
+    for n in 0..150 {
+        assert!(lab.nodes[&a].replica.is_copying(NodeId(c)) || n > 100);
+        lab.ask(a, Level::Quorum, Request::Set(key(n), 1));
+        lab.settle(&[a, b]);
+    }
+    assert!(lab.nodes[&a].replica.sources.is_empty());
+    lab.ticks(&[a, b, c], AGAIN_TICKS as usize + 1);
+    assert!(lab.agree(a, c));
+}
+
 #[test]
 fn a_source_that_has_sent_all_notes_nothing_more() {
     let (mut lab, [a, b, c]) = one_lacks(3);
