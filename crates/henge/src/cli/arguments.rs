@@ -480,7 +480,8 @@ fn one_line(message: &str) -> String {
         .map(str::trim)
         .filter(|line| !line.is_empty())
         .collect();
-    let line = parts.join("; ");
+    // What a line announces follows it.
+    let line = parts.join("; ").replace(":; ", ": ");
     format!(
         "{} (henge --help shows what there is)",
         line.strip_prefix("error: ").unwrap_or(&line)

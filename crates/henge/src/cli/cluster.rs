@@ -210,6 +210,8 @@ enum InquiryError {
     Unknown(Box<Self>, &'static str),
     /// A change was made, and what comes of it was not seen to its end.
     Unwatched(Box<Self>),
+    /// A change was made, and somebody else has undone it since: how it is now.
+    Undone(String),
     /// It failed before a change was asked for.
     Unchanged(Box<Self>),
     /// The node says no, and perhaps why.
@@ -230,6 +232,7 @@ impl fmt::Display for InquiryError {
                 f,
                 "{error}; it is agreed on, and partitions move without being watched"
             ),
+            Self::Undone(now) => write!(f, "it was undone by somebody else meanwhile: {now}"),
             Self::Unchanged(error) => write!(f, "{error}; nothing was changed"),
             Self::Refused(status, None) => write!(f, "the node refused: {status}"),
             Self::Refused(status, Some(why)) => write!(f, "the node refused: {status}: {why}"),

@@ -16,7 +16,7 @@ use super::service::{Outcome, json_response};
 use super::single::{self, overloaded, parsed_body};
 use crate::cache::ScanCursor;
 use crate::cluster::keys::scan::{self, NoRoom, Sheet};
-use crate::cluster::keys::{self, Elsewhere, FlushCut, FlushError, NotFlushed};
+use crate::cluster::keys::{self, Elsewhere, FlushError, FlushFailure, NotFlushed};
 use crate::cluster::routing::Routes;
 use crate::net::data_thread::Local;
 
@@ -202,6 +202,8 @@ fn invalid_limit(text: &str) -> Problem {
 pub(crate) async fn flush(local: Rc<Local>) -> Outcome {
     match local.routing.routes() {
         None => flush_here(&local).await?,
+        // One asks the whole cluster.
+        Some(_) if local.shared.is_replicated() => flush_here(&local).await?,
         Some(routes) => {
             let here = async || {
                 let flushed = flush_here(&local).await;
@@ -226,8 +228,11 @@ pub(crate) async fn flush(local: Rc<Local>) -> Outcome {
 }
 
 async fn flush_here(local: &Local) -> Result<(), Problem> {
-    keys::flush(local)
-        .await
-        .map_err(|FlushCut| Problem::new(Code::OutcomeUnknown, "the flush was cut off"))?
-        .map_err(single::refused)
+    keys::flush(local).await.map_err(|failure| match failure {
+        FlushFailure::Refused(refusal) => single::refused(refusal),
+        FlushFailure::NotNow(why) => {
+            Problem::new(Code::TryAgain, format!("{why}; nothing was done"))
+        }
+        FlushFailure::Cut => Problem::new(Code::OutcomeUnknown, "the flush was cut off"),
+    })
 }

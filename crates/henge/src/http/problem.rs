@@ -85,11 +85,11 @@ codes! {
     Internal "internal" 500 "The node failed";
     SnapshotFailed "snapshot_failed" 500 "No snapshot was made";
     Overloaded "overloaded" 503 "The node has too much in flight";
-    OwnerDown "owner_down" 503 "The node that has the key is down";
+    OwnerDown "owner_down" 503 "The node that has the key is down, or this one hears from too few others";
     OwnerUnreachable "owner_unreachable" 503 "The node that has the key cannot be asked, or did not answer";
     NoControlLeader "no_control_leader" 503 "The cluster can agree on nothing now";
     NotInCluster "not_in_cluster" 503 "The node is in no cluster";
-    TryAgain "try_again" 503 "The key is moving, or the cluster is being formed";
+    TryAgain "try_again" 503 "No node serves the key now: it moves, another node is about to take over, or the cluster is being formed";
     PartlyFlushed "partly_flushed" 503 "Not all nodes have forgotten their keys";
     Loading "loading" 503 "The node is loading what it has on its disk";
     TooManyConnections "too_many_connections" 503 "The node has no room for another connection";

@@ -54,7 +54,11 @@ pub(super) fn commands() -> [Command; 5] {
     let weight = Arg::new("weight")
         .value_name("WEIGHT")
         .required(true)
-        .value_parser(clap::value_parser!(u32).range(1..=i64::from(MAX_WEIGHT)))
+        .value_parser(|text: &str| {
+            let weight = text.parse().ok();
+            let weight = weight.filter(|weight| (1..=MAX_WEIGHT).contains(weight));
+            weight.ok_or_else(|| format!("expected an integer from 1 to {MAX_WEIGHT}"))
+        })
         .help("1 to 1000; a node begins with 100, and one of 200 holds twice as much");
     [
         command("add", "Have a member take its share, also one that was to be drained")
@@ -150,6 +154,24 @@ impl NodeChange {
         }
     }
 
+    /// What has become of it, where somebody has asked for the contrary since.
+    fn undone(&self, status: &Value) -> Option<String> {
+        let state = |node: &str| {
+            let mut members = status["members"].as_array()?.iter();
+            let member = members.find(|member| member["name"] == node)?;
+            member["state"].as_str()
+        };
+        match &self.what {
+            What::Drain(node) if matches!(state(node), Some("up" | "aligning")) => {
+                Some(format!("{node} is to take its share again"))
+            }
+            What::Add(node) if state(node) == Some("leaving") => {
+                Some(format!("{node} is being drained"))
+            }
+            _ => None,
+        }
+    }
+
     /// Whether all has moved, by what a node says of its cluster; none if it says nothing of that.
     fn is_over(&self, status: &Value) -> Option<bool> {
         let moves = &status["moves"];
@@ -202,6 +224,9 @@ pub(super) async fn wait(
         // It may not have heard of the change.
         if status["epoch"].as_u64().is_none_or(|known| known < epoch) {
             continue;
+        }
+        if let Some(undone) = change.undone(&status) {
+            break Err(InquiryError::Undone(undone));
         }
         match change.is_over(&status) {
             None => break Err(no_page("it has no moves".to_owned())),
@@ -267,5 +292,43 @@ pub(super) fn moving(moves: &Value) -> String {
             grouped(total),
             grouped(number("partitions_moving")),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// It would wait for ever for what nobody does any more.
+    #[test]
+    fn the_contrary_of_what_somebody_else_has_asked_for_is_not_waited_for() {
+        let status = |state: &str| {
+            json!({
+                "moves": {"are_planned": true, "partitions_total": 3},
+                "members": [{"name": "a", "state": state, "holds_partitions": 5}],
+            })
+        };
+        let change = |what| NodeChange { what, waits: true };
+        let (drain, add) = (
+            change(What::Drain("a".to_owned())),
+            change(What::Add("a".to_owned())),
+        );
+        for (change, state, is_undone) in [
+            (&drain, "up", true),
+            (&drain, "aligning", true),
+            (&drain, "leaving", false),
+            (&drain, "down", false),
+            (&add, "leaving", true),
+            (&add, "up", false),
+        ] {
+            let undone = change.undone(&status(state));
+            assert_eq!(undone.is_some(), is_undone, "{change:?} and it is {state}");
+            assert_eq!(change.is_over(&status(state)), Some(false));
+        }
+        // It has ended, and is no member any more.
+        let gone = json!({"members": []});
+        assert_eq!(drain.undone(&gone), None);
     }
 }

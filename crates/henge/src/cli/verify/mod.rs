@@ -42,6 +42,9 @@ pub(super) fn run(options: &Options) -> ExitCode {
                 false => report::file_text(&findings),
             };
             print(&text)?;
+            if findings.events == 0 {
+                return Err("it has no events, so nothing was checked".to_owned());
+            }
             Ok(findings.lie_count + findings.returned == 0)
         }),
     };

@@ -100,6 +100,8 @@ impl Level {
 
 /// More nodes than this on one machine say nothing that fewer don't.
 const MOST_NODES: u64 = 9;
+/// And replicas of a partition: what `cluster.replication_factor` may be.
+const MOST_REPLICAS: u64 = 7;
 
 /// The options that are for nodes which are started here.
 const OWN: [&str; 11] = [
@@ -157,7 +159,7 @@ pub(in crate::cli) fn command() -> Command {
                 .value_parser(|text: &str| text.parse::<Target>())
                 .help("A node of a cluster that runs already, http://host:port; may be repeated, or a list [default: a cluster of its own]"),
             number("nodes", "3", 1..=MOST_NODES).help("Nodes that are started on this machine"),
-            optional("replicas", 1..=MOST_NODES)
+            optional("replicas", 1..=MOST_REPLICAS)
                 .help("Replicas of each partition, as cluster.replication_factor [default: what the nodes do]"),
             Arg::new("level")
                 .long("level")

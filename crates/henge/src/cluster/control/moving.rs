@@ -378,7 +378,9 @@ mod tests {
         lab.join(4);
         let shut: Vec<Partition> = lab.topology.partitions().take(50).collect();
         for report in lab.reports.values_mut() {
-            shut.iter().for_each(|&p| report.note(p, 0, true, false));
+            for &p in &shut {
+                report.note(p, 0, true, false);
+            }
         }
         lab.go_on();
         let moves = |lab: &Lab, p: &Partition| lab.topology.placement(*p).change.is_some();
@@ -388,7 +390,9 @@ mod tests {
         let copying: Vec<Partition> = lab.topology.partitions().collect();
         let copying: Vec<Partition> = copying.into_iter().filter(|p| moves(&lab, p)).collect();
         for report in lab.reports.values_mut() {
-            copying.iter().for_each(|&p| report.note(p, 0, true, false));
+            for &p in &copying {
+                report.note(p, 0, true, false);
+            }
         }
         lab.go_on();
         assert!(lab.topology.moving() > AT_ONCE);

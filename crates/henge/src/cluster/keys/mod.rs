@@ -32,7 +32,7 @@ use crate::net::inflight::Hold;
 pub(crate) use bundle::Bundle;
 pub(crate) use outcome::{Elsewhere, Extent, Outcomes};
 use owner::Running;
-pub(crate) use owner::{FlushCut, answer, flush};
+pub(crate) use owner::{FlushFailure, answer, flush};
 pub(crate) use patience::Patience;
 
 /// Commands that are gathered before they are sent: some 200 us of the time of a node that has all of their keys.
@@ -101,6 +101,7 @@ impl Way {
         match self {
             Self::Here => run_here(local, command, now_ms, answer),
             Self::There(_) if has_own(local, command) => run_here(local, command, now_ms, answer),
+            Self::There(To::Nobody) if is_cut_off(local) => Err(Elsewhere::Minority),
             Self::There(to) => {
                 let mut share = Share::new(local, to);
                 share.push(command);
@@ -109,6 +110,12 @@ impl Way {
             }
         }
     }
+}
+
+/// Whether this node hears from too few for another to take over a partition, as far as it would hear of that.
+fn is_cut_off(local: &Local) -> bool {
+    let routes = local.routing.routes();
+    routes.is_some_and(|routes| routes.view.fails_over() && !routes.view.reaches_majority())
 }
 
 /// Runs a command on this node, of which it may have had the key alone a moment ago and not any more.
@@ -194,6 +201,7 @@ impl<'a> Scatter<'a> {
             Way::There(_) if has_own(self.local, command) => return Ok(Place::Here),
             // It may be another's before it is this command's turn, and is asked for again then.
             Way::Here => To::Here,
+            Way::There(To::Nobody) if is_cut_off(self.local) => return Err(Elsewhere::Minority),
             Way::There(to) => to,
         };
         let mut shares = self.shares.iter();
@@ -428,18 +436,15 @@ impl<'a> Share<'a> {
         if let Some(came) = self.answer.as_mut().filter(|answer| answer.left > 0) {
             let mut bytes = None;
             let answered = came.next(|replicas, answered| match answered {
-                Answered::Reply(Reply::Refused(Refusal::NotOpen)) => {
-                    Err(Failed::Elsewhere(self.to.not_there()))
+                Answered::NotHere | Answered::Reply(Reply::Refused(Refusal::NotOpen)) => {
+                    bytes = Some(answer);
+                    Err(Failed::NotDone)
                 }
                 Answered::Reply(reply) if kind.is_answered_by(&reply) => {
                     told::note_replicas(replicas);
                     Ok(answer(reply))
                 }
                 Answered::Reply(_) => Err(Failed::Error(AskError::lost(NO_ANSWER))),
-                Answered::NotHere => {
-                    bytes = Some(answer);
-                    Err(Failed::NotDone)
-                }
                 Answered::Unknown => Err(Failed::Unknown(replicas)),
             });
             return match (answered, bytes) {
@@ -493,6 +498,7 @@ impl<'a> Share<'a> {
             };
             let harmless = (!kind.is_write()).then_some(&question[..]);
             let answered = match &to {
+                To::Nobody if is_cut_off(local) => return Err(Elsewhere::Minority),
                 To::Nobody => {
                     why = Elsewhere::Nowhere;
                     continue;
@@ -562,13 +568,11 @@ enum Failed {
     /// It is not known whether it was, by who was asked, who knows of so many replicas that have it; 0 where it knows of none.
     Unknown(u8),
     Error(AskError),
-    Elsewhere(Elsewhere),
 }
 
 impl Failed {
     fn told(self, to: &To, kind: Kind) -> Elsewhere {
         match (self, to) {
-            (Self::Elsewhere(elsewhere), _) => elsewhere,
             (Self::NotDone, to) => to.not_there(),
             (Self::Unknown(replicas), To::Member(_, member)) => {
                 let known = match replicas {
@@ -614,12 +618,6 @@ pub(crate) async fn flush_all(
     let members = &routes.view.members;
     if members.is_empty() {
         return Err(FlushError::Elsewhere(Elsewhere::nowhere(&routes.view)));
-    }
-    if local.shared.is_replicated() {
-        return here.await.map_err(|why| match why {
-            NotFlushed::Refused(why) => FlushError::Partly(why),
-            NotFlushed::Unknown(why) => FlushError::Unknown(why),
-        });
     }
     if let Some(down) = members.iter().find(|member| !member.is_reachable()) {
         return Err(FlushError::Elsewhere(Elsewhere::Down(Arc::clone(down))));

@@ -63,7 +63,7 @@ impl fmt::Display for Elsewhere {
                 at(member)
             ),
             Self::Minority => f.write_str(
-                "this node hears from no majority of its cluster, and only reads at level ONE are answered; nothing was done",
+                "this node hears from no majority of its cluster, and answers at level ONE alone, of what it has or leads; nothing was done",
             ),
             Self::NotOpen => f.write_str(
                 "the leader of this key's partition is changing; nothing was done",

@@ -72,9 +72,12 @@ pub(crate) fn answer(local: &Rc<Local>, question: &Bytes, reply: Reply) {
             tokio::task::spawn_local(async move {
                 let flushed = kept(&local, flush(&local)).await;
                 let answered = match flushed {
-                    Err(_) | Ok(Err(FlushCut)) => Answered::Unknown,
-                    Ok(Ok(Ok(()))) => Answered::Reply(KeyReply::Deleted),
-                    Ok(Ok(Err(refusal))) => Answered::Reply(KeyReply::Refused(refusal)),
+                    Err(_) | Ok(Err(FlushFailure::Cut)) => Answered::Unknown,
+                    Ok(Ok(())) => Answered::Reply(KeyReply::Deleted),
+                    Ok(Err(FlushFailure::Refused(why))) => Answered::Reply(KeyReply::Refused(why)),
+                    Ok(Err(FlushFailure::NotNow(_))) => {
+                        Answered::Reply(KeyReply::Refused(Refusal::NotOpen))
+                    }
                 };
                 let mut out = replies_head(1).to_vec();
                 encode_answered(&mut out, &answered);
@@ -271,29 +274,37 @@ fn run_one(
     version
 }
 
-/// What was to be forgotten may or may not have been: the node is stopping, or the cluster did not say so in time.
+/// Why all was not forgotten.
 #[derive(Debug)]
-pub(crate) struct FlushCut;
+pub(crate) enum FlushFailure {
+    /// Nothing was.
+    Refused(Refusal),
+    /// Nothing was, as the cluster cannot agree on that now: why.
+    NotNow(String),
+    /// It may or may not have been: the node is stopping, or the cluster did not say so in time.
+    Cut,
+}
 
 /// Has this node forget all that it has, or its cluster, where that has replicas. Whoever answers for it has to wait for the log.
-pub(crate) async fn flush(local: &Local) -> Result<Result<(), Refusal>, FlushCut> {
+pub(crate) async fn flush(local: &Local) -> Result<(), FlushFailure> {
     if local.shared.is_replicated() {
         // All at once, so that no replica brings back what the others have forgotten.
         let reset = topology::Command::Reset(Partition::all().collect());
         let changed = local.shared.cluster.change(Change::Topology(reset)).await;
         return match changed {
-            Changed::Done(_) => Ok(Ok(())),
-            Changed::Rejected(_) | Changed::NotNow(_) => Ok(Err(Refusal::NotOpen)),
-            Changed::Unknown(_) => Err(FlushCut),
+            Changed::Done(_) => Ok(()),
+            Changed::Rejected(why) => Err(FlushFailure::NotNow(why.to_string())),
+            Changed::NotNow(why) => Err(FlushFailure::NotNow(why)),
+            Changed::Unknown(_) => Err(FlushFailure::Cut),
         };
     }
     let shared = Arc::clone(&local.shared);
     // Giving back gigabytes takes its time. A client that goes away does not stop it.
     let flushed = tokio::task::spawn_blocking(move || shared.flush());
-    let flushed = flushed.await.map_err(|_| FlushCut)?;
+    let flushed = flushed.await.map_err(|_| FlushFailure::Cut)?;
     // It was done on another thread.
     note_unkept();
-    Ok(flushed)
+    flushed.map_err(FlushFailure::Refused)
 }
 
 /// Does some work, and waits until the log has what it showed or wrote.

@@ -10,6 +10,7 @@
 //! Each looks at the other's proof and then at its hello, and closes if it does not belong here; who accepts says why, in a refusal.
 //! There are proofs where the cluster has a secret.
 
+use std::cell::Cell;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
@@ -137,6 +138,8 @@ pub(crate) async fn connect(
     purpose: Purpose,
     me: &Identity,
 ) -> Result<Greeted, GreetError> {
+    // Who has said who it is, and proves nothing.
+    let unproved = Cell::new(None);
     let greeting = async {
         let mut socket = TcpStream::connect(address).await.map_err(|error| {
             if error.kind() == io::ErrorKind::ConnectionRefused {
@@ -158,7 +161,10 @@ pub(crate) async fn connect(
         // What it says of itself is believed, and told to people, when it is proved.
         if let Some(secret) = &me.secret {
             let handshake = handshake(&own, &theirs);
+            // One without a secret does not know that it is waited for.
+            unproved.set(Some(hello.name.clone()));
             let proof = hear_proof(&mut socket, &mut incoming).await?;
+            unproved.set(None);
             if !secret.verify(Role::Accepter, &handshake, &proof) {
                 return Err(GreetError::Stranger(hello.name));
             }
@@ -188,7 +194,12 @@ pub(crate) async fn connect(
         })
     };
     let outcome = tokio::time::timeout(GREETING_TIMEOUT, greeting).await;
-    outcome.unwrap_or(Err(GreetError::Late))
+    outcome.unwrap_or_else(|_| {
+        Err(match unproved.take() {
+            Some(name) => GreetError::Stranger(name),
+            None => GreetError::Late,
+        })
+    })
 }
 
 /// Answers who has connected and said the preface; `first` is what came, that included. None if it does not go on: the other
@@ -437,6 +448,18 @@ mod tests {
             assert_eq!(ours.expect("they belong together").hello.name, "b");
             assert_eq!(theirs.expect("they belong together").hello.name, "a");
         }
+    }
+
+    #[tokio::test]
+    async fn who_has_no_secret_is_a_stranger_to_who_has_one() {
+        let from = node("a", 1, 7, Some(b"same"));
+        let to = node("b", 2, 7, None);
+        let [ours, _] = greet(&from, &to).await;
+        let error = ours.expect_err("it proves nothing");
+        assert!(
+            matches!(&error, GreetError::Stranger(name) if name == "b"),
+            "{error}"
+        );
     }
 
     /// What it says of its cluster is nothing that anybody is told.

@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use crate::cluster::keys::{self, FlushCut};
+use crate::cluster::keys::{self, FlushFailure};
 use crate::resp::call::{Call, ErrorReply, Flow};
 use crate::resp::table::{Group, Keys, Permission, Run, Spec, flag};
 
@@ -44,12 +44,15 @@ fn flush(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     }
     let local = Rc::clone(call.local);
     call.eventually(async move |out| {
-        keys::flush(&local)
-            .await
-            .map_err(|FlushCut| {
+        keys::flush(&local).await.map_err(|failure| match failure {
+            FlushFailure::Refused(refusal) => ErrorReply::of(refusal),
+            FlushFailure::NotNow(why) => {
+                ErrorReply::new(format!("TRYAGAIN {why}; nothing was done"))
+            }
+            FlushFailure::Cut => {
                 ErrorReply::fixed("UNKNOWN the flush was cut off: it may or may not have been done")
-            })?
-            .map_err(ErrorReply::of)?;
+            }
+        })?;
         out.ok();
         Ok(())
     })

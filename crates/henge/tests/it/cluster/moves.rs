@@ -505,6 +505,7 @@ fn what_is_wrong_is_said(ring: &Ring) {
 #[test]
 fn partitions_of_one_replica_move_too() {
     let ring = Ring::new().formed(2);
+    (1..=2).for_each(|n| all_are_up(&ring, n, 2));
     let load = Load::begin(&ring, &[1]);
     let ends = AtomicBool::new(false);
     std::thread::scope(|scope| {
