@@ -92,6 +92,11 @@ impl Disk {
             let _ = told.await;
         }
     }
+
+    #[cfg(test)]
+    pub(super) fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
 }
 
 fn serve(mut file: RaftFile, mut waiting: mpsc::Receiver<Job>) {
@@ -100,6 +105,9 @@ fn serve(mut file: RaftFile, mut waiting: mpsc::Receiver<Job>) {
             Job::Work(work) => work(&mut file),
             Job::Close(tell) => {
                 drop(file);
+                // Before it is told, so that nothing is sent while the channel goes: that would neither be refused nor be answered.
+                waiting.close();
+                while waiting.blocking_recv().is_some() {}
                 let _ = tell.send(());
                 return;
             }

@@ -172,6 +172,8 @@ async fn who_asks_a_closed_file_is_told() {
     let built = state.get_snapshot_builder().await.build_snapshot().await;
     built.expect("it has room");
     disk.close().await;
+    // What would be sent while the thread ends would wait for ever.
+    assert!(disk.is_closed());
     disk.close().await;
     let vote = openraft::storage::RaftLogStorage::read_vote(&mut log).await;
     println!("{}", vote.expect_err("it is closed"));
