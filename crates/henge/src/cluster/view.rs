@@ -286,6 +286,11 @@ impl View {
         self.replication.min(self.members.len()) > 1
     }
 
+    /// Whether this node hears from too few for another to take over a partition, as far as it would hear of that.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.fails_over() && !self.reaches_majority()
+    }
+
     /// Runs of partitions with one holder: the first, the last, and who it is.
     pub(crate) fn runs(&self) -> Vec<(Partition, Partition, &Arc<Member>)> {
         let mut runs: Vec<(Partition, Partition, &Arc<Member>)> = Vec::new();

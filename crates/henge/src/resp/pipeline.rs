@@ -447,8 +447,7 @@ impl Pipeline {
                 || journalled_bytes() >= JOURNAL_BYTES
                 || self.forwards.is_full()
                 || self.lengths.len() >= MOST_REQUESTS
-                || told::has_enough_calls()
-                || in_ring && self.session.manner() != self.manner
+                || in_ring && (told::has_enough_calls() || self.session.manner() != self.manner)
             {
                 // Replies of one run may be asked for again, all of them in one manner.
                 return Some(Stop::Output);

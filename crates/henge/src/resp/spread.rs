@@ -117,7 +117,7 @@ impl Asked<'_> {
         let view = &self.routes.view;
         if self.local.shared.is_replicated() {
             let is_at_one = told::level() == Level::One;
-            if !is_at_one && view.fails_over() && !view.reaches_majority() {
+            if !is_at_one && view.is_cut_off() {
                 return Err(Elsewhere::Minority.into());
             }
             let is_here = |at| view.has_replica(Partition::of(self.word(at)));

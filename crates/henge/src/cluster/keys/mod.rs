@@ -71,9 +71,7 @@ impl Way {
     }
 
     fn by(local: &Local, routes: Rc<Routes>, partition: Partition) -> Result<Self, Elsewhere> {
-        let fails_over = routes.view.fails_over();
-        let is_cut_off = fails_over && !routes.view.reaches_majority();
-        if is_cut_off && told::level() != Level::One {
+        if told::level() != Level::One && routes.view.is_cut_off() {
             return Err(Elsewhere::Minority);
         }
         Ok(match routes.view.owner(partition) {
@@ -83,7 +81,9 @@ impl Way {
                 let member = Arc::clone(member);
                 Self::There(To::Member(routes, member))
             }
-            _ if fails_over && routes.view.standing == Standing::Inside => Self::There(To::Nobody),
+            _ if routes.view.fails_over() && routes.view.standing == Standing::Inside => {
+                Self::There(To::Nobody)
+            }
             Owner::Nowhere => return Err(Elsewhere::nowhere(&routes.view)),
             Owner::There(member) => return Err(Elsewhere::Down(Arc::clone(member))),
         })
@@ -112,10 +112,10 @@ impl Way {
     }
 }
 
-/// Whether this node hears from too few for another to take over a partition, as far as it would hear of that.
+/// Whether nobody is to be waited for, as no other node could take over.
 fn is_cut_off(local: &Local) -> bool {
     let routes = local.routing.routes();
-    routes.is_some_and(|routes| routes.view.fails_over() && !routes.view.reaches_majority())
+    routes.is_some_and(|routes| routes.view.is_cut_off())
 }
 
 /// Runs a command on this node, of which it may have had the key alone a moment ago and not any more.
