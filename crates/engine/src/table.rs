@@ -306,16 +306,27 @@ impl Buckets {
         }
     }
 
-    /// Forgets every entry and gives the table's buckets back.
-    pub(crate) fn clear(&mut self, table: &mut Table) {
-        while table.buckets > 0 {
+    /// Forgets the entries of the last bucket, which are shown, and gives the bucket back; true if that was the last one. What is left
+    /// can be found and replaced, and nothing else.
+    pub(crate) fn pop(&mut self, table: &mut Table, mut each: impl FnMut(Handle)) -> bool {
+        if table.buckets > 0 {
             let bucket = table.bucket(table.buckets - 1);
             self.take_chain(bucket);
             self.pop_bucket(table);
+            table.len -= self.chain.len() as u32;
+            self.chain.iter().for_each(|&at| each(Handle(at)));
         }
-        table.len = 0;
-        self.directory_bytes -= table.groups.capacity() * size_of::<u32>();
-        table.groups = Vec::new();
+        let is_empty = table.buckets == 0;
+        if is_empty {
+            self.directory_bytes -= table.groups.capacity() * size_of::<u32>();
+            table.groups = Vec::new();
+        }
+        is_empty
+    }
+
+    /// Whether an entry of this hash is this one.
+    pub(crate) fn has(&self, table: &Table, hash: u64, handle: Handle) -> bool {
+        self.locate(table, hash, handle).is_some()
     }
 
     /// Splits the next bucket of the round into itself and a new last one.
@@ -537,7 +548,19 @@ mod tests {
                 }
             }
             check(&buckets, &table, &model);
-            buckets.clear(&mut table);
+            // A bucket after the other goes, and what is left can be found meanwhile.
+            let mut left = model.inside.clone();
+            let mut is_empty = false;
+            while !is_empty {
+                is_empty = buckets.pop(&mut table, |at| assert!(left.remove(&at.0)));
+                prop_assert_eq!(table.len() as usize, left.len());
+                for &number in &left {
+                    let handle = Handle(number);
+                    prop_assert!(buckets.has(&table, hash(handle), handle));
+                    prop_assert!(buckets.replace(&table, hash(handle), handle, handle));
+                }
+            }
+            prop_assert!(left.is_empty());
             check(&buckets, &table, &Model::default());
             prop_assert_eq!(buckets.directory_bytes, 0);
         }

@@ -140,6 +140,15 @@ struct Slot {
 }
 
 impl Slot {
+    /// One of many steps, each under a hold of the lock by itself. It goes to whoever waits for it then: who does the next step at once
+    /// would have it again before any other has woken up, and keep a data thread out until the last is done.
+    fn step<R>(&self, work: impl FnOnce(&mut Seat) -> R) -> R {
+        let mut shard = self.shard.lock();
+        let result = work(&mut shard);
+        MutexGuard::unlock_fair(shard);
+        result
+    }
+
     /// The shard, told how far the log is.
     #[inline]
     fn lock(&self, log: &LogState) -> MutexGuard<'_, Seat> {
@@ -589,7 +598,7 @@ impl Cache {
 
     /// Drops what has expired in one shard, a few records under one hold of its lock; true if there may be more.
     pub fn sweep(&self, shard: usize, now_ms: u64) -> bool {
-        let more = self.shards[shard].shard.lock().sweep(now_ms, STEPS);
+        let more = self.shards[shard].step(|shard| shard.sweep(now_ms, STEPS));
         if !more {
             self.sweeps.fetch_add(1, Relaxed);
         }
@@ -598,7 +607,7 @@ impl Cache {
 
     /// Gives back a segment of one shard that deletes and expiry have mostly emptied; true if there may be more.
     pub fn compact(&self, shard: usize) -> bool {
-        self.shards[shard].shard.lock().compact()
+        self.shards[shard].step(|shard| shard.compact())
     }
 
     /// Takes the room that one shard does not use back into the pool.
@@ -632,12 +641,11 @@ impl Cache {
                 }),
                 (false, Some(_)) => {
                     // What was unlimited counts from what is there.
-                    let items = shard.stats().items;
                     shard.surrender(Room {
                         bytes: 0,
                         items: u64::MAX,
                     });
-                    self.pool.charge_items(items);
+                    self.pool.charge_items(shard.granted().items);
                 }
                 _ => {}
             }
@@ -732,7 +740,7 @@ impl Cache {
             if ask == Room::default() {
                 continue;
             }
-            let room = Self::collect(&self.shards[other].shard, ask, self.pool.cause());
+            let room = Self::collect(&self.shards[other], ask, self.pool.cause());
             got.bytes += room.bytes;
             got.items += room.items;
             if got.bytes >= wanted.bytes && got.items >= wanted.items {
@@ -744,16 +752,15 @@ impl Cache {
     }
 
     /// Has a shard give up room, evicting if it must, a few records under each hold of its lock.
-    fn collect(shard: &Mutex<Seat>, ask: Room, cause: Cause) -> Room {
+    fn collect(slot: &Slot, ask: Room, cause: Cause) -> Room {
         let mut got = Room::default();
         loop {
-            let mut shard = shard.lock();
             let left = Room {
                 bytes: ask.bytes - got.bytes,
                 items: ask.items - got.items,
             };
-            let done = shard.vacate(left, cause, STEPS);
-            let room = shard.surrender(left);
+            let (done, room) =
+                slot.step(|shard| (shard.vacate(left, cause, STEPS), shard.surrender(left)));
             got.bytes += room.bytes;
             got.items += room.items;
             if done || got == ask {
@@ -792,7 +799,7 @@ impl Cache {
                 bytes: share(debt.bytes, granted.bytes, bytes),
                 items: share(debt.items, granted.items, items),
             };
-            self.pool.give(Self::collect(&shard.shard, ask, cause));
+            self.pool.give(Self::collect(shard, ask, cause));
         }
     }
 }

@@ -4,6 +4,7 @@
 //! made of that of a replica. It decides nothing about replication, and stamps versions only where it is told that it leads.
 
 mod ahead;
+mod discard;
 mod durable;
 mod fill;
 mod recover;
@@ -187,6 +188,7 @@ pub struct Shard {
     held: transact::Held,
     durable: durable::Durable,
     filling: fill::Filling,
+    discarded: discard::Discarded,
 }
 
 impl Shard {
@@ -221,6 +223,7 @@ impl Shard {
             held: transact::Held::default(),
             durable: durable::Durable::default(),
             filling: fill::Filling::default(),
+            discarded: discard::Discarded::default(),
             config,
         };
         if shard.config.commit == Commit::Told {
@@ -350,7 +353,7 @@ impl Shard {
 
     /// Live items, those included that have expired and were not swept.
     pub fn items(&self) -> u64 {
-        self.stats.items
+        self.stats.items - self.discarded.items
     }
 
     /// The same of one partition.
@@ -392,6 +395,10 @@ impl Shard {
     pub fn sweep(&mut self, now_ms: u64, steps: usize) -> bool {
         let mut left = steps;
         while left > 0 {
+            if let Some(freed) = self.free_discarded() {
+                left = left.saturating_sub(freed.max(1));
+                continue;
+            }
             let Some(at) = self.wheel.pop(&mut self.records, now_ms, &mut left) else {
                 break;
             };
@@ -423,7 +430,10 @@ impl Shard {
     /// Counters and sizes.
     pub fn stats(&self) -> ShardStats {
         ShardStats {
-            expiring: self.wheel.len(),
+            items: self.items(),
+            tombstones: self.stats.tombstones - self.discarded.tombstones,
+            // Which of those that were discarded had a deadline nobody counts.
+            expiring: self.wheel.len().min(self.items()),
             charged_bytes: self.charged_bytes(),
             arena_bytes: self.records.arena.segment_bytes() as u64,
             hole_bytes: self.records.arena.hole_bytes() as u64,
@@ -541,11 +551,16 @@ impl Shard {
     }
 
     fn unlink_tombstone(&mut self, at: Handle) {
+        self.unlist_tombstone(at);
+        let p = self.local(Partition::of(self.records.key(at)));
+        self.partitions[p].tombstones -= 1;
+    }
+
+    /// The same of one that its partition does not count.
+    fn unlist_tombstone(&mut self, at: Handle) {
         self.tombstones.remove(&mut self.records, at);
         self.tombstone_bytes -= self.records.kept_bytes(at);
         self.stats.tombstones -= 1;
-        let p = self.local(Partition::of(self.records.key(at)));
-        self.partitions[p].tombstones -= 1;
     }
 
     /// Takes a record out of everything and frees it. Dropping, which raises the horizon, is for the caller to say.
@@ -554,9 +569,14 @@ impl Shard {
         self.unindex_and_free(at);
     }
 
-    fn unindex_and_free(&mut self, at: Handle) {
+    /// Whose record it is, and the hash of its key.
+    fn belongs(&self, at: Handle) -> (usize, u64) {
         let key = self.records.key(at);
-        let (p, hash) = (self.local(Partition::of(key)), self.hasher.hash(key));
+        (self.local(Partition::of(key)), self.hasher.hash(key))
+    }
+
+    fn unindex_and_free(&mut self, at: Handle) {
+        let (p, hash) = self.belongs(at);
         let Self {
             records,
             buckets,

@@ -511,20 +511,18 @@ impl Shard {
     }
 
     pub(super) fn remove_records(&mut self, p: usize, replace: Replace) {
+        let Replace::Above(seq) = replace else {
+            self.discard(p);
+            return;
+        };
         let mut doomed = Vec::new();
         self.buckets.each(&self.partitions[p].table, |at| {
-            if match replace {
-                Replace::All => true,
-                Replace::Above(seq) => self.records.version(at).seq() > seq,
-            } {
+            if self.records.version(at).seq() > seq {
                 doomed.push(at);
             }
         });
         for at in doomed {
             self.remove(at);
-        }
-        if replace == Replace::All {
-            self.buckets.clear(&mut self.partitions[p].table);
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::arena::{GRANULE, Handle};
 use crate::budget::{Room, Turn};
 use crate::record::Shape;
 use crate::segment::SEGMENT_BYTES;
-use henge_wire::{Partition, Refusal};
+use henge_wire::Refusal;
 
 /// What a shard draws at once: four segments, so that drawing is rare and little lies idle.
 const WISH_BYTES: u64 = 4 * SEGMENT_BYTES as u64;
@@ -136,7 +136,11 @@ impl Shard {
         self.stats.items <= items
     }
 
+    /// Drops the next record in the order, or some that were discarded before.
     pub(super) fn evict(&mut self, cause: Cause) -> bool {
+        if self.free_discarded().is_some() {
+            return true;
+        }
         let Self {
             order,
             records,
@@ -164,7 +168,7 @@ impl Shard {
             .tombstones
             .iter(&self.records)
             .take(MAX_WAITING_TOMBSTONES)
-            .find(|&at| self.may_drop(at))
+            .find(|&at| !self.is_discarded(at) && self.may_drop(at))
         else {
             return false;
         };
@@ -431,11 +435,10 @@ impl Shard {
         if self.held.moved(&self.records, old, new) {
             return;
         }
-        let key = self.records.key(new);
-        let (p, hash) = (self.local(Partition::of(key)), self.hasher.hash(key));
-        let found = self
-            .buckets
-            .replace(&self.partitions[p].table, hash, old, new);
+        let (p, hash) = self.belongs(new);
+        let table = &self.partitions[p].table;
+        let found =
+            self.buckets.replace(table, hash, old, new) || self.move_discarded(p, hash, old, new);
         assert!(found, "a record is in its partition's table");
         if self.records.is_tombstone(new) {
             self.tombstones.moved(&mut self.records, new);

@@ -1,5 +1,6 @@
 //! A shard against a naive model, and the promises that a model does not show: exact small caches, the horizon, room.
 
+mod discard;
 mod fill;
 mod install;
 mod protocol;
@@ -39,6 +40,16 @@ impl Shard {
             });
             assert_eq!(u64::from(state.tombstones), tombstones - before);
         }
+        assert_eq!(self.items(), items);
+        self.discarded.each(&self.buckets, |p, at| {
+            assert_eq!(self.belongs(at).0, p);
+            assert!(self.is_discarded(at));
+            if self.records.is_tombstone(at) {
+                tombstones += 1;
+            } else {
+                items += 1;
+            }
+        });
         assert_eq!(
             (self.stats.items, self.stats.tombstones),
             (items, tombstones)

@@ -88,13 +88,14 @@ impl Cache {
         mut place: u32,
         mut each: impl FnMut(RecordView<'_>),
     ) -> u32 {
-        let shard = self.slot(partition).shard.lock();
-        for _ in 0..RECORD_PLACES {
-            place = shard.scan_records(partition, 0, place, &mut each);
-            if place == 0 {
-                break;
+        self.slot(partition).step(|shard| {
+            for _ in 0..RECORD_PLACES {
+                place = shard.scan_records(partition, 0, place, &mut each);
+                if place == 0 {
+                    break;
+                }
             }
-        }
+        });
         place
     }
 
@@ -105,8 +106,8 @@ impl Cache {
         place: u32,
         each: impl FnMut(RecordView<'_>),
     ) -> u32 {
-        let shard = self.slot(partition).shard.lock();
-        shard.scan_records(partition, 0, place, each)
+        let slot = self.slot(partition);
+        slot.step(|shard| shard.scan_records(partition, 0, place, each))
     }
 
     /// Begins the scan of a partition for a snapshot; of one that is replicated the journal says so.
