@@ -136,7 +136,7 @@ impl Control {
 
     fn judge_partitions(&mut self, topology: &Topology, commands: &mut Vec<Command>) {
         let (mut ready, mut opened, mut done, mut lost) = (vec![], vec![], vec![], vec![]);
-        let mut given_up = vec![];
+        let (mut given_up, mut led) = (vec![], vec![]);
         let planned: Vec<Partition> = topology.moves().planned().keys().copied().collect();
         let begun = planned
             .into_iter()
@@ -159,7 +159,15 @@ impl Control {
             if resets && !placement.old.is_empty() && !placement.is_quorum(|_| true) {
                 lost.push(partition);
             }
+            let leader = placement.leader.map(|(node, _)| node);
+            // So that nobody who waits is told that it is not known; whoever is gone does not say so.
+            let rests = leader
+                .and_then(report)
+                .is_some_and(|report| report.rested[place] == placement.term);
             let Some(change) = &placement.change else {
+                if placement.heir.is_some() && (rests || self.random.one_in(5)) {
+                    led.push(partition);
+                }
                 continue;
             };
             if !self.has_operator && self.random.one_in(50) {
@@ -167,19 +175,13 @@ impl Control {
             }
             let is_aligned =
                 |node| report(node).is_some_and(|report| report.aligned[place] == placement.term);
-            let leader = placement.leader.map(|(node, _)| node);
             if !change.is_joint {
                 // It is for speed only, so it may be too soon.
                 if placement.learners().all(is_aligned) || self.random.one_in(40) {
                     ready.push(partition);
                 }
             } else if change.has_opened {
-                let is_resting = |report: &Report| report.rested[place] == placement.term;
-                // So that nobody who waits is told that it is not known; whoever is gone does not say so.
-                if placement.heir.is_none()
-                    || leader.and_then(report).is_some_and(is_resting)
-                    || self.random.one_in(5)
-                {
+                if placement.heir.is_none() || rests || self.random.one_in(5) {
                     done.push(partition);
                 }
             } else if let Some(report) = leader.and_then(report)
@@ -199,6 +201,9 @@ impl Control {
         if !done.is_empty() {
             commands.push(Command::Finish(done));
         }
+        if !led.is_empty() {
+            commands.push(Command::Lead(led));
+        }
         if !given_up.is_empty() {
             commands.push(Command::Undo(given_up));
         }
@@ -217,7 +222,8 @@ impl Control {
         }
         let &(&node, known) = self.random.of(&nodes);
         let incarnation = known.incarnation;
-        match self.random.below(9) {
+        match self.random.below(10) {
+            9 => Command::Lead(vec![partition]),
             0 => Command::Finish(vec![partition]),
             1 => Command::Join(vec![partition]),
             2 => Command::Up(node, incarnation),

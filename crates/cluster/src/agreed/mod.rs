@@ -313,6 +313,7 @@ impl Agreed {
             | topology::Command::Begin(partitions)
             | topology::Command::Undo(partitions)
             | topology::Command::Finish(partitions)
+            | topology::Command::Lead(partitions)
             | topology::Command::Reset(partitions) => partitions.len(),
             topology::Command::Opened(opened) => opened.len(),
             _ => 0,

@@ -393,7 +393,8 @@ impl<T: Types> Replica<T> {
             return;
         };
         let Placement { term, heir, .. } = *self.view.placement;
-        if heir.is_none() || leading.term != term || !leading.is_open {
+        // A term that is not open yet is no reason to stay: it may never be.
+        if heir.is_none() || leading.term != term {
             leading.rest = Rest::No;
             return;
         }

@@ -143,6 +143,8 @@ pub enum Command {
     Opened(Vec<(Partition, Epoch)>),
     /// Joint changes whose leaders have opened end.
     Finish(Vec<Partition>),
+    /// Partitions that another is to lead, as it has come since, are led by that from now on: so their leaders have come to rest.
+    Lead(Vec<Partition>),
     /// Data of partitions is forgotten.
     Reset(Vec<Partition>),
     /// The ring is reckoned anew; partitions that should be elsewhere wait for [`Command::Begin`].
@@ -284,6 +286,13 @@ impl Topology {
             changes.push(Command::Remembers(id, node.incarnation));
         }
         changes
+    }
+
+    /// The partitions that another is to lead, and of whose replicas nothing changes, for [`Command::Lead`].
+    pub fn heirs(&self) -> Vec<Partition> {
+        let all = self.partitions();
+        all.filter(|partition| self.placement(*partition).may_hand_over())
+            .collect()
     }
 
     /// Where a partition is. As long as nothing changes of it that is one allocation, in whatever state.
@@ -432,6 +441,9 @@ impl Topology {
             }
             Command::Finish(partitions) => {
                 self.each(partitions, |placement, _| placement.finish())?;
+            }
+            Command::Lead(partitions) => {
+                self.each(partitions, |placement, _| placement.hand_over())?;
             }
             Command::Reset(partitions) => self.each(partitions, |placement, epoch| {
                 placement.reset(epoch);

@@ -28,8 +28,8 @@ pub struct Placement {
     pub change: Option<Change>,
     /// Of those that count, who is a voter.
     pub voters: Vec<NodeId>,
-    /// Who leads once the change that is under way ends, where that is another one and it could end now: until then the leader
-    /// takes nothing more in.
+    /// Who is to lead in place of who does, now or once the change that is under way ends, where that could end now: until then the leader
+    /// takes nothing more in, so that nobody's request is cut off by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heir: Option<NodeId>,
 }
@@ -232,7 +232,22 @@ impl Placement {
         }
         let change = self.change.take().ok_or(Rejected::Premature)?;
         self.old = change.new;
+        self.leader = None;
         Ok(())
+    }
+
+    /// Who is to lead does so from now on.
+    pub(super) fn hand_over(&mut self) -> Result<(), Rejected> {
+        if !self.may_hand_over() {
+            return Err(Rejected::Premature);
+        }
+        self.leader = None;
+        Ok(())
+    }
+
+    /// Whether another is to lead, and nothing of the replicas changes.
+    pub fn may_hand_over(&self) -> bool {
+        self.heir.is_some() && self.change.is_none()
     }
 
     /// What it held counts for nothing.
@@ -255,8 +270,10 @@ impl Placement {
             self.begin_anew(epoch, nodes);
             self.count(nodes);
         }
-        let candidates = self.old.iter().chain(self.new_list().unwrap_or_default());
-        let leader = self.first_of(candidates, nodes);
+        let leader = self.goes_on(nodes).or_else(|| {
+            let candidates = self.old.iter().chain(self.new_list().unwrap_or_default());
+            self.first_of(candidates, nodes)
+        });
         // Who has the only replica is nobody's to follow, and is waited for.
         let only = self.old.first().filter(|_| self.old.len() == 1);
         let only = only.filter(|only| self.change.is_none() && self.voters.contains(only));
@@ -272,12 +289,23 @@ impl Placement {
                 change.has_opened = false;
             }
         }
-        let heir = self.may_finish().then(|| self.first_of(self.goal(), nodes));
+        let may_end = self.change.is_none() || self.may_finish();
+        let heir = may_end.then(|| self.first_of(self.goal(), nodes));
         let leads = self.leader.map(|(node, _)| node);
         self.heir = heir.flatten().filter(|heir| Some(*heir) != leads);
     }
 
-    /// Who of these leads.
+    /// Who leads goes on with that while it can, whoever comes: else what was asked of it is cut off, though nobody has failed.
+    fn goes_on(&self, nodes: &BTreeMap<NodeId, Node>) -> Option<NodeId> {
+        let (leader, incarnation) = self.leader?;
+        let known = nodes.get(&leader)?;
+        let is_there = known.incarnation == incarnation && known.state != State::Down;
+        let in_new = || self.new_list().is_some_and(|new| new.contains(&leader));
+        let counts = self.voters.contains(&leader) && (self.old.contains(&leader) || in_new());
+        (is_there && counts).then_some(leader)
+    }
+
+    /// Who of these leads, where nobody does.
     fn first_of<'a>(
         &self,
         candidates: impl IntoIterator<Item = &'a NodeId>,

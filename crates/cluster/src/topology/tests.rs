@@ -73,10 +73,22 @@ fn who_is_down_leads_no_more_and_only_that_is_a_new_term() {
     assert_ne!(leader(&topology), gone);
     let stale = topology.apply(&Command::Up(gone, 1));
     assert_eq!(stale, Err(Rejected::Incarnation(gone)));
+    // But not before who leads meanwhile has come to rest.
+    let meanwhile = topology.clone();
     topology
         .apply(&Command::Up(gone, 2))
         .expect("it is aligned");
+    assert_eq!(bumped(&meanwhile, &topology), []);
+    assert_eq!(topology.placement(first()).heir, Some(gone));
+    let heirs = topology.heirs();
+    let all = Command::Lead(Partition::all().collect());
+    assert_eq!(topology.apply(&all), Err(Rejected::Premature));
+    topology.apply(&Command::Lead(heirs)).expect("it may");
     assert_eq!(leader(&topology), gone);
+    assert_eq!(
+        (topology.heirs(), topology.placement(first()).heir),
+        (vec![], None)
+    );
     let again = topology.apply(&register(gone.0, 2, false));
     assert_eq!(again, Err(Rejected::Incarnation(gone)));
     // What it had before it went is not of an unbroken leadership.
@@ -380,13 +392,14 @@ fn what_always_holds_through_random_commands() {
                     .filter(|&p| is(topology.placement(p)))
                     .collect()
             };
-            let command = match random.below(13) {
+            let command = match random.below(14) {
                 0 | 1 => register(node.0, known + 1, random.one_in(2)),
                 2 | 3 => Command::Up(node, known),
                 4 => Command::Down(node, known),
                 5 => Command::Remembers(node, known),
                 6 => Command::Leave(node),
                 12 => Command::Back(node, known),
+                13 => Command::Lead(topology.heirs()),
                 7 => Command::Remove(node),
                 8 => Command::Rebalance,
                 9 => Command::Join(those(&topology, &|p| {
@@ -418,6 +431,17 @@ fn what_always_holds_through_random_commands() {
                 if let Some((node, incarnation)) = new.leader {
                     assert!(new.voters.contains(&node));
                     assert_eq!(topology.nodes[&node].incarnation, incarnation);
+                }
+                // Nobody comes between who leads and what it was asked, but by the command for that and the end of a change.
+                let still_leads = old.leader.is_some_and(|(node, incarnation)| {
+                    let known = topology.nodes.get(&node);
+                    let known = known.filter(|known| known.incarnation == incarnation);
+                    let is_there = known.is_some_and(|known| known.state != State::Down);
+                    is_there && new.voters.contains(&node)
+                });
+                let hands_over = matches!(command, Command::Lead(_) | Command::Finish(_));
+                if still_leads && !hands_over {
+                    assert_eq!(old.leader, new.leader, "{partition:?}");
                 }
                 // One who has forgotten counts only where there is nothing to remember.
                 for node in &new.voters {

@@ -206,10 +206,9 @@ impl World {
         self.reports.remove(&(of, incarnation, report));
         let node = self.agreed.topology().nodes()[&of];
         let current = self.agreed.topology().placement(partition()).term;
-        let up = Command::Up(of, incarnation);
         match report {
             Report::Opened(term) => {
-                let is_up = self.command(setting, &up);
+                let is_up = self.up(setting, of, incarnation);
                 let opened = Command::Opened(vec![(partition(), term)]);
                 self.command(setting, &opened) || is_up
             }
@@ -218,9 +217,19 @@ impl World {
                 let command = Command::Remembers(of, incarnation);
                 let remembers = remembers && self.command(setting, &command);
                 let is_with_leader = term == current || node.state == State::Aligning;
-                remembers || is_with_leader && self.command(setting, &up)
+                remembers || is_with_leader && self.up(setting, of, incarnation)
             }
         }
+    }
+
+    /// A node is Up, and leads at once if it is to: before who leads has come to rest, which is the worst that can be.
+    fn up(&mut self, setting: &Setting, of: NodeId, incarnation: Incarnation) -> bool {
+        let is_up = self.command(setting, &Command::Up(of, incarnation));
+        let heirs = self.agreed.topology().heirs();
+        if !heirs.is_empty() {
+            self.command(setting, &Command::Lead(heirs));
+        }
+        is_up
     }
 
     /// A change of the replicas goes on, or all is forgotten.

@@ -162,6 +162,10 @@ impl Chance {
                 } else {
                     self.world.command(&Command::Back(id, incarnation))
                 };
+                // It may be before the other one rests.
+                if !self.random.one_in(4) {
+                    self.hand_over();
+                }
             }
             Event::Lose => {
                 if !self.world.network.is_empty() {
@@ -304,6 +308,15 @@ impl Chance {
         };
     }
 
+    /// Who has come leads what it is to lead.
+    fn hand_over(&mut self) {
+        let heirs = self.world.topology.heirs();
+        if !heirs.is_empty() {
+            let lead = Command::Lead(heirs);
+            self.world.command(&lead).expect("it may");
+        }
+    }
+
     fn leave(&mut self) {
         let nodes = self.world.topology.nodes().values();
         let leaving = nodes.filter(|node| node.is_leaving).count();
@@ -357,6 +370,7 @@ impl Chance {
         let before = self.shown();
         for _ in 0..6_000 {
             self.step();
+            self.hand_over();
             if self.shown() > before + 5 {
                 return true;
             }

@@ -53,6 +53,7 @@ fn commands() -> Vec<Command> {
         topology::Command::Replace(node, 5),
         topology::Command::Lose(node),
         topology::Command::Weigh(node, 7),
+        topology::Command::Lead(partitions()),
     ];
     let mut commands = vec![
         Command::Form {

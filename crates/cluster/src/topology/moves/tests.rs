@@ -81,6 +81,11 @@ fn finish_all(topology: &mut Topology) {
     }
     assert!(planned(topology).is_empty() && topology.moving() == 0);
     assert_eq!(topology.moves().total(), 0);
+    let heirs = topology.heirs();
+    if !heirs.is_empty() {
+        done(topology, [Command::Lead(heirs)]);
+    }
+    assert_eq!(topology.heirs(), []);
 }
 
 /// How many partitions a node is a replica of.
@@ -482,7 +487,7 @@ fn what_always_holds_through_random_moves() {
             let term = |p: Partition| (p, topology.placement(p).term);
             let begun = begun.into_iter();
             let begun = begun.filter(|p| topology.moves().planned().contains_key(p));
-            let command = match random.below(20) {
+            let command = match random.below(21) {
                 0 => register(node.0, known + 1, random.one_in(3)),
                 1..=3 => Command::Up(node, known),
                 4 => Command::Down(node, known),
@@ -500,6 +505,7 @@ fn what_always_holds_through_random_moves() {
                 16 => Command::Begin(begun.collect()),
                 17 => Command::Join(copies),
                 18 => Command::Opened(joint.into_iter().map(term).collect()),
+                19 => Command::Lead(topology.heirs()),
                 _ => Command::Finish(ends),
             };
             let before = topology.clone();
@@ -530,8 +536,9 @@ fn what_always_holds_through_random_moves() {
                 let policy = topology.on_quorum_loss;
                 again.derive(new, topology.epoch + 1, policy, &topology.nodes);
                 assert_eq!(again, **new, "{partition:?}");
-                let ends = new.change.is_some() && new.may_finish();
+                let ends = new.change.is_none() || new.may_finish();
                 assert!(new.heir.is_none() || ends && new.leader.map(|(n, _)| n) != new.heir);
+                assert!(new.heir.is_none() || new.leader.is_some());
                 // Any quorum of before has one in common with any of after.
                 if new.term != old.term && new.generation == old.generation {
                     for bits in 0..64_u32 {

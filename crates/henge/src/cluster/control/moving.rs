@@ -104,10 +104,7 @@ pub(super) fn next(
                 copying += 1;
             }
         }
-        // One that says that it has not opened its term cannot rest, and serves nobody anyway.
-        let of_leader = placement.leader.and_then(|(id, _)| report(id));
-        let may_rest = of_leader.is_none_or(|known| known.opened(partition) == placement.term);
-        are_resting |= placement.heir.is_some() && may_rest;
+        are_resting |= placement.heir.is_some();
         if let Some(step) = step(topology, partition, report) {
             steps.of(step).push((partition, placement.term));
         }
@@ -150,6 +147,7 @@ fn is_open<'a>(
 /// What may be done next of a partition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Step {
+    Lead,
     GiveUp,
     End,
     Open,
@@ -159,6 +157,7 @@ enum Step {
 
 #[derive(Default)]
 struct Steps {
+    lead: Vec<(Partition, Epoch)>,
     give_up: Vec<(Partition, Epoch)>,
     end: Vec<(Partition, Epoch)>,
     open: Vec<(Partition, Epoch)>,
@@ -169,6 +168,7 @@ struct Steps {
 impl Steps {
     fn of(&mut self, step: Step) -> &mut Vec<(Partition, Epoch)> {
         match step {
+            Step::Lead => &mut self.lead,
             Step::GiveUp => &mut self.give_up,
             Step::End => &mut self.end,
             Step::Open => &mut self.open,
@@ -182,6 +182,11 @@ impl Steps {
             let some = all.iter().take(AT_ONCE);
             some.map(|(partition, _)| *partition).collect::<Vec<_>>()
         };
+        if !self.lead.is_empty() {
+            // All that a node is to lead as it has come rest at once, and whoever asks for these waits.
+            let all = self.lead.iter().map(|(partition, _)| *partition);
+            return Some(Command::Lead(all.collect()));
+        }
         let ways: [(&[_], fn(_) -> _); 2] =
             [(&self.end, Command::Finish), (&self.give_up, Command::Undo)];
         let urgent = ways.into_iter().find(|(all, _)| !all.is_empty());
@@ -211,23 +216,29 @@ fn step<'a>(
         node.is_some_and(|node| node.state != State::Down)
     };
     let term = placement.term;
+    let leader = placement.leader.map(|(id, _)| id);
+    let of_leader = leader.and_then(&report);
+    // Who is gone rests as well.
+    let rests = || {
+        let rests = of_leader.is_some_and(|known| known.rested(partition) == term);
+        rests || leader.is_none_or(|leader| !is_there(&leader))
+    };
+    if placement.may_hand_over() {
+        return rests().then_some(Step::Lead);
+    }
     let Some(change) = &placement.change else {
         let new = topology.moves().planned().get(&partition)?;
         let mut joining = new.iter().filter(|node| !placement.old.contains(node));
         // Where nobody serves there is nobody to copy from, and what is begun keeps others from it.
-        let is_led = placement.leader.is_some_and(|(id, _)| is_there(&id));
+        let is_led = leader.is_some_and(|id| is_there(&id));
         let is_served = is_led && is_open(placement, partition, &report);
         return (is_served && joining.all(is_there)).then_some(Step::Begin);
     };
     if is_stuck(placement, is_there) {
         return Some(Step::GiveUp);
     }
-    let leader = placement.leader.map(|(id, _)| id);
-    let of_leader = leader.and_then(&report);
     if placement.may_finish() {
-        let rests = || of_leader.is_some_and(|known| known.rested(partition) == term);
-        let is_lost = || leader.is_none_or(|leader| !is_there(&leader));
-        let ends = placement.heir.is_none() || rests() || is_lost();
+        let ends = placement.heir.is_none() || rests();
         return ends.then_some(Step::End);
     }
     if change.is_joint {
@@ -435,6 +446,51 @@ mod tests {
         );
         lab.reports.insert(1, rested);
         assert_eq!(lab.next(), Some(Command::Finish(vec![waiting[0]])));
+    }
+
+    /// All that a node is to lead that has come back is handed over at once, when it rests or whoever leads it is gone, and nothing is begun
+    /// meanwhile.
+    #[test]
+    fn who_comes_back_leads_once_the_others_rest() {
+        let mut lab = Lab::new(3, 3);
+        lab.down(1);
+        lab.report_all();
+        lab.apply(&Command::Back(NodeId(1), 1));
+        lab.apply(&Command::Up(NodeId(1), 1));
+        lab.join(4);
+        lab.apply(&Command::Plan);
+        let heirs = lab.topology.heirs();
+        assert!((60..=70).contains(&heirs.len()), "{}", heirs.len());
+        assert_eq!(lab.next(), None);
+        let led_by = |lab: &Lab, node: u64| -> Vec<Partition> {
+            let leads = |p: &Partition| {
+                let leader = lab.topology.placement(*p).leader;
+                leader == Some((NodeId(node), 1))
+            };
+            heirs.iter().copied().filter(leads).collect()
+        };
+        let (second, third) = (led_by(&lab, 2), led_by(&lab, 3));
+        let mut rested = lab.reports[&2].clone();
+        for &partition in &second {
+            let term = lab.topology.placement(partition).term;
+            rested.note(partition, term, true, true);
+        }
+        lab.reports.insert(2, rested);
+        assert_eq!(lab.next(), Some(Command::Lead(second.clone())));
+        lab.apply(&Command::Lead(second));
+        assert_eq!(lab.next(), None);
+        lab.down(3);
+        assert_eq!(
+            lab.topology.heirs(),
+            [],
+            "its partitions have another leader by that"
+        );
+        assert!(
+            third
+                .iter()
+                .all(|p| lab.topology.placement(*p).leader == Some((NodeId(1), 1)))
+        );
+        assert!(matches!(lab.next(), Some(Command::Begin(_)) | None));
     }
 
     /// With one replica both lists are one node: while both are asked the loss of the new one would be that of the partition.

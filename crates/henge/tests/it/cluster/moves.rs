@@ -562,3 +562,58 @@ fn the_last_node_cannot_be_drained() {
     let answer = asked(&ring, 1, "POST", "/cluster/drain/node1", "");
     assert_eq!(answer, (409, "last_node".to_owned()));
 }
+
+/// A node that comes back leads what it led before once whoever leads it meanwhile has answered all that it was asked: nobody has
+/// failed, so nobody is told that something is unknown.
+#[test]
+fn nobody_is_cut_off_by_who_comes_back() {
+    let mut ring = ring(3);
+    (1..=3).for_each(|n| all_are_up(&ring, n, 3));
+    let leads = |ring: &Ring, key: &str| {
+        let path = format!("/cluster/ring?key={key}");
+        ring.http(2).get(&path).json()["holder"]["name"] == "node1"
+    };
+    let keys: Vec<String> = (0..50).map(|n| format!("k{n}")).collect();
+    let led: Vec<&String> = keys.iter().filter(|key| leads(&ring, key)).collect();
+    assert!(!led.is_empty());
+    ring.kill(1);
+    ring.until("others lead its partitions", || {
+        led.iter().all(|key| {
+            !leads(&ring, key) && !matches!(ring.ask(2, &format!("SET {key} v")), Reply::Error(_))
+        })
+    });
+    let ends = Arc::new(AtomicBool::new(false));
+    let clients: Vec<JoinHandle<Vec<Reply>>> = (0..8)
+        .map(|client| {
+            let (address, ends) = (ring.address(2 + client % 2), Arc::clone(&ends));
+            std::thread::spawn(move || pipelines(address, client, &ends))
+        })
+        .collect();
+    ring.start(1, &ring.others(1, 3));
+    ring.until("it leads them again", || {
+        led.iter().all(|key| leads(&ring, key))
+    });
+    for key in &led {
+        ring.until("it has opened them", || {
+            ring.ask(1, &format!("GET {key}")) == Reply::Text("v".to_owned())
+        });
+    }
+    ends.store(true, Ordering::Relaxed);
+    for client in clients {
+        assert_eq!(client.join().expect("it is answered"), []);
+    }
+}
+
+/// Writes keys of its own, many at once, and gives the replies that are none of a write that was done.
+fn pipelines(address: SocketAddr, client: usize, ends: &AtomicBool) -> Vec<Reply> {
+    let mut resp = Resp::connect(address);
+    let mut others = Vec::new();
+    let keys = (0..64).map(|n| format!("SET c{client}:{n} v\r\n"));
+    let keys = keys.collect::<String>();
+    while !ends.load(Ordering::Relaxed) {
+        resp.send(&keys).expect("it takes them");
+        let replies = (0..64).map(|_| resp.reply().expect("each is answered"));
+        others.extend(replies.filter(|reply| *reply != Reply::Text("OK".to_owned())));
+    }
+    others
+}
