@@ -161,11 +161,11 @@ impl Control {
             }
             let leader = placement.leader.map(|(node, _)| node);
             // So that nobody who waits is told that it is not known; whoever is gone does not say so.
-            let rests = leader
+            let is_at_rest = leader
                 .and_then(report)
                 .is_some_and(|report| report.rested[place] == placement.term);
             let Some(change) = &placement.change else {
-                if placement.heir.is_some() && (rests || self.random.one_in(5)) {
+                if placement.heir.is_some() && (is_at_rest || self.random.one_in(5)) {
                     led.push(partition);
                 }
                 continue;
@@ -181,7 +181,7 @@ impl Control {
                     ready.push(partition);
                 }
             } else if change.has_opened {
-                if placement.heir.is_none() || rests || self.random.one_in(5) {
+                if placement.heir.is_none() || is_at_rest || self.random.one_in(5) {
                     done.push(partition);
                 }
             } else if let Some(report) = leader.and_then(report)
