@@ -90,15 +90,16 @@ impl<'a> Three<'a> {
         Ok(())
     }
 
-    /// Waits until each knows all to be up.
+    /// Waits until each knows all to be up, and to lead what they are to.
     pub(super) fn settle(&self) -> Result<()> {
         for at in &self.addresses {
-            wait_until(*at, "knows all to be up", |status| {
+            wait_until(*at, "knows all to be up and to lead", |status| {
                 let members = status["members"].as_array();
-                members.is_some_and(|all| {
+                let are_up = members.is_some_and(|all| {
                     let is_up = |member: &Value| member["state"] == "up";
                     all.len() == self.servers.len() && all.iter().all(is_up)
-                })
+                });
+                are_up && status["moves"]["partitions_to_hand_over"] == 0
             })?;
         }
         Ok(())

@@ -32,6 +32,8 @@ pub(crate) struct Moves {
     /// Of the present plan, those that are done among them.
     pub(crate) total: usize,
     pub(crate) moving: usize,
+    /// Those that another is to lead, once who leads them has answered what it was asked; beside those that move.
+    pub(crate) to_hand_over: usize,
     waiting: usize,
 }
 
@@ -70,6 +72,7 @@ impl Placing {
                 are_due: moves.are_due(),
                 total: moves.total(),
                 moving: topology.moving(),
+                to_hand_over: topology.heirs().len(),
                 waiting: moves.planned().len(),
             },
         }

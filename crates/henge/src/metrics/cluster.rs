@@ -96,6 +96,7 @@ impl Metrics {
             "partitions_total": moves.total,
             "partitions_done": moves.done(),
             "partitions_moving": moves.moving,
+            "partitions_to_hand_over": moves.to_hand_over,
         })
     }
 

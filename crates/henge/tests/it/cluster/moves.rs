@@ -598,6 +598,8 @@ fn nobody_is_cut_off_by_who_comes_back() {
             ring.ask(1, &format!("GET {key}")) == Reply::Text("v".to_owned())
         });
     }
+    let left = |n| ring.status(n)["moves"]["partitions_to_hand_over"].as_u64();
+    ring.until("all know that", || (1..=3).all(|n| left(n) == Some(0)));
     ends.store(true, Ordering::Relaxed);
     for client in clients {
         assert_eq!(client.join().expect("it is answered"), []);
