@@ -17,11 +17,18 @@ const KEPT_SHARE: u64 = 16;
 /// rarely fills a tenth of its memory in a second.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
+/// After so many sweeps in a row, of some 20 microseconds each, it rests for a while, so that what many keys that expire at once cost, or
+/// a flush, or partitions that have moved away, is a quarter of a processor for some time and not all of it at once. Who needs
+/// their room takes it without waiting for this.
+const SWEEPS_AT_ONCE: usize = 16;
+const REST: Duration = Duration::from_millis(1);
+
 /// Keeps house until it is dropped. It gives way after each few records, so that others on its runtime are answered.
 pub(crate) async fn keep_house(metrics: Arc<Metrics>) {
     let shared = &metrics.shared;
     let cache = &shared.cache;
     let mut watched = Instant::now();
+    let mut sweeps = 0;
     loop {
         tokio::time::sleep(shared.live.load().cleanup_interval).await;
         if shared.persistence.is_loading() {
@@ -30,7 +37,12 @@ pub(crate) async fn keep_house(metrics: Arc<Metrics>) {
         }
         for shard in 0..cache.shard_count() {
             while cache.sweep(shard, shared.clock.now_ms()) {
-                tokio::task::yield_now().await;
+                sweeps += 1;
+                if sweeps % SWEEPS_AT_ONCE == 0 {
+                    tokio::time::sleep(REST).await;
+                } else {
+                    tokio::task::yield_now().await;
+                }
             }
             tokio::task::yield_now().await;
         }
