@@ -324,11 +324,6 @@ impl Buckets {
         is_empty
     }
 
-    /// Whether an entry of this hash is this one.
-    pub(crate) fn has(&self, table: &Table, hash: u64, handle: Handle) -> bool {
-        self.locate(table, hash, handle).is_some()
-    }
-
     /// Splits the next bucket of the round into itself and a new last one.
     fn split(&mut self, table: &mut Table, hash_of: impl Fn(Handle) -> u64) {
         let low = table.buckets - table.base();
@@ -556,7 +551,6 @@ mod tests {
                 prop_assert_eq!(table.len() as usize, left.len());
                 for &number in &left {
                     let handle = Handle(number);
-                    prop_assert!(buckets.has(&table, hash(handle), handle));
                     prop_assert!(buckets.replace(&table, hash(handle), handle, handle));
                 }
             }

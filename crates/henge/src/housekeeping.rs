@@ -40,28 +40,37 @@ pub(crate) async fn keep_house(metrics: Arc<Metrics>) {
                 sweeps += 1;
                 if sweeps % SWEEPS_AT_ONCE == 0 {
                     tokio::time::sleep(REST).await;
+                    // However long there is something to sweep.
+                    watch(&metrics, &mut watched).await;
                 } else {
                     tokio::task::yield_now().await;
                 }
             }
             tokio::task::yield_now().await;
         }
-        if watched.elapsed() < WATCH_INTERVAL {
-            continue;
-        }
-        watched = Instant::now();
-        for shard in 0..cache.shard_count() {
-            while cache.compact(shard) {
-                tokio::task::yield_now().await;
-            }
-            cache.collect_idle(shard);
+        watch(&metrics, &mut watched).await;
+    }
+}
+
+/// Looks at the memory in use, if that is due, and gives back what is not used.
+async fn watch(metrics: &Arc<Metrics>, watched: &mut Instant) {
+    if watched.elapsed() < WATCH_INTERVAL {
+        return;
+    }
+    *watched = Instant::now();
+    let shared = &metrics.shared;
+    let cache = &shared.cache;
+    for shard in 0..cache.shard_count() {
+        while cache.compact(shard) {
             tokio::task::yield_now().await;
         }
-        metrics.pulse.look(&metrics, cache.charged_bytes(), watched);
-        // Where nobody knows how full the machine is there is nothing to compare; the start has said so.
-        if let Ok(memory) = memory::machine() {
-            relieve(cache, memory.fullest, shared.live.load().memory_trigger);
-        }
+        cache.collect_idle(shard);
+        tokio::task::yield_now().await;
+    }
+    metrics.pulse.look(metrics, cache.charged_bytes(), *watched);
+    // Where nobody knows how full the machine is there is nothing to compare; the start has said so.
+    if let Ok(memory) = memory::machine() {
+        relieve(cache, memory.fullest, shared.live.load().memory_trigger);
     }
 }
 

@@ -166,7 +166,7 @@ impl Control {
                 .is_some_and(|report| report.rested[place] == placement.term);
             let Some(change) = &placement.change else {
                 if placement.heir.is_some() && (is_at_rest || self.random.one_in(5)) {
-                    led.push(partition);
+                    led.push((partition, placement.term));
                 }
                 continue;
             };
@@ -223,7 +223,7 @@ impl Control {
         let &(&node, known) = self.random.of(&nodes);
         let incarnation = known.incarnation;
         match self.random.below(10) {
-            9 => Command::Lead(vec![partition]),
+            9 => Command::Lead(vec![(partition, topology.placement(partition).term)]),
             0 => Command::Finish(vec![partition]),
             1 => Command::Join(vec![partition]),
             2 => Command::Up(node, incarnation),

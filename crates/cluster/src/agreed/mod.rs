@@ -313,9 +313,8 @@ impl Agreed {
             | topology::Command::Begin(partitions)
             | topology::Command::Undo(partitions)
             | topology::Command::Finish(partitions)
-            | topology::Command::Lead(partitions)
             | topology::Command::Reset(partitions) => partitions.len(),
-            topology::Command::Opened(opened) => opened.len(),
+            topology::Command::Opened(led) | topology::Command::Lead(led) => led.len(),
             _ => 0,
         };
         // Each once is all that there can be to say.

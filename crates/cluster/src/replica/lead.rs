@@ -395,6 +395,10 @@ impl<T: Types> Replica<T> {
         let Placement { term, heir, .. } = *self.view.placement;
         // A term that is not open yet is no reason to stay: it may never be.
         if heir.is_none() || leading.term != term {
+            if matches!(leading.rest, Rest::Told(_)) {
+                // It takes things in again, and whoever is the heir then waits for them.
+                self.ready.push_back(Output::Rested(0));
+            }
             leading.rest = Rest::No;
             return;
         }

@@ -98,7 +98,7 @@ fn is_not(so: &bool) -> bool {
 /// See the head of the file.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum State {
-    /// It runs, and is not known to be aligned with the leaders yet. It votes, and leads only where nobody else can.
+    /// It runs, and is not known to be aligned with the leaders yet. It votes, and becomes a leader only where nobody else can be one.
     Aligning,
     /// It runs and is aligned.
     Up,
@@ -143,8 +143,9 @@ pub enum Command {
     Opened(Vec<(Partition, Epoch)>),
     /// Joint changes whose leaders have opened end.
     Finish(Vec<Partition>),
-    /// Partitions that another is to lead, as it has come since, are led by that from now on: so their leaders have come to rest.
-    Lead(Vec<Partition>),
+    /// Partitions that another is to lead, as it has come since, are led by that from now on: so their leaders have come to rest, in
+    /// these terms.
+    Lead(Vec<(Partition, Epoch)>),
     /// Data of partitions is forgotten.
     Reset(Vec<Partition>),
     /// The ring is reckoned anew; partitions that should be elsewhere wait for [`Command::Begin`].
@@ -288,10 +289,11 @@ impl Topology {
         changes
     }
 
-    /// The partitions that another is to lead, and of whose replicas nothing changes, for [`Command::Lead`].
-    pub fn heirs(&self) -> Vec<Partition> {
+    /// The partitions that another is to lead, and of whose replicas nothing changes, with their terms, for [`Command::Lead`].
+    pub fn heirs(&self) -> Vec<(Partition, Epoch)> {
         let all = self.partitions();
         all.filter(|partition| self.placement(*partition).may_hand_over())
+            .map(|partition| (partition, self.placement(partition).term))
             .collect()
     }
 
@@ -442,8 +444,10 @@ impl Topology {
             Command::Finish(partitions) => {
                 self.each(partitions, |placement, _| placement.finish())?;
             }
-            Command::Lead(partitions) => {
-                self.each(partitions, |placement, _| placement.hand_over())?;
+            Command::Lead(led) => {
+                for &(partition, term) in led {
+                    self.each(&[partition], |placement, _| placement.hand_over(term))?;
+                }
             }
             Command::Reset(partitions) => self.each(partitions, |placement, epoch| {
                 placement.reset(epoch);

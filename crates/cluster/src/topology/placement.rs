@@ -236,9 +236,9 @@ impl Placement {
         Ok(())
     }
 
-    /// Who is to lead does so from now on.
-    pub(super) fn hand_over(&mut self) -> Result<(), Rejected> {
-        if !self.may_hand_over() {
+    /// Who is to lead does so from now on, as who led has come to rest in this term.
+    pub(super) fn hand_over(&mut self, term: Epoch) -> Result<(), Rejected> {
+        if !self.may_hand_over() || term != self.term {
             return Err(Rejected::Premature);
         }
         self.leader = None;
@@ -289,10 +289,15 @@ impl Placement {
                 change.has_opened = false;
             }
         }
-        let may_end = self.change.is_none() || self.may_finish();
-        let heir = may_end.then(|| self.first_of(self.goal(), nodes));
+        let heir = self.first_of(self.goal(), nodes);
+        // Who is not aligned yet is no reason for anybody to rest, unless it leads anyway once the change ends.
+        let is_up = |heir: &NodeId| nodes.get(heir).is_some_and(|heir| heir.state == State::Up);
+        let heir = match self.change {
+            None => heir.filter(is_up),
+            Some(_) => heir.filter(|_| self.may_finish()),
+        };
         let leads = self.leader.map(|(node, _)| node);
-        self.heir = heir.flatten().filter(|heir| Some(*heir) != leads);
+        self.heir = heir.filter(|heir| Some(*heir) != leads);
     }
 
     /// Who leads goes on with that while it can, whoever comes: else what was asked of it is cut off, though nobody has failed.

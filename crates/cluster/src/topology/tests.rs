@@ -81,8 +81,13 @@ fn who_is_down_leads_no_more_and_only_that_is_a_new_term() {
     assert_eq!(bumped(&meanwhile, &topology), []);
     assert_eq!(topology.placement(first()).heir, Some(gone));
     let heirs = topology.heirs();
-    let all = Command::Lead(Partition::all().collect());
-    assert_eq!(topology.apply(&all), Err(Rejected::Premature));
+    let term = |partition| (partition, topology.placement(partition).term);
+    let all = Command::Lead(Partition::all().map(term).collect());
+    let earlier = heirs.iter().map(|&(partition, term)| (partition, term - 1));
+    let earlier = Command::Lead(earlier.collect());
+    for premature in [all, earlier] {
+        assert_eq!(topology.apply(&premature), Err(Rejected::Premature));
+    }
     topology.apply(&Command::Lead(heirs)).expect("it may");
     assert_eq!(leader(&topology), gone);
     assert_eq!(

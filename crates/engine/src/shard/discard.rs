@@ -1,7 +1,7 @@
 //! Records that count for nothing any more, as their partition was wiped or replaced: its table goes at once, whatever was in it, and they
 //! are freed a bucket at a time, before anything else that is asked for room or swept. Nobody finds them meanwhile: no read,
 //! no scan, no count. They are in the lists by which a shard drops records, so whoever takes one from there has all of
-//! these freed first, or passes over them.
+//! these freed first.
 
 use super::Shard;
 use crate::arena::Handle;
@@ -63,15 +63,6 @@ impl Shard {
         let freed = bucket.len();
         self.discarded.bucket = bucket;
         Some(freed)
-    }
-
-    /// Whether a record was discarded.
-    pub(super) fn is_discarded(&self, at: Handle) -> bool {
-        if self.discarded.tables.is_empty() {
-            return false;
-        }
-        let (p, hash) = self.belongs(at);
-        !self.buckets.has(&self.partitions[p].table, hash, at)
     }
 
     /// A record that was discarded has moved; false if it was not.

@@ -162,13 +162,13 @@ impl Shard {
         true
     }
 
-    /// Drops the oldest tombstone that is committed.
+    /// Drops the oldest tombstone that is committed. There are none that were discarded: they would be among those it looks at.
     fn purge_tombstone(&mut self) -> bool {
         let Some(oldest) = self
             .tombstones
             .iter(&self.records)
             .take(MAX_WAITING_TOMBSTONES)
-            .find(|&at| !self.is_discarded(at) && self.may_drop(at))
+            .find(|&at| self.may_drop(at))
         else {
             return false;
         };
@@ -180,6 +180,10 @@ impl Shard {
 
     /// Brings the tombstones down to their allowance, as far as they are committed.
     pub(super) fn purge_tombstones(&mut self) {
+        if self.tombstone_bytes > self.config.tombstone_bytes && self.free_discarded().is_some() {
+            // What there is too much of may be those.
+            return;
+        }
         while self.tombstone_bytes > self.config.tombstone_bytes && self.purge_tombstone() {}
     }
 
@@ -205,9 +209,14 @@ impl Shard {
         if self.granted.items < turn.fair.items / 2 {
             return Err(NoRoom::Short(Short(short)));
         }
+        // Of what was discarded several are freed at once, or none.
+        let target = self.stats.items.saturating_sub(need);
         for _ in 0..need {
             if !self.evict(Cause::Items) {
                 return Err(Self::exhausted(turn, short));
+            }
+            if self.stats.items <= target {
+                break;
             }
         }
         Ok(())
@@ -356,7 +365,7 @@ impl Shard {
         }
         effort.evicted += 1;
         effort.evacuated = false;
-        self.purge_tombstone() || self.evict(cause)
+        self.free_discarded().is_some() || self.purge_tombstone() || self.evict(cause)
     }
 
     /// Makes one hole of the emptiest segment's, if they are worth it.

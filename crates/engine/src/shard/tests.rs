@@ -43,7 +43,8 @@ impl Shard {
         assert_eq!(self.items(), items);
         self.discarded.each(&self.buckets, |p, at| {
             assert_eq!(self.belongs(at).0, p);
-            assert!(self.is_discarded(at));
+            let key = self.records.key(at);
+            assert_ne!(self.find(p, self.hasher.hash(key), key), Some(at));
             if self.records.is_tombstone(at) {
                 tombstones += 1;
             } else {

@@ -53,7 +53,7 @@ fn commands() -> Vec<Command> {
         topology::Command::Replace(node, 5),
         topology::Command::Lose(node),
         topology::Command::Weigh(node, 7),
-        topology::Command::Lead(partitions()),
+        topology::Command::Lead(partitions().into_iter().map(|p| (p, 6)).collect()),
     ];
     let mut commands = vec![
         Command::Form {

@@ -60,7 +60,7 @@ fn a_large_partition_is_empty_at_once_and_freed_in_steps() {
     assert_eq!(keys(&shard, NOW + 2), [key(true, 1), key(false, 0)]);
 }
 
-/// Room is made of it first: while there is any, nothing that counts is dropped.
+/// Room is made of it first: while there is any, this shard drops nothing that counts, and no tombstone of another partition.
 #[test]
 fn what_was_discarded_makes_room_before_anything_is_evicted() {
     for (bytes, items) in [(4_000_000, u64::MAX / 4), (u64::MAX / 4, 3000)] {
@@ -75,6 +75,7 @@ fn what_was_discarded_makes_room_before_anything_is_evicted() {
             commit(&mut shard, of(true));
         }
         let evicted = shard.stats().evictions;
+        let purged = shard.stats().purges;
         shard.wipe(of(true));
         for number in 0..2500 {
             run(
@@ -88,6 +89,7 @@ fn what_was_discarded_makes_room_before_anything_is_evicted() {
         shard.check();
         assert_eq!(shard.items(), 2500);
         assert_eq!(shard.stats().evictions, evicted);
+        assert_eq!(shard.stats().purges, purged);
     }
 }
 

@@ -184,8 +184,7 @@ impl Steps {
         };
         if !self.lead.is_empty() {
             // All that a node is to lead as it has come rest at once, and whoever asks for these waits.
-            let all = self.lead.iter().map(|(partition, _)| *partition);
-            return Some(Command::Lead(all.collect()));
+            return Some(Command::Lead(self.lead.clone()));
         }
         let ways: [(&[_], fn(_) -> _); 2] =
             [(&self.end, Command::Finish), (&self.give_up, Command::Undo)];
@@ -467,7 +466,7 @@ mod tests {
                 let leader = lab.topology.placement(*p).leader;
                 leader == Some((NodeId(node), 1))
             };
-            heirs.iter().copied().filter(leads).collect()
+            heirs.iter().map(|(p, _)| *p).filter(leads).collect()
         };
         let (second, third) = (led_by(&lab, 2), led_by(&lab, 3));
         let mut rested = lab.reports[&2].clone();
@@ -476,8 +475,10 @@ mod tests {
             rested.note(partition, term, true, true);
         }
         lab.reports.insert(2, rested);
-        assert_eq!(lab.next(), Some(Command::Lead(second.clone())));
-        lab.apply(&Command::Lead(second));
+        let term = |&p: &Partition| (p, lab.topology.placement(p).term);
+        let lead = Command::Lead(second.iter().map(term).collect());
+        assert_eq!(lab.next(), Some(lead.clone()));
+        lab.apply(&lead);
         assert_eq!(lab.next(), None);
         lab.down(3);
         assert_eq!(
