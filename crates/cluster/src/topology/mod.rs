@@ -12,6 +12,7 @@
 //!   a partition:  Stable ── Begin ──▶ Sync ── Join ──▶ Joint ── Finish, once its leader is open ──▶ Stable
 //!                    ▲                 └──── Undo ───────┤
 //!                    └───────────────────────────────────┘
+//!   its leader:   leads ── one before it in the list is Up ──▶ is to rest, and has an heir ── Lead, or Finish ──▶ the heir leads
 //! ```
 
 mod moves;

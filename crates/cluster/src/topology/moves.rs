@@ -11,6 +11,8 @@
 //!                                                                               ▼        ▼
 //!                                                               its leader rests, if another is to lead ── Finish ──▶
 //! ```
+//!
+//! Where another is to lead and nothing moves, as a node has come back, its leader rests as well, and `Lead` is the end of that.
 
 use super::{Incarnation, Node, Rejected, State, Topology};
 use crate::ring::NodeId;
