@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::cluster::{Cluster, Member};
 use crate::map::Redirect;
-use crate::{Answer, Error, Lifetime, Request, Scan, Scheme, SetOptions, Settings, Target};
+use crate::{Answer, ApiKey, Error, Lifetime, Request, Scan, Scheme, SetOptions, Settings, Target};
 
 /// A time-out beyond this is none: an instant that is further away than the clock reaches would be a panic.
 const LONGEST_TIMEOUT: Duration = Duration::from_hours(24 * 365);
@@ -67,6 +67,13 @@ impl Builder {
     #[must_use]
     pub fn max_answer_bytes(mut self, bytes: usize) -> Self {
         self.settings.max_answer_bytes = bytes;
+        self
+    }
+
+    /// The API key that is shown to all servers; none if it is not said.
+    #[must_use]
+    pub fn api_key(mut self, key: ApiKey) -> Self {
+        self.settings.api_key = Some(key);
         self
     }
 

@@ -342,7 +342,7 @@ impl Cluster {
 
     fn new_member(&self, target: Target) -> Member {
         Member {
-            pool: Pool::new(target, self.settings, self.pool_size),
+            pool: Pool::new(target, self.settings.clone(), self.pool_size),
             began: self.began,
             load: Mutex::default(),
         }

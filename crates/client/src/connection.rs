@@ -10,10 +10,10 @@ use tokio::time::{Instant, timeout_at};
 use crate::http::HttpLink;
 use crate::map::{Map, Told};
 use crate::resp::{RespLink, refused};
-use crate::{Answer, Cause, Error, Request, Scheme, Target};
+use crate::{Answer, ApiKey, Cause, Error, Request, Scheme, Target};
 
 /// How long to wait, and for how much.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
     /// How long to wait for a connection.
     pub connect_timeout: Duration,
@@ -21,6 +21,8 @@ pub struct Settings {
     pub request_timeout: Duration,
     /// The most bytes that an answer may have.
     pub max_answer_bytes: usize,
+    /// The API key that is shown to servers, if any.
+    pub api_key: Option<ApiKey>,
 }
 
 impl Default for Settings {
@@ -30,6 +32,7 @@ impl Default for Settings {
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(5),
             max_answer_bytes: Limits::default().bytes,
+            api_key: None,
         }
     }
 }
@@ -72,11 +75,14 @@ impl Connection {
             stream.set_nodelay(true).map_err(Cause::Io)?;
             match target.scheme {
                 Scheme::Redis => {
-                    let link = RespLink::new(stream, settings.max_answer_bytes);
+                    let mut link = RespLink::new(stream, settings.max_answer_bytes);
+                    if let Some(key) = &settings.api_key {
+                        link.log_in(key, deadline).await?;
+                    }
                     Ok(Link::Resp(Box::new(link)))
                 }
                 Scheme::Http => {
-                    let link = HttpLink::open(stream, target, settings.max_answer_bytes).await?;
+                    let link = HttpLink::open(stream, target, &settings).await?;
                     Ok(Link::Http(Box::new(link)))
                 }
             }

@@ -47,6 +47,7 @@
 //! A [`Connection`] is one connection without the pool, and [`Connection::pipeline`] sends many requests over it before the
 //! first is answered.
 
+mod api_key;
 mod balance;
 mod client;
 mod cluster;
@@ -60,6 +61,7 @@ mod resp;
 mod scan;
 mod target;
 
+pub use api_key::ApiKey;
 pub use client::{Builder, Client};
 pub use connection::{Connection, Settings};
 pub use error::{Cause, Error};

@@ -79,7 +79,7 @@ impl Checkout<'_> {
             target, settings, ..
         } = self.pool;
         let deadline = deadline.min(Instant::now() + settings.connect_timeout);
-        Connection::open_until(target, *settings, deadline).await
+        Connection::open_until(target, settings.clone(), deadline).await
     }
 
     /// Gives a connection back whose request was answered.

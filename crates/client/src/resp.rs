@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use crate::request::milliseconds;
-use crate::{Answer, Cause, Condition, Error, Lifetime, Request};
+use crate::{Answer, ApiKey, Cause, Condition, Error, Lifetime, Request};
 
 /// Room for one read. Large answers double it by themselves.
 const READ_BYTES: usize = 16 * 1024;
@@ -48,6 +48,17 @@ impl RespLink {
             decoder: Decoder::new(limits),
             answered: 0,
             is_engaged: false,
+        }
+    }
+
+    /// Shows the server a key.
+    pub(crate) async fn log_in(&mut self, key: &ApiKey, deadline: Instant) -> Result<(), Cause> {
+        let words = [b"AUTH", key.reveal().as_bytes()];
+        match self.query(&words, deadline).await {
+            Ok(Reply::Error(text)) => Err(Cause::Server(refused(&text).to_string())),
+            Ok(_) => Ok(()),
+            Err(Error::Unanswered(cause) | Error::Unknown(cause)) => Err(cause),
+            Err(error) => Err(Cause::Protocol(error.to_string())),
         }
     }
 

@@ -8,6 +8,8 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::access::KeyFileError;
+use crate::access::file::KeyFile;
 use crate::config::{CacheSize, Config, ConfigError, Reload};
 use crate::memory;
 use crate::metrics::Metrics;
@@ -99,7 +101,10 @@ impl Admin {
     pub(crate) fn apply(&self, loaded: &Config) -> Result<Reload, ConfigError> {
         let _changing = self.changing.lock();
         let reload = self.config.load().reload(loaded);
+        let keys = key_file(&reload.config).map_err(ConfigError::unusable)?;
         self.put_in_force(&reload)?;
+        let protected_mode = reload.config.security.protected_mode;
+        self.shared().access.set_file(protected_mode, keys);
         Ok(reload)
     }
 
@@ -145,6 +150,12 @@ impl Admin {
         }
         Ok(())
     }
+}
+
+/// The key file that a configuration names, as it is now.
+pub(crate) fn key_file(config: &Config) -> Result<Option<KeyFile>, KeyFileError> {
+    let path = config.security.key_file.as_ref();
+    path.map(|path| KeyFile::read(path.as_path())).transpose()
 }
 
 /// The memory that the cache may take: what was said, or a quarter of what there is.

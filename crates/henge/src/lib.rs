@@ -14,7 +14,7 @@
 //! node.wait_until_ready()?;
 //!
 //! let mut stream = TcpStream::connect(node.local_addr())?;
-//! stream.write_all(b"PUT /cache/k HTTP/1.1\r\nhost: h\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello")?;
+//! stream.write_all(b"PUT /cache/k HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello")?;
 //! let mut answer = String::new();
 //! stream.read_to_string(&mut answer)?;
 //! assert!(answer.starts_with("HTTP/1.1 204 No Content\r\n"));
@@ -24,9 +24,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod access;
 mod admin;
 pub mod allocator;
 pub mod cache;
+mod calendar;
 pub mod cli;
 pub mod clock;
 mod cluster;
@@ -44,6 +46,7 @@ mod resp;
 mod shared;
 mod values;
 
+pub use access::KeyFileError;
 pub use encryption::{Keys, KeysError};
 pub use net::ListenError;
 pub use node::{Node, StartError};

@@ -16,7 +16,8 @@ use henge_engine::persistence::frame::LAST_SEQ;
 use henge_wire::Version;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::admin::{Admin, size_of};
+use crate::access::{Access, KeyFileError};
+use crate::admin::{Admin, key_file, size_of};
 use crate::cache::{Cache, CacheConfig, Whose};
 use crate::clock::Clock;
 use crate::cluster::control::{self, Ends, NoteIncarnation, Orders, OwnLoad};
@@ -90,6 +91,8 @@ pub enum StartError {
     System(io::Error),
     /// The keys for what is on the disk cannot be had.
     Keys(KeysError),
+    /// The API keys cannot be had.
+    KeyFile(KeyFileError),
     /// The data directory cannot be used, or what is in it cannot be loaded.
     Data(DataError),
     /// What the node's cluster agreed on cannot be read: one line.
@@ -123,6 +126,7 @@ impl fmt::Display for StartError {
             Self::Config(error) => error.fmt(f),
             Self::Listen(error) => error.fmt(f),
             Self::Keys(error) => error.fmt(f),
+            Self::KeyFile(error) => error.fmt(f),
             Self::Data(error) => error.fmt(f),
             Self::Cluster(line) => f.write_str(line),
             Self::System(error) => match handles::explained(error) {
@@ -139,6 +143,7 @@ impl std::error::Error for StartError {
             Self::Config(error) => Some(error),
             Self::Listen(error) => Some(error),
             Self::Keys(error) => Some(error),
+            Self::KeyFile(error) => Some(error),
             Self::Data(error) => Some(error),
             Self::System(error) => Some(error),
             Self::Cluster(_) => None,
@@ -157,6 +162,7 @@ impl Node {
     pub fn start_with_keys(config: Config, keys: Option<Keys>) -> Result<Self, StartError> {
         config.validate().map_err(StartError::Config)?;
         let encryption = Arc::new(Encryption::of(&config, keys).map_err(StartError::Keys)?);
+        let api_keys = key_file(&config).map_err(StartError::KeyFile)?;
         let files = handles::raise_limit();
         handles::enough_to_start().map_err(StartError::System)?;
         let Ports {
@@ -171,7 +177,8 @@ impl Node {
         let threads = thread::available_parallelism().map_or(1, usize::from);
         let counters = Arc::new(Counters::new(threads));
         let (directory, sync) = data_directory(&config, address.port())?;
-        let (cluster, inbox, whose) = cluster(&config, &directory, address)?;
+        let access = Access::new(config.security.protected_mode, api_keys);
+        let (cluster, inbox, whose) = cluster(&config, &directory, address, &access)?;
         let last = directory.ledger.state();
         let clock = clock_after(last.seen_ms);
         let losses = Arc::new(Losses::open(&directory.path, clock));
@@ -206,6 +213,7 @@ impl Node {
             replicas: Replicas::new(threads, Arc::clone(&losses)),
             losses,
             threads,
+            access,
         });
         let node_id = persistence.node_id();
         let metrics = Arc::new(Metrics {
@@ -468,10 +476,15 @@ fn cluster(
     config: &Config,
     directory: &Directory,
     address: SocketAddr,
+    access: &Access,
 ) -> Result<(Arc<Cluster>, Inbox, Whose), StartError> {
     let state = directory.ledger.state();
     let left = Consensus::left_in(&directory.path);
     let left = left.map_err(|error| StartError::Cluster(error.to_string()))?;
+    if let Some(left) = &left {
+        // Before a port is served: who had keys yesterday is not open to all until others are heard.
+        access.set_agreed(&left.settings);
+    }
     // Whose log is gone must not vote as who had it.
     let known = left.as_ref().map(|left| left.instance);
     let instance = known.unwrap_or_else(|| random_number().max(1));

@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use henge_engine::compress::Settings;
 use henge_wire::Refusal;
 
+use crate::access::Access;
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
@@ -113,6 +114,8 @@ pub(crate) struct Shared {
     pub(crate) threads: usize,
     /// Large answers to other nodes, until those claim them.
     pub(crate) parking: Arc<Parking>,
+    /// Who may do what.
+    pub(crate) access: Access,
 }
 
 /// Without the cache, which is not for showing.

@@ -129,13 +129,13 @@ fn number(digits: &[u8]) -> Option<usize> {
 
 /// A request without a body.
 pub(super) fn request(method: &str, target: &str) -> Vec<u8> {
-    format!("{method} {target} HTTP/1.1\r\nHost: henge\r\n\r\n").into_bytes()
+    format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes()
 }
 
 /// A request with a body.
 pub(super) fn request_with(method: &str, target: &str, media_type: &str, body: &[u8]) -> Vec<u8> {
     let mut request = format!(
-        "{method} {target} HTTP/1.1\r\nHost: henge\r\nContent-Type: {media_type}\r\nContent-Length: {}\r\n\r\n",
+        "{method} {target} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {media_type}\r\nContent-Length: {}\r\n\r\n",
         body.len()
     )
     .into_bytes();

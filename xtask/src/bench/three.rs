@@ -62,7 +62,9 @@ impl<'a> Three<'a> {
         let others: Vec<String> = others.map(|(_, at)| at.to_string()).collect();
         let mut flags = vec!["--peers".to_owned(), others.join(",")];
         let settings = self.settings.iter().map(String::as_str);
-        for setting in settings.chain(["cluster.replication_factor=3"]) {
+        // In a network of their own, from which clients come as from another machine.
+        let open = self.network.map(|_| "security.protected_mode=false");
+        for setting in settings.chain(["cluster.replication_factor=3"]).chain(open) {
             flags.extend(["--set".to_owned(), setting.to_owned()]);
         }
         flags

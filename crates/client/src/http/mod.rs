@@ -14,7 +14,10 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use crate::{Answer, Cause, Error, Request, Target};
+use crate::{Answer, Cause, Error, Request, Settings, Target};
+
+/// Where a server looks for an API key.
+const X_API_KEY: http::HeaderName = http::HeaderName::from_static("x-api-key");
 
 type Body = Full<Bytes>;
 type Driver = http1::Connection<TokioIo<TcpStream>, Body>;
@@ -24,6 +27,7 @@ pub(crate) struct HttpLink {
     /// None once the connection is closed.
     driver: Option<Driver>,
     host: http::HeaderValue,
+    api_key: Option<http::HeaderValue>,
     max_answer_bytes: usize,
     /// Set while a request is on its way, so that it stays set when one fails or is dropped halfway. hyper closes such a
     /// connection too, but does not promise it.
@@ -34,10 +38,16 @@ impl HttpLink {
     pub(crate) async fn open(
         stream: TcpStream,
         target: &Target,
-        max_answer_bytes: usize,
+        settings: &Settings,
     ) -> Result<Self, Cause> {
         let wrong = |_| Cause::Protocol("the host cannot stand in an HTTP header".to_owned());
         let host = http::HeaderValue::try_from(target.server()).map_err(wrong)?;
+        let api_key = settings.api_key.as_ref().map(|key| {
+            let value = http::HeaderValue::try_from(key.reveal());
+            let mut value = value.expect("visible characters can stand in a header");
+            value.set_sensitive(true);
+            value
+        });
         let (sender, driver) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| cause_of(&error))?;
@@ -45,7 +55,8 @@ impl HttpLink {
             sender,
             driver: Some(driver),
             host,
-            max_answer_bytes,
+            api_key,
+            max_answer_bytes: settings.max_answer_bytes,
             is_engaged: false,
         })
     }
@@ -84,12 +95,15 @@ impl HttpLink {
 
     async fn exchange_until(
         &mut self,
-        request: http::Request<Body>,
+        mut request: http::Request<Body>,
         deadline: Instant,
         was_sent: &mut bool,
     ) -> Result<(http::StatusCode, Bytes), Cause> {
         if self.is_engaged {
             return Err(Cause::Closed);
+        }
+        if let Some(key) = &self.api_key {
+            request.headers_mut().insert(X_API_KEY, key.clone());
         }
         self.is_engaged = true;
         let began = Instant::now();

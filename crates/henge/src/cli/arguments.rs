@@ -11,7 +11,7 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::simulate::{Simulation, Words};
-use super::{CliError, bench, client, cluster, dev, tools, verify};
+use super::{CliError, bench, client, cluster, dev, key, tools, verify};
 use crate::config::{FlagSetting, SETTINGS, Setting, shown};
 
 /// A flag that is short for `--set`: its name, the setting, the name of its value in the help, and what the help says.
@@ -91,6 +91,7 @@ pub(super) enum Invocation {
     Simulate(Simulation),
     Client(client::Order),
     Cluster(cluster::Inquiry),
+    Key(key::KeyOrder),
     Bench(Box<bench::Options>),
     Verify(verify::Options),
     Tool(tools::Errand),
@@ -137,6 +138,12 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Inv
     {
         no_settings(&format!("cluster {word}"), levels[0])?;
         return inquiry.map(Invocation::Cluster).map_err(CliError::Usage);
+    }
+    if let ["key", word] = words[..]
+        && let Some(order) = key::understood(word, levels[2])
+    {
+        no_settings(&format!("key {word}"), levels[0])?;
+        return order.map(Invocation::Key).map_err(CliError::Usage);
     }
     if words == ["cluster", "recover"]
         && let Some(errand) = tools::understood("recover", levels[2])
@@ -301,6 +308,7 @@ fn command() -> Command {
         .subcommand(simulate)
         .subcommands(client::commands())
         .subcommand(cluster::command())
+        .subcommand(key::command())
         .subcommand(dev::command())
         .subcommand(bench::command())
         .subcommand(verify::command())

@@ -13,7 +13,7 @@ use clap::builder::ValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use henge_client::{Client, Condition, Error, Lifetime, SetOptions, Target};
 
-use super::{EXIT_USAGE, duration};
+use super::{EXIT_USAGE, api_key, duration};
 
 /// Where a node listens when nothing is said.
 pub(super) const DEFAULT_URL: &str = "http://localhost:8080";
@@ -282,12 +282,14 @@ async fn carry_out(order: &Order) -> Result<(), Failure> {
         _ => Vec::new(),
     };
     let urls: Vec<String> = order.targets.iter().map(Target::to_string).collect();
-    let client = Client::builder(&urls.join(","))?
+    let mut builder = Client::builder(&urls.join(","))?
         .pool_size(1)
         .connect_timeout(order.timeout)
-        .request_timeout(order.timeout)
-        .connect()
-        .await?;
+        .request_timeout(order.timeout);
+    if let Some(key) = api_key::of_environment()? {
+        builder = builder.api_key(key);
+    }
+    let client = builder.connect().await?;
     let mut out = io::stdout().lock();
     let mut show = |parts: &[&[u8]]| {
         let written = parts.iter().try_for_each(|part| out.write_all(part));

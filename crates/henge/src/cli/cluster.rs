@@ -25,8 +25,9 @@ use tokio::net::TcpStream;
 
 use self::nodes::NodeChange;
 use self::settings::Change;
+pub(super) use self::settings::path as path_of;
 use super::simulate::grouped;
-use super::{client, tools};
+use super::{api_key, client, tools};
 
 /// The exit code where the node is in no cluster.
 const EXIT_OUTSIDE: u8 = 1;
@@ -199,7 +200,7 @@ impl About {
 
 /// Why nothing was found out.
 #[derive(Debug)]
-enum InquiryError {
+pub(super) enum InquiryError {
     /// There is no connection.
     Connect(io::Error),
     /// The connection failed, or what came over it.
@@ -294,7 +295,7 @@ async fn find(inquiry: &Inquiry) -> Result<(String, bool), InquiryError> {
 }
 
 /// Asks for a method, a path and a body, and notes when something may have left.
-async fn ask(
+pub(super) async fn ask(
     target: &Target,
     (method, path, body): (Method, String, String),
     is_sent: &Cell<bool>,
@@ -307,11 +308,18 @@ async fn ask(
         .map_err(|error| http(&error))?;
     // It ends with the connection, and what went wrong there the request is told.
     tokio::spawn(driver);
-    let request = Request::builder()
+    let key = api_key::header().map_err(|error| InquiryError::Http(error.to_string()))?;
+    let mut request = Request::builder()
         .method(method)
         .uri(path)
-        .header(http::header::HOST, target.server())
-        .body(Full::new(Bytes::from(body)));
+        .header(http::header::HOST, target.server());
+    if let Some(key) = key {
+        request = request.header(api_key::X_API_KEY, key);
+    }
+    if body.starts_with(['{', '[']) {
+        request = request.header(http::header::CONTENT_TYPE, "application/json");
+    }
+    let request = request.body(Full::new(Bytes::from(body)));
     let request = request.map_err(|error| InquiryError::Http(error.to_string()))?;
     is_sent.set(true);
     let response = sender

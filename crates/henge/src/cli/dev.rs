@@ -261,7 +261,7 @@ impl Dev {
         let _ = write!(
             text,
             "\nTry:\n\
-             \x20 curl -d '{{\"key\":\"greeting\",\"value\":\"hello\"}}' http://{0}/set\n\
+             \x20 curl --json '{{\"key\":\"greeting\",\"value\":\"hello\"}}' http://{0}/set\n\
              \x20 curl 'http://{1}/get?key=greeting'\n\
              \x20 redis-cli -p {2} get greeting\n\
              \x20 henge cluster status --url http://{0}\n\

@@ -3,12 +3,14 @@
 //! `arguments` has the grammar. Starting a node is not done here: [`run`] hands a valid configuration to a function of
 //! `main`, so that this module needs no sockets and no runtime.
 
+mod api_key;
 mod arguments;
 mod bench;
 mod client;
 mod cluster;
 mod dev;
 mod duration;
+mod key;
 mod plot;
 mod serve;
 mod simulate;
@@ -23,6 +25,7 @@ use std::process::ExitCode;
 
 use arguments::{Invocation, Task};
 
+use crate::admin::key_file;
 use crate::config::{Config, ConfigError, Loaded, Sources, shown};
 use crate::encryption::{Encryption, Keys, KeysError, VARIABLE, from_variable};
 
@@ -30,6 +33,7 @@ pub use bench::Options as BenchOptions;
 pub use client::Order;
 pub use cluster::Inquiry;
 pub use dev::Dev;
+pub use key::KeyOrder;
 pub use serve::serve;
 pub use simulate::{Simulation, SimulationError};
 pub use tools::Errand;
@@ -63,6 +67,8 @@ pub enum Action {
     Client(Order),
     /// Show what a node knows of its cluster.
     Cluster(Inquiry),
+    /// Make, show or revoke API keys.
+    Key(KeyOrder),
     /// Measure a server.
     Bench(Box<BenchOptions>),
     /// Check that a cluster tells no lie.
@@ -110,6 +116,7 @@ pub fn parse(
         Invocation::Simulate(simulation) => return Ok(Action::Simulate(simulation)),
         Invocation::Client(order) => return Ok(Action::Client(order)),
         Invocation::Cluster(inquiry) => return Ok(Action::Cluster(inquiry)),
+        Invocation::Key(order) => return Ok(Action::Key(order)),
         Invocation::Bench(options) => return Ok(Action::Bench(options)),
         Invocation::Verify(options) => return Ok(Action::Verify(options)),
         Invocation::Tool(errand) => return Ok(Action::Tool(errand)),
@@ -130,6 +137,7 @@ pub fn parse(
         Task::ConfigCheck => {
             let keys = from_variable(keys).map_err(unusable)?;
             Encryption::of(&loaded.config, keys).map_err(unusable)?;
+            key_file(&loaded.config).map_err(|error| CliError::Keys(error.to_string()))?;
             Action::ConfigCheck {
                 file: sources.file().map(PathBuf::from),
             }
@@ -151,6 +159,7 @@ pub fn run(serve: impl FnOnce(Config, Sources, Option<Keys>) -> ExitCode) -> Exi
         },
         Ok(Action::Client(order)) => client::run(&order),
         Ok(Action::Cluster(inquiry)) => cluster::run(&inquiry),
+        Ok(Action::Key(order)) => key::run(&order),
         Ok(Action::Bench(options)) => bench::run(&options),
         Ok(Action::Verify(options)) => verify::run(&options),
         Ok(Action::Tool(errand)) => tools::run(&errand, std::env::var_os(VARIABLE)),
@@ -174,6 +183,7 @@ impl Action {
             | Self::Simulate(_)
             | Self::Client(_)
             | Self::Cluster(_)
+            | Self::Key(_)
             | Self::Bench(_)
             | Self::Verify(_)
             | Self::Tool(_)

@@ -221,7 +221,7 @@ fn banner(node: &Node) {
         "henge {version} listens on http://{address}\n\
          \n\
          Try:\n\
-         \x20 curl -d '{{\"key\":\"greeting\",\"value\":\"hello\",\"ttl\":60}}' http://{host}/set\n\
+         \x20 curl --json '{{\"key\":\"greeting\",\"value\":\"hello\",\"ttl\":60}}' http://{host}/set\n\
          \x20 curl 'http://{host}/get?key=greeting'\n\
          \x20 curl http://{host}/stats\n\
          \n\

@@ -9,6 +9,7 @@ use std::time::Duration;
 use henge_cluster::agreed::Setting as Agreed;
 use serde::Serialize;
 
+use crate::access::agreed::is_access;
 use crate::config::{ByteSize, Config, Interval, Literal, Setting, SettingError, nearest};
 use crate::shared::Live;
 
@@ -172,7 +173,8 @@ impl Settings {
             agreed: agreed.clone(),
             ..Self::default()
         };
-        for (name, setting) in agreed {
+        // Keys and roles are read by others.
+        for (name, setting) in agreed.iter().filter(|(name, _)| !is_access(name)) {
             match (wide(name), read(name, &setting.value)) {
                 (Some(wide), Ok((_, config))) => (wide.take)(&mut settings.in_force, &config),
                 (_, Err(why)) => {

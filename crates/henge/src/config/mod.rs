@@ -27,7 +27,7 @@ pub use peers::{PeerAddress, Peers};
 pub use reload::{Change, Reload};
 pub use settings::{
     CacheConfig, ClusterConfig, CompressionConfig, Config, LimitsConfig, LogConfig,
-    PersistenceConfig, SETTINGS, ServerConfig, Setting, SettingError,
+    PersistenceConfig, SETTINGS, SecurityConfig, ServerConfig, Setting, SettingError,
 };
 pub(crate) use suggest::nearest;
 pub use types::{
@@ -47,6 +47,13 @@ impl ConfigError {
     /// At least one problem, in the order in which they were found.
     pub fn problems(&self) -> &[String] {
         &self.problems
+    }
+
+    /// Something that the configuration names cannot be used: what, and why.
+    pub(crate) fn unusable(problem: impl fmt::Display) -> Self {
+        Self {
+            problems: vec![problem.to_string()],
+        }
     }
 
     fn of(problems: Vec<String>) -> Result<(), Self> {

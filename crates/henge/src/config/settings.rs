@@ -180,6 +180,16 @@ settings! {
         restart key_file: Option<FilePath> = None;
     }
 
+    /// Who may do what.
+    security: SecurityConfig {
+        /// A file of API keys and roles, for its owner alone; "none" for no keys but those that the cluster agrees on. It is read
+        /// again at each reload.
+        reload key_file: Option<FilePath> = None;
+        /// Whether clients from elsewhere are refused for as long as there is no API key. Without it anyone who reaches the port
+        /// may do anything: for containers, whose network keeps strangers out.
+        reload protected_mode: bool = true;
+    }
+
     /// How large values are made smaller.
     compression: CompressionConfig {
         /// The algorithm; "none" keeps values as they come.
@@ -525,6 +535,16 @@ mod tests {
             "persistence.key_file",
             &[("none", "\"none\""), ("/etc/keys", "\"/etc/keys\"")],
             &[""],
+        ),
+        (
+            "security.key_file",
+            &[("none", "\"none\""), ("/etc/keys", "\"/etc/keys\"")],
+            &[""],
+        ),
+        (
+            "security.protected_mode",
+            &[("true", "true"), ("false", "false")],
+            &["yes"],
         ),
         (
             "compression.algorithm",

@@ -16,7 +16,7 @@ use super::single::{
     Setting, State, deleted, deletion, found, in_time, item_len, json_body, missing, overloaded,
     state, write_item, write_stored,
 };
-use crate::cluster::keys::{Elsewhere, Place, Scatter};
+use crate::cluster::keys::{Place, Scatter};
 use crate::net::data_thread::Local;
 use crate::net::inflight::Hold;
 
@@ -205,6 +205,7 @@ async fn begin_store(
     key: &[u8],
     setting: Setting,
 ) -> Result<(Begun, u64), Problem> {
+    local.check_scope(key)?;
     let ready = setting.ready(local).await?;
     let (command, now_ms) = (ready.command(key), ready.now_ms);
     let begun = match scatter.push(&command)? {
@@ -236,7 +237,7 @@ pub(crate) async fn mget(local: Rc<Local>, body: Incoming) -> Outcome {
         } = asked;
         let found = match place {
             Ok(place) => scatter.perform(place, &get(key), now_ms, found).await,
-            Err(elsewhere) => Err(elsewhere),
+            Err(problem) => return results.push(key, Err(problem), |_| ()).await,
         };
         let found = match found {
             Ok(found) => found,
@@ -298,7 +299,7 @@ pub(crate) async fn mdelete(local: Rc<Local>, body: Incoming) -> Outcome {
         } = asked;
         let deleted = match place {
             Ok(place) => scatter.perform(place, &delete(key), now_ms, deleted).await,
-            Err(elsewhere) => Err(elsewhere),
+            Err(problem) => return results.push(key, Err(problem), |_| ()).await,
         };
         match deleted.map_err(Problem::from).flatten() {
             Err(problem) => results.push(key, Err(problem), |_| ()).await,
@@ -321,7 +322,7 @@ pub(crate) async fn mdelete(local: Rc<Local>, body: Incoming) -> Outcome {
 /// One key of a body, and where its command is run.
 struct Asked<'s, 'a> {
     key: &'s [u8],
-    place: Result<Place, Elsewhere>,
+    place: Result<Place, Problem>,
     scatter: &'s mut Scatter<'a>,
 }
 
@@ -347,7 +348,10 @@ async fn each_key<'a>(
             && let Some(key) = keys.next()
         {
             part.push(key.into_key().map(|key| {
-                let place = scatter.push(&command(&key));
+                let place = match local.check_scope(&key) {
+                    Ok(()) => scatter.push(&command(&key)).map_err(Problem::from),
+                    Err(denied) => Err(denied.into()),
+                };
                 (key, place)
             }));
         }

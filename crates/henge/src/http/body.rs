@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::CONTENT_ENCODING;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
@@ -40,6 +40,30 @@ pub(crate) fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
             Err(Problem::new(Code::UnsupportedEncoding, detail).closing())
         }
     }
+}
+
+/// Refuses a body that is not said to be JSON. A web page may send other types to anybody, and JSON to nobody who has not agreed
+/// to that.
+pub(crate) fn check_json(headers: &HeaderMap) -> Result<(), Problem> {
+    let found = headers.get(CONTENT_TYPE);
+    let is_json = |value: &HeaderValue| {
+        let value = value.as_bytes();
+        let end = value.iter().position(|&byte| byte == b';');
+        let kind = value[..end.unwrap_or(value.len())].trim_ascii();
+        let is_suffixed = || {
+            let suffix = kind.len().checked_sub(5).map(|at| &kind[at..]);
+            suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case(b"+json"))
+        };
+        kind.eq_ignore_ascii_case(b"application/json") || is_suffixed()
+    };
+    if found.is_some_and(is_json) {
+        return Ok(());
+    }
+    let detail = match found {
+        None => "there is no Content-Type; expected application/json".to_owned(),
+        Some(found) => format!("Content-Type is {found:?}; expected application/json"),
+    };
+    Err(Problem::new(Code::UnsupportedMediaType, detail).closing())
 }
 
 /// Reads a body of at most `limit` bytes. `too_large` names the limit for the client.

@@ -21,7 +21,7 @@ use super::problem::{Code, Problem};
 use super::requests::query_key;
 use super::routes::{Place, ROUTES, RouteId};
 use super::service::Outcome;
-use super::{backup, nodes, openapi, query, settings};
+use super::{api_keys, backup, nodes, openapi, query, settings};
 use crate::cluster::view::Standing;
 use crate::config::{ConfigError, Reload};
 use crate::metrics::Metrics;
@@ -51,6 +51,9 @@ pub(crate) async fn ask(local: Rc<Local>, route: RouteId, request: Request<Incom
     let body = match route {
         RouteId::SetSetting | RouteId::WeighNode => {
             settings::read(&parts.headers, body, &local.shared).await?
+        }
+        RouteId::AddApiKey | RouteId::SetRole => {
+            api_keys::read(&parts.headers, body, &local.shared).await?
         }
         // The bodies of all others mean nothing; hyper reads past a short one.
         _ => Bytes::new(),
@@ -117,6 +120,11 @@ fn router(control: Arc<Control>) -> Router {
             RouteId::WeighNode => put(nodes::weigh),
             RouteId::Rebalance => post(nodes::rebalance),
             RouteId::Backup => get(backup::page),
+            RouteId::ApiKeys => get(api_keys::all),
+            RouteId::AddApiKey => post(api_keys::add),
+            RouteId::RevokeApiKey => delete(api_keys::revoke),
+            RouteId::SetRole => put(api_keys::set_role),
+            RouteId::UnsetRole => delete(api_keys::unset_role),
             RouteId::Reload => post(reload),
             RouteId::Snapshot => post(snapshot),
             other => unreachable!("{other:?} is answered on the data threads"),

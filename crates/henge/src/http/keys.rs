@@ -73,6 +73,7 @@ async fn page(local: &Local, prefix: &[u8], cursor: Option<&str>, limit: Option<
             .filter(|limit| (1..=MAX_LIMIT).contains(limit))
             .ok_or_else(|| invalid_limit(&limit.to_string()))?,
     };
+    local.check_scope(prefix)?;
     let mut hold = local.shared.in_flight.hold();
     let mut keys = Keys::default();
     let cursor = match local.routing.routes() {

@@ -1,7 +1,9 @@
 //! The HTTP interface: one table of routes, the data routes answered inline on the data threads, the rest by axum on the
 //! control runtime. It knows commands and replies, and nothing of shards, sockets or threads.
 
+mod access;
 mod agreed;
+mod api_keys;
 mod backup;
 mod batch;
 mod body;

@@ -4,17 +4,22 @@
 use utoipa::openapi::path::{HttpMethod, OperationBuilder, ParameterBuilder, ParameterIn};
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, SchemaType, Type};
+use utoipa::openapi::security::{
+    ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
+};
 use utoipa::openapi::{
     ComponentsBuilder, Content, Header, InfoBuilder, OpenApi, OpenApiBuilder, Paths, Ref, RefOr,
     Required, ResponseBuilder, Schema,
 };
 
+use super::api_keys::ApiKeyRequest;
 use super::backup::{X_NEXT_PLACE, X_TERM};
 use super::problem::Code;
 use super::requests::{
     ExpireRequest, IncrRequest, KeyRequest, KeysRequest, MsetRequest, ScanRequest, SetRequest,
 };
-use super::routes::{Class, Place, ROUTES, Route, RouteId, Verb};
+use super::routes::{Place, ROUTES, Route, RouteId, Verb};
+use crate::access::permission::Permission;
 
 /// What a route takes and answers.
 struct Shape {
@@ -49,6 +54,7 @@ const KEY_CODES: &[Code] = &[
 /// What can go wrong with a body of JSON.
 const BODY_CODES: &[Code] = &[
     Code::UnsupportedEncoding,
+    Code::UnsupportedMediaType,
     Code::InvalidJson,
     Code::InvalidBody,
     Code::RequestTimeout,
@@ -67,6 +73,20 @@ const VALUE_CODES: &[Code] = &[
     Code::PreconditionFailed,
     Code::ValueTooLarge,
     Code::MemoryFull,
+];
+
+/// What can go wrong with a change of API keys or roles.
+const ACCESS_CODES: &[Code] = &[
+    Code::ApiKeyNotFound,
+    Code::RoleNotFound,
+    Code::ApiKeyExists,
+    Code::NobodyAdministers,
+    Code::InvalidConfiguration,
+    Code::InvalidPath,
+    Code::NotInCluster,
+    Code::NoControlLeader,
+    Code::OutcomeUnknown,
+    Code::Internal,
 ];
 
 /// What can go wrong with what is agreed on about a member.
@@ -241,7 +261,7 @@ fn shape(id: RouteId) -> Shape {
             json_page("Figures")
         }
         RouteId::Ring => shape(KEY_QUERY, None, (200, "Figures"), &[]),
-        RouteId::Losses => shape(&[], None, (200, "Figures"), &[]),
+        RouteId::Losses | RouteId::ApiKeys => shape(&[], None, (200, "Figures"), &[]),
         RouteId::Events => shape(&["after"], None, (200, "Figures"), &[]),
         RouteId::Settings => json_page("Settings"),
         RouteId::SetSetting => shape(
@@ -310,6 +330,10 @@ fn shape(id: RouteId) -> Shape {
                 Code::LogFailed,
             ],
         ),
+        RouteId::AddApiKey => shape(&[], Some("ApiKeyRequest"), (201, "Figures"), ACCESS_CODES),
+        RouteId::RevokeApiKey => shape(&["forget"], None, (204, ""), ACCESS_CODES),
+        RouteId::SetRole => shape(&[], Some("RoleRequest"), (204, ""), ACCESS_CODES),
+        RouteId::UnsetRole => shape(&[], None, (204, ""), ACCESS_CODES),
         RouteId::Reload => shape(&[], None, (200, "Reloaded"), &[Code::InvalidConfiguration]),
         RouteId::Snapshot => shape(
             &[],
@@ -335,12 +359,14 @@ impl Shape {
         } else {
             codes.push(Code::Overloaded);
         }
-        if route.class == Class::Write || route.id == RouteId::Flush {
+        if matches!(route.permission, Permission::Write | Permission::Update)
+            || route.id == RouteId::Flush
+        {
             codes.push(Code::LogFailed);
         }
         let names_key = self.query == KEY_QUERY
             || route.path.ends_with("{key}")
-            || (self.has_json() && self.body != Some("ScanRequest"));
+            || (self.has_json() && route.place == Place::Data && self.body != Some("ScanRequest"));
         if names_key {
             codes.extend_from_slice(KEY_CODES);
         }
@@ -349,6 +375,12 @@ impl Shape {
         }
         if self.has_json() {
             codes.extend_from_slice(BODY_CODES);
+        }
+        if route.permission != Permission::Anyone {
+            codes.extend([Code::Unauthenticated, Code::Forbidden, Code::ProtectedMode]);
+        }
+        if !matches!(route.verb, Verb::Get | Verb::Head) {
+            codes.push(Code::OriginNotAllowed);
         }
         codes
     }
@@ -381,12 +413,30 @@ pub(crate) fn document() -> OpenApi {
         .build()
 }
 
+/// The ways in which an API key may come.
+const SCHEMES: [&str; 2] = ["bearer", "x_api_key"];
+
+/// Under what a route is listed.
+fn tag(permission: Permission) -> &'static str {
+    match permission {
+        Permission::Read => "read",
+        Permission::Write | Permission::Update => "write",
+        Permission::Admin => "admin",
+        Permission::Anyone | Permission::Connection | Permission::Observe => "observe",
+    }
+}
+
 fn operation(route: &Route) -> OperationBuilder {
     let shape = shape(route.id);
     let mut operation = OperationBuilder::new()
         .operation_id(Some(route.name))
         .summary(Some(route.summary))
-        .tag(route.class.name());
+        .tag(tag(route.permission));
+    if route.permission != Permission::Anyone {
+        for scheme in SCHEMES {
+            operation = operation.security(SecurityRequirement::new(scheme, [""; 0]));
+        }
+    }
     for &name in shape.query {
         operation = operation.parameter(parameter(name, ParameterIn::Query, Required::False));
     }
@@ -399,8 +449,10 @@ fn operation(route: &Route) -> OperationBuilder {
             operation = operation.parameter(parameter(name, ParameterIn::Header, Required::False));
         }
     }
-    if matches!(route.class, Class::Read | Class::Write)
-        || matches!(route.id, RouteId::Flush | RouteId::Restore)
+    if matches!(
+        route.permission,
+        Permission::Read | Permission::Write | Permission::Update
+    ) || matches!(route.id, RouteId::Flush | RouteId::Restore)
     {
         let name = "X-Consistency-Level";
         operation = operation.parameter(parameter(name, ParameterIn::Header, Required::False));
@@ -518,7 +570,13 @@ fn components() -> utoipa::openapi::Components {
         .description(Some(meanings.join("\n")))
         .into();
     let item = [&[("value", any()), ("value_base64", text())], &state[..]].concat();
+    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+    let header = ApiKey::Header(ApiKeyValue::new("X-API-Key"));
     ComponentsBuilder::new()
+        .security_scheme(SCHEMES[0], SecurityScheme::Http(bearer))
+        .security_scheme(SCHEMES[1], SecurityScheme::ApiKey(header))
+        .schema_from::<ApiKeyRequest>()
+        .schema("RoleRequest", array(text()))
         .schema_from::<KeyRequest>()
         .schema_from::<SetRequest<'_>>()
         .schema_from::<MsetRequest<'_>>()

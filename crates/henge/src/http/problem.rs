@@ -62,8 +62,14 @@ codes! {
     InvalidWeight "invalid_weight" 400 "The weight is not one";
     InvalidContentType "invalid_content_type" 400 "The media type cannot be kept";
     BatchTooLarge "batch_too_large" 400 "The batch holds too many keys";
+    Unauthenticated "unauthenticated" 401 "The request has no API key that holds";
+    Forbidden "forbidden" 403 "The API key does not allow it";
+    ProtectedMode "protected_mode" 403 "The node serves clients of its own machine only";
+    OriginNotAllowed "origin_not_allowed" 403 "Web pages of this origin may change nothing";
     KeyNotFound "key_not_found" 404 "The key does not exist";
     NodeNotFound "node_not_found" 404 "The cluster has no such member";
+    ApiKeyNotFound "api_key_not_found" 404 "There is no such API key";
+    RoleNotFound "role_not_found" 404 "There is no such role";
     SettingNotFound "setting_not_found" 404 "No such setting can hold for a whole cluster";
     RouteNotFound "route_not_found" 404 "There is no such route";
     MethodNotAllowed "method_not_allowed" 405 "The route does not take this method";
@@ -71,6 +77,8 @@ codes! {
     NotAnInteger "not_an_integer" 409 "The value is not an integer of 64 bits";
     PersistenceOff "persistence_off" 409 "The node keeps everything in memory";
     Overflow "overflow" 409 "The sum does not fit 64 bits";
+    ApiKeyExists "api_key_exists" 409 "There is such an API key";
+    NobodyAdministers "nobody_administers" 409 "Nobody could administer the node any more";
     NodeHoldsData "node_holds_data" 409 "The member holds partitions";
     NodeReachable "node_reachable" 409 "The member can be reached";
     NodeLost "node_lost" 409 "The member was removed by force";
@@ -80,6 +88,7 @@ codes! {
     ValueTooLarge "value_too_large" 413 "The value is too large";
     AnswerTooLarge "answer_too_large" 413 "The answer to the batch is too large";
     UnsupportedEncoding "unsupported_encoding" 415 "The body is encoded in a way that is not taken";
+    UnsupportedMediaType "unsupported_media_type" 415 "The body is not said to be JSON";
     ExpectationFailed "expectation_failed" 417 "The request expects what is not known";
     InvalidConfiguration "invalid_configuration" 422 "The configuration cannot be used, and nothing was changed";
     Internal "internal" 500 "The node failed";
@@ -282,6 +291,9 @@ impl Problem {
         headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
         if self.code.status() == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
+        if self.code == Code::Unauthenticated {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if !self.allow.is_empty() {
             let allow = HeaderValue::try_from(names(&self.allow));

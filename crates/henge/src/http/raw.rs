@@ -31,7 +31,7 @@ const MAX_CONTENT_TYPE_BYTES: usize = 255;
 
 /// `GET /cache/{key}`.
 pub(crate) fn get(local: &Rc<Local>, request: &Request<Incoming>, now_ms: u64) -> Answer {
-    let asked = match Asked::of(request) {
+    let asked = match Asked::of(local, request) {
         Ok(asked) => asked,
         Err(problem) => return Answer::Now(Err(problem)),
     };
@@ -88,7 +88,7 @@ pub(crate) fn head(local: &Rc<Local>, request: &Request<Incoming>, now_ms: u64) 
         key,
         conditions,
         takes_gzip,
-    } = match Asked::of(request) {
+    } = match Asked::of(local, request) {
         Ok(asked) => asked,
         Err(problem) => return Answer::Now(Err(problem)),
     };
@@ -120,7 +120,7 @@ pub(crate) fn head(local: &Rc<Local>, request: &Request<Incoming>, now_ms: u64) 
 
 /// `PUT /cache/{key}`: 204 with the `ETag` of what was stored.
 pub(crate) async fn put(local: Rc<Local>, request: Request<Incoming>) -> Outcome {
-    let key = key_of(&request)?.into_owned();
+    let key = key_of(&local, &request)?.into_owned();
     let (parts, body) = request.into_parts();
     let headers = &parts.headers;
     body::check_encoding(headers)?;
@@ -151,7 +151,8 @@ pub(crate) async fn put(local: Rc<Local>, request: Request<Incoming>) -> Outcome
 
 /// `DELETE /cache/{key}`: 204, or 404 if it was not there.
 pub(crate) fn delete(local: &Rc<Local>, request: &Request<Incoming>, now_ms: u64) -> Answer {
-    let asked = key_of(request).and_then(|key| Ok((key, Conditions::of(request.headers())?)));
+    let asked =
+        key_of(local, request).and_then(|key| Ok((key, Conditions::of(request.headers())?)));
     let (key, conditions) = match asked {
         Ok(asked) => asked,
         Err(problem) => return Answer::Now(Err(problem)),
@@ -180,9 +181,9 @@ enum Wanted {
 }
 
 impl<'a> Asked<'a> {
-    fn of(request: &'a Request<Incoming>) -> Result<Self, Problem> {
+    fn of(local: &Local, request: &'a Request<Incoming>) -> Result<Self, Problem> {
         Ok(Self {
-            key: key_of(request)?,
+            key: key_of(local, request)?,
             conditions: Conditions::of(request.headers())?,
             takes_gzip: accepts_gzip(request.headers()),
         })
@@ -221,7 +222,7 @@ impl<'a> Asked<'a> {
 }
 
 /// The rest of the path, decoded once.
-fn key_of(request: &Request<Incoming>) -> Result<Cow<'_, [u8]>, Problem> {
+fn key_of<'r>(local: &Local, request: &'r Request<Incoming>) -> Result<Cow<'r, [u8]>, Problem> {
     let rest = request
         .uri()
         .path()
@@ -240,6 +241,7 @@ fn key_of(request: &Request<Incoming>) -> Result<Cow<'_, [u8]>, Problem> {
     }
     let key = query::path_decoded(rest)?;
     check_key(&key)?;
+    local.check_scope(&key)?;
     Ok(key)
 }
 

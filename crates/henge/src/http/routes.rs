@@ -3,34 +3,8 @@
 
 use http::Method;
 
+use crate::access::permission::Permission;
 use crate::config::nearest;
-
-/// Who may call a route, once there are permissions; until then a label.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Class {
-    /// Reads keys.
-    Read,
-    /// Changes keys.
-    Write,
-    /// Changes the node, or all of its data.
-    Admin,
-    /// Shows the cluster.
-    Cluster,
-    /// Shows the node.
-    Observe,
-}
-
-impl Class {
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Write => "write",
-            Self::Admin => "admin",
-            Self::Cluster => "cluster",
-            Self::Observe => "observe",
-        }
-    }
-}
 
 /// Where a route is answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,14 +58,14 @@ pub(crate) struct Route {
     pub(crate) path: &'static str,
     /// The label in metrics, and the operation's name in `OpenAPI`.
     pub(crate) name: &'static str,
-    pub(crate) class: Class,
+    pub(crate) permission: Permission,
     pub(crate) place: Place,
     /// What it does, in a line.
     pub(crate) summary: &'static str,
 }
 
 macro_rules! routes {
-    ($($id:ident $verb:ident $path:literal $name:literal $class:ident $place:ident $summary:literal;)*) => {
+    ($($id:ident $verb:ident $path:literal $name:literal $permission:ident $place:ident $summary:literal;)*) => {
         /// The name of a route; as a number, its row in [`ROUTES`].
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         pub(crate) enum RouteId { $($id,)* }
@@ -102,7 +76,7 @@ macro_rules! routes {
             verb: Verb::$verb,
             path: $path,
             name: $name,
-            class: Class::$class,
+            permission: Permission::$permission,
             place: Place::$place,
             summary: $summary,
         },)*];
@@ -122,7 +96,7 @@ routes! {
     Delete       Delete "/delete"         "delete"        Write   Data    "Removes a key";
     DeletePost   Post   "/delete"         "delete_post"   Write   Data    "Removes a key given in the body";
     GetPost      Post   "/get"            "get_post"      Read    Data    "The item of a key given in the body";
-    Incr         Post   "/incr"           "incr"          Write   Data    "Adds to an integer counter";
+    Incr         Post   "/incr"           "incr"          Update   Data    "Adds to an integer counter";
     Expire       Post   "/expire"         "expire"        Write   Data    "Gives a key a new lifetime";
     Persist      Post   "/persist"        "persist"       Write   Data    "Takes the lifetime from a key";
     Ttl          Get    "/ttl"            "ttl"           Read    Data    "What remains of a key's lifetime";
@@ -132,17 +106,17 @@ routes! {
     Keys         Get    "/keys"           "keys"          Read    Data    "A page of a scan over the keys";
     KeysPost     Post   "/keys"           "keys_post"     Read    Data    "A page of a scan over the keys, asked for in the body";
     Flush        Post   "/flush"          "flush"         Admin   Data    "Forgets everything";
-    Health       Get    "/health"         "health"        Observe Control "Whether the process lives";
-    Ready        Get    "/ready"          "ready"         Observe Control "Whether the node takes requests";
+    Health       Get    "/health"         "health"        Anyone Control "Whether the process lives";
+    Ready        Get    "/ready"          "ready"         Anyone Control "Whether the node takes requests";
     Version      Get    "/version"        "version"       Observe Control "What is running";
     Stats        Get    "/stats"          "stats"         Observe Control "The cache in one page";
     Metrics      Get    "/metrics"        "metrics"       Observe Control "Metrics as Prometheus reads them";
     MetricsJson  Get    "/metrics/json"   "metrics_json"  Observe Control "All metrics, with quantiles, as JSON";
-    Cluster      Get    "/cluster/status" "cluster_status" Cluster Control "The cluster as this node sees it";
-    Ring         Get    "/cluster/ring"   "cluster_ring"  Cluster Control "Where a key lives and why, or who has which partitions";
-    Events       Get    "/cluster/events" "cluster_events" Cluster Control "The last events of the cluster, as this node has seen them";
-    Losses       Get    "/cluster/losses" "cluster_losses" Cluster Control "What all members have found to be lost, and what nobody knows";
-    Settings     Get    "/cluster/settings" "cluster_settings" Cluster Control "The settings that may hold for the whole cluster";
+    Cluster      Get    "/cluster/status" "cluster_status" Observe Control "The cluster as this node sees it";
+    Ring         Get    "/cluster/ring"   "cluster_ring"  Observe Control "Where a key lives and why, or who has which partitions";
+    Events       Get    "/cluster/events" "cluster_events" Observe Control "The last events of the cluster, as this node has seen them";
+    Losses       Get    "/cluster/losses" "cluster_losses" Observe Control "What all members have found to be lost, and what nobody knows";
+    Settings     Get    "/cluster/settings" "cluster_settings" Observe Control "The settings that may hold for the whole cluster";
     SetSetting   Put    "/cluster/settings/{name}" "set_cluster_setting" Admin Control "Sets a setting of the whole cluster";
     UnsetSetting Delete "/cluster/settings/{name}" "unset_cluster_setting" Admin Control "Leaves a setting to each node again";
     AddNode      Post   "/cluster/add/{name}" "add_node" Admin Control "Has a member take its share of the partitions";
@@ -154,6 +128,11 @@ routes! {
     Backup       Get    "/admin/backup"   "backup"        Admin   Control "Some of the records of a partition, for a backup";
     Restore      Post   "/admin/restore"  "restore"       Admin   Data    "Writes records of a backup, each as a new write";
     Reload       Post   "/admin/reload"   "reload"        Admin   Control "Reads again the settings that may change while running";
+    ApiKeys      Get    "/admin/keys"     "api_keys"      Admin   Control "The API keys and roles that hold on this node";
+    AddApiKey    Post   "/admin/keys"     "add_api_key"   Admin   Control "Adds an API key to those of the cluster";
+    RevokeApiKey Delete "/admin/keys/{name}" "revoke_api_key" Admin Control "Has an API key hold no longer, on no node";
+    SetRole      Put    "/admin/roles/{name}" "set_role"  Admin   Control "Says what who has a role may do";
+    UnsetRole    Delete "/admin/roles/{name}" "unset_role" Admin  Control "Takes a role away";
     Snapshot     Post   "/admin/snapshot" "snapshot"      Admin   Control "Makes a snapshot, and answers when it is on the disk";
 }
 
@@ -175,6 +154,11 @@ impl Route {
             }
         }
     }
+}
+
+/// Whether a body of the route is JSON.
+pub(crate) fn takes_json(route: RouteId) -> bool {
+    ROUTES[route as usize].verb == Verb::Post && !matches!(route, RouteId::Flush | RouteId::Restore)
 }
 
 /// What the table says of a request.

@@ -1,10 +1,13 @@
 //! From a request to its answer: finds the route, runs the handler, counts. Routes without a body are answered within
 //! `call`, with no future made; the others are one boxed future.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -13,10 +16,13 @@ use http::{HeaderValue, Request, Response, Version, header};
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 
+use super::access::Visitor;
 use super::level::{self, X_CONSISTENCY_LEVEL, X_REPLICAS};
 use super::problem::{Code, Problem};
 use super::routes::{self, Lookup, Place, Route, RouteId};
 use super::{backup, batch, body, control, keys, raw, restore, single};
+use crate::access::caller::Caller;
+use crate::access::ring::Key;
 use crate::cluster::replicas::told::{self, Bad};
 use crate::config::ConsistencyLevel;
 use crate::disk::gate::{self, Owed, Untold};
@@ -73,11 +79,36 @@ impl Local {
 pub(crate) struct Service {
     local: Rc<Local>,
     pace: Rc<Pace>,
+    visitor: Rc<RefCell<Visitor>>,
 }
 
 impl Service {
-    pub(crate) fn new(local: Rc<Local>, pace: Rc<Pace>) -> Self {
-        Self { local, pace }
+    /// Of a connection from this address.
+    pub(crate) fn new(local: Rc<Local>, pace: Rc<Pace>, address: IpAddr) -> Self {
+        Self {
+            local,
+            pace,
+            visitor: Rc::new(RefCell::new(Visitor::new(Caller::from(address)))),
+        }
+    }
+
+    /// What the table says of a request, if it may be made.
+    #[inline]
+    fn look_up(&self, request: &Request<Incoming>, begun: Instant) -> Result<Lookup, Problem> {
+        check_head(request)?;
+        let lookup = routes::find(request.method(), request.uri().path());
+        let shared = &self.local.shared;
+        let mut visitor = self.visitor.borrow_mut();
+        let now_ms = shared.clock.at(begun);
+        visitor.admit(
+            request.method(),
+            request.headers(),
+            &lookup,
+            &shared.access,
+            now_ms,
+        )?;
+        self.local.confine(visitor.caller().confined());
+        Ok(lookup)
     }
 
     #[inline]
@@ -132,8 +163,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         if has_body {
             self.pace.announce_body(request.body().size_hint().exact());
         }
-        let lookup =
-            check_head(&request).map(|()| routes::find(request.method(), request.uri().path()));
+        let lookup = self.look_up(&request, begun);
         let (route, level, answer) = match lookup {
             Ok(Lookup::Found(route))
                 if route.place == Place::Data && self.local.shared.persistence.is_loading() =>
@@ -195,6 +225,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
             level,
             replicas,
             begun,
+            confined: self.local.confined(),
         };
         match answer {
             Answer::Now(outcome) => {
@@ -244,10 +275,17 @@ fn unknown_route(path: &str, near: &[&str]) -> Problem {
 
 /// Runs the handler of a data route.
 fn answer(local: &Rc<Local>, route: RouteId, request: Request<Incoming>, now_ms: u64) -> Answer {
-    if !request.body().is_end_stream()
-        && let Err(problem) = body::check_encoding(request.headers())
-    {
-        return Answer::Now(Err(problem));
+    if !request.body().is_end_stream() {
+        let headers = request.headers();
+        let checked = body::check_encoding(headers).and_then(|()| {
+            if routes::takes_json(route) {
+                body::check_json(headers)?;
+            }
+            Ok(())
+        });
+        if let Err(problem) = checked {
+            return Answer::Now(Err(problem));
+        }
     }
     let local = Rc::clone(local);
     match route {
@@ -294,6 +332,11 @@ fn answer(local: &Rc<Local>, route: RouteId, request: Request<Incoming>, now_ms:
         | RouteId::Rebalance
         | RouteId::OpenApi
         | RouteId::Backup
+        | RouteId::ApiKeys
+        | RouteId::AddApiKey
+        | RouteId::RevokeApiKey
+        | RouteId::SetRole
+        | RouteId::UnsetRole
         | RouteId::Reload
         | RouteId::Snapshot => unreachable!("{route:?} is not answered here"),
     }
@@ -314,6 +357,8 @@ pub(crate) enum Answering {
         /// How many replicas are known to have what was shown until now; none if nothing was said of that.
         replicas: Option<u8>,
         begun: Instant,
+        /// The key of who asks, if it is confined to some keys of the cache.
+        confined: Option<Arc<Key>>,
     },
 }
 
@@ -341,12 +386,14 @@ impl Future for Answering {
                 level,
                 replicas,
                 begun,
+                confined,
             } => {
                 let gate = &service.local.gate;
                 if let Stage::Working(future) = stage {
                     if let Some(level) = level {
                         told::set_level(*level);
                     }
+                    service.local.confine(confined.as_ref());
                     let polled = future.as_mut().poll(cx);
                     Owed::add(owed, gate.take_owed());
                     let known = told::take_replicas();

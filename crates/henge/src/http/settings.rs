@@ -18,6 +18,7 @@ use serde_json::json;
 use super::control::Control;
 use super::problem::{Code, Problem};
 use super::{agreed, body};
+use crate::access::agreed::is_access;
 use crate::cluster::Cluster;
 use crate::cluster::settings::{self, Unfit};
 use crate::shared::Shared;
@@ -91,8 +92,8 @@ pub(super) async fn unset(
         let name = named(name)?;
         let cluster = &control.metrics.shared.cluster;
         let is_agreed = cluster.view.load().settings.agreed().contains_key(&name);
-        // What a later version has set can be taken back by any.
-        if !settings::is_known(&name) && !is_agreed {
+        // What a later version has set can be taken back by any; keys and roles have routes of their own.
+        if !settings::is_known(&name) && !is_agreed || is_access(&name) {
             let unfit = Unfit::Unknown(name);
             return Err(Problem::new(Code::SettingNotFound, unfit.to_string()));
         }

@@ -33,7 +33,7 @@ const JSON_INLINE_BYTES: usize = 256 * 1024;
 /// `GET /get`, the hottest of all.
 #[inline]
 pub(crate) fn get(local: &Rc<Local>, query: Option<&str>, now_ms: u64) -> Answer {
-    match key_of(query) {
+    match key_of(local, query) {
         Ok(key) => look_up(local, &key, now_ms),
         Err(problem) => Answer::Now(Err(problem)),
     }
@@ -281,6 +281,7 @@ pub(crate) async fn set(local: Rc<Local>, body: Incoming) -> Outcome {
         Ok((key, Setting::of(&mut request, &bytes, now_ms)?, hold))
     };
     let (key, setting, _hold) = in_time(body.bytes.len(), work).await?;
+    local.check_scope(&key)?;
     let ready = setting.ready(&local).await?;
     let state = stored(&local, &ready.command(&key), ready.now_ms).await?;
     Ok(local.write_json(|out| write_stored(out, &key, state, ready.now_ms)))
@@ -418,7 +419,7 @@ pub(crate) fn state(reply: Reply<'_>) -> Result<State, Problem> {
 
 /// `DELETE /delete`.
 pub(crate) fn delete(local: &Rc<Local>, query: Option<&str>, now_ms: u64) -> Answer {
-    match key_of(query) {
+    match key_of(local, query) {
         Err(problem) => Answer::Now(Err(problem)),
         Ok(key) => at_key(local, key, async move |local, way, key| {
             delete_key(local, way, key, now_ms).await
@@ -465,6 +466,7 @@ pub(crate) fn deleted(reply: Reply<'_>) -> Result<bool, Problem> {
 pub(crate) async fn incr(local: Rc<Local>, body: Incoming) -> Outcome {
     let mut request: IncrRequest = parsed_body(&local, body).await?;
     let key = request.take_key()?;
+    local.check_scope(&key)?;
     let now_ms = local.shared.clock.now_ms();
     let command = Command {
         key: &key,
@@ -496,6 +498,7 @@ pub(crate) async fn incr(local: Rc<Local>, body: Incoming) -> Outcome {
 pub(crate) async fn expire(local: Rc<Local>, body: Incoming) -> Outcome {
     let mut request: ExpireRequest = parsed_body(&local, body).await?;
     let key = request.take_key()?;
+    local.check_scope(&key)?;
     if request.ttl.is_none() {
         return Err(Problem::new(
             Code::InvalidTtl,
@@ -526,7 +529,7 @@ async fn change_expiry(local: &Local, key: &[u8], expiry: Expiry, now_ms: u64) -
 
 /// `GET /ttl`.
 pub(crate) fn ttl(local: &Rc<Local>, query: Option<&str>, now_ms: u64) -> Answer {
-    match key_of(query) {
+    match key_of(local, query) {
         Err(problem) => Answer::Now(Err(problem)),
         Ok(key) => at_key(local, key, async move |local, way, key| {
             ttl_of(local, way, key, now_ms).await
@@ -548,7 +551,7 @@ async fn ttl_of(local: &Local, way: Way, key: &[u8], now_ms: u64) -> Outcome {
 
 /// `GET /exists`.
 pub(crate) fn exists(local: &Rc<Local>, query: Option<&str>, now_ms: u64) -> Answer {
-    match key_of(query) {
+    match key_of(local, query) {
         Err(problem) => Answer::Now(Err(problem)),
         Ok(key) => at_key(local, key, async move |local, way, key| {
             whether_exists(local, way, key, now_ms).await
@@ -596,15 +599,19 @@ async fn peek(
 }
 
 /// The key of a query.
-fn key_of(query: Option<&str>) -> Result<Cow<'_, [u8]>, Problem> {
+fn key_of<'q>(local: &Local, query: Option<&'q str>) -> Result<Cow<'q, [u8]>, Problem> {
     let [key, key_base64] = query::parse(query, ["key", "key_base64"])?;
-    query_key(key, key_base64)
+    let key = query_key(key, key_base64)?;
+    local.check_scope(&key)?;
+    Ok(key)
 }
 
 /// The key of a body that holds nothing else.
 async fn key_in(local: &Local, body: Incoming) -> Result<Vec<u8>, Problem> {
     let request: KeyRequest = parsed_body(local, body).await?;
-    request.into_key()
+    let key = request.into_key()?;
+    local.check_scope(&key)?;
+    Ok(key)
 }
 
 /// Reads a body of JSON.

@@ -25,8 +25,9 @@ pub(crate) fn add(counter: &AtomicU64, n: u64) {
 /// The statuses that the node answers, frequent ones first. One that is missing here is counted as 500, which a test of
 /// the problems' table rules out. The parser's own refusals (400, 414, 431) are no requests: they are counted as
 /// [`ThreadCounters::protocol_errors`].
-pub(crate) const STATUSES: [u16; 17] = [
-    200, 304, 404, 204, 400, 405, 408, 409, 412, 413, 415, 417, 422, 500, 503, 504, 507,
+pub(crate) const STATUSES: [u16; 20] = [
+    200, 304, 404, 204, 201, 400, 401, 403, 405, 408, 409, 412, 413, 415, 417, 422, 500, 503, 504,
+    507,
 ];
 
 /// Where 500 stands.
@@ -258,7 +259,9 @@ impl Counters {
                     .collect();
                 (!by_status.is_empty()).then(|| RouteFigures {
                     name: ROUTES.get(route).map_or("unrouted", |route| route.name),
-                    class: ROUTES.get(route).map_or("none", |route| route.class.name()),
+                    class: ROUTES
+                        .get(route)
+                        .map_or("none", |route| route.permission.name()),
                     by_status,
                     latency,
                 })
@@ -314,7 +317,7 @@ mod tests {
     use crate::http::problem::Code;
 
     /// What handlers answer beside problems.
-    const SUCCESSES: [u16; 3] = [200, 204, 304];
+    const SUCCESSES: [u16; 4] = [200, 201, 204, 304];
 
     #[test]
     fn each_status_is_one_that_is_answered() {

@@ -162,6 +162,10 @@ pub(crate) async fn serve(socket: TcpStream, door: Door, local: &Rc<Local>) {
 }
 
 async fn serve_http(stream: Stream, pace: &Rc<Pace>, local: &Rc<Local>) {
+    let Ok(address) = stream.socket().peer_addr() else {
+        // It is gone already.
+        return;
+    };
     // `pipeline_flush` stays off: with it hyper gathers answers without bound for as long as requests are buffered, so
     // 8 KiB of pipelined requests for a large value would hold hundreds of copies of it.
     let mut connection = http1::Builder::new()
@@ -170,7 +174,7 @@ async fn serve_http(stream: Stream, pace: &Rc<Pace>, local: &Rc<Local>) {
         .header_read_timeout(None)
         .serve_connection(
             TokioIo::new(stream),
-            Service::new(Rc::clone(local), Rc::clone(pace)),
+            Service::new(Rc::clone(local), Rc::clone(pace), address.ip()),
         );
     let late = {
         let mut watch = Watch::new(pace, local);

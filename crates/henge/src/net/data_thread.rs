@@ -14,6 +14,8 @@ use tokio::sync::{Notify, mpsc};
 
 use super::acceptor::Accepted;
 use super::connection;
+use crate::access::caller::Denied;
+use crate::access::ring::Key;
 use crate::admin::Admin;
 use crate::cluster::replicas;
 use crate::cluster::routing::Routing;
@@ -34,6 +36,8 @@ pub(crate) struct Local {
     pub(crate) control: mpsc::Sender<Call>,
     /// Scratch for answers, so that they grow once and are then of a known size.
     pub(crate) scratch: RefCell<Vec<u8>>,
+    /// The API key of who asks over HTTP for what is worked on now, if it is confined to some keys of the cache.
+    confined: RefCell<Option<Arc<Key>>>,
     /// The same for the Redis protocol, with what its connections read into.
     pub(crate) resp: RefCell<resp::Scratch>,
     /// Where answers wait until what they show is in the log.
@@ -81,6 +85,30 @@ impl Local {
         }
     }
 
+    /// What is worked on from here on is asked for by who has this key.
+    #[inline]
+    pub(crate) fn confine(&self, key: Option<&Arc<Key>>) {
+        let mut confined = self.confined.borrow_mut();
+        if confined.is_some() || key.is_some() {
+            *confined = key.cloned();
+        }
+    }
+
+    /// The key of who asks for what is worked on, if it is confined.
+    #[inline]
+    pub(crate) fn confined(&self) -> Option<Arc<Key>> {
+        self.confined.borrow().clone()
+    }
+
+    /// Refuses a key of the cache that who asks may not touch, and a prefix of such.
+    #[inline]
+    pub(crate) fn check_scope(&self, key: &[u8]) -> Result<(), Denied> {
+        match &*self.confined.borrow() {
+            Some(confined) if !confined.covers(key) => Err(Denied::Scope),
+            _ => Ok(()),
+        }
+    }
+
     /// Resolves when draining begins.
     pub(crate) fn drain(&self) -> tokio::sync::futures::Notified<'_> {
         self.drain.notified()
@@ -116,6 +144,7 @@ pub(crate) async fn serve(
         counters,
         control,
         scratch: RefCell::new(Vec::new()),
+        confined: RefCell::new(None),
         resp: RefCell::new(resp::Scratch::new(admin.shared())),
         gate: Gate::new(
             admin.shared().persistence.log.clone(),

@@ -263,6 +263,11 @@ impl Stream {
         self.given_back = Some((bytes, 0));
     }
 
+    /// The socket, for what can be asked about it.
+    pub(crate) fn socket(&self) -> &TcpStream {
+        &self.socket
+    }
+
     /// The socket, for what is said outside the protocol.
     pub(crate) fn into_socket(self) -> TcpStream {
         self.socket

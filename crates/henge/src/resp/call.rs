@@ -14,6 +14,8 @@ use henge_wire::{Command, DataType, Glob, Item, MAX_PATTERN_BYTES, Operation, Re
 use super::counted::{Counted, counted};
 use super::session::Session;
 use super::table::Spec;
+use crate::access::caller::{Caller, Denied, PROTECTED};
+use crate::access::entry::DEFAULT_USER;
 use crate::cache::{Cache, Location};
 use crate::cluster::keys::Elsewhere;
 use crate::net::data_thread::Local;
@@ -67,6 +69,11 @@ impl ErrorReply {
     pub(crate) const UNKNOWN: Self = Self::fixed(
         "UNKNOWN the write-ahead log failed meanwhile: what was written, or seen, may or may not survive a restart",
     );
+    /// Redis's words for who is asked for a password.
+    pub(crate) const NO_AUTH: Self = Self::fixed("NOAUTH Authentication required.");
+    pub(crate) const WRONG_PASS: Self =
+        Self::fixed("WRONGPASS invalid username-password pair or user is disabled.");
+    pub(crate) const NO_KEY_PERMISSION: Self = Self::fixed("NOPERM No permissions to access a key");
     pub(crate) const KEY_TOO_LONG: Self = Self::fixed("ERR a key has at most 65536 bytes");
     /// Redis names its own setting in it; ours is `limits.max_value_bytes`.
     pub(crate) const VALUE_TOO_LONG: Self =
@@ -97,6 +104,20 @@ impl ErrorReply {
 
     pub(crate) fn invalid_expire(name: &str) -> Self {
         Self::new(format!("ERR invalid expire time in '{name}' command"))
+    }
+
+    /// Who asked for this command, or for none, may not.
+    pub(crate) fn denied(denied: Denied, caller: &Caller, command: Option<&str>) -> Self {
+        match denied {
+            Denied::Protected => Self::new(format!("DENIED {PROTECTED}")),
+            Denied::Unknown => Self::NO_AUTH,
+            Denied::Permission(_) => Self::new(format!(
+                "NOPERM User {} has no permissions to run the '{}' command",
+                caller.name().unwrap_or(DEFAULT_USER),
+                command.unwrap_or_default()
+            )),
+            Denied::Scope => Self::NO_KEY_PERMISSION,
+        }
     }
 
     /// What the engine refused, where nothing else can be meant.

@@ -10,12 +10,27 @@ use henge_wire::resp::writer::Protocol;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::access::entry::DEFAULT_USER;
+
 /// What a client has told about itself.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Details {
     pub(crate) name: Vec<u8>,
     pub(crate) lib_name: Vec<u8>,
     pub(crate) lib_version: Vec<u8>,
+    /// The name of the API key that it has shown; empty for none.
+    pub(crate) user: String,
+}
+
+impl Details {
+    /// As whom it is shown.
+    pub(crate) fn user(&self) -> &str {
+        if self.user.is_empty() {
+            DEFAULT_USER
+        } else {
+            &self.user
+        }
+    }
 }
 
 /// One client.
@@ -88,7 +103,9 @@ impl Client {
         self.speaks(Protocol::Resp2);
         self.no_touch.store(false, Ordering::Relaxed);
         self.no_evict.store(false, Ordering::Relaxed);
-        self.details.lock().name.clear();
+        let mut details = self.details.lock();
+        details.name.clear();
+        details.user.clear();
     }
 }
 

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::table::{COMMANDS, Group, Permission, Spec};
+use super::table::{COMMANDS, Group, Spec};
 
 const GROUPS: [Group; 6] = [
     Group::String,
@@ -23,9 +23,10 @@ write it anew: `UPDATE_DOCS=1 cargo test -p henge --lib docs_page`. The same is 
 the second word of a family. What differs from Redis is told in [redis.md](redis.md).
 
 In the syntax capital words stand as they are, `[ ]` may be left out, `< >` only holds together, `|` separates what one is
-chosen of, and `...` repeats. The permission is the class of clients that a command is for: `connection` is everybody,
-`read` and `write` who may see and change keys, `observe` who may see the figures of the node, `admin` who may change the
-node or all of its data.
+chosen of, and `...` repeats. The permission is what an API key has to hold, where the node asks for one: `connection` is any
+key, `read` and `write` are about keys of the cache, both where the reply shows what was there before it was changed, `observe`
+is `read` or `admin`, for figures of the node, and `admin` is for who may change the node or all of its data. SET with GET needs
+both as well. AUTH, HELLO, QUIT and RESET need nothing.
 ";
 
 fn title(group: Group) -> &'static str {
@@ -36,16 +37,6 @@ fn title(group: Group) -> &'static str {
         Group::Connection => "Connections",
         Group::Server => "The node",
         Group::Cluster => "The cluster",
-    }
-}
-
-fn permission(permission: Permission) -> &'static str {
-    match permission {
-        Permission::Connection => "connection",
-        Permission::Read => "read",
-        Permission::Write => "write",
-        Permission::Observe => "observe",
-        Permission::Admin => "admin",
     }
 }
 
@@ -73,7 +64,7 @@ fn page() -> String {
                 wrapped(call.trim_end()),
                 spec.summary,
                 spec.complexity,
-                permission(spec.permission),
+                spec.permission.name(),
                 spec.since,
             );
         }

@@ -1,6 +1,7 @@
 //! From the bytes of a connection to the replies of its commands: requests are decoded a batch at a time, the memory that
 //! they will read is asked for, and they run one after the other. It reads and writes no socket.
 
+mod admission;
 mod route;
 
 use std::ops::Range;
@@ -268,6 +269,8 @@ impl Pipeline {
         told::set_level(self.level);
         let limits = request_limits(&live.limits);
         let mut clock = Timing::begin(now, live, &self.local);
+        let access = &self.local.shared.access;
+        self.session.caller.look(access, clock.now_ms);
         let mut at = 0;
         let mut commands = 0;
         let stop = loop {
@@ -517,9 +520,9 @@ impl Pipeline {
         untimed: &mut Vec<u16>,
         out: &mut Output,
     ) -> Option<Stop> {
-        let entry = match check(words, entry) {
+        let entry = match self.admit(words, entry, clock.now_ms, out) {
             Ok(entry) => entry,
-            Err((entry, error)) => return self.reject(entry, &error, out),
+            Err(stop) => return stop,
         };
         let spec = entry.spec;
         if !spec.is(flag::LOADING) && self.local.shared.persistence.is_loading() {

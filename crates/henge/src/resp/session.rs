@@ -6,6 +6,7 @@ use henge_wire::resp::writer::Protocol;
 
 use super::acknowledged::Writes;
 use super::clients::Client;
+use crate::access::caller::Caller;
 use crate::config::ConsistencyLevel;
 
 /// Which replies a client wants, by `CLIENT REPLY`.
@@ -44,6 +45,8 @@ pub(crate) struct Session {
     pub(crate) is_forwarded: bool,
     /// What others see of it.
     pub(crate) client: Arc<Client>,
+    /// Who it is, and what it may do.
+    pub(crate) caller: Caller,
 }
 
 /// How what a connection asks is to be done and told: what is asked again later is so in the manner in which it came.
@@ -75,6 +78,7 @@ impl Session {
             knows_map: false,
             writes: Writes::default(),
             is_forwarded: false,
+            caller: Caller::from(client.address.ip()),
             client,
         }
     }
@@ -85,6 +89,7 @@ impl Session {
             protocol,
             no_touch,
             is_forwarded: true,
+            caller: Caller::node(),
             ..Self::new(client)
         }
     }

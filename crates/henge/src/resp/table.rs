@@ -6,21 +6,7 @@ use std::sync::LazyLock;
 
 use super::call::{Call, ErrorReply, Flow};
 use super::commands;
-
-/// Who may call a command, once there are permissions; until then what `COMMAND` shows as categories.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Permission {
-    /// Whoever is connected: it touches nothing but the connection.
-    Connection,
-    /// Who may read keys.
-    Read,
-    /// Who may change keys.
-    Write,
-    /// Who may see the figures of the node.
-    Observe,
-    /// Who may change the node, or all of its data.
-    Admin,
-}
+pub(crate) use crate::access::permission::Permission;
 
 /// What a command belongs to, as `COMMAND DOCS` and the page of documentation sort them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -368,6 +354,7 @@ mod tests {
     }
 
     use super::*;
+    use crate::resp::key_specs::{self, KeySpec};
     use std::collections::HashSet;
 
     #[test]
@@ -421,10 +408,16 @@ mod tests {
             assert!(!(is(flag::READONLY) && is(flag::WRITE)), "{name}");
             assert_eq!(
                 is(flag::WRITE),
-                *permission == Permission::Write
+                matches!(permission, Permission::Write | Permission::Update)
                     || is(flag::WRITE) && *permission == Permission::Admin,
                 "{name}"
             );
+            // Whose reply shows what was there is not for who may only write. SET asks for more where it says GET.
+            let shows = |spec: &KeySpec| spec.uses.contains(&"access");
+            let shows = key_specs::of(entry.spec).iter().any(shows);
+            if is(flag::WRITE) && *name != "set" {
+                assert_eq!(shows, *permission == Permission::Update, "{name}");
+            }
             if keys.first > 0 {
                 assert!(is(flag::READONLY) || is(flag::WRITE), "{name}");
                 assert!(

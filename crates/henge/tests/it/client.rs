@@ -78,9 +78,13 @@ impl Client {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Response {
-        let mut head = format!("{method} {target} HTTP/1.1\r\nhost: test\r\n");
+        let mut head = format!("{method} {target} HTTP/1.1\r\nhost: localhost\r\n");
         for (name, value) in headers {
             head.extend([name, ": ", value, "\r\n"]);
+        }
+        let is_typed = headers.iter().any(|(name, _)| *name == "content-type");
+        if method == "POST" && !is_typed && !body.is_empty() {
+            head += "content-type: application/json\r\n";
         }
         if !body.is_empty() {
             head.extend(["content-length: ", &body.len().to_string(), "\r\n"]);

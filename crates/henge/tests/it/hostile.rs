@@ -70,36 +70,36 @@ fn requests_that_contradict_themselves_or_lack_a_host() {
     // Version, headers, and the status and code of the answer.
     let cases: &[(&str, &str, u16, &str)] = &[
         ("1.1", "", 400, "invalid_host"),
-        ("1.1", "host: a\r\nhost: b\r\n", 400, "invalid_host"),
+        ("1.1", "host: localhost\r\nhost: b\r\n", 400, "invalid_host"),
         ("1.0", "", 404, "key_not_found"),
-        ("1.1", "host: \r\n", 404, "key_not_found"),
+        ("1.1", "host: \r\n", 403, "protected_mode"),
         (
             "1.1",
-            "host: a\r\nexpect: 100-Continue\r\n",
+            "host: localhost\r\nexpect: 100-Continue\r\n",
             404,
             "key_not_found",
         ),
         (
             "1.1",
-            "host: a\r\nexpect: a-miracle\r\n",
+            "host: localhost\r\nexpect: a-miracle\r\n",
             417,
             "expectation_failed",
         ),
         (
             "1.1",
-            "host: a\r\nexpect: 100-continue\r\nexpect: a-miracle\r\n",
+            "host: localhost\r\nexpect: 100-continue\r\nexpect: a-miracle\r\n",
             417,
             "expectation_failed",
         ),
         (
             "1.1",
-            "host: a\r\nx-consistency-level: ONE\r\nx-consistency-level: ALL\r\n",
+            "host: localhost\r\nx-consistency-level: ONE\r\nx-consistency-level: ALL\r\n",
             400,
             "invalid_consistency_level",
         ),
         (
             "1.1",
-            "host: a\r\nx-consistency-level: ALL\r\nx-consistency-level: all\r\n",
+            "host: localhost\r\nx-consistency-level: ALL\r\nx-consistency-level: all\r\n",
             404,
             "key_not_found",
         ),
@@ -125,41 +125,41 @@ fn heads_that_are_too_large() {
     for (request, status) in [
         (
             format!(
-                "GET /get?key={} HTTP/1.1\r\nhost: t\r\n\r\n",
+                "GET /get?key={} HTTP/1.1\r\nhost: localhost\r\n\r\n",
                 "k".repeat(65_000)
             ),
             404,
         ),
         (
             format!(
-                "GET /get?key={} HTTP/1.1\r\nhost: t\r\n\r\n",
+                "GET /get?key={} HTTP/1.1\r\nhost: localhost\r\n\r\n",
                 "k".repeat(70_000)
             ),
             414,
         ),
         (
             format!(
-                "GET /get?key={} HTTP/1.1\r\nhost: t\r\n\r\n",
+                "GET /get?key={} HTTP/1.1\r\nhost: localhost\r\n\r\n",
                 "k".repeat(300_000)
             ),
             431,
         ),
         (
             format!(
-                "GET /health HTTP/1.1\r\nhost: t\r\nx: {}\r\n\r\n",
+                "GET /health HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n\r\n",
                 "y".repeat(100_000)
             ),
             200,
         ),
         (
             format!(
-                "GET /health HTTP/1.1\r\nhost: t\r\nx: {}\r\n\r\n",
+                "GET /health HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n\r\n",
                 "y".repeat(300_000)
             ),
             431,
         ),
         (
-            format!("GET /health HTTP/1.1\r\nhost: t\r\n{cookies}\r\n"),
+            format!("GET /health HTTP/1.1\r\nhost: localhost\r\n{cookies}\r\n"),
             431,
         ),
     ] {
@@ -241,7 +241,7 @@ fn a_body_cut_off() {
     let node = node(&[]);
     for body in ["", "{\"key\":"] {
         let mut client = Client::connect(node.local_addr());
-        let head = "POST /set HTTP/1.1\r\nhost: t\r\ncontent-length: 100\r\n\r\n";
+        let head = "POST /set HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n";
         client
             .send(format!("{head}{body}").as_bytes())
             .expect("sent");
@@ -251,7 +251,7 @@ fn a_body_cut_off() {
     // Half closed: the answer says what was wrong, or the connection just ends.
     let mut client = Client::connect(node.local_addr());
     client
-        .send(b"POST /set HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n")
+        .send(b"POST /set HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n")
         .expect("sent");
     let response = client.response(true);
     assert_eq!((response.status, &*response.code()), (400, "invalid_body"));
@@ -308,7 +308,7 @@ fn a_slow_body_is_timed_out() {
     let node = node(&[("limits.body_timeout_ms", "50")]);
     let mut client = Client::connect(node.local_addr());
     client
-        .send(b"POST /set HTTP/1.1\r\nhost: t\r\ncontent-length: 100\r\n\r\n{\"key\"")
+        .send(b"POST /set HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{\"key\"")
         .expect("sent");
     let response = client.response(true);
     assert_eq!(
@@ -338,7 +338,7 @@ fn a_client_that_takes_no_answer_is_cut_off() {
     );
     let mut slow = Client::connect(node.local_addr());
     slow.send(
-        b"GET /cache/big HTTP/1.1\r\nhost: t\r\n\r\n"
+        b"GET /cache/big HTTP/1.1\r\nhost: localhost\r\n\r\n"
             .repeat(8)
             .as_slice(),
     )
@@ -375,7 +375,7 @@ fn a_request_that_waited_sees_no_expired_item() {
     }
     let mut slow = Client::connect(node.local_addr());
     slow.send(
-        b"GET /cache/big HTTP/1.1\r\nhost: t\r\n\r\nGET /get?key=short HTTP/1.1\r\nhost: t\r\n\r\n",
+        b"GET /cache/big HTTP/1.1\r\nhost: localhost\r\n\r\nGET /get?key=short HTTP/1.1\r\nhost: localhost\r\n\r\n",
     )
     .expect("sent");
     // Its own key is not looked at, since who finds an expired item takes it away.
@@ -417,7 +417,7 @@ fn bodies_in_flight_are_bounded() {
     for _ in 0..8 {
         let mut client = Client::connect(node.local_addr());
         client
-            .send(b"PUT /cache/k HTTP/1.1\r\nhost: t\r\ncontent-length: 1048576\r\n\r\n")
+            .send(b"PUT /cache/k HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1048576\r\n\r\n")
             .expect("sent");
         let _ = client.send(&vec![b'x'; 1 << 19]);
         stalled.push(client);
@@ -500,7 +500,7 @@ fn too_many_connections_are_turned_away() {
     loop {
         let mut client = Client::connect(node.local_addr());
         if client
-            .send(b"GET /get?key=a HTTP/1.1\r\nhost: t\r\n\r\n")
+            .send(b"GET /get?key=a HTTP/1.1\r\nhost: localhost\r\n\r\n")
             .is_ok()
             && client
                 .try_response(true)
@@ -533,7 +533,7 @@ fn ten_thousand_connections() {
     let mut clients: Vec<Client> = (0..count)
         .map(|_| Client::connect(process.address))
         .collect();
-    let request = b"GET /get?key=a HTTP/1.1\r\nhost: t\r\n\r\n";
+    let request = b"GET /get?key=a HTTP/1.1\r\nhost: localhost\r\n\r\n";
     for client in &mut clients {
         client.send(request).expect("sent");
     }

@@ -26,7 +26,7 @@ fn a_signal_drains_what_is_in_flight() {
         assert_eq!(idle.get("/get?key=a").status, 404);
         let mut busy = Client::connect(process.address);
         busy.send(
-            b"POST /set HTTP/1.1\r\nhost: t\r\nexpect: 100-continue\r\ncontent-length: 22\r\n\r\n",
+            b"POST /set HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nexpect: 100-continue\r\ncontent-length: 22\r\n\r\n",
         )
         .expect("sent");
         // The node asks for the body, so the request is in flight.
@@ -58,7 +58,7 @@ fn an_idle_connection_is_kept_for_a_moment_as_draining_begins() {
         assert_eq!(client.get("/get?key=a").header("connection"), None);
         process.signal(Signal::TERM);
         until_port_closed(&process);
-        let sent = client.send(b"GET /get?key=a HTTP/1.1\r\nhost: t\r\n\r\n");
+        let sent = client.send(b"GET /get?key=a HTTP/1.1\r\nhost: localhost\r\n\r\n");
         let response = sent.and_then(|()| client.try_response(true));
         if let Ok(response) = &response {
             assert_eq!(response.status, 404);
@@ -78,7 +78,7 @@ fn draining_ends_at_the_time_out_and_a_second_signal_ends_it_at_once() {
         let process = Process::start(Process::command(&[&setting]));
         let mut stuck = Client::connect(process.address);
         stuck
-            .send(b"POST /set HTTP/1.1\r\nhost: t\r\nexpect: 100-continue\r\ncontent-length: 9\r\n\r\n")
+            .send(b"POST /set HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nexpect: 100-continue\r\ncontent-length: 9\r\n\r\n")
             .expect("sent");
         let mut line = [0; 25];
         stuck.read_exact(&mut line);

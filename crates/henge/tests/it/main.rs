@@ -1,5 +1,6 @@
 //! Tests of a whole node from outside, over its port. One binary, so that it is linked once.
 
+mod access;
 mod cli_bench;
 mod cli_client;
 mod client;

@@ -616,8 +616,8 @@ fn http_on_a_port_of_the_redis_protocol_ends_it() {
     let node = node(&[("server.resp_listen", "127.0.0.1:0")]);
     let resp = node.resp_addr().expect("it listens");
     for request in [
-        "POST / HTTP/1.1\r\nHost: x\r\n\r\nSET a 1\r\n",
-        "GET / HTTP/1.1\r\nHost: x\r\n\r\nSET a 1\r\n",
+        "POST / HTTP/1.1\r\nHost: localhost\r\n\r\nSET a 1\r\n",
+        "GET / HTTP/1.1\r\nHost: localhost\r\n\r\nSET a 1\r\n",
     ] {
         let mut connection = Connection::open(resp);
         connection.send(request.as_bytes());

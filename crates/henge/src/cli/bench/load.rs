@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use henge_client::{Answer, Connection, Error, Request, SetOptions, Settings};
+use henge_client::{Answer, ApiKey, Connection, Error, Request, SetOptions, Settings};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -55,10 +55,11 @@ pub(super) struct Plan {
     pub(super) options: Options,
     keys: Keys,
     values: Values,
+    api_key: Option<ApiKey>,
 }
 
 impl Plan {
-    pub(super) fn new(options: Options) -> Self {
+    pub(super) fn new(options: Options, api_key: Option<ApiKey>) -> Self {
         let keys = if options.is_zipf {
             Keys::zipf(options.keys)
         } else {
@@ -69,6 +70,7 @@ impl Plan {
             options,
             keys,
             values,
+            api_key,
         }
     }
 
@@ -76,6 +78,7 @@ impl Plan {
         Settings {
             connect_timeout: self.options.timeout,
             request_timeout: self.options.timeout,
+            api_key: self.api_key.clone(),
             ..Settings::default()
         }
     }

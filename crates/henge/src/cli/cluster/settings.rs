@@ -112,7 +112,7 @@ impl Change {
 }
 
 /// The path of something of a name, in which nothing means anything in a path.
-pub(super) fn path(begin: &str, name: &str) -> String {
+pub(in crate::cli) fn path(begin: &str, name: &str) -> String {
     let mut path = begin.to_owned();
     for byte in name.bytes() {
         match byte {

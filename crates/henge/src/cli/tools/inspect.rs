@@ -17,7 +17,8 @@ use henge_engine::{Body, ReplayError};
 use henge_wire::{Effect, PARTITIONS, Partition, Value, Version};
 use serde_json::{Value as Json, json};
 
-use super::{Failure, Output, moment};
+use super::{Failure, Output};
+use crate::calendar;
 use crate::cli::simulate::grouped;
 use crate::config::shown;
 use crate::disk::files::OpenFile;
@@ -764,7 +765,7 @@ impl Report {
             rows.add("log", format_args!("must go to {position}"));
         }
         if at_ms > 0 {
-            rows.add("made", moment(at_ms));
+            rows.add("made", calendar::text(at_ms));
         }
     }
 

@@ -14,6 +14,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::cli::api_key::{self, X_API_KEY};
+
 /// The longest answer that is taken: the longest frame, and as much beside it.
 const MAX_ANSWER_BYTES: usize = 1 << 32;
 
@@ -155,10 +157,11 @@ impl Link {
         if self.sender.is_none() {
             self.connect().await?;
         }
-        let request = request
-            .header(http::header::HOST, self.target.server())
-            .body(Full::new(body))
-            .map_err(http)?;
+        let mut request = request.header(http::header::HOST, self.target.server());
+        if let Some(key) = api_key::header().map_err(http)? {
+            request = request.header(X_API_KEY, key);
+        }
+        let request = request.body(Full::new(body)).map_err(http)?;
         let sender = self.sender.as_mut().expect("it was connected above");
         let patience = self.patience;
         let late = |_| LinkError::TimedOut(patience);

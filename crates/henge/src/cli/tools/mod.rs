@@ -447,28 +447,6 @@ fn bar(template: &str, len: u64) -> ProgressBar {
     }
 }
 
-/// A time in milliseconds since 1970, for people.
-fn moment(at_ms: u64) -> String {
-    const DAY: u64 = 86_400;
-    let seconds = at_ms / 1000;
-    let (days, second) = (seconds / DAY, seconds % DAY);
-    // Years begin in March, so that a leap day is the last; 400 of them are an era. Days are counted from March of the year 0.
-    let days = days + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let date = day - (153 * month + 2) / 5 + 1;
-    let (month, later) = if month < 10 {
-        (month + 3, 0)
-    } else {
-        (month - 9, 1)
-    };
-    let year = era * 400 + year + later;
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{date:02} {hour:02}:{minute:02}:{second:02} UTC")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -554,20 +532,6 @@ mod tests {
             "backup --to f --url redis://h",
         ] {
             assert!(errand(line).is_err(), "{line}");
-        }
-    }
-
-    #[test]
-    fn moments() {
-        for (at_ms, expected) in [
-            (0, "1970-01-01 00:00:00 UTC"),
-            (951_782_399_999, "2000-02-28 23:59:59 UTC"),
-            (951_782_400_000, "2000-02-29 00:00:00 UTC"),
-            (1_772_323_200_000, "2026-03-01 00:00:00 UTC"),
-            (4_107_542_399_000, "2100-02-28 23:59:59 UTC"),
-            (4_107_542_400_000, "2100-03-01 00:00:00 UTC"),
-        ] {
-            assert_eq!(moment(at_ms), expected);
         }
     }
 }

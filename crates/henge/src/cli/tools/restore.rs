@@ -6,7 +6,8 @@ mod cluster;
 
 use std::path::Path;
 
-use super::{Failure, Output, bar, moment};
+use super::{Failure, Output, bar};
+use crate::calendar;
 use crate::cli::simulate::grouped;
 use crate::config::shown;
 use crate::disk::restore::{RestoreError, restore};
@@ -33,7 +34,7 @@ pub(super) fn into_directory(
     let restored = restored.map_err(unread)?;
     let made = match restored.at_ms {
         0 => String::new(),
-        at_ms => format!(" of {}", moment(at_ms)),
+        at_ms => format!(" of {}", calendar::text(at_ms)),
     };
     out.line(format_args!(
         "restored {} records{made} into {}: {} bytes",

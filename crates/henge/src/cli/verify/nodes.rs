@@ -100,6 +100,8 @@ impl Nodes {
             set("cache.policy", "random".to_owned());
         }
         if self.network.is_some() {
+            // It is a network of this run's own, in which clients are on another machine than any node.
+            set("security.protected_mode", "false".to_owned());
             // Nodes on several machines need one.
             let secret = self.directory.join("secret");
             let text = [(); 4]

@@ -118,6 +118,7 @@ impl Control {
     /// What this node makes of the settings that are agreed on. They are looked at only where they have changed: views are made
     /// more often.
     fn settings(&self, agreed: &Agreed) -> Arc<Settings> {
+        self.shared.access.set_agreed(agreed.settings());
         let mut made = self.settings.borrow_mut();
         if made.agreed() != agreed.settings() {
             let settings = Settings::of(agreed.settings());

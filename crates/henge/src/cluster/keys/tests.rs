@@ -126,8 +126,12 @@ impl Pair {
         let mut stream = TcpStream::connect(&self.addresses[which]).expect("it listens");
         stream.set_read_timeout(Some(DEADLINE)).expect("it is one");
         let length = body.len();
+        let kind = match method {
+            "POST" => "content-type: application/json\r\n",
+            _ => "",
+        };
         let head = format!(
-            "{method} {target} HTTP/1.1\r\nhost: h\r\nconnection: close\r\ncontent-length: {length}\r\n{more}\r\n"
+            "{method} {target} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{kind}content-length: {length}\r\n{more}\r\n"
         );
         stream.write_all(head.as_bytes()).expect("it is sent");
         stream.write_all(body).expect("it is sent");

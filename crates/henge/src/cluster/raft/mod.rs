@@ -9,14 +9,14 @@ mod recover;
 mod store;
 mod types;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use henge_cluster::agreed::{Agreed, Command, Outcome, Rejected};
+use henge_cluster::agreed::{Agreed, Command, Outcome, Rejected, Setting};
 use henge_cluster::forming::ClusterId;
 use openraft::error::{ClientWriteError, InitializeError, RaftError};
 use openraft::{BasicNode, ChangeMembers, Membership, RaftMetrics, ServerState};
@@ -54,6 +54,8 @@ pub(crate) struct Left {
     pub(crate) cluster: Option<ClusterId>,
     /// What of each partition counts.
     pub(crate) generations: Generations,
+    /// The settings of that cluster, as far as it knew them.
+    pub(crate) settings: BTreeMap<String, Setting>,
 }
 
 /// A node's part in what all agree on.
@@ -91,6 +93,7 @@ impl Consensus {
             is_alone,
             cluster: agreed.cluster(),
             generations: Generations(generations.collect()),
+            settings: agreed.settings().clone(),
         }))
     }
 

@@ -217,7 +217,7 @@ fn what_was_seen_to_have_expired_stays_so() {
 fn is_there(node: &Node) -> bool {
     let mut stream = TcpStream::connect(node.local_addr()).expect("it listens");
     stream.set_read_timeout(Some(DEADLINE)).expect("a time-out");
-    let request = "GET /cache/key HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let request = "GET /cache/key HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     stream.write_all(request.as_bytes()).expect("it is sent");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("it answers");

@@ -7,7 +7,6 @@ use henge_wire::resp::request::integer;
 
 use super::aside::aside;
 use super::client_filter::{Filter, text};
-use super::connection::DEFAULT_USER;
 use crate::resp::call::{Call, ErrorReply, Flow};
 use crate::resp::clients::Client;
 use crate::resp::help;
@@ -270,7 +269,7 @@ fn line(client: &Client, now_ms: u64) -> String {
     format!(
         "id={id} addr={address} laddr={local_address} fd={descriptor} name={name} age={age} idle={idle} flags={flags} capa= \
          db=0 sub=0 psub=0 ssub=0 multi=-1 watch=0 qbuf={pending} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 \
-         oll=0 omem={unsent} tot-mem={memory} events=r cmd={command} user={DEFAULT_USER} redir=-1 resp={protocol} \
+         oll=0 omem={unsent} tot-mem={memory} events=r cmd={command} user={user} redir=-1 resp={protocol} \
          lib-name={lib_name} lib-ver={lib_version} tot-net-in={received} tot-net-out={sent} tot-cmds={commands}\n",
         id = client.id,
         address = client.address,
@@ -281,6 +280,7 @@ fn line(client: &Client, now_ms: u64) -> String {
         idle = seconds_since(load(&client.active_ms)),
         flags = client.flags(),
         memory = pending + unsent,
+        user = details.user(),
         protocol = client.protocol.load(Ordering::Relaxed),
         lib_name = text(&details.lib_name),
         lib_version = text(&details.lib_version),

@@ -6,7 +6,8 @@ use std::mem::discriminant;
 
 use henge_wire::resp::request::integer;
 
-use super::connection::DEFAULT_USER;
+use crate::access::entry::DEFAULT_USER;
+use crate::access::ring::Ring;
 use crate::resp::call::{Call, ErrorReply};
 use crate::resp::clients::Client;
 use crate::resp::pipeline::shown;
@@ -33,8 +34,8 @@ enum Condition {
     Type {
         is_normal: bool,
     },
-    /// Any is of the one user that there is.
-    User,
+    /// It has shown the API key of this name; `default` is who has shown none.
+    User(Vec<u8>),
     /// Any is in the one database that there is.
     Database,
     Address(Vec<u8>),
@@ -57,6 +58,7 @@ impl Filter {
         mut at: usize,
         skips_caller: bool,
     ) -> Result<Self, ErrorReply> {
+        let ring = call.local.shared.access.ring();
         let mut filter = Self {
             skips_caller,
             ..Self::default()
@@ -94,7 +96,7 @@ impl Filter {
                     filter.skips_caller = false;
                 }
                 (_, name) => {
-                    let condition = Condition::parse(name, value, negated.is_some())?;
+                    let condition = Condition::parse(name, value, negated.is_some(), &ring)?;
                     let conditions = if negated.is_some() {
                         &mut filter.unwanted
                     } else {
@@ -128,7 +130,12 @@ impl Filter {
 }
 
 impl Condition {
-    fn parse(option: &[u8], value: &[u8], is_negated: bool) -> Result<Self, ErrorReply> {
+    fn parse(
+        option: &[u8],
+        value: &[u8],
+        is_negated: bool,
+        ring: &Ring,
+    ) -> Result<Self, ErrorReply> {
         let owned = || value.to_vec();
         let known = |all: &[u8]| value.iter().all(|letter| all.contains(letter));
         let place = |option: &str| {
@@ -142,7 +149,7 @@ impl Condition {
             b"TYPE" => Self::Type {
                 is_normal: is_normal(value)?,
             },
-            b"USER" if value == DEFAULT_USER.as_bytes() => Self::User,
+            b"USER" if is_user(ring, value) => Self::User(owned()),
             b"USER" => {
                 let error = format!("ERR No such user '{}'", shown(value));
                 return Err(ErrorReply::new(error));
@@ -193,7 +200,8 @@ impl Condition {
         let named = |own: &[u8], asked: &[u8]| !own.is_empty() && own == asked;
         match self {
             Self::Type { is_normal } => *is_normal,
-            Self::User | Self::Database => true,
+            Self::Database => true,
+            Self::User(asked) => client.details.lock().user().as_bytes() == asked,
             Self::Address(asked) => client.address.to_string().as_bytes() == asked,
             Self::LocalAddress(asked) => client.local_address.to_string().as_bytes() == asked,
             Self::Ip(asked) => client.address.ip().to_string().as_bytes() == asked,
@@ -207,6 +215,12 @@ impl Condition {
             Self::Capabilities { any } => !*any,
         }
     }
+}
+
+/// Whether there is a user of the name: an API key.
+fn is_user(ring: &Ring, name: &[u8]) -> bool {
+    let is_key = |name| ring.named(name).is_some();
+    name == DEFAULT_USER.as_bytes() || str::from_utf8(name).is_ok_and(is_key)
 }
 
 /// Whether a type of clients is the one that there is: none is a replica, a leader or a subscriber.

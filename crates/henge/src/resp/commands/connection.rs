@@ -3,6 +3,7 @@
 
 use henge_wire::resp::request::integer;
 
+use crate::access::entry::DEFAULT_USER;
 use crate::resp::call::{Call, ErrorReply, Flow};
 use crate::resp::table::{Group, Keys, Permission, Run, Spec, flag};
 
@@ -119,8 +120,8 @@ fn echo(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
 
 fn auth(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     match call.words.len() {
-        2 => return Err(NO_PASSWORD),
-        3 => log_in(call.word(1))?,
+        2 => log_in(call, None, 1)?,
+        3 => log_in(call, Some(1), 2)?,
         _ => return Err(ErrorReply::SYNTAX),
     }
     call.out.ok();
@@ -132,18 +133,30 @@ const NO_PASSWORD: ErrorReply = ErrorReply::fixed(
     "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?",
 );
 
-/// The one user that there is, as whom every connection begins.
-pub(super) const DEFAULT_USER: &str = "default";
-
-/// Says whether somebody may be this user. Nobody needs a password, so any will do, as in Redis without one.
-pub(super) fn log_in(user: &[u8]) -> Result<(), ErrorReply> {
-    if user == DEFAULT_USER.as_bytes() {
-        Ok(())
-    } else {
-        Err(ErrorReply::fixed(
-            "WRONGPASS invalid username-password pair or user is disabled.",
-        ))
+/// Takes the client for who has the key that stands in one place, under the name that stands in another.
+pub(super) fn log_in(
+    call: &mut Call<'_>,
+    name: Option<usize>,
+    text: usize,
+) -> Result<(), ErrorReply> {
+    let access = &call.local.shared.access;
+    let name = name.map(|place| &call.words[place]);
+    if access.ring().is_empty() {
+        // Nobody needs a key, so any will do, as in Redis without a password.
+        return match name {
+            Some(name) if name == DEFAULT_USER.as_bytes() => Ok(()),
+            Some(_) => Err(ErrorReply::WRONG_PASS),
+            None => Err(NO_PASSWORD),
+        };
     }
+    let session = &mut *call.session;
+    let shown = session
+        .caller
+        .show(access, name, &call.words[text], call.now_ms);
+    shown.map_err(|_| ErrorReply::WRONG_PASS)?;
+    let caller = session.caller.name().unwrap_or(DEFAULT_USER);
+    caller.clone_into(&mut session.client.details.lock().user);
+    Ok(())
 }
 
 fn select(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {

@@ -29,6 +29,10 @@ pub(in crate::resp) const COMMANDS: &[Spec] = &[Spec {
     run: Run::Handler(hello),
 }];
 
+const NOT_LOGGED_IN: ErrorReply = ErrorReply::fixed(
+    "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time",
+);
+
 fn hello(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     let mut protocol = call.session.protocol;
     if let Some(version) = call.words.get(1) {
@@ -48,7 +52,7 @@ fn hello(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     while let Some(option) = call.words.get(at) {
         let left = call.words.len() - at - 1;
         if call.is(at, "AUTH") && left >= 2 {
-            user = Some(call.word(at + 1));
+            user = Some(at + 1);
             at += 3;
         } else if call.is(at, "SETNAME") && left >= 1 {
             let given = call.word(at + 1);
@@ -64,7 +68,10 @@ fn hello(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     }
     // Nothing holds before all is known to be right.
     if let Some(user) = user {
-        log_in(user)?;
+        log_in(call, Some(user), user + 1)?;
+    }
+    if call.session.caller.check(Permission::Connection).is_err() {
+        return Err(NOT_LOGGED_IN);
     }
     let is_alone = call.local.shared.cluster.view.load().is_alone;
     let mode = if is_alone { "standalone" } else { "cluster" };

@@ -184,7 +184,7 @@ fn a_leader_that_waits_for_a_client_leads_no_more() {
     let key = key.expect("it has a third of them");
     let mut busy = ring.http(old);
     let head = format!(
-        "PUT /cache/{key} HTTP/1.1\r\nhost: test\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n"
+        "PUT /cache/{key} HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n"
     );
     busy.send(head.as_bytes()).expect("the head is sent");
     let mut go_on = [0; b"HTTP/1.1 100 Continue\r\n\r\n".len()];

@@ -13,7 +13,7 @@ use crate::client::Client;
 fn ask(client: &mut Client, request: &str, key: &str, level: &str, body: &str) -> Option<Version> {
     let length = body.len();
     let request = format!(
-        "{request} /cache/{key} HTTP/1.1\r\nhost: test\r\nx-consistency-level: {level}\r\ncontent-length: {length}\r\n\r\n{body}"
+        "{request} /cache/{key} HTTP/1.1\r\nhost: localhost\r\nx-consistency-level: {level}\r\ncontent-length: {length}\r\n\r\n{body}"
     );
     client.send(request.as_bytes()).ok()?;
     let response = client.try_response(true).ok()?;

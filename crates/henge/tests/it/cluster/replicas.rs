@@ -210,7 +210,7 @@ fn who_comes_back_with_nothing_copies_at_the_pace_that_is_set() {
     );
     let mut settings = ring.http(1);
     settings
-        .send(b"PUT /cluster/settings/cluster.move_rate HTTP/1.1\r\nhost: test\r\ncontent-length: 4\r\n\r\nnone")
+        .send(b"PUT /cluster/settings/cluster.move_rate HTTP/1.1\r\nhost: localhost\r\ncontent-length: 4\r\n\r\nnone")
         .expect("it is sent");
     assert_eq!(settings.response(true).status, 200);
     ring.until("it has all", || {
@@ -335,7 +335,9 @@ fn what_is_read_at_one_is_read_without_the_others() {
     let body = json!({ "keys": keys }).to_string();
     let mut client = ring.http(1);
     let mut ask = |request: &str, body: &str| {
-        let head = format!("{request} HTTP/1.1\r\nhost: test\r\nx-consistency-level: ONE\r\n");
+        let head = format!(
+            "{request} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\nx-consistency-level: ONE\r\n"
+        );
         let request = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
         client.send(request.as_bytes()).expect("it is sent");
         client.response(true).json()
@@ -407,7 +409,7 @@ fn how_many_replicas_have_it_is_told() {
     }
     let of_all = |level: &str, method: &str, key: usize| {
         let request = format!(
-            "{method} /cache/k{key} HTTP/1.1\r\nhost: test\r\nx-consistency-level: {level}\r\ncontent-length: 1\r\n\r\nv"
+            "{method} /cache/k{key} HTTP/1.1\r\nhost: localhost\r\nx-consistency-level: {level}\r\ncontent-length: 1\r\n\r\nv"
         );
         let mut client = ring.http(1);
         client.send(request.as_bytes()).expect("it is sent");

@@ -21,9 +21,10 @@ use tokio::task::JoinSet;
 
 use super::super::link::{Link, LinkError, Refusal};
 use super::super::map::Map;
-use super::super::{Failure, Output, bar, moment};
+use super::super::{Failure, Output, bar};
 use super::batches::{Batch, Checked, Shown, check, read};
 use super::unread;
+use crate::calendar;
 use crate::cli::simulate::grouped;
 use crate::config::shown;
 use crate::disk::restore::RestoreError;
@@ -153,7 +154,7 @@ pub(in super::super) fn run(
     }
     let of = match checked.at_ms {
         0 => String::new(),
-        at_ms => format!(" of {}", moment(at_ms)),
+        at_ms => format!(" of {}", calendar::text(at_ms)),
     };
     let now = keys.flatten().map_or_else(String::new, |keys| {
         format!(", which has {} keys now", grouped(keys))

@@ -187,7 +187,9 @@ impl Client {
 
     /// The status of an answer over HTTP, and its body.
     pub(super) fn http(&mut self, method: &str, target: &str) -> (u16, String) {
-        self.send(&format!("{method} {target} HTTP/1.1\r\nhost: h\r\n\r\n"));
+        self.send(&format!(
+            "{method} {target} HTTP/1.1\r\nhost: localhost\r\n\r\n"
+        ));
         let status = self.line();
         let status = status.split(' ').nth(1).and_then(|code| code.parse().ok());
         let mut length = 0;

@@ -1,0 +1,127 @@
+//! Keys and roles that a whole cluster has agreed on: they travel as its settings do, under names of their own, and are
+//! shown and changed by routes of their own. Here is their form there; nothing is proposed.
+
+use std::collections::BTreeMap;
+
+use henge_cluster::agreed::Setting;
+
+use super::entry::{self, KeyEntry, KeyRule};
+use super::permission::Permissions;
+
+/// How the names of such settings begin.
+const KEY: &str = "key.";
+const ROLE: &str = "role.";
+/// The value of a key that was revoked.
+pub(crate) const REVOKED: &str = "revoked";
+
+/// What a cluster says of the key of a name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum AgreedKey {
+    Held(KeyRule),
+    /// No key of the name holds, whatever the file of a node says.
+    Revoked,
+}
+
+/// The keys and roles of a cluster, as one node understands them.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Agreed {
+    pub(crate) keys: BTreeMap<String, AgreedKey>,
+    pub(crate) roles: BTreeMap<String, Permissions>,
+}
+
+/// The name of the setting that has a key.
+pub(crate) fn key_setting(name: &str) -> String {
+    format!("{KEY}{name}")
+}
+
+/// The name of the setting that has a role.
+pub(crate) fn role_setting(name: &str) -> String {
+    format!("{ROLE}{name}")
+}
+
+/// Whether a setting of the cluster is a key or a role, which are not shown among the others.
+pub(crate) fn is_access(setting: &str) -> bool {
+    setting.starts_with(KEY) || setting.starts_with(ROLE)
+}
+
+impl KeyEntry {
+    /// As the value of a setting.
+    pub(crate) fn to_text(&self) -> String {
+        serde_json::to_string(self).expect("it is texts and lists of texts")
+    }
+}
+
+impl Agreed {
+    /// What a node makes of what is agreed on. A key of which it understands nothing, as a later version has made it, is as good as
+    /// revoked here: it lets nobody in.
+    pub(crate) fn of(settings: &BTreeMap<String, Setting>) -> Self {
+        let mut agreed = Self::default();
+        for (setting, value) in settings {
+            if let Some(name) = setting.strip_prefix(KEY) {
+                let read = || -> Option<KeyRule> {
+                    let entry: KeyEntry = serde_json::from_str(&value.value).ok()?;
+                    entry.read().ok()
+                };
+                let key = read().map_or(AgreedKey::Revoked, AgreedKey::Held);
+                agreed.keys.insert(name.to_owned(), key);
+            } else if let Some(name) = setting.strip_prefix(ROLE) {
+                let names = serde_json::from_str(&value.value).ok();
+                let held = names.and_then(|names| entry::permissions(&names).ok());
+                agreed
+                    .roles
+                    .insert(name.to_owned(), held.unwrap_or_default());
+            }
+        }
+        agreed
+    }
+}
+
+#[cfg(test)]
+pub(super) mod testing {
+    use super::*;
+
+    /// What a cluster with these settings says.
+    pub(in crate::access) fn agreed(settings: &[(&str, &str)]) -> Agreed {
+        let settings = (1..).zip(settings).map(|(version, (name, value))| {
+            let value = (*value).to_owned();
+            ((*name).to_owned(), Setting { value, version })
+        });
+        Agreed::of(&settings.collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::hash::NewKey;
+    use super::testing::agreed;
+    use super::*;
+
+    #[test]
+    fn what_is_not_understood_lets_nobody_in() {
+        let entry = KeyEntry {
+            hash: NewKey::draw().hash.to_string(),
+            permissions: ["read".to_owned()].into(),
+            ..KeyEntry::default()
+        };
+        let text = entry.to_text();
+        let later = text.replacen('{', "{\"later\":1,", 1);
+        let found = agreed(&[
+            ("key.a", &text),
+            ("key.b", REVOKED),
+            ("key.c", &later),
+            ("key.d", ""),
+            ("role.r", "[\"read\",\"write\"]"),
+            ("role.s", "[\"later\"]"),
+            ("cluster.redirect", "true"),
+        ]);
+        let rule = entry.read().expect("it is right");
+        assert_eq!(found.keys["a"], AgreedKey::Held(rule));
+        for name in ["b", "c", "d"] {
+            assert_eq!(found.keys[name], AgreedKey::Revoked, "{name}");
+        }
+        assert_eq!(found.keys.len(), 4);
+        assert_eq!(found.roles["r"].to_string(), "read, write");
+        assert!(found.roles["s"].is_empty());
+        assert!(is_access("key.a") && is_access("role.r") && !is_access("cluster.redirect"));
+    }
+}

@@ -1,0 +1,159 @@
+//! Who may do what, on every protocol alike: API keys and roles, and what happens where there are none. A connection has a
+//! [`Caller`]; before each batch of requests it looks whether keys have changed, and then each command or route is held
+//! against what its key may do. What a client is told about a "no", and how a key comes with a request, is its protocol's.
+
+pub(crate) mod agreed;
+pub(crate) mod caller;
+pub(crate) mod entry;
+pub(crate) mod file;
+pub(crate) mod hash;
+pub(crate) mod permission;
+pub(crate) mod ring;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use henge_cluster::agreed::Setting;
+use parking_lot::Mutex;
+
+use agreed::Agreed;
+use file::KeyFile;
+use ring::Ring;
+
+pub use file::KeyFileError;
+
+/// The keys of a node, as they are now.
+#[derive(Debug)]
+pub(crate) struct Access {
+    ring: ArcSwap<Ring>,
+    /// That of the ring, apart from it: who has seen it needs no more.
+    generation: AtomicU64,
+    parts: Mutex<Parts>,
+}
+
+/// What a ring is made of.
+#[derive(Debug)]
+struct Parts {
+    protected_mode: bool,
+    file: Option<KeyFile>,
+    agreed: Agreed,
+    /// What that was read from.
+    settings: BTreeMap<String, Setting>,
+}
+
+impl Access {
+    pub(crate) fn new(protected_mode: bool, file: Option<KeyFile>) -> Self {
+        let agreed = Agreed::default();
+        let ring = Ring::of(1, protected_mode, file.as_ref(), &agreed);
+        Self {
+            generation: AtomicU64::new(ring.generation),
+            ring: ArcSwap::from_pointee(ring),
+            parts: Mutex::new(Parts {
+                protected_mode,
+                file,
+                agreed,
+                settings: BTreeMap::new(),
+            }),
+        }
+    }
+
+    /// The number of the ring that holds.
+    #[inline]
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// The ring that holds.
+    pub(crate) fn ring(&self) -> Arc<Ring> {
+        self.ring.load_full()
+    }
+
+    /// Takes over what a configuration says.
+    pub(crate) fn set_file(&self, protected_mode: bool, file: Option<KeyFile>) {
+        self.change(|parts| {
+            (parts.protected_mode, parts.file) = (protected_mode, file);
+        });
+    }
+
+    /// Takes over what is agreed on.
+    pub(crate) fn set_agreed(&self, settings: &BTreeMap<String, Setting>) {
+        let is_access = |(name, _): &(&String, &Setting)| agreed::is_access(name);
+        let is_same = |parts: &Parts| settings.iter().filter(is_access).eq(&parts.settings);
+        if !is_same(&self.parts.lock()) {
+            let settings = settings.iter().filter(is_access);
+            let settings = settings.map(|(name, setting)| (name.clone(), setting.clone()));
+            let settings = settings.collect();
+            self.change(|parts| {
+                parts.agreed = Agreed::of(&settings);
+                parts.settings = settings;
+            });
+        }
+    }
+
+    /// What the ring would be if the cluster agreed on this as well.
+    pub(crate) fn ring_with(&self, change: impl FnOnce(&mut Agreed)) -> Ring {
+        let parts = self.parts.lock();
+        let mut agreed = parts.agreed.clone();
+        change(&mut agreed);
+        Ring::of(0, parts.protected_mode, parts.file.as_ref(), &agreed)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Parts)) {
+        let mut parts = self.parts.lock();
+        change(&mut parts);
+        let next = self.ring.load().generation + 1;
+        let ring = Ring::of(
+            next,
+            parts.protected_mode,
+            parts.file.as_ref(),
+            &parts.agreed,
+        );
+        // Under the lock, so that of two changes the later one stays; the number last, so that who sees it finds its ring.
+        self.ring.store(Arc::new(ring));
+        self.generation.store(next, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::entry::KeyEntry;
+    use super::hash::NewKey;
+    use super::*;
+
+    /// A key of a file: its name, itself, its permissions, its prefixes, and when it expires.
+    pub(crate) type Line<'a> = (
+        &'a str,
+        &'a NewKey,
+        &'a [&'a str],
+        &'a [&'a str],
+        Option<&'a str>,
+    );
+
+    /// A file of these keys.
+    pub(crate) fn file(keys: &[Line<'_>]) -> KeyFile {
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        let keys = keys
+            .iter()
+            .map(|(name, key, permissions, prefixes, expires)| {
+                let entry = KeyEntry {
+                    hash: key.hash.to_string(),
+                    permissions: names(permissions),
+                    prefixes: names(prefixes),
+                    expires: expires.map(str::to_owned),
+                    ..KeyEntry::default()
+                };
+                ((*name).to_owned(), entry.read().expect("it is right"))
+            });
+        KeyFile {
+            keys: keys.collect(),
+            ..KeyFile::default()
+        }
+    }
+
+    /// Of a node with that file.
+    pub(crate) fn access(protected_mode: bool, file: Option<KeyFile>) -> Access {
+        Access::new(protected_mode, file)
+    }
+}

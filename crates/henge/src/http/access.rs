@@ -1,0 +1,334 @@
+//! Who asks over HTTP: how an API key comes with a request, what a web page of somebody else may not do, and what is told to
+//! who is refused. A key comes with each request, so a connection remembers the last that it has seen.
+
+use http::{HeaderMap, Method, header};
+
+use super::problem::{Code, Problem};
+use super::routes::Lookup;
+use crate::access::Access;
+use crate::access::caller::{Caller, Denied, PROTECTED};
+use crate::access::hash;
+use crate::access::permission::Permission;
+
+/// A header that has a key, and nothing else.
+const X_API_KEY: &str = "x-api-key";
+/// The scheme of `Authorization` that does (RFC 6750).
+const BEARER: &[u8] = b"bearer ";
+
+/// Who asks on one connection.
+#[derive(Debug)]
+pub(crate) struct Visitor {
+    caller: Caller,
+    /// The key that came with the last request, if it held.
+    shown: Option<Box<[u8]>>,
+}
+
+impl From<Denied> for Problem {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Protected => Self::new(Code::ProtectedMode, PROTECTED),
+            Denied::Unknown => Self::new(Code::Unauthenticated, ""),
+            Denied::Permission(needed) => {
+                let detail = format!("it needs the permission {}", needed.name());
+                Self::new(Code::Forbidden, detail)
+            }
+            Denied::Scope => Self::new(Code::Forbidden, "it is confined to other keys than this"),
+        }
+    }
+}
+
+impl Visitor {
+    pub(crate) fn new(caller: Caller) -> Self {
+        Self {
+            caller,
+            shown: None,
+        }
+    }
+
+    /// Who it is, as the last request has shown.
+    pub(crate) fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// Refuses a request that may not be made: by who makes it, or by where it comes from.
+    #[inline]
+    pub(crate) fn admit(
+        &mut self,
+        method: &Method,
+        headers: &HeaderMap,
+        lookup: &Lookup,
+        access: &Access,
+        now_ms: u64,
+    ) -> Result<(), Problem> {
+        let needed = match lookup {
+            Lookup::Found(route) => route.permission,
+            // Whoever may not ask for anything is not told either what there is to ask for.
+            Lookup::WrongMethod(_) | Lookup::Unknown(_) => Permission::Connection,
+        };
+        self.caller.look(access, now_ms);
+        match key_of(headers) {
+            Ok(None) => {
+                if self.shown.take().is_some() {
+                    self.caller.forget();
+                    self.caller.look(access, now_ms);
+                }
+            }
+            Ok(Some(text)) => self.show(text, access, now_ms, needed)?,
+            Err(denied) if needed != Permission::Anyone => return Err(denied.into()),
+            Err(_) => {}
+        }
+        self.caller.check(needed)?;
+        if needed != Permission::Anyone && self.caller.is_trusted_by_place() {
+            check_host(headers)?;
+        }
+        if method != Method::GET && method != Method::HEAD && headers.contains_key(header::ORIGIN) {
+            let detail = "a request that a web page makes of another origin may change nothing";
+            return Err(Problem::new(Code::OriginNotAllowed, detail));
+        }
+        Ok(())
+    }
+
+    fn show(
+        &mut self,
+        text: &[u8],
+        access: &Access,
+        now_ms: u64,
+        needed: Permission,
+    ) -> Result<(), Problem> {
+        let is_same = |shown: &[u8]| hash::is_same_text(shown, text);
+        // A key that has expired or was revoked is no longer the caller's.
+        if self.caller.name().is_some() && self.shown.as_deref().is_some_and(is_same) {
+            return Ok(());
+        }
+        self.shown = None;
+        self.caller.forget();
+        let shown = self.caller.show(access, None, text, now_ms);
+        match shown {
+            Ok(()) => self.shown = Some(text.into()),
+            // Where nobody is asked for a key one that is wrong is one, as it would be once there is any.
+            Err(denied) if needed != Permission::Anyone => return Err(denied.into()),
+            Err(_) => self.caller.look(access, now_ms),
+        }
+        Ok(())
+    }
+}
+
+/// The key of a request. One that comes twice is none.
+fn key_of(headers: &HeaderMap) -> Result<Option<&[u8]>, Denied> {
+    let mut found = None;
+    for value in headers.get_all(X_API_KEY) {
+        if found.replace(value.as_bytes()).is_some() {
+            return Err(Denied::Unknown);
+        }
+    }
+    for value in headers.get_all(header::AUTHORIZATION) {
+        let (scheme, text) = value
+            .as_bytes()
+            .split_at_checked(BEARER.len())
+            .ok_or(Denied::Unknown)?;
+        if !scheme.eq_ignore_ascii_case(BEARER) || found.replace(text.trim_ascii()).is_some() {
+            return Err(Denied::Unknown);
+        }
+    }
+    Ok(found)
+}
+
+/// Refuses a request that did not mean this machine: a page of another has had its name lead here, and the browser of a
+/// visitor has asked it (DNS rebinding).
+fn check_host(headers: &HeaderMap) -> Result<(), Problem> {
+    let Some(host) = headers.get(header::HOST) else {
+        // HTTP/1.0, which no browser speaks.
+        return Ok(());
+    };
+    if is_local(host.as_bytes()) {
+        return Ok(());
+    }
+    let detail = format!(
+        "Host is {host:?}, and in protected mode it has to be localhost or an address of the loopback; {PROTECTED}"
+    );
+    Err(Problem::new(Code::ProtectedMode, detail))
+}
+
+/// Whether a Host header names this machine by a name or an address that leads nowhere else.
+fn is_local(host: &[u8]) -> bool {
+    let Ok(host) = std::str::from_utf8(host) else {
+        return false;
+    };
+    let (name, port) = match host.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']') {
+            Some((name, port)) => (name, port),
+            None => return false,
+        },
+        None => host.split_at(host.find(':').unwrap_or(host.len())),
+    };
+    let port = port.strip_prefix(':').unwrap_or(port);
+    if !port.bytes().all(|byte| byte.is_ascii_digit()) {
+        return false;
+    }
+    if name.eq_ignore_ascii_case("localhost") {
+        return true;
+    }
+    let address: Option<std::net::IpAddr> = name.parse().ok();
+    address.is_some_and(|address| address.to_canonical().is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::super::routes;
+    use super::*;
+    use crate::access::hash::NewKey;
+    use crate::access::testing::{access, file};
+
+    fn headers(list: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in list {
+            headers.append(*name, HeaderValue::from_str(value).expect("it is one"));
+        }
+        headers
+    }
+
+    fn visit(
+        visitor: &mut Visitor,
+        target: (Method, &str),
+        list: &[(&'static str, &str)],
+        access: &Access,
+    ) -> Result<(), Code> {
+        let (method, path) = target;
+        let lookup = routes::find(&method, path);
+        let admitted = visitor.admit(&method, &headers(list), &lookup, access, 0);
+        admitted.map_err(|problem| problem.code)
+    }
+
+    fn visitor(address: &str) -> Visitor {
+        Visitor::new(Caller::from(address.parse().expect("an address")))
+    }
+
+    #[test]
+    fn which_hosts_are_this_machine() {
+        for host in [
+            "localhost",
+            "LocalHost:8080",
+            "127.0.0.1",
+            "127.9.9.9:1",
+            "[::1]",
+            "[::1]:8080",
+            "[::ffff:127.0.0.1]:1",
+        ] {
+            assert!(is_local(host.as_bytes()), "{host}");
+        }
+        for host in [
+            "",
+            "evil.example",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "10.0.0.1",
+            "[::2]",
+            "[::1",
+            "127.0.0.1:evil",
+            "localhost@evil:1",
+        ] {
+            assert!(!is_local(host.as_bytes()), "{host}");
+        }
+    }
+
+    #[test]
+    fn where_there_are_no_keys_the_place_counts() {
+        let access = access(true, None);
+        let local = [("host", "localhost:8080")];
+        let get = || (Method::GET, "/get");
+        let near = &mut visitor("127.0.0.1");
+        assert_eq!(visit(near, get(), &local, &access), Ok(()));
+        let rebound = [("host", "evil.example:8080")];
+        assert_eq!(
+            visit(near, get(), &rebound, &access),
+            Err(Code::ProtectedMode)
+        );
+        let health = visit(near, (Method::GET, "/health"), &rebound, &access);
+        assert_eq!(
+            health,
+            Ok(()),
+            "whoever looks after nodes asks by their addresses"
+        );
+        let page = [("host", "localhost"), ("origin", "http://evil.example")];
+        assert_eq!(
+            visit(near, (Method::POST, "/set"), &page, &access),
+            Err(Code::OriginNotAllowed)
+        );
+        assert_eq!(
+            visit(near, get(), &page, &access),
+            Ok(()),
+            "it cannot see the answer"
+        );
+        let wrong = [("host", "localhost"), ("x-api-key", "x")];
+        assert_eq!(
+            visit(near, get(), &wrong, &access),
+            Err(Code::Unauthenticated)
+        );
+
+        let far = &mut visitor("10.0.0.1");
+        assert_eq!(visit(far, get(), &local, &access), Err(Code::ProtectedMode));
+        assert_eq!(
+            visit(far, (Method::GET, "/nothing"), &local, &access),
+            Err(Code::ProtectedMode)
+        );
+        assert_eq!(
+            visit(far, (Method::GET, "/ready"), &rebound, &access),
+            Ok(())
+        );
+        access.set_file(false, None);
+        assert_eq!(visit(far, get(), &rebound, &access), Ok(()));
+    }
+
+    #[test]
+    fn a_key_comes_with_each_request() {
+        let key = NewKey::draw();
+        let access = access(true, Some(file(&[("web", &key, &["read"], &[], None)])));
+        let far = &mut visitor("10.0.0.1");
+        let bearer = format!("Bearer {}", key.text);
+        let lower = format!("bearer  {}", key.text);
+        let basic = format!("Basic {}", key.text);
+        let stranger = NewKey::draw().text;
+        for (list, expected) in [
+            (&[("authorization", &*bearer)][..], Ok(())),
+            (&[], Err(Code::Unauthenticated)),
+            (&[("x-api-key", &*key.text)], Ok(())),
+            (&[("x-api-key", &*key.text)], Ok(())),
+            (&[("x-api-key", &*stranger)], Err(Code::Unauthenticated)),
+            (&[("authorization", &*lower)], Ok(())),
+            (&[("authorization", &*basic)], Err(Code::Unauthenticated)),
+            (&[("authorization", "Bearer")], Err(Code::Unauthenticated)),
+            (
+                &[("authorization", &*bearer), ("x-api-key", &*key.text)],
+                Err(Code::Unauthenticated),
+            ),
+            (
+                &[("authorization", &*bearer), ("authorization", &*bearer)],
+                Err(Code::Unauthenticated),
+            ),
+        ] {
+            assert_eq!(
+                visit(far, (Method::GET, "/get"), list, &access),
+                expected,
+                "{list:?}"
+            );
+            let unknown = visit(far, (Method::GET, "/nothing"), list, &access);
+            assert_eq!(unknown, expected, "{list:?}");
+            assert_eq!(visit(far, (Method::GET, "/health"), list, &access), Ok(()));
+        }
+        let list = [("authorization", &*bearer)];
+        assert_eq!(
+            visit(far, (Method::POST, "/set"), &list, &access),
+            Err(Code::Forbidden)
+        );
+        access.set_file(
+            true,
+            Some(file(&[("web", &NewKey::draw(), &["read"], &[], None)])),
+        );
+        assert_eq!(
+            visit(far, (Method::GET, "/get"), &list, &access),
+            Err(Code::Unauthenticated)
+        );
+    }
+}

@@ -1,0 +1,105 @@
+//! Whether a connection may run a command: whether it is one, who asks, what the command needs, and which keys it names.
+
+use henge_wire::resp::request::Arguments;
+use henge_wire::resp::writer::Output;
+
+use super::{Pipeline, Stop, check};
+use crate::access::caller::{Caller, Denied};
+use crate::access::permission::Permission;
+use crate::resp::call::ErrorReply;
+use crate::resp::key_specs;
+use crate::resp::table::{Entry, Keys, Spec, flag};
+
+impl Pipeline {
+    /// The command that is meant, if it is one and may be run. What it cannot or may not be is its reply; the error is what follows
+    /// that.
+    #[inline]
+    pub(super) fn admit(
+        &mut self,
+        words: Arguments<'_>,
+        entry: Option<Entry>,
+        now_ms: u64,
+        out: &mut Output,
+    ) -> Result<Entry, Option<Stop>> {
+        let checked = check(words, entry);
+        if !self.session.caller.is_free() {
+            self.keep_out(words, checked.as_ref(), now_ms, out)?;
+        }
+        checked.map_err(|(entry, error)| self.reject(entry, &error, out))
+    }
+
+    #[cold]
+    fn keep_out(
+        &mut self,
+        words: Arguments<'_>,
+        checked: Result<&Entry, &(Option<Entry>, ErrorReply)>,
+        now_ms: u64,
+        out: &mut Output,
+    ) -> Result<(), Option<Stop>> {
+        // It may have been reset since the batch began.
+        let access = &self.local.shared.access;
+        self.session.caller.look(access, now_ms);
+        let caller = &self.session.caller;
+        let found = checked.map_or_else(|(entry, _)| *entry, |entry| Some(*entry));
+        let denied = match (caller.check(Permission::Connection), checked) {
+            (Err(Denied::Unknown), _)
+                if found.is_some_and(|entry| entry.spec.is(flag::NO_AUTH)) =>
+            {
+                return Ok(());
+            }
+            // Who is not known is not told either what is no command.
+            (Err(denied), _) => denied,
+            (Ok(()), Err(_)) => return Ok(()),
+            (Ok(()), Ok(entry)) => match may_run(caller, entry.spec, words) {
+                Ok(()) => return Ok(()),
+                Err(denied) => denied,
+            },
+        };
+        let error = ErrorReply::denied(denied, caller, found.map(|entry| entry.spec.name));
+        let stop = self.reject(found, &error, out);
+        // As in Redis: who is not served at all is not kept either.
+        let is_over = denied == Denied::Protected;
+        Err(if is_over { Some(Stop::Close) } else { stop })
+    }
+}
+
+/// Whether who asks may run a command with these words.
+fn may_run(caller: &Caller, spec: &Spec, words: Arguments<'_>) -> Result<(), Denied> {
+    caller.check(needed(spec, words))?;
+    if spec.keys != Keys::NONE {
+        let mut places = key_specs::places(spec.keys, words.len());
+        return places.try_for_each(|place| caller.check_key(&words[place]));
+    }
+    match spec.permission {
+        Permission::Read | Permission::Write | Permission::Update => match spec.name {
+            "keys" => caller.check_pattern(&words[1]),
+            "scan" => caller.check_pattern(pattern_of_scan(words)),
+            // It is about all keys, or about any of them.
+            _ => caller.check_prefix(b""),
+        },
+        _ => Ok(()),
+    }
+}
+
+/// What it needs: a SET that answers what was there needs more than one that does not.
+fn needed(spec: &Spec, words: Arguments<'_>) -> Permission {
+    let shows = |word: &[u8]| word.eq_ignore_ascii_case(b"GET");
+    if spec.name == "set" && words.from(3).any(shows) {
+        Permission::Update
+    } else {
+        spec.permission
+    }
+}
+
+/// The pattern of a SCAN, the last if there are several; that of all keys if there is none.
+fn pattern_of_scan(words: Arguments<'_>) -> &[u8] {
+    let mut pattern = &b"*"[..];
+    let mut at = 2;
+    while let (Some(option), Some(value)) = (words.get(at), words.get(at + 1)) {
+        if option.eq_ignore_ascii_case(b"MATCH") {
+            pattern = value;
+        }
+        at += 2;
+    }
+    pattern
+}

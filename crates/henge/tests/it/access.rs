@@ -1,0 +1,863 @@
+//! Who may do what: every command and every route with no key, with wrong ones and with each kind of right, over HTTP and both
+//! versions of the Redis protocol. What each needs is written down here once more, by hand, and none may be missing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use henge::Node;
+use serde_json::{Value, json};
+
+use crate::client::{Client, Response, config, data_directory, node};
+use crate::cluster::Ring;
+use crate::resp_reply::Reply;
+use crate::side_by_side::Connection;
+
+/// A row of a table: what is needed, whether it is of all keys or of several in one answer, and what is asked.
+struct Row {
+    needs: &'static str,
+    is_of_all: bool,
+    is_batch: bool,
+    words: Vec<&'static str>,
+}
+
+fn rows(table: &'static str) -> impl Iterator<Item = Row> {
+    let lines = table.lines().filter(|line| !line.starts_with('#'));
+    lines.map(|line| {
+        let mut words: Vec<&str> = line.split(' ').collect();
+        let needs = words.remove(0);
+        let has = |word: &str| words[0] == word;
+        let (is_of_all, is_batch) = (has("all"), has("batch"));
+        if is_of_all || is_batch {
+            words.remove(0);
+        }
+        Row {
+            needs,
+            is_of_all,
+            is_batch,
+            words,
+        }
+    })
+}
+
+/// Who asks: a key, what it holds, and to which keys of the cache it is confined.
+#[derive(Clone, Debug)]
+struct Who {
+    name: &'static str,
+    key: Option<String>,
+    /// None of who is not known, and is told nothing.
+    holds: Option<&'static [&'static str]>,
+    is_confined: bool,
+}
+
+/// What is answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Verdict {
+    /// It was run, whatever came of it.
+    Run,
+    /// Who asks is not known.
+    Unknown,
+    /// Who asks may not.
+    Forbidden,
+}
+
+impl Who {
+    fn verdict(&self, row: &Row, is_in_scope: bool) -> Verdict {
+        if row.needs == "open" {
+            return Verdict::Run;
+        }
+        let Some(holds) = self.holds else {
+            return Verdict::Unknown;
+        };
+        let has = |permission| holds.contains(&permission);
+        let is_enough = match row.needs {
+            "connection" => true,
+            "read" | "write" | "admin" => has(row.needs),
+            "update" => has("read") && has("write"),
+            "observe" => has("read") || has("admin"),
+            other => panic!("{other:?} is nothing that can be needed"),
+        };
+        let names_key = row.words.iter().any(|word| word.contains('@'));
+        let is_outside = self.is_confined && (row.is_of_all || names_key && !is_in_scope);
+        if is_enough && !is_outside {
+            Verdict::Run
+        } else {
+            Verdict::Forbidden
+        }
+    }
+}
+
+/// Makes a key with the program itself; its text, and its lines for a key file.
+fn made(arguments: &[&str]) -> (String, String) {
+    let made = Command::new(env!("CARGO_BIN_EXE_henge"))
+        .args(["key", "new", "--name"])
+        .args(arguments)
+        .output()
+        .expect("the program runs");
+    let text = String::from_utf8(made.stdout).expect("text");
+    assert!(
+        made.status.success(),
+        "{text}{}",
+        String::from_utf8_lossy(&made.stderr)
+    );
+    let key = text.lines().find(|line| line.starts_with("henge_"));
+    let entry = text.split_once("[keys.").expect("an entry").1;
+    (key.expect("a key").to_owned(), format!("[keys.{entry}\n"))
+}
+
+/// Writes a file that is its owner's alone.
+fn write_private(path: &Path, text: &str) {
+    fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+    fs::write(path, text).expect("it is written");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("it is ours");
+}
+
+/// A node with the keys of these, and who they are.
+fn everyone() -> (Node, Vec<Who>) {
+    let mut file = String::from("[roles]\nreader = [\"read\"]\n\n");
+    let mut all = Vec::new();
+    let mut add = |name: &'static str, more: &[&str], holds, is_confined| {
+        let (key, entry) = made(&[&[name], more].concat());
+        file += &entry;
+        all.push(Who {
+            name,
+            key: Some(key),
+            holds,
+            is_confined,
+        });
+    };
+    add("read", &["--roles=reader"], Some(&["read"][..]), false);
+    add("write", &["--permissions=write"], Some(&["write"]), false);
+    add("admin", &["--permissions=admin"], Some(&["admin"]), false);
+    add(
+        "both",
+        &["--permissions=read,write"],
+        Some(&["read", "write"]),
+        false,
+    );
+    add(
+        "all",
+        &["--permissions=read,write,admin"],
+        Some(&["read", "write", "admin"]),
+        false,
+    );
+    let confined = [
+        "--permissions=read,write",
+        "--prefix=app:",
+        "--prefix=more:",
+    ];
+    add("confined", &confined, Some(&["read", "write"]), true);
+    add(
+        "expired",
+        &["--permissions=read,write,admin", "--expires=2026-01-01"],
+        None,
+        false,
+    );
+    add("revoked", &["--permissions=read,write,admin"], None, false);
+    let wrong = all[0].key.as_deref().map(|key| {
+        let last = if key.ends_with('A') { "B" } else { "A" };
+        format!("{}{last}", &key[..key.len() - 1])
+    });
+    for (name, key) in [
+        ("nobody", None),
+        ("wrong", wrong),
+        ("stranger", Some(made(&["x", "--permissions=read"]).0)),
+        ("other", Some("password".to_owned())),
+    ] {
+        all.push(Who {
+            name,
+            key,
+            holds: None,
+            is_confined: false,
+        });
+    }
+    let path = data_directory().join("keys.toml");
+    write_private(&path, &file);
+    let path = path.to_str().expect("text");
+    let node = node(&[("security.key_file", path)]);
+    let admin = all[4].key.clone().expect("a key");
+    let mut client = Client::connect(node.local_addr());
+    let key = [("x-api-key", &*admin)];
+    let revoked = client.request("DELETE", "/admin/keys/revoked", &key, b"");
+    assert_eq!(revoked.status, 204, "{}", revoked.text());
+    await_state(&mut client, &admin, "revoked", Some("revoked"));
+    (node, all)
+}
+
+/// Waits until a node has taken notice of what the cluster has agreed on.
+fn await_state(client: &mut Client, admin: &str, name: &str, state: Option<&str>) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_mins(1);
+    while key_of(client, admin, name)
+        .as_ref()
+        .and_then(|key| key["state"].as_str())
+        != state
+    {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "{name} is not {state:?}"
+        );
+        std::thread::yield_now();
+    }
+}
+
+fn key_of(client: &mut Client, admin: &str, name: &str) -> Option<Value> {
+    let page = client.request("GET", "/admin/keys", &[("x-api-key", admin)], b"");
+    let page = page.json();
+    let keys = page["keys"].as_array().expect("keys");
+    keys.iter().find(|key| key["name"] == name).cloned()
+}
+
+/// A key of the cache that who is confined may touch, and one that it may not.
+const KEYS: [(&str, bool); 2] = [("app:k", true), ("elsewhere", false)];
+
+#[test]
+fn every_command() {
+    let (node, all) = everyone();
+    let rows: Vec<Row> = rows(include_str!("access/commands.txt")).collect();
+    for protocol in [2, 3] {
+        for who in &all {
+            for (row, (key, is_in_scope)) in rows.iter().flat_map(|row| KEYS.map(|key| (row, key)))
+            {
+                let mut connection = logged_in(&node, who, protocol);
+                let words = row.words.iter().map(|word| word.replace('@', key));
+                let words: Vec<String> = words.collect();
+                let reply = connection.call(&words);
+                assert!(!reply.is_empty(), "{words:?}");
+                let found = match &reply {
+                    _ if reply.starts_with(b"-NOAUTH ") => Verdict::Unknown,
+                    _ if reply.starts_with(b"-NOPERM ") => Verdict::Forbidden,
+                    _ => Verdict::Run,
+                };
+                let expected = who.verdict(row, is_in_scope);
+                let shown = reply.escape_ascii();
+                assert_eq!(found, expected, "{} {words:?}: {shown}", who.name);
+            }
+        }
+    }
+}
+
+/// A connection that has shown a key, and was told what it had to be told about it.
+fn logged_in(node: &Node, who: &Who, protocol: u8) -> Connection {
+    let mut connection = Connection::open(node.local_addr(), 2);
+    let Some(key) = &who.key else {
+        return connection;
+    };
+    let answer = match protocol {
+        2 => connection.call(&["AUTH", key]),
+        _ => connection.call(&["HELLO", "3", "AUTH", "default", key]),
+    };
+    let begins = match (who.holds, protocol) {
+        (None, _) => &b"-WRONGPASS "[..],
+        (Some(_), 2) => b"+OK",
+        (Some(_), _) => b"%",
+    };
+    assert!(
+        answer.starts_with(begins),
+        "{who:?}: {}",
+        answer.escape_ascii()
+    );
+    connection
+}
+
+/// A command that is in no row may be called by anybody, for all that the test above knows.
+#[test]
+fn every_command_has_a_row() {
+    let node = node(&[]);
+    let mut connection = Connection::open(node.local_addr(), 2);
+    let table = include_str!("access/commands.txt");
+    let rows: Vec<Row> = rows(table).collect();
+    let is_covered = |name: &str| {
+        let words: Vec<&str> = name.split('|').collect();
+        rows.iter().any(|row| {
+            row.words.len() >= words.len()
+                && row
+                    .words
+                    .iter()
+                    .zip(&words)
+                    .all(|(row, word)| row.eq_ignore_ascii_case(word))
+        })
+    };
+    let all = connection.call(&["COMMAND"]);
+    let mut names = BTreeSet::new();
+    for command in Reply::read(&all).parts() {
+        let parts = command.parts();
+        names.insert(parts[0].text().to_owned());
+        for subcommand in parts[9].parts() {
+            names.insert(subcommand.parts()[0].text().to_owned());
+        }
+    }
+    assert!(names.len() > 100, "{names:?}");
+    // These two are what logs in, and have tests of their own.
+    let missing = names
+        .iter()
+        .filter(|name| !matches!(name.as_str(), "auth" | "hello"));
+    let missing: Vec<&String> = missing.filter(|name| !is_covered(name)).collect();
+    assert_eq!(missing, [""; 0]);
+}
+
+/// What a request of a row is: method, target and body.
+fn request(row: &Row, key: &str) -> (String, String, String) {
+    let mut words = row.words.iter().map(|word| word.replace('@', key));
+    let mut next = || words.next().unwrap_or_default();
+    (next(), next(), next())
+}
+
+fn verdict_of(response: &Response) -> Verdict {
+    match (response.status, response.header("www-authenticate")) {
+        (401, Some("Bearer")) => Verdict::Unknown,
+        (401, _) => panic!("a 401 says how one is known"),
+        (403, _) => Verdict::Forbidden,
+        _ => Verdict::Run,
+    }
+}
+
+#[test]
+fn every_route() {
+    let (node, all) = everyone();
+    let rows: Vec<Row> = rows(include_str!("access/routes.txt")).collect();
+    let mut client = Client::connect(node.local_addr());
+    for who in &all {
+        for (row, (key, is_in_scope)) in rows.iter().flat_map(|row| KEYS.map(|key| (row, key))) {
+            let (method, target, body) = request(row, key);
+            for header in ["x-api-key", "authorization"] {
+                let text = who.key.clone().map(|key| match header {
+                    "authorization" => format!("Bearer {key}"),
+                    _ => key,
+                });
+                let kind = [("content-type", "application/json")];
+                let key = text.iter().map(|text| (header, text.as_str()));
+                let headers: Vec<(&str, &str)> = kind.into_iter().chain(key).collect();
+                let answer = client.request(&method, &target, &headers, body.as_bytes());
+                let mut expected = who.verdict(row, is_in_scope);
+                if row.is_batch && expected == Verdict::Forbidden && who.is_confined {
+                    // Each key of a batch has an answer of its own.
+                    let results = answer.json()["results"].clone();
+                    let results = results.as_array().expect("results");
+                    let forbidden = |result: &Value| result["error"]["code"] == "forbidden";
+                    assert!(results.iter().all(forbidden), "{results:?}");
+                    expected = Verdict::Run;
+                }
+                let shown = answer.text();
+                assert_eq!(
+                    verdict_of(&answer),
+                    expected,
+                    "{} {method} {target}: {shown}",
+                    who.name
+                );
+                if expected != Verdict::Run && method != "HEAD" {
+                    assert!(
+                        !shown.contains("app:") && !shown.contains("henge_"),
+                        "{shown}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_route_has_a_row() {
+    let node = node(&[]);
+    let document = Client::connect(node.local_addr())
+        .get("/openapi.json")
+        .json();
+    let rows: Vec<Row> = rows(include_str!("access/routes.txt")).collect();
+    let mut missing = BTreeMap::new();
+    for (path, methods) in document["paths"].as_object().expect("paths") {
+        for method in methods.as_object().expect("methods").keys() {
+            let begin = path.split('{').next().unwrap_or_default();
+            let is_it = |row: &&Row| {
+                let target = row.words[1].split('?').next().unwrap_or_default();
+                row.words[0].eq_ignore_ascii_case(method)
+                    && if begin == path {
+                        target == begin
+                    } else {
+                        target.starts_with(begin)
+                    }
+            };
+            if !rows.iter().any(|row| is_it(&row)) {
+                missing.insert(path, method);
+            }
+        }
+    }
+    assert_eq!(missing, BTreeMap::new());
+}
+
+/// What was proved on a connection holds for its next commands, until it is reset or says who else it is.
+#[test]
+fn a_connection_says_who_it_is() {
+    let (node, all) = everyone();
+    let key = |name: &str| {
+        let who = all.iter().find(|who| who.name == name);
+        who.and_then(|who| who.key.clone()).expect("it is there")
+    };
+    let mut connection = Connection::open(node.local_addr(), 2);
+    let (read, write) = (key("read"), key("write"));
+    for (words, begins) in [
+        (&["HELLO", "3"][..], "-NOAUTH HELLO must be called"),
+        (&["NONESUCH"], "-NOAUTH "),
+        (&["GET"], "-NOAUTH "),
+        (&["AUTH", "write", &read], "-WRONGPASS "),
+        (&["AUTH", "read", &read], "+OK"),
+        (&["GET", "k"], "$-1"),
+        (
+            &["SET", "k", "v"],
+            "-NOPERM User read has no permissions to run the 'set' command",
+        ),
+        (&["NONESUCH"], "-ERR unknown command"),
+        (&["GET"], "-ERR wrong number of arguments"),
+        (&["AUTH", "nonsense"], "-WRONGPASS "),
+        (&["GET", "k"], "$-1"),
+        (&["AUTH", "default", &write], "+OK"),
+        (&["SET", "k", "v"], "+OK"),
+        (&["GET", "k"], "-NOPERM "),
+        (&["RESET"], "+RESET"),
+        (&["SET", "k", "v"], "-NOAUTH "),
+        (&["AUTH", &read, &read], "-WRONGPASS "),
+        (&["HELLO", "3", "AUTH", "write", &write], "%"),
+        (&["SET", "k", "v"], "+OK"),
+    ] {
+        let reply = connection.call(words);
+        let shown = String::from_utf8_lossy(&reply);
+        assert!(shown.starts_with(begins), "{words:?}: {shown}");
+    }
+    let mut admin = Connection::open(node.local_addr(), 2);
+    admin.call(&["AUTH", &key("all")]);
+    let list = admin.call(&["CLIENT", "LIST", "USER", "write"]);
+    let list = String::from_utf8_lossy(&list).into_owned();
+    assert!(list.contains(" user=write "), "{list}");
+    assert!(
+        !list.contains(&write) && !list.contains(" user=all "),
+        "{list}"
+    );
+    let config = admin.call(&["CONFIG", "GET", "*"]);
+    assert!(!String::from_utf8_lossy(&config).contains("hs256"));
+    // A pipeline in which who asks changes is answered command by command.
+    let mut pipeline = Connection::open(node.local_addr(), 2);
+    for words in [
+        &["GET", "k"][..],
+        &["AUTH", &read],
+        &["GET", "k"],
+        &["RESET"],
+        &["GET", "k"],
+    ] {
+        pipeline.send(words);
+    }
+    let replies: Vec<String> = (0..5)
+        .map(|_| pipeline.reply().escape_ascii().to_string())
+        .collect();
+    let begins = ["-NOAUTH", "+OK", "$1", "+RESET", "-NOAUTH"];
+    for (reply, begins) in replies.iter().zip(begins) {
+        assert!(reply.starts_with(begins), "{replies:?}");
+    }
+}
+
+/// Bodies that make no key, where there is one of the name `web`.
+fn keys_that_are_none(mut post: impl FnMut(&Value) -> Response) {
+    for (body, code) in [
+        (
+            json!({"name": "web", "permissions": ["read"]}),
+            "api_key_exists",
+        ),
+        (
+            json!({"name": "w b", "permissions": ["read"]}),
+            "invalid_configuration",
+        ),
+        (json!({"name": "x"}), "invalid_configuration"),
+        (
+            json!({"name": "x", "roles": ["none"]}),
+            "invalid_configuration",
+        ),
+        (
+            json!({"name": "x", "permissions": ["read"], "expires": "2026-01-01"}),
+            "invalid_configuration",
+        ),
+        (
+            json!({"name": "x", "permissions": ["read"], "hash": "x"}),
+            "invalid_configuration",
+        ),
+        (json!({"name": "x", "more": 1}), "invalid_json"),
+        (json!([]), "invalid_json"),
+    ] {
+        assert_eq!(post(&body).code(), code, "{body}");
+    }
+}
+
+/// Keys come and go while connections are open, and are there after a restart.
+#[test]
+fn keys_come_and_go() {
+    let folder = data_directory();
+    let settings = [
+        ("persistence.dir", folder.to_str().expect("text")),
+        ("cluster.node_id", "one"),
+    ];
+    let node = crate::client::node(&settings);
+    let mut client = Client::connect(node.local_addr());
+    // The first one has to be able to make others.
+    let reader = json!({"name": "reader", "permissions": ["read"]}).to_string();
+    assert_eq!(
+        client.post("/admin/keys", &reader).code(),
+        "nobody_administers"
+    );
+    let late = json!({"name": "a", "permissions": ["admin"], "expires": "2030-01-01"}).to_string();
+    assert_eq!(
+        client.post("/admin/keys", &late).code(),
+        "nobody_administers"
+    );
+    let boss = json!({"name": "boss", "permissions": ["admin"]}).to_string();
+    let made = client.post("/admin/keys", &boss);
+    assert_eq!(
+        (made.status, made.header("cache-control")),
+        (201, Some("no-store"))
+    );
+    let boss = made.json()["key"].as_str().expect("a key").to_owned();
+    await_state(&mut client, &boss, "boss", Some("active"));
+    assert_eq!(client.get("/get?key=k").status, 401);
+    let key = [("x-api-key", &*boss)];
+    let mut post =
+        |body: &Value| client.request("POST", "/admin/keys", &key, body.to_string().as_bytes());
+    let made = post(&json!({"name": "web", "permissions": ["read"], "prefixes": ["a:"]}));
+    let web = made.json()["key"].as_str().expect("a key").to_owned();
+    keys_that_are_none(post);
+    let mut open = Connection::open(node.local_addr(), 2);
+    await_state(&mut client, &boss, "web", Some("active"));
+    assert_eq!(open.call(&["AUTH", &web]), b"+OK\r\n");
+    assert_eq!(open.call(&["GET", "a:1"]), b"$-1\r\n");
+    // A role that is given and taken.
+    let role = client.request(
+        "PUT",
+        "/admin/roles/writer",
+        &[("x-api-key", &*boss), ("content-type", "application/json")],
+        b"[\"write\"]",
+    );
+    assert_eq!(role.status, 204);
+    let revoked = client.request("DELETE", "/admin/keys/web", &key, b"");
+    assert_eq!(revoked.status, 204);
+    await_state(&mut client, &boss, "web", Some("revoked"));
+    assert!(open.call(&["GET", "a:1"]).starts_with(b"-NOAUTH"));
+    for (path, code) in [
+        ("/admin/keys/boss", "nobody_administers"),
+        ("/admin/keys/none", "api_key_not_found"),
+        ("/admin/keys/boss?forget=true", "api_key_exists"),
+        ("/admin/roles/none", "role_not_found"),
+    ] {
+        assert_eq!(
+            client.request("DELETE", path, &key, b"").code(),
+            code,
+            "{path}"
+        );
+    }
+    drop(client);
+    assert!(node.shutdown());
+    let node = crate::client::node(&settings);
+    let mut client = Client::connect(node.local_addr());
+    assert_eq!(
+        client.get("/get?key=k").status,
+        401,
+        "before anything was heard of the cluster"
+    );
+    let page = client.request("GET", "/admin/keys", &key, b"").json();
+    let names: Vec<&str> = page["keys"]
+        .as_array()
+        .expect("keys")
+        .iter()
+        .filter_map(|key| key["name"].as_str())
+        .collect();
+    assert_eq!(names, ["boss", "web"]);
+    assert_eq!(page["roles"][0]["name"], "writer");
+    let forgotten = client.request("DELETE", "/admin/keys/web?forget=true", &key, b"");
+    assert_eq!(forgotten.status, 204);
+    await_state(&mut client, &boss, "web", None);
+    assert!(!page.to_string().contains("hs256"), "{page}");
+}
+
+/// What a cluster has agreed on holds on each of its nodes, whichever of them has the key that is asked for.
+#[test]
+fn keys_reach_every_node() {
+    let ring = Ring::new().formed(3);
+    let mut client = ring.http(1);
+    let boss = json!({"name": "boss", "permissions": ["read", "write", "admin"]}).to_string();
+    let boss = client.post("/admin/keys", &boss).json();
+    let boss = boss["key"].as_str().expect("a key").to_owned();
+    let web =
+        json!({"name": "web", "permissions": ["read", "write"], "prefixes": ["app:"]}).to_string();
+    let header = [("x-api-key", &*boss)];
+    await_state(&mut client, &boss, "boss", Some("active"));
+    let web = client
+        .request("POST", "/admin/keys", &header, web.as_bytes())
+        .json();
+    let web = web["key"].as_str().expect("a key").to_owned();
+    for n in 1..=3 {
+        await_state(&mut ring.http(n), &boss, "web", Some("active"));
+        let mut client = ring.http(n);
+        let mut connection = Connection::open(ring.address(n), 2);
+        assert_eq!(client.get("/get?key=app:1").status, 401);
+        assert!(connection.call(&["GET", "app:1"]).starts_with(b"-NOAUTH"));
+        assert_eq!(connection.call(&["AUTH", "web", &web]), b"+OK\r\n");
+        // Some of these are here and some elsewhere.
+        for key in 0..30 {
+            let (inside, outside) = (format!("app:{key}"), format!("other:{key}"));
+            assert_eq!(connection.call(&["SET", &inside, "v"]), b"+OK\r\n");
+            assert!(connection.call(&["GET", &outside]).starts_with(b"-NOPERM"));
+            let answer = client.request(
+                "GET",
+                &format!("/get?key={inside}"),
+                &[("x-api-key", &web)],
+                b"",
+            );
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            let answer = client.request(
+                "GET",
+                &format!("/get?key={outside}"),
+                &[("x-api-key", &web)],
+                b"",
+            );
+            assert_eq!(answer.status, 403, "{}", answer.text());
+        }
+        let listed = connection.call(&["KEYS", "app:*"]);
+        assert!(listed.starts_with(b"*30\r\n"), "{}", listed.escape_ascii());
+    }
+    // The program asks with a key of its environment, and says what a node says that it does not know.
+    let url = format!("http://{}", ring.address(2));
+    let run = |key: Option<&str>, words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_henge"));
+        command
+            .args(words)
+            .args(["--url", &url])
+            .env_remove("HENGE_API_KEY");
+        let done = command.envs(key.map(|key| ("HENGE_API_KEY", key))).output();
+        let done = done.expect("the program runs");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (done.status.code(), text(&done.stdout), text(&done.stderr))
+    };
+    assert_eq!(
+        run(Some(&web), &["get", "app:7"]),
+        (Some(0), "v".to_owned(), String::new())
+    );
+    let (code, _, error) = run(None, &["get", "app:7"]);
+    assert!(
+        code == Some(3) && error.contains("unauthenticated"),
+        "{code:?}: {error}"
+    );
+    let (code, _, error) = run(Some(&web), &["key", "list"]);
+    assert!(
+        code == Some(3) && error.contains("403"),
+        "{code:?}: {error}"
+    );
+    let (code, list, _) = run(Some(&boss), &["key", "list"]);
+    assert!(
+        code == Some(0) && list.contains("app:") && !list.contains("hs256"),
+        "{list}"
+    );
+    let (code, _, error) = run(Some("not a key"), &["cluster", "status"]);
+    assert!(code == Some(3) && !error.contains("not a key"), "{error}");
+    let (code, said, _) = run(Some(&boss), &["key", "revoke", "web"]);
+    assert_eq!(
+        (code, said.as_str()),
+        (Some(0), "web is revoked in the whole cluster\n")
+    );
+    for n in 1..=3 {
+        await_state(&mut ring.http(n), &boss, "web", Some("revoked"));
+        let answer = ring
+            .http(n)
+            .request("GET", "/get?key=app:1", &[("x-api-key", &web)], b"");
+        assert_eq!(answer.status, 401);
+    }
+}
+
+/// A key file that is wrong is refused, whole: at the start and at a reload.
+#[test]
+fn key_files_that_are_wrong() {
+    let path = data_directory().join("keys.toml");
+    let (key, entry) = made(&["web", "--permissions=read,write,admin"]);
+    write_private(&path, &entry);
+    let file = path.to_str().expect("text");
+    let settings = [("security.key_file", file)];
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("it is ours");
+    let error = Node::start(config(&settings))
+        .expect_err("others may read it")
+        .to_string();
+    assert!(
+        error.contains("mode 0640") && error.contains(file),
+        "{error}"
+    );
+    write_private(&path, &entry);
+    let node = node(&settings);
+    let mut client = Client::connect(node.local_addr());
+    let header = [("x-api-key", &*key)];
+    write_private(
+        &path,
+        "[keys.web]\nhash = \"x\"\npermissions = [\"read\"]\n",
+    );
+    let refused = client.request("POST", "/admin/reload", &header, b"");
+    assert_eq!(refused.code(), "invalid_configuration");
+    assert_eq!(
+        client.request("GET", "/get?key=k", &header, b"").status,
+        404,
+        "as before"
+    );
+    let (other, entry) = made(&["other", "--permissions=admin"]);
+    write_private(&path, &entry);
+    assert_eq!(
+        client.request("POST", "/admin/reload", &header, b"").status,
+        200
+    );
+    assert_eq!(
+        client.request("GET", "/get?key=k", &header, b"").status,
+        401
+    );
+    let header = [("x-api-key", &*other)];
+    assert_eq!(
+        client.request("GET", "/admin/keys", &header, b"").status,
+        200
+    );
+}
+
+/// An address of this machine that is not the loopback's, if it has one.
+fn address_of_machine() -> Option<std::net::IpAddr> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    // Nothing is sent: the system only says over which address it would be.
+    socket.connect("192.0.2.1:9").ok()?;
+    let address = socket.local_addr().ok()?.ip();
+    (!address.is_loopback()).then_some(address)
+}
+
+#[test]
+fn without_keys_only_the_machine_itself_is_served() {
+    let Some(address) = address_of_machine() else {
+        crate::client::skipped("an address beside the loopback", "clients from elsewhere");
+        return;
+    };
+    for (is_protected, expected) in [("true", 403), ("false", 404)] {
+        let settings = [
+            ("server.listen", "0.0.0.0:0"),
+            ("security.protected_mode", is_protected),
+        ];
+        let node = node(&settings);
+        let far = std::net::SocketAddr::new(address, node.local_addr().port());
+        let near = std::net::SocketAddr::new(std::net::Ipv4Addr::LOCALHOST.into(), far.port());
+        let mut client = Client::connect(far);
+        assert_eq!(client.get("/health").status, 200);
+        assert_eq!(client.get("/ready").status, 200);
+        let answer = client.get("/get?key=k");
+        assert_eq!(answer.status, expected);
+        assert_eq!(Client::connect(near).get("/get?key=k").status, 404);
+        let mut connection = Connection::open(far, 2);
+        let reply = connection.call(&["GET", "k"]).escape_ascii().to_string();
+        if is_protected == "true" {
+            assert_eq!(answer.code(), "protected_mode");
+            assert!(answer.text().contains("henge key new"), "{}", answer.text());
+            assert!(
+                reply.starts_with("-DENIED ") && reply.contains("henge key new"),
+                "{reply}"
+            );
+            assert_eq!(
+                connection.call(&["GET", "k"]),
+                b"",
+                "the connection is closed"
+            );
+        } else {
+            assert_eq!(reply, "$-1\\r\\n");
+        }
+        assert_eq!(Connection::open(near, 2).call(&["GET", "k"]), b"$-1\r\n");
+    }
+}
+
+/// What a browser may be made to send by a page of somebody else.
+#[test]
+fn web_pages_of_others_change_nothing() {
+    let node = node(&[]);
+    let mut client = Client::connect(node.local_addr());
+    let set = br#"{"key":"k","value":"v"}"#;
+    let origin = ("origin", "http://evil.example");
+    for (method, target, headers, body, status, code) in [
+        (
+            "POST",
+            "/set",
+            &[("content-type", "application/json"), origin][..],
+            &set[..],
+            403,
+            "origin_not_allowed",
+        ),
+        (
+            "POST",
+            "/set",
+            &[("content-type", "text/plain")],
+            set,
+            415,
+            "unsupported_media_type",
+        ),
+        (
+            "POST",
+            "/set",
+            &[("content-type", "application/x-www-form-urlencoded")],
+            set,
+            415,
+            "unsupported_media_type",
+        ),
+        ("POST", "/flush", &[origin], b"", 403, "origin_not_allowed"),
+        (
+            "POST",
+            "/admin/reload",
+            &[origin],
+            b"",
+            403,
+            "origin_not_allowed",
+        ),
+        (
+            "DELETE",
+            "/delete?key=k",
+            &[origin],
+            b"",
+            403,
+            "origin_not_allowed",
+        ),
+        (
+            "PUT",
+            "/cache/k",
+            &[origin],
+            b"v",
+            403,
+            "origin_not_allowed",
+        ),
+        (
+            "POST",
+            "/set",
+            &[("content-type", "application/JSON; charset=utf-8")],
+            set,
+            200,
+            "",
+        ),
+        (
+            "POST",
+            "/set",
+            &[("content-type", "application/some+json")],
+            set,
+            200,
+            "",
+        ),
+        ("GET", "/get?key=k", &[origin], b"", 200, ""),
+    ] {
+        let answer = Client::connect(node.local_addr()).request(method, target, headers, body);
+        assert_eq!(
+            answer.status,
+            status,
+            "{method} {target} {headers:?}: {}",
+            answer.text()
+        );
+        if !code.is_empty() {
+            assert_eq!(answer.code(), code);
+        }
+    }
+    for host in [
+        "evil.example",
+        "evil.example:8080",
+        "127.0.0.1.evil.example",
+    ] {
+        let request = format!("GET /get?key=k HTTP/1.1\r\nhost: {host}\r\n\r\n");
+        client.send(request.as_bytes()).expect("sent");
+        assert_eq!(client.response(true).code(), "protected_mode", "{host}");
+    }
+}
