@@ -14,6 +14,7 @@ use crate::config::{CacheSize, Config, ConfigError, Reload};
 use crate::memory;
 use crate::metrics::Metrics;
 use crate::shared::{Live, Shared};
+use crate::tls;
 
 /// See the head of the file.
 #[derive(Debug)]
@@ -102,7 +103,11 @@ impl Admin {
         let _changing = self.changing.lock();
         let reload = self.config.load().reload(loaded);
         let keys = key_file(&reload.config).map_err(ConfigError::unusable)?;
+        // Before anything is put in force: a configuration in which settings do not go together names no files.
+        reload.config.validate()?;
+        let certificates = tls::read(&reload.config).map_err(ConfigError::unusable)?;
         self.put_in_force(&reload)?;
+        self.shared().tls.set(certificates);
         let protected_mode = reload.config.security.protected_mode;
         self.shared().access.set_file(protected_mode, keys);
         Ok(reload)

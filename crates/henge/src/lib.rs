@@ -44,9 +44,11 @@ mod net;
 mod node;
 mod resp;
 mod shared;
+mod tls;
 mod values;
 
 pub use access::KeyFileError;
 pub use encryption::{Keys, KeysError};
 pub use net::ListenError;
 pub use node::{Node, StartError};
+pub use tls::TlsError;

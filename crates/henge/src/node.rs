@@ -43,6 +43,7 @@ use crate::net::inflight::InFlight;
 use crate::net::listen::ListenError;
 use crate::net::{acceptor, data_thread, handles, listen};
 use crate::shared::{Live, Shared};
+use crate::tls::{self, Tls, TlsError};
 use crate::{allocator, resp};
 
 /// How long a stopped runtime waits for work on its blocking pool: compressing one value takes less.
@@ -93,6 +94,8 @@ pub enum StartError {
     Keys(KeysError),
     /// The API keys cannot be had.
     KeyFile(KeyFileError),
+    /// The certificates for TLS cannot be had.
+    Tls(TlsError),
     /// The data directory cannot be used, or what is in it cannot be loaded.
     Data(DataError),
     /// What the node's cluster agreed on cannot be read: one line.
@@ -127,6 +130,7 @@ impl fmt::Display for StartError {
             Self::Listen(error) => error.fmt(f),
             Self::Keys(error) => error.fmt(f),
             Self::KeyFile(error) => error.fmt(f),
+            Self::Tls(error) => error.fmt(f),
             Self::Data(error) => error.fmt(f),
             Self::Cluster(line) => f.write_str(line),
             Self::System(error) => match handles::explained(error) {
@@ -144,6 +148,7 @@ impl std::error::Error for StartError {
             Self::Listen(error) => Some(error),
             Self::Keys(error) => Some(error),
             Self::KeyFile(error) => Some(error),
+            Self::Tls(error) => Some(error),
             Self::Data(error) => Some(error),
             Self::System(error) => Some(error),
             Self::Cluster(_) => None,
@@ -163,6 +168,7 @@ impl Node {
         config.validate().map_err(StartError::Config)?;
         let encryption = Arc::new(Encryption::of(&config, keys).map_err(StartError::Keys)?);
         let api_keys = key_file(&config).map_err(StartError::KeyFile)?;
+        let certificates = tls::read(&config).map_err(StartError::Tls)?;
         let files = handles::raise_limit();
         handles::enough_to_start().map_err(StartError::System)?;
         let Ports {
@@ -214,6 +220,7 @@ impl Node {
             losses,
             threads,
             access,
+            tls: Tls::new(certificates),
         });
         let node_id = persistence.node_id();
         let metrics = Arc::new(Metrics {

@@ -22,6 +22,7 @@ use crate::disk::persistence::Persistence;
 use crate::net::inflight::InFlight;
 use crate::net::pace::Patience;
 use crate::resp;
+use crate::tls::Tls;
 
 /// What requests are measured against.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +53,8 @@ pub(crate) struct Live {
     pub(crate) memory_trigger: f64,
     pub(crate) sync_interval: Duration,
     pub(crate) snapshot_interval: Option<Duration>,
+    /// Whether clients without TLS are refused.
+    pub(crate) requires_tls: bool,
 }
 
 impl Live {
@@ -90,6 +93,7 @@ impl Live {
                 .persistence
                 .snapshot_interval
                 .map(Interval::as_duration),
+            requires_tls: config.tls.required,
         }
     }
 }
@@ -116,6 +120,7 @@ pub(crate) struct Shared {
     pub(crate) parking: Arc<Parking>,
     /// Who may do what.
     pub(crate) access: Access,
+    pub(crate) tls: Tls,
 }
 
 /// Without the cache, which is not for showing.

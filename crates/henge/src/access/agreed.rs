@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn what_is_not_understood_lets_nobody_in() {
         let entry = KeyEntry {
-            hash: NewKey::draw().hash.to_string(),
+            hash: Some(NewKey::draw().hash.to_string()),
             permissions: ["read".to_owned()].into(),
             ..KeyEntry::default()
         };

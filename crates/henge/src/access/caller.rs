@@ -54,24 +54,30 @@ enum Standing {
 pub(crate) struct Caller {
     /// It connects from the same machine.
     is_near: bool,
-    /// What it has proved to have.
-    key: Option<Arc<Key>>,
+    /// The names in the certificate that it has shown.
+    certificates: Vec<String>,
+    /// The key whose text it has shown. It goes before a certificate.
+    shown: Option<Arc<Key>>,
     /// Whose ring and until when the standing is of; 0 of none.
     generation: u64,
     until_ms: u64,
     standing: Standing,
+    /// Its key, be it shown or certified.
+    key: Option<Arc<Key>>,
     is_trusted_by_place: bool,
 }
 
 impl Caller {
-    /// One that connects from this address and has shown nothing.
-    pub(crate) fn from(address: IpAddr) -> Self {
+    /// One that connects from this address, with these names in its certificate, and has shown nothing else.
+    pub(crate) fn from(address: IpAddr, certificates: Vec<String>) -> Self {
         Self {
             is_near: address.to_canonical().is_loopback(),
-            key: None,
+            certificates,
+            shown: None,
             generation: 0,
             until_ms: 0,
             standing: Standing::Refused(Denied::Unknown),
+            key: None,
             is_trusted_by_place: false,
         }
     }
@@ -80,10 +86,12 @@ impl Caller {
     pub(crate) fn node() -> Self {
         Self {
             is_near: true,
-            key: None,
+            certificates: Vec::new(),
+            shown: None,
             generation: u64::MAX,
             until_ms: u64::MAX,
             standing: Standing::Free,
+            key: None,
             is_trusted_by_place: false,
         }
     }
@@ -102,26 +110,30 @@ impl Caller {
             return;
         }
         let ring = access.ring();
-        self.key = self
-            .key
+        self.shown = self
+            .shown
             .take()
             .and_then(|key| ring.again(&key).cloned())
             .filter(|key| key.holds_at(now_ms));
-        self.stand(&ring);
+        self.stand(&ring, now_ms);
     }
 
-    fn stand(&mut self, ring: &Ring) {
+    fn stand(&mut self, ring: &Ring, now_ms: u64) {
+        let mut certificates = self.certificates.iter();
+        let certified = || certificates.find_map(|name| ring.certified(name, now_ms).cloned());
+        let key = self.shown.clone().or_else(certified);
         self.generation = ring.generation;
-        let until = self.key.as_ref().and_then(|key| key.expires_at_ms);
+        let until = key.as_ref().and_then(|key| key.expires_at_ms);
         self.until_ms = until.unwrap_or(u64::MAX);
-        self.is_trusted_by_place = self.key.is_none() && ring.is_empty() && ring.protected_mode;
-        self.standing = match &self.key {
+        self.is_trusted_by_place = ring.is_empty() && ring.protected_mode;
+        self.standing = match &key {
             Some(key) if key.is_free() => Standing::Free,
             Some(key) => Standing::Holds(Arc::clone(key)),
             None if !ring.is_empty() => Standing::Refused(Denied::Unknown),
             None if self.is_near || !ring.protected_mode => Standing::Free,
             None => Standing::Refused(Denied::Protected),
         };
+        self.key = key;
     }
 
     /// Shows a key. Who shows one that does not hold stays who it was.
@@ -134,16 +146,22 @@ impl Caller {
     ) -> Result<(), Denied> {
         let ring = access.ring();
         let key = ring.known(name, text, now_ms).ok_or(Denied::Unknown)?;
-        self.key = Some(Arc::clone(key));
-        self.stand(&ring);
+        self.shown = Some(Arc::clone(key));
+        self.stand(&ring, now_ms);
         Ok(())
     }
 
     /// Forgets what was shown.
     pub(crate) fn forget(&mut self) {
         if self.generation != u64::MAX {
-            (self.key, self.generation) = (None, 0);
+            self.key = None;
+            (self.shown, self.generation) = (None, 0);
         }
+    }
+
+    /// Whether it has shown the text of a key that holds.
+    pub(crate) fn has_shown(&self) -> bool {
+        self.shown.is_some()
     }
 
     /// The name of its key.
@@ -246,7 +264,7 @@ mod tests {
             (FAR, true, false, Err(Denied::Unknown)),
         ] {
             let access = access(is_protected, has_keys.then(|| with_keys.clone()));
-            let mut caller = Caller::from(address);
+            let mut caller = Caller::from(address, Vec::new());
             caller.look(&access, 0);
             let of_key = caller.check_key(b"k");
             assert_eq!(of_key, expected, "{address}, {has_keys}, {is_protected}");
@@ -262,7 +280,7 @@ mod tests {
             true,
             Some(file(&[("web", &key, &["read"], &["app:", "b"], None)])),
         );
-        let mut caller = Caller::from(FAR);
+        let mut caller = Caller::from(FAR, Vec::new());
         caller.look(&access, 0);
         assert_eq!(caller.show(&access, None, b"x", 0), Err(Denied::Unknown));
         assert_eq!(
@@ -306,6 +324,35 @@ mod tests {
     }
 
     #[test]
+    fn who_has_a_certificate_needs_no_text() {
+        let (key, other) = (NewKey::draw(), NewKey::draw());
+        let mut keys = file(&[
+            ("web", &key, &["read"], &[], None),
+            ("other", &other, &["write"], &[], None),
+        ]);
+        let web = keys.keys.get_mut("web").expect("it is there");
+        (web.hash, web.certificate) = (None, Some("web.example".into()));
+        let access = access(true, Some(keys));
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        let mut caller = Caller::from(FAR, names(&["a.example", "web.example"]));
+        caller.look(&access, 0);
+        assert_eq!(caller.name(), Some("web"));
+        assert_eq!(caller.check(Permission::Read), Ok(()));
+        // What is shown goes before it, until it is forgotten.
+        assert_eq!(caller.show(&access, None, other.text.as_bytes(), 0), Ok(()));
+        assert_eq!(
+            (caller.name(), caller.check(Permission::Write)),
+            (Some("other"), Ok(()))
+        );
+        caller.forget();
+        caller.look(&access, 0);
+        assert_eq!(caller.name(), Some("web"));
+        let mut stranger = Caller::from(FAR, names(&["web.example.org"]));
+        stranger.look(&access, 0);
+        assert_eq!(stranger.check(Permission::Read), Err(Denied::Unknown));
+    }
+
+    #[test]
     fn keys_that_change_and_expire_are_noticed() {
         let key = NewKey::draw();
         let access = access(
@@ -318,7 +365,7 @@ mod tests {
                 Some("1970-01-01T00:00:05Z"),
             )])),
         );
-        let mut caller = Caller::from(FAR);
+        let mut caller = Caller::from(FAR, Vec::new());
         caller.look(&access, 0);
         caller
             .show(&access, None, key.text.as_bytes(), 0)

@@ -24,7 +24,11 @@ const PREFIX_LEN_MAX: usize = 1024;
 #[serde(deny_unknown_fields)]
 pub(crate) struct KeyEntry {
     /// What `henge key new` printed.
-    pub(crate) hash: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) hash: Option<String>,
+    /// Beside a hash, or in place of one: a DNS name in the certificate that a client shows. Who shows it needs no text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) certificate: Option<String>,
     /// What it may do, beside what its roles say.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(crate) permissions: BTreeSet<String>,
@@ -44,7 +48,8 @@ pub(crate) type Roles = BTreeMap<String, BTreeSet<String>>;
 /// A key that was read: what there is to know of one but its name.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct KeyRule {
-    pub(crate) hash: KeyHash,
+    pub(crate) hash: Option<KeyHash>,
+    pub(crate) certificate: Option<String>,
     pub(crate) permissions: Permissions,
     pub(crate) roles: BTreeSet<String>,
     pub(crate) prefixes: Vec<Vec<u8>>,
@@ -57,6 +62,9 @@ pub(crate) struct KeyRule {
 pub(crate) enum EntryError {
     Name(String),
     Hash(NoHash),
+    /// Nobody could show it.
+    NoProof,
+    Certificate(String),
     Permission(String),
     /// It may do nothing.
     Nothing,
@@ -78,6 +86,16 @@ impl fmt::Display for EntryError {
                 )
             }
             Self::Hash(why) => why.fmt(f),
+            Self::NoProof => f.write_str(
+                "it has neither a hash nor a certificate; expected what `henge key new` printed",
+            ),
+            Self::Certificate(name) => {
+                let shown: String = name.chars().take(80).collect();
+                write!(
+                    f,
+                    "{shown:?} is no name of a certificate; expected a DNS name, such as web.example"
+                )
+            }
             Self::Permission(name) => {
                 let shown: String = name.chars().take(80).collect();
                 write!(
@@ -112,6 +130,18 @@ pub(crate) fn check_name(name: &str) -> Result<(), EntryError> {
         return Err(EntryError::Name(name.to_owned()));
     }
     Ok(())
+}
+
+/// The longest DNS name.
+const DNS_NAME_LEN_MAX: usize = 253;
+
+/// A DNS name as certificates are asked for it.
+fn dns_name(name: &str) -> Result<String, EntryError> {
+    let is_fit = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if name.is_empty() || name.len() > DNS_NAME_LEN_MAX || !name.bytes().all(is_fit) {
+        return Err(EntryError::Certificate(name.to_owned()));
+    }
+    Ok(name.to_ascii_lowercase())
 }
 
 /// The permissions of these names.
@@ -152,8 +182,13 @@ impl KeyEntry {
         }
         let prefixes = self.prefixes.iter().filter(|_| is_confined);
         let expires = self.expires.as_deref().map(calendar::parse).transpose();
+        if self.hash.is_none() && self.certificate.is_none() {
+            return Err(EntryError::NoProof);
+        }
+        let hash = self.hash.as_deref().map(str::parse).transpose();
         Ok(KeyRule {
-            hash: self.hash.parse().map_err(EntryError::Hash)?,
+            hash: hash.map_err(EntryError::Hash)?,
+            certificate: self.certificate.as_deref().map(dns_name).transpose()?,
             permissions,
             roles: self.roles.clone(),
             prefixes: prefixes.map(|one| one.clone().into_bytes()).collect(),
@@ -176,7 +211,7 @@ mod tests {
     #[test]
     fn what_is_read_and_what_is_refused() {
         let good = KeyEntry {
-            hash: NewKey::draw().hash.to_string(),
+            hash: Some(NewKey::draw().hash.to_string()),
             permissions: names(&["read"]),
             ..KeyEntry::default()
         };
@@ -193,7 +228,12 @@ mod tests {
                 &|key| key.expires = Some("2030-01-01T00:00:00Z".into()),
                 Ok(()),
             ),
-            (&|key| key.hash = "x".into(), Err("its hash is none")),
+            (&|key| key.hash = Some("x".into()), Err("its hash is none")),
+            (&|key| key.hash = None, Err("it has neither a hash nor")),
+            (
+                &|key| key.certificate = Some("a b".into()),
+                Err("\"a b\" is no name of a certificate"),
+            ),
             (
                 &|key| key.permissions = names(&["reed"]),
                 Err("\"reed\" is no permission; expected read, write, admin"),
@@ -241,7 +281,7 @@ mod tests {
     #[test]
     fn an_empty_prefix_confines_nobody() {
         let key = KeyEntry {
-            hash: NewKey::draw().hash.to_string(),
+            hash: Some(NewKey::draw().hash.to_string()),
             permissions: names(&["admin"]),
             prefixes: names(&["", "a:"]),
             ..KeyEntry::default()

@@ -135,10 +135,12 @@ impl KeyFile {
             {
                 return Err(Why::UnknownRole(name.clone(), role.clone()));
             }
-            let twin = file
-                .keys
-                .iter()
-                .find(|(_, other)| other.hash.id == rule.hash.id);
+            let id = |rule: &KeyRule| rule.hash.as_ref().map(|hash| hash.id);
+            let is_twin = |other: &KeyRule| {
+                id(other).is_some() && id(other) == id(&rule)
+                    || other.certificate.is_some() && other.certificate == rule.certificate
+            };
+            let twin = file.keys.iter().find(|(_, other)| is_twin(other));
             if let Some((twin, _)) = twin {
                 return Err(Why::Twice(twin.clone(), name.clone()));
             }

@@ -138,7 +138,7 @@ pub(crate) mod testing {
             .iter()
             .map(|(name, key, permissions, prefixes, expires)| {
                 let entry = KeyEntry {
-                    hash: key.hash.to_string(),
+                    hash: Some(key.hash.to_string()),
                     permissions: names(permissions),
                     prefixes: names(prefixes),
                     expires: expires.map(str::to_owned),

@@ -14,7 +14,9 @@ use super::permission::Permissions;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Key {
     pub(crate) name: String,
-    pub(crate) hash: KeyHash,
+    pub(crate) hash: Option<KeyHash>,
+    /// A name in the certificate of whose it is.
+    pub(crate) certificate: Option<String>,
     /// Its own, and those of its roles.
     pub(crate) permissions: Permissions,
     pub(crate) roles: BTreeSet<String>,
@@ -66,8 +68,9 @@ pub(crate) struct Ring {
     pub(super) generation: u64,
     /// Whether strangers from elsewhere are refused while there is no key.
     pub(super) protected_mode: bool,
+    by_name: BTreeMap<String, Arc<Key>>,
     by_id: BTreeMap<KeyId, Arc<Key>>,
-    by_name: BTreeMap<String, KeyId>,
+    by_certificate: BTreeMap<String, Arc<Key>>,
     /// Names whose keys were revoked.
     revoked: BTreeSet<String>,
     pub(crate) roles: BTreeMap<String, (Permissions, Source)>,
@@ -86,8 +89,9 @@ impl Ring {
         let mut ring = Self {
             generation,
             protected_mode,
-            by_id: BTreeMap::new(),
             by_name: BTreeMap::new(),
+            by_id: BTreeMap::new(),
+            by_certificate: BTreeMap::new(),
             revoked: BTreeSet::new(),
             roles: BTreeMap::new(),
             nobodys: KeyHash::nobodys(),
@@ -116,7 +120,7 @@ impl Ring {
         ring
     }
 
-    /// Two keys of one number are not told apart, so the first of them holds: the cluster's.
+    /// Two keys of one number, or of one certificate, are not told apart, so the first of them holds: the cluster's.
     fn add(&mut self, name: &str, rule: &KeyRule, source: Source) {
         let of_roles = rule.roles.iter().filter_map(|role| self.roles.get(role));
         let permissions = of_roles.fold(rule.permissions, |all, (permissions, _)| {
@@ -131,34 +135,47 @@ impl Ring {
         let key = Key {
             name: name.to_owned(),
             hash: rule.hash.clone(),
+            certificate: rule.certificate.clone(),
             permissions,
             roles: rule.roles.clone(),
             prefixes: rule.prefixes.clone(),
             expires_at_ms: rule.expires_at_ms,
             source,
         };
-        let id = key.hash.id;
-        if self.by_id.contains_key(&id) {
-            tracing::error!(key = name, "has the number of another key, and is ignored");
+        let id = key.hash.as_ref().map(|hash| hash.id);
+        let has_id = id.is_some_and(|id| self.by_id.contains_key(&id));
+        let certificate = key.certificate.as_ref();
+        if has_id || certificate.is_some_and(|name| self.by_certificate.contains_key(name)) {
+            tracing::error!(
+                key = name,
+                "has the number or the certificate of another key, and is ignored"
+            );
             return;
         }
-        self.by_id.insert(id, Arc::new(key));
-        self.by_name.insert(name.to_owned(), id);
+        let key = Arc::new(key);
+        if let Some(id) = id {
+            self.by_id.insert(id, Arc::clone(&key));
+        }
+        if let Some(certificate) = &key.certificate {
+            let certificate = certificate.clone();
+            self.by_certificate.insert(certificate, Arc::clone(&key));
+        }
+        self.by_name.insert(name.to_owned(), key);
     }
 
     /// Whether there never was a key: then nobody is asked for one.
     pub(crate) fn is_empty(&self) -> bool {
-        self.by_id.is_empty() && self.revoked.is_empty()
+        self.by_name.is_empty() && self.revoked.is_empty()
     }
 
     /// All keys, by their names.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &Arc<Key>> {
-        self.by_name.values().filter_map(|id| self.by_id.get(id))
+        self.by_name.values()
     }
 
     /// The key of this name.
     pub(crate) fn named(&self, name: &str) -> Option<&Arc<Key>> {
-        self.by_id.get(self.by_name.get(name)?)
+        self.by_name.get(name)
     }
 
     /// The names whose keys were revoked.
@@ -171,7 +188,8 @@ impl Ring {
     pub(crate) fn known(&self, name: Option<&[u8]>, text: &[u8], now_ms: u64) -> Option<&Arc<Key>> {
         let id = hash::id_in(text)?;
         let key = self.by_id.get(&id);
-        let hash = key.map_or(&self.nobodys, |key| &key.hash);
+        let hash = key.and_then(|key| key.hash.as_ref());
+        let hash = hash.unwrap_or(&self.nobodys);
         let is_right = hash.is_of(text);
         let key = key.filter(|_| is_right)?;
         let is_meant =
@@ -179,9 +197,15 @@ impl Ring {
         (is_meant && key.holds_at(now_ms)).then_some(key)
     }
 
-    /// The key that one of an earlier ring is now: the same, or one that was given other rights since.
+    /// The key of who has shown a certificate of this name, if it holds.
+    pub(crate) fn certified(&self, name: &str, now_ms: u64) -> Option<&Arc<Key>> {
+        let key = self.by_certificate.get(name);
+        key.filter(|key| key.holds_at(now_ms))
+    }
+
+    /// The key whose text was shown that one of an earlier ring is now: the same, or one that was given other rights since.
     pub(crate) fn again(&self, key: &Key) -> Option<&Arc<Key>> {
-        let found = self.by_id.get(&key.hash.id);
+        let found = self.by_id.get(&key.hash.as_ref()?.id);
         found.filter(|found| found.hash == key.hash)
     }
 
@@ -189,7 +213,7 @@ impl Ring {
     pub(crate) fn can_be_administered(&self) -> bool {
         self.is_empty()
             || self
-                .by_id
+                .by_name
                 .values()
                 .any(|key| key.expires_at_ms.is_none() && key.permissions.have(Permissions::ADMIN))
     }
@@ -213,7 +237,7 @@ mod tests {
 
     fn entry(key: &NewKey, permissions: &[&str]) -> KeyEntry {
         KeyEntry {
-            hash: key.hash.to_string(),
+            hash: Some(key.hash.to_string()),
             permissions: permissions.iter().map(|&name| name.to_owned()).collect(),
             ..KeyEntry::default()
         }

@@ -93,6 +93,10 @@ pub(super) fn command() -> Command {
                 .help("What it is called"),
             list("permissions", "LIST", "What it may do: read, write, admin").value_delimiter(','),
             list("roles", "LIST", "Roles, whose permissions it has as well").value_delimiter(','),
+            Arg::new("certificate")
+                .long("certificate")
+                .value_name("DNS-NAME")
+                .help("A name in the certificate of whose it is, who needs no text then"),
             list("prefix", "PREFIX", "Keys of the cache that it may touch begin so; may be repeated [default: all]"),
             Arg::new("expires")
                 .long("expires")
@@ -165,7 +169,8 @@ pub(super) fn understood(word: &str, matches: &ArgMatches) -> Option<Result<KeyO
         "new" => Errand::New {
             name: text("name")?,
             entry: KeyEntry {
-                hash: String::new(),
+                hash: None,
+                certificate: text("certificate"),
                 permissions: texts("permissions"),
                 roles: texts("roles"),
                 prefixes: texts("prefix"),
@@ -190,7 +195,7 @@ fn checked(errand: Errand) -> Result<Errand, String> {
         Errand::New { name, entry, node } => {
             entry::check_name(name).map_err(|why| format!("flag --name: {why}"))?;
             let entry = KeyEntry {
-                hash: NewKey::draw().hash.to_string(),
+                hash: Some(NewKey::draw().hash.to_string()),
                 ..entry.clone()
             };
             entry.read().map_err(|why| format!("{name}: {why}"))?;
@@ -236,10 +241,12 @@ impl KeyOrder {
                 if self.json {
                     return Ok(format!("{page:#}\n"));
                 }
-                let key = page["key"].as_str().unwrap_or_default();
-                Ok(format!(
-                    "{name} holds in the whole cluster. This is the key, which nobody is shown again:\n\n{key}\n"
-                ))
+                Ok(match page["key"].as_str() {
+                    None => format!("{name} holds in the whole cluster\n"),
+                    Some(key) => format!(
+                        "{name} holds in the whole cluster. This is the key, which nobody is shown again:\n\n{key}\n"
+                    ),
+                })
             }
             Errand::List(node) => {
                 let page = node.ask(get("/admin/keys"), false)?;
@@ -266,23 +273,38 @@ impl KeyOrder {
 
     /// A key that is made here, and what a key file has of it.
     fn made(&self, name: &str, entry: &KeyEntry) -> String {
-        let new = NewKey::draw();
+        // Who has a certificate needs no text.
+        let new = entry.certificate.is_none().then(NewKey::draw);
         let entry = KeyEntry {
-            hash: new.hash.to_string(),
+            hash: new.as_ref().map(|new| new.hash.to_string()),
             ..entry.clone()
         };
         if self.json {
             let mut page = json!(entry);
             page["name"] = json!(name);
-            page["key"] = json!(new.text);
+            if let Some(new) = &new {
+                page["key"] = json!(new.text);
+            }
             return format!("{page:#}\n");
         }
-        let mut text = format!(
-            "This is the key, which nobody is shown again:\n\n{}\n\nThis is for the file that security.key_file names:\n\n[keys.{}]\nhash = {}\n",
-            new.text,
-            quoted(name),
-            quoted(&entry.hash)
+        let mut text = String::new();
+        if let Some(new) = &new {
+            let _ = writeln!(
+                text,
+                "This is the key, which nobody is shown again:\n\n{}\n",
+                new.text
+            );
+        }
+        let _ = writeln!(
+            text,
+            "This is for the file that security.key_file names:\n\n[keys.{}]",
+            quoted(name)
         );
+        for (member, value) in [("hash", &entry.hash), ("certificate", &entry.certificate)] {
+            if let Some(value) = value {
+                let _ = writeln!(text, "{member} = {}", quoted(value));
+            }
+        }
         for (member, values) in [
             ("permissions", &entry.permissions),
             ("roles", &entry.roles),
@@ -462,7 +484,7 @@ mod tests {
         let file: toml::Value = toml::from_str(entry).expect("it is TOML");
         let entry: KeyEntry = file["keys"]["web.1"].clone().try_into().expect("an entry");
         let rule = entry.read().expect("it is right");
-        assert!(rule.hash.is_of(key.as_bytes()));
+        assert!(rule.hash.expect("a hash").is_of(key.as_bytes()));
         assert_eq!(rule.prefixes, [b"a\"\x7fb".to_vec()]);
     }
 }

@@ -27,7 +27,7 @@ pub use peers::{PeerAddress, Peers};
 pub use reload::{Change, Reload};
 pub use settings::{
     CacheConfig, ClusterConfig, CompressionConfig, Config, LimitsConfig, LogConfig,
-    PersistenceConfig, SETTINGS, SecurityConfig, ServerConfig, Setting, SettingError,
+    PersistenceConfig, SETTINGS, SecurityConfig, ServerConfig, Setting, SettingError, TlsConfig,
 };
 pub(crate) use suggest::nearest;
 pub use types::{
@@ -148,6 +148,21 @@ impl Config {
                 self.compression.algorithm == Some(Algorithm::Gzip) && self.compression.level > 12,
                 ["compression.level", "compression.algorithm"],
                 "gzip has levels 1 to 12",
+            ),
+            (
+                self.tls.certificate_file.is_some() != self.tls.key_file.is_some(),
+                ["tls.certificate_file", "tls.key_file"],
+                "a certificate is of no use without its private key, nor a key without its certificate",
+            ),
+            (
+                self.tls.client_ca_file.is_some() && self.tls.certificate_file.is_none(),
+                ["tls.client_ca_file", "tls.certificate_file"],
+                "clients are asked for a certificate over TLS only, for which the node needs one itself",
+            ),
+            (
+                self.tls.required && self.tls.certificate_file.is_none(),
+                ["tls.required", "tls.certificate_file"],
+                "without a certificate nobody could be served",
             ),
         ];
         rules

@@ -190,6 +190,20 @@ settings! {
         reload protected_mode: bool = true;
     }
 
+    /// TLS, on the same port as all else: what begins with it is spoken to with it.
+    tls: TlsConfig {
+        /// A file with the node's certificate, and those between it and an authority that clients trust, in PEM; "none" for no TLS.
+        /// It is read again at each reload, as the other two are.
+        reload certificate_file: Option<FilePath> = None;
+        /// A file with the private key of that, in PEM, for its owner alone.
+        reload key_file: Option<FilePath> = None;
+        /// A file with the certificates of the authorities that certificates of clients are of, in PEM; "none" to ask clients for no
+        /// certificate. Who shows one has the API key of its name.
+        reload client_ca_file: Option<FilePath> = None;
+        /// Whether clients without TLS are refused. Other nodes prove who they are by the secret of the cluster, and need none.
+        reload required: bool = false;
+    }
+
     /// How large values are made smaller.
     compression: CompressionConfig {
         /// The algorithm; "none" keeps values as they come.
@@ -543,6 +557,26 @@ mod tests {
         ),
         (
             "security.protected_mode",
+            &[("true", "true"), ("false", "false")],
+            &["yes"],
+        ),
+        (
+            "tls.certificate_file",
+            &[("none", "\"none\""), ("/etc/chain", "\"/etc/chain\"")],
+            &[""],
+        ),
+        (
+            "tls.key_file",
+            &[("none", "\"none\""), ("/etc/key", "\"/etc/key\"")],
+            &[""],
+        ),
+        (
+            "tls.client_ca_file",
+            &[("none", "\"none\""), ("/etc/ca", "\"/etc/ca\"")],
+            &[""],
+        ),
+        (
+            "tls.required",
             &[("true", "true"), ("false", "false")],
             &["yes"],
         ),

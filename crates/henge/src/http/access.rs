@@ -97,7 +97,7 @@ impl Visitor {
     ) -> Result<(), Problem> {
         let is_same = |shown: &[u8]| hash::is_same_text(shown, text);
         // A key that has expired or was revoked is no longer the caller's.
-        if self.caller.name().is_some() && self.shown.as_deref().is_some_and(is_same) {
+        if self.caller.has_shown() && self.shown.as_deref().is_some_and(is_same) {
             return Ok(());
         }
         self.shown = None;
@@ -202,7 +202,10 @@ mod tests {
     }
 
     fn visitor(address: &str) -> Visitor {
-        Visitor::new(Caller::from(address.parse().expect("an address")))
+        Visitor::new(Caller::from(
+            address.parse().expect("an address"),
+            Vec::new(),
+        ))
     }
 
     #[test]

@@ -23,7 +23,7 @@ use super::problem::{Code, Problem};
 use super::{agreed, body, query};
 use crate::access::agreed::{Agreed, AgreedKey, REVOKED, key_setting, role_setting};
 use crate::access::entry::{self, EntryError, KeyEntry};
-use crate::access::hash::NewKey;
+use crate::access::hash::{KeyHash, NewKey};
 use crate::access::ring::{Key, Ring, unknown_roles};
 use crate::calendar;
 use crate::shared::Shared;
@@ -41,9 +41,12 @@ const UNKNOWN: &str =
 pub(crate) struct ApiKeyRequest {
     /// Letters, digits, `-`, `_` and `.`, up to 64.
     name: String,
-    /// What `henge key new` printed; without it a key is made, and told in the answer.
+    /// What `henge key new` printed; without it, and without a certificate, a key is made, and told in the answer.
     #[serde(default)]
     hash: Option<String>,
+    /// A DNS name in the certificate of who is to have the key, without a text.
+    #[serde(default)]
+    certificate: Option<String>,
     /// Any of `read`, `write` and `admin`.
     #[serde(default)]
     permissions: BTreeSet<String>,
@@ -79,7 +82,8 @@ pub(super) async fn read(
 #[derive(Serialize)]
 struct Shown<'a> {
     name: &'a str,
-    id: String,
+    id: Option<String>,
+    certificate: Option<&'a str>,
     permissions: Vec<&'static str>,
     roles: &'a BTreeSet<String>,
     prefixes: Vec<String>,
@@ -93,7 +97,8 @@ fn shown(key: &Key, now_ms: u64) -> Shown<'_> {
     let text = |prefix: &Vec<u8>| String::from_utf8_lossy(prefix).into_owned();
     Shown {
         name: &key.name,
-        id: key.hash.id.to_string(),
+        id: key.hash.as_ref().map(|hash| hash.id.to_string()),
+        certificate: key.certificate.as_deref(),
         permissions: key.permissions.names().collect(),
         roles: &key.roles,
         prefixes: key.prefixes.iter().map(text).collect(),
@@ -144,10 +149,12 @@ pub(super) async fn add(State(control): State<Arc<Control>>, body: Bytes) -> Res
             .map_err(|error| Problem::new(Code::InvalidJson, error.to_string()))?;
         let name = request.name;
         entry::check_name(&name).map_err(|why| unfit(&name, &why))?;
-        let new = request.hash.is_none().then(NewKey::draw);
+        let is_drawn = request.hash.is_none() && request.certificate.is_none();
+        let new = is_drawn.then(NewKey::draw);
         let drawn = new.as_ref().map(|new| new.hash.to_string());
         let entry = KeyEntry {
-            hash: request.hash.or(drawn).unwrap_or_default(),
+            hash: request.hash.or(drawn),
+            certificate: request.certificate,
             permissions: request.permissions,
             roles: request.roles,
             prefixes: request.prefixes,
@@ -161,10 +168,13 @@ pub(super) async fn add(State(control): State<Arc<Control>>, body: Bytes) -> Res
         if let Some(role) = unknown_roles(&ring, &rule.roles).next() {
             return Err(invalid(format!("{name}: there is no role {role:?}")));
         }
-        let id = rule.hash.id;
-        let twin = ring
-            .keys()
-            .find(|key| key.name == name || key.hash.id == id);
+        let id = |hash: &Option<KeyHash>| hash.as_ref().map(|hash| hash.id);
+        let is_twin = |key: &Key| {
+            key.name == name
+                || id(&key.hash).is_some() && id(&key.hash) == id(&rule.hash)
+                || key.certificate.is_some() && key.certificate == rule.certificate
+        };
+        let twin = ring.keys().find(|key| is_twin(key));
         if let Some(twin) = twin {
             let detail = format!(
                 "{} is there already; revoke it first, or choose another name",

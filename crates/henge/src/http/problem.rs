@@ -65,6 +65,7 @@ codes! {
     Unauthenticated "unauthenticated" 401 "The request has no API key that holds";
     Forbidden "forbidden" 403 "The API key does not allow it";
     ProtectedMode "protected_mode" 403 "The node serves clients of its own machine only";
+    TlsRequired "tls_required" 403 "The node serves clients over TLS only";
     OriginNotAllowed "origin_not_allowed" 403 "Web pages of this origin may change nothing";
     KeyNotFound "key_not_found" 404 "The key does not exist";
     NodeNotFound "node_not_found" 404 "The cluster has no such member";

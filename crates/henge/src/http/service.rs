@@ -4,7 +4,6 @@
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -83,12 +82,12 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// Of a connection from this address.
-    pub(crate) fn new(local: Rc<Local>, pace: Rc<Pace>, address: IpAddr) -> Self {
+    /// Of a connection from whom this is, as far as that is known.
+    pub(crate) fn new(local: Rc<Local>, pace: Rc<Pace>, caller: Caller) -> Self {
         Self {
             local,
             pace,
-            visitor: Rc::new(RefCell::new(Visitor::new(Caller::from(address)))),
+            visitor: Rc::new(RefCell::new(Visitor::new(caller))),
         }
     }
 

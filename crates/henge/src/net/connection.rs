@@ -5,19 +5,23 @@
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use henge_wire::peer::PREFACE;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
+use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::acceptor::Door;
 use super::data_thread::Local;
 use super::pace::{Late, Pace, Stream};
+use super::socket::Socket;
 use super::watch::{Seen, Watch};
+use crate::access::caller::Caller;
 use crate::cluster;
 use crate::http::problem::{Code, Problem};
 use crate::http::service::Service;
@@ -59,7 +63,7 @@ enum Speaks {
     Resp,
     /// Another node.
     Peer,
-    /// TLS, which this node does not.
+    /// TLS.
     Tls,
     /// The first line is not whole.
     NotYet,
@@ -110,44 +114,58 @@ fn looks_like_http(line: &[u8]) -> bool {
 
 /// Serves a connection until either side closes it.
 pub(crate) async fn serve(socket: TcpStream, door: Door, local: &Rc<Local>) {
-    let pace = Rc::new(Pace::new(local.shared.live.load().patience, Instant::now()));
-    if door == Door::Resp {
-        return resp::serve(socket, pace, local, Vec::new()).await;
+    let new_pace = || Rc::new(Pace::new(local.shared.live.load().patience, Instant::now()));
+    let new_stream =
+        |socket, pace: &Rc<Pace>| Stream::new(socket, Rc::clone(pace), local.counters.clone());
+    let mut pace = new_pace();
+    let certificates = local.shared.tls.config();
+    if door == Door::Resp && certificates.is_none() {
+        return resp::serve(socket.into(), pace, local, Vec::new()).await;
     }
-    let mut stream = Stream::new(socket, Rc::clone(&pace), local.counters.clone());
     let mut first = Vec::with_capacity(FIRST_READ_BYTES);
-    let speaks = {
-        let mut watch = Watch::new(&pace, local);
-        poll_fn(|cx| {
-            loop {
-                match pin!(stream.read_buf(&mut first)).poll(cx) {
-                    Poll::Ready(Ok(read)) if read > 0 => match sniff(&first) {
-                        Speaks::NotYet => {}
-                        speaks => return Poll::Ready(Ok(speaks)),
-                    },
-                    // Nothing whole was asked, so nothing is answered.
-                    Poll::Ready(_) => return Poll::Ready(Err(None)),
-                    Poll::Pending => break,
-                }
-            }
-            match watch.look(cx) {
-                Seen::Nothing => Poll::Pending,
-                Seen::GraceOver => Poll::Ready(Err(None)),
-                Seen::Late(late) => Poll::Ready(Err(Some(late))),
-            }
-        })
-        .await
+    let mut stream = new_stream(Socket::from(socket), &pace);
+    let mut spoken = listen(&mut stream, &mut first, &pace, local).await;
+    if let (Ok(Speaks::Tls), Some(config)) = (&spoken, certificates) {
+        let Socket::Plain(socket) = stream.into_socket() else {
+            unreachable!("it was made of one");
+        };
+        let begun = std::mem::take(&mut first);
+        let Some(secured) = shake_hands(socket, begun, config, &pace, local).await else {
+            return;
+        };
+        // What comes over it has its own time.
+        pace = new_pace();
+        stream = new_stream(secured, &pace);
+        spoken = listen(&mut stream, &mut first, &pace, local).await;
+    }
+    let is_plain = stream.socket().is_plain();
+    let spoken = match (spoken, door) {
+        (Ok(Speaks::Http | Speaks::Peer), Door::Resp) => Ok(Speaks::Resp),
+        (spoken, _) => spoken,
     };
-    match speaks {
+    if is_plain && local.shared.live.load().requires_tls {
+        let mut socket = stream.into_socket();
+        return match spoken {
+            Ok(Speaks::Peer) => serve_peer(socket, first, local).await,
+            Ok(Speaks::Http) => {
+                let detail = "the node is reached by https:// only";
+                let words = Problem::new(Code::TlsRequired, detail).into_last_words();
+                say_last(&mut socket, &words).await;
+            }
+            Ok(Speaks::Resp) => say_last(&mut socket, TLS_REQUIRED).await,
+            _ => {}
+        };
+    }
+    match spoken {
         Ok(Speaks::Resp) => resp::serve(stream.into_socket(), pace, local, first).await,
-        Ok(Speaks::Peer) => cluster::peers::serve(stream.into_socket(), first, local).await,
+        Ok(Speaks::Peer) => serve_peer(stream.into_socket(), first, local).await,
         Ok(Speaks::Http) => {
             stream.give_back(first);
             serve_http(stream, &pace, local).await;
         }
         Ok(Speaks::Tls | Speaks::NotYet) => {
             add(&local.counters.protocol_errors, 1);
-            tracing::debug!("a connection speaks TLS, which this node does not");
+            tracing::debug!("a connection speaks TLS, for which this node has no certificate");
         }
         Err(None) => {}
         Err(Some(late)) => {
@@ -161,11 +179,95 @@ pub(crate) async fn serve(socket: TcpStream, door: Door, local: &Rc<Local>) {
     }
 }
 
+/// What a client of the Redis protocol is told that comes without TLS where that is required.
+const TLS_REQUIRED: &[u8] = b"-DENIED TLS is required; connect with it, on the same port\r\n";
+
+/// Tells a client why it is not served, so that it reads that before it learns of the close.
+async fn say_last(socket: &mut Socket, words: &[u8]) {
+    socket.try_send(words);
+    linger(socket, None).await;
+}
+
+/// Serves another node. It proves who it is by the secret, on TCP itself.
+async fn serve_peer(socket: Socket, first: Vec<u8>, local: &Rc<Local>) {
+    match socket {
+        Socket::Plain(socket) => cluster::peers::serve(socket, first, local).await,
+        Socket::Secure(_) => {
+            add(&local.counters.protocol_errors, 1);
+            tracing::debug!("a connection speaks as another node, and over TLS");
+        }
+    }
+}
+
+/// Reads until it can be told what is spoken; none if the connection ends first, or why it is given up.
+async fn listen(
+    stream: &mut Stream,
+    first: &mut Vec<u8>,
+    pace: &Pace,
+    local: &Local,
+) -> Result<Speaks, Option<Late>> {
+    let mut watch = Watch::new(pace, local);
+    poll_fn(|cx| {
+        loop {
+            match pin!(stream.read_buf(first)).poll(cx) {
+                Poll::Ready(Ok(read)) if read > 0 => match sniff(first) {
+                    Speaks::NotYet => {}
+                    speaks => return Poll::Ready(Ok(speaks)),
+                },
+                // Nothing whole was asked, so nothing is answered.
+                Poll::Ready(_) => return Poll::Ready(Err(None)),
+                Poll::Pending => break,
+            }
+        }
+        match watch.look(cx) {
+            Seen::Nothing => Poll::Pending,
+            Seen::GraceOver => Poll::Ready(Err(None)),
+            Seen::Late(late) => Poll::Ready(Err(Some(late))),
+        }
+    })
+    .await
+}
+
+/// Shakes hands with a client of TLS, in the time that the head of a request has. None where that fails.
+async fn shake_hands(
+    socket: TcpStream,
+    begun: Vec<u8>,
+    config: Arc<ServerConfig>,
+    pace: &Pace,
+    local: &Local,
+) -> Option<Socket> {
+    let mut watch = Watch::new(pace, local);
+    let mut shaking = pin!(Socket::secured(socket, begun, config));
+    let shaken = poll_fn(|cx| {
+        if let Poll::Ready(shaken) = shaking.as_mut().poll(cx) {
+            return Poll::Ready(shaken.map_err(|error| error.to_string()));
+        }
+        match watch.look(cx) {
+            Seen::Nothing => Poll::Pending,
+            Seen::GraceOver => Poll::Ready(Err("the node ends".to_owned())),
+            Seen::Late(_) => {
+                add(&local.counters.timed_out, 1);
+                Poll::Ready(Err("it took too long".to_owned()))
+            }
+        }
+    })
+    .await;
+    match shaken {
+        Ok(socket) => Some(socket),
+        Err(error) => {
+            add(&local.counters.protocol_errors, 1);
+            tracing::debug!(error, "no handshake of TLS");
+            None
+        }
+    }
+}
+
 async fn serve_http(stream: Stream, pace: &Rc<Pace>, local: &Rc<Local>) {
-    let Ok(address) = stream.socket().peer_addr() else {
+    let Ok(address) = stream.socket().tcp().peer_addr() else {
         // It is gone already.
         return;
     };
+    let caller = Caller::from(address.ip(), stream.socket().names_of_client());
     // `pipeline_flush` stays off: with it hyper gathers answers without bound for as long as requests are buffered, so
     // 8 KiB of pipelined requests for a large value would hold hundreds of copies of it.
     let mut connection = http1::Builder::new()
@@ -174,7 +276,7 @@ async fn serve_http(stream: Stream, pace: &Rc<Pace>, local: &Rc<Local>) {
         .header_read_timeout(None)
         .serve_connection(
             TokioIo::new(stream),
-            Service::new(Rc::clone(local), Rc::clone(pace), address.ip()),
+            Service::new(Rc::clone(local), Rc::clone(pace), caller),
         );
     let late = {
         let mut watch = Watch::new(pace, local);
@@ -211,7 +313,7 @@ async fn serve_http(stream: Stream, pace: &Rc<Pace>, local: &Rc<Local>) {
 }
 
 /// Closes the connection of a client of HTTP that was too slow.
-async fn close_late(socket: &mut TcpStream, late: Late, local: &Local) {
+async fn close_late(socket: &mut Socket, late: Late, local: &Local) {
     add(&local.counters.timed_out, 1);
     tracing::debug!(?late, "closing the connection of a slow client");
     if late != Late::Header {
@@ -220,13 +322,13 @@ async fn close_late(socket: &mut TcpStream, late: Late, local: &Local) {
     // It fits the send buffer, since nothing else waits there; if it does not, the client is beyond reach.
     let detail = "the head of the request did not come within limits.header_timeout_ms";
     let words = Problem::new(Code::RequestTimeout, detail).into_last_words();
-    let _ = socket.try_write(&words);
+    socket.try_send(&words);
     let _ = socket.shutdown().await;
     linger(socket, None).await;
 }
 
 /// Reads what the client still sends and throws it away, so that it reads our answer before it learns of the close.
-pub(crate) async fn linger(socket: &mut TcpStream, announced: Option<u64>) {
+pub(crate) async fn linger(socket: &mut Socket, announced: Option<u64>) {
     let most = announced
         .filter(|&bytes| bytes <= LINGER_ANNOUNCED_BYTES)
         .map_or(LINGER_BYTES, |bytes| bytes.max(LINGER_BYTES));

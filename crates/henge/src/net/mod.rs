@@ -8,6 +8,7 @@ pub(crate) mod handles;
 pub(crate) mod inflight;
 pub(crate) mod listen;
 pub(crate) mod pace;
+pub(crate) mod socket;
 pub(crate) mod watch;
 
 pub use listen::ListenError;

@@ -11,7 +11,8 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+
+use super::socket::Socket;
 
 use crate::metrics::counters::{ThreadCounters, add};
 
@@ -241,7 +242,7 @@ impl Pace {
 /// A socket that notes what passes.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    socket: TcpStream,
+    socket: Socket,
     pace: Rc<Pace>,
     counters: Arc<ThreadCounters>,
     /// What was read before it was known who reads it; from a place on.
@@ -249,7 +250,7 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn new(socket: TcpStream, pace: Rc<Pace>, counters: Arc<ThreadCounters>) -> Self {
+    pub(crate) fn new(socket: Socket, pace: Rc<Pace>, counters: Arc<ThreadCounters>) -> Self {
         Self {
             socket,
             pace,
@@ -264,12 +265,12 @@ impl Stream {
     }
 
     /// The socket, for what can be asked about it.
-    pub(crate) fn socket(&self) -> &TcpStream {
+    pub(crate) fn socket(&self) -> &Socket {
         &self.socket
     }
 
     /// The socket, for what is said outside the protocol.
-    pub(crate) fn into_socket(self) -> TcpStream {
+    pub(crate) fn into_socket(self) -> Socket {
         self.socket
     }
 
@@ -353,7 +354,15 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
+        let flushed = Pin::new(&mut self.socket).poll_flush(cx);
+        match flushed {
+            Poll::Pending if self.pace.blocked.get().is_none() => {
+                self.pace.blocked.set(Some(Instant::now()));
+            }
+            Poll::Pending => {}
+            Poll::Ready(_) => self.pace.blocked.set(None),
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -17,12 +17,12 @@ use bytes::{Buf, Bytes};
 use henge_wire::resp::writer::{Output, Writer};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::again::Again;
 use super::held::{Held, MOST_REQUEST_BYTES, Written};
 use super::pipeline::{Pipeline, Scratch, Stop, Waiting};
 use super::session::Session;
+use crate::access::caller::Caller;
 use crate::cluster::replicas::told;
 use crate::disk::gate::Owed;
 use crate::metrics::counters::add;
@@ -30,6 +30,7 @@ use crate::net::connection::linger;
 use crate::net::data_thread::Local;
 use crate::net::inflight::Hold;
 use crate::net::pace::Pace;
+use crate::net::socket::Socket;
 use crate::net::watch::{Seen, Watch};
 
 /// How long a silent connection is before TCP asks whether its client is still there, as in Redis.
@@ -49,29 +50,32 @@ const INPUT_STEP_BYTES: usize = 16 * 1024;
 const PIECES: usize = 16;
 
 /// Serves a connection whose first bytes were read.
-pub(crate) async fn serve(socket: TcpStream, pace: Rc<Pace>, local: &Rc<Local>, first: Vec<u8>) {
-    let (Ok(address), Ok(local_address)) = (socket.peer_addr(), socket.local_addr()) else {
+pub(crate) async fn serve(socket: Socket, pace: Rc<Pace>, local: &Rc<Local>, first: Vec<u8>) {
+    let tcp = socket.tcp();
+    let (Ok(address), Ok(local_address)) = (tcp.peer_addr(), tcp.local_addr()) else {
         // It is gone already.
         return;
     };
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
     // Without it a dead client is found when something is sent to it.
-    let _ = SockRef::from(&socket).set_tcp_keepalive(&keepalive);
+    let _ = SockRef::from(tcp).set_tcp_keepalive(&keepalive);
     pace.last();
     let server = &local.shared.resp;
     let client = server.clients.connect(
         address,
         local_address,
-        socket.as_raw_fd(),
+        tcp.as_raw_fd(),
         local.shared.clock.now_ms(),
     );
     add(&client.received_bytes, first.len() as u64);
     let mut killed = pin!(client.killed());
     // So that a kill from now on is noticed; one before is seen in the flag.
     killed.as_mut().enable();
+    let caller = Caller::from(address.ip(), socket.names_of_client());
+    let session = Session::new(Arc::clone(&client), caller);
     let mut connection = Connection {
         socket,
-        pipeline: Pipeline::new(Session::new(Arc::clone(&client)), Rc::clone(local)),
+        pipeline: Pipeline::new(session, Rc::clone(local)),
         pace: Rc::clone(&pace),
         local,
         pending: first,
@@ -161,13 +165,16 @@ struct Connection<'a> {
     /// It ends when all is sent, whatever else has come.
     is_closing: bool,
     /// The last to be dropped: who sees it closed finds all else given back.
-    socket: TcpStream,
+    socket: Socket,
 }
 
 impl Connection<'_> {
     /// Ready when the connection is done.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..READS_PER_TURN {
+            if self.socket.is_behind() && ready!(self.poll_flush(cx)).is_err() {
+                return Poll::Ready(());
+            }
             if let Some(held) = &mut self.held {
                 let (client, local) = (&self.pipeline.session.client, self.local);
                 let again = |manner, deadline| Again::until(client, manner, local, deadline);
@@ -436,6 +443,13 @@ impl Connection<'_> {
         self.unsent.extend(pieces);
         // More than the node may hold: its replies are lost to this client, and not the node to all.
         if self.account() { Ok(()) } else { Err(Gone) }
+    }
+
+    /// Waits until what TLS was given has left.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        let flushed = Pin::new(&mut self.socket).poll_flush(cx);
+        self.pace.block(flushed.is_pending());
+        flushed.map(|flushed| flushed.map_err(|_| Gone))
     }
 
     /// Sends what the client did not take.

@@ -68,7 +68,7 @@ impl Session {
         }
     }
 
-    pub(crate) fn new(client: Arc<Client>) -> Self {
+    pub(crate) fn new(client: Arc<Client>, caller: Caller) -> Self {
         Self {
             protocol: Protocol::default(),
             level: None,
@@ -78,7 +78,7 @@ impl Session {
             knows_map: false,
             writes: Writes::default(),
             is_forwarded: false,
-            caller: Caller::from(client.address.ip()),
+            caller,
             client,
         }
     }
@@ -89,8 +89,7 @@ impl Session {
             protocol,
             no_touch,
             is_forwarded: true,
-            caller: Caller::node(),
-            ..Self::new(client)
+            ..Self::new(client, Caller::node())
         }
     }
 
@@ -108,6 +107,7 @@ impl Session {
     /// As it was when the connection was new, for `RESET`.
     pub(crate) fn reset(&mut self) {
         self.client.reset();
-        *self = Self::new(Arc::clone(&self.client));
+        self.caller.forget();
+        *self = Self::new(Arc::clone(&self.client), self.caller.clone());
     }
 }

@@ -14,6 +14,7 @@ use crate::client::{Client, Response, config, data_directory, node};
 use crate::cluster::Ring;
 use crate::resp_reply::Reply;
 use crate::side_by_side::Connection;
+use crate::tls::Authority;
 
 /// A row of a table: what is needed, whether it is of all keys or of several in one answer, and what is asked.
 struct Row {
@@ -108,14 +109,14 @@ fn made(arguments: &[&str]) -> (String, String) {
 }
 
 /// Writes a file that is its owner's alone.
-fn write_private(path: &Path, text: &str) {
+pub(crate) fn write_private(path: &Path, text: &str) {
     fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
     fs::write(path, text).expect("it is written");
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("it is ours");
 }
 
 /// A node with the keys of these, and who they are.
-fn everyone() -> (Node, Vec<Who>) {
+fn everyone() -> (Node, Authority, Vec<Who>) {
     let mut file = String::from("[roles]\nreader = [\"read\"]\n\n");
     let mut all = Vec::new();
     let mut add = |name: &'static str, more: &[&str], holds, is_confined| {
@@ -176,14 +177,15 @@ fn everyone() -> (Node, Vec<Who>) {
     let path = data_directory().join("keys.toml");
     write_private(&path, &file);
     let path = path.to_str().expect("text");
-    let node = node(&[("security.key_file", path)]);
+    let authority = Authority::new();
+    let node = authority.node(&[("security.key_file", path)]);
     let admin = all[4].key.clone().expect("a key");
     let mut client = Client::connect(node.local_addr());
     let key = [("x-api-key", &*admin)];
     let revoked = client.request("DELETE", "/admin/keys/revoked", &key, b"");
     assert_eq!(revoked.status, 204, "{}", revoked.text());
     await_state(&mut client, &admin, "revoked", Some("revoked"));
-    (node, all)
+    (node, authority, all)
 }
 
 /// Waits until a node has taken notice of what the cluster has agreed on.
@@ -212,15 +214,20 @@ fn key_of(client: &mut Client, admin: &str, name: &str) -> Option<Value> {
 /// A key of the cache that who is confined may touch, and one that it may not.
 const KEYS: [(&str, bool); 2] = [("app:k", true), ("elsewhere", false)];
 
+/// How a client speaks: the version of the protocol, and whether over TLS.
+type Speaks = (u8, bool);
+
 #[test]
 fn every_command() {
-    let (node, all) = everyone();
+    let (node, authority, all) = everyone();
     let rows: Vec<Row> = rows(include_str!("access/commands.txt")).collect();
-    for protocol in [2, 3] {
+    for speaks in [(2, false), (3, false), (2, true), (3, true)] {
         for who in &all {
+            let mut open: Option<Connection> = None;
             for (row, (key, is_in_scope)) in rows.iter().flat_map(|row| KEYS.map(|key| (row, key)))
             {
-                let mut connection = logged_in(&node, who, protocol);
+                let connection =
+                    open.get_or_insert_with(|| logged_in(&node, &authority, who, speaks));
                 let words = row.words.iter().map(|word| word.replace('@', key));
                 let words: Vec<String> = words.collect();
                 let reply = connection.call(&words);
@@ -233,14 +240,27 @@ fn every_command() {
                 let expected = who.verdict(row, is_in_scope);
                 let shown = reply.escape_ascii();
                 assert_eq!(found, expected, "{} {words:?}: {shown}", who.name);
+                if row.needs == "open" {
+                    // After these the connection is another, or none.
+                    open = None;
+                }
             }
         }
     }
 }
 
 /// A connection that has shown a key, and was told what it had to be told about it.
-fn logged_in(node: &Node, who: &Who, protocol: u8) -> Connection {
-    let mut connection = Connection::open(node.local_addr(), 2);
+fn logged_in(
+    node: &Node,
+    authority: &Authority,
+    who: &Who,
+    (protocol, is_secure): Speaks,
+) -> Connection {
+    let mut connection = if is_secure {
+        Connection::over(authority.connect(node.local_addr()), 2)
+    } else {
+        Connection::open(node.local_addr(), 2)
+    };
     let Some(key) = &who.key else {
         return connection;
     };
@@ -315,10 +335,12 @@ fn verdict_of(response: &Response) -> Verdict {
 
 #[test]
 fn every_route() {
-    let (node, all) = everyone();
+    let (node, authority, all) = everyone();
     let rows: Vec<Row> = rows(include_str!("access/routes.txt")).collect();
-    let mut client = Client::connect(node.local_addr());
-    for who in &all {
+    let mut plain = Client::connect(node.local_addr());
+    let mut secure = Client::over(authority.connect(node.local_addr()));
+    for (who, is_secure) in all.iter().flat_map(|who| [(who, false), (who, true)]) {
+        let client = if is_secure { &mut secure } else { &mut plain };
         for (row, (key, is_in_scope)) in rows.iter().flat_map(|row| KEYS.map(|key| (row, key))) {
             let (method, target, body) = request(row, key);
             for header in ["x-api-key", "authorization"] {
@@ -388,7 +410,7 @@ fn every_route_has_a_row() {
 /// What was proved on a connection holds for its next commands, until it is reset or says who else it is.
 #[test]
 fn a_connection_says_who_it_is() {
-    let (node, all) = everyone();
+    let (node, _authority, all) = everyone();
     let key = |name: &str| {
         let who = all.iter().find(|who| who.name == name);
         who.and_then(|who| who.key.clone()).expect("it is there")

@@ -45,9 +45,14 @@ impl Response {
     }
 }
 
+/// What bytes go over: a socket, or TLS on one.
+pub(crate) trait Transport: Read + Write + Send {}
+
+impl<T: Read + Write + Send> Transport for T {}
+
 /// A connection.
 pub(crate) struct Client {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Box<dyn Transport>>,
 }
 
 impl Client {
@@ -60,9 +65,14 @@ impl Client {
         stream.set_read_timeout(Some(DEADLINE))?;
         stream.set_write_timeout(Some(DEADLINE))?;
         stream.set_nodelay(true)?;
-        Ok(Self {
+        Ok(Self::over(Box::new(stream)))
+    }
+
+    /// Over a connection that is there.
+    pub(crate) fn over(stream: Box<dyn Transport>) -> Self {
+        Self {
             stream: BufReader::new(stream),
-        })
+        }
     }
 
     /// Sends bytes as they are. What the node does not want to read any more may fail to be sent.

@@ -26,5 +26,6 @@ mod resp_hostile;
 mod resp_reply;
 mod resp_server;
 mod side_by_side;
+mod tls;
 mod tools;
 mod verify;

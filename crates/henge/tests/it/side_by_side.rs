@@ -37,7 +37,7 @@ use std::time::Instant;
 
 use henge::Node;
 
-use crate::client::{DEADLINE, installed, node, skipped};
+use crate::client::{DEADLINE, Transport, installed, node, skipped};
 
 mod races;
 mod random;
@@ -165,7 +165,7 @@ impl Pair {
 
 /// A connection that speaks the protocol of Redis.
 pub(crate) struct Connection {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Box<dyn Transport>>,
 }
 
 impl Connection {
@@ -177,6 +177,11 @@ impl Connection {
             .set_write_timeout(Some(DEADLINE))
             .expect("a time-out");
         stream.set_nodelay(true).expect("an option");
+        Self::over(Box::new(stream), protocol)
+    }
+
+    /// The same over a connection that is there.
+    pub(crate) fn over(stream: Box<dyn Transport>, protocol: u8) -> Self {
         let mut connection = Self {
             stream: BufReader::new(stream),
         };
