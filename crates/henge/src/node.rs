@@ -1,6 +1,7 @@
 //! A node: starts its threads, knows its address, takes over a new configuration, drains and stops. It handles no signals,
 //! prints nothing and sets up no log: those belong to the program that it runs in.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
@@ -490,7 +491,7 @@ fn cluster(
     let left = left.map_err(|error| StartError::Cluster(error.to_string()))?;
     if let Some(left) = &left {
         // Before a port is served: who had keys yesterday is not open to all until others are heard.
-        access.set_agreed(&left.settings);
+        access.set_last(&left.settings);
     }
     // Whose log is gone must not vote as who had it.
     let known = left.as_ref().map(|left| left.instance);
@@ -514,6 +515,12 @@ fn cluster(
     let has_no_peers = config.cluster.peers.addresses().is_empty();
     let is_alone = left.as_ref().is_none_or(|left| left.is_alone);
     let (view, whose) = if is_alone && (has_no_peers || cluster.is_some()) {
+        // It is a cluster by itself, and what it knew is all there is.
+        access.set_agreed(
+            &left
+                .as_ref()
+                .map_or_else(BTreeMap::new, |left| left.settings.clone()),
+        );
         let generations = left.map(|left| left.generations).unwrap_or_default();
         let replication = usize::try_from(config.cluster.replication_factor).unwrap_or(1);
         (View::alone(cluster, replication), Whose::Own(generations))

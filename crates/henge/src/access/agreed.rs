@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use henge_cluster::agreed::Setting;
+use henge_cluster::agreed::{MAX_SETTINGS, MAX_SETTINGS_BYTES, Setting};
 
 use super::entry::{self, KeyEntry, KeyRule};
 use super::permission::Permissions;
@@ -23,10 +23,25 @@ pub(crate) enum AgreedKey {
 }
 
 /// The keys and roles of a cluster, as one node understands them.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Agreed {
     pub(crate) keys: BTreeMap<String, AgreedKey>,
     pub(crate) roles: BTreeMap<String, Permissions>,
+    /// Which change has made each of these settings what it is.
+    pub(crate) versions: BTreeMap<String, u64>,
+    /// Whether there is room for more of them.
+    pub(crate) has_room: bool,
+}
+
+impl Default for Agreed {
+    fn default() -> Self {
+        Self {
+            keys: BTreeMap::new(),
+            roles: BTreeMap::new(),
+            versions: BTreeMap::new(),
+            has_room: true,
+        }
+    }
 }
 
 /// The name of the setting that has a key.
@@ -55,8 +70,18 @@ impl Agreed {
     /// What a node makes of what is agreed on. A key of which it understands nothing, as a later version has made it, is as good as
     /// revoked here: it lets nobody in.
     pub(crate) fn of(settings: &BTreeMap<String, Setting>) -> Self {
-        let mut agreed = Self::default();
+        let bytes = settings
+            .iter()
+            .map(|(name, value)| name.len() + value.value.len());
+        let mut agreed = Self {
+            has_room: settings.len() < MAX_SETTINGS * 3 / 4
+                && bytes.sum::<usize>() < MAX_SETTINGS_BYTES * 3 / 4,
+            ..Self::default()
+        };
         for (setting, value) in settings {
+            if is_access(setting) {
+                agreed.versions.insert(setting.clone(), value.version);
+            }
             if let Some(name) = setting.strip_prefix(KEY) {
                 let read = || -> Option<KeyRule> {
                     let entry: KeyEntry = serde_json::from_str(&value.value).ok()?;

@@ -184,6 +184,12 @@ impl Caller {
         matches!(self.standing, Standing::Free)
     }
 
+    /// Whether it is not served at all, for all that was found out.
+    #[inline]
+    pub(crate) fn is_stranger(&self) -> bool {
+        matches!(self.standing, Standing::Refused(_))
+    }
+
     /// Whether it may do what it may for where it is, and for nothing that it has shown.
     #[inline]
     pub(crate) fn is_trusted_by_place(&self) -> bool {

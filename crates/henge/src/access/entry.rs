@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::hash::{KeyHash, NoHash};
+use super::hash::{self, KeyHash, NoHash, quoted, without_keys};
 use super::permission::Permissions;
 use crate::calendar::{self, NoTime};
 
@@ -18,6 +18,8 @@ pub(crate) const DEFAULT_USER: &str = "default";
 const PREFIXES_MAX: usize = 64;
 /// Bytes of one.
 const PREFIX_LEN_MAX: usize = 1024;
+/// Bytes of all of one key: a cluster has room for tens of KiB of all that it agrees on.
+const PREFIXES_LEN_MAX: usize = 2048;
 
 /// A key, as it is configured.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -79,10 +81,10 @@ impl fmt::Display for EntryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Name(name) => {
-                let shown: String = name.chars().take(80).collect();
+                let shown = quoted(name);
                 write!(
                     f,
-                    "{shown:?} is no name: expected letters, digits, \"-\", \"_\" and \".\", up to {NAME_LEN_MAX}, and not \"{DEFAULT_USER}\""
+                    "{shown} is no name: expected letters, digits, \"-\", \"_\" and \".\", up to {NAME_LEN_MAX}, and not \"{DEFAULT_USER}\""
                 )
             }
             Self::Hash(why) => why.fmt(f),
@@ -90,19 +92,15 @@ impl fmt::Display for EntryError {
                 "it has neither a hash nor a certificate; expected what `henge key new` printed",
             ),
             Self::Certificate(name) => {
-                let shown: String = name.chars().take(80).collect();
+                let shown = quoted(name);
                 write!(
                     f,
-                    "{shown:?} is no name of a certificate; expected a DNS name, such as web.example"
+                    "{shown} is no name of a certificate; expected a DNS name, such as web.example"
                 )
             }
             Self::Permission(name) => {
-                let shown: String = name.chars().take(80).collect();
-                write!(
-                    f,
-                    "{shown:?} is no permission; expected {}",
-                    Permissions::ALL
-                )
+                let shown = quoted(name);
+                write!(f, "{shown} is no permission; expected {}", Permissions::ALL)
             }
             Self::Nothing => f.write_str("it has no permission and no role"),
             Self::AdminWithPrefixes => {
@@ -110,9 +108,12 @@ impl fmt::Display for EntryError {
             }
             Self::TooManyPrefixes => write!(f, "it has more than {PREFIXES_MAX} prefixes"),
             Self::PrefixTooLong => {
-                write!(f, "a prefix has more than {PREFIX_LEN_MAX} bytes")
+                write!(
+                    f,
+                    "a prefix has more than {PREFIX_LEN_MAX} bytes, or all of them more than {PREFIXES_LEN_MAX}"
+                )
             }
-            Self::Expires(why) => why.fmt(f),
+            Self::Expires(why) => f.write_str(&without_keys(&why.to_string())),
         }
     }
 }
@@ -125,6 +126,8 @@ pub(crate) fn check_name(name: &str) -> Result<(), EntryError> {
     if name.is_empty()
         || name.len() > NAME_LEN_MAX
         || name == DEFAULT_USER
+        // Names are shown to others.
+        || hash::id_in(name.as_bytes()).is_some()
         || !name.bytes().all(is_fit)
     {
         return Err(EntryError::Name(name.to_owned()));
@@ -177,7 +180,9 @@ impl KeyEntry {
         if self.prefixes.len() > PREFIXES_MAX {
             return Err(EntryError::TooManyPrefixes);
         }
-        if self.prefixes.iter().any(|one| one.len() > PREFIX_LEN_MAX) {
+        if self.prefixes.iter().any(|one| one.len() > PREFIX_LEN_MAX)
+            || self.prefixes.iter().map(String::len).sum::<usize>() > PREFIXES_LEN_MAX
+        {
             return Err(EntryError::PrefixTooLong);
         }
         let prefixes = self.prefixes.iter().filter(|_| is_confined);

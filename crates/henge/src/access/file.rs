@@ -2,13 +2,14 @@
 //! each reload; one that is wrong changes nothing.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use super::entry::{self, EntryError, KeyEntry, KeyRule, Roles};
+use super::hash::without_keys;
 use super::permission::Permissions;
 use crate::config::shown;
 use crate::encryption::private::{self, FILE_BYTES_MAX, FileError};
@@ -54,8 +55,16 @@ enum Why {
 
 impl fmt::Display for KeyFileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", shown(&self.path))?;
-        match &self.why {
+        let mut line = shown(&self.path);
+        self.why.write(&mut line)?;
+        // Whatever the parser quotes of it: a key is easily put in the wrong place.
+        f.write_str(&without_keys(&line))
+    }
+}
+
+impl Why {
+    fn write(&self, f: &mut String) -> fmt::Result {
+        match self {
             Why::Read(error) => write!(f, ": the key file cannot be read: {error}"),
             Why::Mode(mode) => write!(
                 f,
@@ -181,8 +190,35 @@ mod tests {
             |name: &str, rest: &str| format!("[keys.{name}]\nhash = \"{}\"\n{rest}\n", new.hash);
         for (text, expected) in [
             (String::new(), " has no key; expected"),
-            ("[keys.web]\n".into(), ", line 1: missing field `hash`"),
+            ("[keys.web]\n".into(), ", keys.web: it has no permission"),
             ("\n\nkeys = 1\n".into(), ", line 3: invalid type"),
+            (
+                format!("[keys]\nweb = \"{}\"\n", new.text),
+                ", line 2: invalid type",
+            ),
+            (
+                format!("[keys.{}]\nhash = \"x\"\n", new.text),
+                ", keys.(hidden): \"(hidden)\" is no name",
+            ),
+            (
+                key("web", &format!("{} = 1", new.text)),
+                ", line 3: unknown field",
+            ),
+            (
+                key("web", &format!("permissions = [\"{}\"]", new.text)),
+                ", keys.web: \"(hidden)\" is no permission",
+            ),
+            (
+                key("web", &format!("roles = [\"{}\"]", new.text)),
+                ", keys.web: \"(hidden)\" is no name",
+            ),
+            (
+                key(
+                    "web",
+                    &format!("permissions = [\"read\"]\nexpires = \"{}\"", new.text),
+                ),
+                ", keys.web: \"(hidden)\" is no time",
+            ),
             (format!("{}\n", new.text), ", line 1: "),
             (key("web", ""), ", keys.web: it has no permission"),
             (

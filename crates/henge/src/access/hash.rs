@@ -3,6 +3,7 @@
 //! about it: the way to a "no" is the same for a number that nobody has and for a secret that is wrong in its first byte or in
 //! its last.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -65,6 +66,34 @@ pub(crate) fn id_in(text: &[u8]) -> Option<KeyId> {
     let rest = text.strip_prefix(PREFIX.as_bytes())?;
     let (id, secret) = rest.split_at_checked(ID_LEN)?;
     (secret[0] == b'_').then(|| KeyId::parse(id)).flatten()
+}
+
+/// A text for people in which no key stands: what looks like one is hidden, as people put keys where none belongs.
+pub(crate) fn without_keys(text: &str) -> Cow<'_, str> {
+    let is_of_key = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    let mut shown = String::new();
+    let mut rest = text;
+    while let Some(begin) = rest.find(PREFIX) {
+        let of_key = rest[begin..].bytes().take_while(|byte| is_of_key(*byte));
+        let end = begin + of_key.count();
+        // A shorter one is a word that begins so, or so little of a key that nobody makes it whole.
+        let is_key = end - begin > PREFIX.len() + ID_LEN;
+        shown += if is_key { &rest[..begin] } else { &rest[..end] };
+        if is_key {
+            shown += "(hidden)";
+        }
+        rest = &rest[end..];
+    }
+    if shown.is_empty() {
+        return Cow::Borrowed(rest);
+    }
+    Cow::Owned(shown + rest)
+}
+
+/// The same of a text that somebody gave, and not all of a long one.
+pub(crate) fn quoted(text: &str) -> String {
+    let shown: String = without_keys(text).chars().take(80).collect();
+    format!("{shown:?}")
 }
 
 /// Whether two texts are the same, in a time that does not tell how far they are.
@@ -230,6 +259,29 @@ mod tests {
         ] {
             assert_eq!(id_in(wrong.as_bytes()), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn no_key_stands_in_what_is_shown() {
+        let key = NewKey::draw().text;
+        for (text, expected) in [
+            ("nothing".to_owned(), "nothing".to_owned()),
+            (String::new(), String::new()),
+            (key.clone(), "(hidden)".to_owned()),
+            (format!("{key}{key}"), "(hidden)".to_owned()),
+            (
+                format!("a \"{key}\", {key}."),
+                "a \"(hidden)\", (hidden).".to_owned(),
+            ),
+            (format!("äé{}ü", &key[..40]), "äé(hidden)ü".to_owned()),
+            (
+                "henge_key and henge_".to_owned(),
+                "henge_key and henge_".to_owned(),
+            ),
+        ] {
+            assert_eq!(without_keys(&text), expected);
+        }
+        assert_eq!(quoted(&key), "\"(hidden)\"");
     }
 
     #[test]

@@ -41,21 +41,33 @@ struct Parts {
     agreed: Agreed,
     /// What that was read from.
     settings: BTreeMap<String, Setting>,
+    /// Whether it is known what the cluster has agreed on. Until then there may be keys, so that nobody from elsewhere is served for
+    /// want of them.
+    has_heard: bool,
+}
+
+impl Parts {
+    fn ring(&self, generation: u64) -> Ring {
+        let is_protected = self.protected_mode || !self.has_heard;
+        Ring::of(generation, is_protected, self.file.as_ref(), &self.agreed)
+    }
 }
 
 impl Access {
+    /// Of a node that has heard of no cluster yet.
     pub(crate) fn new(protected_mode: bool, file: Option<KeyFile>) -> Self {
-        let agreed = Agreed::default();
-        let ring = Ring::of(1, protected_mode, file.as_ref(), &agreed);
+        let parts = Parts {
+            protected_mode,
+            file,
+            agreed: Agreed::default(),
+            settings: BTreeMap::new(),
+            has_heard: false,
+        };
+        let ring = parts.ring(1);
         Self {
             generation: AtomicU64::new(ring.generation),
             ring: ArcSwap::from_pointee(ring),
-            parts: Mutex::new(Parts {
-                protected_mode,
-                file,
-                agreed,
-                settings: BTreeMap::new(),
-            }),
+            parts: Mutex::new(parts),
         }
     }
 
@@ -77,10 +89,21 @@ impl Access {
         });
     }
 
+    /// Takes over what was agreed on in the node's last life, which may have changed since.
+    pub(crate) fn set_last(&self, settings: &BTreeMap<String, Setting>) {
+        self.take_over(settings, false);
+    }
+
     /// Takes over what is agreed on.
     pub(crate) fn set_agreed(&self, settings: &BTreeMap<String, Setting>) {
+        self.take_over(settings, true);
+    }
+
+    fn take_over(&self, settings: &BTreeMap<String, Setting>, has_heard: bool) {
         let is_access = |(name, _): &(&String, &Setting)| agreed::is_access(name);
-        let is_same = |parts: &Parts| settings.iter().filter(is_access).eq(&parts.settings);
+        let is_same = |parts: &Parts| {
+            parts.has_heard >= has_heard && settings.iter().filter(is_access).eq(&parts.settings)
+        };
         if !is_same(&self.parts.lock()) {
             let settings = settings.iter().filter(is_access);
             let settings = settings.map(|(name, setting)| (name.clone(), setting.clone()));
@@ -88,6 +111,7 @@ impl Access {
             self.change(|parts| {
                 parts.agreed = Agreed::of(&settings);
                 parts.settings = settings;
+                parts.has_heard |= has_heard;
             });
         }
     }
@@ -104,12 +128,7 @@ impl Access {
         let mut parts = self.parts.lock();
         change(&mut parts);
         let next = self.ring.load().generation + 1;
-        let ring = Ring::of(
-            next,
-            parts.protected_mode,
-            parts.file.as_ref(),
-            &parts.agreed,
-        );
+        let ring = parts.ring(next);
         // Under the lock, so that of two changes the later one stays; the number last, so that who sees it finds its ring.
         self.ring.store(Arc::new(ring));
         self.generation.store(next, Ordering::Release);
@@ -154,6 +173,8 @@ pub(crate) mod testing {
 
     /// Of a node with that file.
     pub(crate) fn access(protected_mode: bool, file: Option<KeyFile>) -> Access {
-        Access::new(protected_mode, file)
+        let access = Access::new(protected_mode, file);
+        access.set_agreed(&BTreeMap::new());
+        access
     }
 }

@@ -74,6 +74,10 @@ pub(crate) struct Ring {
     /// Names whose keys were revoked.
     revoked: BTreeSet<String>,
     pub(crate) roles: BTreeMap<String, (Permissions, Source)>,
+    /// Of each setting of the cluster that is a key or a role, which change has made it what it is.
+    versions: BTreeMap<String, u64>,
+    /// Whether the cluster has room for another.
+    has_room: bool,
     /// A hash that no text has.
     nobodys: KeyHash,
 }
@@ -94,6 +98,8 @@ impl Ring {
             by_certificate: BTreeMap::new(),
             revoked: BTreeSet::new(),
             roles: BTreeMap::new(),
+            versions: agreed.versions.clone(),
+            has_room: agreed.has_room,
             nobodys: KeyHash::nobodys(),
         };
         if let Some(file) = file {
@@ -166,6 +172,16 @@ impl Ring {
     /// Whether there never was a key: then nobody is asked for one.
     pub(crate) fn is_empty(&self) -> bool {
         self.by_name.is_empty() && self.revoked.is_empty()
+    }
+
+    /// Which change has made a key or a role of the cluster what it is; 0 for one that there is not.
+    pub(crate) fn version_of(&self, setting: &str) -> u64 {
+        self.versions.get(setting).copied().unwrap_or(0)
+    }
+
+    /// Whether the cluster has room for another key or role, with some left for what is revoked.
+    pub(crate) fn has_room(&self) -> bool {
+        self.has_room
     }
 
     /// All keys, by their names.

@@ -20,7 +20,8 @@ Environment:
 /// # Errors
 /// What the variable has is no key; it is not shown.
 pub(super) fn of_environment() -> Result<Option<ApiKey>, Error> {
-    let text = std::env::var_os(VARIABLE);
+    // One that is empty is there for a program that cannot take it away.
+    let text = std::env::var_os(VARIABLE).filter(|text| !text.is_empty());
     let key = text.map(|text| text.to_str().unwrap_or_default().parse());
     key.transpose()
 }

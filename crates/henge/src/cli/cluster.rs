@@ -456,7 +456,7 @@ pub(super) fn columns<const N: usize>(rows: &[[String; N]], figures: &[usize]) -
 }
 
 /// What another machine says, without what a terminal would obey.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.chars()
         .map(|letter| if letter.is_control() { '?' } else { letter })
         .collect()

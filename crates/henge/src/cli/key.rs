@@ -12,7 +12,7 @@ use henge_client::{Scheme, Target};
 use http::Method;
 use serde_json::{Value, json};
 
-use super::cluster::{self, InquiryError, columns};
+use super::cluster::{self, InquiryError, columns, printable};
 use super::{api_key, client, duration};
 use crate::access::entry::{self, KeyEntry};
 use crate::access::hash::NewKey;
@@ -366,10 +366,10 @@ impl Node {
 fn table(page: &Value) -> Option<String> {
     let texts = |value: &Value| -> String {
         let values = value.as_array().into_iter().flatten();
-        let values: Vec<&str> = values.filter_map(Value::as_str).collect();
+        let values: Vec<String> = values.filter_map(Value::as_str).map(printable).collect();
         values.join(", ")
     };
-    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    let text = |value: &Value| value.as_str().map_or("-".to_owned(), printable);
     let titles = [
         "NAME",
         "STATE",

@@ -80,6 +80,7 @@ impl Visitor {
         self.caller.check(needed)?;
         if needed != Permission::Anyone && self.caller.is_trusted_by_place() {
             check_host(headers)?;
+            check_no_proxy(headers)?;
         }
         if method != Method::GET && method != Method::HEAD && headers.contains_key(header::ORIGIN) {
             let detail = "a request that a web page makes of another origin may change nothing";
@@ -122,15 +123,28 @@ fn key_of(headers: &HeaderMap) -> Result<Option<&[u8]>, Denied> {
         }
     }
     for value in headers.get_all(header::AUTHORIZATION) {
-        let (scheme, text) = value
-            .as_bytes()
-            .split_at_checked(BEARER.len())
-            .ok_or(Denied::Unknown)?;
-        if !scheme.eq_ignore_ascii_case(BEARER) || found.replace(text.trim_ascii()).is_some() {
+        // What is of another scheme is for somebody else, such as a proxy before the node.
+        let parts = value.as_bytes().split_at_checked(BEARER.len());
+        if let Some((scheme, text)) = parts
+            && scheme.eq_ignore_ascii_case(BEARER)
+            && found.replace(text.trim_ascii()).is_some()
+        {
             return Err(Denied::Unknown);
         }
     }
     Ok(found)
+}
+
+/// Refuses what comes by way of a proxy on this machine, whose clients are anywhere.
+fn check_no_proxy(headers: &HeaderMap) -> Result<(), Problem> {
+    const OF_PROXIES: [&str; 4] = ["forwarded", "via", "x-forwarded-for", "x-real-ip"];
+    match OF_PROXIES.iter().find(|name| headers.contains_key(**name)) {
+        None => Ok(()),
+        Some(name) => {
+            let detail = format!("the request came through a proxy ({name}); {PROTECTED}");
+            Err(Problem::new(Code::ProtectedMode, detail))
+        }
+    }
 }
 
 /// Refuses a request that did not mean this machine: a page of another has had its name lead here, and the browser of a
@@ -143,8 +157,10 @@ fn check_host(headers: &HeaderMap) -> Result<(), Problem> {
     if is_local(host.as_bytes()) {
         return Ok(());
     }
+    let shown = &host.as_bytes()[..host.len().min(80)];
+    let shown = shown.escape_ascii();
     let detail = format!(
-        "Host is {host:?}, and in protected mode it has to be localhost or an address of the loopback; {PROTECTED}"
+        "Host is \"{shown}\", and in protected mode it has to be localhost or an address of the loopback; {PROTECTED}"
     );
     Err(Problem::new(Code::ProtectedMode, detail))
 }

@@ -23,8 +23,8 @@ use super::problem::{Code, Problem};
 use super::{agreed, body, query};
 use crate::access::agreed::{Agreed, AgreedKey, REVOKED, key_setting, role_setting};
 use crate::access::entry::{self, EntryError, KeyEntry};
-use crate::access::hash::{KeyHash, NewKey};
-use crate::access::ring::{Key, Ring, unknown_roles};
+use crate::access::hash::{KeyHash, NewKey, without_keys};
+use crate::access::ring::{Key, Ring, Source, unknown_roles};
 use crate::calendar;
 use crate::shared::Shared;
 
@@ -145,8 +145,12 @@ pub(super) async fn all(State(control): State<Arc<Control>>) -> Response {
 pub(super) async fn add(State(control): State<Arc<Control>>, body: Bytes) -> Response {
     let shared = &control.metrics.shared;
     let added = async {
-        let request: ApiKeyRequest = serde_json::from_slice(&body)
-            .map_err(|error| Problem::new(Code::InvalidJson, error.to_string()))?;
+        let request: ApiKeyRequest = serde_json::from_slice(&body).map_err(|error| {
+            Problem::new(
+                Code::InvalidJson,
+                without_keys(&error.to_string()).into_owned(),
+            )
+        })?;
         let name = request.name;
         entry::check_name(&name).map_err(|why| unfit(&name, &why))?;
         let is_drawn = request.hash.is_none() && request.certificate.is_none();
@@ -162,6 +166,9 @@ pub(super) async fn add(State(control): State<Arc<Control>>, body: Bytes) -> Res
         };
         let rule = entry.read().map_err(|why| unfit(&name, &why))?;
         let (ring, now_ms) = (shared.access.ring(), shared.clock.now_ms());
+        if !ring.has_room() {
+            return Err(full());
+        }
         if rule.expires_at_ms.is_some_and(|until| until <= now_ms) {
             return Err(invalid(format!("{name}: it would have expired already")));
         }
@@ -188,8 +195,8 @@ pub(super) async fn add(State(control): State<Arc<Control>>, body: Bytes) -> Res
                 .insert(name.clone(), AgreedKey::Held(rule.clone()));
         };
         let next = shared.access.ring_with(change);
-        check_administration(&next)?;
-        set(shared, key_setting(&name), Some(entry.to_text())).await?;
+        check_administration(&ring, &next)?;
+        set(shared, &ring, key_setting(&name), Some(entry.to_text())).await?;
         let mut page = json!({});
         if let Some(key) = next.named(&name) {
             page = json!(shown(key, now_ms));
@@ -238,9 +245,9 @@ pub(super) async fn revoke(
                 agreed.keys.insert(name.clone(), AgreedKey::Revoked);
             }
         });
-        check_administration(&next)?;
+        check_administration(&ring, &next)?;
         let value = (!forget).then(|| REVOKED.to_owned());
-        set(shared, key_setting(&name), value).await
+        set(shared, &ring, key_setting(&name), value).await
     };
     done(revoked.await)
 }
@@ -260,11 +267,18 @@ pub(super) async fn set_role(
             Problem::new(Code::InvalidJson, detail)
         })?;
         let held = entry::role(&names).map_err(|why| unfit(&name, &why))?;
+        let ring = shared.access.ring();
         let next = shared.access.ring_with(|agreed| {
             agreed.roles.insert(name.clone(), held);
         });
-        check_administration(&next)?;
-        set(shared, role_setting(&name), Some(json!(names).to_string())).await
+        check_administration(&ring, &next)?;
+        set(
+            shared,
+            &ring,
+            role_setting(&name),
+            Some(json!(names).to_string()),
+        )
+        .await
     };
     done(made.await)
 }
@@ -277,34 +291,47 @@ pub(super) async fn unset_role(
     let shared = &control.metrics.shared;
     let unset = async {
         let name = named(name)?;
-        if !shared.access.ring().roles.contains_key(&name) {
+        let ring = shared.access.ring();
+        if !ring
+            .roles
+            .get(&name)
+            .is_some_and(|(_, source)| *source == Source::Cluster)
+        {
             let shown: String = name.chars().take(80).collect();
-            let detail = format!("there is no role {shown:?}; GET /admin/keys lists all");
+            let detail = format!("the cluster has no role {shown:?}; GET /admin/keys lists all");
             return Err(Problem::new(Code::RoleNotFound, detail));
         }
         let next = shared.access.ring_with(|agreed| {
             agreed.roles.remove(&name);
         });
-        check_administration(&next)?;
-        set(shared, role_setting(&name), None).await
+        check_administration(&ring, &next)?;
+        set(shared, &ring, role_setting(&name), None).await
     };
     done(unset.await)
 }
 
-/// Refuses a change after which nobody could make another.
-fn check_administration(next: &Ring) -> Result<(), Problem> {
-    if next.can_be_administered() {
+/// Refuses a change after which nobody could make another, where somebody could before. Of two changes at once each is held against
+/// what was before both.
+fn check_administration(now: &Ring, next: &Ring) -> Result<(), Problem> {
+    if next.can_be_administered() || !now.can_be_administered() {
         return Ok(());
     }
     let detail = "no key that does not expire would have the permission admin then, and nobody could make another: make such a key first";
     Err(Problem::new(Code::NobodyAdministers, detail))
 }
 
-async fn set(shared: &Shared, name: String, value: Option<String>) -> Result<(), Problem> {
+/// Has a setting changed, if nobody else has changed it since this ring was made.
+async fn set(
+    shared: &Shared,
+    ring: &Ring,
+    name: String,
+    value: Option<String>,
+) -> Result<(), Problem> {
+    let expected = Some(ring.version_of(&name));
     let command = Command::Set {
         name,
         value,
-        expected: None,
+        expected,
     };
     match agreed::change(&shared.cluster, command, UNKNOWN).await? {
         Ok(Outcome::Set(_)) => Ok(()),
@@ -312,11 +339,20 @@ async fn set(shared: &Shared, name: String, value: Option<String>) -> Result<(),
             let detail = format!("the cluster says {other:?} of a key");
             Err(Problem::new(Code::Internal, detail))
         }
-        Err(Rejected::TooManySettings | Rejected::TooLong(_)) => Err(invalid(
-            "the cluster has no room for another key; forget some that were revoked".to_owned(),
+        Err(Rejected::SettingVersion { .. }) => Err(Problem::new(
+            Code::ChangedMeanwhile,
+            "somebody else has changed it; GET /admin/keys says how it is now",
         )),
+        Err(Rejected::TooManySettings | Rejected::TooLong(_)) => Err(full()),
         Err(rejected) => Err(invalid(rejected.to_string())),
     }
+}
+
+fn full() -> Problem {
+    invalid(
+        "the cluster has no room for more: revoke some, and forget those that were revoked"
+            .to_owned(),
+    )
 }
 
 fn invalid(detail: String) -> Problem {

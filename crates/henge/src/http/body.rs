@@ -61,7 +61,11 @@ pub(crate) fn check_json(headers: &HeaderMap) -> Result<(), Problem> {
     }
     let detail = match found {
         None => "there is no Content-Type; expected application/json".to_owned(),
-        Some(found) => format!("Content-Type is {found:?}; expected application/json"),
+        Some(found) => {
+            let shown = &found.as_bytes()[..found.len().min(80)];
+            let shown = shown.escape_ascii();
+            format!("Content-Type is \"{shown}\"; expected application/json")
+        }
     };
     Err(Problem::new(Code::UnsupportedMediaType, detail).closing())
 }

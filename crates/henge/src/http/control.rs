@@ -20,7 +20,7 @@ use tower::ServiceExt;
 use super::problem::{Code, Problem};
 use super::requests::query_key;
 use super::routes::{Place, ROUTES, RouteId};
-use super::service::Outcome;
+use super::service::{Outcome, Whole, json_response};
 use super::{api_keys, backup, nodes, openapi, query, settings};
 use crate::cluster::view::Standing;
 use crate::config::{ConfigError, Reload};
@@ -46,7 +46,12 @@ pub(crate) struct Control {
 }
 
 /// Asks the control runtime.
-pub(crate) async fn ask(local: Rc<Local>, route: RouteId, request: Request<Incoming>) -> Outcome {
+pub(crate) async fn ask(
+    local: Rc<Local>,
+    route: RouteId,
+    request: Request<Incoming>,
+    is_stranger: bool,
+) -> Outcome {
     let (parts, body) = request.into_parts();
     let body = match route {
         RouteId::SetSetting | RouteId::WeighNode => {
@@ -67,9 +72,25 @@ pub(crate) async fn ask(local: Rc<Local>, route: RouteId, request: Request<Incom
         .control
         .try_send(call)
         .map_err(|_| Problem::new(Code::Overloaded, "too many requests for figures at once"))?;
-    receiver
-        .await
-        .map_err(|_| Problem::new(Code::Internal, "the request was cut off"))
+    let answer = receiver.await;
+    let answer = answer.map_err(|_| Problem::new(Code::Internal, "the request was cut off"))?;
+    if is_stranger {
+        return Ok(for_strangers(answer).await);
+    }
+    Ok(answer)
+}
+
+/// What is told to who may not see figures of the node: how it is, in a word, and not why.
+async fn for_strangers(answer: Whole) -> Whole {
+    let (parts, body) = answer.into_parts();
+    let body = match body.collect().await {
+        Ok(whole) => whole.to_bytes(),
+        Err(never) => match never {},
+    };
+    let page: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let mut response = json_response(json!({"status": page["status"]}).to_string().into());
+    *response.status_mut() = parts.status;
+    response
 }
 
 /// Answers calls until no data thread is left.

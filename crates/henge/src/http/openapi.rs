@@ -81,6 +81,7 @@ const ACCESS_CODES: &[Code] = &[
     Code::RoleNotFound,
     Code::ApiKeyExists,
     Code::NobodyAdministers,
+    Code::ChangedMeanwhile,
     Code::InvalidConfiguration,
     Code::InvalidPath,
     Code::NotInCluster,
@@ -703,6 +704,7 @@ mod tests {
             Code::RouteNotFound,
             Code::MethodNotAllowed,
             Code::TooManyConnections,
+            Code::TlsRequired,
         ];
         for code in Code::ALL {
             let known = ROUTES

@@ -21,6 +21,7 @@ use super::problem::{Code, Problem};
 use super::routes::{self, Lookup, Place, Route, RouteId};
 use super::{backup, batch, body, control, keys, raw, restore, single};
 use crate::access::caller::Caller;
+use crate::access::permission::Permission;
 use crate::access::ring::Key;
 use crate::cluster::replicas::told::{self, Bad};
 use crate::config::ConsistencyLevel;
@@ -198,7 +199,11 @@ impl hyper::service::Service<Request<Incoming>> for Service {
                 (Some(route), None, Answer::later(answer))
             }
             Ok(Lookup::Found(route)) => {
-                let answer = control::ask(Rc::clone(&self.local), route.id, request);
+                let visitor = self.visitor.borrow();
+                let is_stranger = visitor.caller().check(Permission::Observe).is_err();
+                drop(visitor);
+                let is_stranger = is_stranger && route.permission == Permission::Anyone;
+                let answer = control::ask(Rc::clone(&self.local), route.id, request, is_stranger);
                 (Some(route), None, Answer::later(answer))
             }
             Err(problem) => (None, None, Answer::Now(Err(problem))),

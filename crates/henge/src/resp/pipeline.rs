@@ -90,6 +90,13 @@ pub(super) struct Buffers {
 /// would else stay for good.
 const KEPT_SPANS: usize = 16 * 1024;
 
+/// Who is not served has nothing to say but who it is: what it sends is not to cost memory before that is known. As in Redis.
+const OF_STRANGERS: Limits = Limits {
+    max_bulk_bytes: 16 * 1024,
+    max_arguments: 16,
+    max_request_bytes: 64 * 1024,
+};
+
 /// What is read from a socket at once: a pipeline of some hundred commands, and little enough to stay in the processor's
 /// second cache.
 const INPUT_BYTES: usize = 32 * 1024;
@@ -267,7 +274,7 @@ impl Pipeline {
         let live = buffers.live.load();
         self.level = self.session.level.unwrap_or(live.default_level);
         told::set_level(self.level);
-        let limits = request_limits(&live.limits);
+        let full = request_limits(&live.limits);
         let mut clock = Timing::begin(now, live, &self.local);
         let access = &self.local.shared.access;
         self.session.caller.look(access, clock.now_ms);
@@ -276,6 +283,8 @@ impl Pipeline {
         let stop = loop {
             buffers.batch.clear();
             buffers.spans.clear();
+            let is_stranger = self.session.caller.is_stranger();
+            let limits = if is_stranger { OF_STRANGERS } else { full };
             let end = self.prepare(input, at, &limits, buffers);
             let step = self.run_batch(input, &mut at, &mut clock, buffers, out, &mut commands);
             if let Some(stop) = step {
@@ -307,6 +316,8 @@ impl Pipeline {
                         break Stop::Output;
                     }
                 }
+                // Who has logged in meanwhile may send what a stranger may not.
+                End::Broken(_) if is_stranger && !self.session.caller.is_stranger() => {}
                 End::Broken(error) => {
                     at = input.len();
                     break self.refuse(&error, out);

@@ -25,7 +25,7 @@ struct Row {
 }
 
 fn rows(table: &'static str) -> impl Iterator<Item = Row> {
-    let lines = table.lines().filter(|line| !line.starts_with('#'));
+    let lines = table.lines().filter(|line| !line.starts_with("# "));
     lines.map(|line| {
         let mut words: Vec<&str> = line.split(' ').collect();
         let needs = words.remove(0);
@@ -81,7 +81,9 @@ impl Who {
             other => panic!("{other:?} is nothing that can be needed"),
         };
         let names_key = row.words.iter().any(|word| word.contains('@'));
-        let is_outside = self.is_confined && (row.is_of_all || names_key && !is_in_scope);
+        let names_other = row.words.iter().any(|word| word.contains('#'));
+        let is_outside =
+            self.is_confined && (row.is_of_all || names_other || names_key && !is_in_scope);
         if is_enough && !is_outside {
             Verdict::Run
         } else {
@@ -228,7 +230,8 @@ fn every_command() {
             {
                 let connection =
                     open.get_or_insert_with(|| logged_in(&node, &authority, who, speaks));
-                let words = row.words.iter().map(|word| word.replace('@', key));
+                let words = row.words.iter();
+                let words = words.map(|word| word.replace('@', key).replace('#', "beyond"));
                 let words: Vec<String> = words.collect();
                 let reply = connection.call(&words);
                 assert!(!reply.is_empty(), "{words:?}");
@@ -761,8 +764,13 @@ fn without_keys_only_the_machine_itself_is_served() {
         let far = std::net::SocketAddr::new(address, node.local_addr().port());
         let near = std::net::SocketAddr::new(std::net::Ipv4Addr::LOCALHOST.into(), far.port());
         let mut client = Client::connect(far);
-        assert_eq!(client.get("/health").status, 200);
-        assert_eq!(client.get("/ready").status, 200);
+        for (target, status) in [("/health", "ok"), ("/ready", "ready")] {
+            let answer = client.get(target);
+            assert_eq!(answer.status, 200);
+            if is_protected == "true" {
+                assert_eq!(answer.json(), json!({"status": status}), "and no more");
+            }
+        }
         let answer = client.get("/get?key=k");
         assert_eq!(answer.status, expected);
         assert_eq!(Client::connect(near).get("/get?key=k").status, 404);
@@ -881,5 +889,74 @@ fn web_pages_of_others_change_nothing() {
         let request = format!("GET /get?key=k HTTP/1.1\r\nhost: {host}\r\n\r\n");
         client.send(request.as_bytes()).expect("sent");
         assert_eq!(client.response(true).code(), "protected_mode", "{host}");
+    }
+}
+
+/// What is not served has no more room than it takes to say who it is; who has said so has all.
+#[test]
+fn strangers_cost_no_memory() {
+    let path = data_directory().join("keys.toml");
+    let (key, entry) = made(&["web", "--permissions=read,write"]);
+    write_private(&path, &entry);
+    let node = node(&[("security.key_file", path.to_str().expect("text"))]);
+    let large = "x".repeat(1 << 20);
+    for words in [&["PING", &large][..], &["AUTH", &large]] {
+        let mut connection = Connection::open(node.local_addr(), 2);
+        let reply = connection.call(words);
+        assert!(
+            reply.starts_with(b"-ERR Protocol error"),
+            "{}",
+            reply.escape_ascii()
+        );
+        assert_eq!(connection.reply(), b"", "the connection is closed");
+    }
+    let mut connection = Connection::open(node.local_addr(), 2);
+    let many = ["PING"; 17];
+    assert!(connection.call(&many).starts_with(b"-ERR Protocol error"));
+    // In one pipeline, and in one after the other.
+    let mut connection = Connection::open(node.local_addr(), 2);
+    connection.send(&["AUTH", &key]);
+    connection.send(&["SET", "k", &large]);
+    connection.send(&["STRLEN", "k"]);
+    assert_eq!(connection.reply(), b"+OK\r\n");
+    assert_eq!(connection.reply(), b"+OK\r\n");
+    assert_eq!(connection.reply(), b":1048576\r\n");
+    assert_eq!(connection.call(&["SET", "k", &large]), b"+OK\r\n");
+}
+
+/// Two that share a thread of the node, of which one is confined, while both their requests wait for their bodies.
+#[test]
+fn requests_that_wait_keep_their_own_scopes() {
+    let path = data_directory().join("keys.toml");
+    let (one, entry) = made(&["one", "--permissions=read,write", "--prefix=a:"]);
+    let (other, more) = made(&["other", "--permissions=read,write", "--prefix=b:"]);
+    write_private(&path, &(entry + &more));
+    let node = node(&[("security.key_file", path.to_str().expect("text"))]);
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    // So many that some of each are on one thread.
+    let mut clients: Vec<(Client, &str)> = (0..4 * threads)
+        .map(|n| {
+            (
+                Client::connect(node.local_addr()),
+                if n % 2 == 0 { "a:" } else { "b:" },
+            )
+        })
+        .collect();
+    for (client, prefix) in &mut clients {
+        let key = if *prefix == "a:" { &one } else { &other };
+        let head = format!(
+            "POST /set HTTP/1.1\r\nhost: localhost\r\nx-api-key: {key}\r\ncontent-type: application/json\r\ncontent-length: 23\r\n\r\n{{\"key\":\""
+        );
+        client.send(head.as_bytes()).expect("it is sent");
+    }
+    for (n, (client, prefix)) in clients.iter_mut().enumerate() {
+        let (asked, status) = match n % 4 {
+            0 | 1 => (*prefix, 200),
+            _ => (if *prefix == "a:" { "b:" } else { "a:" }, 403),
+        };
+        let rest = format!("{asked}k\",\"value\":1}}");
+        client.send(rest.as_bytes()).expect("it is sent");
+        let answer = client.response(true);
+        assert_eq!(answer.status, status, "{n}: {}", answer.text());
     }
 }

@@ -83,7 +83,7 @@ const FAMILY: &[Spec] = &[
         arity: -2,
         flags: flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE,
         keys: Keys::NONE,
-        permission: Permission::Observe,
+        permission: Permission::Admin,
         group: Group::Connection,
         since: "2.4.0",
         complexity: "O(N) where N is the number of connections",

@@ -219,7 +219,9 @@ impl Condition {
 
 /// Whether there is a user of the name: an API key.
 fn is_user(ring: &Ring, name: &[u8]) -> bool {
-    let is_key = |name| ring.named(name).is_some();
+    // Those of a key that was revoked are still connected.
+    let is_revoked = |name: &str| ring.revoked().any(|revoked| revoked == name);
+    let is_key = |name| ring.named(name).is_some() || is_revoked(name);
     name == DEFAULT_USER.as_bytes() || str::from_utf8(name).is_ok_and(is_key)
 }
 

@@ -38,7 +38,7 @@ const FAMILY: &[Spec] = &[
         arity: -3,
         flags: flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE,
         keys: Keys::NONE,
-        permission: Permission::Observe,
+        permission: Permission::Admin,
         group: Group::Server,
         since: "2.0.0",
         complexity: "O(N) where N is the number of settings times that of patterns",
@@ -247,7 +247,7 @@ const PARAMETERS: &[Parameter] = &[
     },
     Parameter {
         name: "protected-mode",
-        read: no,
+        read: |config, _| yes_or_no(config.security.protected_mode),
         write: Write::Never,
     },
     Parameter {
