@@ -1,0 +1,192 @@
+//! Who has shown no key: whom a node serves nevertheless, what a web page of somebody else is kept from, and what a stranger may
+//! cost.
+
+use serde_json::json;
+
+use super::{made, write_private};
+use crate::client::{Client, data_directory, node, skipped};
+use crate::side_by_side::Connection;
+
+/// An address of this machine that is not the loopback's, if it has one.
+fn address_of_machine() -> Option<std::net::IpAddr> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    // Nothing is sent: the system only says over which address it would be.
+    socket.connect("192.0.2.1:9").ok()?;
+    let address = socket.local_addr().ok()?.ip();
+    (!address.is_loopback()).then_some(address)
+}
+
+#[test]
+fn without_keys_only_the_machine_itself_is_served() {
+    let Some(address) = address_of_machine() else {
+        skipped("an address beside the loopback", "clients from elsewhere");
+        return;
+    };
+    for (is_protected, expected) in [("true", 403), ("false", 404)] {
+        let settings = [
+            ("server.listen", "0.0.0.0:0"),
+            ("security.protected_mode", is_protected),
+        ];
+        let node = node(&settings);
+        let far = std::net::SocketAddr::new(address, node.local_addr().port());
+        let near = std::net::SocketAddr::new(std::net::Ipv4Addr::LOCALHOST.into(), far.port());
+        let mut client = Client::connect(far);
+        for (target, status) in [("/health", "ok"), ("/ready", "ready")] {
+            let answer = client.get(target);
+            assert_eq!(answer.status, 200);
+            if is_protected == "true" {
+                assert_eq!(answer.json(), json!({"status": status}), "and no more");
+            }
+        }
+        let answer = client.get("/get?key=k");
+        assert_eq!(answer.status, expected);
+        assert_eq!(Client::connect(near).get("/get?key=k").status, 404);
+        let mut connection = Connection::open(far, 2);
+        let reply = connection.call(&["GET", "k"]).escape_ascii().to_string();
+        if is_protected == "true" {
+            assert_eq!(answer.code(), "protected_mode");
+            assert!(answer.text().contains("henge key new"), "{}", answer.text());
+            assert!(
+                reply.starts_with("-DENIED ") && reply.contains("henge key new"),
+                "{reply}"
+            );
+            assert_eq!(
+                connection.call(&["GET", "k"]),
+                b"",
+                "the connection is closed"
+            );
+        } else {
+            assert_eq!(reply, "$-1\\r\\n");
+        }
+        assert_eq!(Connection::open(near, 2).call(&["GET", "k"]), b"$-1\r\n");
+    }
+}
+
+/// What a browser may be made to send by a page of somebody else.
+#[test]
+fn web_pages_of_others_change_nothing() {
+    let node = node(&[]);
+    let mut client = Client::connect(node.local_addr());
+    let set = br#"{"key":"k","value":"v"}"#;
+    let origin = ("origin", "http://evil.example");
+    for (method, target, headers, body, status, code) in [
+        (
+            "POST",
+            "/set",
+            &[("content-type", "application/json"), origin][..],
+            &set[..],
+            403,
+            "origin_not_allowed",
+        ),
+        (
+            "POST",
+            "/set",
+            &[("content-type", "text/plain")],
+            set,
+            415,
+            "unsupported_media_type",
+        ),
+        (
+            "POST",
+            "/set",
+            &[("content-type", "application/x-www-form-urlencoded")],
+            set,
+            415,
+            "unsupported_media_type",
+        ),
+        ("POST", "/flush", &[origin], b"", 403, "origin_not_allowed"),
+        (
+            "POST",
+            "/admin/reload",
+            &[origin],
+            b"",
+            403,
+            "origin_not_allowed",
+        ),
+        (
+            "DELETE",
+            "/delete?key=k",
+            &[origin],
+            b"",
+            403,
+            "origin_not_allowed",
+        ),
+        (
+            "PUT",
+            "/cache/k",
+            &[origin],
+            b"v",
+            403,
+            "origin_not_allowed",
+        ),
+        (
+            "POST",
+            "/set",
+            &[("content-type", "application/JSON; charset=utf-8")],
+            set,
+            200,
+            "",
+        ),
+        (
+            "POST",
+            "/set",
+            &[("content-type", "application/some+json")],
+            set,
+            200,
+            "",
+        ),
+        ("GET", "/get?key=k", &[origin], b"", 200, ""),
+    ] {
+        let answer = Client::connect(node.local_addr()).request(method, target, headers, body);
+        assert_eq!(
+            answer.status,
+            status,
+            "{method} {target} {headers:?}: {}",
+            answer.text()
+        );
+        if !code.is_empty() {
+            assert_eq!(answer.code(), code);
+        }
+    }
+    for host in [
+        "evil.example",
+        "evil.example:8080",
+        "127.0.0.1.evil.example",
+    ] {
+        let request = format!("GET /get?key=k HTTP/1.1\r\nhost: {host}\r\n\r\n");
+        client.send(request.as_bytes()).expect("sent");
+        assert_eq!(client.response(true).code(), "protected_mode", "{host}");
+    }
+}
+
+/// What is not served has no more room than it takes to say who it is; who has said so has all.
+#[test]
+fn strangers_cost_no_memory() {
+    let path = data_directory().join("keys.toml");
+    let (key, entry) = made(&["web", "--permissions=read,write"]);
+    write_private(&path, &entry);
+    let node = node(&[("security.key_file", path.to_str().expect("text"))]);
+    let large = "x".repeat(1 << 20);
+    for words in [&["PING", &large][..], &["AUTH", &large]] {
+        let mut connection = Connection::open(node.local_addr(), 2);
+        let reply = connection.call(words);
+        assert!(
+            reply.starts_with(b"-ERR Protocol error"),
+            "{}",
+            reply.escape_ascii()
+        );
+        assert_eq!(connection.reply(), b"", "the connection is closed");
+    }
+    let mut connection = Connection::open(node.local_addr(), 2);
+    let many = ["PING"; 17];
+    assert!(connection.call(&many).starts_with(b"-ERR Protocol error"));
+    // In one pipeline, and in one after the other.
+    let mut connection = Connection::open(node.local_addr(), 2);
+    connection.send(&["AUTH", &key]);
+    connection.send(&["SET", "k", &large]);
+    connection.send(&["STRLEN", "k"]);
+    assert_eq!(connection.reply(), b"+OK\r\n");
+    assert_eq!(connection.reply(), b"+OK\r\n");
+    assert_eq!(connection.reply(), b":1048576\r\n");
+    assert_eq!(connection.call(&["SET", "k", &large]), b"+OK\r\n");
+}
