@@ -1,4 +1,5 @@
-//! The client: a method for each request; where it is sent again, and what never is.
+//! The client: a method for each request; where it is sent again, and what never is; and the one place where values are sealed
+//! and opened.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,10 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::cluster::{Cluster, Member};
 use crate::map::Redirect;
-use crate::{Answer, ApiKey, Error, Lifetime, Request, Scan, Scheme, SetOptions, Settings, Target};
+use crate::{
+    Answer, ApiKey, EncryptionKeys, Error, Lifetime, Request, Scan, Scheme, SetOptions, Settings,
+    Target,
+};
 
 /// A time-out beyond this is none: an instant that is further away than the clock reaches would be a panic.
 const LONGEST_TIMEOUT: Duration = Duration::from_hours(24 * 365);
@@ -31,6 +35,7 @@ const MEMBER_CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
 #[derive(Clone, Debug)]
 pub struct Client {
     cluster: Arc<Cluster>,
+    encryption: Option<EncryptionKeys>,
 }
 
 /// What a client should be like.
@@ -39,6 +44,7 @@ pub struct Builder {
     targets: Vec<Target>,
     settings: Settings,
     pool_size: usize,
+    encryption: Option<EncryptionKeys>,
 }
 
 impl Builder {
@@ -77,12 +83,40 @@ impl Builder {
         self
     }
 
+    /// The keys that values are sealed with before they are sent, and opened when they come back; none if it is not said, and then
+    /// values are sent as they are.
+    ///
+    /// With keys every value is sealed. One that a server has and that is not, or does not open, is an
+    /// [`Error::Encryption`], and never taken as it is; [`Client::incr`] is refused, as no server can count what it cannot read. Keys of the
+    /// cache, lengths and lifetimes stay visible. `docs/client-encryption.md` has what it protects against, and what it does not: above
+    /// all, a server may give back an older value of the same key.
+    ///
+    /// ```no_run
+    /// use henge_client::{Client, EncryptionKeys, SetOptions};
+    ///
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let keys: EncryptionKeys = std::fs::read_to_string("app.keys")?.parse()?;
+    /// let builder = Client::builder("redis://localhost:8080")?;
+    /// let client = builder.encryption(keys).connect().await?;
+    ///
+    /// client.set("greeting", "hello", SetOptions::new()).await?;
+    /// assert_eq!(client.get("greeting").await?.as_deref(), Some(&b"hello"[..]));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn encryption(mut self, keys: EncryptionKeys) -> Self {
+        self.encryption = Some(keys);
+        self
+    }
+
     /// The client, with one connection open, so that servers that are not there are found out now, and with the map of the
     /// cluster, if there is one.
     pub async fn connect(self) -> Result<Client, Error> {
         let cluster = Cluster::learn(self.targets, self.settings, self.pool_size).await?;
         Ok(Client {
             cluster: Arc::new(cluster),
+            encryption: self.encryption,
         })
     }
 }
@@ -120,6 +154,7 @@ impl Client {
             targets,
             settings: Settings::default(),
             pool_size: POOL_SIZE,
+            encryption: None,
         })
     }
 
@@ -151,7 +186,7 @@ impl Client {
         answered!(self, Request::Delete { key }, Deleted)
     }
 
-    /// Adds to an integer of 64 bits, and answers the sum. An absent one is 0.
+    /// Adds to an integer of 64 bits, and answers the sum. An absent one is 0. A client with [encryption](Builder::encryption) refuses.
     pub async fn incr(&self, key: impl AsRef<[u8]>, by: i64) -> Result<i64, Error> {
         let key = key.as_ref();
         answered!(self, Request::Increment { key, by }, Counted)
@@ -181,9 +216,45 @@ impl Client {
     }
 
     /// Sends a request to a server that can serve it, and waits for its answer, within the request's time-out. The cursor of a
-    /// page belongs to one member; [`Client::scan`] stays with it, and this does not.
+    /// page belongs to one member; [`Client::scan`] stays with it, and this does not. Values are sealed and opened here, if the
+    /// client has keys for that.
     pub async fn execute(&self, request: &Request<'_>) -> Result<Answer, Error> {
         request.check()?;
+        let Some(keys) = &self.encryption else {
+            return self.send(request).await;
+        };
+        // Each request is named: one that is new here has values or not, and may not pass by without a look.
+        match *request {
+            Request::Set {
+                key,
+                value,
+                options,
+            } => {
+                let value = &keys.seal(key, value)?;
+                let sealed = Request::Set {
+                    key,
+                    value,
+                    options,
+                };
+                self.send(&sealed).await
+            }
+            Request::Get { key } => match self.send(request).await? {
+                Answer::Value(Some(sealed)) => Ok(Answer::Value(Some(keys.open(key, sealed)?))),
+                other => Ok(other),
+            },
+            Request::Increment { .. } => Err(Error::Argument(
+                "no server can add to a value that this client encrypts; expected get and set",
+            )),
+            Request::Ping
+            | Request::Delete { .. }
+            | Request::Lifetime { .. }
+            | Request::Expire { .. }
+            | Request::Scan { .. } => self.send(request).await,
+        }
+    }
+
+    /// As [`Self::execute`], of a request that goes out as it is and was checked.
+    async fn send(&self, request: &Request<'_>) -> Result<Answer, Error> {
         let cluster = &*self.cluster;
         let deadline = Instant::now() + cluster.request_timeout();
         let slot = request.key().map(henge_wire::Slot::of);
@@ -241,12 +312,14 @@ impl Client {
         }
     }
 
-    /// As [`Self::execute`], by this member and no other.
+    /// As [`Self::execute`], by this member and no other, of a page of a scan, which has no values.
     pub(crate) async fn execute_at(
         &self,
         member: &Member,
         request: &Request<'_>,
     ) -> Result<Answer, Error> {
+        let has_no_value = matches!(request, Request::Scan { .. });
+        assert!(has_no_value, "values are sealed and opened elsewhere");
         request.check()?;
         let deadline = Instant::now() + self.cluster.request_timeout();
         let sent = exchange(&self.cluster, member, request, false, deadline);

@@ -37,7 +37,7 @@ impl Default for Settings {
     }
 }
 
-/// A connection to a server.
+/// A connection to a server. It takes values as they are, and seals none; [`EncryptionKeys`](crate::EncryptionKeys) does.
 #[derive(Debug)]
 pub struct Connection {
     settings: Settings,

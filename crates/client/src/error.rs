@@ -4,7 +4,7 @@
 use std::time::Duration;
 use std::{fmt, io};
 
-use crate::TargetError;
+use crate::{EncryptionError, TargetError};
 
 /// Why a request brought no answer that the caller asked for.
 #[derive(Debug)]
@@ -35,6 +35,9 @@ pub enum Error {
     /// A write was sent and not answered, or answered by that. The server may have carried it out, or may yet; only reading the
     /// key tells. It was not sent again.
     Unknown(Cause),
+    /// The client has keys to encrypt values, and the value of a key does not open, or the one to store was not sealed. Nothing was
+    /// changed.
+    Encryption(EncryptionError),
 }
 
 /// What happened to an exchange of bytes.
@@ -101,6 +104,7 @@ impl fmt::Display for Error {
         match self {
             Self::Target(error) => error.fmt(f),
             Self::Argument(what) => f.write_str(what),
+            Self::Encryption(error) => error.fmt(f),
             Self::Busy(after) => write!(
                 f,
                 "no connection of the pool was free within {after:?}; nothing was sent"
@@ -139,6 +143,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Target(error) => Some(error),
+            Self::Encryption(error) => Some(error),
             Self::Connect { cause, .. } | Self::Unanswered(cause) | Self::Unknown(cause) => {
                 match cause {
                     Cause::Io(error) => Some(error),
@@ -153,6 +158,12 @@ impl std::error::Error for Error {
 impl From<TargetError> for Error {
     fn from(error: TargetError) -> Self {
         Self::Target(error)
+    }
+}
+
+impl From<EncryptionError> for Error {
+    fn from(error: EncryptionError) -> Self {
+        Self::Encryption(error)
     }
 }
 

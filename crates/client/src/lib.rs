@@ -46,12 +46,17 @@
 //!
 //! A [`Connection`] is one connection without the pool, and [`Connection::pipeline`] sends many requests over it before the
 //! first is answered.
+//!
+//! # Values that servers cannot read
+//!
+//! With [`Builder::encryption`] values are sealed before they are sent, and opened when they come back.
 
 mod api_key;
 mod balance;
 mod client;
 mod cluster;
 mod connection;
+mod encryption;
 mod error;
 mod http;
 mod map;
@@ -64,6 +69,7 @@ mod target;
 pub use api_key::ApiKey;
 pub use client::{Builder, Client};
 pub use connection::{Connection, Settings};
+pub use encryption::{EncryptionError, EncryptionKeys, EncryptionKeysError};
 pub use error::{Cause, Error};
 pub use request::{Answer, Condition, Lifetime, Request, SetOptions};
 pub use scan::Scan;

@@ -1,6 +1,7 @@
 //! The client against servers that do what a test tells them to. One binary, so that it is linked once.
 
 mod cluster;
+mod encryption;
 mod failures;
 mod pipeline;
 mod pool;

@@ -66,6 +66,7 @@ impl Server {
             scheme: self.scheme,
             stream,
             input: BytesMut::new(),
+            raw: Vec::new(),
         }
     }
 }
@@ -75,6 +76,8 @@ pub(crate) struct Peer {
     scheme: &'static str,
     pub(crate) stream: TcpStream,
     input: BytesMut,
+    /// The last request, as it came.
+    pub(crate) raw: Vec<u8>,
 }
 
 impl Peer {
@@ -83,6 +86,7 @@ impl Peer {
         loop {
             let mut rest = self.input.clone();
             if let Some(request) = understood(self.scheme, &mut rest) {
+                self.raw = self.input[..self.input.len() - rest.len()].to_vec();
                 self.input = rest;
                 return Some(request);
             }
@@ -103,13 +107,17 @@ impl Peer {
     }
 
     /// Answers a read of a key with this value.
-    pub(crate) async fn answer_value(&mut self, value: &str) {
+    pub(crate) async fn answer_value(&mut self, value: impl AsRef<[u8]>) {
+        let value = value.as_ref();
         let len = value.len();
-        let answer = match self.scheme {
-            "redis" => format!("${len}\r\n{value}\r\n"),
-            _ => format!("HTTP/1.1 200 OK\r\ncontent-length: {len}\r\n\r\n{value}"),
+        let (before, after) = if self.scheme == "redis" {
+            (format!("${len}\r\n"), "\r\n")
+        } else {
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {len}\r\n\r\n");
+            (head, "")
         };
-        self.send(answer.as_bytes()).await;
+        let answer = [before.as_bytes(), value, after.as_bytes()].concat();
+        self.send(&answer).await;
     }
 
     /// Answers a write of a key.

@@ -6,14 +6,19 @@ use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::builder::ValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use henge_client::{Client, Condition, Error, Lifetime, SetOptions, Target};
+use henge_client::{
+    Client, Condition, EncryptionKeys, EncryptionKeysError, Error, Lifetime, SetOptions, Target,
+};
 
 use super::{EXIT_USAGE, api_key, duration};
+use crate::config::shown;
+use crate::encryption;
 
 /// Where a node listens when nothing is said.
 pub(super) const DEFAULT_URL: &str = "http://localhost:8080";
@@ -26,6 +31,9 @@ const EXIT_NOTHING: u8 = 1;
 /// The exit code where it is not known what there is. A script that takes it for a miss would be wrong, so it is a code of its
 /// own; 2 is that of a wrong command line.
 const EXIT_FAILED: u8 = 3;
+
+/// The flag of the commands that have a value.
+const ENCRYPT_KEY_FILE: &str = "encrypt-key-file";
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -40,6 +48,8 @@ pub struct Order {
     /// Members of one cluster.
     targets: Vec<Target>,
     timeout: Duration,
+    /// A file of the keys that values are sealed with and opened by.
+    encrypt_key_file: Option<PathBuf>,
     errand: Errand,
 }
 
@@ -82,7 +92,10 @@ pub(super) fn commands() -> Vec<Command> {
             .after_help(EXIT_CODES)
     };
     vec![
-        command("get", "Print the value of a key").arg(key()),
+        command("get", "Print the value of a key").args([
+            key(),
+            encrypt_key_file("Open the value by the keys of this file, which set has sealed it with; one that does not open is not printed"),
+        ]),
         command("set", "Store a value under a key").args([
             key(),
             bytes("value")
@@ -104,6 +117,7 @@ pub(super) fn commands() -> Vec<Command> {
                 .long("xx")
                 .action(ArgAction::SetTrue)
                 .help("Only if the key is there"),
+            encrypt_key_file("Seal the value with the last key of this file: lines of a number and 64 hexadecimal digits, for its owner alone"),
         ]),
         command("del", "Remove keys").arg(
             key()
@@ -132,6 +146,14 @@ pub(super) fn commands() -> Vec<Command> {
 
 fn bytes(name: &'static str) -> Arg {
     Arg::new(name).value_parser(ValueParser::os_string())
+}
+
+fn encrypt_key_file(help: &'static str) -> Arg {
+    Arg::new(ENCRYPT_KEY_FILE)
+        .long(ENCRYPT_KEY_FILE)
+        .value_name("FILE")
+        .value_parser(ValueParser::path_buf())
+        .help(help)
 }
 
 pub(super) fn url() -> Arg {
@@ -209,6 +231,11 @@ pub(super) fn understood(word: &str, matches: &ArgMatches) -> Option<Order> {
     Some(Order {
         targets: matches.get_many("url")?.cloned().collect(),
         timeout: *matches.get_one("timeout")?,
+        encrypt_key_file: match errand {
+            Errand::Get(_) | Errand::Set { .. } => matches.get_one(ENCRYPT_KEY_FILE).cloned(),
+            // These have no such flag.
+            _ => None,
+        },
         errand,
     })
 }
@@ -218,6 +245,8 @@ enum Failure {
     Client(Error),
     /// Nothing went wrong, but there is nothing.
     Nothing(Cow<'static, str>),
+    /// There are no keys to seal or open with, and why.
+    Keys(String),
     Input(io::Error),
     Output(io::Error),
 }
@@ -227,6 +256,7 @@ impl fmt::Display for Failure {
         match self {
             Self::Client(error) => error.fmt(f),
             Self::Nothing(why) => f.write_str(why),
+            Self::Keys(why) => f.write_str(why),
             Self::Input(error) => write!(f, "standard input cannot be read: {error}"),
             Self::Output(error) => write!(f, "standard output cannot be written: {error}"),
         }
@@ -242,7 +272,7 @@ impl Failure {
         match self {
             Self::Nothing(_) => EXIT_NOTHING,
             Self::Client(Error::Target(_) | Error::Argument(_)) => EXIT_USAGE,
-            Self::Client(_) | Self::Input(_) | Self::Output(_) => EXIT_FAILED,
+            Self::Client(_) | Self::Keys(_) | Self::Input(_) | Self::Output(_) => EXIT_FAILED,
         }
     }
 }
@@ -275,7 +305,19 @@ pub(super) fn run(order: &Order) -> ExitCode {
     }
 }
 
+/// The keys of a file.
+fn encryption_keys(path: &Path) -> Result<EncryptionKeys, Failure> {
+    let text = encryption::read_file(path).map_err(|error| Failure::Keys(error.to_string()))?;
+    text.parse().map_err(|error: EncryptionKeysError| {
+        let is_of_a_line = matches!(error, EncryptionKeysError::Line { .. });
+        let apart = if is_of_a_line { "," } else { ":" };
+        Failure::Keys(format!("{}{apart} {error}", shown(path)))
+    })
+}
+
 async fn carry_out(order: &Order) -> Result<(), Failure> {
+    let keys = order.encrypt_key_file.as_deref().map(encryption_keys);
+    let keys = keys.transpose()?;
     // Before the connection, which would grow old while a person types.
     let value = match &order.errand {
         Errand::Set { value, .. } => value.read()?,
@@ -288,6 +330,9 @@ async fn carry_out(order: &Order) -> Result<(), Failure> {
         .request_timeout(order.timeout);
     if let Some(key) = api_key::of_environment()? {
         builder = builder.api_key(key);
+    }
+    if let Some(keys) = keys {
+        builder = builder.encryption(keys);
     }
     let client = builder.connect().await?;
     let mut out = io::stdout().lock();
@@ -457,6 +502,9 @@ mod tests {
             "incr k --by x",
             "get k --url localhost",
             "get k --timeout 0s",
+            "get k --encrypt-key-file",
+            // Whose values nobody but a client could read.
+            "incr k --encrypt-key-file keys",
         ] {
             assert!(order(line).is_err(), "{line}");
         }
@@ -482,6 +530,21 @@ mod tests {
             let order = understood("get", &matches.expect(line)).expect("an order");
             let urls: Vec<String> = order.targets.iter().map(Target::to_string).collect();
             assert_eq!(urls, expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn key_files() {
+        for line in [
+            "get k --encrypt-key-file keys",
+            "set --encrypt-key-file=keys k v",
+        ] {
+            let (word, _) = line.split_once(' ').expect("words");
+            let mut commands = commands().into_iter();
+            let command = commands.find(|command| command.get_name() == word);
+            let matches = command.map(|command| command.get_matches_from(line.split(' ')));
+            let order = understood(word, &matches.expect("a command")).expect("an order");
+            assert_eq!(order.encrypt_key_file, Some("keys".into()), "{line}");
         }
     }
 

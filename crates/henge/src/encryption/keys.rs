@@ -152,14 +152,7 @@ impl Keys {
     /// Reads a key file: lines of a number, from 1 to 4,294,967,295, and 64 hexadecimal digits; empty lines, and such as begin
     /// with `#`, are passed over. Refuses one that others than its owner may read or write.
     pub fn from_file(path: &Path) -> Result<Self, KeysError> {
-        let owned = path.to_owned();
-        let bytes = private::read(path).map_err(|error| match error {
-            FileError::Read(error) => KeysError::Read(owned, error),
-            FileError::Mode(mode) => KeysError::Mode(owned, mode),
-            FileError::NoFile => KeysError::NoFile(owned),
-            FileError::Long => KeysError::Long(owned),
-        })?;
-        let text = String::from_utf8_lossy(&bytes);
+        let text = read_file(path)?;
         Self::parse(&text, Source::File(path.to_owned()))
     }
 
@@ -202,6 +195,18 @@ impl Keys {
         let found = self.keys.iter().find(|(other, _)| *other == id);
         found.map(|(_, key)| key)
     }
+}
+
+/// The text of a key file, whatever it is the keys of. Refuses one that others than its owner may read or write.
+pub(crate) fn read_file(path: &Path) -> Result<String, KeysError> {
+    let owned = path.to_owned();
+    let bytes = private::read(path).map_err(|error| match error {
+        FileError::Read(error) => KeysError::Read(owned, error),
+        FileError::Mode(mode) => KeysError::Mode(owned, mode),
+        FileError::NoFile => KeysError::NoFile(owned),
+        FileError::Long => KeysError::Long(owned),
+    })?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// A number and a key; or what is wrong, without what was found: it may be a key.
@@ -297,6 +302,10 @@ mod tests {
             let expected = expected.clone().map(<[u32]>::to_vec);
             let found = parsed(text);
             assert_eq!(found, expected, "{text}");
+            // The client has a parser of its own, as it stands below the node, and one form of key files is enough for both.
+            let by_client = text.parse::<henge_client::EncryptionKeys>();
+            let by_client = by_client.map(|keys| keys.numbers().collect()).ok();
+            assert_eq!(by_client, expected.ok(), "{text}");
             let shown = format!("{found:?}");
             assert!(!shown.contains(&ONE[..8]), "{shown}");
         }

@@ -16,7 +16,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::config::{Config, EncryptionCipher, FilePath};
 pub use keys::{Keys, KeysError};
-pub(crate) use keys::{VARIABLE, from_variable};
+pub(crate) use keys::{VARIABLE, from_variable, read_file};
 
 /// Whom a line about keys is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

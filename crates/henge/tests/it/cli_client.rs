@@ -1,10 +1,12 @@
 //! `henge get` to `henge scan` against a node, as a shell runs them: what they print, where, and how they end.
 
+use std::fs;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output, Stdio};
 
-use crate::client::node;
+use crate::client::{data_directory, node};
 
 /// The protocols that a node speaks, by the schemes of their URLs.
 const SCHEMES: [&str; 1] = ["http"];
@@ -180,4 +182,84 @@ fn a_wrong_command_line_has_a_code_of_its_own() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{said}");
     }
+}
+
+#[test]
+fn a_node_has_only_the_ciphertext_of_what_is_encrypted() {
+    let folder = data_directory();
+    fs::create_dir_all(&folder).expect("a folder");
+    let file = |name: &str, text: &str, mode| {
+        let path = folder.join(name);
+        fs::write(&path, text).expect("a file");
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("it is ours");
+        path.display().to_string()
+    };
+    let key = |number: u32, digit: &str| format!("{number} {}\n", digit.repeat(64));
+    let ours = file("ours", &key(1, "1"), 0o600);
+    let rotated = file("rotated", &(key(1, "1") + &key(2, "2")), 0o400);
+    let other = file("other", &key(1, "3"), 0o600);
+    let third = file("third", &key(3, "3"), 0o600);
+    let open = file("open", &key(1, "1"), 0o644);
+    let broken = file("broken", "1 abc\n", 0o600);
+    let value = &b"nobody but us\n\0\xff"[..];
+    for scheme in ["http", "redis"] {
+        let node = node(&[]);
+        let run = |line: &str, input: &[u8]| henge(scheme, node.local_addr(), line, input);
+        let done = |line: &str, input: &[u8]| {
+            let output = run(line, input);
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!((output.status.code(), &*said), (Some(0), ""), "{line}");
+            output.stdout
+        };
+        done(&format!("set k - -encrypt-key-file {ours}"), value);
+        let sealed = done("get k", b"");
+        assert_eq!(sealed.len(), value.len() + 37);
+        assert!(sealed.starts_with(b"\x89HSV\x01\x01\0\0\0"));
+        assert!(!sealed.windows(6).any(|part| part == b"nobody"));
+        assert_eq!(done(&format!("get k -encrypt-key-file {ours}"), b""), value);
+        // A new key writes, and the old one still reads.
+        done(&format!("set new w -encrypt-key-file {rotated}"), b"");
+        for (key, expected) in [("k", value), ("new", b"w")] {
+            let line = format!("get {key} -encrypt-key-file {rotated}");
+            assert_eq!(done(&line, b""), expected);
+        }
+        done("set moved -", &sealed);
+        done("set plain text", b"");
+        let not_opened = "found a sealed value that key 1 does not open; expected ";
+        let mode = format!(
+            "{open}: others than its owner may use the key file (mode 0644); expected 0600 or 0400"
+        );
+        let length =
+            format!("{broken}, line 1: a key has 64 hexadecimal digits, not more and not less");
+        for (line, complaint) in [
+            (format!("get k -encrypt-key-file {other}"), not_opened),
+            (format!("get moved -encrypt-key-file {ours}"), not_opened),
+            (
+                format!("get k -encrypt-key-file {third}"),
+                "found a value that is sealed under key 1; expected one of those given: 3",
+            ),
+            (
+                format!("get plain -encrypt-key-file {ours}"),
+                "found a value of 4 bytes that is not sealed; expected ",
+            ),
+            (format!("get k -encrypt-key-file {open}"), &mode),
+            (format!("set k v -encrypt-key-file {open}"), &mode),
+            (format!("set k v -encrypt-key-file {broken}"), &length),
+        ] {
+            let output = run(&line, b"");
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(said.starts_with(&format!("henge: {complaint}")), "{said}");
+            assert_eq!(said.lines().count(), 1, "{said}");
+            assert_eq!(output.status.code(), Some(3), "{line}");
+            assert_eq!(output.stdout, b"", "{line}");
+        }
+        assert_eq!(
+            done("get k", b""),
+            sealed,
+            "what was refused changed nothing"
+        );
+        let missing = run(&format!("get none -encrypt-key-file {ours}"), b"");
+        assert_eq!(missing.status.code(), Some(1), "a miss is a miss");
+    }
+    fs::remove_dir_all(&folder).expect("it is ours");
 }
