@@ -82,7 +82,14 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
     (year, month, day)
 }
 
-/// A time of the years 1970 to 9999 as text, without its milliseconds.
+/// A time of the years 1970 to 9999 as text.
+pub(crate) fn text_with_millis(at_ms: u64) -> String {
+    let text = text(at_ms);
+    let second = text.strip_suffix('Z').unwrap_or(&text);
+    format!("{second}.{:03}Z", at_ms % 1000)
+}
+
+/// The same without its milliseconds.
 pub(crate) fn text(at_ms: u64) -> String {
     let days = i64::try_from(at_ms / DAY_MS).unwrap_or(i64::MAX / 2);
     let second = at_ms % DAY_MS / 1000;

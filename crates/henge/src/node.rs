@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::access::{Access, KeyFileError};
 use crate::admin::{Admin, key_file, size_of};
+use crate::audit::{Audit, AuditFile, Writer};
 use crate::cache::{Cache, CacheConfig, Whose};
 use crate::clock::Clock;
 use crate::cluster::control::{self, Ends, NoteIncarnation, Orders, OwnLoad};
@@ -31,7 +32,7 @@ use crate::cluster::routing::REQUEST_TIMEOUT;
 use crate::cluster::secret::Secret;
 use crate::cluster::view::{Standing, View};
 use crate::cluster::{Cluster, Inbox};
-use crate::config::{Config, ConfigError, ListenAddress, NodeId, Reload, SyncPolicy};
+use crate::config::{Config, ConfigError, ListenAddress, NodeId, Reload, SyncPolicy, shown};
 use crate::disk::directory::Directory;
 use crate::disk::persistence::{Persistence, PersistenceError, Surroundings, beyond};
 use crate::encryption::{Encryption, Keys, KeysError, random_number};
@@ -64,6 +65,7 @@ pub struct Node {
     cluster: Option<JoinHandle<Option<()>>>,
     leave: Option<Leave>,
     recovery: Option<JoinHandle<()>>,
+    audit: Option<JoinHandle<()>>,
 }
 
 /// Ends the node's part in its cluster, in two steps.
@@ -97,6 +99,8 @@ pub enum StartError {
     KeyFile(KeyFileError),
     /// The certificates for TLS cannot be had.
     Tls(TlsError),
+    /// The audit log cannot be written.
+    Audit(PathBuf, io::Error),
     /// The data directory cannot be used, or what is in it cannot be loaded.
     Data(DataError),
     /// What the node's cluster agreed on cannot be read: one line.
@@ -132,6 +136,13 @@ impl fmt::Display for StartError {
             Self::Keys(error) => error.fmt(f),
             Self::KeyFile(error) => error.fmt(f),
             Self::Tls(error) => error.fmt(f),
+            Self::Audit(path, error) => {
+                write!(
+                    f,
+                    "{}: the audit log cannot be written: {error}",
+                    shown(path)
+                )
+            }
             Self::Data(error) => error.fmt(f),
             Self::Cluster(line) => f.write_str(line),
             Self::System(error) => match handles::explained(error) {
@@ -151,7 +162,7 @@ impl std::error::Error for StartError {
             Self::KeyFile(error) => Some(error),
             Self::Tls(error) => Some(error),
             Self::Data(error) => Some(error),
-            Self::System(error) => Some(error),
+            Self::System(error) | Self::Audit(_, error) => Some(error),
             Self::Cluster(_) => None,
         }
     }
@@ -168,8 +179,7 @@ impl Node {
     pub fn start_with_keys(config: Config, keys: Option<Keys>) -> Result<Self, StartError> {
         config.validate().map_err(StartError::Config)?;
         let encryption = Arc::new(Encryption::of(&config, keys).map_err(StartError::Keys)?);
-        let api_keys = key_file(&config).map_err(StartError::KeyFile)?;
-        let certificates = tls::read(&config).map_err(StartError::Tls)?;
+        let (access, tls) = who_may(&config)?;
         let files = handles::raise_limit();
         handles::enough_to_start().map_err(StartError::System)?;
         let Ports {
@@ -184,7 +194,6 @@ impl Node {
         let threads = thread::available_parallelism().map_or(1, usize::from);
         let counters = Arc::new(Counters::new(threads));
         let (directory, sync) = data_directory(&config, address.port())?;
-        let access = Access::new(config.security.protected_mode, api_keys);
         let (cluster, inbox, whose) = cluster(&config, &directory, address, &access)?;
         let last = directory.ledger.state();
         let clock = clock_after(last.seen_ms);
@@ -208,6 +217,7 @@ impl Node {
         };
         let persistence = Arc::new(persistence);
         let in_flight = InFlight::new(config.limits.max_inflight_bytes.as_usize());
+        let (audit, audit_writer) = audit_log(&config, persistence.node_id())?;
         let shared = Arc::new(Shared {
             cache: Arc::clone(&cache),
             clock,
@@ -221,7 +231,8 @@ impl Node {
             losses,
             threads,
             access,
-            tls: Tls::new(certificates),
+            tls,
+            audit,
         });
         let node_id = persistence.node_id();
         let metrics = Arc::new(Metrics {
@@ -246,6 +257,7 @@ impl Node {
             cluster: None,
             leave: None,
             recovery: None,
+            audit: None,
         };
         let (calls, called) = mpsc::channel(CALLS);
         node.start_control(metrics, Arc::clone(&counters), called)?;
@@ -258,6 +270,11 @@ impl Node {
             fresh,
             whose,
         };
+        if let Some(writer) = audit_writer {
+            let thread = thread::Builder::new().name("audit".to_owned());
+            let thread = thread.spawn(move || writer.run());
+            node.audit = Some(thread.map_err(StartError::System)?);
+        }
         node.recovery = persistence.start(around).map_err(StartError::System)?;
         let acceptor = thread::Builder::new()
             .name("henge-accept".to_owned())
@@ -452,6 +469,10 @@ impl Node {
         if let Some(recovery) = self.recovery.take() {
             drained &= recovery.join().is_ok();
         }
+        self.admin.shared().audit.end();
+        if let Some(audit) = self.audit.take() {
+            drained &= audit.join().is_ok();
+        }
         // Nobody writes any more.
         self.admin.shared().persistence.stop();
         drained
@@ -477,6 +498,27 @@ fn data_directory(
     let taken = Directory::take(path, own_id, &format!("henge-{port}"), sync);
     let directory = taken.map_err(|error| data(PersistenceError::Directory(error)))?;
     Ok((directory, sync))
+}
+
+/// Who may do what, and what is spoken to clients of TLS, by the files that a configuration names.
+fn who_may(config: &Config) -> Result<(Access, Tls), StartError> {
+    let keys = key_file(config).map_err(StartError::KeyFile)?;
+    let certificates = tls::read(config).map_err(StartError::Tls)?;
+    let access = Access::new(config.security.protected_mode, keys);
+    Ok((access, Tls::new(certificates)))
+}
+
+/// The audit log, and what writes it; nobody does where no file is set.
+fn audit_log(config: &Config, node: String) -> Result<(Audit, Option<Writer>), StartError> {
+    let Some(file) = &config.audit.file else {
+        return Ok((Audit::none(), None));
+    };
+    let path = file.as_path();
+    let most = config.audit.max_size_bytes.as_usize() as u64;
+    let opened = AuditFile::open(path, most, config.audit.keep_files);
+    let opened = opened.map_err(|error| StartError::Audit(path.to_owned(), error))?;
+    let (audit, writer) = Audit::of(node, opened);
+    Ok((audit, Some(writer)))
 }
 
 /// What the threads share of the node's cluster, as it is before anybody was asked.

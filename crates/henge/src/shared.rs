@@ -10,6 +10,7 @@ use henge_engine::compress::Settings;
 use henge_wire::Refusal;
 
 use crate::access::Access;
+use crate::audit::Audit;
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
@@ -121,6 +122,7 @@ pub(crate) struct Shared {
     /// Who may do what.
     pub(crate) access: Access,
     pub(crate) tls: Tls,
+    pub(crate) audit: Audit,
 }
 
 /// Without the cache, which is not for showing.

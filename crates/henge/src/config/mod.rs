@@ -26,7 +26,7 @@ pub use literal::Literal;
 pub use peers::{PeerAddress, Peers};
 pub use reload::{Change, Reload};
 pub use settings::{
-    CacheConfig, ClusterConfig, CompressionConfig, Config, LimitsConfig, LogConfig,
+    AuditConfig, CacheConfig, ClusterConfig, CompressionConfig, Config, LimitsConfig, LogConfig,
     PersistenceConfig, SETTINGS, SecurityConfig, ServerConfig, Setting, SettingError, TlsConfig,
 };
 pub(crate) use suggest::nearest;

@@ -97,6 +97,9 @@ mod tests {
                 "persistence.sync",
                 "persistence.encryption",
                 "persistence.key_file",
+                "audit.file",
+                "audit.max_size_bytes",
+                "audit.keep_files",
                 "log.format"
             ]
         );

@@ -204,6 +204,16 @@ settings! {
         reload required: bool = false;
     }
 
+    /// Who did what: administrative actions, and what was denied, as lines of JSON.
+    audit: AuditConfig {
+        /// The file of them; "none" to write none. It is its owner's alone.
+        restart file: Option<FilePath> = None;
+        /// How long it grows before another is begun. At least 64KiB, as each is a file of its own; at most 1GiB.
+        restart max_size_bytes: ByteSize = ByteSize::mib(16), within ByteSize::kib(64)..=ByteSize::gib(1);
+        /// How many older ones are kept, as `FILE.1` and so on.
+        restart keep_files: u64 = 4, within 1..=100;
+    }
+
     /// How large values are made smaller.
     compression: CompressionConfig {
         /// The algorithm; "none" keeps values as they come.
@@ -579,6 +589,24 @@ mod tests {
             "tls.required",
             &[("true", "true"), ("false", "false")],
             &["yes"],
+        ),
+        (
+            "audit.file",
+            &[
+                ("none", "\"none\""),
+                ("/var/log/audit", "\"/var/log/audit\""),
+            ],
+            &[""],
+        ),
+        (
+            "audit.max_size_bytes",
+            &[("64KiB", "\"64KiB\""), ("1GiB", "\"1GiB\"")],
+            &["63KiB", "2GiB", "none"],
+        ),
+        (
+            "audit.keep_files",
+            &[("1", "1"), ("100", "100")],
+            &["0", "101", "none"],
         ),
         (
             "compression.algorithm",

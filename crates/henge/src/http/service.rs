@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use super::{backup, batch, body, control, keys, raw, restore, single};
 use crate::access::caller::Caller;
 use crate::access::permission::Permission;
 use crate::access::ring::Key;
+use crate::audit::{self, Action};
 use crate::cluster::replicas::told::{self, Bad};
 use crate::config::ConsistencyLevel;
 use crate::disk::gate::{self, Owed, Untold};
@@ -56,6 +58,9 @@ pub(crate) fn json_response(body: Bytes) -> Whole {
     response
 }
 
+/// How much of a path is noted down, in characters: those of routes with a name in them are shorter, unless it is none.
+const AUDITED_PATH: usize = 256;
+
 /// What the scratch keeps between answers: enough for nearly all of them.
 const KEPT_SCRATCH_BYTES: usize = 64 * 1024;
 
@@ -80,15 +85,23 @@ pub(crate) struct Service {
     local: Rc<Local>,
     pace: Rc<Pace>,
     visitor: Rc<RefCell<Visitor>>,
+    /// Where it connects from.
+    address: SocketAddr,
 }
 
 impl Service {
     /// Of a connection from whom this is, as far as that is known.
-    pub(crate) fn new(local: Rc<Local>, pace: Rc<Pace>, caller: Caller) -> Self {
+    pub(crate) fn new(
+        local: Rc<Local>,
+        pace: Rc<Pace>,
+        address: SocketAddr,
+        caller: Caller,
+    ) -> Self {
         Self {
             local,
             pace,
             visitor: Rc::new(RefCell::new(Visitor::new(caller))),
+            address,
         }
     }
 
@@ -118,8 +131,12 @@ impl Service {
         level: Option<ConsistencyLevel>,
         replicas: Option<u8>,
         begun: Instant,
+        asked: Option<&str>,
         outcome: Outcome,
     ) -> Whole {
+        if self.local.shared.audit.is_on() {
+            self.audit(route, asked, &outcome);
+        }
         let mut response = outcome.unwrap_or_else(Problem::into_response);
         if let Some(level) = level {
             let is_done = response.status().is_success();
@@ -152,6 +169,41 @@ impl Service {
     }
 }
 
+impl Service {
+    /// Notes down what was done, or denied, if it is to be.
+    #[cold]
+    fn audit(&self, route: Option<RouteId>, asked: Option<&str>, outcome: &Outcome) {
+        let problem = outcome.as_ref().err().map(|problem| problem.code);
+        let is_denied = problem.is_some_and(|code| {
+            matches!(code.status_number(), 401 | 403) && code != Code::TlsRequired
+        });
+        if asked.is_none() && !is_denied {
+            return;
+        }
+        let route = route.map(|id| &routes::ROUTES[id as usize]);
+        // The path of what was denied may have a key of the cache in it.
+        let form = route.map(|route| format!("{} {}", route.verb.name(), route.path));
+        let status = outcome.as_ref().ok().map(Response::status);
+        let status = status.filter(|status| !status.is_success());
+        let status = status.map(|status| status.as_str().to_owned());
+        let visitor = self.visitor.borrow();
+        let action = Action {
+            protocol: "http",
+            client: self.address,
+            key: visitor.caller().name(),
+            what: asked.or(form.as_deref()).unwrap_or("unrouted"),
+            outcome: match (is_denied, problem.is_some() || status.is_some()) {
+                (true, _) => audit::Outcome::Denied,
+                (false, true) => audit::Outcome::Failed,
+                (false, false) => audit::Outcome::Done,
+            },
+            code: problem.map(Code::name).or(status.as_deref()),
+        };
+        let shared = &self.local.shared;
+        shared.audit.note(shared.clock.now_ms(), &action);
+    }
+}
+
 impl hyper::service::Service<Request<Incoming>> for Service {
     type Response = Whole;
     type Error = Infallible;
@@ -164,6 +216,10 @@ impl hyper::service::Service<Request<Incoming>> for Service {
             self.pace.announce_body(request.body().size_hint().exact());
         }
         let lookup = self.look_up(&request, begun);
+        let asked = match &lookup {
+            Ok(Lookup::Found(route)) if self.local.shared.audit.is_on() => asked(route, &request),
+            _ => None,
+        };
         let (route, level, answer) = match lookup {
             Ok(Lookup::Found(route))
                 if route.place == Place::Data && self.local.shared.persistence.is_loading() =>
@@ -206,7 +262,8 @@ impl hyper::service::Service<Request<Incoming>> for Service {
                 let answer = control::ask(Rc::clone(&self.local), route.id, request, is_stranger);
                 (Some(route), None, Answer::later(answer))
             }
-            Err(problem) => (None, None, Answer::Now(Err(problem))),
+            // What was denied is counted as what it was.
+            Err(problem) => (route_of(&request), None, Answer::Now(Err(problem))),
             Ok(Lookup::WrongMethod(allow)) => {
                 let problem = Problem::method_not_allowed(allow);
                 (None, None, Answer::Now(Err(problem)))
@@ -220,6 +277,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         let owed = self.local.gate.take_owed();
         let replicas = told::take_replicas();
         let is_owed = owed.is_some();
+        let shown = asked.clone();
         let later = |stage| Answering::Later {
             stage,
             owed,
@@ -230,6 +288,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
             replicas,
             begun,
             confined: self.local.confined(),
+            asked,
         };
         match answer {
             Answer::Now(outcome) => {
@@ -239,10 +298,30 @@ impl hyper::service::Service<Request<Incoming>> for Service {
                 if is_owed {
                     return later(Stage::Held(Some(outcome)));
                 }
-                Answering::Now(Some(self.finish(route, level, replicas, begun, outcome)))
+                let asked = shown.as_deref();
+                let response = self.finish(route, level, replicas, begun, asked, outcome);
+                Answering::Now(Some(response))
             }
             Answer::Later(future) => later(Stage::Working(future)),
         }
+    }
+}
+
+/// What is asked for, for the audit log; none where it is no administrative action.
+fn asked<B>(route: &Route, request: &Request<B>) -> Option<Box<str>> {
+    if route.permission != Permission::Admin {
+        return None;
+    }
+    let path: String = request.uri().path().chars().take(AUDITED_PATH).collect();
+    Some(format!("{} {path}", request.method()).into_boxed_str())
+}
+
+/// The route of a request that is not answered by it.
+#[cold]
+fn route_of<B>(request: &Request<B>) -> Option<&'static Route> {
+    match routes::find(request.method(), request.uri().path()) {
+        Lookup::Found(route) => Some(route),
+        Lookup::WrongMethod(_) | Lookup::Unknown(_) => None,
     }
 }
 
@@ -363,6 +442,8 @@ pub(crate) enum Answering {
         begun: Instant,
         /// The key of who asks, if it is confined to some keys of the cache.
         confined: Option<Arc<Key>>,
+        /// What it was, if it is to be noted down what came of it.
+        asked: Option<Box<str>>,
     },
 }
 
@@ -391,6 +472,7 @@ impl Future for Answering {
                 replicas,
                 begun,
                 confined,
+                asked,
             } => {
                 let gate = &service.local.gate;
                 if let Stage::Working(future) = stage {
@@ -429,9 +511,14 @@ impl Future for Answering {
                         "the write-ahead log failed meanwhile: what was written, or seen, may or may not survive a restart",
                     )),
                 };
-                Poll::Ready(Ok(
-                    service.finish(*route, *level, *replicas, *begun, outcome)
-                ))
+                Poll::Ready(Ok(service.finish(
+                    *route,
+                    *level,
+                    *replicas,
+                    *begun,
+                    asked.as_deref(),
+                    outcome,
+                )))
             }
         }
     }

@@ -276,7 +276,7 @@ async fn serve_http(stream: Stream, pace: &Rc<Pace>, local: &Rc<Local>) {
         .header_read_timeout(None)
         .serve_connection(
             TokioIo::new(stream),
-            Service::new(Rc::clone(local), Rc::clone(pace), caller),
+            Service::new(Rc::clone(local), Rc::clone(pace), address, caller),
         );
     let late = {
         let mut watch = Watch::new(pace, local);

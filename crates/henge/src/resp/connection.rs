@@ -513,7 +513,8 @@ impl Connection<'_> {
         let (entry, is_wanted) = (waiting.entry, waiting.is_wanted);
         let words = std::mem::take(&mut waiting.words);
         let request = std::mem::take(&mut waiting.request);
-        self.pipeline.waited(words, entry, waiting.since);
+        self.pipeline
+            .waited(words, entry, waiting.since, reply.as_ref().err());
         self.waiting = None;
         let mut out = Output::default();
         match reply {

@@ -175,7 +175,7 @@ async fn finish(
             polled
         })
         .await;
-        pipeline.waited(waiting.words, waiting.entry, waiting.since);
+        pipeline.waited(waiting.words, waiting.entry, waiting.since, None);
         // No more than the budget of the run.
         let written: usize = pieces.iter().map(Bytes::len).sum();
         let mut out = Output::default();

@@ -25,7 +25,7 @@ use super::key_specs;
 use super::pause::Paused;
 use super::session::{Manner, Replies, Session};
 use super::slowlog;
-use super::table::{COMMANDS, Entry, Keys, Run, flag};
+use super::table::{COMMANDS, Entry, Keys, Permission, Run, flag};
 use crate::cache::{AHEAD, Location, LookAhead};
 use crate::cluster::replicas::told;
 use crate::cluster::routing::Routes;
@@ -581,6 +581,9 @@ impl Pipeline {
             first_key,
         };
         let flow = handler(&mut call);
+        if spec.permission == Permission::Admin && !matches!(flow, Ok(Flow::Later(_))) {
+            self.audit(&slowlog::shortened(words), flow.as_ref().err());
+        }
         let stop = match flow {
             Ok(Flow::Done) => None,
             Ok(Flow::Close) => Some(Stop::Close),
@@ -707,7 +710,16 @@ impl Pipeline {
     }
 
     /// A reply that came later is there.
-    pub(super) fn waited(&self, words: Vec<Vec<u8>>, entry: Entry, since: Instant) {
+    pub(super) fn waited(
+        &self,
+        words: Vec<Vec<u8>>,
+        entry: Entry,
+        since: Instant,
+        error: Option<&ErrorReply>,
+    ) {
+        if entry.spec.permission == Permission::Admin {
+            self.audit(&words, error);
+        }
         let took = since.elapsed();
         self.local.counters.command(entry.number).took(took);
         // Who asked to wait was not slow.

@@ -7,6 +7,7 @@ use henge_wire::resp::writer::Protocol;
 use super::acknowledged::Writes;
 use super::clients::Client;
 use crate::access::caller::Caller;
+use crate::audit::{Action, Outcome};
 use crate::config::ConsistencyLevel;
 
 /// Which replies a client wants, by `CLIENT REPLY`.
@@ -90,6 +91,23 @@ impl Session {
             no_touch,
             is_forwarded: true,
             ..Self::new(client, Caller::node())
+        }
+    }
+
+    /// Something that it has done, or was denied, for the audit log.
+    pub(crate) fn action<'a>(
+        &'a self,
+        action: &'a str,
+        outcome: Outcome,
+        code: Option<&'a str>,
+    ) -> Action<'a> {
+        Action {
+            protocol: "redis",
+            client: self.client.address,
+            key: self.caller.name(),
+            what: action,
+            outcome,
+            code,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Who may do what: every command and every route with no key, with wrong ones and with each kind of right, over HTTP and both
 //! versions of the Redis protocol. What each needs is written down here once more, by hand, and none may be missing.
 
+mod audit;
 mod strangers;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -4,6 +4,7 @@
 use henge_wire::resp::request::integer;
 
 use crate::access::entry::DEFAULT_USER;
+use crate::audit::Outcome;
 use crate::resp::call::{Call, ErrorReply, Flow};
 use crate::resp::table::{Group, Keys, Permission, Run, Spec, flag};
 
@@ -153,7 +154,12 @@ pub(super) fn log_in(
     let shown = session
         .caller
         .show(access, name, &call.words[text], call.now_ms);
-    shown.map_err(|_| ErrorReply::WRONG_PASS)?;
+    if shown.is_err() {
+        let error = ErrorReply::WRONG_PASS;
+        let action = session.action("auth", Outcome::Denied, Some(error.code()));
+        call.local.shared.audit.note(call.now_ms, &action);
+        return Err(error);
+    }
     let caller = session.caller.name().unwrap_or(DEFAULT_USER);
     caller.clone_into(&mut session.client.details.lock().user);
     Ok(())

@@ -6,6 +6,7 @@ use henge_wire::resp::writer::Output;
 use super::{Pipeline, Stop, check};
 use crate::access::caller::{Caller, Denied};
 use crate::access::permission::Permission;
+use crate::audit::Outcome;
 use crate::resp::call::ErrorReply;
 use crate::resp::key_specs;
 use crate::resp::table::{Entry, Keys, Spec, flag};
@@ -59,11 +60,46 @@ impl Pipeline {
                 Err(denied) => denied,
             },
         };
-        let error = ErrorReply::denied(denied, caller, found.map(|entry| entry.spec.name));
+        let name = found.map(|entry| entry.spec.name);
+        let error = ErrorReply::denied(denied, caller, name);
+        if self.local.shared.audit.is_on() && !self.session.is_forwarded {
+            // What a stranger says besides may be anything.
+            let name = name.unwrap_or("unknown");
+            let audit = &self.local.shared.audit;
+            audit.note(
+                now_ms,
+                &self
+                    .session
+                    .action(name, Outcome::Denied, Some(error.code())),
+            );
+        }
         let stop = self.reject(found, &error, out);
         // As in Redis: who is not served at all is not kept either.
         let is_over = denied == Denied::Protected;
         Err(if is_over { Some(Stop::Close) } else { stop })
+    }
+}
+
+impl Pipeline {
+    /// Notes down what came of a command that administers the node.
+    pub(super) fn audit(&self, words: &[Vec<u8>], error: Option<&ErrorReply>) {
+        let shared = &self.local.shared;
+        if !shared.audit.is_on() || self.session.is_forwarded {
+            return;
+        }
+        let words: Vec<_> = words
+            .iter()
+            .map(|word| String::from_utf8_lossy(word))
+            .collect();
+        let outcome = match error {
+            None => Outcome::Done,
+            Some(_) => Outcome::Failed,
+        };
+        let words = words.join(" ");
+        let action = self
+            .session
+            .action(&words, outcome, error.map(ErrorReply::code));
+        shared.audit.note(shared.clock.now_ms(), &action);
     }
 }
 

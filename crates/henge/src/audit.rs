@@ -1,0 +1,398 @@
+//! The audit log: who did which administrative action, or was denied which, when and from where, as lines of JSON in a file that
+//! is rotated. Whoever tells it something never waits for the disk; what it has no room for is counted, and the count is in it.
+//! No key, no value and no secret is in it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::calendar;
+
+/// Lines that may wait for the disk: seconds of what is written of a flood.
+const QUEUE: usize = 1024;
+
+/// Denied actions that are written in a second, one by one; those beyond are counted. Without that a stranger could have older
+/// lines rotated away.
+const DENIED_PER_SECOND: u64 = 50;
+
+/// At most one line this often in the node's own log on a file that cannot be written.
+const COMPLAINT_INTERVAL: Duration = Duration::from_mins(1);
+
+/// What came of an action.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Outcome {
+    Done,
+    Failed,
+    Denied,
+}
+
+/// An action of which there is a line.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub(crate) struct Action<'a> {
+    /// `http` or `redis`.
+    pub(crate) protocol: &'static str,
+    pub(crate) client: SocketAddr,
+    /// The name of the API key that was shown; none of who has shown none.
+    pub(crate) key: Option<&'a str>,
+    /// The method and the path, or the command and its arguments.
+    #[serde(rename = "action")]
+    pub(crate) what: &'a str,
+    pub(crate) outcome: Outcome,
+    /// Why it was denied or failed: a code of the protocol.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) code: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    time: &'a str,
+    node: &'a str,
+    #[serde(flatten)]
+    action: &'a Action<'a>,
+}
+
+/// Where actions are told; nobody listens where no file is set.
+#[derive(Debug)]
+pub(crate) struct Audit {
+    node: String,
+    lines: Option<SyncSender<Told>>,
+    /// Lines for which there was no room since that was last written.
+    lost: Arc<AtomicU64>,
+}
+
+#[derive(Debug)]
+enum Told {
+    Entry(Entry),
+    /// Nothing comes any more.
+    End,
+}
+
+#[derive(Debug)]
+struct Entry {
+    line: Vec<u8>,
+    is_denied: bool,
+    time_ms: u64,
+}
+
+impl Audit {
+    /// One that keeps nothing.
+    pub(crate) fn none() -> Self {
+        Self {
+            node: String::new(),
+            lines: None,
+            lost: Arc::default(),
+        }
+    }
+
+    /// One that keeps what it is told for the writer that is returned.
+    pub(crate) fn of(node: String, file: AuditFile) -> (Self, Writer) {
+        let (lines, told) = sync_channel(QUEUE);
+        let lost: Arc<AtomicU64> = Arc::default();
+        let writer = Writer {
+            told,
+            lost: Arc::clone(&lost),
+            file,
+            second: 0,
+            denied: 0,
+            complained: None,
+        };
+        let audit = Self {
+            node,
+            lines: Some(lines),
+            lost,
+        };
+        (audit, writer)
+    }
+
+    /// Whether somebody listens: only then is it worth to say what was done.
+    #[inline]
+    pub(crate) fn is_on(&self) -> bool {
+        self.lines.is_some()
+    }
+
+    /// Notes an action down.
+    #[cold]
+    pub(crate) fn note(&self, time_ms: u64, action: &Action<'_>) {
+        let Some(lines) = &self.lines else {
+            return;
+        };
+        let time = calendar::text_with_millis(time_ms);
+        let line = Line {
+            time: &time,
+            node: &self.node,
+            action,
+        };
+        let mut bytes = serde_json::to_vec(&line).expect("it is texts");
+        bytes.push(b'\n');
+        let entry = Entry {
+            line: bytes,
+            is_denied: action.outcome == Outcome::Denied,
+            time_ms,
+        };
+        if lines.try_send(Told::Entry(entry)).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Has the writer write what it was told until now, and end.
+    pub(crate) fn end(&self) {
+        if let Some(lines) = &self.lines {
+            // It fails only where the writer has ended already.
+            let _ = lines.send(Told::End);
+        }
+    }
+}
+
+/// The file, and what is kept of it.
+#[derive(Debug)]
+pub(crate) struct AuditFile {
+    path: PathBuf,
+    max_size_bytes: u64,
+    /// How many older ones are kept beside it.
+    keep_files: u64,
+    open: BufWriter<File>,
+    size_bytes: u64,
+}
+
+impl AuditFile {
+    /// Opens it, to write behind what is there.
+    pub(crate) fn open(path: &Path, max_size_bytes: u64, keep_files: u64) -> io::Result<Self> {
+        let (open, size_bytes) = append_to(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            max_size_bytes,
+            keep_files,
+            open,
+            size_bytes,
+        })
+    }
+
+    fn write(&mut self, line: &[u8]) -> io::Result<()> {
+        if self.size_bytes > 0 && self.size_bytes + line.len() as u64 > self.max_size_bytes {
+            self.rotate()?;
+        }
+        self.open.write_all(line)?;
+        self.size_bytes += line.len() as u64;
+        Ok(())
+    }
+
+    /// Makes room: `audit.log` is `audit.log.1` from now on, that is `audit.log.2`, and the last is gone.
+    fn rotate(&mut self) -> io::Result<()> {
+        self.open.flush()?;
+        for number in (1..self.keep_files).rev() {
+            match fs::rename(self.older(number), self.older(number + 1)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        fs::rename(&self.path, self.older(1))?;
+        (self.open, self.size_bytes) = append_to(&self.path)?;
+        Ok(())
+    }
+
+    fn older(&self, number: u64) -> PathBuf {
+        let mut name = self.path.clone().into_os_string();
+        name.push(format!(".{number}"));
+        name.into()
+    }
+}
+
+fn append_to(path: &Path) -> io::Result<(BufWriter<File>, u64)> {
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(path)?;
+    let size_bytes = file.metadata()?.len();
+    Ok((BufWriter::new(file), size_bytes))
+}
+
+/// Writes what an [`Audit`] was told, on a thread of its own.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    told: Receiver<Told>,
+    lost: Arc<AtomicU64>,
+    file: AuditFile,
+    /// The second that it is, and how many denied actions there were in it.
+    second: u64,
+    denied: u64,
+    complained: Option<Instant>,
+}
+
+impl Writer {
+    /// Writes until it is told to end.
+    pub(crate) fn run(mut self) {
+        while let Ok(Told::Entry(entry)) = self.told.recv() {
+            self.write(&entry);
+            self.flush();
+        }
+        let time_ms = (self.second + 1) * 1000;
+        self.settle(time_ms);
+        self.flush();
+    }
+
+    fn write(&mut self, entry: &Entry) {
+        if entry.time_ms / 1000 != self.second {
+            self.settle(entry.time_ms);
+        }
+        if entry.is_denied {
+            self.denied += 1;
+            if self.denied > DENIED_PER_SECOND {
+                return;
+            }
+        }
+        let written = self.file.write(&entry.line);
+        self.look(written);
+    }
+
+    /// Says what was not written of the second that is over.
+    fn settle(&mut self, time_ms: u64) {
+        let time = calendar::text_with_millis(time_ms);
+        let beyond = self.denied.saturating_sub(DENIED_PER_SECOND);
+        (self.second, self.denied) = (time_ms / 1000, 0);
+        let lost = self.lost.swap(0, Ordering::Relaxed);
+        if beyond == 0 && lost == 0 {
+            return;
+        }
+        let line = serde_json::json!({"time": time, "denied_and_not_listed": beyond, "lost": lost});
+        let written = self.file.write(format!("{line}\n").as_bytes());
+        self.look(written);
+    }
+
+    fn flush(&mut self) {
+        let flushed = self.file.open.flush();
+        self.look(flushed);
+    }
+
+    /// What cannot be written is lost, and counted; the disk may have room again later.
+    fn look(&mut self, outcome: io::Result<()>) {
+        let Err(error) = outcome else {
+            return;
+        };
+        self.lost.fetch_add(1, Ordering::Relaxed);
+        let now = Instant::now();
+        let is_told = self
+            .complained
+            .is_some_and(|at| now.duration_since(at) < COMPLAINT_INTERVAL);
+        if !is_told {
+            self.complained = Some(now);
+            tracing::error!(file = %self.file.path.display(), %error, "the audit log cannot be written");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(name: &str) -> PathBuf {
+        let folder =
+            std::env::temp_dir().join(format!("henge-audit-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).expect("a folder");
+        folder
+    }
+
+    fn action(outcome: Outcome) -> Action<'static> {
+        Action {
+            protocol: "http",
+            client: "192.0.2.7:1234".parse().expect("an address"),
+            key: Some("boss"),
+            what: "POST /flush",
+            outcome,
+            code: (outcome != Outcome::Done).then_some("forbidden"),
+        }
+    }
+
+    /// What a writer makes of these, at these times.
+    fn written(path: &Path, max_size_bytes: u64, told: &[(u64, Outcome)]) {
+        let file = AuditFile::open(path, max_size_bytes, 2).expect("it opens");
+        let (audit, writer) = Audit::of("node1".to_owned(), file);
+        for (time_ms, outcome) in told {
+            audit.note(*time_ms, &action(*outcome));
+        }
+        audit.end();
+        writer.run();
+    }
+
+    #[test]
+    fn a_line_says_who_did_what_when_and_from_where() {
+        let folder = folder("line");
+        let path = folder.join("audit.log");
+        written(
+            &path,
+            1 << 20,
+            &[(1_500, Outcome::Done), (2_000, Outcome::Denied)],
+        );
+        let text = fs::read_to_string(&path).expect("it is there");
+        assert_eq!(
+            text,
+            "{\"time\":\"1970-01-01T00:00:01.500Z\",\"node\":\"node1\",\"protocol\":\"http\",\"client\":\"192.0.2.7:1234\",\"key\":\"boss\",\"action\":\"POST /flush\",\"outcome\":\"done\"}\n\
+             {\"time\":\"1970-01-01T00:00:02.000Z\",\"node\":\"node1\",\"protocol\":\"http\",\"client\":\"192.0.2.7:1234\",\"key\":\"boss\",\"action\":\"POST /flush\",\"outcome\":\"denied\",\"code\":\"forbidden\"}\n"
+        );
+        let mode = std::os::unix::fs::PermissionsExt::mode(
+            &fs::metadata(&path).expect("it is there").permissions(),
+        );
+        assert_eq!(mode & 0o777, 0o600);
+        fs::remove_dir_all(folder).expect("it goes");
+    }
+
+    #[test]
+    fn the_file_is_rotated_and_the_oldest_goes() {
+        let folder = folder("rotate");
+        let path = folder.join("audit.log");
+        let many: Vec<(u64, Outcome)> = (0..20).map(|n| (n * 1000, Outcome::Done)).collect();
+        // Room for three lines and a bit.
+        written(&path, 500, &many);
+        let mut names: Vec<String> = folder
+            .read_dir()
+            .expect("it is there")
+            .map(|entry| {
+                entry
+                    .expect("one")
+                    .file_name()
+                    .to_string_lossy()
+                    .into_owned()
+            })
+            .collect();
+        names.sort();
+        assert_eq!(names, ["audit.log", "audit.log.1", "audit.log.2"]);
+        let all: String = ["audit.log.2", "audit.log.1", "audit.log"]
+            .iter()
+            .map(|name| fs::read_to_string(folder.join(name)).expect("it is there"))
+            .collect();
+        let seconds: Vec<&str> = all.lines().map(|line| &line[26..28]).collect();
+        let last = ["12", "13", "14", "15", "16", "17", "18", "19"];
+        assert!(
+            seconds.ends_with(&last[4..]) && last.ends_with(&seconds),
+            "{seconds:?}"
+        );
+        fs::remove_dir_all(folder).expect("it goes");
+    }
+
+    #[test]
+    fn a_flood_of_strangers_is_counted() {
+        let folder = folder("flood");
+        let path = folder.join("audit.log");
+        let mut many = vec![(5_000, Outcome::Denied); 200];
+        many.push((5_999, Outcome::Done));
+        many.push((6_000, Outcome::Done));
+        written(&path, 1 << 20, &many);
+        let text = fs::read_to_string(&path).expect("it is there");
+        assert_eq!(text.lines().count(), 50 + 1 + 1 + 1);
+        assert!(
+            text.contains("\"denied_and_not_listed\":150,\"lost\":0"),
+            "{text}"
+        );
+        fs::remove_dir_all(folder).expect("it goes");
+    }
+}
