@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use crate::access::KeyFileError;
 use crate::access::file::KeyFile;
 use crate::config::{CacheSize, Config, ConfigError, Reload};
+use crate::http::cors::Cors;
 use crate::memory;
 use crate::metrics::Metrics;
 use crate::shared::{Live, Shared};
@@ -133,6 +134,7 @@ impl Admin {
         // What waits for a restart and what is taken over now must also go together.
         config.validate()?;
         shared.live.store(Arc::new(Live::of(config)));
+        shared.cors.store(Arc::new(Cors::of(config)));
         let in_flight = config.limits.max_inflight_bytes.as_usize();
         shared.in_flight.set_limit(in_flight);
         let limits = |config: &Config| (config.cache.max_size_bytes, config.cache.max_items);

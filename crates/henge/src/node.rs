@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::access::{Access, KeyFileError};
 use crate::admin::{Admin, key_file, size_of};
-use crate::audit::{Audit, AuditFile, Writer};
+use crate::audit::{Audit, AuditFile};
 use crate::cache::{Cache, CacheConfig, Whose};
 use crate::clock::Clock;
 use crate::cluster::control::{self, Ends, NoteIncarnation, Orders, OwnLoad};
@@ -37,6 +37,7 @@ use crate::disk::directory::Directory;
 use crate::disk::persistence::{Persistence, PersistenceError, Surroundings, beyond};
 use crate::encryption::{Encryption, Keys, KeysError, random_number};
 use crate::housekeeping::keep_house;
+use crate::http::cors::Cors;
 use crate::http::{CALLS, Call, Control, serve_control};
 use crate::metrics::counters::Counters;
 use crate::metrics::{Metrics, Pulse};
@@ -233,6 +234,7 @@ impl Node {
             access,
             tls,
             audit,
+            cors: ArcSwap::from_pointee(Cors::of(&config)),
         });
         let node_id = persistence.node_id();
         let metrics = Arc::new(Metrics {
@@ -257,7 +259,7 @@ impl Node {
             cluster: None,
             leave: None,
             recovery: None,
-            audit: None,
+            audit: audit_writer,
         };
         let (calls, called) = mpsc::channel(CALLS);
         node.start_control(metrics, Arc::clone(&counters), called)?;
@@ -270,11 +272,6 @@ impl Node {
             fresh,
             whose,
         };
-        if let Some(writer) = audit_writer {
-            let thread = thread::Builder::new().name("audit".to_owned());
-            let thread = thread.spawn(move || writer.run());
-            node.audit = Some(thread.map_err(StartError::System)?);
-        }
         node.recovery = persistence.start(around).map_err(StartError::System)?;
         let acceptor = thread::Builder::new()
             .name("henge-accept".to_owned())
@@ -508,8 +505,8 @@ fn who_may(config: &Config) -> Result<(Access, Tls), StartError> {
     Ok((access, Tls::new(certificates)))
 }
 
-/// The audit log, and what writes it; nobody does where no file is set.
-fn audit_log(config: &Config, node: String) -> Result<(Audit, Option<Writer>), StartError> {
+/// The audit log, and the thread that writes it, which ends with it; there is none where no file is set.
+fn audit_log(config: &Config, node: String) -> Result<(Audit, Option<JoinHandle<()>>), StartError> {
     let Some(file) = &config.audit.file else {
         return Ok((Audit::none(), None));
     };
@@ -518,7 +515,9 @@ fn audit_log(config: &Config, node: String) -> Result<(Audit, Option<Writer>), S
     let opened = AuditFile::open(path, most, config.audit.keep_files);
     let opened = opened.map_err(|error| StartError::Audit(path.to_owned(), error))?;
     let (audit, writer) = Audit::of(node, opened);
-    Ok((audit, Some(writer)))
+    let thread = thread::Builder::new().name("audit".to_owned());
+    let thread = thread.spawn(move || writer.run());
+    Ok((audit, Some(thread.map_err(StartError::System)?)))
 }
 
 /// What the threads share of the node's cluster, as it is before anybody was asked.

@@ -20,6 +20,7 @@ use crate::cluster::replicas::Replicas;
 use crate::config::{Config, ConsistencyLevel, Interval};
 use crate::disk::gate::without_gate;
 use crate::disk::persistence::Persistence;
+use crate::http::cors::Cors;
 use crate::net::inflight::InFlight;
 use crate::net::pace::Patience;
 use crate::resp;
@@ -123,6 +124,8 @@ pub(crate) struct Shared {
     pub(crate) access: Access,
     pub(crate) tls: Tls,
     pub(crate) audit: Audit,
+    /// What web pages of other origins may do.
+    pub(crate) cors: ArcSwap<Cors>,
 }
 
 /// Without the cache, which is not for showing.

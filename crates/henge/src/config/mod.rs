@@ -14,6 +14,7 @@ mod reload;
 mod settings;
 mod suggest;
 mod types;
+mod web;
 
 use std::fmt;
 
@@ -26,14 +27,16 @@ pub use literal::Literal;
 pub use peers::{PeerAddress, Peers};
 pub use reload::{Change, Reload};
 pub use settings::{
-    AuditConfig, CacheConfig, ClusterConfig, CompressionConfig, Config, LimitsConfig, LogConfig,
-    PersistenceConfig, SETTINGS, SecurityConfig, ServerConfig, Setting, SettingError, TlsConfig,
+    AuditConfig, CacheConfig, ClusterConfig, CompressionConfig, Config, CorsConfig, LimitsConfig,
+    LogConfig, PersistenceConfig, SETTINGS, SecurityConfig, ServerConfig, Setting, SettingError,
+    TlsConfig,
 };
 pub(crate) use suggest::nearest;
 pub use types::{
     ByteSize, CacheSize, ConsistencyLevel, DirectoryPath, EncryptionCipher, FilePath, Interval,
     InvalidValue, ListenAddress, LogFormat, LogLevel, NodeId, SyncPolicy,
 };
+pub use web::{Origins, Tokens};
 
 /// A configuration that cannot be used: all that is wrong with it, one line each.
 ///
@@ -163,6 +166,11 @@ impl Config {
                 self.tls.required && self.tls.certificate_file.is_none(),
                 ["tls.required", "tls.certificate_file"],
                 "without a certificate nobody could be served",
+            ),
+            (
+                self.cors.credentials && self.cors.origins == Origins::Any,
+                ["cors.credentials", "cors.origins"],
+                "with credentials a page acts as its visitor, which is for listed origins only",
             ),
         ];
         rules

@@ -17,6 +17,7 @@ use super::types::{
     ByteSize, CacheSize, ConsistencyLevel, DirectoryPath, EncryptionCipher, FilePath, Interval,
     ListenAddress, LogFormat, LogLevel, NodeId, SyncPolicy,
 };
+use super::web::{Origins, Tokens};
 
 /// The form of the table below: for each setting `reload` or `restart` (when a changed value takes effect), name, type,
 /// default, and where the type does not bound the value, its bounds. Doc lines are kept as text too.
@@ -212,6 +213,21 @@ settings! {
         restart max_size_bytes: ByteSize = ByteSize::mib(16), within ByteSize::kib(64)..=ByteSize::gib(1);
         /// How many older ones are kept, as `FILE.1` and so on.
         restart keep_files: u64 = 4, within 1..=100;
+    }
+
+    /// What web pages of other origins may do over HTTP (CORS).
+    cors: CorsConfig {
+        /// The origins of pages that may ask and see anything their key may, such as `https://console.example`, with commas between
+        /// them; "*" for any page, "none" for no page.
+        reload origins: Origins = Origins::None;
+        /// The methods that they may use.
+        reload methods: Tokens = Tokens::new("GET, HEAD, POST, PUT, DELETE");
+        /// The headers that they may send.
+        reload headers: Tokens = Tokens::new("authorization, content-type, if-match, if-none-match, x-api-key, x-consistency-level, x-ttl");
+        /// Whether a browser may send what it has of its visitor, such as a client certificate. Only with listed origins.
+        reload credentials: bool = false;
+        /// How long a browser may remember what it was told of this. A day at most, beyond which browsers go by their own.
+        reload max_age: Interval = Interval::seconds(600), within Interval::seconds(0)..=Interval::seconds(86_400);
     }
 
     /// How large values are made smaller.
@@ -607,6 +623,35 @@ mod tests {
             "audit.keep_files",
             &[("1", "1"), ("100", "100")],
             &["0", "101", "none"],
+        ),
+        (
+            "cors.origins",
+            &[
+                ("none", "\"none\""),
+                ("*", "\"*\""),
+                ("https://A,http://b:1", "\"https://a,http://b:1\""),
+            ],
+            &["", "a", "https://a/b"],
+        ),
+        (
+            "cors.methods",
+            &[("GET", "\"GET\""), ("GET,PUT", "\"GET, PUT\"")],
+            &["", "GET PUT", "GET,"],
+        ),
+        (
+            "cors.headers",
+            &[("x-a , x-b", "\"x-a, x-b\"")],
+            &["", "x:a"],
+        ),
+        (
+            "cors.credentials",
+            &[("true", "true"), ("false", "false")],
+            &["yes"],
+        ),
+        (
+            "cors.max_age",
+            &[("0", "\"0s\""), ("1d", "\"1d\"")],
+            &["2d", "none", "-1"],
         ),
         (
             "compression.algorithm",

@@ -1,8 +1,9 @@
 //! Who asks over HTTP: how an API key comes with a request, what a web page of somebody else may not do, and what is told to
 //! who is refused. A key comes with each request, so a connection remembers the last that it has seen.
 
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, HeaderValue, Method, header};
 
+use super::cors::Cors;
 use super::problem::{Code, Problem};
 use super::routes::Lookup;
 use crate::access::Access;
@@ -21,6 +22,8 @@ pub(crate) struct Visitor {
     caller: Caller,
     /// The key that came with the last request, if it held.
     shown: Option<Box<[u8]>>,
+    /// The origin of the web page that has made the last request.
+    origin: Option<HeaderValue>,
 }
 
 impl From<Denied> for Problem {
@@ -42,12 +45,18 @@ impl Visitor {
         Self {
             caller,
             shown: None,
+            origin: None,
         }
     }
 
     /// Who it is, as the last request has shown.
     pub(crate) fn caller(&self) -> &Caller {
         &self.caller
+    }
+
+    /// The origin of the web page that has made the last request.
+    pub(crate) fn origin(&self) -> Option<&HeaderValue> {
+        self.origin.as_ref()
     }
 
     /// Refuses a request that may not be made: by who makes it, or by where it comes from.
@@ -57,9 +66,10 @@ impl Visitor {
         method: &Method,
         headers: &HeaderMap,
         lookup: &Lookup,
-        access: &Access,
+        (access, cors): (&Access, &Cors),
         now_ms: u64,
     ) -> Result<(), Problem> {
+        self.origin = headers.get(header::ORIGIN).cloned();
         let needed = match lookup {
             Lookup::Found(route) => route.permission,
             // Whoever may not ask for anything is not told either what there is to ask for.
@@ -82,11 +92,7 @@ impl Visitor {
             check_host(headers)?;
             check_no_proxy(headers)?;
         }
-        if method != Method::GET && method != Method::HEAD && headers.contains_key(header::ORIGIN) {
-            let detail = "a request that a web page makes of another origin may change nothing";
-            return Err(Problem::new(Code::OriginNotAllowed, detail));
-        }
-        Ok(())
+        cors.check(method, headers)
     }
 
     fn show(
@@ -190,8 +196,6 @@ fn is_local(host: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::super::routes;
     use super::*;
     use crate::access::hash::NewKey;
@@ -213,7 +217,8 @@ mod tests {
     ) -> Result<(), Code> {
         let (method, path) = target;
         let lookup = routes::find(&method, path);
-        let admitted = visitor.admit(&method, &headers(list), &lookup, access, 0);
+        let cors = Cors::of(&crate::config::Config::default());
+        let admitted = visitor.admit(&method, &headers(list), &lookup, (access, &cors), 0);
         admitted.map_err(|problem| problem.code)
     }
 

@@ -9,6 +9,7 @@ mod batch;
 mod body;
 mod conditions;
 mod control;
+pub(crate) mod cors;
 mod json;
 mod keys;
 mod lifetime;

@@ -17,6 +17,7 @@ use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 
 use super::access::Visitor;
+use super::cors::Cors;
 use super::level::{self, X_CONSISTENCY_LEVEL, X_REPLICAS};
 use super::problem::{Code, Problem};
 use super::routes::{self, Lookup, Place, Route, RouteId};
@@ -107,7 +108,12 @@ impl Service {
 
     /// What the table says of a request, if it may be made.
     #[inline]
-    fn look_up(&self, request: &Request<Incoming>, begun: Instant) -> Result<Lookup, Problem> {
+    fn look_up(
+        &self,
+        request: &Request<Incoming>,
+        cors: &Cors,
+        begun: Instant,
+    ) -> Result<Lookup, Problem> {
         check_head(request)?;
         let lookup = routes::find(request.method(), request.uri().path());
         let shared = &self.local.shared;
@@ -117,7 +123,7 @@ impl Service {
             request.method(),
             request.headers(),
             &lookup,
-            &shared.access,
+            (&shared.access, cors),
             now_ms,
         )?;
         self.local.confine(visitor.caller().confined());
@@ -138,6 +144,10 @@ impl Service {
             self.audit(route, asked, &outcome);
         }
         let mut response = outcome.unwrap_or_else(Problem::into_response);
+        if let Some(origin) = self.visitor.borrow().origin() {
+            let cors = self.local.shared.cors.load();
+            cors.mark(origin, response.headers_mut());
+        }
         if let Some(level) = level {
             let is_done = response.status().is_success();
             let headers = response.headers_mut();
@@ -215,7 +225,11 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         if has_body {
             self.pace.announce_body(request.body().size_hint().exact());
         }
-        let lookup = self.look_up(&request, begun);
+        let cors = self.local.shared.cors.load();
+        if let Some(answer) = cors.preflight(request.method(), request.headers()) {
+            return Answering::Now(Some(self.finish(None, None, None, begun, None, Ok(answer))));
+        }
+        let lookup = self.look_up(&request, &cors, begun);
         let asked = match &lookup {
             Ok(Lookup::Found(route)) if self.local.shared.audit.is_on() => asked(route, &request),
             _ => None,

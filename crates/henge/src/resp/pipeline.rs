@@ -34,6 +34,7 @@ use crate::disk::gate::{Owed, journalled_bytes};
 use crate::metrics::counters::add;
 use crate::net::data_thread::Local;
 use crate::shared::{self, Live, Shared};
+use admission::OF_STRANGERS;
 use route::Routed;
 
 /// Requests that are decoded, and looked up ahead, together.
@@ -89,13 +90,6 @@ pub(super) struct Buffers {
 /// Places of words that are kept room for: those of a batch of any commands but those of very many words, a megabyte of which
 /// would else stay for good.
 const KEPT_SPANS: usize = 16 * 1024;
-
-/// Who is not served has nothing to say but who it is: what it sends is not to cost memory before that is known. As in Redis.
-const OF_STRANGERS: Limits = Limits {
-    max_bulk_bytes: 16 * 1024,
-    max_arguments: 16,
-    max_request_bytes: 64 * 1024,
-};
 
 /// What is read from a socket at once: a pipeline of some hundred commands, and little enough to stay in the processor's
 /// second cache.

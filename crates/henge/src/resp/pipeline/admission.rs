@@ -1,6 +1,6 @@
 //! Whether a connection may run a command: whether it is one, who asks, what the command needs, and which keys it names.
 
-use henge_wire::resp::request::Arguments;
+use henge_wire::resp::request::{Arguments, Limits};
 use henge_wire::resp::writer::Output;
 
 use super::{Pipeline, Stop, check};
@@ -10,6 +10,13 @@ use crate::audit::Outcome;
 use crate::resp::call::ErrorReply;
 use crate::resp::key_specs;
 use crate::resp::table::{Entry, Keys, Spec, flag};
+
+/// Who is not served has nothing to say but who it is: what it sends is not to cost memory before that is known. As in Redis.
+pub(super) const OF_STRANGERS: Limits = Limits {
+    max_bulk_bytes: 16 * 1024,
+    max_arguments: 16,
+    max_request_bytes: 64 * 1024,
+};
 
 impl Pipeline {
     /// The command that is meant, if it is one and may be run. What it cannot or may not be is its reply; the error is what follows

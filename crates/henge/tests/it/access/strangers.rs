@@ -190,3 +190,99 @@ fn strangers_cost_no_memory() {
     assert_eq!(connection.reply(), b":1048576\r\n");
     assert_eq!(connection.call(&["SET", "k", &large]), b"+OK\r\n");
 }
+
+/// What a browser is told for pages of other origins, and what those may do then.
+#[test]
+fn web_pages_that_are_listed() {
+    let node = node(&[
+        ("cors.origins", "https://console.example"),
+        ("cors.max_age", "5m"),
+    ]);
+    let mut client = Client::connect(node.local_addr());
+    let ours = ("origin", "https://console.example");
+    let theirs = ("origin", "https://evil.example");
+    let asks = ("access-control-request-method", "PUT");
+    // A browser asks beforehand, and shows no key then.
+    let allowed = client.request("OPTIONS", "/cache/k", &[ours, asks], b"");
+    assert_eq!(allowed.status, 204);
+    for (name, value) in [
+        ("access-control-allow-origin", "https://console.example"),
+        (
+            "access-control-allow-methods",
+            "GET, HEAD, POST, PUT, DELETE",
+        ),
+        ("access-control-max-age", "300"),
+        ("vary", "origin"),
+    ] {
+        assert_eq!(allowed.header(name), Some(value));
+    }
+    let headers = allowed
+        .header("access-control-allow-headers")
+        .expect("it says");
+    assert!(
+        headers.contains("x-api-key") && headers.contains("content-type"),
+        "{headers}"
+    );
+    assert_eq!(allowed.header("access-control-allow-credentials"), None);
+    let refused = client.request("OPTIONS", "/cache/k", &[theirs, asks], b"");
+    assert_eq!(
+        (refused.status, refused.code().as_str()),
+        (403, "origin_not_allowed")
+    );
+    assert_eq!(refused.header("access-control-allow-origin"), None);
+    // What is no such question is a method that the route does not take.
+    assert_eq!(
+        client.request("OPTIONS", "/cache/k", &[ours], b"").status,
+        405
+    );
+    let put = client.request("PUT", "/cache/k", &[ours], b"v");
+    assert_eq!(
+        (put.status, put.header("access-control-allow-origin")),
+        (204, Some(ours.1))
+    );
+    assert_eq!(
+        client.request("PUT", "/cache/k", &[theirs], b"v").status,
+        403
+    );
+    for target in ["/cache/k", "/cache/none", "/get?kye=k"] {
+        let shown = client.request("GET", target, &[ours], b"");
+        assert_eq!(
+            shown.header("access-control-allow-origin"),
+            Some(ours.1),
+            "{target}"
+        );
+        assert!(shown.header("access-control-expose-headers").is_some());
+        let hidden = client.request("GET", target, &[theirs], b"");
+        assert_eq!(
+            hidden.header("access-control-allow-origin"),
+            None,
+            "{target}"
+        );
+        assert_eq!(hidden.header("vary"), Some("origin"));
+        assert_eq!(client.get(target).header("vary"), None);
+    }
+    // Of any page, and by default of none.
+    let any = crate::client::node(&[("cors.origins", "*")]);
+    let mut client = Client::connect(any.local_addr());
+    let answer = client.request("POST", "/set", &[theirs], br#"{"key":"k","value":1}"#);
+    assert_eq!(
+        (answer.status, answer.header("access-control-allow-origin")),
+        (200, Some("*"))
+    );
+    let closed = crate::client::node(&[]);
+    let mut client = Client::connect(closed.local_addr());
+    assert_eq!(
+        client
+            .request("OPTIONS", "/cache/k", &[ours, asks], b"")
+            .status,
+        403
+    );
+    let answer = client.request("GET", "/get?key=k", &[ours], b"");
+    assert_eq!(
+        (
+            answer.header("access-control-allow-origin"),
+            answer.header("vary")
+        ),
+        (None, None)
+    );
+}
