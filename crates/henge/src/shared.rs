@@ -42,6 +42,7 @@ pub(crate) struct Live {
     pub(crate) limits: Limits,
     pub(crate) patience: Patience,
     pub(crate) max_connections: usize,
+    pub(crate) max_connections_per_address: Option<usize>,
     pub(crate) default_level: ConsistencyLevel,
     /// Whether who knows the map of the cluster is told where else a key is.
     pub(crate) redirect: bool,
@@ -78,6 +79,7 @@ impl Live {
                 body: Duration::from_millis(limits.body_timeout_ms),
             },
             max_connections: count(limits.max_connections),
+            max_connections_per_address: limits.max_connections_per_address.map(count),
             default_level: config.cluster.default_consistency,
             redirect: config.cluster.redirect,
             down_timeout: config.cluster.down_timeout.map(Interval::as_duration),

@@ -9,13 +9,15 @@ use henge_wire::{Glob, MAX_PATTERN_BYTES};
 
 use super::Access;
 use super::permission::Permission;
-use super::ring::{Key, Ring};
+use super::ring::{Key, Ring, Strangers};
 
 /// Why somebody was refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Denied {
     /// There are no keys, and it comes from elsewhere.
     Protected,
+    /// It is not known yet whether there are keys, and it comes from elsewhere.
+    NotYet,
     /// It has shown no key that holds.
     Unknown,
     /// Its key does not hold the permission.
@@ -27,11 +29,15 @@ pub(crate) enum Denied {
 /// What to do about protected mode, for who reads it where a server answers nobody.
 pub(crate) const PROTECTED: &str = "no API key is configured, so only clients of the same machine are served; make one with `henge key new` and name its file in security.key_file, or set security.protected_mode = false where the network keeps strangers out";
 
+/// The same where that is for a while.
+pub(crate) const NOT_YET: &str = "the node has not heard yet which API keys its cluster has, and shows others than clients of its own machine only figures until then";
+
 /// For logs; what clients are told is their protocol's.
 impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Protected => f.write_str("protected mode"),
+            Self::NotYet => f.write_str("no word of the cluster's keys"),
             Self::Unknown => f.write_str("no key"),
             Self::Permission(needed) => write!(f, "needs {}", needed.name()),
             Self::Scope => f.write_str("out of scope"),
@@ -125,13 +131,17 @@ impl Caller {
         self.generation = ring.generation;
         let until = key.as_ref().and_then(|key| key.expires_at_ms);
         self.until_ms = until.unwrap_or(u64::MAX);
-        self.is_trusted_by_place = ring.is_empty() && ring.protected_mode;
+        self.is_trusted_by_place = ring.is_empty() && ring.strangers != Strangers::Served;
         self.standing = match &key {
             Some(key) if key.is_free() => Standing::Free,
             Some(key) => Standing::Holds(Arc::clone(key)),
             None if !ring.is_empty() => Standing::Refused(Denied::Unknown),
-            None if self.is_near || !ring.protected_mode => Standing::Free,
-            None => Standing::Refused(Denied::Protected),
+            None if self.is_near => Standing::Free,
+            None => match ring.strangers {
+                Strangers::Served => Standing::Free,
+                Strangers::Refused => Standing::Refused(Denied::Protected),
+                Strangers::Wait => Standing::Refused(Denied::NotYet),
+            },
         };
         self.key = key;
     }
@@ -202,6 +212,8 @@ impl Caller {
         let held = match &self.standing {
             Standing::Free => return Ok(()),
             _ if needed == Permission::Anyone => return Ok(()),
+            // Who sets up a cluster has to see what a node waits for.
+            Standing::Refused(Denied::NotYet) if needed == Permission::Observe => return Ok(()),
             Standing::Refused(denied) => return Err(*denied),
             Standing::Holds(key) => key.permissions,
         };

@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 
 use agreed::Agreed;
 use file::KeyFile;
-use ring::Ring;
+use ring::{Ring, Strangers};
 
 pub use file::KeyFileError;
 
@@ -48,8 +48,20 @@ struct Parts {
 
 impl Parts {
     fn ring(&self, generation: u64) -> Ring {
-        let is_protected = self.protected_mode || !self.has_heard;
-        Ring::of(generation, is_protected, self.file.as_ref(), &self.agreed)
+        Ring::of(
+            generation,
+            self.strangers(),
+            self.file.as_ref(),
+            &self.agreed,
+        )
+    }
+
+    fn strangers(&self) -> Strangers {
+        match (self.protected_mode, self.has_heard) {
+            (true, _) => Strangers::Refused,
+            (false, false) => Strangers::Wait,
+            (false, true) => Strangers::Served,
+        }
     }
 }
 
@@ -121,7 +133,7 @@ impl Access {
         let parts = self.parts.lock();
         let mut agreed = parts.agreed.clone();
         change(&mut agreed);
-        Ring::of(0, parts.protected_mode, parts.file.as_ref(), &agreed)
+        Ring::of(0, parts.strangers(), parts.file.as_ref(), &agreed)
     }
 
     fn change(&self, change: impl FnOnce(&mut Parts)) {

@@ -61,13 +61,23 @@ impl Key {
     }
 }
 
+/// What becomes of clients from elsewhere while there is no key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Strangers {
+    /// They are served.
+    Served,
+    /// They are refused: protected mode.
+    Refused,
+    /// They are refused until it is known whether the cluster has keys.
+    Wait,
+}
+
 /// See the head of the file.
 #[derive(Debug)]
 pub(crate) struct Ring {
     /// Another one for each ring of a process, from 1 on.
     pub(super) generation: u64,
-    /// Whether strangers from elsewhere are refused while there is no key.
-    pub(super) protected_mode: bool,
+    pub(super) strangers: Strangers,
     by_name: BTreeMap<String, Arc<Key>>,
     by_id: BTreeMap<KeyId, Arc<Key>>,
     by_certificate: BTreeMap<String, Arc<Key>>,
@@ -86,13 +96,13 @@ impl Ring {
     /// The keys of a file and of a cluster: where both have one of a name, that of the cluster holds.
     pub(super) fn of(
         generation: u64,
-        protected_mode: bool,
+        strangers: Strangers,
         file: Option<&KeyFile>,
         agreed: &Agreed,
     ) -> Self {
         let mut ring = Self {
             generation,
-            protected_mode,
+            strangers,
             by_name: BTreeMap::new(),
             by_id: BTreeMap::new(),
             by_certificate: BTreeMap::new(),
@@ -276,7 +286,7 @@ mod tests {
         expired.expires = Some("2026-01-01".into());
         let until = crate::calendar::parse("2026-01-01").expect("a day");
         let file = file(&[("one", &entry(&one, &["read"])), ("other", &expired)]);
-        let ring = Ring::of(1, true, Some(&file), &Agreed::default());
+        let ring = Ring::of(1, Strangers::Refused, Some(&file), &Agreed::default());
         let named = |name: Option<&str>, text: &str, now_ms| {
             let key = ring.known(name.map(str::as_bytes), text.as_bytes(), now_ms);
             key.map(|key| key.name.clone())
@@ -306,7 +316,7 @@ mod tests {
             ("two", &entry(&NewKey::draw(), &["read"])),
         ]);
         let held = agreed(&[("key.web", &entry(&new, &["read"]).to_text())]);
-        let ring = Ring::of(1, true, Some(&file), &held);
+        let ring = Ring::of(1, Strangers::Refused, Some(&file), &held);
         assert!(ring.known(None, old.text.as_bytes(), 0).is_none());
         let key = ring.known(None, new.text.as_bytes(), 0).expect("it holds");
         assert_eq!(
@@ -317,16 +327,21 @@ mod tests {
         assert!(!ring.can_be_administered());
 
         let revoked = agreed(&[("key.web", "revoked")]);
-        let ring = Ring::of(2, true, Some(&file), &revoked);
+        let ring = Ring::of(2, Strangers::Refused, Some(&file), &revoked);
         assert!(ring.known(None, old.text.as_bytes(), 0).is_none());
         assert_eq!(ring.revoked().collect::<Vec<_>>(), ["web"]);
     }
 
     #[test]
     fn where_the_last_key_was_revoked_nobody_is_let_in() {
-        let ring = Ring::of(1, true, None, &agreed(&[("key.web", "revoked")]));
+        let ring = Ring::of(
+            1,
+            Strangers::Refused,
+            None,
+            &agreed(&[("key.web", "revoked")]),
+        );
         assert!(!ring.is_empty());
-        assert!(Ring::of(1, true, None, &Agreed::default()).is_empty());
+        assert!(Ring::of(1, Strangers::Refused, None, &Agreed::default()).is_empty());
     }
 
     #[test]
@@ -339,7 +354,7 @@ mod tests {
         second.prefixes = ["a:".to_owned()].into();
         let ring = Ring::of(
             1,
-            true,
+            Strangers::Refused,
             Some(&file(&[("free", &first), ("confined", &second)])),
             &Agreed::default(),
         );
@@ -359,14 +374,14 @@ mod tests {
         let key = NewKey::draw();
         let before = Ring::of(
             1,
-            true,
+            Strangers::Refused,
             Some(&file(&[("a", &entry(&key, &["read"]))])),
             &Agreed::default(),
         );
         let held = before.named("a").expect("it is there");
         let after = Ring::of(
             2,
-            true,
+            Strangers::Refused,
             Some(&file(&[("b", &entry(&key, &["write"]))])),
             &Agreed::default(),
         );
@@ -375,7 +390,7 @@ mod tests {
             (again.name.as_str(), again.permissions),
             ("b", Permissions::WRITE)
         );
-        let empty = Ring::of(3, true, None, &Agreed::default());
+        let empty = Ring::of(3, Strangers::Refused, None, &Agreed::default());
         assert!(empty.again(held).is_none());
     }
 }

@@ -254,6 +254,9 @@ settings! {
         reload max_batch_items: u64 = 10_000, within 1..=1_000_000;
         /// The most connections open at one time. At most a million: Linux gives a process no more files (`fs.nr_open`).
         reload max_connections: u64 = 50_000, within 1..=1_000_000;
+        /// The most connections open at one time from one address, of IPv6 from one network of 64 bits; "none" for no such limit. Nodes
+        /// of the cluster count as well, with a few for each of their processors.
+        reload max_connections_per_address: Option<u64> = Some(10_000), within 1..=1_000_000;
         /// How long a client may take to send the head of a request. At least 1 and at most an hour, as for all time-outs:
         /// 0 would refuse everyone, and beyond an hour it protects nothing.
         reload header_timeout_ms: u64 = 5_000, within 1..=HOUR_MS;
@@ -692,6 +695,11 @@ mod tests {
             "limits.max_connections",
             &[("1", "1"), ("1000000", "1000000")],
             &["0", "1000001"],
+        ),
+        (
+            "limits.max_connections_per_address",
+            &[("1", "1"), ("none", "\"none\"")],
+            &["0", "1000001", "many"],
         ),
         (
             "limits.header_timeout_ms",

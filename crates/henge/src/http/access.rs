@@ -7,7 +7,7 @@ use super::cors::Cors;
 use super::problem::{Code, Problem};
 use super::routes::Lookup;
 use crate::access::Access;
-use crate::access::caller::{Caller, Denied, PROTECTED};
+use crate::access::caller::{Caller, Denied, NOT_YET, PROTECTED};
 use crate::access::hash;
 use crate::access::permission::Permission;
 
@@ -30,6 +30,7 @@ impl From<Denied> for Problem {
     fn from(denied: Denied) -> Self {
         match denied {
             Denied::Protected => Self::new(Code::ProtectedMode, PROTECTED),
+            Denied::NotYet => Self::new(Code::ProtectedMode, NOT_YET),
             Denied::Unknown => Self::new(Code::Unauthenticated, ""),
             Denied::Permission(needed) => {
                 let detail = format!("it needs the permission {}", needed.name());

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
 use tokio::sync::mpsc;
 
+use super::addresses::{Addresses, Seat};
 use crate::http::problem::{Code, Problem};
 use crate::metrics::counters::{Counters, add};
 use crate::shared::Shared;
@@ -22,6 +23,8 @@ use crate::shared::Shared;
 pub(crate) struct Accepted {
     pub(crate) socket: TcpStream,
     pub(crate) door: Door,
+    /// Its place among those of its address, where that has a limit.
+    pub(crate) seat: Option<Seat>,
 }
 
 /// What a port is for.
@@ -85,6 +88,7 @@ pub(crate) fn accept_all(
         threads,
         counters,
         shared,
+        addresses: Addresses::default(),
         turn: 0,
         logged: None,
     };
@@ -106,6 +110,7 @@ pub(crate) fn accept_all(
                     Ok(socket) => acceptor.place(Accepted {
                         socket: TcpStream::from(socket),
                         door: port.door,
+                        seat: None,
                     }),
                     Err(Errno::WOULDBLOCK) => break,
                     Err(error) => {
@@ -129,26 +134,29 @@ struct Acceptor {
     threads: Vec<mpsc::Sender<Accepted>>,
     counters: Arc<Counters>,
     shared: Arc<Shared>,
+    addresses: Addresses,
     /// Picks the pair of threads to compare, in turn. No randomness is needed where no two acceptors compete.
     turn: usize,
     logged: Option<Instant>,
 }
 
 impl Acceptor {
-    fn place(&mut self, connection: Accepted) {
+    fn place(&mut self, mut connection: Accepted) {
         add(&self.counters.acceptor.accepted, 1);
-        if self.counters.open_connections() >= self.shared.live.load().max_connections {
-            add(&self.counters.acceptor.refused, 1);
-            let words = match connection.door {
-                Door::Any => {
-                    let detail = "raise limits.max_connections, or close some";
-                    Problem::new(Code::TooManyConnections, detail).into_last_words()
-                }
-                Door::Resp => TOO_MANY_CLIENTS.into(),
-            };
-            // It fits the empty send buffer of a new connection, or the client is gone.
-            let _ = io::Write::write(&mut &connection.socket, &words);
+        let live = self.shared.live.load();
+        if self.counters.open_connections() >= live.max_connections {
+            self.refuse(&connection, "raise limits.max_connections, or close some");
             return;
+        }
+        if let Some(most) = live.max_connections_per_address
+            && let Ok(from) = connection.socket.peer_addr()
+        {
+            connection.seat = self.addresses.enter(from.ip(), most);
+            if connection.seat.is_none() {
+                let detail = "its address has limits.max_connections_per_address open; close some";
+                self.refuse(&connection, detail);
+                return;
+            }
         }
         let (one, other) = pair(self.turn, self.threads.len());
         self.turn = self.turn.wrapping_add(1);
@@ -165,6 +173,17 @@ impl Acceptor {
                 .open
                 .fetch_sub(1, Ordering::Relaxed);
         }
+    }
+
+    /// Closes a connection for which there is no room, and says so.
+    fn refuse(&self, connection: &Accepted, detail: &'static str) {
+        add(&self.counters.acceptor.refused, 1);
+        let words = match connection.door {
+            Door::Any => Problem::new(Code::TooManyConnections, detail).into_last_words(),
+            Door::Resp => TOO_MANY_CLIENTS.into(),
+        };
+        // It fits the empty send buffer of a new connection, or the client is gone.
+        let _ = io::Write::write(&mut &connection.socket, &words);
     }
 
     /// Whether to pause after a failure: not after one that concerned a single connection.

@@ -13,6 +13,7 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{Notify, mpsc};
 
 use super::acceptor::Accepted;
+use super::addresses::Seat;
 use super::connection;
 use crate::access::caller::Denied;
 use crate::access::ring::Key;
@@ -175,16 +176,19 @@ pub(crate) async fn serve(
         }
     });
     while let Some(connection) = connections.recv().await {
-        let open = Open(Rc::clone(&local));
+        let Accepted { socket, door, seat } = connection;
+        let open = Open {
+            local: Rc::clone(&local),
+            _seat: seat,
+        };
         // Refused only when the runtime has no more room in its poller; the connection is closed then.
-        let Accepted { socket, door } = connection;
         let Ok(socket) = TcpStream::from_std(socket) else {
             continue;
         };
         // Answers are written whole; waiting to fill a segment only delays them. Without it all still works.
         let _ = socket.set_nodelay(true);
         tokio::task::spawn_local(async move {
-            connection::serve(socket, door, &open.0).await;
+            connection::serve(socket, door, &open.local).await;
             drop(open);
         });
     }
@@ -206,12 +210,15 @@ pub(crate) async fn serve(
 }
 
 /// Counts a connection as open until it is dropped.
-struct Open(Rc<Local>);
+struct Open {
+    local: Rc<Local>,
+    _seat: Option<Seat>,
+}
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.counters.open.fetch_sub(1, Ordering::Relaxed);
-        self.0.look_whether_empty();
+        self.local.counters.open.fetch_sub(1, Ordering::Relaxed);
+        self.local.look_whether_empty();
     }
 }
 

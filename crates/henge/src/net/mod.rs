@@ -2,6 +2,7 @@
 //! is not known here, but to `connection`, which hands the bytes to the protocol.
 
 pub(crate) mod acceptor;
+pub(crate) mod addresses;
 pub(crate) mod connection;
 pub(crate) mod data_thread;
 pub(crate) mod handles;

@@ -14,7 +14,7 @@ use henge_wire::{Command, DataType, Glob, Item, MAX_PATTERN_BYTES, Operation, Re
 use super::counted::{Counted, counted};
 use super::session::Session;
 use super::table::Spec;
-use crate::access::caller::{Caller, Denied, PROTECTED};
+use crate::access::caller::{Caller, Denied, NOT_YET, PROTECTED};
 use crate::access::entry::DEFAULT_USER;
 use crate::cache::{Cache, Location};
 use crate::cluster::keys::Elsewhere;
@@ -110,6 +110,7 @@ impl ErrorReply {
     pub(crate) fn denied(denied: Denied, caller: &Caller, command: Option<&str>) -> Self {
         match denied {
             Denied::Protected => Self::new(format!("DENIED {PROTECTED}")),
+            Denied::NotYet => Self::new(format!("DENIED {NOT_YET}")),
             Denied::Unknown => Self::NO_AUTH,
             Denied::Permission(_) => Self::new(format!(
                 "NOPERM User {} has no permissions to run the '{}' command",

@@ -82,7 +82,7 @@ impl Pipeline {
         }
         let stop = self.reject(found, &error, out);
         // As in Redis: who is not served at all is not kept either.
-        let is_over = denied == Denied::Protected;
+        let is_over = matches!(denied, Denied::Protected | Denied::NotYet);
         Err(if is_over { Some(Stop::Close) } else { stop })
     }
 }

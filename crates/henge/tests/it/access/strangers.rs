@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use super::{made, write_private};
-use crate::client::{Client, data_directory, node, skipped};
+use crate::client::{Client, DEADLINE, data_directory, node, skipped};
 use crate::side_by_side::Connection;
 
 /// An address of this machine that is not the loopback's, if it has one.
@@ -285,4 +285,50 @@ fn web_pages_that_are_listed() {
         ),
         (None, None)
     );
+}
+
+/// One address has no more connections than it may, and others have theirs.
+#[test]
+fn an_address_has_its_own_number_of_connections() {
+    let resp = ("server.resp_listen", "127.0.0.1:0");
+    let node = node(&[("limits.max_connections_per_address", "3"), resp]);
+    let mut open: Vec<Client> = (0..3).map(|_| Client::connect(node.local_addr())).collect();
+    for client in &mut open {
+        assert_eq!(client.get("/health").status, 200);
+    }
+    let refused = Client::connect(node.local_addr()).response(true);
+    assert_eq!(
+        (refused.status, refused.code().as_str()),
+        (503, "too_many_connections")
+    );
+    assert!(refused.text().contains("max_connections_per_address"));
+    let port = node.resp_addr().expect("it has one");
+    let refused = Connection::open(port, 2).reply();
+    assert_eq!(refused, b"-ERR max number of clients reached\r\n");
+    // Another address of the loopback is another client.
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+    let socket = socket.expect("a socket");
+    let other: std::net::SocketAddr = "127.0.0.2:0".parse().expect("an address");
+    socket.bind(&other.into()).expect("it is ours");
+    socket
+        .connect(&node.local_addr().into())
+        .expect("it listens");
+    let stream = std::net::TcpStream::from(socket);
+    assert_eq!(Client::over(Box::new(stream)).get("/health").status, 200);
+    drop(open.pop());
+    let deadline = std::time::Instant::now() + DEADLINE;
+    loop {
+        let mut again = Client::connect(node.local_addr());
+        // Who is refused may be told so before it has asked.
+        let answered = again
+            .send(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            .and_then(|()| again.try_response(true));
+        if answered.is_ok_and(|answer| answer.status == 200) {
+            break;
+        }
+        assert!(
+            std::time::Instant::now() < deadline,
+            "its place is not free"
+        );
+    }
 }
