@@ -10,8 +10,8 @@ use tokio::time::{Instant, sleep_until};
 use crate::cluster::{Cluster, Member};
 use crate::map::Redirect;
 use crate::{
-    Answer, ApiKey, EncryptionKeys, Error, Lifetime, Request, Scan, Scheme, SetOptions, Settings,
-    Target,
+    Answer, ApiKey, EncryptionKeys, Error, Lifetime, Request, Scan, SetOptions, Settings, Target,
+    Tls,
 };
 
 /// A time-out beyond this is none: an instant that is further away than the clock reaches would be a panic.
@@ -83,6 +83,14 @@ impl Builder {
         self
     }
 
+    /// Whom to trust over TLS, and what to show; without it no URL may be of `https://` or `rediss://`. Members of a cluster that one
+    /// of them names are spoken to by the scheme of the URLs, and have to have certificates for the hosts that they are named by.
+    #[must_use]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.settings.tls = Some(tls);
+        self
+    }
+
     /// The keys that values are sealed with before they are sent, and opened when they come back; none if it is not said, and then
     /// values are sent as they are.
     ///
@@ -132,7 +140,7 @@ macro_rules! answered {
 }
 
 impl Client {
-    /// A client of `redis://host:port` or `http://host:port`, with one connection open. Several URLs with commas between them are members of one
+    /// A client of `redis://host:port` or `http://host:port`, with one connection open; over TLS it is [built](Self::builder). Several URLs with commas between them are members of one
     /// cluster, of which one has to be there.
     pub async fn connect(urls: &str) -> Result<Self, Error> {
         Self::builder(urls)?.connect().await
@@ -147,7 +155,7 @@ impl Client {
             .any(|other| other.scheme != targets[0].scheme)
         {
             return Err(Error::Argument(
-                "the members of a cluster are all given by http:// or all by redis://",
+                "the members of a cluster are all given by one scheme: all by http://, all by https://, all by redis:// or all by rediss://",
             ));
         }
         Ok(Builder {
@@ -335,7 +343,7 @@ impl Client {
     ) -> Result<Option<Answer>, Error> {
         request.check()?;
         let cluster = &*self.cluster;
-        if cluster.scheme() == Scheme::Http {
+        if cluster.is_over_http() {
             return self.execute(request).await.map(Some);
         }
         if !cluster.has_map() {

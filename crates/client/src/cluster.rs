@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::balance::{Load, choose};
 use crate::map::{MAX_MEMBERS, Map, NOBODY, Told};
 use crate::pool::Pool;
-use crate::{Error, Scheme, Settings, Target};
+use crate::{Error, Settings, Target};
 
 /// The least time from one question for the map to the next. Each `MOVED` mends its slot by itself, so the map is asked for when many
 /// slots have moved, and those move for longer than this.
@@ -113,9 +113,9 @@ impl Cluster {
         self.settings.request_timeout
     }
 
-    /// What all servers speak.
-    pub(crate) fn scheme(&self) -> Scheme {
-        self.seeds.first().map_or(Scheme::Redis, |seed| seed.scheme)
+    /// Whether all servers speak HTTP, and not the Redis protocol.
+    pub(crate) fn is_over_http(&self) -> bool {
+        self.seeds.first().is_some_and(|seed| seed.scheme.is_http())
     }
 
     /// Whether there is a cluster, as far as the client knows.

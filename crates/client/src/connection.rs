@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use henge_wire::resp::reply::{Limits, Reply};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use crate::http::HttpLink;
 use crate::map::{Map, Told};
 use crate::resp::{RespLink, refused};
-use crate::{Answer, ApiKey, Cause, Error, Request, Scheme, Target};
+use crate::socket::{NO_AUTHORITIES, Socket};
+use crate::{Answer, ApiKey, Cause, Error, Request, Target, Tls};
 
 /// How long to wait, and for how much.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,6 +23,8 @@ pub struct Settings {
     pub max_answer_bytes: usize,
     /// The API key that is shown to servers, if any.
     pub api_key: Option<ApiKey>,
+    /// Whom to trust over TLS, if that is spoken.
+    pub tls: Option<Tls>,
 }
 
 impl Default for Settings {
@@ -33,6 +35,7 @@ impl Default for Settings {
             request_timeout: Duration::from_secs(5),
             max_answer_bytes: Limits::default().bytes,
             api_key: None,
+            tls: None,
         }
     }
 }
@@ -63,29 +66,26 @@ impl Connection {
         settings: Settings,
         deadline: Instant,
     ) -> Result<Self, Error> {
+        if target.scheme.is_secure() && settings.tls.is_none() {
+            return Err(Error::Argument(NO_AUTHORITIES));
+        }
         let failed = |cause: Cause| Error::Connect {
             server: target.server(),
             cause,
         };
         let dial = async {
-            let stream = TcpStream::connect((target.host.as_str(), target.port))
+            let socket = Socket::open(target, settings.tls.as_ref())
                 .await
                 .map_err(Cause::Io)?;
-            // A request is written at once and then waited for; holding its end back would only delay it.
-            stream.set_nodelay(true).map_err(Cause::Io)?;
-            match target.scheme {
-                Scheme::Redis => {
-                    let mut link = RespLink::new(stream, settings.max_answer_bytes);
-                    if let Some(key) = &settings.api_key {
-                        link.log_in(key, deadline).await?;
-                    }
-                    Ok(Link::Resp(Box::new(link)))
-                }
-                Scheme::Http => {
-                    let link = HttpLink::open(stream, target, &settings).await?;
-                    Ok(Link::Http(Box::new(link)))
-                }
+            if target.scheme.is_http() {
+                let link = HttpLink::open(socket, target, &settings).await?;
+                return Ok(Link::Http(Box::new(link)));
             }
+            let mut link = RespLink::new(socket, settings.max_answer_bytes);
+            if let Some(key) = &settings.api_key {
+                link.log_in(key, deadline).await?;
+            }
+            Ok(Link::Resp(Box::new(link)))
         };
         let began = Instant::now();
         match timeout_at(deadline, dial).await {

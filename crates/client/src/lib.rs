@@ -47,6 +47,11 @@
 //! A [`Connection`] is one connection without the pool, and [`Connection::pipeline`] sends many requests over it before the
 //! first is answered.
 //!
+//! # TLS
+//!
+//! `rediss://host:port` and `https://host:port` are the same protocols over TLS 1.2 or 1.3, by rustls. [`Builder::tls`] says which
+//! authorities are trusted, as none are built in, and which certificate the client shows, if it has one.
+//!
 //! # Values that servers cannot read
 //!
 //! With [`Builder::encryption`] values are sealed before they are sent, and opened when they come back.
@@ -64,7 +69,9 @@ mod pool;
 mod request;
 mod resp;
 mod scan;
+mod socket;
 mod target;
+mod tls;
 
 pub use api_key::ApiKey;
 pub use client::{Builder, Client};
@@ -73,4 +80,6 @@ pub use encryption::{EncryptionError, EncryptionKeys, EncryptionKeysError};
 pub use error::{Cause, Error};
 pub use request::{Answer, Condition, Lifetime, Request, SetOptions};
 pub use scan::Scan;
+pub use socket::Socket;
 pub use target::{Scheme, Target, TargetError};
+pub use tls::{Tls, TlsError};

@@ -6,7 +6,7 @@ use henge_wire::SLOTS;
 use henge_wire::resp::reply::Reply;
 use serde::Deserialize;
 
-use crate::{Error, Scheme, Target};
+use crate::{Error, Target};
 
 /// The most members of a map: several times what a cluster is made for.
 pub(crate) const MAX_MEMBERS: usize = 1_024;
@@ -57,8 +57,15 @@ impl Map {
         for shard in list(reply)? {
             let mut owner = None;
             for node in list(field(shard, b"nodes")?)? {
-                // One that speaks only TLS has no other port.
-                let Some(port) = field(node, b"port").and_then(integer) else {
+                // Redis speaks TLS on a port of its own, which may be the only one; a node of Henge on the one that it has.
+                let plain = || field(node, b"port").and_then(integer);
+                let secure = || field(node, b"tls-port").and_then(integer);
+                let port = if asked.scheme.is_secure() {
+                    secure().or_else(plain)
+                } else {
+                    plain()
+                };
+                let Some(port) = port else {
                     continue;
                 };
                 let host = match field(node, b"endpoint") {
@@ -202,7 +209,7 @@ impl Redirect {
         let Error::Refused { code, message } = error else {
             return None;
         };
-        if asked.scheme != Scheme::Redis {
+        if asked.scheme.is_http() {
             return None;
         }
         let (slot, address) = message.split_once(' ')?;

@@ -1,18 +1,19 @@
 //! A connection that speaks the Redis protocol. Requests are written and answers read in one loop, so that a server that
 //! answers before it has read a long pipeline is not waited for by a client that waits for it.
 
+use std::future::poll_fn;
 use std::io;
-use std::mem::MaybeUninit;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use henge_wire::resp::encode;
 use henge_wire::resp::reply::{Decoder, Limits, Reply};
-use tokio::io::Interest;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::time::{Instant, timeout_at};
 
 use crate::request::milliseconds;
-use crate::{Answer, ApiKey, Cause, Condition, Error, Lifetime, Request};
+use crate::{Answer, ApiKey, Cause, Condition, Error, Lifetime, Request, Socket};
 
 /// Room for one read. Large answers double it by themselves.
 const READ_BYTES: usize = 16 * 1024;
@@ -21,11 +22,14 @@ const KEPT_BYTES: usize = 256 * 1024;
 
 #[derive(Debug)]
 pub(crate) struct RespLink {
-    stream: TcpStream,
-    /// The requests of the pipeline at hand, where each of them ends, and how much was given to the system.
+    socket: Socket,
+    /// The requests of the pipeline at hand, where each of them ends, and how much may have left: it was given to the system, or to
+    /// TLS.
     out: Vec<u8>,
     ends: Vec<usize>,
     sent: usize,
+    /// TLS may hold some of that back.
+    is_flushed: bool,
     input: BytesMut,
     decoder: Decoder,
     answered: usize,
@@ -34,16 +38,17 @@ pub(crate) struct RespLink {
 }
 
 impl RespLink {
-    pub(crate) fn new(stream: TcpStream, max_answer_bytes: usize) -> Self {
+    pub(crate) fn new(socket: Socket, max_answer_bytes: usize) -> Self {
         let limits = Limits {
             bytes: max_answer_bytes,
             ..Limits::default()
         };
         Self {
-            stream,
+            socket,
             out: Vec::new(),
             ends: Vec::new(),
             sent: 0,
+            is_flushed: true,
             input: BytesMut::new(),
             decoder: Decoder::new(limits),
             answered: 0,
@@ -62,14 +67,9 @@ impl RespLink {
         }
     }
 
-    pub(crate) fn is_usable(&self) -> bool {
-        if self.is_engaged || !self.input.is_empty() || self.decoder.is_within_reply() {
-            return false;
-        }
-        // Asks the system and not tokio, which may not have heard yet that the server closed the connection.
-        let mut byte = [MaybeUninit::uninit()];
-        let peeked = socket2::SockRef::from(&self.stream).peek(&mut byte);
-        peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    pub(crate) fn is_usable(&mut self) -> bool {
+        let is_between = self.input.is_empty() && !self.decoder.is_within_reply();
+        !self.is_engaged && is_between && self.socket.is_quiet()
     }
 
     pub(crate) async fn pipeline(
@@ -171,7 +171,7 @@ impl RespLink {
         match timeout_at(deadline, self.drive(on_reply)).await {
             Ok(Ok(())) => {
                 // A server may refuse what it has not read to its end; then the rest is never sent.
-                self.is_engaged = self.sent < self.out.len();
+                self.is_engaged = self.sent < self.out.len() || !self.is_flushed;
                 self.out.clear();
                 self.out.shrink_to(KEPT_BYTES);
                 Ok(())
@@ -187,44 +187,72 @@ impl RespLink {
     ) -> Result<(), Cause> {
         // What a server that closes the connection says before is worth more than that it cannot be written to.
         let mut write_error = None;
-        loop {
-            while self.sent < self.out.len() && write_error.is_none() {
-                match self.stream.try_write(&self.out[self.sent..]) {
-                    Ok(len) => self.sent += len,
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(error) => write_error = Some(error),
+        poll_fn(|cx| {
+            loop {
+                if write_error.is_none() {
+                    write_error = self.send_some(cx).err();
+                }
+                while self.answered < self.ends.len() {
+                    let reply = self.decoder.decode(&mut self.input);
+                    let reply = reply.map_err(|error| Cause::Protocol(error.to_string()))?;
+                    let Some(reply) = reply else {
+                        break;
+                    };
+                    on_reply(self.answered, reply)?;
+                    self.answered += 1;
+                }
+                if self.answered == self.ends.len() {
+                    return Poll::Ready(Ok(()));
+                }
+                if ready!(self.poll_receive(cx))? == 0 {
+                    let error = write_error.take();
+                    return Poll::Ready(Err(error.map_or(Cause::Closed, Cause::from)));
                 }
             }
-            while self.answered < self.ends.len() {
-                let reply = self.decoder.decode(&mut self.input);
-                let Some(reply) = reply.map_err(|error| Cause::Protocol(error.to_string()))? else {
-                    break;
-                };
-                on_reply(self.answered, reply)?;
-                self.answered += 1;
-            }
-            if self.answered == self.ends.len() {
-                return Ok(());
-            }
-            let waits_to_write = self.sent < self.out.len() && write_error.is_none();
-            let interest = if waits_to_write {
-                Interest::READABLE | Interest::WRITABLE
-            } else {
-                Interest::READABLE
-            };
-            if self.stream.ready(interest).await?.is_readable() {
-                if self.input.is_empty() && self.input.capacity() > KEPT_BYTES {
-                    self.input = BytesMut::new();
+        })
+        .await
+    }
+
+    /// Writes what there is room for, and sees to it that there is a turn for the rest.
+    fn send_some(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        while self.sent < self.out.len() {
+            let mut socket = Pin::new(&mut self.socket);
+            match socket.as_mut().poll_write(cx, &self.out[self.sent..]) {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(len)) => {
+                    self.sent += len;
+                    self.is_flushed = false;
                 }
-                self.input.reserve(READ_BYTES);
-                match self.stream.try_read_buf(&mut self.input) {
-                    Ok(0) => return Err(write_error.map_or(Cause::Closed, Cause::from)),
-                    Ok(_) => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(error) => return Err(error.into()),
+                Poll::Ready(Err(error)) => {
+                    // How much of it had left before is not said, and whoever asks has to take it for all of it.
+                    if !self.socket.is_plain() {
+                        self.sent = self.out.len();
+                    }
+                    return Err(error);
                 }
+                Poll::Pending => return Ok(()),
             }
         }
+        if !self.is_flushed {
+            match Pin::new(&mut self.socket).poll_flush(cx) {
+                Poll::Ready(flushed) => {
+                    flushed?;
+                    self.is_flushed = true;
+                }
+                Poll::Pending => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what has come; 0 if that is the end.
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.input.is_empty() && self.input.capacity() > KEPT_BYTES {
+            self.input = BytesMut::new();
+        }
+        self.input.reserve(READ_BYTES);
+        // It keeps nothing from one turn to the next.
+        pin!(self.socket.read_buf(&mut self.input)).poll(cx)
     }
 }
 

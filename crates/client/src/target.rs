@@ -4,23 +4,39 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// The protocol.
+/// The protocol, and whether it is spoken over TLS.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Scheme {
     /// The Redis protocol, by `redis://`.
     Redis,
+    /// The Redis protocol over TLS, by `rediss://`.
+    Rediss,
     /// HTTP/1.1, by `http://`.
     Http,
+    /// HTTP/1.1 over TLS, by `https://`.
+    Https,
 }
 
-/// A server: `redis://host:port` or `http://host:port`.
+impl Scheme {
+    /// Whether HTTP is spoken, and not the Redis protocol.
+    pub fn is_http(self) -> bool {
+        matches!(self, Self::Http | Self::Https)
+    }
+
+    /// Whether it is spoken over TLS.
+    pub fn is_secure(self) -> bool {
+        matches!(self, Self::Rediss | Self::Https)
+    }
+}
+
+/// A server: `redis://host:port` or `http://host:port`, over TLS `rediss://host:port` or `https://host:port`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Target {
     /// What is spoken.
     pub scheme: Scheme,
     /// A name, or an address; an IPv6 address without its brackets.
     pub host: String,
-    /// The port. Of a URL that names none it is what its scheme has: 6379 or 80.
+    /// The port. Of a URL that names none it is what its scheme has: 6379, 80 or 443.
     pub port: u16,
 }
 
@@ -35,7 +51,7 @@ impl fmt::Display for TargetError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:?} is no URL of a server: {}; expected http://host:port or redis://host:port",
+            "{:?} is no URL of a server: {}; expected http://host:port or redis://host:port, over TLS https:// or rediss://",
             self.url, self.wrong
         )
     }
@@ -59,7 +75,8 @@ impl Target {
         let (scheme, default_port) = match scheme.to_ascii_lowercase().as_str() {
             "redis" => (Scheme::Redis, 6379),
             "http" => (Scheme::Http, 80),
-            "https" | "rediss" => return Err("TLS is not supported"),
+            "rediss" => (Scheme::Rediss, 6379),
+            "https" => (Scheme::Https, 443),
             _ => return Err("its scheme is not known"),
         };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
@@ -128,7 +145,9 @@ impl fmt::Display for Scheme {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Redis => "redis",
+            Self::Rediss => "rediss",
             Self::Http => "http",
+            Self::Https => "https",
         })
     }
 }
@@ -146,6 +165,9 @@ mod tests {
             ("redis://127.0.0.1", "redis://127.0.0.1:6379"),
             ("redis://[::1]:7", "redis://[::1]:7"),
             ("redis://[::1]", "redis://[::1]:6379"),
+            ("https://h", "https://h:443"),
+            ("rediss://h", "rediss://h:6379"),
+            ("Rediss://h:7", "rediss://h:7"),
         ];
         for (url, expected) in table {
             let target: Target = url.parse().expect(url);
@@ -159,7 +181,6 @@ mod tests {
             ("", "no scheme"),
             ("localhost:8080", "no scheme"),
             ("henge://h", "not known"),
-            ("https://h", "TLS"),
             ("http://", "no host"),
             ("http://:80", "no host"),
             ("http://a b", "no name"),

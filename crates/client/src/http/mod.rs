@@ -11,16 +11,15 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use crate::{Answer, Cause, Error, Request, Settings, Target};
+use crate::{Answer, Cause, Error, Request, Settings, Socket, Target};
 
 /// Where a server looks for an API key.
 const X_API_KEY: http::HeaderName = http::HeaderName::from_static("x-api-key");
 
 type Body = Full<Bytes>;
-type Driver = http1::Connection<TokioIo<TcpStream>, Body>;
+type Driver = http1::Connection<TokioIo<Socket>, Body>;
 
 pub(crate) struct HttpLink {
     sender: http1::SendRequest<Body>,
@@ -36,7 +35,7 @@ pub(crate) struct HttpLink {
 
 impl HttpLink {
     pub(crate) async fn open(
-        stream: TcpStream,
+        socket: Socket,
         target: &Target,
         settings: &Settings,
     ) -> Result<Self, Cause> {
@@ -48,7 +47,7 @@ impl HttpLink {
             value.set_sensitive(true);
             value
         });
-        let (sender, driver) = http1::handshake(TokioIo::new(stream))
+        let (sender, driver) = http1::handshake(TokioIo::new(socket))
             .await
             .map_err(|error| cause_of(&error))?;
         Ok(Self {

@@ -13,7 +13,8 @@ pub(super) const X_API_KEY: &str = "x-api-key";
 /// For the help of the commands that ask a node.
 pub(super) const HELP: &str = "\
 Environment:
-  HENGE_API_KEY  the API key that is shown to the node, where it asks for one";
+  HENGE_API_KEY  the API key that is shown to the node, where it asks for one
+  HENGE_CA_FILE  the file, in PEM, of the authorities whose certificates are trusted, where the node is asked by https://";
 
 /// The key, if there is one.
 ///

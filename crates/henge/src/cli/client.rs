@@ -16,7 +16,7 @@ use henge_client::{
     Client, Condition, EncryptionKeys, EncryptionKeysError, Error, Lifetime, SetOptions, Target,
 };
 
-use super::{EXIT_USAGE, api_key, duration};
+use super::{EXIT_USAGE, api_key, duration, tls};
 use crate::config::shown;
 use crate::encryption;
 
@@ -162,7 +162,7 @@ pub(super) fn url() -> Arg {
         .value_name("URL")
         .default_value(DEFAULT_URL)
         .value_parser(|text: &str| text.parse::<Target>())
-        .help("The node: http://host:port or redis://host:port")
+        .help("The node: http://host:port or redis://host:port, over TLS https:// or rediss://")
 }
 
 /// Any node serves any key; several are for the case that one is not there.
@@ -170,7 +170,7 @@ fn urls() -> Arg {
     url()
         .action(ArgAction::Append)
         .value_delimiter(',')
-        .help("The node: http://host:port or redis://host:port; may be repeated, or a list, for nodes of one cluster")
+        .help("The node: http://host:port or redis://host:port, over TLS https:// or rediss://; may be repeated, or a list, for nodes of one cluster")
 }
 
 pub(super) fn timeout() -> Arg {
@@ -247,6 +247,8 @@ enum Failure {
     Nothing(Cow<'static, str>),
     /// There are no keys to seal or open with, and why.
     Keys(String),
+    /// Nobody is known to be trusted, and why.
+    Authorities(io::Error),
     Input(io::Error),
     Output(io::Error),
 }
@@ -257,6 +259,7 @@ impl fmt::Display for Failure {
             Self::Client(error) => error.fmt(f),
             Self::Nothing(why) => f.write_str(why),
             Self::Keys(why) => f.write_str(why),
+            Self::Authorities(error) => error.fmt(f),
             Self::Input(error) => write!(f, "standard input cannot be read: {error}"),
             Self::Output(error) => write!(f, "standard output cannot be written: {error}"),
         }
@@ -272,7 +275,11 @@ impl Failure {
         match self {
             Self::Nothing(_) => EXIT_NOTHING,
             Self::Client(Error::Target(_) | Error::Argument(_)) => EXIT_USAGE,
-            Self::Client(_) | Self::Keys(_) | Self::Input(_) | Self::Output(_) => EXIT_FAILED,
+            Self::Client(_)
+            | Self::Keys(_)
+            | Self::Authorities(_)
+            | Self::Input(_)
+            | Self::Output(_) => EXIT_FAILED,
         }
     }
 }
@@ -333,6 +340,12 @@ async fn carry_out(order: &Order) -> Result<(), Failure> {
     }
     if let Some(keys) = keys {
         builder = builder.encryption(keys);
+    }
+    // All of them are of the same scheme.
+    if let Some(first) = order.targets.first()
+        && let Some(tls) = tls::towards(first).map_err(Failure::Authorities)?
+    {
+        builder = builder.tls(tls);
     }
     let client = builder.connect().await?;
     let mut out = io::stdout().lock();

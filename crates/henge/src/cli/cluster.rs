@@ -14,20 +14,19 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use henge_client::{Scheme, Target};
+use henge_client::{Socket, Target};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use indicatif::HumanBytes;
 use serde_json::Value;
-use tokio::net::TcpStream;
 
 use self::nodes::NodeChange;
 use self::settings::Change;
 pub(super) use self::settings::path as path_of;
 use super::simulate::grouped;
-use super::{api_key, client, tools};
+use super::{api_key, client, tls, tools};
 
 /// The exit code where the node is in no cluster.
 const EXIT_OUTSIDE: u8 = 1;
@@ -75,7 +74,7 @@ pub(super) fn command() -> Command {
     let status = Command::new("status")
         .about("Show the members of a node's cluster, and how they are")
         .args([
-            client::url().help("The node: http://host:port"),
+            client::url().help("The node: http://host:port or https://host:port"),
             client::timeout(),
             Arg::new("json")
                 .long("json")
@@ -120,8 +119,9 @@ pub(super) fn understood(word: &str, matches: &ArgMatches) -> Option<Result<Inqu
         _ => About::Node(NodeChange::understood(word, matches)?),
     };
     let target: &Target = matches.get_one("url")?;
-    if target.scheme != Scheme::Http {
-        let wrong = format!("flag --url: found {target}, expected http://host:port");
+    if !target.scheme.is_http() {
+        let wrong =
+            format!("flag --url: found {target}, expected http://host:port or https://host:port");
         return Some(Err(wrong));
     }
     Some(Ok(Inquiry {
@@ -300,10 +300,10 @@ pub(super) async fn ask(
     (method, path, body): (Method, String, String),
     is_sent: &Cell<bool>,
 ) -> Result<Bytes, InquiryError> {
-    let Target { host, port, .. } = target;
-    let connected = TcpStream::connect((host.as_str(), *port)).await;
-    let stream = connected.map_err(InquiryError::Connect)?;
-    let (mut sender, driver) = http1::handshake(TokioIo::new(stream))
+    let tls = tls::towards(target).map_err(InquiryError::Connect)?;
+    let connected = Socket::open(target, tls.as_ref()).await;
+    let socket = connected.map_err(InquiryError::Connect)?;
+    let (mut sender, driver) = http1::handshake(TokioIo::new(socket))
         .await
         .map_err(|error| http(&error))?;
     // It ends with the connection, and what went wrong there the request is told.

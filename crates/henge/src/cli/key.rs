@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use henge_client::{Scheme, Target};
+use henge_client::Target;
 use http::Method;
 use serde_json::{Value, json};
 
@@ -71,7 +71,7 @@ pub(super) fn command() -> Command {
     };
     let node = || {
         [
-            client::url().help("The node: http://host:port"),
+            client::url().help("The node: http://host:port or https://host:port"),
             client::timeout().default_value("15s"),
         ]
     };
@@ -105,7 +105,7 @@ pub(super) fn command() -> Command {
                 .help("After this time, such as 90d, or at one, such as 2027-01-31 or 2027-01-31T12:00:00Z [default: never]"),
             url.required(false)
                 .default_value(None)
-                .help("The node that makes it, for its whole cluster: http://host:port [default: made here]"),
+                .help("The node that makes it, for its whole cluster: http://host:port or https://host:port [default: made here]"),
             timeout,
             json(),
         ])
@@ -204,8 +204,8 @@ fn checked(errand: Errand) -> Result<Errand, String> {
         Errand::List(node) | Errand::Revoke { node, .. } => Some(node),
     };
     match node {
-        Some(node) if node.target.scheme != Scheme::Http => Err(format!(
-            "flag --url: found {}, expected http://host:port",
+        Some(node) if !node.target.scheme.is_http() => Err(format!(
+            "flag --url: found {}, expected http://host:port or https://host:port",
             node.target
         )),
         _ => Ok(errand),

@@ -14,6 +14,7 @@ mod key;
 mod plot;
 mod serve;
 mod simulate;
+mod tls;
 mod tools;
 mod verify;
 

@@ -27,5 +27,6 @@ mod resp_reply;
 mod resp_server;
 mod side_by_side;
 mod tls;
+mod tls_client;
 mod tools;
 mod verify;

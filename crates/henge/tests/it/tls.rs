@@ -47,8 +47,13 @@ impl Authority {
         }
     }
 
+    /// Its own certificate, in PEM.
+    pub(crate) fn pem(&self) -> &[u8] {
+        self.pem.as_bytes()
+    }
+
     /// A certificate for these names, and its key, in PEM.
-    fn issue(&self, names: &[&str]) -> (String, String) {
+    pub(crate) fn issue(&self, names: &[&str]) -> (String, String) {
         let key = KeyPair::generate().expect("a key");
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let asked = CertificateParams::new(names).expect("they are names");
@@ -56,7 +61,8 @@ impl Authority {
         (signed.pem(), key.serialize_pem())
     }
 
-    fn path(&self, name: &str) -> String {
+    /// A file in the folder.
+    pub(crate) fn path(&self, name: &str) -> String {
         let path = self.folder.join(name);
         path.to_str().expect("it is text").to_owned()
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use henge_client::{Answer, ApiKey, Connection, Error, Request, SetOptions, Settings};
+use henge_client::{Answer, ApiKey, Connection, Error, Request, SetOptions, Settings, Tls};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -56,10 +56,11 @@ pub(super) struct Plan {
     keys: Keys,
     values: Values,
     api_key: Option<ApiKey>,
+    tls: Option<Tls>,
 }
 
 impl Plan {
-    pub(super) fn new(options: Options, api_key: Option<ApiKey>) -> Self {
+    pub(super) fn new(options: Options, api_key: Option<ApiKey>, tls: Option<Tls>) -> Self {
         let keys = if options.is_zipf {
             Keys::zipf(options.keys)
         } else {
@@ -71,6 +72,7 @@ impl Plan {
             keys,
             values,
             api_key,
+            tls,
         }
     }
 
@@ -79,6 +81,7 @@ impl Plan {
             connect_timeout: self.options.timeout,
             request_timeout: self.options.timeout,
             api_key: self.api_key.clone(),
+            tls: self.tls.clone(),
             ..Settings::default()
         }
     }

@@ -25,7 +25,7 @@ use load::{Phase, Plan, Progress, Times, Worker};
 use report::Report;
 use tally::Tally;
 
-use super::api_key;
+use super::{api_key, tls};
 use crate::config::shown;
 
 pub(super) use distribution::Random;
@@ -80,7 +80,8 @@ fn save(file: &Path, document: &str) -> Result<(), String> {
 /// Runs the load. What was found, and how long it was measured.
 fn measure(options: &Options) -> Result<(Tally, Duration), String> {
     let key = api_key::of_environment().map_err(|error| error.to_string())?;
-    let plan = Arc::new(Plan::new(options.clone(), key));
+    let tls = tls::towards(&options.target).map_err(|error| error.to_string())?;
+    let plan = Arc::new(Plan::new(options.clone(), key, tls));
     let progress: Vec<Arc<Progress>> = (0..options.threads).map(|_| Arc::default()).collect();
     let (phase, phases) = watch::channel(Phase::Prepare);
     let (prepared, preparations) = mpsc::unbounded_channel();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::builder::ValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use henge_client::{Scheme, Target};
+use henge_client::Target;
 
 use super::super::{client, duration};
 
@@ -150,7 +150,7 @@ pub(in crate::cli) fn understood(matches: &ArgMatches) -> Result<Options, String
         json: matches.get_one("json").cloned(),
         html: matches.get_one("html").cloned(),
     };
-    if options.pipeline > 1 && options.target.scheme == Scheme::Http {
+    if options.pipeline > 1 && options.target.scheme.is_http() {
         return Err(
             "--pipeline needs a redis:// URL; HTTP has none that can be relied on".to_owned(),
         );

@@ -23,7 +23,7 @@ pub(super) fn command() -> Command {
     Command::new("losses")
         .about("Show what a cluster has lost of what was acknowledged at ONE, and what nobody can know")
         .args([
-            client::url().help("A node: http://host:port"),
+            client::url().help("A node: http://host:port or https://host:port"),
             client::timeout(),
             Arg::new("json")
                 .long("json")

@@ -36,7 +36,7 @@ pub(super) fn commands() -> [Command; 5] {
         Command::new(word)
             .about(about)
             .args([
-                client::url().help("The node that is asked: http://host:port"),
+                client::url().help("The node that is asked: http://host:port or https://host:port"),
                 client::timeout().default_value(CHANGE_TIMEOUT),
                 Arg::new("no-wait")
                     .long("no-wait")

@@ -35,7 +35,7 @@ pub(super) const CHANGE_TIMEOUT: &str = "15s";
 pub(super) fn commands() -> [Command; 3] {
     let node = || {
         [
-            client::url().help("The node: http://host:port"),
+            client::url().help("The node: http://host:port or https://host:port"),
             client::timeout(),
         ]
     };

@@ -5,16 +5,16 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use henge_client::Target;
+use henge_client::{Socket, Target};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::cli::api_key::{self, X_API_KEY};
+use crate::cli::tls;
 
 /// The longest answer that is taken: the longest frame, and as much beside it.
 const MAX_ANSWER_BYTES: usize = 1 << 32;
@@ -117,13 +117,13 @@ impl Link {
     }
 
     async fn connect(&mut self) -> Result<(), LinkError> {
-        let Target { host, port, .. } = &self.target;
-        let connecting = TcpStream::connect((host.as_str(), *port));
-        let stream = self
+        let tls = tls::towards(&self.target).map_err(LinkError::Connect)?;
+        let connecting = Socket::open(&self.target, tls.as_ref());
+        let socket = self
             .in_time(connecting)
             .await?
             .map_err(LinkError::Connect)?;
-        let shaken = http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
+        let shaken = http1::handshake(TokioIo::new(socket)).await.map_err(http)?;
         let (sender, driver) = shaken;
         // It ends with the connection, and what went wrong there the request is told.
         tokio::spawn(driver);

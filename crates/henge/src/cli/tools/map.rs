@@ -32,7 +32,7 @@ impl Map {
                 // It may be reached here by another way than others reach it.
                 asked.clone()
             } else {
-                let url = format!("http://{address}").parse();
+                let url = format!("{}://{address}", asked.scheme).parse();
                 url.map_err(|error| format!("the address of a node: {error}"))?
             });
             ids.push(member["id"].as_u64().ok_or_else(unfit)?);

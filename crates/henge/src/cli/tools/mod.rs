@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use clap::builder::ValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use henge_client::{Scheme, Target};
+use henge_client::Target;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::client;
@@ -228,7 +228,7 @@ pub(super) fn commands() -> Vec<Command> {
                     .help("The directory of the node, which must be empty"),
                 client::url()
                     .default_value(None)
-                    .help("A node of the cluster: http://host:port"),
+                    .help("A node of the cluster: http://host:port or https://host:port"),
                 client::timeout()
                     .default_value(RESTORE_TIMEOUT)
                     .conflicts_with("data-dir"),
@@ -320,12 +320,12 @@ pub(super) fn understood(word: &str, matches: &ArgMatches) -> Option<Result<Erra
 
 /// A node that is asked over HTTP.
 fn over_http(target: &Target) -> Result<Target, String> {
-    match target.scheme {
-        Scheme::Http => Ok(target.clone()),
-        Scheme::Redis => Err(format!(
-            "flag --url: found {target}, expected http://host:port"
-        )),
+    if target.scheme.is_http() {
+        return Ok(target.clone());
     }
+    Err(format!(
+        "flag --url: found {target}, expected http://host:port or https://host:port"
+    ))
 }
 
 /// Why an errand was not done, or what is wrong with what it found.

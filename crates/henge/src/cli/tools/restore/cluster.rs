@@ -10,12 +10,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use henge_client::Target;
+use henge_client::{Socket, Target};
 use http::StatusCode;
 use indicatif::ProgressBar;
 use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -26,6 +25,7 @@ use super::batches::{Batch, Checked, Shown, check, read};
 use super::unread;
 use crate::calendar;
 use crate::cli::simulate::grouped;
+use crate::cli::tls;
 use crate::config::shown;
 use crate::disk::restore::RestoreError;
 use crate::encryption::Encryption;
@@ -339,9 +339,10 @@ async fn get_ready(shared: &Shared) -> Result<(), Failure> {
 /// How many keys the cluster has: what `DBSIZE` says on the same port, since over HTTP each node tells of its own.
 async fn size(target: &Target, patience: Duration) -> Result<u64, String> {
     let asking = async {
-        let stream = TcpStream::connect((target.host.as_str(), target.port)).await?;
-        let mut stream = BufReader::new(stream);
+        let socket = Socket::open(target, tls::towards(target)?.as_ref()).await?;
+        let mut stream = BufReader::new(socket);
         stream.write_all(b"*1\r\n$6\r\nDBSIZE\r\n").await?;
+        stream.flush().await?;
         let mut line = String::new();
         stream.take(MAX_LINE_BYTES).read_line(&mut line).await?;
         std::io::Result::Ok(line)
