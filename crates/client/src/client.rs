@@ -10,8 +10,8 @@ use tokio::time::{Instant, sleep_until};
 use crate::cluster::{Cluster, Member};
 use crate::map::Redirect;
 use crate::{
-    Answer, ApiKey, EncryptionKeys, Error, Lifetime, Request, Scan, SetOptions, Settings, Target,
-    Tls,
+    Answer, ApiKey, Cause, ConsistencyLevel, EncryptionKeys, Error, Lifetime, Request, Scan,
+    SetOptions, Settings, Target, Tls,
 };
 
 /// A time-out beyond this is none: an instant that is further away than the clock reaches would be a panic.
@@ -36,6 +36,8 @@ const MEMBER_CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
 pub struct Client {
     cluster: Arc<Cluster>,
     encryption: Option<EncryptionKeys>,
+    level: Option<ConsistencyLevel>,
+    deadline: Option<Instant>,
 }
 
 /// What a client should be like.
@@ -125,6 +127,8 @@ impl Builder {
         Ok(Client {
             cluster: Arc::new(cluster),
             encryption: self.encryption,
+            level: None,
+            deadline: None,
         })
     }
 }
@@ -164,6 +168,41 @@ impl Client {
             pool_size: POOL_SIZE,
             encryption: None,
         })
+    }
+
+    /// A clone whose requests are of this consistency level, and not of the default of the cluster. It shares all else, and no
+    /// request of another clone is of that level for it. Only nodes of Henge know levels; others refuse, and do nothing.
+    ///
+    /// Over the Redis protocol a connection is told its level before a request, and waited for, where it had another one:
+    /// a client of which most requests are of one level pays nothing for it.
+    #[must_use]
+    pub fn at_level(&self, level: ConsistencyLevel) -> Self {
+        Self {
+            level: Some(level),
+            ..self.clone()
+        }
+    }
+
+    /// A clone whose requests end at this moment, or at their [time-out](Builder::request_timeout) if that is earlier. Where it is
+    /// over, nothing is sent. It shares all else; a moment of [`std::time::Instant`] is one.
+    #[must_use]
+    pub fn with_deadline(&self, deadline: impl Into<Instant>) -> Self {
+        Self {
+            deadline: Some(deadline.into()),
+            ..self.clone()
+        }
+    }
+
+    /// When a request that begins now ends.
+    fn end(&self) -> Result<Instant, Error> {
+        let now = Instant::now();
+        let end = now + self.cluster.request_timeout();
+        match self.deadline {
+            Some(deadline) if deadline <= now => {
+                Err(Error::Unanswered(Cause::TimedOut(Duration::ZERO)))
+            }
+            deadline => Ok(deadline.map_or(end, |deadline| deadline.min(end))),
+        }
     }
 
     /// The value of a key, none if it is not there.
@@ -264,7 +303,7 @@ impl Client {
     /// As [`Self::execute`], of a request that goes out as it is and was checked.
     async fn send(&self, request: &Request<'_>) -> Result<Answer, Error> {
         let cluster = &*self.cluster;
-        let deadline = Instant::now() + cluster.request_timeout();
+        let deadline = self.end()?;
         let slot = request.key().map(henge_wire::Slot::of);
         let mut unreached = Vec::new();
         let mut has_asked = false;
@@ -274,7 +313,8 @@ impl Client {
         let mut member = member.expect("a client knows a server");
         let mut tries = 1;
         loop {
-            let sent = exchange(cluster, &member, request, is_asking, deadline);
+            let manner = self.manner(is_asking, deadline);
+            let sent = exchange(cluster, &member, request, manner);
             let error = match self.beside_the_map(sent, deadline).await {
                 Err(error) if tries < MAX_TRIES && Instant::now() < deadline => error,
                 answer => return answer,
@@ -329,8 +369,9 @@ impl Client {
         let has_no_value = matches!(request, Request::Scan { .. });
         assert!(has_no_value, "values are sealed and opened elsewhere");
         request.check()?;
-        let deadline = Instant::now() + self.cluster.request_timeout();
-        let sent = exchange(&self.cluster, member, request, false, deadline);
+        let deadline = self.end()?;
+        let manner = self.manner(false, deadline);
+        let sent = exchange(&self.cluster, member, request, manner);
         self.beside_the_map(sent, deadline).await
     }
 
@@ -349,7 +390,7 @@ impl Client {
         if !cluster.has_map() {
             return Ok(None);
         }
-        let deadline = Instant::now() + cluster.request_timeout();
+        let deadline = self.end()?;
         let member = cluster.route(None, &[]);
         let member = member.expect("a client knows a server");
         let asked = async {
@@ -359,7 +400,8 @@ impl Client {
                 let mut connection = checkout.fresh(deadline).await?;
                 watch.is_sent();
                 if connection.is_to_henge(deadline).await? {
-                    connection.execute_until(request, deadline).await.map(Some)
+                    let answer = connection.execute_until(request, self.level, deadline);
+                    answer.await.map(Some)
                 } else {
                     Ok(None)
                 }
@@ -387,6 +429,14 @@ impl Client {
         }
     }
 
+    fn manner(&self, is_asking: bool, deadline: Instant) -> Manner {
+        Manner {
+            level: self.level,
+            is_asking,
+            deadline,
+        }
+    }
+
     /// From a half of the pause to all of it, so that not all who were refused come back together.
     fn jittered(&self, pause: Duration) -> Duration {
         let part = self.cluster.next_random() >> 32;
@@ -394,14 +444,27 @@ impl Client {
     }
 }
 
+/// How a request is sent.
+#[derive(Clone, Copy)]
+struct Manner {
+    level: Option<ConsistencyLevel>,
+    /// Another member has named the one that is asked for this one time.
+    is_asking: bool,
+    deadline: Instant,
+}
+
 /// Sends a request over a connection of a member's pool. A read is sent once more if the connection breaks.
 async fn exchange(
     cluster: &Cluster,
     member: &Member,
     request: &Request<'_>,
-    is_asking: bool,
-    deadline: Instant,
+    manner: Manner,
 ) -> Result<Answer, Error> {
+    let Manner {
+        level,
+        is_asking,
+        deadline,
+    } = manner;
     let mut watch = member.watch();
     let checkout = member.pool.check_out(deadline).await?;
     let connect_by = if cluster.has_others() {
@@ -411,7 +474,7 @@ async fn exchange(
     } else {
         deadline
     };
-    let mut connected = checkout.connection(connect_by).await;
+    let mut connected = checkout.connection(level, connect_by).await;
     let mut is_retried = false;
     let answer = loop {
         let mut connection = match connected {
@@ -420,9 +483,9 @@ async fn exchange(
         };
         watch.is_sent();
         let answer = if is_asking {
-            connection.execute_asking(request, deadline).await
+            connection.execute_asking(request, level, deadline).await
         } else {
-            connection.execute_until(request, deadline).await
+            connection.execute_until(request, level, deadline).await
         };
         if let Err(error) = &answer
             && error.is_worth_a_retry()

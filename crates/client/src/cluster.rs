@@ -248,7 +248,7 @@ impl Cluster {
     async fn ask(&self, member: &Member, deadline: Instant) -> Result<Told, Error> {
         let checkout = member.pool.check_out(deadline).await?;
         let mut watch = member.watch();
-        let connected = checkout.connection(deadline).await;
+        let connected = checkout.connection(None, deadline).await;
         let told = match connected {
             Ok(mut connection) => {
                 watch.is_sent();

@@ -10,7 +10,7 @@ use crate::http::HttpLink;
 use crate::map::{Map, Told};
 use crate::resp::{RespLink, refused};
 use crate::socket::{NO_AUTHORITIES, Socket};
-use crate::{Answer, ApiKey, Cause, Error, Request, Target, Tls};
+use crate::{Answer, ApiKey, Cause, ConsistencyLevel, Error, Request, Target, Tls};
 
 /// How long to wait, and for how much.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -98,17 +98,18 @@ impl Connection {
     /// Sends a request and waits for its answer.
     pub async fn execute(&mut self, request: &Request<'_>) -> Result<Answer, Error> {
         let deadline = Instant::now() + self.settings.request_timeout;
-        self.execute_until(request, deadline).await
+        self.execute_until(request, None, deadline).await
     }
 
     pub(crate) async fn execute_until(
         &mut self,
         request: &Request<'_>,
+        level: Option<ConsistencyLevel>,
         deadline: Instant,
     ) -> Result<Answer, Error> {
         let mut answer = None;
         let requests = std::slice::from_ref(request);
-        self.pipeline_until(requests, deadline, |_, found| answer = Some(found))
+        self.pipeline_until(requests, level, deadline, |_, found| answer = Some(found))
             .await?;
         answer.expect("a pipeline without an error answers each request")
     }
@@ -117,12 +118,17 @@ impl Connection {
     pub(crate) async fn execute_asking(
         &mut self,
         request: &Request<'_>,
+        level: Option<ConsistencyLevel>,
         deadline: Instant,
     ) -> Result<Answer, Error> {
         match &mut self.link {
-            Link::Resp(link) => link.execute_asking(request, deadline).await,
+            Link::Resp(link) => {
+                let key = self.settings.api_key.as_ref();
+                link.use_level(level, key, deadline).await?;
+                link.execute_asking(request, deadline).await
+            }
             // Only the Redis protocol has such answers.
-            Link::Http(link) => link.execute(request, deadline).await,
+            Link::Http(link) => link.execute(request, level, deadline).await,
         }
     }
 
@@ -188,12 +194,14 @@ impl Connection {
         on_answer: impl FnMut(usize, Result<Answer, Error>),
     ) -> Result<(), Error> {
         let deadline = Instant::now() + self.settings.request_timeout;
-        self.pipeline_until(requests, deadline, on_answer).await
+        self.pipeline_until(requests, None, deadline, on_answer)
+            .await
     }
 
     async fn pipeline_until(
         &mut self,
         requests: &[Request<'_>],
+        level: Option<ConsistencyLevel>,
         deadline: Instant,
         mut on_answer: impl FnMut(usize, Result<Answer, Error>),
     ) -> Result<(), Error> {
@@ -201,16 +209,29 @@ impl Connection {
             request.check()?;
         }
         match &mut self.link {
-            Link::Resp(link) => link.pipeline(requests, deadline, on_answer).await,
+            Link::Resp(link) => {
+                let key = self.settings.api_key.as_ref();
+                link.use_level(level, key, deadline).await?;
+                link.pipeline(requests, deadline, on_answer).await
+            }
             Link::Http(link) => {
                 for (place, request) in requests.iter().enumerate() {
-                    match link.execute(request, deadline).await {
+                    match link.execute(request, level, deadline).await {
                         Err(error @ Error::Refused { .. }) => on_answer(place, Err(error)),
                         other => on_answer(place, Ok(other?)),
                     }
                 }
                 Ok(())
             }
+        }
+    }
+
+    /// Whether a request at this level can be sent without another one before it.
+    pub(crate) fn is_at(&self, level: Option<ConsistencyLevel>) -> bool {
+        match &self.link {
+            Link::Resp(link) => link.level() == level,
+            // Each request says it.
+            Link::Http(_) => true,
         }
     }
 

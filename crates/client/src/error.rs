@@ -4,7 +4,7 @@
 use std::time::Duration;
 use std::{fmt, io};
 
-use crate::{EncryptionError, TargetError};
+use crate::{EncryptionError, TargetError, TypedError};
 
 /// Why a request brought no answer that the caller asked for.
 #[derive(Debug)]
@@ -38,6 +38,8 @@ pub enum Error {
     /// The client has keys to encrypt values, and the value of a key does not open, or the one to store was not sealed. Nothing was
     /// changed.
     Encryption(EncryptionError),
+    /// The value of a key is not of the type that was asked for, or the one to store has no form. Nothing was changed.
+    Typed(TypedError),
 }
 
 /// What happened to an exchange of bytes.
@@ -105,6 +107,7 @@ impl fmt::Display for Error {
             Self::Target(error) => error.fmt(f),
             Self::Argument(what) => f.write_str(what),
             Self::Encryption(error) => error.fmt(f),
+            Self::Typed(error) => error.fmt(f),
             Self::Busy(after) => write!(
                 f,
                 "no connection of the pool was free within {after:?}; nothing was sent"
@@ -144,6 +147,7 @@ impl std::error::Error for Error {
         match self {
             Self::Target(error) => Some(error),
             Self::Encryption(error) => Some(error),
+            Self::Typed(error) => Some(error),
             Self::Connect { cause, .. } | Self::Unanswered(cause) | Self::Unknown(cause) => {
                 match cause {
                     Cause::Io(error) => Some(error),
@@ -164,6 +168,12 @@ impl From<TargetError> for Error {
 impl From<EncryptionError> for Error {
     fn from(error: EncryptionError) -> Self {
         Self::Encryption(error)
+    }
+}
+
+impl From<TypedError> for Error {
+    fn from(error: TypedError) -> Self {
+        Self::Typed(error)
     }
 }
 

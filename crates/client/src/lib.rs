@@ -47,6 +47,33 @@
 //! A [`Connection`] is one connection without the pool, and [`Connection::pipeline`] sends many requests over it before the
 //! first is answered.
 //!
+//! # One call and not the others
+//!
+//! A client is cheap to clone, and [`Client::at_level`] and [`Client::with_deadline`] make clones that differ in one thing: the
+//! consistency level, and the moment after which nobody waits for an answer.
+//!
+//! ```no_run
+//! use std::time::{Duration, Instant};
+//! use henge_client::{Client, ConsistencyLevel, SetOptions};
+//!
+//! # async fn example() -> Result<(), henge_client::Error> {
+//! let client = Client::connect("redis://localhost:8080").await?;
+//!
+//! let surely = client.at_level(ConsistencyLevel::All);
+//! surely.set("order:7", "paid", SetOptions::new()).await?;
+//!
+//! // Both of them together have 50 ms.
+//! let soon = client.with_deadline(Instant::now() + Duration::from_millis(50));
+//! let name = soon.get("name").await?;
+//! let address = soon.get("address").await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Values with types
+//!
+//! [`Client::set_as`] and [`Client::get_as`] store and read what serde can make JSON of.
+//!
 //! # TLS
 //!
 //! `rediss://host:port` and `https://host:port` are the same protocols over TLS 1.2 or 1.3, by rustls. [`Builder::tls`] says which
@@ -72,14 +99,16 @@ mod scan;
 mod socket;
 mod target;
 mod tls;
+mod typed;
 
 pub use api_key::ApiKey;
 pub use client::{Builder, Client};
 pub use connection::{Connection, Settings};
 pub use encryption::{EncryptionError, EncryptionKeys, EncryptionKeysError};
 pub use error::{Cause, Error};
-pub use request::{Answer, Condition, Lifetime, Request, SetOptions};
+pub use request::{Answer, Condition, ConsistencyLevel, Lifetime, Request, SetOptions};
 pub use scan::Scan;
 pub use socket::Socket;
 pub use target::{Scheme, Target, TargetError};
 pub use tls::{Tls, TlsError};
+pub use typed::TypedError;

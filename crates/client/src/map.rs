@@ -331,6 +331,22 @@ mod tests {
     }
 
     #[test]
+    fn members_are_reached_by_the_scheme_of_who_told_of_them() {
+        let line = "[ [ slots [ 0 1 ] nodes [ [ port 1 tls-port 2 ip h role master ] ] ]
+             [ slots [ 2 3 ] nodes [ [ port 3 ip h role master ] ] ]
+             [ slots [ 4 5 ] nodes [ [ tls-port 4 ip h role master ] ] ] ]";
+        for (scheme, expected) in [
+            ("redis", "redis://h:1 redis://h:3"),
+            ("rediss", "rediss://h:2 rediss://h:3 rediss://h:4"),
+        ] {
+            let asked = format!("{scheme}://asked:7000").parse().expect("a URL");
+            let map = Map::of_shards(&reply(line), &asked).expect("a map");
+            let members: Vec<String> = map.members.iter().map(Target::to_string).collect();
+            assert_eq!(members.join(" "), expected);
+        }
+    }
+
+    #[test]
     fn maps_of_the_redis_protocol() {
         type Parse = fn(&Reply, &Target) -> Option<Map>;
         let (shards, slots): (Parse, Parse) = (Map::of_shards, Map::of_slots);

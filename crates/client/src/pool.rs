@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
-use crate::{Connection, Error, Settings, Target};
+use crate::{Connection, ConsistencyLevel, Error, Settings, Target};
 
 #[derive(Debug)]
 pub(crate) struct Pool {
@@ -52,6 +52,14 @@ impl Pool {
         }
     }
 
+    fn pop(&self, level: Option<ConsistencyLevel>) -> Option<Connection> {
+        let mut idle = self.idle();
+        match idle.iter().rposition(|one| one.is_at(level)) {
+            Some(place) => Some(idle.remove(place)),
+            None => idle.pop(),
+        }
+    }
+
     fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
         // Pushing and popping leave nothing half done.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
@@ -59,11 +67,16 @@ impl Pool {
 }
 
 impl Checkout<'_> {
-    /// An idle connection that still seems to work, or else a fresh one.
-    pub(crate) async fn connection(&self, deadline: Instant) -> Result<Connection, Error> {
+    /// An idle connection that still seems to work, or else a fresh one. One that is at this level goes before others, as it need not
+    /// be told.
+    pub(crate) async fn connection(
+        &self,
+        level: Option<ConsistencyLevel>,
+        deadline: Instant,
+    ) -> Result<Connection, Error> {
         loop {
             // Not as the condition of the loop, which would hold the lock while it runs.
-            let idle = self.pool.idle().pop();
+            let idle = self.pool.pop(level);
             let Some(mut connection) = idle else {
                 return self.fresh(deadline).await;
             };

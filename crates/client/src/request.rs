@@ -98,6 +98,28 @@ pub enum Lifetime {
     Left(Duration),
 }
 
+/// How many replicas of a partition answer for a request, in a cluster of Henge. What each promises `docs/cluster.md` has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ConsistencyLevel {
+    /// One: a write that is answered may be lost, and a read may be stale.
+    One,
+    /// A majority: a write outlives the loss of any minority, and a read is of the latest that was answered.
+    Quorum,
+    /// All: a write that is answered has reached every one of them.
+    All,
+}
+
+impl ConsistencyLevel {
+    /// As both protocols spell it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::One => "ONE",
+            Self::Quorum => "QUORUM",
+            Self::All => "ALL",
+        }
+    }
+}
+
 /// How to store a value. By default it does not expire, whether the key is there or not.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct SetOptions {

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::time::{Instant, timeout_at};
 
 use crate::request::milliseconds;
-use crate::{Answer, ApiKey, Cause, Condition, Error, Lifetime, Request, Socket};
+use crate::{Answer, ApiKey, Cause, Condition, ConsistencyLevel, Error, Lifetime, Request, Socket};
 
 /// Room for one read. Large answers double it by themselves.
 const READ_BYTES: usize = 16 * 1024;
@@ -33,6 +33,8 @@ pub(crate) struct RespLink {
     input: BytesMut,
     decoder: Decoder,
     answered: usize,
+    /// That of all commands, by the server's word; none while it is the server's default.
+    level: Option<ConsistencyLevel>,
     /// Set while a pipeline is on its way, so that it stays set when one fails or is dropped halfway.
     is_engaged: bool,
 }
@@ -52,6 +54,7 @@ impl RespLink {
             input: BytesMut::new(),
             decoder: Decoder::new(limits),
             answered: 0,
+            level: None,
             is_engaged: false,
         }
     }
@@ -65,6 +68,46 @@ impl RespLink {
             Err(Error::Unanswered(cause) | Error::Unknown(cause)) => Err(cause),
             Err(error) => Err(Cause::Protocol(error.to_string())),
         }
+    }
+
+    pub(crate) fn level(&self) -> Option<ConsistencyLevel> {
+        self.level
+    }
+
+    /// Has the server do what follows at this level, or at its default, if it does not yet.
+    ///
+    /// Its word is waited for: one that does not know levels would do what follows all the same, and as it likes.
+    pub(crate) async fn use_level(
+        &mut self,
+        level: Option<ConsistencyLevel>,
+        key: Option<&ApiKey>,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        if level == self.level {
+            return Ok(());
+        }
+        let Some(named) = level else {
+            // The default has no name, and may change: a connection has it by being as it was when it was new.
+            let reset = self.query(&[b"RESET"], deadline).await?;
+            if let Reply::Error(text) = &reset {
+                return Err(refused(text));
+            }
+            if let Some(key) = key
+                && let Err(cause) = self.log_in(key, deadline).await
+            {
+                // Nobody may take it for one that has shown its key.
+                self.is_engaged = true;
+                return Err(Error::Unanswered(cause));
+            }
+            self.level = None;
+            return Ok(());
+        };
+        let words: [&[u8]; 3] = [b"HENGE", b"LEVEL", named.name().as_bytes()];
+        if let Reply::Error(text) = &self.query(&words, deadline).await? {
+            return Err(refused(text));
+        }
+        self.level = level;
+        Ok(())
     }
 
     pub(crate) fn is_usable(&mut self) -> bool {

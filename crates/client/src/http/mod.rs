@@ -13,10 +13,13 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout_at};
 
-use crate::{Answer, Cause, Error, Request, Settings, Socket, Target};
+use crate::{Answer, Cause, ConsistencyLevel, Error, Request, Settings, Socket, Target};
 
 /// Where a server looks for an API key.
 const X_API_KEY: http::HeaderName = http::HeaderName::from_static("x-api-key");
+
+/// Where a server looks for the level of a request.
+const X_CONSISTENCY_LEVEL: http::HeaderName = http::HeaderName::from_static("x-consistency-level");
 
 type Body = Full<Bytes>;
 type Driver = http1::Connection<TokioIo<Socket>, Body>;
@@ -70,9 +73,14 @@ impl HttpLink {
     pub(crate) async fn execute(
         &mut self,
         request: &Request<'_>,
+        level: Option<ConsistencyLevel>,
         deadline: Instant,
     ) -> Result<Answer, Error> {
-        let sent = form::request(request, &self.host);
+        let mut sent = form::request(request, &self.host);
+        if let Some(level) = level {
+            let level = http::HeaderValue::from_static(level.name());
+            sent.headers_mut().insert(X_CONSISTENCY_LEVEL, level);
+        }
         let mut was_sent = false;
         let exchanged = self.exchange_until(sent, deadline, &mut was_sent).await;
         let cause = match exchanged.map(|(status, body)| form::answer(request, status, body)) {

@@ -3,6 +3,7 @@
 mod cluster;
 mod encryption;
 mod failures;
+mod manner;
 mod pipeline;
 mod pool;
 mod real_cluster;

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::process::Command;
 
 use henge_client::{
-    Answer, Client, Connection, Error, Request, SetOptions, Settings, Target, Tls, TlsError,
+    Answer, Client, Connection, ConsistencyLevel, Error, Request, SetOptions, Settings, Target,
+    Tls, TlsError,
 };
 use tokio::runtime::Runtime;
 
@@ -40,6 +41,15 @@ async fn set_and_get(client: &Client, key: &str) {
     assert!(stored.expect("it is answered"));
     let found = client.get(key).await.expect("it is answered");
     assert_eq!(found.as_deref(), Some(key.as_bytes()));
+}
+
+/// By turns at the default level and at others, over the same connections.
+async fn at_all_levels(client: &Client, key: &str) {
+    let levels = [ConsistencyLevel::All, ConsistencyLevel::One];
+    for level in levels.into_iter().chain(levels) {
+        set_and_get(&client.at_level(level), key).await;
+        set_and_get(client, key).await;
+    }
 }
 
 #[test]
@@ -98,11 +108,11 @@ fn large_values_in_a_pipeline() {
             let mut connection = opened.expect("it listens");
             for _ in 0..2 {
                 let mut answers = Vec::new();
-                let sent = connection.pipeline(&requests, |place, answer| {
+                let exchanged = connection.pipeline(&requests, |place, answer| {
                     assert_eq!(place, answers.len());
                     answers.push(answer.expect("it is answered"));
                 });
-                sent.await.expect("it is answered");
+                exchanged.await.expect("it is answered");
                 let value = |bytes: &[u8]| Answer::Value(Some(bytes.to_vec().into()));
                 let expected = [
                     Answer::Stored(true),
@@ -132,7 +142,10 @@ fn whom_it_does_not_trust() {
         let url = format!("{scheme}://{address}");
         let error = failure(url.clone(), Some(trusting(&Authority::new())));
         assert!(matches!(error, Error::Connect { .. }), "{error:?}");
-        assert!(error.to_string().contains("invalid peer certificate"), "{error}");
+        assert!(
+            error.to_string().contains("invalid peer certificate"),
+            "{error}"
+        );
         let error = failure(url, None);
         assert!(matches!(error, Error::Argument(_)), "{error:?}");
         assert!(error.to_string().contains("none are built in"), "{error}");
@@ -180,7 +193,7 @@ fn a_certificate_of_its_own() {
         for scheme in SCHEMES {
             let url = format!("{scheme}://{}", node.local_addr());
             let client = connected(&url, Some(tls.clone())).await;
-            set_and_get(&client.expect("it is known"), "k").await;
+            at_all_levels(&client.expect("it is known"), "k").await;
             let client = connected(&url, Some(trusting(&authority))).await;
             let refused = client.expect("it listens").get("k").await;
             let refused = refused.expect_err("it is not known");
@@ -209,6 +222,9 @@ fn a_cluster() {
             let client = client.expect("it listens");
             for n in 0..100 {
                 set_and_get(&client, &format!("k{n}")).await;
+            }
+            for n in 0..10 {
+                at_all_levels(&client, &format!("k{n}")).await;
             }
             let mut found = 0;
             let mut scan = client.scan("k*");
