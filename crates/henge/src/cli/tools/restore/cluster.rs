@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use henge_client::{Socket, Target};
+use henge_wire::resp::encode;
 use http::StatusCode;
 use indicatif::ProgressBar;
 use serde::Deserialize;
@@ -25,7 +26,7 @@ use super::batches::{Batch, Checked, Shown, check, read};
 use super::unread;
 use crate::calendar;
 use crate::cli::simulate::grouped;
-use crate::cli::tls;
+use crate::cli::{api_key, tls};
 use crate::config::shown;
 use crate::disk::restore::RestoreError;
 use crate::encryption::Encryption;
@@ -341,9 +342,23 @@ async fn size(target: &Target, patience: Duration) -> Result<u64, String> {
     let asking = async {
         let socket = Socket::open(target, tls::towards(target)?.as_ref()).await?;
         let mut stream = BufReader::new(socket);
+        let mut line = String::new();
+        if let Some(key) = api_key::of_environment().map_err(std::io::Error::other)? {
+            let mut words = Vec::new();
+            encode::request(&mut words, &[b"AUTH", key.reveal().as_bytes()]);
+            stream.write_all(&words).await?;
+            stream.flush().await?;
+            (&mut stream)
+                .take(MAX_LINE_BYTES)
+                .read_line(&mut line)
+                .await?;
+            if line != "+OK\r\n" {
+                return Ok(line);
+            }
+            line.clear();
+        }
         stream.write_all(b"*1\r\n$6\r\nDBSIZE\r\n").await?;
         stream.flush().await?;
-        let mut line = String::new();
         stream.take(MAX_LINE_BYTES).read_line(&mut line).await?;
         std::io::Result::Ok(line)
     };
