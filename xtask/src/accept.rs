@@ -464,6 +464,30 @@ const LINES: &[Line] = &[
         bound: 3.0,
         command: MOVES,
     },
+    Line {
+        issue: 8,
+        figure: "tls_cpu_over_plain",
+        what: "CPU of a request in pipelines of 16 from 50 clients over TLS, over that in the clear; the worse of GET and SET",
+        better: Better::Lower,
+        bound: 1.6,
+        command: SECURITY,
+    },
+    Line {
+        issue: 8,
+        figure: "full_key_cpu_over_none",
+        what: "the same with an API key that holds all rights, over that without keys",
+        better: Better::Lower,
+        bound: 1.05,
+        command: SECURITY,
+    },
+    Line {
+        issue: 8,
+        figure: "confined_key_cpu_over_none",
+        what: "the same with an API key that is confined to a prefix",
+        better: Better::Lower,
+        bound: 1.05,
+        command: SECURITY,
+    },
 ];
 
 const RING: &[&str] = &["xtask", "bench", "ring"];
@@ -474,6 +498,8 @@ const DURABILITY: &[&str] = &["xtask", "bench", "durability"];
 const FAILOVER: &[&str] = &["xtask", "bench", "failover"];
 /// Beside etcd 3.4 and Redis 7.0.
 const REPLICATION: &[&str] = &["xtask", "bench", "replication"];
+/// Needs redis-benchmark and openssl.
+const SECURITY: &[&str] = &["xtask", "bench", "security"];
 const MOVES: &[&str] = &["xtask", "bench", "moves"];
 /// Needs valgrind.
 const ONE_REPLICA: &[&str] = &["xtask", "bench", "one-replica"];

@@ -24,6 +24,7 @@ mod proc;
 mod random;
 mod replication;
 mod ring;
+mod security;
 mod server;
 mod three;
 
@@ -102,6 +103,12 @@ const BENCHES: &[Bench] = &[
         help: "a node joins and another is drained under an open-loop load: requests that fail, keys that are lost, p99, time",
         options: moves::OPTIONS,
         run: moves::run,
+    },
+    Bench {
+        name: "security",
+        help: "what TLS and API keys cost a request, by CPU time of the server",
+        options: security::OPTIONS,
+        run: security::run,
     },
     Bench {
         name: "floor",

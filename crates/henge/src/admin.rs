@@ -103,14 +103,7 @@ impl Admin {
     pub(crate) fn apply(&self, loaded: &Config) -> Result<Reload, ConfigError> {
         let _changing = self.changing.lock();
         let reload = self.config.load().reload(loaded);
-        let keys = key_file(&reload.config).map_err(ConfigError::unusable)?;
-        // Before anything is put in force: a configuration in which settings do not go together names no files.
-        reload.config.validate()?;
-        let certificates = tls::read(&reload.config).map_err(ConfigError::unusable)?;
-        self.put_in_force(&reload)?;
-        self.shared().tls.set(certificates);
-        let protected_mode = reload.config.security.protected_mode;
-        self.shared().access.set_file(protected_mode, keys);
+        self.put_in_force(&reload, true)?;
         Ok(reload)
     }
 
@@ -125,14 +118,25 @@ impl Admin {
         if let Some(change) = reload.needs_restart.first() {
             return Err(AlterError::NeedsRestart(change.setting.name()));
         }
-        self.put_in_force(&reload).map_err(AlterError::Config)
+        // What the files of keys and certificates say is read again where others are named.
+        let names = |config: &Config| (config.security.clone(), config.tls.clone());
+        let reads_files = names(&running) != names(&reload.config);
+        self.put_in_force(&reload, reads_files)
+            .map_err(AlterError::Config)
     }
 
-    fn put_in_force(&self, reload: &Reload) -> Result<(), ConfigError> {
+    fn put_in_force(&self, reload: &Reload, reads_files: bool) -> Result<(), ConfigError> {
         let running = self.config.load_full();
         let (config, shared) = (&reload.config, self.shared());
         // What waits for a restart and what is taken over now must also go together.
         config.validate()?;
+        // Before anything is put in force.
+        if reads_files {
+            let keys = key_file(config).map_err(ConfigError::unusable)?;
+            let certificates = tls::read(config).map_err(ConfigError::unusable)?;
+            shared.tls.set(certificates);
+            shared.access.set_file(config.security.protected_mode, keys);
+        }
         shared.live.store(Arc::new(Live::of(config)));
         shared.cors.store(Arc::new(Cors::of(config)));
         let in_flight = config.limits.max_inflight_bytes.as_usize();

@@ -9,7 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -23,6 +23,9 @@ const QUEUE: usize = 1024;
 /// lines rotated away.
 const DENIED_PER_SECOND: u64 = 50;
 
+/// After so much silence it is said what was not listed.
+const COUNTS_AFTER: Duration = Duration::from_secs(1);
+
 /// At most one line this often in the node's own log on a file that cannot be written.
 const COMPLAINT_INTERVAL: Duration = Duration::from_mins(1);
 
@@ -33,6 +36,8 @@ pub(crate) enum Outcome {
     Done,
     Failed,
     Denied,
+    /// Who asked did not wait for what came of it.
+    Unknown,
 }
 
 /// An action of which there is a line.
@@ -65,8 +70,34 @@ struct Line<'a> {
 pub(crate) struct Audit {
     node: String,
     lines: Option<SyncSender<Told>>,
-    /// Lines for which there was no room since that was last written.
-    lost: Arc<AtomicU64>,
+    counts: Arc<Counts>,
+}
+
+/// What is not written line by line.
+#[derive(Debug, Default)]
+struct Counts {
+    /// The second that it is, and how many denied actions there were in it.
+    second: AtomicU64,
+    denied: AtomicU64,
+    /// Denied actions beyond those that are listed, since that was last written.
+    beyond: AtomicU64,
+    /// Lines for which there was no room, or no disk, since that was last written.
+    lost: AtomicU64,
+}
+
+impl Counts {
+    /// Whether a denied action is to be listed. Before anything is done for it, as who is denied can ask without end.
+    fn lists(&self, time_ms: u64) -> bool {
+        let second = time_ms / 1000;
+        if self.second.fetch_max(second, Ordering::Relaxed) < second {
+            self.denied.store(0, Ordering::Relaxed);
+        }
+        if self.denied.fetch_add(1, Ordering::Relaxed) < DENIED_PER_SECOND {
+            return true;
+        }
+        self.beyond.fetch_add(1, Ordering::Relaxed);
+        false
+    }
 }
 
 #[derive(Debug)]
@@ -79,7 +110,6 @@ enum Told {
 #[derive(Debug)]
 struct Entry {
     line: Vec<u8>,
-    is_denied: bool,
     time_ms: u64,
 }
 
@@ -89,26 +119,25 @@ impl Audit {
         Self {
             node: String::new(),
             lines: None,
-            lost: Arc::default(),
+            counts: Arc::default(),
         }
     }
 
     /// One that keeps what it is told for the writer that is returned.
     pub(crate) fn of(node: String, file: AuditFile) -> (Self, Writer) {
         let (lines, told) = sync_channel(QUEUE);
-        let lost: Arc<AtomicU64> = Arc::default();
+        let counts: Arc<Counts> = Arc::default();
         let writer = Writer {
             told,
-            lost: Arc::clone(&lost),
+            counts: Arc::clone(&counts),
             file,
-            second: 0,
-            denied: 0,
+            last_ms: 0,
             complained: None,
         };
         let audit = Self {
             node,
             lines: Some(lines),
-            lost,
+            counts,
         };
         (audit, writer)
     }
@@ -125,6 +154,9 @@ impl Audit {
         let Some(lines) = &self.lines else {
             return;
         };
+        if action.outcome == Outcome::Denied && !self.counts.lists(time_ms) {
+            return;
+        }
         let time = calendar::text_with_millis(time_ms);
         let line = Line {
             time: &time,
@@ -135,11 +167,10 @@ impl Audit {
         bytes.push(b'\n');
         let entry = Entry {
             line: bytes,
-            is_denied: action.outcome == Outcome::Denied,
             time_ms,
         };
         if lines.try_send(Told::Entry(entry)).is_err() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+            self.counts.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -194,7 +225,11 @@ impl AuditFile {
                 _ => {}
             }
         }
-        fs::rename(&self.path, self.older(1))?;
+        // Somebody else may have taken it away.
+        match fs::rename(&self.path, self.older(1)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         (self.open, self.size_bytes) = append_to(&self.path)?;
         Ok(())
     }
@@ -220,65 +255,60 @@ fn append_to(path: &Path) -> io::Result<(BufWriter<File>, u64)> {
 #[derive(Debug)]
 pub(crate) struct Writer {
     told: Receiver<Told>,
-    lost: Arc<AtomicU64>,
+    counts: Arc<Counts>,
     file: AuditFile,
-    /// The second that it is, and how many denied actions there were in it.
-    second: u64,
-    denied: u64,
+    /// The time of the last line.
+    last_ms: u64,
     complained: Option<Instant>,
 }
 
 impl Writer {
     /// Writes until it is told to end.
     pub(crate) fn run(mut self) {
-        while let Ok(Told::Entry(entry)) = self.told.recv() {
-            self.write(&entry);
+        loop {
+            match self.told.recv_timeout(COUNTS_AFTER) {
+                Ok(Told::Entry(entry)) => {
+                    if entry.time_ms / 1000 > self.last_ms / 1000 {
+                        self.settle();
+                    }
+                    self.last_ms = entry.time_ms;
+                    let written = self.file.write(&entry.line);
+                    self.look(written, 1);
+                }
+                Err(RecvTimeoutError::Timeout) => self.settle(),
+                Ok(Told::End) | Err(RecvTimeoutError::Disconnected) => break,
+            }
             self.flush();
         }
-        let time_ms = (self.second + 1) * 1000;
-        self.settle(time_ms);
+        self.settle();
         self.flush();
     }
 
-    fn write(&mut self, entry: &Entry) {
-        if entry.time_ms / 1000 != self.second {
-            self.settle(entry.time_ms);
-        }
-        if entry.is_denied {
-            self.denied += 1;
-            if self.denied > DENIED_PER_SECOND {
-                return;
-            }
-        }
-        let written = self.file.write(&entry.line);
-        self.look(written);
-    }
-
-    /// Says what was not written of the second that is over.
-    fn settle(&mut self, time_ms: u64) {
-        let time = calendar::text_with_millis(time_ms);
-        let beyond = self.denied.saturating_sub(DENIED_PER_SECOND);
-        (self.second, self.denied) = (time_ms / 1000, 0);
-        let lost = self.lost.swap(0, Ordering::Relaxed);
+    /// Says how much was not written line by line since that was last said.
+    fn settle(&mut self) {
+        let beyond = self.counts.beyond.swap(0, Ordering::Relaxed);
+        let lost = self.counts.lost.swap(0, Ordering::Relaxed);
         if beyond == 0 && lost == 0 {
             return;
         }
-        let line = serde_json::json!({"time": time, "denied_and_not_listed": beyond, "lost": lost});
+        let time = calendar::text_with_millis(self.last_ms);
+        let line =
+            serde_json::json!({"after": time, "denied_and_not_listed": beyond, "lost": lost});
         let written = self.file.write(format!("{line}\n").as_bytes());
-        self.look(written);
+        self.look(written, beyond + lost);
     }
 
     fn flush(&mut self) {
         let flushed = self.file.open.flush();
-        self.look(flushed);
+        self.look(flushed, 1);
     }
 
-    /// What cannot be written is lost, and counted; the disk may have room again later.
-    fn look(&mut self, outcome: io::Result<()>) {
+    /// What cannot be written is lost, so much of it, and counted; the disk may have room again later.
+    fn look(&mut self, outcome: io::Result<()>, lines: u64) {
         let Err(error) = outcome else {
             return;
         };
-        self.lost.fetch_add(1, Ordering::Relaxed);
+        self.counts.lost.fetch_add(lines, Ordering::Relaxed);
         let now = Instant::now();
         let is_told = self
             .complained
@@ -379,20 +409,39 @@ mod tests {
         fs::remove_dir_all(folder).expect("it goes");
     }
 
+    /// More of them than the queue has room for, while nothing is written.
     #[test]
-    fn a_flood_of_strangers_is_counted() {
+    fn a_flood_of_strangers_is_counted_and_takes_no_room() {
         let folder = folder("flood");
         let path = folder.join("audit.log");
-        let mut many = vec![(5_000, Outcome::Denied); 200];
+        let mut many = vec![(5_000, Outcome::Denied); 2 * QUEUE];
         many.push((5_999, Outcome::Done));
         many.push((6_000, Outcome::Done));
         written(&path, 1 << 20, &many);
         let text = fs::read_to_string(&path).expect("it is there");
         assert_eq!(text.lines().count(), 50 + 1 + 1 + 1);
+        assert_eq!(text.matches("\"outcome\":\"done\"").count(), 2);
         assert!(
-            text.contains("\"denied_and_not_listed\":150,\"lost\":0"),
+            text.contains("\"denied_and_not_listed\":1998,\"lost\":0"),
             "{text}"
         );
+        fs::remove_dir_all(folder).expect("it goes");
+    }
+
+    #[test]
+    fn a_file_that_was_taken_away_is_begun_again() {
+        let folder = folder("moved");
+        let path = folder.join("audit.log");
+        let file = AuditFile::open(&path, 500, 2).expect("it opens");
+        fs::rename(&path, folder.join("elsewhere")).expect("it is there");
+        let (audit, writer) = Audit::of("node1".to_owned(), file);
+        for second in 0..10 {
+            audit.note(second * 1000, &action(Outcome::Done));
+        }
+        audit.end();
+        writer.run();
+        let text = fs::read_to_string(&path).expect("it is there again");
+        assert!(text.contains("00:00:09.000Z"), "{text}");
         fs::remove_dir_all(folder).expect("it goes");
     }
 }

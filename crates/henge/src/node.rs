@@ -466,12 +466,13 @@ impl Node {
         if let Some(recovery) = self.recovery.take() {
             drained &= recovery.join().is_ok();
         }
+        // Nobody writes any more.
+        self.admin.shared().persistence.stop();
+        // The last, as its disk may be another, and hang.
         self.admin.shared().audit.end();
         if let Some(audit) = self.audit.take() {
             drained &= audit.join().is_ok();
         }
-        // Nobody writes any more.
-        self.admin.shared().persistence.stop();
         drained
     }
 }
@@ -532,7 +533,9 @@ fn cluster(
     let left = left.map_err(|error| StartError::Cluster(error.to_string()))?;
     if let Some(left) = &left {
         // Before a port is served: who had keys yesterday is not open to all until others are heard.
-        access.set_last(&left.settings);
+        if left.cluster.is_some() {
+            access.set_agreed(&left.settings);
+        }
     }
     // Whose log is gone must not vote as who had it.
     let known = left.as_ref().map(|left| left.instance);

@@ -101,20 +101,11 @@ impl Access {
         });
     }
 
-    /// Takes over what was agreed on in the node's last life, which may have changed since.
-    pub(crate) fn set_last(&self, settings: &BTreeMap<String, Setting>) {
-        self.take_over(settings, false);
-    }
-
-    /// Takes over what is agreed on.
+    /// Takes over what is agreed on, or was in the node's last life.
     pub(crate) fn set_agreed(&self, settings: &BTreeMap<String, Setting>) {
-        self.take_over(settings, true);
-    }
-
-    fn take_over(&self, settings: &BTreeMap<String, Setting>, has_heard: bool) {
         let is_access = |(name, _): &(&String, &Setting)| agreed::is_access(name);
         let is_same = |parts: &Parts| {
-            parts.has_heard >= has_heard && settings.iter().filter(is_access).eq(&parts.settings)
+            parts.has_heard && settings.iter().filter(is_access).eq(&parts.settings)
         };
         if !is_same(&self.parts.lock()) {
             let settings = settings.iter().filter(is_access);
@@ -123,7 +114,7 @@ impl Access {
             self.change(|parts| {
                 parts.agreed = Agreed::of(&settings);
                 parts.settings = settings;
-                parts.has_heard |= has_heard;
+                parts.has_heard = true;
             });
         }
     }

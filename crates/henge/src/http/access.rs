@@ -30,7 +30,7 @@ impl From<Denied> for Problem {
     fn from(denied: Denied) -> Self {
         match denied {
             Denied::Protected => Self::new(Code::ProtectedMode, PROTECTED),
-            Denied::NotYet => Self::new(Code::ProtectedMode, NOT_YET),
+            Denied::NotYet => Self::new(Code::NotInCluster, NOT_YET),
             Denied::Unknown => Self::new(Code::Unauthenticated, ""),
             Denied::Permission(needed) => {
                 let detail = format!("it needs the permission {}", needed.name());
@@ -60,6 +60,18 @@ impl Visitor {
         self.origin.as_ref()
     }
 
+    /// Takes notice of another request: what the one before has shown of itself is not this one's.
+    #[inline]
+    pub(crate) fn begin(&mut self, headers: &HeaderMap) {
+        self.origin = headers.get(header::ORIGIN).cloned();
+    }
+
+    /// Forgets who made the request before.
+    pub(crate) fn forget(&mut self) {
+        self.shown = None;
+        self.caller.forget();
+    }
+
     /// Refuses a request that may not be made: by who makes it, or by where it comes from.
     #[inline]
     pub(crate) fn admit(
@@ -70,7 +82,6 @@ impl Visitor {
         (access, cors): (&Access, &Cors),
         now_ms: u64,
     ) -> Result<(), Problem> {
-        self.origin = headers.get(header::ORIGIN).cloned();
         let needed = match lookup {
             Lookup::Found(route) => route.permission,
             // Whoever may not ask for anything is not told either what there is to ask for.

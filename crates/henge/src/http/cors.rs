@@ -67,20 +67,24 @@ impl Cors {
         answer.insert(header::ACCESS_CONTROL_ALLOW_METHODS, self.methods.clone());
         answer.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, self.headers.clone());
         answer.insert(header::ACCESS_CONTROL_MAX_AGE, self.max_age.clone());
-        self.mark(origin, answer);
         Some(response)
     }
 
     /// Has an answer say that a page of this origin may see it, if that is so.
-    pub(crate) fn mark(&self, origin: &HeaderValue, answer: &mut HeaderMap) {
-        if self.origins == Origins::None {
-            return;
+    #[inline]
+    pub(crate) fn mark(&self, origin: Option<&HeaderValue>, answer: &mut HeaderMap) {
+        if matches!(self.origins, Origins::Listed(_)) {
+            // A cache between here and there must not give the answer for one page to another.
+            answer.append(header::VARY, HeaderValue::from_static("origin"));
         }
-        // A cache between here and there must not give the answer for one page to another.
-        answer.append(header::VARY, HeaderValue::from_static("origin"));
-        if !self.origins.has(origin.as_bytes()) {
-            return;
+        if let Some(origin) = origin
+            && self.origins.has(origin.as_bytes())
+        {
+            self.allow(origin, answer);
         }
+    }
+
+    fn allow(&self, origin: &HeaderValue, answer: &mut HeaderMap) {
         let allowed = match (&self.origins, self.takes_credentials) {
             (Origins::Any, false) => HeaderValue::from_static("*"),
             _ => origin.clone(),

@@ -137,17 +137,16 @@ impl Service {
         level: Option<ConsistencyLevel>,
         replicas: Option<u8>,
         begun: Instant,
-        asked: Option<&str>,
+        asked: Option<Box<Asked>>,
         outcome: Outcome,
     ) -> Whole {
         if self.local.shared.audit.is_on() {
-            self.audit(route, asked, &outcome);
+            let what = asked.map(|asked| asked.answered());
+            self.audit(route, what.as_deref(), &outcome);
         }
         let mut response = outcome.unwrap_or_else(Problem::into_response);
-        if let Some(origin) = self.visitor.borrow().origin() {
-            let cors = self.local.shared.cors.load();
-            cors.mark(origin, response.headers_mut());
-        }
+        let cors = self.local.shared.cors.load();
+        cors.mark(self.visitor.borrow().origin(), response.headers_mut());
         if let Some(level) = level {
             let is_done = response.status().is_success();
             let headers = response.headers_mut();
@@ -180,6 +179,20 @@ impl Service {
 }
 
 impl Service {
+    /// What is asked for, for the audit log; none where it is no administrative action.
+    fn asked<B>(&self, route: &Route, request: &Request<B>) -> Option<Box<Asked>> {
+        if route.permission != Permission::Admin {
+            return None;
+        }
+        let path: String = request.uri().path().chars().take(AUDITED_PATH).collect();
+        Some(Box::new(Asked {
+            what: format!("{} {path}", request.method()).into_boxed_str(),
+            key: self.visitor.borrow().caller().name().map(str::to_owned),
+            address: self.address,
+            local: Rc::clone(&self.local),
+        }))
+    }
+
     /// Notes down what was done, or denied, if it is to be.
     #[cold]
     fn audit(&self, route: Option<RouteId>, asked: Option<&str>, outcome: &Outcome) {
@@ -226,12 +239,17 @@ impl hyper::service::Service<Request<Incoming>> for Service {
             self.pace.announce_body(request.body().size_hint().exact());
         }
         let cors = self.local.shared.cors.load();
+        self.visitor.borrow_mut().begin(request.headers());
         if let Some(answer) = cors.preflight(request.method(), request.headers()) {
+            // No key comes with such a question.
+            self.visitor.borrow_mut().forget();
             return Answering::Now(Some(self.finish(None, None, None, begun, None, Ok(answer))));
         }
         let lookup = self.look_up(&request, &cors, begun);
         let asked = match &lookup {
-            Ok(Lookup::Found(route)) if self.local.shared.audit.is_on() => asked(route, &request),
+            Ok(Lookup::Found(route)) if self.local.shared.audit.is_on() => {
+                self.asked(route, &request)
+            }
             _ => None,
         };
         let (route, level, answer) = match lookup {
@@ -291,8 +309,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         let owed = self.local.gate.take_owed();
         let replicas = told::take_replicas();
         let is_owed = owed.is_some();
-        let shown = asked.clone();
-        let later = |stage| Answering::Later {
+        let later = |stage, asked| Answering::Later {
             stage,
             owed,
             place: gate::Place::default(),
@@ -310,24 +327,48 @@ impl hyper::service::Service<Request<Incoming>> for Service {
                     self.pace.leave_unread();
                 }
                 if is_owed {
-                    return later(Stage::Held(Some(outcome)));
+                    return later(Stage::Held(Some(outcome)), asked);
                 }
-                let asked = shown.as_deref();
                 let response = self.finish(route, level, replicas, begun, asked, outcome);
                 Answering::Now(Some(response))
             }
-            Answer::Later(future) => later(Stage::Working(future)),
+            Answer::Later(future) => later(Stage::Working(future), asked),
         }
     }
 }
 
-/// What is asked for, for the audit log; none where it is no administrative action.
-fn asked<B>(route: &Route, request: &Request<B>) -> Option<Box<str>> {
-    if route.permission != Permission::Admin {
-        return None;
+/// An administrative action that is under way, for the audit log: of one whose client does not wait for the answer nobody knows here
+/// what came of it.
+pub(crate) struct Asked {
+    what: Box<str>,
+    key: Option<String>,
+    address: SocketAddr,
+    local: Rc<Local>,
+}
+
+impl Asked {
+    /// What it was, of one that is answered.
+    fn answered(mut self) -> Box<str> {
+        std::mem::take(&mut self.what)
     }
-    let path: String = request.uri().path().chars().take(AUDITED_PATH).collect();
-    Some(format!("{} {path}", request.method()).into_boxed_str())
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if self.what.is_empty() {
+            return;
+        }
+        let action = Action {
+            protocol: "http",
+            client: self.address,
+            key: self.key.as_deref(),
+            what: &self.what,
+            outcome: audit::Outcome::Unknown,
+            code: None,
+        };
+        let shared = &self.local.shared;
+        shared.audit.note(shared.clock.now_ms(), &action);
+    }
 }
 
 /// The route of a request that is not answered by it.
@@ -457,7 +498,7 @@ pub(crate) enum Answering {
         /// The key of who asks, if it is confined to some keys of the cache.
         confined: Option<Arc<Key>>,
         /// What it was, if it is to be noted down what came of it.
-        asked: Option<Box<str>>,
+        asked: Option<Box<Asked>>,
     },
 }
 
@@ -530,7 +571,7 @@ impl Future for Answering {
                     *level,
                     *replicas,
                     *begun,
-                    asked.as_deref(),
+                    asked.take(),
                     outcome,
                 )))
             }

@@ -122,6 +122,10 @@ pub(crate) async fn serve(socket: TcpStream, door: Door, local: &Rc<Local>) {
     if door == Door::Resp && certificates.is_none() {
         return resp::serve(socket.into(), pace, local, Vec::new()).await;
     }
+    if door == Door::Resp {
+        // A pool of clients may open it long before it says anything.
+        pace.last();
+    }
     let mut first = Vec::with_capacity(FIRST_READ_BYTES);
     let mut stream = new_stream(Socket::from(socket), &pace);
     let mut spoken = listen(&mut stream, &mut first, &pace, local).await;
@@ -323,7 +327,6 @@ async fn close_late(socket: &mut Socket, late: Late, local: &Local) {
     let detail = "the head of the request did not come within limits.header_timeout_ms";
     let words = Problem::new(Code::RequestTimeout, detail).into_last_words();
     socket.try_send(&words);
-    let _ = socket.shutdown().await;
     linger(socket, None).await;
 }
 
@@ -332,9 +335,9 @@ pub(crate) async fn linger(socket: &mut Socket, announced: Option<u64>) {
     let most = announced
         .filter(|&bytes| bytes <= LINGER_ANNOUNCED_BYTES)
         .map_or(LINGER_BYTES, |bytes| bytes.max(LINGER_BYTES));
-    // Fails when the client is gone, and then reading does as well.
-    let _ = socket.shutdown().await;
     let start = Instant::now();
+    // Fails when the client is gone, and then reading does as well. TLS says that it ends, for which there may be no room.
+    let _ = tokio::time::timeout_at((start + LINGER).into(), socket.shutdown()).await;
     let mut sink = vec![0; 16 * 1024];
     let mut came = 0;
     while came < most {

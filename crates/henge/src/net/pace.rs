@@ -274,6 +274,17 @@ impl Stream {
         self.socket
     }
 
+    /// Notes whether the client keeps what was written from leaving.
+    fn waited(&self, outcome: &Poll<io::Result<()>>) {
+        match outcome {
+            Poll::Pending if self.pace.blocked.get().is_none() => {
+                self.pace.blocked.set(Some(Instant::now()));
+            }
+            Poll::Pending => {}
+            Poll::Ready(_) => self.pace.blocked.set(None),
+        }
+    }
+
     fn wrote(&self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         self.pace.write();
         match outcome {
@@ -355,18 +366,14 @@ impl AsyncWrite for Stream {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.socket).poll_flush(cx);
-        match flushed {
-            Poll::Pending if self.pace.blocked.get().is_none() => {
-                self.pace.blocked.set(Some(Instant::now()));
-            }
-            Poll::Pending => {}
-            Poll::Ready(_) => self.pace.blocked.set(None),
-        }
+        self.waited(&flushed);
         flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
+        let ended = Pin::new(&mut self.socket).poll_shutdown(cx);
+        self.waited(&ended);
+        ended
     }
 }
 

@@ -110,7 +110,8 @@ impl ErrorReply {
     pub(crate) fn denied(denied: Denied, caller: &Caller, command: Option<&str>) -> Self {
         match denied {
             Denied::Protected => Self::new(format!("DENIED {PROTECTED}")),
-            Denied::NotYet => Self::new(format!("DENIED {NOT_YET}")),
+            // That of a node which is not in its cluster: clients come again, or go elsewhere.
+            Denied::NotYet => Self::new(format!("CLUSTERDOWN {NOT_YET}")),
             Denied::Unknown => Self::NO_AUTH,
             Denied::Permission(_) => Self::new(format!(
                 "NOPERM User {} has no permissions to run the '{}' command",

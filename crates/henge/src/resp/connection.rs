@@ -23,6 +23,7 @@ use super::held::{Held, MOST_REQUEST_BYTES, Written};
 use super::pipeline::{Pipeline, Scratch, Stop, Waiting};
 use super::session::Session;
 use crate::access::caller::Caller;
+use crate::audit::Outcome;
 use crate::cluster::replicas::told;
 use crate::disk::gate::Owed;
 use crate::metrics::counters::add;
@@ -121,6 +122,11 @@ pub(crate) async fn serve(socket: Socket, pace: Rc<Pace>, local: &Rc<Local>, fir
     })
     .await;
     drop(connected);
+    if let Some(Waiting { entry, words, .. }) = &connection.waiting {
+        // It goes on, or does not, and nobody is told.
+        let pipeline = &connection.pipeline;
+        pipeline.audit(entry.spec, words, Outcome::Unknown, None);
+    }
     if connection.is_closing {
         // What it still sends is read, so that it reads why we end.
         linger(&mut connection.socket, None).await;

@@ -26,6 +26,7 @@ use super::pause::Paused;
 use super::session::{Manner, Replies, Session};
 use super::slowlog;
 use super::table::{COMMANDS, Entry, Keys, Permission, Run, flag};
+use crate::audit::Outcome;
 use crate::cache::{AHEAD, Location, LookAhead};
 use crate::cluster::replicas::told;
 use crate::cluster::routing::Routes;
@@ -575,8 +576,8 @@ impl Pipeline {
             first_key,
         };
         let flow = handler(&mut call);
-        if spec.permission == Permission::Admin && !matches!(flow, Ok(Flow::Later(_))) {
-            self.audit(&slowlog::shortened(words), flow.as_ref().err());
+        if spec.permission == Permission::Admin {
+            self.audit_run(spec, words, &flow);
         }
         let stop = match flow {
             Ok(Flow::Done) => None,
@@ -711,9 +712,8 @@ impl Pipeline {
         since: Instant,
         error: Option<&ErrorReply>,
     ) {
-        if entry.spec.permission == Permission::Admin {
-            self.audit(&words, error);
-        }
+        let outcome = error.map_or(Outcome::Done, |_| Outcome::Failed);
+        self.audit(entry.spec, &words, outcome, error);
         let took = since.elapsed();
         self.local.counters.command(entry.number).took(took);
         // Who asked to wait was not slow.

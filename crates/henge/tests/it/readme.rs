@@ -293,15 +293,21 @@ fn the_cargo_commands_of_the_readme_exist() {
                 let output = output.expect("it starts");
                 assert!(output.status.success(), "README.md:{line}: {output:?}");
             }
-            line_of_verify if line_of_verify.starts_with("henge verify ") => {
-                // Its own tests run it; with this it says only whether the line is understood.
-                let arguments = line_of_verify.split(' ').skip(1).chain(["--help"]);
+            own if ["henge verify ", "henge key new "]
+                .iter()
+                .any(|begin| own.starts_with(begin)) =>
+            {
+                // Their own tests run them; with this it is said only whether the line is understood.
+                let arguments = own.split(' ').skip(1).chain(["--help"]);
                 let mut check = Command::new(env!("CARGO_BIN_EXE_henge"));
                 let output = check.args(arguments).output().expect("it starts");
                 assert!(output.status.success(), "README.md:{line}: {output:?}");
             }
             // A test of clusters runs it, at ports that are free; those of such clusters ask and drain as these do.
             "henge dev --nodes 3" | "redis-cli -p 8082 GET greeting" => {}
+            // What API keys do has tests of its own, for clients of other machines too.
+            with_key if with_key.starts_with("HENGE_API_KEY=henge_… henge get ") => {}
+            "redis-cli -h node1.example -p 8080 --askpass GET greeting" => {}
             request if request.starts_with("curl -i -H 'X-Consistency-Level: ALL' ") => {}
             line_of_cluster if line_of_cluster.starts_with("henge cluster ") => {
                 let arguments = line_of_cluster.split(' ').skip(1).chain(["--help"]);

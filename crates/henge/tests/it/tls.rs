@@ -409,6 +409,44 @@ fn what_is_no_tls() {
     );
 }
 
+/// A setting that names files is put in force with what is in them, or not at all.
+#[test]
+fn files_that_a_client_names() {
+    let authority = Authority::new();
+    authority.certify(&["localhost", "127.0.0.1"]);
+    let (chain, key) = (authority.path("chain.pem"), authority.path("key.pem"));
+    let node = node(&[]);
+    let mut open = Connection::open(node.local_addr(), 2);
+    let mut set = |chain: &str| {
+        let words = [
+            "CONFIG",
+            "SET",
+            "tls.certificate_file",
+            chain,
+            "tls.key_file",
+            &key,
+            "tls.required",
+            "true",
+        ];
+        open.call(&words)
+    };
+    let refused = set("/none/such");
+    assert!(refused.starts_with(b"-ERR"), "{}", refused.escape_ascii());
+    assert_eq!(
+        Client::connect(node.local_addr()).get("/health").status,
+        200,
+        "as before"
+    );
+    let done = set(&chain);
+    assert_eq!(done, b"+OK\r\n", "{}", done.escape_ascii());
+    assert_eq!(
+        Client::connect(node.local_addr()).get("/health").status,
+        403
+    );
+    let mut secure = Connection::over(authority.connect(node.local_addr()), 2);
+    assert_eq!(secure.call(&["PING"]), b"+PONG\r\n");
+}
+
 #[test]
 fn files_that_are_wrong() {
     let authority = Authority::new();

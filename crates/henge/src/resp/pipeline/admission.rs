@@ -7,9 +7,9 @@ use super::{Pipeline, Stop, check};
 use crate::access::caller::{Caller, Denied};
 use crate::access::permission::Permission;
 use crate::audit::Outcome;
-use crate::resp::call::ErrorReply;
-use crate::resp::key_specs;
+use crate::resp::call::{ErrorReply, Flow};
 use crate::resp::table::{Entry, Keys, Spec, flag};
+use crate::resp::{key_specs, slowlog};
 
 /// Who is not served has nothing to say but who it is: what it sends is not to cost memory before that is known. As in Redis.
 pub(super) const OF_STRANGERS: Limits = Limits {
@@ -82,27 +82,50 @@ impl Pipeline {
         }
         let stop = self.reject(found, &error, out);
         // As in Redis: who is not served at all is not kept either.
-        let is_over = matches!(denied, Denied::Protected | Denied::NotYet);
+        let is_over = denied == Denied::Protected;
         Err(if is_over { Some(Stop::Close) } else { stop })
     }
 }
 
 impl Pipeline {
-    /// Notes down what came of a command that administers the node.
-    pub(super) fn audit(&self, words: &[Vec<u8>], error: Option<&ErrorReply>) {
+    /// Notes down what came of a command that has run, if it administers the node, and if that is known already.
+    pub(super) fn audit_run(
+        &self,
+        spec: &Spec,
+        words: Arguments<'_>,
+        flow: &Result<Flow, ErrorReply>,
+    ) {
+        let (outcome, error) = match flow {
+            Ok(Flow::Later(_)) => return,
+            Ok(Flow::Done | Flow::Close) => (Outcome::Done, None),
+            Err(error) => (Outcome::Failed, Some(error)),
+        };
+        self.audit(spec, &slowlog::shortened(words), outcome, error);
+    }
+
+    /// The same of any that has run, or will.
+    pub(in crate::resp) fn audit(
+        &self,
+        spec: &Spec,
+        words: &[Vec<u8>],
+        outcome: Outcome,
+        error: Option<&ErrorReply>,
+    ) {
         let shared = &self.local.shared;
-        if !shared.audit.is_on() || self.session.is_forwarded {
+        let is_noted = spec.permission == Permission::Admin && shared.audit.is_on();
+        if !is_noted || self.session.is_forwarded {
             return;
         }
-        let words: Vec<_> = words
-            .iter()
-            .map(|word| String::from_utf8_lossy(word))
-            .collect();
-        let outcome = match error {
-            None => Outcome::Done,
-            Some(_) => Outcome::Failed,
-        };
-        let words = words.join(" ");
+        // Passwords of other servers are set so.
+        let hides = |place: usize| spec.name == "config|set" && place > 2 && place % 2 == 1;
+        let words = words.iter().enumerate().map(|(place, word)| {
+            if hides(place) {
+                "(hidden)".into()
+            } else {
+                String::from_utf8_lossy(word)
+            }
+        });
+        let words = words.collect::<Vec<_>>().join(" ");
         let action = self
             .session
             .action(&words, outcome, error.map(ErrorReply::code));

@@ -45,7 +45,7 @@ fn what_is_in_it() {
             &["AUTH", "secret-9"],
             &["AUTH", &boss],
             &["SET", "secret-10", "secret-11"],
-            &["CONFIG", "SET", "maxmemory-policy", "none-such"],
+            &["CONFIG", "SET", "requirepass", "secret-12"],
             &["FLUSHALL"],
             &["SLOWLOG", "RESET"],
         ],
@@ -77,7 +77,7 @@ fn what_is_in_it() {
             "redis - set denied NOAUTH",
             "redis - unknown denied NOAUTH",
             "redis - auth denied WRONGPASS",
-            "redis boss CONFIG SET maxmemory-policy none-such failed ERR",
+            "redis boss CONFIG SET requirepass (hidden) failed ERR",
             "redis boss FLUSHALL done -",
             "redis boss SLOWLOG RESET done -",
         ]
