@@ -59,6 +59,20 @@ pub(crate) fn is_access(setting: &str) -> bool {
     setting.starts_with(KEY) || setting.starts_with(ROLE)
 }
 
+/// What a change of a setting that is a key or a role is told as, without what it is; none of another.
+pub(crate) fn told(setting: &str, value: Option<&str>) -> Option<String> {
+    let (what, name) = match setting.strip_prefix(KEY) {
+        Some(name) => ("API key", name),
+        None => ("role", setting.strip_prefix(ROLE)?),
+    };
+    let became = match value {
+        Some(REVOKED) => "is revoked in the whole cluster",
+        Some(_) => "is another in the whole cluster",
+        None => "is each node's own",
+    };
+    Some(format!("the {what} {name} {became}"))
+}
+
 impl KeyEntry {
     /// As the value of a setting.
     pub(crate) fn to_text(&self) -> String {
@@ -120,6 +134,32 @@ mod tests {
     use super::super::hash::NewKey;
     use super::testing::agreed;
     use super::*;
+
+    #[test]
+    fn what_is_told_of_a_change() {
+        let hash = NewKey::draw().hash.to_string();
+        for (setting, value, expected) in [
+            (
+                "key.a",
+                Some(&*hash),
+                Some("the API key a is another in the whole cluster"),
+            ),
+            (
+                "key.a",
+                Some(REVOKED),
+                Some("the API key a is revoked in the whole cluster"),
+            ),
+            ("key.a", None, Some("the API key a is each node's own")),
+            (
+                "role.r",
+                Some("[]"),
+                Some("the role r is another in the whole cluster"),
+            ),
+            ("cluster.redirect", Some("true"), None),
+        ] {
+            assert_eq!(told(setting, value).as_deref(), expected, "{setting}");
+        }
+    }
 
     #[test]
     fn what_is_not_understood_lets_nobody_in() {

@@ -599,6 +599,12 @@ fn keys_come_and_go() {
     assert_eq!(forgotten.status, 204);
     await_state(&mut client, &boss, "web", None);
     assert!(!page.to_string().contains("hs256"), "{page}");
+    let events = client.request("GET", "/cluster/events", &key, b"").text();
+    assert!(
+        events.contains("the API key web is each node's own"),
+        "{events}"
+    );
+    assert!(!events.contains("hs256"), "{events}");
 }
 
 /// What a cluster has agreed on holds on each of its nodes, whichever of them has the key that is asked for.

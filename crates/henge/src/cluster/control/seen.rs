@@ -11,6 +11,7 @@ use henge_wire::Partition;
 use super::Control;
 use super::health::is_down;
 use super::leading::is_placed;
+use crate::access::agreed::{is_access, told};
 use crate::cluster::placing::Placing;
 use crate::cluster::settings::Settings;
 use crate::cluster::view::{Member, MemberState, Standing, View};
@@ -207,8 +208,11 @@ impl Control {
         let names = before.settings().keys().chain(now.settings().keys());
         for name in names.collect::<BTreeSet<_>>() {
             let (was, is) = (before.settings().get(name), now.settings().get(name));
+            let value = is.map(|is| is.value.as_str());
             let text = match is {
                 _ if was == is => continue,
+                // What one is is in no log.
+                _ if is_access(name) => told(name, value).unwrap_or_default(),
                 Some(is) => {
                     let was = was.map_or("each node's own", |was| &was.value);
                     format!("{name} is {} in the whole cluster, and was {was}", is.value)
