@@ -1,7 +1,6 @@
 //! Who asks on a connection, as far as that was proved, and whether it may do what it asks for. What it found out it keeps
 //! until keys change or its own expires, so that a request costs a look at a number.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -31,19 +30,6 @@ pub(crate) const PROTECTED: &str = "no API key is configured, so only clients of
 
 /// The same where that is for a while.
 pub(crate) const NOT_YET: &str = "the node has not heard yet which API keys its cluster has, and shows others than clients of its own machine only figures until then";
-
-/// For logs; what clients are told is their protocol's.
-impl fmt::Display for Denied {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Protected => f.write_str("protected mode"),
-            Self::NotYet => f.write_str("no word of the cluster's keys"),
-            Self::Unknown => f.write_str("no key"),
-            Self::Permission(needed) => write!(f, "needs {}", needed.name()),
-            Self::Scope => f.write_str("out of scope"),
-        }
-    }
-}
 
 /// What somebody may do.
 #[derive(Clone, Debug)]

@@ -1,9 +1,10 @@
 //! Who asks over HTTP: how an API key comes with a request, what a web page of somebody else may not do, and what is told to
 //! who is refused. A key comes with each request, so a connection remembers the last that it has seen.
 
-use http::{HeaderMap, HeaderValue, Method, header};
+use std::net::SocketAddr;
 
-use super::cors::Cors;
+use http::{HeaderMap, HeaderValue};
+
 use super::problem::{Code, Problem};
 use super::routes::Lookup;
 use crate::access::Access;
@@ -24,6 +25,58 @@ pub(crate) struct Visitor {
     shown: Option<Box<[u8]>>,
     /// The origin of the web page that has made the last request.
     origin: Option<HeaderValue>,
+    /// Where it connects from.
+    address: SocketAddr,
+}
+
+/// What the headers of a request say of who makes it, found in one pass: most have three headers, and each request is looked at.
+#[derive(Default)]
+pub(crate) struct Seen<'h> {
+    key: Option<&'h [u8]>,
+    /// More than one key came, so none of them counts.
+    has_several_keys: bool,
+    origin: Option<&'h HeaderValue>,
+    host: Option<&'h HeaderValue>,
+    /// A header that only proxies send.
+    by_proxy: Option<&'h str>,
+}
+
+impl<'h> Seen<'h> {
+    #[inline]
+    pub(crate) fn of(headers: &'h HeaderMap) -> Self {
+        let mut seen = Self::default();
+        for (name, value) in headers {
+            match name.as_str() {
+                "host" => seen.host = Some(value),
+                X_API_KEY => seen.add_key(value.as_bytes()),
+                "authorization" => {
+                    // What is of another scheme is for somebody else, such as a proxy before the node.
+                    let parts = value.as_bytes().split_at_checked(BEARER.len());
+                    if let Some((scheme, text)) = parts
+                        && scheme.eq_ignore_ascii_case(BEARER)
+                    {
+                        seen.add_key(text.trim_ascii());
+                    }
+                }
+                "origin" => seen.origin = Some(value),
+                name @ ("forwarded" | "via" | "x-forwarded-for" | "x-real-ip") => {
+                    seen.by_proxy = Some(name);
+                }
+                _ => {}
+            }
+        }
+        seen
+    }
+
+    fn add_key(&mut self, key: &'h [u8]) {
+        self.has_several_keys |= self.key.replace(key).is_some();
+    }
+
+    /// Whether a web page of another origin asks.
+    #[inline]
+    pub(crate) fn is_of_page(&self) -> bool {
+        self.origin.is_some()
+    }
 }
 
 impl From<Denied> for Problem {
@@ -42,12 +95,18 @@ impl From<Denied> for Problem {
 }
 
 impl Visitor {
-    pub(crate) fn new(caller: Caller) -> Self {
+    pub(crate) fn new(address: SocketAddr, caller: Caller) -> Self {
         Self {
             caller,
             shown: None,
             origin: None,
+            address,
         }
+    }
+
+    /// Where it connects from.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Who it is, as the last request has shown.
@@ -62,8 +121,10 @@ impl Visitor {
 
     /// Takes notice of another request: what the one before has shown of itself is not this one's.
     #[inline]
-    pub(crate) fn begin(&mut self, headers: &HeaderMap) {
-        self.origin = headers.get(header::ORIGIN).cloned();
+    pub(crate) fn begin(&mut self, seen: &Seen<'_>) {
+        if self.origin.is_some() || seen.origin.is_some() {
+            self.origin = seen.origin.cloned();
+        }
     }
 
     /// Forgets who made the request before.
@@ -76,10 +137,9 @@ impl Visitor {
     #[inline]
     pub(crate) fn admit(
         &mut self,
-        method: &Method,
-        headers: &HeaderMap,
+        seen: &Seen<'_>,
         lookup: &Lookup,
-        (access, cors): (&Access, &Cors),
+        access: &Access,
         now_ms: u64,
     ) -> Result<(), Problem> {
         let needed = match lookup {
@@ -88,23 +148,25 @@ impl Visitor {
             Lookup::WrongMethod(_) | Lookup::Unknown(_) => Permission::Connection,
         };
         self.caller.look(access, now_ms);
-        match key_of(headers) {
-            Ok(None) => {
+        match seen.key {
+            _ if seen.has_several_keys => {
+                if needed != Permission::Anyone {
+                    return Err(Denied::Unknown.into());
+                }
+            }
+            None => {
                 if self.shown.take().is_some() {
                     self.caller.forget();
                     self.caller.look(access, now_ms);
                 }
             }
-            Ok(Some(text)) => self.show(text, access, now_ms, needed)?,
-            Err(denied) if needed != Permission::Anyone => return Err(denied.into()),
-            Err(_) => {}
+            Some(text) => self.show(text, access, now_ms, needed)?,
         }
         self.caller.check(needed)?;
         if needed != Permission::Anyone && self.caller.is_trusted_by_place() {
-            check_host(headers)?;
-            check_no_proxy(headers)?;
+            check_place(seen)?;
         }
-        cors.check(method, headers)
+        Ok(())
     }
 
     fn show(
@@ -132,55 +194,25 @@ impl Visitor {
     }
 }
 
-/// The key of a request. One that comes twice is none.
-fn key_of(headers: &HeaderMap) -> Result<Option<&[u8]>, Denied> {
-    let mut found = None;
-    for value in headers.get_all(X_API_KEY) {
-        if found.replace(value.as_bytes()).is_some() {
-            return Err(Denied::Unknown);
-        }
+/// Refuses what is trusted for where it comes from, and did not mean this machine: a page of another has had its name lead here,
+/// and the browser of a visitor has asked it (DNS rebinding); or it comes by way of a proxy, whose clients are anywhere.
+fn check_place(seen: &Seen<'_>) -> Result<(), Problem> {
+    if let Some(name) = seen.by_proxy {
+        let detail = format!("the request came through a proxy ({name}); {PROTECTED}");
+        return Err(Problem::new(Code::ProtectedMode, detail));
     }
-    for value in headers.get_all(header::AUTHORIZATION) {
-        // What is of another scheme is for somebody else, such as a proxy before the node.
-        let parts = value.as_bytes().split_at_checked(BEARER.len());
-        if let Some((scheme, text)) = parts
-            && scheme.eq_ignore_ascii_case(BEARER)
-            && found.replace(text.trim_ascii()).is_some()
-        {
-            return Err(Denied::Unknown);
-        }
-    }
-    Ok(found)
-}
-
-/// Refuses what comes by way of a proxy on this machine, whose clients are anywhere.
-fn check_no_proxy(headers: &HeaderMap) -> Result<(), Problem> {
-    const OF_PROXIES: [&str; 4] = ["forwarded", "via", "x-forwarded-for", "x-real-ip"];
-    match OF_PROXIES.iter().find(|name| headers.contains_key(**name)) {
-        None => Ok(()),
-        Some(name) => {
-            let detail = format!("the request came through a proxy ({name}); {PROTECTED}");
+    // HTTP/1.0, which no browser speaks, has none.
+    match seen.host {
+        Some(host) if !is_local(host.as_bytes()) => {
+            let shown = &host.as_bytes()[..host.len().min(80)];
+            let shown = shown.escape_ascii();
+            let detail = format!(
+                "Host is \"{shown}\", and in protected mode it has to be localhost or an address of the loopback; {PROTECTED}"
+            );
             Err(Problem::new(Code::ProtectedMode, detail))
         }
+        _ => Ok(()),
     }
-}
-
-/// Refuses a request that did not mean this machine: a page of another has had its name lead here, and the browser of a
-/// visitor has asked it (DNS rebinding).
-fn check_host(headers: &HeaderMap) -> Result<(), Problem> {
-    let Some(host) = headers.get(header::HOST) else {
-        // HTTP/1.0, which no browser speaks.
-        return Ok(());
-    };
-    if is_local(host.as_bytes()) {
-        return Ok(());
-    }
-    let shown = &host.as_bytes()[..host.len().min(80)];
-    let shown = shown.escape_ascii();
-    let detail = format!(
-        "Host is \"{shown}\", and in protected mode it has to be localhost or an address of the loopback; {PROTECTED}"
-    );
-    Err(Problem::new(Code::ProtectedMode, detail))
 }
 
 /// Whether a Host header names this machine by a name or an address that leads nowhere else.
@@ -208,6 +240,9 @@ fn is_local(host: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use http::Method;
+
+    use super::super::cors::Cors;
     use super::super::routes;
     use super::*;
     use crate::access::hash::NewKey;
@@ -229,16 +264,19 @@ mod tests {
     ) -> Result<(), Code> {
         let (method, path) = target;
         let lookup = routes::find(&method, path);
+        let headers = headers(list);
+        let seen = Seen::of(&headers);
         let cors = Cors::of(&crate::config::Config::default());
-        let admitted = visitor.admit(&method, &headers(list), &lookup, (access, &cors), 0);
+        let admitted = visitor.admit(&seen, &lookup, access, 0);
+        let admitted = admitted.and_then(|()| cors.check(&method, &headers));
         admitted.map_err(|problem| problem.code)
     }
 
     fn visitor(address: &str) -> Visitor {
-        Visitor::new(Caller::from(
-            address.parse().expect("an address"),
-            Vec::new(),
-        ))
+        {
+            let address = address.parse().expect("an address");
+            Visitor::new((address, 1).into(), Caller::from(address, Vec::new()))
+        }
     }
 
     #[test]

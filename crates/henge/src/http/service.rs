@@ -16,8 +16,7 @@ use http::{HeaderValue, Request, Response, Version, header};
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 
-use super::access::Visitor;
-use super::cors::Cors;
+use super::access::{Seen, Visitor};
 use super::level::{self, X_CONSISTENCY_LEVEL, X_REPLICAS};
 use super::problem::{Code, Problem};
 use super::routes::{self, Lookup, Place, Route, RouteId};
@@ -86,8 +85,6 @@ pub(crate) struct Service {
     local: Rc<Local>,
     pace: Rc<Pace>,
     visitor: Rc<RefCell<Visitor>>,
-    /// Where it connects from.
-    address: SocketAddr,
 }
 
 impl Service {
@@ -101,8 +98,7 @@ impl Service {
         Self {
             local,
             pace,
-            visitor: Rc::new(RefCell::new(Visitor::new(caller))),
-            address,
+            visitor: Rc::new(RefCell::new(Visitor::new(address, caller))),
         }
     }
 
@@ -111,7 +107,7 @@ impl Service {
     fn look_up(
         &self,
         request: &Request<Incoming>,
-        cors: &Cors,
+        seen: &Seen<'_>,
         begun: Instant,
     ) -> Result<Lookup, Problem> {
         check_head(request)?;
@@ -119,13 +115,11 @@ impl Service {
         let shared = &self.local.shared;
         let mut visitor = self.visitor.borrow_mut();
         let now_ms = shared.clock.at(begun);
-        visitor.admit(
-            request.method(),
-            request.headers(),
-            &lookup,
-            (&shared.access, cors),
-            now_ms,
-        )?;
+        visitor.admit(seen, &lookup, &shared.access, now_ms)?;
+        if seen.is_of_page() {
+            let cors = shared.cors.load();
+            cors.check(request.method(), request.headers())?;
+        }
         self.local.confine(visitor.caller().confined());
         Ok(lookup)
     }
@@ -185,10 +179,11 @@ impl Service {
             return None;
         }
         let path: String = request.uri().path().chars().take(AUDITED_PATH).collect();
+        let visitor = self.visitor.borrow();
         Some(Box::new(Asked {
             what: format!("{} {path}", request.method()).into_boxed_str(),
-            key: self.visitor.borrow().caller().name().map(str::to_owned),
-            address: self.address,
+            key: visitor.caller().name().map(str::to_owned),
+            address: visitor.address(),
             local: Rc::clone(&self.local),
         }))
     }
@@ -212,7 +207,7 @@ impl Service {
         let visitor = self.visitor.borrow();
         let action = Action {
             protocol: "http",
-            client: self.address,
+            client: visitor.address(),
             key: visitor.caller().name(),
             what: asked.or(form.as_deref()).unwrap_or("unrouted"),
             outcome: match (is_denied, problem.is_some() || status.is_some()) {
@@ -238,14 +233,17 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         if has_body {
             self.pace.announce_body(request.body().size_hint().exact());
         }
-        let cors = self.local.shared.cors.load();
-        self.visitor.borrow_mut().begin(request.headers());
-        if let Some(answer) = cors.preflight(request.method(), request.headers()) {
+        let seen = Seen::of(request.headers());
+        self.visitor.borrow_mut().begin(&seen);
+        if seen.is_of_page()
+            && let cors = self.local.shared.cors.load()
+            && let Some(answer) = cors.preflight(request.method(), request.headers())
+        {
             // No key comes with such a question.
             self.visitor.borrow_mut().forget();
             return Answering::Now(Some(self.finish(None, None, None, begun, None, Ok(answer))));
         }
-        let lookup = self.look_up(&request, &cors, begun);
+        let lookup = self.look_up(&request, &seen, begun);
         let asked = match &lookup {
             Ok(Lookup::Found(route)) if self.local.shared.audit.is_on() => {
                 self.asked(route, &request)
