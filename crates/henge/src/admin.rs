@@ -139,6 +139,9 @@ impl Admin {
         }
         shared.live.store(Arc::new(Live::of(config)));
         shared.cors.store(Arc::new(Cors::of(config)));
+        if running.rate_limits != config.rate_limits {
+            shared.rates.set(config);
+        }
         let in_flight = config.limits.max_inflight_bytes.as_usize();
         shared.in_flight.set_limit(in_flight);
         let limits = |config: &Config| (config.cache.max_size_bytes, config.cache.max_items);

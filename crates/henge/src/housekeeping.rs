@@ -67,6 +67,7 @@ async fn watch(metrics: &Arc<Metrics>, watched: &mut Instant) {
         cache.collect_idle(shard);
         tokio::task::yield_now().await;
     }
+    shared.rates.drop_idle(*watched).await;
     metrics.pulse.look(metrics, cache.charged_bytes(), *watched);
     // Where nobody knows how full the machine is there is nothing to compare; the start has said so.
     if let Ok(memory) = memory::machine() {

@@ -43,6 +43,7 @@ pub mod memory;
 mod metrics;
 mod net;
 mod node;
+mod rate;
 mod resp;
 mod shared;
 mod tls;

@@ -45,6 +45,7 @@ use crate::net::acceptor::{Accepted, Door, Listening};
 use crate::net::inflight::InFlight;
 use crate::net::listen::ListenError;
 use crate::net::{acceptor, data_thread, handles, listen};
+use crate::rate::Rates;
 use crate::shared::{Live, Shared};
 use crate::tls::{self, Tls, TlsError};
 use crate::{allocator, resp};
@@ -235,6 +236,7 @@ impl Node {
             tls,
             audit,
             cors: ArcSwap::from_pointee(Cors::of(&config)),
+            rates: Rates::new(&config, threads),
         });
         let node_id = persistence.node_id();
         let metrics = Arc::new(Metrics {

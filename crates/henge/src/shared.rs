@@ -23,6 +23,7 @@ use crate::disk::persistence::Persistence;
 use crate::http::cors::Cors;
 use crate::net::inflight::InFlight;
 use crate::net::pace::Patience;
+use crate::rate::Rates;
 use crate::resp;
 use crate::tls::Tls;
 
@@ -128,6 +129,8 @@ pub(crate) struct Shared {
     pub(crate) audit: Audit,
     /// What web pages of other origins may do.
     pub(crate) cors: ArcSwap<Cors>,
+    /// How often clients may ask.
+    pub(crate) rates: Rates,
 }
 
 /// Without the cache, which is not for showing.

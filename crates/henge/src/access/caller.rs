@@ -160,6 +160,12 @@ impl Caller {
         self.shown.is_some()
     }
 
+    /// Its key, be it shown or certified.
+    #[inline]
+    pub(crate) fn key(&self) -> Option<&Arc<Key>> {
+        self.key.as_ref()
+    }
+
     /// The name of its key.
     pub(crate) fn name(&self) -> Option<&str> {
         self.key.as_ref().map(|key| key.name.as_str())

@@ -28,8 +28,8 @@ pub use peers::{PeerAddress, Peers};
 pub use reload::{Change, Reload};
 pub use settings::{
     AuditConfig, CacheConfig, ClusterConfig, CompressionConfig, Config, CorsConfig, LimitsConfig,
-    LogConfig, PersistenceConfig, SETTINGS, SecurityConfig, ServerConfig, Setting, SettingError,
-    TlsConfig,
+    LogConfig, PersistenceConfig, RateLimitsConfig, SETTINGS, SecurityConfig, ServerConfig,
+    Setting, SettingError, TlsConfig,
 };
 pub(crate) use suggest::nearest;
 pub use types::{

@@ -2,8 +2,9 @@
 //! who is refused. A key comes with each request, so a connection remembers the last that it has seen.
 
 use std::net::SocketAddr;
+use std::time::Instant;
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::problem::{Code, Problem};
 use super::routes::Lookup;
@@ -11,9 +12,16 @@ use crate::access::Access;
 use crate::access::caller::{Caller, Denied, NOT_YET, PROTECTED};
 use crate::access::hash;
 use crate::access::permission::Permission;
+use crate::metrics::counters::add;
+use crate::net::data_thread::Local;
+use crate::rate::RateLimits;
+use crate::rate::meter::{Exceeded, Meter};
 
 /// A header that has a key, and nothing else.
 const X_API_KEY: &str = "x-api-key";
+/// What is limited, and what is left of it (draft-ietf-httpapi-ratelimit-headers-10).
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 /// The scheme of `Authorization` that does (RFC 6750).
 const BEARER: &[u8] = b"bearer ";
 
@@ -27,6 +35,11 @@ pub(crate) struct Visitor {
     origin: Option<HeaderValue>,
     /// Where it connects from.
     address: SocketAddr,
+    meter: Meter,
+    /// Why the present request is not served, if it is for its client asking too often.
+    exceeded: Option<Exceeded>,
+    /// Whether the present request is counted.
+    is_counted: bool,
 }
 
 /// What the headers of a request say of who makes it, found in one pass: most have three headers, and each request is looked at.
@@ -101,6 +114,9 @@ impl Visitor {
             shown: None,
             origin: None,
             address,
+            meter: Meter::of(address.ip()),
+            exceeded: None,
+            is_counted: false,
         }
     }
 
@@ -124,6 +140,51 @@ impl Visitor {
     pub(crate) fn begin(&mut self, seen: &Seen<'_>) {
         if self.origin.is_some() || seen.origin.is_some() {
             self.origin = seen.origin.cloned();
+        }
+    }
+
+    /// Refuses a request where more was asked than there are tokens for, or spends one. One that is exempt is not counted.
+    #[inline]
+    pub(crate) fn count(
+        &mut self,
+        is_exempt: impl FnOnce(&RateLimits) -> bool,
+        local: &Local,
+        now: Instant,
+    ) -> Result<(), Problem> {
+        (self.exceeded, self.is_counted) = (None, false);
+        let (rates, allowances) = (&local.shared.rates, &local.allowances);
+        if self
+            .meter
+            .look(rates, allowances, now)
+            .is_none_or(is_exempt)
+        {
+            return Ok(());
+        }
+        let grant = self.meter.grant(1, rates, allowances, &self.caller, now);
+        if let Some(exceeded) = grant.exceeded {
+            self.exceeded = Some(exceeded);
+            add(&local.counters.rate_limited[exceeded.scope as usize], 1);
+            return Err(Problem::rate_limit_exceeded(&exceeded));
+        }
+        self.is_counted = true;
+        self.meter.spend(1, 0, allowances, &self.caller, now);
+        Ok(())
+    }
+
+    /// Spends the bytes of the present request and of its answer, and tells in the answer how much is left.
+    #[inline]
+    pub(crate) fn spend(&self, bytes: u64, answer: &mut HeaderMap) {
+        let Some(limits) = self.meter.limits() else {
+            return;
+        };
+        if self.is_counted {
+            self.meter.spend_bytes(bytes, &self.caller);
+        }
+        if self.is_counted || self.exceeded.is_some() {
+            answer.insert(RATE_LIMIT_POLICY, limits.policy().clone());
+            if let Some(left) = self.meter.left(self.exceeded, &self.caller) {
+                answer.insert(RATE_LIMIT, left);
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use crate::config::{Config, Interval, Origins};
 
 /// What a page may see of an answer, beside what all may.
 const EXPOSED: HeaderValue = HeaderValue::from_static(
-    "etag, retry-after, www-authenticate, x-consistency-level, x-replicas, x-ttl",
+    "etag, ratelimit, ratelimit-policy, retry-after, www-authenticate, x-consistency-level, x-replicas, x-ttl",
 );
 
 /// What a configuration says of it.

@@ -11,6 +11,7 @@ use http_body_util::Full;
 use super::json;
 use super::routes::Verb;
 use crate::cluster::keys::Elsewhere;
+use crate::rate::meter::Exceeded;
 use crate::values::ValueError;
 
 macro_rules! codes {
@@ -93,6 +94,7 @@ codes! {
     UnsupportedMediaType "unsupported_media_type" 415 "The body is not said to be JSON";
     ExpectationFailed "expectation_failed" 417 "The request expects what is not known";
     InvalidConfiguration "invalid_configuration" 422 "The configuration cannot be used, and nothing was changed";
+    RateLimitExceeded "rate_limit_exceeded" 429 "The client asks too often, or for too much";
     Internal "internal" 500 "The node failed";
     SnapshotFailed "snapshot_failed" 500 "No snapshot was made";
     Overloaded "overloaded" 503 "The node has too much in flight";
@@ -125,6 +127,8 @@ pub(crate) struct Problem {
     allow: Vec<Verb>,
     /// What comes after on this connection cannot be understood.
     close: bool,
+    /// How many seconds to wait before it is asked again.
+    retry_after: Option<u64>,
 }
 
 /// What a problem says of the present version of a key, or of a setting: only a failed precondition says something.
@@ -177,6 +181,21 @@ impl Problem {
             current: Current::Unsaid,
             allow: Vec::new(),
             close: false,
+            retry_after: None,
+        }
+    }
+
+    /// More is asked than there are tokens for.
+    pub(crate) fn rate_limit_exceeded(exceeded: &Exceeded) -> Self {
+        let wait_ms = exceeded.wait_ms();
+        let detail = format!(
+            "the limit of {} of the {} is reached, retry in {wait_ms} ms",
+            exceeded.resource.name(),
+            exceeded.scope.name(),
+        );
+        Self {
+            retry_after: Some(exceeded.wait_seconds()),
+            ..Self::new(Code::RateLimitExceeded, detail)
         }
     }
 
@@ -293,6 +312,9 @@ impl Problem {
         headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
         if self.code.status() == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.code == Code::Unauthenticated {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -30,6 +30,7 @@ use crate::config::ConsistencyLevel;
 use crate::disk::gate::{self, Owed, Untold};
 use crate::net::data_thread::Local;
 use crate::net::pace::Pace;
+use crate::rate::RateLimits;
 
 /// A response, whole.
 pub(crate) type Whole = Response<Full<Bytes>>;
@@ -110,18 +111,34 @@ impl Service {
         seen: &Seen<'_>,
         begun: Instant,
     ) -> Result<Lookup, Problem> {
-        check_head(request)?;
+        let head = check_head(request);
         let lookup = routes::find(request.method(), request.uri().path());
         let shared = &self.local.shared;
         let mut visitor = self.visitor.borrow_mut();
         let now_ms = shared.clock.at(begun);
-        visitor.admit(seen, &lookup, &shared.access, now_ms)?;
+        let admitted = visitor.admit(seen, &lookup, &shared.access, now_ms);
+        // What is refused for another reason is asked all the same.
+        let is_exempt = |limits: &RateLimits| limits.exempts(&lookup);
+        visitor.count(is_exempt, &self.local, begun)?;
+        head?;
+        admitted?;
         if seen.is_of_page() {
             let cors = shared.cors.load();
             cors.check(request.method(), request.headers())?;
         }
         self.local.confine(visitor.caller().confined());
         Ok(lookup)
+    }
+
+    /// The answer to a browser that asks what a page may do, if that is asked.
+    fn preflight(&self, request: &Request<Incoming>, begun: Instant) -> Option<Outcome> {
+        let cors = self.local.shared.cors.load();
+        let answer = cors.preflight(request.method(), request.headers())?;
+        // No key comes with such a question.
+        let mut visitor = self.visitor.borrow_mut();
+        visitor.forget();
+        let counted = visitor.count(|_| false, &self.local, begun);
+        Some(counted.map(|()| answer))
     }
 
     #[inline]
@@ -140,7 +157,12 @@ impl Service {
         }
         let mut response = outcome.unwrap_or_else(Problem::into_response);
         let cors = self.local.shared.cors.load();
-        cors.mark(self.visitor.borrow().origin(), response.headers_mut());
+        let visitor = self.visitor.borrow();
+        let answered = response.body().size_hint().exact().unwrap_or_default();
+        let bytes = self.pace.take_received().saturating_add(answered);
+        visitor.spend(bytes, response.headers_mut());
+        cors.mark(visitor.origin(), response.headers_mut());
+        drop(visitor);
         if let Some(level) = level {
             let is_done = response.status().is_success();
             let headers = response.headers_mut();
@@ -236,12 +258,9 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         let seen = Seen::of(request.headers());
         self.visitor.borrow_mut().begin(&seen);
         if seen.is_of_page()
-            && let cors = self.local.shared.cors.load()
-            && let Some(answer) = cors.preflight(request.method(), request.headers())
+            && let Some(answer) = self.preflight(&request, begun)
         {
-            // No key comes with such a question.
-            self.visitor.borrow_mut().forget();
-            return Answering::Now(Some(self.finish(None, None, None, begun, None, Ok(answer))));
+            return Answering::Now(Some(self.finish(None, None, None, begun, None, answer)));
         }
         let lookup = self.look_up(&request, &seen, begun);
         let asked = match &lookup {

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::histogram::{Distribution, Histogram};
 use crate::http::routes::{ROUTES, RouteId};
+use crate::rate::Scope;
 use crate::resp::COMMANDS;
 
 /// Adds to a counter that only this thread writes.
@@ -25,9 +26,9 @@ pub(crate) fn add(counter: &AtomicU64, n: u64) {
 /// The statuses that the node answers, frequent ones first. One that is missing here is counted as 500, which a test of
 /// the problems' table rules out. The parser's own refusals (400, 414, 431) are no requests: they are counted as
 /// [`ThreadCounters::protocol_errors`].
-pub(crate) const STATUSES: [u16; 20] = [
-    200, 304, 404, 204, 201, 400, 401, 403, 405, 408, 409, 412, 413, 415, 417, 422, 500, 503, 504,
-    507,
+pub(crate) const STATUSES: [u16; 21] = [
+    200, 304, 404, 204, 201, 400, 401, 403, 405, 408, 409, 412, 413, 415, 417, 422, 429, 500, 503,
+    504, 507,
 ];
 
 /// Where 500 stands.
@@ -72,6 +73,8 @@ pub(crate) struct ThreadCounters {
     pub(crate) compression_out_bytes: AtomicU64,
     /// Values that were tried and kept raw, because they did not shrink.
     pub(crate) compression_refused: AtomicU64,
+    /// Requests and commands that were not served for want of tokens, by the number of the [`Scope`].
+    pub(crate) rate_limited: [AtomicU64; Scope::ALL.len()],
     /// Connections closed because the client was too slow.
     pub(crate) timed_out: AtomicU64,
     /// Connections closed because what came was no HTTP, or a head or a URL that was too long (431, 414).
@@ -97,6 +100,7 @@ impl ThreadCounters {
             compression_in_bytes: AtomicU64::new(0),
             compression_out_bytes: AtomicU64::new(0),
             compression_refused: AtomicU64::new(0),
+            rate_limited: [const { AtomicU64::new(0) }; Scope::ALL.len()],
             timed_out: AtomicU64::new(0),
             protocol_errors: AtomicU64::new(0),
             open: AtomicUsize::new(0),

@@ -19,6 +19,7 @@ use crate::cache::CacheStats;
 use crate::cluster::view::{MemberState, Standing};
 use crate::disk::log::{self, Condition};
 use crate::disk::snapshots::Snapshots;
+use crate::rate::Scope;
 use crate::resp::COMMANDS;
 use crate::{allocator, memory};
 
@@ -504,6 +505,18 @@ impl Scrape {
             "Connections closed because the client was too slow",
             none,
             counters.sum(|thread| &thread.timed_out),
+        )?;
+        let limited = Scope::ALL.map(|scope| {
+            let count = counters.sum(|thread| &thread.rate_limited[scope as usize]);
+            ([("scope", scope.name())], count)
+        });
+        out.counters(
+            "rate_limited_requests",
+            "Requests and commands that were not served, as rate_limits allow no more",
+            none,
+            &limited
+                .each_ref()
+                .map(|(label, count)| (&label[..], *count)),
         )?;
         out.counter(
             "protocol_errors",

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use henge_cluster::gossip::Load;
 
 use crate::cache::CacheStats;
+use crate::rate::Scope;
 use crate::resp::COMMANDS;
 use crate::shared::Shared;
 use crate::{allocator, memory};
@@ -154,6 +155,11 @@ impl Metrics {
                 ((*name).to_owned(), figures)
             })
             .collect();
+        let rate_limited = Scope::ALL.map(|scope| {
+            let count = counters.sum(|thread| &thread.rate_limited[scope as usize]);
+            (scope.name().to_owned(), Value::from(count))
+        });
+        let rate_limited = rate_limited.into_iter().collect();
         let process = memory::process().ok();
         let mut page = self.stats();
         if let Value::Object(page) = &mut page {
@@ -165,6 +171,7 @@ impl Metrics {
                     "received_bytes": counters.sum(|thread| &thread.received_bytes),
                     "sent_bytes": counters.sum(|thread| &thread.sent_bytes),
                     "timed_out": counters.sum(|thread| &thread.timed_out),
+                    "rate_limited": Value::Object(rate_limited),
                     "protocol_errors": counters.sum(|thread| &thread.protocol_errors),
                     "accept_errors": counters.acceptor.errors.load(Ordering::Relaxed),
                 }),

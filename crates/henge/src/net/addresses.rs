@@ -47,7 +47,7 @@ impl Drop for Seat {
 }
 
 /// What is counted as one: of IPv6 the network, as whoever has an address there mostly has 2^64 of them.
-fn counted(address: IpAddr) -> IpAddr {
+pub(crate) fn counted(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) if !address.is_loopback() => {
             let network = address.to_bits() >> 64 << 64;

@@ -23,6 +23,7 @@ use crate::cluster::routing::Routing;
 use crate::disk::gate::Gate;
 use crate::http::Call;
 use crate::metrics::counters::ThreadCounters;
+use crate::rate::Allowances;
 use crate::resp;
 use crate::shared::Shared;
 
@@ -45,6 +46,8 @@ pub(crate) struct Local {
     pub(crate) gate: Gate,
     /// The way to the keys of other nodes.
     pub(crate) routing: Routing,
+    /// What its clients may ask for yet.
+    pub(crate) allowances: Allowances,
     /// Connections over which other nodes tell its replicas something: they end when those nodes do, and nobody waits for that.
     streams: Cell<usize>,
     drain: Notify,
@@ -154,6 +157,7 @@ pub(crate) async fn serve(
             index,
         ),
         routing: Routing::new(&admin.shared().cluster),
+        allowances: Allowances::default(),
         admin,
         streams: Cell::new(0),
         drain: Notify::new(),

@@ -99,6 +99,8 @@ pub(crate) struct Pace {
     came: Cell<usize>,
     /// Between requests the client may be silent as long as it likes.
     lasting: Cell<bool>,
+    /// Bytes that came since somebody asked.
+    taken_in: Cell<u64>,
 }
 
 impl Pace {
@@ -114,6 +116,7 @@ impl Pace {
             unread: Cell::new(false),
             came: Cell::new(0),
             lasting: Cell::new(false),
+            taken_in: Cell::new(0),
         }
     }
 
@@ -185,8 +188,15 @@ impl Pace {
         self.announced.get()
     }
 
+    /// How many bytes came since this was asked last.
     #[inline]
-    fn read(&self, now: Instant) {
+    pub(crate) fn take_received(&self) -> u64 {
+        self.taken_in.take()
+    }
+
+    #[inline]
+    fn read(&self, bytes: u64, now: Instant) {
+        self.taken_in.set(self.taken_in.get() + bytes);
         self.received.set(now);
         let phase = self.phase.get();
         self.fresh.set(phase != Phase::Busy);
@@ -323,7 +333,7 @@ impl AsyncRead for Stream {
         let outcome = Pin::new(&mut self.socket).poll_read(cx, buffer);
         let read = buffer.filled().len() - before;
         if read > 0 {
-            self.pace.read(Instant::now());
+            self.pace.read(read as u64, Instant::now());
             add(&self.counters.received_bytes, read as u64);
         }
         outcome
@@ -395,9 +405,9 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         let pace = Pace::new(PATIENCE, start);
         assert_eq!(pace.deadline(), Some((at(300), Late::Idle)));
-        pace.read(at(10));
+        pace.read(1, at(10));
         assert_eq!(pace.deadline(), Some((at(15), Late::Header)));
-        pace.read(at(14));
+        pace.read(1, at(14));
         assert_eq!(
             pace.deadline(),
             Some((at(15), Late::Header)),
@@ -405,7 +415,7 @@ mod tests {
         );
         assert_eq!(pace.begin(|| at(99)), at(14));
         assert_eq!(pace.deadline(), None);
-        pace.read(at(15));
+        pace.read(1, at(15));
         assert_eq!(pace.deadline(), None, "a body");
         pace.answered(at(16));
         assert_eq!(pace.deadline(), Some((at(316), Late::Idle)));
@@ -451,8 +461,8 @@ mod tests {
             }
             pace.begin(now)
         };
-        let read = |pace: &Pace| pace.read(at(1));
-        let read_more = |pace: &Pace| pace.read(at(2));
+        let read = |pace: &Pace| pace.read(1, at(1));
+        let read_more = |pace: &Pace| pace.read(1, at(2));
         let begin = |pace: &Pace| {
             pace.begin(now);
         };

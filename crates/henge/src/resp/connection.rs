@@ -185,8 +185,11 @@ impl Connection<'_> {
                 let (client, local) = (&self.pipeline.session.client, self.local);
                 let again = |manner, deadline| Again::until(client, manner, local, deadline);
                 let replies = ready!(held.poll(local, again, cx));
+                let bytes = replies.iter().map(Bytes::len).sum::<usize>();
+                let later = bytes.saturating_sub(held.written_bytes());
+                self.pipeline.spend_later(later);
                 self.held = None;
-                self.unsent_bytes += replies.iter().map(Bytes::len).sum::<usize>();
+                self.unsent_bytes += bytes;
                 self.unsent.extend(replies);
                 if !self.account() {
                     return Poll::Ready(());
@@ -530,6 +533,7 @@ impl Connection<'_> {
         if !is_wanted {
             out = Output::default();
         }
+        self.pipeline.spend_later(out.len());
         Poll::Ready(match self.owed.take() {
             None => self.send(&mut out, cx),
             Some(owed) => {

@@ -59,6 +59,8 @@ pub(super) struct Held {
     written: Written,
     mending: Option<Pin<Box<dyn Future<Output = Vec<Bytes>>>>>,
     sent: Option<Sent>,
+    /// How long the replies are that were written here.
+    written_bytes: usize,
 }
 
 impl Held {
@@ -70,6 +72,7 @@ impl Held {
         sent: Option<Sent>,
     ) -> Self {
         Self {
+            written_bytes: out.len(),
             here: out.take_pieces(0).into(),
             owed,
             place: Place::default(),
@@ -83,6 +86,11 @@ impl Held {
     pub(super) fn size_bytes(&self) -> usize {
         let here: usize = self.here.iter().map(Bytes::len).sum();
         here + self.written.input.len()
+    }
+
+    /// How long the replies are that were written here, and those of others are not among.
+    pub(super) fn written_bytes(&self) -> usize {
+        self.written_bytes
     }
 
     /// All replies, in their order, once they may be sent.

@@ -2,7 +2,9 @@
 //! they will read is asked for, and they run one after the other. It reads and writes no socket.
 
 mod admission;
+mod limiting;
 mod route;
+mod timing;
 
 use std::ops::Range;
 use std::rc::Rc;
@@ -34,9 +36,11 @@ use crate::config::ConsistencyLevel;
 use crate::disk::gate::{Owed, journalled_bytes};
 use crate::metrics::counters::add;
 use crate::net::data_thread::Local;
+use crate::rate::meter::Meter;
 use crate::shared::{self, Live, Shared};
 use admission::OF_STRANGERS;
 use route::Routed;
+use timing::Timing;
 
 /// Requests that are decoded, and looked up ahead, together.
 const BATCH: usize = AHEAD;
@@ -50,8 +54,6 @@ const JOURNAL_BYTES: usize = 1024 * 1024;
 /// Up to so many requests at once, each is timed by itself. In a longer pipeline quick commands share the time that they
 /// took together: reading the clock would be a tenth of each.
 const TIMED_REQUESTS: usize = 4;
-/// With a slow log that asks for less than this, every command is timed by itself.
-const TIMED_THRESHOLD_US: i64 = 1_000;
 
 /// Requests of no words in a row. Redis takes them without end; nobody sends more than one by accident, and who sends a
 /// million has us work for nothing.
@@ -182,12 +184,15 @@ pub(super) struct Pipeline {
     requests: Vec<Range<usize>>,
     /// What the session's commands promised in the last run.
     level: ConsistencyLevel,
+    /// What it may ask for yet.
+    meter: Meter,
 }
 
 impl Pipeline {
     pub(super) fn new(session: Session, local: Rc<Local>) -> Self {
         Self {
             manner: session.manner(),
+            meter: Meter::of_session(&session),
             session,
             local,
             empty_requests: 0,
@@ -281,7 +286,7 @@ impl Pipeline {
             let is_stranger = self.session.caller.is_stranger();
             let limits = if is_stranger { OF_STRANGERS } else { full };
             let end = self.prepare(input, at, &limits, buffers);
-            let step = self.run_batch(input, &mut at, &mut clock, buffers, out, &mut commands);
+            let step = self.run_granted(input, &mut at, &mut clock, buffers, out, &mut commands);
             if let Some(stop) = step {
                 // The empty requests after the one that stopped it will be counted again.
                 self.empty_requests = 0;
@@ -295,8 +300,14 @@ impl Pipeline {
                 }
                 End::Inline { line } => {
                     let place = line.clone();
-                    let step =
-                        self.run_inline(input, place, &mut clock, buffers, out, &mut commands);
+                    let step = self.run_granted_line(
+                        input,
+                        place,
+                        &mut clock,
+                        buffers,
+                        out,
+                        &mut commands,
+                    );
                     at = if is_not_run(step.as_ref()) {
                         line.start
                     } else {
@@ -387,9 +398,11 @@ impl Pipeline {
         End::Full(at)
     }
 
-    /// Runs what was prepared; `at` is left behind the last that ran.
+    /// Runs the first so many of what was prepared; `at` is left behind the last that ran.
+    #[expect(clippy::too_many_arguments, reason = "it is the inside of a loop")]
     fn run_batch(
         &mut self,
+        count: usize,
         input: &[u8],
         at: &mut usize,
         clock: &mut Timing,
@@ -405,6 +418,7 @@ impl Pipeline {
             untimed,
             ..
         } = buffers;
+        let batch = &batch[..count];
         // What one command needs, it finds soonest itself.
         let looks_ahead = batch.len() > 1;
         if looks_ahead {
@@ -844,52 +858,4 @@ const SHOWN_BYTES: usize = 128;
 
 pub(super) fn shown(word: &[u8]) -> String {
     String::from_utf8_lossy(&word[..word.len().min(SHOWN_BYTES)]).into_owned()
-}
-
-/// What holds for all commands that are answered together: the time, read once at their begin and as seldom as may be
-/// later, and from where on values are compressed or refused.
-struct Timing {
-    now_ms: u64,
-    mark: Instant,
-    times_each: bool,
-    compress_from: usize,
-}
-
-impl Timing {
-    fn begin(now: Instant, live: &Live, local: &Local) -> Self {
-        let threshold = local.shared.resp.slow_log.threshold_us();
-        Self {
-            now_ms: local.shared.clock.at(now),
-            mark: now,
-            // What is past the limit goes that way as well, and is refused on it.
-            compress_from: match live.compression.algorithm {
-                Some(_) => live.compression.threshold_bytes,
-                None => usize::MAX,
-            }
-            .min(live.limits.max_value_bytes.saturating_add(1)),
-            times_each: (0..TIMED_THRESHOLD_US).contains(&threshold),
-        }
-    }
-
-    /// The time since the last reading.
-    fn lap(&mut self) -> Duration {
-        let now = Instant::now();
-        let took = now.saturating_duration_since(self.mark);
-        self.mark = now;
-        took
-    }
-
-    /// Shares the time since the last reading among the commands that ran in it.
-    fn settle(&mut self, untimed: &mut Vec<u16>, local: &Local) {
-        let Ok(count) = u32::try_from(untimed.len()) else {
-            return;
-        };
-        if count == 0 {
-            return;
-        }
-        let share = self.lap() / count;
-        for number in untimed.drain(..) {
-            local.counters.command(number).took(share);
-        }
-    }
 }

@@ -96,7 +96,7 @@ impl Who {
 }
 
 /// Makes a key with the program itself; its text, and its lines for a key file.
-fn made(arguments: &[&str]) -> (String, String) {
+pub(crate) fn made(arguments: &[&str]) -> (String, String) {
     let made = Command::new(env!("CARGO_BIN_EXE_henge"))
         .args(["key", "new", "--name"])
         .args(arguments)

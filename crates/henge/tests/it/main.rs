@@ -16,6 +16,7 @@ mod life;
 mod log_failure;
 mod observe;
 mod random;
+mod rate_limits;
 mod raw;
 mod readme;
 mod real_clients;
