@@ -488,6 +488,14 @@ const LINES: &[Line] = &[
         bound: 1.05,
         command: SECURITY,
     },
+    Line {
+        issue: 8,
+        figure: "rate_limits_cpu_over_none",
+        what: "the same with an API key and all rate limits",
+        better: Better::Lower,
+        bound: 1.05,
+        command: SECURITY,
+    },
 ];
 
 const RING: &[&str] = &["xtask", "bench", "ring"];

@@ -1,5 +1,6 @@
-//! `bench security`: what TLS and API keys cost. GET and SET in pipelines of 16 over 50 connections, in CPU time of the server for
-//! a request: in the clear and over TLS to one node, and with a key to another. It needs `redis-benchmark` and `openssl`.
+//! `bench security`: what TLS, API keys and rate limits cost. GET and SET in pipelines of 16 over 50 connections, in CPU time of the server for
+//! a request: in the clear and over TLS to one node, with a key to another, and with a key and
+//! limits that are never reached to a third. It needs `redis-benchmark` and `openssl`.
 
 use super::proc::{Cpus, cpu_seconds, pin_to, pin_to_any};
 use super::server::{HENGE_OPTION, Server, henge_binary};
@@ -59,7 +60,11 @@ fn measure(binary: &Path, folder: &Path, rounds: usize, requests: u64, keys: u64
         ]),
     )?;
     let locked = set(&[format!("security.key_file={}", path("keys.toml"))]);
-    let locked = Server::henge(binary, &locked)?;
+    let limited = [&locked[..], &set(&rate_limits())].concat();
+    let (locked, limited) = (
+        Server::henge(binary, &locked)?,
+        Server::henge(binary, &limited)?,
+    );
     pin_to(cpus.load)?;
     let options = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
     let way = |name, server, options| Way {
@@ -76,9 +81,10 @@ fn measure(binary: &Path, folder: &Path, rounds: usize, requests: u64, keys: u64
         ),
         way("a key with all rights", &locked, options(&["-a", &full])),
         way("a confined key", &locked, options(&["-a", &confined])),
+        way("a key, rates limited", &limited, options(&["-a", &full])),
     ];
     // So that what is read is there.
-    for way in [&ways[0], &ways[2]] {
+    for way in [&ways[0], &ways[2], &ways[4]] {
         way.turn("set", 3 * keys, keys)?;
     }
     let mut costs = vec![[Vec::new(), Vec::new()]; ways.len()];
@@ -111,7 +117,22 @@ fn measure(binary: &Path, folder: &Path, rounds: usize, requests: u64, keys: u64
     print_figure("tls_cpu_over_plain", over_plain(1));
     print_figure("full_key_cpu_over_none", over_plain(2));
     print_figure("confined_key_cpu_over_none", over_plain(3));
+    print_figure("rate_limits_cpu_over_none", over_plain(4));
     Ok(())
+}
+
+/// All that there are, so high that none is reached: then each batch is held against six buckets.
+fn rate_limits() -> Vec<String> {
+    let of_scope = |scope| {
+        [
+            format!("rate_limits.{scope}_requests_per_second=10000000"),
+            format!("rate_limits.{scope}_bytes_per_second=64GiB"),
+        ]
+    };
+    ["key", "address", "node"]
+        .into_iter()
+        .flat_map(of_scope)
+        .collect()
 }
 
 impl Way<'_> {
