@@ -11,6 +11,8 @@ pub mod gossip;
 pub mod history;
 pub mod replica;
 pub mod ring;
+pub mod seal;
+pub mod secret;
 pub mod store;
 #[cfg(any(test, feature = "bugs"))]
 pub mod testing;

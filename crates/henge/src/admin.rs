@@ -5,11 +5,13 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
+use henge_cluster::secret::Secrets;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::access::KeyFileError;
 use crate::access::file::KeyFile;
+use crate::cluster::secret_file;
 use crate::config::{CacheSize, Config, ConfigError, Reload};
 use crate::http::cors::Cors;
 use crate::memory;
@@ -118,8 +120,12 @@ impl Admin {
         if let Some(change) = reload.needs_restart.first() {
             return Err(AlterError::NeedsRestart(change.setting.name()));
         }
-        // What the files of keys and certificates say is read again where others are named.
-        let names = |config: &Config| (config.security.clone(), config.tls.clone());
+        // What the files of keys, certificates and secrets say is read again where others are named.
+        let names = |config: &Config| {
+            let cluster = &config.cluster;
+            let secrets = [&cluster.secret_file, &cluster.accepted_secret_file].map(Option::clone);
+            (config.security.clone(), config.tls.clone(), secrets)
+        };
         let reads_files = names(&running) != names(&reload.config);
         self.put_in_force(&reload, reads_files)
             .map_err(AlterError::Config)
@@ -134,6 +140,13 @@ impl Admin {
         if reads_files {
             let keys = key_file(config).map_err(ConfigError::unusable)?;
             let certificates = tls::read(config).map_err(ConfigError::unusable)?;
+            let secrets = secret_file::secrets(config).map_err(ConfigError::unusable)?;
+            let said = secrets
+                .as_ref()
+                .map_or_else(|| "none".to_owned(), Secrets::to_string);
+            if shared.cluster.identity.set_secrets(secrets) {
+                tracing::info!(secrets = said, "the secrets of the cluster were replaced");
+            }
             shared.tls.set(certificates);
             shared.access.set_file(config.security.protected_mode, keys);
         }

@@ -29,7 +29,7 @@ use crate::cluster::losses::Losses;
 use crate::cluster::raft::Consensus;
 use crate::cluster::replicas::Replicas;
 use crate::cluster::routing::REQUEST_TIMEOUT;
-use crate::cluster::secret::Secret;
+use crate::cluster::secret_file;
 use crate::cluster::view::{Standing, View};
 use crate::cluster::{Cluster, Inbox};
 use crate::config::{Config, ConfigError, ListenAddress, NodeId, Reload, SyncPolicy, shown};
@@ -547,16 +547,9 @@ fn cluster(
         name: state.node_id,
         instance,
     };
-    let secret = config.cluster.secret_file.as_ref();
-    let secret = secret.map(|file| Secret::read(file.as_path())).transpose();
-    let secret = secret.map_err(|error| StartError::Cluster(error.to_string()))?;
-    let identity = Identity::new(
-        who,
-        state.incarnation,
-        address,
-        advertise,
-        secret.map(Arc::new),
-    );
+    let secrets = secret_file::secrets(config);
+    let secrets = secrets.map_err(|error| StartError::Cluster(error.to_string()))?;
+    let identity = Identity::new(who, state.incarnation, address, advertise, secrets);
     let cluster = left.as_ref().and_then(|left| left.cluster);
     let has_no_peers = config.cluster.peers.addresses().is_empty();
     let is_alone = left.as_ref().is_none_or(|left| left.is_alone);

@@ -55,9 +55,9 @@ pub(super) struct Told {
     pub(super) load: Load,
 }
 
-/// A datagram in parts.
+/// A datagram in parts, which are the machine's business.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Datagram {
+pub struct Datagram {
     pub(super) header: Header<Identity>,
     pub(super) updates: Vec<Member<Identity>>,
     pub(super) loads: Vec<Told>,
@@ -65,7 +65,10 @@ pub(super) struct Datagram {
 
 impl Datagram {
     /// Takes one apart.
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, DatagramError> {
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn parse(bytes: &[u8]) -> Result<Self, DatagramError> {
         let mut reader = Reader(bytes);
         let header = reader.header()?;
         let mut updates = Vec::new();
@@ -90,8 +93,8 @@ impl Datagram {
         })
     }
 
-    /// Its bytes.
-    pub(super) fn encode(&self) -> Vec<u8> {
+    /// Its bytes: it has one form.
+    pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         put_header(&mut out, &self.header);
         if has_tail(&self.header.message) {

@@ -35,8 +35,8 @@ use std::time::Duration;
 use foca::{Foca, Invalidates, Member, Message, Notification, Runtime, State, Timer};
 
 use chance::Chance;
-pub use format::DatagramError;
-use format::{Datagram, Format, Told};
+pub use format::{Datagram, DatagramError};
+use format::{Format, Told};
 use identity::{ANYONE, Identity};
 use suspicion::Suspicion;
 

@@ -5,10 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use henge_cluster::forming::{ClusterId, Who};
+use henge_cluster::secret::Secrets;
 use henge_wire::peer::{Hello, Purpose};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
-use super::secret::Secret;
 use crate::encryption::random;
 
 /// See the head of the file.
@@ -20,7 +21,7 @@ pub(crate) struct Identity {
     /// The number of this start among all of its directory's.
     incarnation: Mutex<u64>,
     /// What all nodes of its cluster have, if they have any.
-    pub(crate) secret: Option<Arc<Secret>>,
+    secrets: watch::Sender<Option<Arc<Secrets>>>,
     /// Where it listens.
     listens: SocketAddr,
     cluster: Mutex<Option<ClusterId>>,
@@ -34,7 +35,7 @@ impl Identity {
         incarnation: u64,
         listens: SocketAddr,
         advertise: Option<String>,
-        secret: Option<Arc<Secret>>,
+        secrets: Option<Secrets>,
     ) -> Self {
         let ip = listens.ip();
         // One that listens on one address is reached there and nowhere else.
@@ -43,7 +44,7 @@ impl Identity {
             name: who.name,
             instance: who.instance,
             incarnation: Mutex::new(incarnation),
-            secret,
+            secrets: watch::Sender::new(secrets.map(Arc::new)),
             listens,
             cluster: Mutex::new(None),
             address: Mutex::new(advertise.or(known)),
@@ -55,6 +56,29 @@ impl Identity {
             name: self.name.clone(),
             instance: self.instance,
         }
+    }
+
+    /// What all nodes of its cluster have, as it is now.
+    pub(crate) fn secrets(&self) -> Option<Arc<Secrets>> {
+        self.secrets.borrow().clone()
+    }
+
+    /// The same, and each change of it.
+    pub(crate) fn watch_secrets(&self) -> watch::Receiver<Option<Arc<Secrets>>> {
+        self.secrets.subscribe()
+    }
+
+    /// What proves a node to be of its cluster is this from now on. Connections that were made before go by it too. Whether it
+    /// is something else than before.
+    pub(crate) fn set_secrets(&self, secrets: Option<Secrets>) -> bool {
+        let ids = |secrets: &Secrets| (secrets.used().id(), secrets.also_accepted());
+        self.secrets.send_if_modified(|now| {
+            let is_new = now.as_deref().map(ids) != secrets.as_ref().map(ids);
+            if is_new {
+                *now = secrets.map(Arc::new);
+            }
+            is_new
+        })
     }
 
     pub(crate) fn incarnation(&self) -> u64 {

@@ -13,8 +13,7 @@ pub(crate) mod placing;
 pub(crate) mod raft;
 pub(crate) mod replicas;
 pub(crate) mod routing;
-pub(crate) mod seal;
-pub(crate) mod secret;
+pub(crate) mod secret_file;
 pub(crate) mod settings;
 pub(crate) mod view;
 
@@ -74,6 +73,8 @@ pub(crate) struct Cluster {
     pub(crate) events: Events,
     /// Partitions whose replicas have become others, as this node has seen.
     pub(crate) moved_partitions: AtomicU64,
+    /// Datagrams that came and were not taken.
+    pub(crate) dropped_datagrams: AtomicU64,
     /// The name of the control leader, if there is one.
     leader: ArcSwapOption<String>,
     /// By the instances of members.
@@ -112,6 +113,7 @@ impl Cluster {
             view: Arc::new(ArcSwap::from_pointee(view)),
             events: Events::default(),
             moved_partitions: AtomicU64::new(0),
+            dropped_datagrams: AtomicU64::new(0),
             leader: ArcSwapOption::empty(),
             loads: Mutex::default(),
             changed: watch::Sender::new(()),

@@ -15,6 +15,7 @@ use super::link::Service;
 use super::link::answering::{Answers, Reply, answer_all};
 use super::link::greet::{self, GreetError, Greeted};
 use super::link::parking::Parks;
+use super::link::standing::Standing;
 use super::replicas;
 use crate::metrics::counters::add;
 use crate::net::data_thread::{Listens, Local};
@@ -27,6 +28,7 @@ pub(crate) struct Handover {
     socket: StdStream,
     incoming: super::link::frames::Incoming,
     hello: Hello,
+    standing: Standing,
 }
 
 impl Handover {
@@ -36,6 +38,7 @@ impl Handover {
             socket: TcpStream::from_std(self.socket).ok()?,
             incoming: self.incoming,
             hello: self.hello,
+            standing: self.standing,
         })
     }
 }
@@ -68,12 +71,14 @@ pub(crate) async fn serve(socket: TcpStream, first: Vec<u8>, local: &Rc<Local>) 
             socket,
             incoming,
             hello,
+            standing,
         } = greeted;
         if let Ok(socket) = socket.into_std() {
             let handover = Handover {
                 socket,
                 incoming,
                 hello,
+                standing,
             };
             // Where hundreds wait the other side tries again.
             let _ = local.shared.cluster.handovers.try_send(handover);

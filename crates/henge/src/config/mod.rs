@@ -153,6 +153,11 @@ impl Config {
                 "gzip has levels 1 to 12",
             ),
             (
+                self.cluster.accepted_secret_file.is_some() && self.cluster.secret_file.is_none(),
+                ["cluster.accepted_secret_file", "cluster.secret_file"],
+                "a node accepts another secret beside the one that it uses, and uses none",
+            ),
+            (
                 self.tls.certificate_file.is_some() != self.tls.key_file.is_some(),
                 ["tls.certificate_file", "tls.key_file"],
                 "a certificate is of no use without its private key, nor a key without its certificate",
@@ -235,6 +240,13 @@ mod tests {
                 Some([
                     "limits.max_body_bytes = \"128MiB\"",
                     "limits.max_inflight_bytes = \"100MiB\"",
+                ]),
+            ),
+            (
+                &[("cluster.accepted_secret_file", "/next")],
+                Some([
+                    "cluster.accepted_secret_file = \"/next\"",
+                    "cluster.secret_file = \"none\"",
                 ]),
             ),
             (&[("compression.level", "12")], None),

@@ -89,7 +89,6 @@ mod tests {
                 "cluster.node_id",
                 "cluster.peers",
                 "cluster.advertise",
-                "cluster.secret_file",
                 "cluster.replication_factor",
                 "cache.policy",
                 "persistence.enabled",

@@ -128,8 +128,12 @@ settings! {
         /// How other nodes and clients reach this node; "none" for the address at which it meets the first of its peers.
         restart advertise: Option<PeerAddress> = None;
         /// A file with the secret of the cluster, the same for all nodes, for its owner alone: at least 32 bytes, so that nobody
-        /// guesses it. Without one only nodes of the same machine, over its loopback, are taken for nodes.
-        restart secret_file: Option<FilePath> = None;
+        /// guesses it. Without one only nodes of the same machine, over its loopback, are taken for nodes. It is read again at
+        /// each reload, as the other one is.
+        reload secret_file: Option<FilePath> = None;
+        /// A file with another secret, by which other nodes may prove themselves too, while the cluster changes from one to the
+        /// other; "none" for none. This node proves itself by the first.
+        reload accepted_secret_file: Option<FilePath> = None;
         /// Whether a Redis client that has asked for the map of the cluster is told where else a key is (MOVED); else it is
         /// served by forwarding, as those are that have not.
         reload redirect: bool = true;

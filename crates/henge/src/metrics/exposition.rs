@@ -597,6 +597,12 @@ impl Scrape {
             cluster.moved_partitions.load(Ordering::Relaxed),
         )?;
         out.counter(
+            "dropped_datagrams",
+            "Datagrams of other nodes, or of strangers, that the node has not taken",
+            None,
+            cluster.dropped_datagrams.load(Ordering::Relaxed),
+        )?;
+        out.counter(
             "copies_sent",
             "Bytes that the node has sent of copies of its partitions that others make",
             Some(&Unit::Bytes),

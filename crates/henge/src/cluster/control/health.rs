@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use henge_cluster::gossip::{DATAGRAM_BYTES_MAX, Gossip, Health, Load, Output, Peer};
+use henge_cluster::seal::{OVERHEAD_BYTES, Seal, Sender};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -16,7 +18,6 @@ use super::Control;
 use super::leading::UNHEARD;
 use super::names::{self, Found, Names, Pauses, System, Until};
 use crate::cluster;
-use crate::cluster::seal::{OVERHEAD_BYTES, Seal, Sender};
 use crate::encryption::random_number;
 
 /// How often this node's own load is looked at, and those of others are shown.
@@ -52,6 +53,7 @@ impl Control {
                 return;
             }
         };
+        let mut secrets = self.cluster.identity.watch_secrets();
         let (mut gossiping, mut found) = self.begin_to_gossip(socket).await;
         let mut watch = self.watch();
         let mut loads = tokio::time::interval(LOAD_INTERVAL);
@@ -78,6 +80,10 @@ impl Control {
                     }
                     watch.mark_unchanged();
                     self.introduce(&mut gossiping);
+                }
+                Ok(()) = secrets.changed() => {
+                    let secrets = secrets.borrow_and_update().clone();
+                    gossiping.seal.set_secrets(secrets);
                 }
                 () = self.leaving.notified() => {
                     gossiping.gossip.leave();
@@ -123,7 +129,7 @@ impl Control {
         };
         let gossiping = Gossiping {
             gossip: Gossip::new(me, random_number(), self.now_ms()),
-            seal: Seal::new(identity.secret.clone(), cluster.0, sender),
+            seal: Seal::new(identity.secrets(), cluster.0, sender),
             socket,
             is_v6,
             known: BTreeMap::new(),
@@ -308,6 +314,8 @@ impl Gossiping {
                             taken.map_err(|error| error.to_string())
                         });
                     if let Err(why) = taken {
+                        let dropped = &control.cluster.dropped_datagrams;
+                        dropped.fetch_add(1, Ordering::Relaxed);
                         tracing::debug!(%from, why, "a datagram was dropped");
                     }
                 }

@@ -2,7 +2,8 @@
 //! come. A large one is parked where small ones follow, and only its number sent. It does not know what is asked.
 
 use std::cell::Cell;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 
@@ -130,13 +131,18 @@ pub(crate) async fn answer_all(
     let Greeted {
         mut socket,
         mut incoming,
+        standing,
         ..
     } = greeted;
+    let mut is_over = pin!(standing.is_over());
     let out = Rc::new(Out {
         parks,
         ..Out::default()
     });
     poll_fn(|cx| {
+        if is_over.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Some(ReadError::Over));
+        }
         loop {
             // What came and is not taken is woken for by nobody.
             let mut is_all_taken = false;

@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -84,6 +84,24 @@ impl Came {
 /// A connection to another node. It ends when all who have it are gone.
 #[derive(Clone, Debug)]
 pub(crate) struct Link(Rc<State>);
+
+/// The same, for who does not keep it.
+#[derive(Debug)]
+pub(super) struct WeakLink(Weak<State>);
+
+impl WeakLink {
+    /// Whether it is this one.
+    pub(super) fn is(&self, link: &Link) -> bool {
+        std::ptr::eq(self.0.as_ptr(), Rc::as_ptr(&link.0))
+    }
+
+    /// See [`Link::end`].
+    pub(super) fn end(&self, why: &str) {
+        if let Some(state) = self.0.upgrade() {
+            Link(state).end(why);
+        }
+    }
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -192,6 +210,10 @@ impl Link {
     /// Whether it has ended.
     pub(crate) fn is_ended(&self) -> bool {
         self.0.ended.borrow().is_some()
+    }
+
+    pub(super) fn weak(&self) -> WeakLink {
+        WeakLink(Rc::downgrade(&self.0))
     }
 
     /// Ends it: what was asked has no answer any more.
@@ -338,6 +360,10 @@ impl Drop for Answer {
             if !state.waiting.borrow().is_empty() {
                 state.outgoing.wake();
             }
+        }
+        // The last who has it but for who runs it, which is to end with it.
+        if Rc::strong_count(state) == 2 {
+            state.outgoing.wake();
         }
     }
 }

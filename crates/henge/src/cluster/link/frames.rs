@@ -43,6 +43,8 @@ pub(crate) enum ReadError {
     Refused(String),
     Io(io::Error),
     Frame(FrameError),
+    /// The secret by which it proved itself was taken away since.
+    Over,
 }
 
 impl std::fmt::Display for ReadError {
@@ -52,6 +54,9 @@ impl std::fmt::Display for ReadError {
             Self::Refused(why) => write!(f, "it refuses this node: {why}"),
             Self::Io(error) => error.fmt(f),
             Self::Frame(error) => write!(f, "it sent {error}"),
+            Self::Over => {
+                f.write_str("it proved itself by a secret that this node does not accept any more")
+            }
         }
     }
 }

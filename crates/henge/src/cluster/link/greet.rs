@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Each looks at the other's proof and then at its hello, and closes if it does not belong here; who accepts says why, in a refusal.
-//! There are proofs where the cluster has a secret.
+//! There are proofs where the cluster has a secret: each proves itself by the one that it uses, and takes the other's by any that it
+//! accepts.
 
 use std::cell::Cell;
 use std::fmt;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use henge_cluster::forming::ClusterId;
+use henge_cluster::secret::{Handshake, Role};
 use henge_wire::peer::{
     self, Head, Hello, HelloError, Kind, MAX_HELLO_BYTES, NONCE_BYTES, PREFACE, Purpose, Refusal,
     Why,
@@ -28,8 +30,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::frames::{Incoming, ReadError};
+use super::standing::Standing;
 use crate::cluster::identity::Identity;
-use crate::cluster::secret::{Handshake, Role};
 
 /// A node that runs says who it is within a round trip; one that was stopped for a moment takes that much longer.
 pub(crate) const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
@@ -65,6 +67,8 @@ pub(crate) struct Greeted {
     pub(crate) incoming: Incoming,
     /// Who is on the other side.
     pub(crate) hello: Hello,
+    /// By what they know each other.
+    pub(crate) standing: Standing,
 }
 
 /// Why there is no connection.
@@ -158,25 +162,30 @@ pub(crate) async fn connect(
         socket.write_all(&out).await.map_err(GreetError::Io)?;
         let mut incoming = Incoming::default();
         let (hello, theirs) = hear(&mut socket, &mut incoming).await?;
+        let secrets = me.secrets();
+        let (mut used, mut theirs_by) = (None, None);
         // What it says of itself is believed, and told to people, when it is proved.
-        if let Some(secret) = &me.secret {
+        if let Some(secrets) = &secrets {
             let handshake = handshake(&own, &theirs);
             // One without a secret does not know that it is waited for.
             unproved.set(Some(hello.name.clone()));
             let proof = hear_proof(&mut socket, &mut incoming).await?;
             unproved.set(None);
-            if !secret.verify(Role::Accepter, &handshake, &proof) {
+            theirs_by = secrets.verify(Role::Accepter, &handshake, &proof);
+            if theirs_by.is_none() {
                 return Err(GreetError::Stranger(hello.name));
             }
+            used = Some(secrets.used().id());
             let mut out = Vec::new();
-            peer::encode(&mut out, PROOF, &[&secret.prove(Role::Opener, &handshake)]);
+            let proof = secrets.used().prove(Role::Opener, &handshake);
+            peer::encode(&mut out, PROOF, &[&proof]);
             socket.write_all(&out).await.map_err(GreetError::Io)?;
         }
         let cluster = hello.cluster.map(ClusterId);
         if let (Some(theirs), Some(ours)) = (cluster, me.cluster())
             && theirs != ours
         {
-            if me.secret.is_some() {
+            if secrets.is_some() {
                 // The other side tells its own operator of this node when it has read the proof, and then refuses; to close before
                 // that takes back what was sent.
                 let _ = hear_frame(&mut socket, &mut incoming).await;
@@ -191,6 +200,7 @@ pub(crate) async fn connect(
             socket,
             incoming,
             hello,
+            standing: Standing::of(me, used, theirs_by),
         })
     };
     let outcome = tokio::time::timeout(GREETING_TIMEOUT, greeting).await;
@@ -225,26 +235,25 @@ pub(crate) async fn accept(
         let handshake = handshake(&theirs, &own);
         let mut out = Vec::new();
         peer::encode(&mut out, HELLO, &[&own.bytes]);
-        if let Some(secret) = &me.secret {
-            peer::encode(
-                &mut out,
-                PROOF,
-                &[&secret.prove(Role::Accepter, &handshake)],
-            );
+        let secrets = me.secrets();
+        let (mut used, mut theirs_by) = (None, None);
+        if let Some(secrets) = &secrets {
+            used = Some(secrets.used().id());
+            let proof = secrets.used().prove(Role::Accepter, &handshake);
+            peer::encode(&mut out, PROOF, &[&proof]);
         }
         socket.write_all(&out).await.map_err(GreetError::Io)?;
         // Before anything that it says of itself is looked at: an operator is told of another cluster, by name.
-        if let Some(secret) = &me.secret {
-            let proof = hear_proof(&mut socket, &mut incoming).await;
-            let is_proved =
-                proof.is_ok_and(|proof| secret.verify(Role::Opener, &handshake, &proof));
-            if !is_proved {
+        if let Some(secrets) = &secrets {
+            let proof = hear_proof(&mut socket, &mut incoming).await.ok();
+            theirs_by = proof.and_then(|proof| secrets.verify(Role::Opener, &handshake, &proof));
+            if theirs_by.is_none() {
                 let text = "it does not have the secret of this node's cluster; give it the same cluster.secret_file";
                 refuse(&mut socket, Why::Stranger, text.to_owned()).await;
                 return Err(GreetError::Stranger(hello.name));
             }
         }
-        if let Err((why, text)) = check(&hello, remote, me) {
+        if let Err((why, text)) = check(&hello, remote, me, secrets.is_some()) {
             refuse(&mut socket, why, text.clone()).await;
             return Err(match hello.cluster {
                 Some(theirs) if why == Why::Cluster && me.cluster().is_some() => {
@@ -254,14 +263,15 @@ pub(crate) async fn accept(
             });
         }
         note_meeting(&socket, &hello, me);
-        Ok((incoming, hello))
+        Ok((incoming, hello, Standing::of(me, used, theirs_by)))
     };
     let outcome = tokio::time::timeout(GREETING_TIMEOUT, greeting).await;
-    let (incoming, hello) = outcome.unwrap_or(Err(GreetError::Late))?;
+    let (incoming, hello, standing) = outcome.unwrap_or(Err(GreetError::Late))?;
     Ok(Greeted {
         socket,
         incoming,
         hello,
+        standing,
     })
 }
 
@@ -285,9 +295,14 @@ fn note_meeting(socket: &TcpStream, hello: &Hello, me: &Identity) {
     }
 }
 
-/// Whether who has connected belongs here.
-fn check(hello: &Hello, remote: SocketAddr, me: &Identity) -> Result<(), (Why, String)> {
-    if me.secret.is_none() && !remote.ip().to_canonical().is_loopback() {
+/// Whether who has connected belongs here; whether it has proved that it has a secret.
+fn check(
+    hello: &Hello,
+    remote: SocketAddr,
+    me: &Identity,
+    is_proved: bool,
+) -> Result<(), (Why, String)> {
+    if !is_proved && !remote.ip().to_canonical().is_loopback() {
         let text = format!(
             "a node without cluster.secret_file takes only nodes of its own machine, and this connection comes from {remote}; give all nodes the same cluster.secret_file"
         );
@@ -393,22 +408,24 @@ async fn hear_frame(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use henge_cluster::forming::Who;
+    use henge_cluster::secret::{Secret, Secrets};
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::cluster::secret::Secret;
 
     fn node(name: &str, instance: u64, cluster: u128, secret: Option<&[u8]>) -> Identity {
+        let secrets = secret.map(|secret| Secrets::new(Secret::of(secret), None));
+        node_with(name, instance, cluster, secrets)
+    }
+
+    fn node_with(name: &str, instance: u64, cluster: u128, secrets: Option<Secrets>) -> Identity {
         let who = Who {
             name: name.to_owned(),
             instance,
         };
         let listens = SocketAddr::from(([127, 0, 0, 1], 7000));
-        let secret = secret.map(|secret| Arc::new(Secret::of(secret)));
-        let identity = Identity::new(who, 1, listens, None, secret);
+        let identity = Identity::new(who, 1, listens, None, secrets);
         identity.enter(ClusterId(cluster));
         identity
     }
@@ -479,6 +496,46 @@ mod tests {
                 Some(_) => assert!(matches!(&ours, GreetError::Stranger(_)), "{ours}"),
                 // Who has none can prove nothing, and asks for no proof.
                 None => assert!(matches!(&ours, GreetError::Cluster(..)), "{ours}"),
+            }
+        }
+    }
+    /// All that two nodes may have: they meet where each accepts what the other uses, and else are told as before.
+    #[tokio::test]
+    async fn two_meet_where_each_accepts_what_the_other_uses() {
+        let secrets = |used: &[u8], accepted: Option<&[u8]>| {
+            let accepted = accepted.map(Secret::of);
+            Some(Secrets::new(Secret::of(used), accepted))
+        };
+        let [old, new]: [&[u8]; 2] = [b"old", b"new"];
+        let all = [
+            secrets(old, None),
+            secrets(old, Some(new)),
+            secrets(new, Some(old)),
+            secrets(new, None),
+        ];
+        let accepts = [[true, false], [true, true], [true, true], [false, true]];
+        for (opener, opens) in all.iter().enumerate() {
+            for (accepter, accepted) in all.iter().enumerate() {
+                let from = node_with("a", 1, 7, opens.clone());
+                let to = node_with("b", 2, 7, accepted.clone());
+                let [ours, theirs] = greet(&from, &to).await;
+                let [opener_knows, accepter_knows] = [(opener, accepter), (accepter, opener)]
+                    .map(|(one, other)| accepts[one][usize::from(other >= 2)]);
+                if opener_knows && accepter_knows {
+                    assert_eq!(ours.expect("each knows the other").hello.name, "b");
+                    assert_eq!(theirs.expect("each knows the other").hello.name, "a");
+                    continue;
+                }
+                let theirs = theirs.expect_err("it is refused");
+                assert!(
+                    matches!(&theirs, GreetError::Stranger(name) if name == "a"),
+                    "{theirs}"
+                );
+                match ours {
+                    Err(GreetError::Stranger(name)) if !opener_knows => assert_eq!(name, "b"),
+                    // It has nothing against the other, and reads with the first answer that it is refused.
+                    ours => assert!(opener_knows && ours.is_ok(), "{ours:?}"),
+                }
             }
         }
     }

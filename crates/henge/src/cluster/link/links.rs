@@ -1,11 +1,13 @@
 //! The connections of one thread to other nodes, for one purpose: one to each, made when it is first needed, and again when it
 //! has ended. Who cannot be reached is tried again after a while that grows, and is different for each thread, so that a node
-//! that comes back is not met by all at once.
+//! that comes back is not met by all at once. Where the secrets of the cluster change, another connection takes the place of one
+//! that was made before, which goes on until all that was asked over it is answered.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,8 +15,9 @@ use std::time::{Duration, Instant};
 use henge_wire::peer::Purpose;
 use tokio::sync::Notify;
 
-use super::asking::{AskError, Ended, Link};
-use super::greet::{self, GreetError};
+use super::asking::{AskError, Ended, Link, WeakLink};
+use super::greet::{self, GreetError, Greeted};
+use super::standing::{LAST, Standing};
 use crate::cluster::identity::Identity;
 
 /// The first while: a process that is started anew needs longer.
@@ -116,27 +119,7 @@ impl Links {
         tokio::task::spawn_local(async move {
             let outcome = greet::connect(&address, Some(instance), own.purpose, &own.me).await;
             let next = match outcome {
-                Ok(greeted) => {
-                    let (link, run) = Link::over(greeted);
-                    let kept = Rc::clone(&own);
-                    tokio::task::spawn_local(async move {
-                        let Ended { why, has_answered } = run.await;
-                        tracing::debug!(why = &*why, "a link has ended");
-                        let mut peers = kept.peers.borrow_mut();
-                        if !matches!(peers.get(&instance), Some(Peer::Connected(now)) if now.is_ended())
-                        {
-                            // There is another by now, or it is not wanted any more.
-                        } else if has_answered {
-                            peers.remove(&instance);
-                        } else {
-                            // Who ends each connection before it answers anything refuses this node, and is not asked all the time.
-                            let failed =
-                                Peer::Failed(kept.pause(tries), tries.saturating_add(1), why);
-                            peers.insert(instance, failed);
-                        }
-                    });
-                    Peer::Connected(link)
-                }
+                Ok(greeted) => Peer::Connected(own.keep(instance, address, tries, greeted)),
                 Err(error) => {
                     if matches!(error, GreetError::Refused(_)) {
                         (own.refused)(instance);
@@ -151,6 +134,70 @@ impl Links {
                 waits.notify_waiters();
             }
         });
+    }
+
+    /// Has a connection run in a task of its own, until it ends or another takes its place.
+    fn keep(self: &Rc<Self>, instance: u64, address: String, tries: u32, greeted: Greeted) -> Link {
+        let standing = greeted.standing.clone();
+        let (link, run) = Link::over(greeted);
+        let (own, weak) = (Rc::clone(self), link.weak());
+        tokio::task::spawn_local(async move {
+            let mut run = pin!(run);
+            let ended = tokio::select! {
+                ended = &mut run => ended,
+                () = own.replace(instance, address, &standing, &weak) => {
+                    // It ends with the last that was asked over it.
+                    if let Ok(ended) = tokio::time::timeout(LAST, &mut run).await {
+                        ended
+                    } else {
+                        weak.end("it was not answered while another connection took the place of its own");
+                        run.await
+                    }
+                }
+            };
+            let Ended { why, has_answered } = ended;
+            tracing::debug!(why = &*why, "a link has ended");
+            let mut peers = own.peers.borrow_mut();
+            if !matches!(peers.get(&instance), Some(Peer::Connected(now)) if weak.is(now)) {
+                // There is another by now, or it is not wanted any more.
+            } else if has_answered {
+                peers.remove(&instance);
+            } else {
+                // Who ends each connection before it answers anything refuses this node, and is not asked all the time.
+                let failed = Peer::Failed(own.pause(tries), tries.saturating_add(1), why);
+                peers.insert(instance, failed);
+            }
+        });
+        link
+    }
+
+    /// Waits until the secrets are others than those by which a connection was made, and puts another in its place; none where that
+    /// cannot be had: who needs one is told why.
+    async fn replace(
+        self: &Rc<Self>,
+        instance: u64,
+        address: String,
+        standing: &Standing,
+        replaced: &WeakLink,
+    ) {
+        standing.is_outdated().await;
+        let outcome = greet::connect(&address, Some(instance), self.purpose, &self.me).await;
+        let is_it =
+            |peer: Option<&Peer>| matches!(peer, Some(Peer::Connected(now)) if replaced.is(now));
+        if !is_it(self.peers.borrow().get(&instance)) {
+            return;
+        }
+        match outcome {
+            Ok(greeted) => {
+                let link = self.keep(instance, address, 0, greeted);
+                let other = Peer::Connected(link);
+                self.peers.borrow_mut().insert(instance, other);
+            }
+            Err(error) => {
+                tracing::debug!(%address, %error, "no link in the place of another");
+                self.peers.borrow_mut().remove(&instance);
+            }
+        }
     }
 
     /// When to try again.

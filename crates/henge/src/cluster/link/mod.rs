@@ -1,6 +1,6 @@
 //! Connections between nodes, on the node's port: who each side is (`greet`), frames (`frames`), questions (`asking`) and
-//! answers (`answering`), large answers that wait for another connection (`parking`), and the connections of a thread to all
-//! other nodes (`links`). What is asked is not known here.
+//! answers (`answering`), large answers that wait for another connection (`parking`), the connections of a thread to all other
+//! nodes (`links`), and whether what was proved on one still holds (`standing`). What is asked is not known here.
 
 pub(crate) mod answering;
 pub(crate) mod asking;
@@ -8,6 +8,7 @@ pub(crate) mod frames;
 pub(crate) mod greet;
 pub(crate) mod links;
 pub(crate) mod parking;
+pub(crate) mod standing;
 
 /// What a question is about: the `service` of its frame.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -23,6 +23,7 @@ use super::frames::{Incoming, Outgoing};
 use super::greet::Greeted;
 use super::links::Links;
 use super::parking::{Parking, Parks};
+use super::standing::Standing;
 use super::{BULK_BYTES, FAILED, Service};
 use crate::cluster::identity::Identity;
 use crate::net::data_thread;
@@ -38,6 +39,15 @@ fn run(test: impl Future<Output = ()>) {
     let runtime = data_thread::runtime().expect("a runtime");
     let in_time = async { tokio::time::timeout(DEADLINE, test).await };
     runtime.block_on(in_time).expect("it ends in time");
+}
+
+/// A node by itself.
+fn identity() -> Identity {
+    let who = Who {
+        name: "one".to_owned(),
+        instance: 1,
+    };
+    Identity::new(who, 1, ([127, 0, 0, 1], 1).into(), None, None)
 }
 
 /// The two ends of a connection, as if they had greeted each other.
@@ -58,6 +68,7 @@ async fn connection(purpose: Purpose) -> [Greeted; 2] {
             name: "other".to_owned(),
             address: String::new(),
         },
+        standing: Standing::of(&identity(), None, None),
     })
 }
 

@@ -3,7 +3,8 @@
 //! own. What was sent and lost is not sent again here: the machines find out.
 
 use std::collections::BTreeMap;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, Ordering::SeqCst};
@@ -19,11 +20,14 @@ use henge_engine::persistence::journal::Pieces;
 use henge_wire::Partition;
 use henge_wire::peer::{Head, Kind, Purpose};
 use parking_lot::{Mutex, RwLock};
+use rustix::net::sockopt;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use crate::cache::{AHEAD, Cache, Location, LookAhead};
-use crate::cluster::link::frames::{Outgoing, ReadError};
-use crate::cluster::link::greet::{self, Greeted};
+use crate::cluster::link::frames::{Incoming, Outgoing, ReadError};
+use crate::cluster::link::greet::{self, GREETING_TIMEOUT, Greeted};
 use crate::cluster::replicas::told::{self, Inboxes};
 use crate::cluster::view::View;
 use crate::net::data_thread::Local;
@@ -286,13 +290,17 @@ async fn poll_streams(
     let Greeted {
         mut socket,
         mut incoming,
+        standing,
         ..
     } = greeted;
+    let mut outdated = pin!(standing.is_outdated());
+    let mut is_outdated = false;
     let (outgoing, mut encoded) = (Outgoing::default(), Pieces::default());
-    poll_fn(|cx| {
+    let end = poll_fn(|cx| {
         if is_gone() {
             return Poll::Ready("it is no member any more".to_owned());
         }
+        is_outdated = is_outdated || outdated.as_mut().poll(cx).is_ready();
         for stream in streams {
             stream.await_more(cx);
         }
@@ -300,7 +308,8 @@ async fn poll_streams(
             let now_ms = local.shared.clock.now_ms();
             let mut has_taken = false;
             for stream in streams {
-                if outgoing.len() >= MOST_UNSENT_BYTES {
+                // What is not said any more is said over the next connection, after all that was said over this one.
+                if is_outdated || outgoing.len() >= MOST_UNSENT_BYTES {
                     break;
                 }
                 let Some(mut frame) = stream.outbox.lock().take(now_ms, FRAME_BYTES) else {
@@ -321,9 +330,29 @@ async fn poll_streams(
                 break;
             }
         }
+        if is_outdated && outgoing.len() == 0 {
+            return Poll::Ready("the secrets have changed".to_owned());
+        }
         read_nothing(&mut incoming, &mut socket, cx)
-    })
-    .await
+    });
+    let why = end.await;
+    if is_outdated {
+        take_leave(&mut socket, &mut incoming).await;
+    }
+    why
+}
+
+/// Ends a connection when the other side has read all of it, unless that takes too long: what it has not read by then is said again, as
+/// after a connection that broke.
+async fn take_leave(socket: &mut TcpStream, incoming: &mut Incoming) {
+    // Else the system throws away what it has not read.
+    let _ = sockopt::set_socket_linger(&*socket, None);
+    let leave = async {
+        if socket.shutdown().await.is_ok() {
+            poll_fn(|cx| read_nothing(incoming, socket, cx)).await;
+        }
+    };
+    let _ = tokio::time::timeout(GREETING_TIMEOUT, leave).await;
 }
 
 fn push(outgoing: &Outgoing, frame: &FrameOf<Served>, encoded: &mut Pieces) -> Result<(), String> {
@@ -342,8 +371,8 @@ fn push(outgoing: &Outgoing, frame: &FrameOf<Served>, encoded: &mut Pieces) -> R
 
 /// The other side says nothing but that it ends.
 fn read_nothing(
-    incoming: &mut crate::cluster::link::frames::Incoming,
-    socket: &mut tokio::net::TcpStream,
+    incoming: &mut Incoming,
+    socket: &mut TcpStream,
     cx: &mut Context<'_>,
 ) -> Poll<String> {
     loop {
@@ -364,9 +393,14 @@ pub(crate) async fn listen(greeted: Greeted, local: &Rc<Local>) -> Option<ReadEr
         mut socket,
         mut incoming,
         hello,
+        standing,
     } = greeted;
+    let mut is_over = pin!(standing.is_over());
     let (instance, start) = (hello.instance, hello.incarnation);
     poll_fn(|cx| {
+        if is_over.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Some(ReadError::Over));
+        }
         // A burst has others wait for one frame at the most; then they have their turn.
         let mut is_busy = false;
         loop {

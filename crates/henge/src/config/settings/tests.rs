@@ -46,6 +46,11 @@ const TEXTS: &[Texts<'_>] = &[
         &[""],
     ),
     (
+        "cluster.accepted_secret_file",
+        &[("none", "\"none\""), ("/etc/next", "\"/etc/next\"")],
+        &[""],
+    ),
+    (
         "cluster.redirect",
         &[("true", "true"), ("false", "false")],
         &["no"],

@@ -115,6 +115,7 @@ async fn serve(
         mut socket,
         mut incoming,
         hello,
+        ..
     } = greeted.expect("they know each other");
     loop {
         while let Some((head, body)) = incoming.next(MAX_BODY_BYTES).expect("it is a frame") {

@@ -9,11 +9,11 @@
 //! **Keys and nonces.** Each start of a sender has a key of its own, made by HKDF of the secret, the cluster id, the instance, the
 //! incarnation, and a session of 64 random bits; the nonce is the count of its datagrams. So no nonce comes twice with a key: not in a
 //! process, as it counts, and not in two, as their sessions differ, also where a directory was copied or brought back from an older
-//! copy. Random nonces under one key for all would have had a bound: after 2^32 datagrams, ten days of 200 nodes, two would be the
+//! copy. A node that comes to use another secret has another key, and counts on. Random nonces under one key for all would have had a bound: after 2^32 datagrams, ten days of 200 nodes, two would be the
 //! same with a probability of 2^-33, and more with each year.
 //!
 //! **What is dropped**: what has another secret or cluster id, what was changed anywhere, what was cut; what was received before, by
-//! a window of counts for each sender; what is older than that window; what is of an earlier start of its sender, or of another
+//! a window of counts for each sender, whichever secret it used; what is older than that window; what is of an earlier start of its sender, or of another
 //! session of the same.
 //!
 //! **What is not defended**: a datagram that was held back comes late, as long as its sender has not sent 1,024 others; a node
@@ -27,9 +27,9 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ring::aead::{Aad, LessSafeKey, NONCE_LEN, Nonce};
+use ::ring::aead::{Aad, LessSafeKey, NONCE_LEN, Nonce};
 
-use super::secret::Secret;
+use crate::secret::{Secret, Secrets};
 
 /// The version of both forms.
 const VERSION: u8 = 1;
@@ -41,7 +41,7 @@ const OPEN_HEAD_BYTES: usize = 6;
 const HEAD_BYTES: usize = 38;
 const TAG_BYTES: usize = 16;
 /// What a seal adds to a datagram, at most.
-pub(crate) const OVERHEAD_BYTES: usize = HEAD_BYTES + TAG_BYTES;
+pub const OVERHEAD_BYTES: usize = HEAD_BYTES + TAG_BYTES;
 /// Counts that are told apart behind the newest. A node sends some 30 datagrams a second, to all others together, so this is
 /// half a minute; a burst to a thousand others may be out of order.
 const WINDOW: u64 = 1_024;
@@ -51,18 +51,18 @@ const SENDERS_MAX: usize = 4_096;
 
 /// One start of a node, as others tell it from all others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Sender {
+pub struct Sender {
     /// Drawn with its data directory.
-    pub(crate) instance: u64,
+    pub instance: u64,
     /// The number of its start.
-    pub(crate) incarnation: u64,
+    pub incarnation: u64,
     /// Drawn at random with each start.
-    pub(crate) session: u64,
+    pub session: u64,
 }
 
 /// Why a datagram was dropped. Nothing has changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Dropped {
+pub enum Dropped {
     /// It is too short, or of no form that there is.
     Malformed,
     /// It is of another version.
@@ -85,7 +85,7 @@ pub(crate) enum Dropped {
 
 impl Dropped {
     /// Whether it goes on until an operator changes something: its sender has another secret, or is in another cluster.
-    pub(crate) fn is_lasting(self) -> bool {
+    pub fn is_lasting(self) -> bool {
         match self {
             Self::Malformed | Self::Replayed | Self::Earlier => false,
             Self::Version(_)
@@ -126,15 +126,12 @@ impl fmt::Display for Dropped {
 impl std::error::Error for Dropped {}
 
 /// See the head of the file.
-pub(crate) struct Seal {
+pub struct Seal {
     cluster: u128,
-    sealed: Option<Sealed>,
-}
-
-struct Sealed {
-    secret: Arc<Secret>,
     me: Sender,
-    key: LessSafeKey,
+    /// What is used, and this node's own key of it.
+    secrets: Option<(Arc<Secrets>, LessSafeKey)>,
+    /// Of the datagrams that were sealed, by whichever secret: it never goes back, so no nonce does.
     count: u64,
     /// By their instances.
     senders: BTreeMap<u64, Window>,
@@ -145,6 +142,8 @@ struct Sealed {
 /// What was received of a sender: its newest count, and which of those before, each a bit. Some 700 bytes, the key among them.
 struct Window {
     sender: Sender,
+    /// The secret that it used when it was heard last, and its key of that.
+    key_id: u32,
     key: LessSafeKey,
     newest: u64,
     seen: [u64; (WINDOW / 64) as usize],
@@ -158,43 +157,64 @@ struct Head {
     count: u64,
 }
 
+impl fmt::Debug for Seal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Seal")
+            .field("cluster", &self.cluster)
+            .field("me", &self.me)
+            .field("count", &self.count)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Seal {
     /// Of a start of a node in a cluster.
-    pub(crate) fn new(secret: Option<Arc<Secret>>, cluster: u128, me: Sender) -> Self {
-        let sealed = secret.map(|secret| Sealed {
-            key: key_of(&secret, cluster, me),
-            secret,
+    pub fn new(secrets: Option<Arc<Secrets>>, cluster: u128, me: Sender) -> Self {
+        let mut seal = Self {
+            cluster,
             me,
+            secrets: None,
             count: 0,
             senders: BTreeMap::new(),
             heard: 0,
+        };
+        seal.set_secrets(secrets);
+        seal
+    }
+
+    /// Uses another secret from now on, or accepts another. What was received stays so.
+    pub fn set_secrets(&mut self, secrets: Option<Arc<Secrets>>) {
+        self.secrets = secrets.map(|secrets| {
+            let key = key_of(secrets.used(), self.cluster, self.me);
+            (secrets, key)
         });
-        Self { cluster, sealed }
+    }
+
+    /// How many senders are known.
+    pub fn senders(&self) -> usize {
+        self.senders.len()
     }
 
     /// A datagram as it is sent.
-    pub(crate) fn seal(&mut self, payload: &[u8]) -> Vec<u8> {
+    pub fn seal(&mut self, payload: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(payload.len() + OVERHEAD_BYTES);
-        let Some(sealed) = &mut self.sealed else {
+        let Some((secrets, key)) = &self.secrets else {
             out.extend([VERSION, OPEN]);
             out.extend(checksum(self.cluster, payload).to_be_bytes());
             out.extend(payload);
             return out;
         };
-        sealed.count += 1;
+        self.count += 1;
         let head = Head {
-            key_id: sealed.secret.id(),
-            sender: sealed.me,
-            count: sealed.count,
+            key_id: secrets.used().id(),
+            sender: self.me,
+            count: self.count,
         };
         let head = head.encode();
         out.extend(head);
         out.extend(payload);
         let (_, body) = out.split_at_mut(HEAD_BYTES);
-        let nonce = nonce(sealed.count);
-        let tag = sealed
-            .key
-            .seal_in_place_separate_tag(nonce, Aad::from(head), body);
+        let tag = key.seal_in_place_separate_tag(nonce(self.count), Aad::from(head), body);
         let tag = tag.expect("a datagram is shorter than what the cipher takes at most");
         out.extend(tag.as_ref());
         out
@@ -204,24 +224,107 @@ impl Seal {
     ///
     /// # Errors
     /// It is to be dropped.
-    pub(crate) fn open<'a>(
-        &mut self,
-        from: IpAddr,
-        datagram: &'a mut [u8],
-    ) -> Result<&'a [u8], Dropped> {
+    pub fn open<'a>(&mut self, from: IpAddr, datagram: &'a mut [u8]) -> Result<&'a [u8], Dropped> {
         let [version, form, ..] = *datagram else {
             return Err(Dropped::Malformed);
         };
         if version != VERSION {
             return Err(Dropped::Version(version));
         }
-        match (form, &mut self.sealed) {
+        match (form, &self.secrets) {
             (OPEN, Some(_)) => Err(Dropped::Open),
             (OPEN, None) => open_in_clear(self.cluster, from, datagram),
             (SEALED, None) => Err(Dropped::NoSecret),
-            (SEALED, Some(sealed)) => sealed.open(self.cluster, datagram),
+            (SEALED, Some((secrets, _))) => {
+                let secrets = Arc::clone(secrets);
+                self.open_sealed(&secrets, datagram)
+            }
             _ => Err(Dropped::Malformed),
         }
+    }
+
+    fn open_sealed<'a>(
+        &mut self,
+        secrets: &Secrets,
+        datagram: &'a mut [u8],
+    ) -> Result<&'a [u8], Dropped> {
+        let parts = datagram.split_at_mut_checked(HEAD_BYTES);
+        let (bytes, body) = parts.ok_or(Dropped::Malformed)?;
+        let mut said = [0; HEAD_BYTES];
+        said.copy_from_slice(bytes);
+        let head = Head::decode(&said);
+        let Head { sender, count, .. } = head;
+        let secret = secrets.accepted(head.key_id).ok_or(Dropped::OtherSecret)?;
+        let known = self.senders.get(&sender.instance);
+        let known = match known {
+            Some(known) if known.sender == sender => Some(known),
+            Some(known) if known.sender.incarnation >= sender.incarnation => {
+                return Err(Dropped::Earlier);
+            }
+            _ => None,
+        };
+        if known.is_some_and(|known| known.has_seen(count)) {
+            return Err(Dropped::Replayed);
+        }
+        let known = known.filter(|known| known.key_id == head.key_id);
+        // Nothing is kept of one that nobody who has the secret has made.
+        let fresh = match known {
+            Some(_) => None,
+            None => Some(key_of(secret, self.cluster, sender)),
+        };
+        let key = known.map(|known| &known.key).or(fresh.as_ref());
+        let key = key.expect("it is one or the other");
+        let opened = key.open_in_place(nonce(count), Aad::from(said), body);
+        let payload = opened.map_err(|_| Dropped::Forged)?;
+        self.note(&head, fresh);
+        Ok(payload)
+    }
+
+    /// A datagram was opened, and by which key if that is new.
+    fn note(&mut self, head: &Head, fresh: Option<LessSafeKey>) {
+        let &Head {
+            key_id,
+            sender,
+            count,
+        } = head;
+        self.heard += 1;
+        let is_new = !self.senders.contains_key(&sender.instance);
+        if is_new && self.senders.len() >= SENDERS_MAX {
+            let oldest = self.senders.iter().min_by_key(|(_, window)| window.heard);
+            if let Some((&oldest, _)) = oldest {
+                self.senders.remove(&oldest);
+            }
+        }
+        let window = match (self.senders.entry(sender.instance), fresh) {
+            // The same start with another secret counts on.
+            (Entry::Occupied(window), fresh) if window.get().sender == sender => {
+                let window = window.into_mut();
+                if let Some(key) = fresh {
+                    (window.key_id, window.key) = (key_id, key);
+                }
+                window
+            }
+            (entry, Some(key)) => {
+                let window = Window {
+                    sender,
+                    key_id,
+                    key,
+                    newest: count,
+                    seen: [0; (WINDOW / 64) as usize],
+                    heard: 0,
+                };
+                match entry {
+                    Entry::Occupied(mut earlier) => {
+                        earlier.insert(window);
+                        earlier.into_mut()
+                    }
+                    Entry::Vacant(vacant) => vacant.insert(window),
+                }
+            }
+            (_, None) => unreachable!("a key that is not new is of a start that is known"),
+        };
+        window.heard = self.heard;
+        window.note(count);
     }
 }
 
@@ -240,69 +343,6 @@ fn open_in_clear(cluster: u128, from: IpAddr, datagram: &[u8]) -> Result<&[u8], 
 
 fn checksum(cluster: u128, payload: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&cluster.to_be_bytes()), payload)
-}
-
-impl Sealed {
-    fn open<'a>(&mut self, cluster: u128, datagram: &'a mut [u8]) -> Result<&'a [u8], Dropped> {
-        let parts = datagram.split_at_mut_checked(HEAD_BYTES);
-        let (bytes, body) = parts.ok_or(Dropped::Malformed)?;
-        let mut said = [0; HEAD_BYTES];
-        said.copy_from_slice(bytes);
-        let head = Head::decode(&said);
-        let Head { sender, count, .. } = head;
-        if head.key_id != self.secret.id() {
-            return Err(Dropped::OtherSecret);
-        }
-        let known = self.senders.get(&sender.instance);
-        let known = match known {
-            Some(known) if known.sender == sender => Some(known),
-            Some(known) if known.sender.incarnation >= sender.incarnation => {
-                return Err(Dropped::Earlier);
-            }
-            _ => None,
-        };
-        if known.is_some_and(|known| known.has_seen(count)) {
-            return Err(Dropped::Replayed);
-        }
-        // Nothing is kept of one that nobody who has the secret has made.
-        let fresh = match known {
-            Some(_) => None,
-            None => Some(key_of(&self.secret, cluster, sender)),
-        };
-        let key = known.map(|known| &known.key).or(fresh.as_ref());
-        let key = key.expect("it is one or the other");
-        let opened = key.open_in_place(nonce(count), Aad::from(said), body);
-        let payload = opened.map_err(|_| Dropped::Forged)?;
-        self.note(sender, count, fresh);
-        Ok(payload)
-    }
-
-    fn note(&mut self, sender: Sender, count: u64, fresh: Option<LessSafeKey>) {
-        self.heard += 1;
-        let heard = self.heard;
-        if let Some(key) = fresh {
-            let is_new = !self.senders.contains_key(&sender.instance);
-            if is_new && self.senders.len() >= SENDERS_MAX {
-                let oldest = self.senders.iter().min_by_key(|(_, window)| window.heard);
-                if let Some((&oldest, _)) = oldest {
-                    self.senders.remove(&oldest);
-                }
-            }
-            let window = Window {
-                sender,
-                key,
-                newest: count,
-                seen: [0; (WINDOW / 64) as usize],
-                heard,
-            };
-            self.senders.insert(sender.instance, window);
-        }
-        if let Entry::Occupied(window) = self.senders.entry(sender.instance) {
-            let window = window.into_mut();
-            window.heard = heard;
-            window.note(count);
-        }
-    }
 }
 
 impl Window {

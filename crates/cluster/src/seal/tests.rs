@@ -8,8 +8,24 @@ const THERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 const CLUSTER: u128 = 77;
 const PAYLOAD: &[u8] = b"a member says that it lives";
 
-fn secret() -> Arc<Secret> {
-    Arc::new(Secret::of(b"0123456789abcdef0123456789abcdef"))
+fn old() -> Secret {
+    Secret::of(b"0123456789abcdef0123456789abcdef")
+}
+
+fn new() -> Secret {
+    Secret::of(b"another secret of 32 bytes, or of more")
+}
+
+fn secret() -> Arc<Secrets> {
+    only(old())
+}
+
+fn only(used: Secret) -> Arc<Secrets> {
+    Arc::new(Secrets::new(used, None))
+}
+
+fn both(used: Secret, accepted: Secret) -> Arc<Secrets> {
+    Arc::new(Secrets::new(used, Some(accepted)))
 }
 
 fn sender(instance: u64, incarnation: u64) -> Sender {
@@ -65,7 +81,7 @@ fn what_was_changed_or_cut_is_dropped_and_changes_nothing() {
 
 #[test]
 fn other_secrets_clusters_and_forms_are_dropped() {
-    let another = Arc::new(Secret::of(b"another secret of 32 bytes, or of more"));
+    let another = only(new());
     let mut one = Seal::new(Some(secret()), CLUSTER, sender(1, 1));
     let mut plain = Seal::new(None, CLUSTER, sender(1, 1));
     let (sealed, open) = (one.seal(PAYLOAD), plain.seal(PAYLOAD));
@@ -170,8 +186,82 @@ fn senders_are_bounded() {
         let mut one = Seal::new(Some(secret()), CLUSTER, sender(instance, 1));
         assert!(opened(&mut other, THERE, &one.seal(PAYLOAD)).is_ok());
     }
-    let sealed = other.sealed.as_ref().expect("it has a secret");
-    assert_eq!(sealed.senders.len(), SENDERS_MAX);
-    assert!(!sealed.senders.contains_key(&10));
-    assert!(sealed.senders.contains_key(&(9 + count)));
+    assert_eq!(other.senders(), SENDERS_MAX);
+    assert!(!other.senders.contains_key(&10));
+    assert!(other.senders.contains_key(&(9 + count)));
+}
+
+/// All that two nodes may have: what one seals is opened by who accepts its secret.
+#[test]
+fn what_is_sealed_is_opened_by_who_accepts_its_secret() {
+    let all = || {
+        [
+            only(old()),
+            both(old(), new()),
+            both(new(), old()),
+            only(new()),
+        ]
+    };
+    for (one, from) in all().into_iter().enumerate() {
+        for (other, to) in all().into_iter().enumerate() {
+            let mut seal = Seal::new(Some(Arc::clone(&from)), CLUSTER, sender(1, 1));
+            let mut opener = Seal::new(Some(to), CLUSTER, sender(2, 1));
+            let expected = match (one, other) {
+                (0 | 1, 3) | (2 | 3, 0) => Err(Dropped::OtherSecret),
+                _ => Ok(PAYLOAD.to_vec()),
+            };
+            let came = opened(&mut opener, THERE, &seal.seal(PAYLOAD));
+            assert_eq!(came, expected, "{one} to {other}");
+        }
+    }
+}
+
+#[test]
+fn a_secret_is_changed_between_two_datagrams() {
+    let (mut one, mut other) = pair();
+    let sealed = |seal: &mut Seal| seal.seal(PAYLOAD);
+    let first = sealed(&mut one);
+    let late = sealed(&mut one);
+    assert!(opened(&mut other, THERE, &first).is_ok());
+    other.set_secrets(Some(both(old(), new())));
+    one.set_secrets(Some(both(new(), old())));
+    let by_new = sealed(&mut one);
+    assert!(opened(&mut other, THERE, &by_new).is_ok());
+    // What was on its way meanwhile comes once, as what comes after it does.
+    assert_eq!(opened(&mut other, THERE, &late), Ok(PAYLOAD.to_vec()));
+    assert!(opened(&mut other, THERE, &sealed(&mut one)).is_ok());
+    for again in [&first, &late, &by_new] {
+        let again = opened(&mut other, THERE, again);
+        assert_eq!(again, Err(Dropped::Replayed));
+    }
+    assert_eq!(other.senders(), 1);
+    // And back, which uses no nonce twice.
+    let counts = |datagram: &[u8]| datagram[HEAD_BYTES - 8..HEAD_BYTES].to_vec();
+    one.set_secrets(Some(both(old(), new())));
+    let back = sealed(&mut one);
+    assert!(counts(&back) > counts(&by_new));
+    assert!(opened(&mut other, THERE, &back).is_ok());
+    one.set_secrets(None);
+    assert_eq!(
+        opened(&mut other, HERE, &sealed(&mut one)),
+        Err(Dropped::Open)
+    );
+    one.set_secrets(Some(both(old(), new())));
+    assert!(counts(&sealed(&mut one)) > counts(&back));
+    // It is taken away: what it sealed is dropped, of whom it is known too, and nothing is forgotten.
+    let (unheard, heard) = (sealed(&mut one), by_new);
+    other.set_secrets(Some(only(new())));
+    assert_eq!(
+        opened(&mut other, THERE, &unheard),
+        Err(Dropped::OtherSecret)
+    );
+    assert_eq!(opened(&mut other, THERE, &heard), Err(Dropped::Replayed));
+    one.set_secrets(Some(only(new())));
+    assert!(opened(&mut other, THERE, &sealed(&mut one)).is_ok());
+    // A head that says the other secret changes no key of a sender that is known.
+    other.set_secrets(Some(both(new(), old())));
+    let mut forged = sealed(&mut one);
+    forged[2..6].copy_from_slice(&old().id().to_be_bytes());
+    assert_eq!(opened(&mut other, THERE, &forged), Err(Dropped::Forged));
+    assert!(opened(&mut other, THERE, &sealed(&mut one)).is_ok());
 }
