@@ -237,6 +237,7 @@ fn prometheus_can_read_the_metrics() {
         "henge_lost_entries",
         "henge_moved_partitions",
         "henge_copies_sent_bytes",
+        "henge_dropped_datagrams",
         "henge_partitions_to_move",
         "henge_replicas_to_align",
         "henge_unknown_losses",

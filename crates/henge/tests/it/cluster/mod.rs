@@ -12,10 +12,13 @@ mod losses;
 mod moves;
 mod network;
 mod partitions;
+mod raw_peer;
 mod recovery;
 mod replicas;
 mod restore;
+mod secrets;
 mod settings;
+mod strangers;
 
 use std::fs;
 use std::io::{self, Read};
@@ -162,12 +165,21 @@ impl Ring {
         for setting in &self.settings {
             command.args(["--set", setting]);
         }
+        let own = self.config_path(n);
+        if own.exists() {
+            command.arg("--config").arg(own);
+        }
         if self.nodes.len() < n {
             self.nodes.resize_with(n, || None);
         }
         assert!(self.nodes[n - 1].is_none(), "node {n} runs already");
         let child = self.beside(n, || command.spawn());
         self.nodes[n - 1] = Some(child.expect("the process starts"));
+    }
+
+    /// The file of a node's own settings, which it reads if there is one when it starts.
+    fn config_path(&self, n: usize) -> PathBuf {
+        self.data.join(format!("config{n}.toml"))
     }
 
     /// Where a node keeps its files.
@@ -187,6 +199,26 @@ impl Ring {
             file.read_to_string(&mut text).expect("the log is text");
         }
         text
+    }
+
+    /// The memory that a node has, in bytes.
+    pub(crate) fn memory(&self, n: usize) -> u64 {
+        let path = format!("/proc/{}/status", self.running(n).id());
+        let status = fs::read_to_string(path).expect("it runs");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        let number = line.and_then(|line| line.split_whitespace().nth(1));
+        let kib: u64 = number.and_then(|n| n.parse().ok()).expect("a number");
+        kib * 1024
+    }
+
+    /// A figure of a node, as `/metrics` has it.
+    pub(crate) fn figure(&self, n: usize, name: &str) -> u64 {
+        let page = self.http(n).get("/metrics").text();
+        let lines = page.lines();
+        let mut found = lines.filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let figure = found.next().unwrap_or_else(|| panic!("no {name}"));
+        let figure = figure.strip_suffix(".0").unwrap_or(figure);
+        figure.parse().expect("it is a number")
     }
 
     fn running(&self, n: usize) -> &Child {

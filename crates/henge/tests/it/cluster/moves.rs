@@ -174,16 +174,6 @@ fn holds(ring: &Ring, n: usize, of: usize) -> u64 {
     member["holds_partitions"].as_u64().unwrap_or(0)
 }
 
-/// A figure of a node, without a fraction.
-fn metric(ring: &Ring, n: usize, name: &str) -> u64 {
-    let page = ring.http(n).get("/metrics").text();
-    let lines = page.lines();
-    let mut found = lines.filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    let figure = found.next().unwrap_or_else(|| panic!("no {name}"));
-    let figure = figure.strip_suffix(".0").unwrap_or(figure);
-    figure.parse().expect("it is a number")
-}
-
 /// Waits until something moves, and some of it has.
 fn wait_for_moves(ring: &Ring, n: usize) {
     ring.until("some partitions have moved, and others have not", || {
@@ -254,10 +244,10 @@ fn a_node_that_joins_takes_its_share_and_nobody_is_told_of_an_error() {
     }
     all_are_up(&ring, 1, 4);
     load.end_well(&ring, &[1, 2, 3, 4]);
-    let moved = metric(&ring, 1, "henge_moved_partitions_total");
+    let moved = ring.figure(1, "henge_moved_partitions_total");
     assert!(moved >= holds(&ring, 1, 4), "{moved}");
-    assert_eq!(metric(&ring, 1, "henge_partitions_to_move"), 0);
-    assert!(metric(&ring, 1, "henge_copies_sent_bytes_total") > 0);
+    assert_eq!(ring.figure(1, "henge_partitions_to_move"), 0);
+    assert!(ring.figure(1, "henge_copies_sent_bytes_total") > 0);
 }
 
 /// Also by those that ask the very node.
