@@ -38,6 +38,16 @@ pub fn keys(input: &[u8]) {
     protocol::keys::check(input);
 }
 
+/// What must hold for what somebody says of who lives.
+pub fn gossip(input: &[u8]) {
+    cluster::gossip::check(input);
+}
+
+/// What must hold for datagrams as they come to a node's port.
+pub fn sealed(input: &[u8]) {
+    cluster::sealed::check(input);
+}
+
 /// What must hold for what the replicas of another node say.
 pub fn frames(input: &[u8]) {
     cluster::frames::check(input);

@@ -2,3 +2,5 @@
 //! the targets of `fuzz/` call the same ones.
 
 pub(crate) mod frames;
+pub(crate) mod gossip;
+pub(crate) mod sealed;
