@@ -43,6 +43,11 @@ pub fn gossip(input: &[u8]) {
     cluster::gossip::check(input);
 }
 
+/// What must hold for what is said as a link begins.
+pub fn greeting(input: &[u8]) {
+    cluster::greeting::check(input);
+}
+
 /// What must hold for datagrams as they come to a node's port.
 pub fn sealed(input: &[u8]) {
     cluster::sealed::check(input);

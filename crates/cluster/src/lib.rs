@@ -8,6 +8,7 @@ pub mod carrier;
 mod few;
 pub mod forming;
 pub mod gossip;
+pub mod greeting;
 pub mod history;
 pub mod replica;
 pub mod ring;

@@ -35,6 +35,11 @@ fn gossip_of_the_corpus() {
 }
 
 #[test]
+fn greetings_of_the_corpus() {
+    check_all("greeting", oracle::greeting::check);
+}
+
+#[test]
 fn sealed_datagrams_of_the_corpus() {
     check_all("sealed", oracle::sealed::check);
 }

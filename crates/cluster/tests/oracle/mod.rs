@@ -3,4 +3,5 @@
 
 pub(crate) mod frames;
 pub(crate) mod gossip;
+pub(crate) mod greeting;
 pub(crate) mod sealed;

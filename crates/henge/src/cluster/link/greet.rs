@@ -1,30 +1,15 @@
-//! The beginning of a connection between nodes: each says who it is, and either goes on or says why not. What is said later is
-//! not known here.
-//!
-//! ```text
-//! who connects   preface, hello ──▶
-//!                               ◀── hello, proof               who accepts
-//!                         proof ──▶
-//! ```
-//!
-//! Each looks at the other's proof and then at its hello, and closes if it does not belong here; who accepts says why, in a refusal.
-//! There are proofs where the cluster has a secret: each proves itself by the one that it uses, and takes the other's by any that it
-//! accepts.
+//! The beginning of a connection between nodes: each says who it is, and either goes on or says why not. Who says what, and what is
+//! right, is `henge_cluster::greeting`'s; here are the sockets and the clock. What is said later is not known here.
 
-use std::cell::Cell;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
 use henge_cluster::forming::ClusterId;
-use henge_cluster::secret::{Handshake, Role};
-use henge_wire::peer::{
-    self, Head, Hello, HelloError, Kind, MAX_HELLO_BYTES, NONCE_BYTES, PREFACE, Purpose, Refusal,
-    Why,
-};
+use henge_cluster::greeting::{Accepter, Failure, Met, Next, Opener, Own, Refused};
+use henge_wire::peer::{Head, Hello, HelloError, MAX_HELLO_BYTES, PREFACE, Purpose, Refusal, Why};
 use rustix::net::sockopt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -43,22 +28,6 @@ const UNHEARD: Duration = Duration::from_secs(3);
 /// A connection over which nothing was sent for so long is tried: who only answers would never find that its other side is gone,
 /// and who asks would find it with the first question after the network has healed.
 const IDLE: Duration = UNHEARD;
-
-const HELLO: Head = Head {
-    kind: Kind::Hello,
-    service: 0,
-    id: 0,
-};
-const PROOF: Head = Head {
-    kind: Kind::Proof,
-    service: 0,
-    id: 0,
-};
-const REFUSAL: Head = Head {
-    kind: Kind::Refusal,
-    service: 0,
-    id: 0,
-};
 
 /// A connection whose two sides know each other.
 #[derive(Debug)]
@@ -135,6 +104,20 @@ impl fmt::Display for GreetError {
 
 impl std::error::Error for GreetError {}
 
+impl From<Failure> for GreetError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::NoNode(why) => Self::NoNode(why.to_owned()),
+            Failure::Another(name) => Self::Another(name),
+            Failure::Hello(error) => Self::Hello(error),
+            Failure::Cluster(name, cluster) => Self::Cluster(name, cluster),
+            Failure::Stranger(name) => Self::Stranger(name),
+            Failure::Unwanted(name, why, text) => Self::Unwanted(name, why, text),
+            Failure::Refusal(refusal) => Self::Refusal(refusal),
+        }
+    }
+}
+
 /// Connects to a node, to the one of this instance if that is known.
 pub(crate) async fn connect(
     address: &str,
@@ -142,8 +125,7 @@ pub(crate) async fn connect(
     purpose: Purpose,
     me: &Identity,
 ) -> Result<Greeted, GreetError> {
-    // Who has said who it is, and proves nothing.
-    let unproved = Cell::new(None);
+    let (mut opener, begin) = Opener::new(own(me, purpose), instance);
     let greeting = async {
         let mut socket = TcpStream::connect(address).await.map_err(|error| {
             if error.kind() == io::ErrorKind::ConnectionRefused {
@@ -156,57 +138,30 @@ pub(crate) async fn connect(
         // What was given up is not sent any more, also where the network was cut and heals later: a write whose client was told
         // that its outcome is unknown would come after those that followed it.
         let _ = socket.set_zero_linger();
-        let own = Said::of(&me.hello(purpose));
-        let mut out = PREFACE.to_vec();
-        peer::encode(&mut out, HELLO, &[&own.bytes]);
-        socket.write_all(&out).await.map_err(GreetError::Io)?;
+        socket.write_all(&begin).await.map_err(GreetError::Io)?;
         let mut incoming = Incoming::default();
-        let (hello, theirs) = hear(&mut socket, &mut incoming).await?;
-        let secrets = me.secrets();
-        let (mut used, mut theirs_by) = (None, None);
-        // What it says of itself is believed, and told to people, when it is proved.
-        if let Some(secrets) = &secrets {
-            let handshake = handshake(&own, &theirs);
-            // One without a secret does not know that it is waited for.
-            unproved.set(Some(hello.name.clone()));
-            let proof = hear_proof(&mut socket, &mut incoming).await?;
-            unproved.set(None);
-            theirs_by = secrets.verify(Role::Accepter, &handshake, &proof);
-            if theirs_by.is_none() {
-                return Err(GreetError::Stranger(hello.name));
-            }
-            used = Some(secrets.used().id());
-            let mut out = Vec::new();
-            let proof = secrets.used().prove(Role::Opener, &handshake);
-            peer::encode(&mut out, PROOF, &[&proof]);
+        loop {
+            let (head, body) = match hear_frame(&mut socket, &mut incoming).await {
+                Ok(frame) => frame,
+                Err(error) => {
+                    let known = opener.failure().cloned().map(GreetError::from);
+                    return Err(known.unwrap_or(error));
+                }
+            };
+            let (out, met) = match opener.hear(head.kind, &body)? {
+                Next::Hear(out) => (out, None),
+                Next::Done(out, met) => (out, Some(met)),
+            };
             socket.write_all(&out).await.map_err(GreetError::Io)?;
-        }
-        let cluster = hello.cluster.map(ClusterId);
-        if let (Some(theirs), Some(ours)) = (cluster, me.cluster())
-            && theirs != ours
-        {
-            if secrets.is_some() {
-                // The other side tells its own operator of this node when it has read the proof, and then refuses; to close before
-                // that takes back what was sent.
-                let _ = hear_frame(&mut socket, &mut incoming).await;
+            if let Some(met) = met {
+                return Ok(know(socket, incoming, *met, me));
             }
-            return Err(GreetError::Cluster(hello.name, theirs));
         }
-        if instance.is_some_and(|instance| instance != hello.instance) {
-            return Err(GreetError::Another(hello.name));
-        }
-        note_meeting(&socket, &hello, me);
-        Ok(Greeted {
-            socket,
-            incoming,
-            hello,
-            standing: Standing::of(me, used, theirs_by),
-        })
     };
     let outcome = tokio::time::timeout(GREETING_TIMEOUT, greeting).await;
     outcome.unwrap_or_else(|_| {
-        Err(match unproved.take() {
-            Some(name) => GreetError::Stranger(name),
+        Err(match opener.unproved() {
+            Some(name) => GreetError::Stranger(name.to_owned()),
             None => GreetError::Late,
         })
     })
@@ -223,56 +178,55 @@ pub(crate) async fn accept(
     let greeting = async {
         let remote = socket.peer_addr().map_err(GreetError::Io)?;
         let mut incoming = Incoming::after(first.get(PREFACE.len()..).unwrap_or_default());
-        let (hello, theirs) = match hear(&mut socket, &mut incoming).await {
-            Ok(said) => said,
-            Err(GreetError::Hello(error)) => {
-                refuse(&mut socket, Why::Version, error.to_string()).await;
-                return Err(GreetError::Hello(error));
-            }
-            Err(error) => return Err(error),
-        };
-        let own = Said::of(&me.hello(hello.purpose));
-        let handshake = handshake(&theirs, &own);
-        let mut out = Vec::new();
-        peer::encode(&mut out, HELLO, &[&own.bytes]);
-        let secrets = me.secrets();
-        let (mut used, mut theirs_by) = (None, None);
-        if let Some(secrets) = &secrets {
-            used = Some(secrets.used().id());
-            let proof = secrets.used().prove(Role::Accepter, &handshake);
-            peer::encode(&mut out, PROOF, &[&proof]);
-        }
-        socket.write_all(&out).await.map_err(GreetError::Io)?;
-        // Before anything that it says of itself is looked at: an operator is told of another cluster, by name.
-        if let Some(secrets) = &secrets {
-            let proof = hear_proof(&mut socket, &mut incoming).await.ok();
-            theirs_by = proof.and_then(|proof| secrets.verify(Role::Opener, &handshake, &proof));
-            if theirs_by.is_none() {
-                let text = "it does not have the secret of this node's cluster; give it the same cluster.secret_file";
-                refuse(&mut socket, Why::Stranger, text.to_owned()).await;
-                return Err(GreetError::Stranger(hello.name));
-            }
-        }
-        if let Err((why, text)) = check(&hello, remote, me, secrets.is_some()) {
-            refuse(&mut socket, why, text.clone()).await;
-            return Err(match hello.cluster {
-                Some(theirs) if why == Why::Cluster && me.cluster().is_some() => {
-                    GreetError::Cluster(hello.name, ClusterId(theirs))
+        // What it is for is what the other side says.
+        let mut accepter = Accepter::new(own(me, Purpose::Control), remote);
+        loop {
+            let heard = match hear_frame(&mut socket, &mut incoming).await {
+                Ok((head, body)) => accepter.hear(head.kind, &body),
+                Err(error) => Err(accepter.gone().ok_or(error)?),
+            };
+            let (out, met) = match heard {
+                Ok(Next::Hear(out)) => (out, None),
+                Ok(Next::Done(out, met)) => (out, Some(met)),
+                Err(Refused { failure, out }) => {
+                    // Who does not read it is refused all the same.
+                    let _ = socket.write_all(&out).await;
+                    let _ = socket.shutdown().await;
+                    return Err(failure.into());
                 }
-                _ => GreetError::Unwanted(hello.name, why, text),
-            });
+            };
+            socket.write_all(&out).await.map_err(GreetError::Io)?;
+            if let Some(met) = met {
+                return Ok((incoming, met));
+            }
         }
-        note_meeting(&socket, &hello, me);
-        Ok((incoming, hello, Standing::of(me, used, theirs_by)))
     };
     let outcome = tokio::time::timeout(GREETING_TIMEOUT, greeting).await;
-    let (incoming, hello, standing) = outcome.unwrap_or(Err(GreetError::Late))?;
-    Ok(Greeted {
+    let (incoming, met) = outcome.unwrap_or(Err(GreetError::Late))?;
+    Ok(know(socket, incoming, *met, me))
+}
+
+/// What this node says of itself on a connection.
+fn own(me: &Identity, purpose: Purpose) -> Own {
+    Own {
+        hello: me.hello(purpose),
+        secrets: me.secrets(),
+    }
+}
+
+fn know(socket: TcpStream, incoming: Incoming, met: Met, me: &Identity) -> Greeted {
+    let Met {
+        hello,
+        ours,
+        theirs,
+    } = met;
+    note_meeting(&socket, &hello, me);
+    Greeted {
         socket,
         incoming,
         hello,
-        standing,
-    })
+        standing: Standing::of(me, ours, theirs),
+    }
 }
 
 /// What a connection between nodes needs of the system, which has all of it.
@@ -295,93 +249,7 @@ fn note_meeting(socket: &TcpStream, hello: &Hello, me: &Identity) {
     }
 }
 
-/// Whether who has connected belongs here; whether it has proved that it has a secret.
-fn check(
-    hello: &Hello,
-    remote: SocketAddr,
-    me: &Identity,
-    is_proved: bool,
-) -> Result<(), (Why, String)> {
-    if !is_proved && !remote.ip().to_canonical().is_loopback() {
-        let text = format!(
-            "a node without cluster.secret_file takes only nodes of its own machine, and this connection comes from {remote}; give all nodes the same cluster.secret_file"
-        );
-        return Err((Why::Stranger, text));
-    }
-    let (theirs, ours) = (hello.cluster.map(ClusterId), me.cluster());
-    if let (Some(theirs), Some(ours)) = (theirs, ours)
-        && theirs != ours
-    {
-        let text = format!("this node is in the cluster {ours}, and not in {theirs}");
-        return Err((Why::Cluster, text));
-    }
-    // Who is in no cluster may only ask to be.
-    if hello.purpose != Purpose::Control && (theirs.is_none() || ours.is_none()) {
-        return Err((
-            Why::Cluster,
-            "one of the two is in no cluster yet".to_owned(),
-        ));
-    }
-    Ok(())
-}
-
-async fn refuse(socket: &mut TcpStream, why: Why, text: String) {
-    let mut out = Vec::new();
-    peer::encode(&mut out, REFUSAL, &[&Refusal { why, text }.encode()]);
-    // Who does not read it is refused all the same.
-    let _ = socket.write_all(&out).await;
-    let _ = socket.shutdown().await;
-}
-
-/// A hello as it was sent, for what is proved of it.
-struct Said {
-    nonce: [u8; NONCE_BYTES],
-    bytes: Vec<u8>,
-}
-
-impl Said {
-    fn of(hello: &Hello) -> Self {
-        Self {
-            nonce: hello.nonce,
-            bytes: hello.encode(),
-        }
-    }
-}
-
-fn handshake<'a>(opener: &'a Said, accepter: &'a Said) -> Handshake<'a> {
-    Handshake {
-        nonces: [&opener.nonce, &accepter.nonce],
-        hellos: [&opener.bytes, &accepter.bytes],
-    }
-}
-
-/// Who is on the other side, and what it said for that.
-async fn hear(
-    socket: &mut TcpStream,
-    incoming: &mut Incoming,
-) -> Result<(Hello, Said), GreetError> {
-    let (head, body) = hear_frame(socket, incoming).await?;
-    if head.kind != Kind::Hello {
-        return Err(GreetError::NoNode("it does not say who it is".to_owned()));
-    }
-    let hello = Hello::decode(&body).map_err(GreetError::Hello)?;
-    let said = Said {
-        nonce: hello.nonce,
-        bytes: body.to_vec(),
-    };
-    Ok((hello, said))
-}
-
-async fn hear_proof(socket: &mut TcpStream, incoming: &mut Incoming) -> Result<Bytes, GreetError> {
-    let (head, body) = hear_frame(socket, incoming).await?;
-    if head.kind == Kind::Proof {
-        Ok(body)
-    } else {
-        Err(GreetError::NoNode("it proves nothing".to_owned()))
-    }
-}
-
-/// The next frame of a greeting, unless it is a refusal.
+/// The next frame of a greeting.
 async fn hear_frame(
     socket: &mut TcpStream,
     incoming: &mut Incoming,
@@ -391,14 +259,8 @@ async fn hear_frame(
         other => GreetError::NoNode(other.to_string()),
     };
     loop {
-        if let Some((head, body)) = incoming.next(MAX_HELLO_BYTES).map_err(broken)? {
-            if head.kind != Kind::Refusal {
-                return Ok((head, body));
-            }
-            return Err(match Refusal::decode(&body) {
-                Some(refusal) => GreetError::Refusal(refusal),
-                None => GreetError::NoNode("its refusal has no reason".to_owned()),
-            });
+        if let Some(frame) = incoming.next(MAX_HELLO_BYTES).map_err(broken)? {
+            return Ok(frame);
         }
         poll_fn(|cx| incoming.poll_read(socket, cx))
             .await
@@ -408,6 +270,8 @@ async fn hear_frame(
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use henge_cluster::forming::Who;
     use henge_cluster::secret::{Secret, Secrets};
     use tokio::net::TcpListener;

@@ -1,4 +1,4 @@
-//! Connections between nodes, on the node's port: who each side is (`greet`), frames (`frames`), questions (`asking`) and
+//! Connections between nodes, on the node's port: how they begin (`greet`), frames (`frames`), questions (`asking`) and
 //! answers (`answering`), large answers that wait for another connection (`parking`), the connections of a thread to all other
 //! nodes (`links`), and whether what was proved on one still holds (`standing`). What is asked is not known here.
 
