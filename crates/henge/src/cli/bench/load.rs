@@ -284,15 +284,23 @@ impl Lane {
         let count = schedule.count_before(end);
         let mut next = 0;
         let mut batch = Vec::with_capacity(pipeline);
+        // When the connection was last answered.
+        let mut free = start;
         while next < count && Instant::now() < end {
-            until(schedule.at(next)).await;
+            let due = schedule.at(next);
+            until(due).await;
             let now = Instant::now();
+            if due >= times.measured {
+                let lag = now.saturating_duration_since(due.max(free));
+                self.tally.borrow_mut().lag(lag);
+            }
             batch.clear();
             while batch.len() < pipeline && next < count && schedule.at(next) <= now {
                 batch.push(self.due(schedule.at(next)));
                 next += 1;
             }
             self.send(&batch, times).await;
+            free = Instant::now();
         }
         count - next
     }

@@ -18,6 +18,9 @@ pub(super) const QUANTILES: [(f64, &str); 6] = [
     (1.0, "max"),
 ];
 
+/// A load that is late by as much makes a good part of the latencies that it finds.
+const LATE: Duration = Duration::from_millis(1);
+
 /// What is reported.
 pub(super) struct Report<'a> {
     pub(super) options: &'a Options,
@@ -106,6 +109,14 @@ impl Report<'_> {
                 grouped(self.tally.unsent as f64)
             ));
         }
+        if let Some(lag) = self.tally.lag_quantile(0.99)
+            && lag >= LATE
+        {
+            remarks.push(format!(
+                "The load itself was late: one in 100 requests was sent {} or more after it was due, though its connection was free. This machine is short of processors.",
+                duration(lag)
+            ));
+        }
         if self.measured < self.options.duration {
             remarks.push(format!(
                 "Ended after {} of {}.",
@@ -157,6 +168,11 @@ impl Report<'_> {
                 "course": class.course.iter().take(self.whole_intervals()).collect::<Vec<_>>(),
             })
         };
+        let lags = QUANTILES.map(|(quantile, name)| {
+            let lag = self.tally.lag_quantile(quantile);
+            (name.to_owned(), json!(lag.map(micros)))
+        });
+        let lags = serde_json::Map::from_iter(lags);
         let [(_, reads), (_, writes), (_, all)] = self.classes();
         let document = json!({
             "options": {
@@ -177,6 +193,7 @@ impl Report<'_> {
             "measured_s": self.measured.as_secs_f64(),
             "hit_ratio": self.hit_ratio(),
             "unsent": self.tally.unsent,
+            "send_lag_us": options.rate.map(|_| lags),
             "first_error": self.tally.first_error,
             "course_interval_s": self.tally.interval.as_secs_f64(),
             "reads": class(&reads),
@@ -235,6 +252,9 @@ pub(super) mod tests {
         }
         tally.errors(false, 2, || "no <answer>".to_owned());
         tally.unsent = 1234;
+        for i in 1..=100 {
+            tally.lag(Duration::from_micros(20 * i));
+        }
         (options, tally)
     }
 
@@ -265,6 +285,8 @@ The first error: no <answer>
 
 The rate of 500/s was not reached: 1,234 requests were due and never sent, more than the server or this machine could do.
 
+The load itself was late: one in 100 requests was sent 1.98 ms or more after it was due, though its connection was free. This machine is short of processors.
+
 Ended after 5.00 s of 10.0 s.
 ";
         assert_eq!(report.text(), expected);
@@ -273,6 +295,8 @@ Ended after 5.00 s of 10.0 s.
         assert_eq!(json["all"]["errors"], 2);
         assert_eq!(json["hit_ratio"], 0.9);
         assert_eq!(json["options"]["rate"], 500);
+        let lag = json["send_lag_us"]["p50"].as_f64();
+        assert!(lag.is_some_and(|us| (us - 1000.0).abs() < 2.0), "{lag:?}");
         let p99 = json["writes"]["latency_us"]["p99"].as_f64();
         assert!(
             p99.is_some_and(|us| (us - 10_000.0).abs() < 20.0),

@@ -20,6 +20,9 @@ pub(super) struct Tally {
     pub(super) writes: Class,
     /// Requests that were due and could not be sent before the end.
     pub(super) unsent: u64,
+    /// How late the load itself was in an open loop, in nanoseconds: from when a request was due, and its connection had been
+    /// answered, until it was sent.
+    pub(super) lags: Histogram<u64>,
     pub(super) first_error: Option<String>,
     /// Of the points of the course.
     pub(super) interval: Duration,
@@ -37,12 +40,16 @@ pub(super) struct Class {
     pub(super) course: Vec<u64>,
 }
 
+/// Of nanoseconds.
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, MAX_LATENCY.as_nanos() as u64, DIGITS)
+        .expect("the bounds are far enough apart")
+}
+
 impl Class {
     fn new(points: usize) -> Self {
-        let most = MAX_LATENCY.as_nanos() as u64;
         Self {
-            latencies: Histogram::new_with_bounds(1, most, DIGITS)
-                .expect("the bounds are far enough apart"),
+            latencies: histogram(),
             errors: 0,
             hits: 0,
             course: vec![0; points],
@@ -80,6 +87,7 @@ impl Tally {
             reads: Class::new(points),
             writes: Class::new(points),
             unsent: 0,
+            lags: histogram(),
             first_error: None,
             interval,
         }
@@ -112,10 +120,24 @@ impl Tally {
         }
     }
 
+    /// Counts how late something was sent, for no other reason than the load itself.
+    pub(super) fn lag(&mut self, lag: Duration) {
+        self.lags.saturating_record(lag.as_nanos() as u64);
+    }
+
+    /// The lag that this part of what was sent had at most; none where nothing was sent by the clock.
+    pub(super) fn lag_quantile(&self, quantile: f64) -> Option<Duration> {
+        let is_known = !self.lags.is_empty();
+        is_known.then(|| Duration::from_nanos(self.lags.value_at_quantile(quantile)))
+    }
+
     pub(super) fn add(&mut self, other: Self) {
         self.reads.add(&other.reads);
         self.writes.add(&other.writes);
         self.unsent += other.unsent;
+        self.lags
+            .add(&other.lags)
+            .expect("all histograms have the same bounds");
         self.first_error = self.first_error.take().or(other.first_error);
     }
 
@@ -142,6 +164,7 @@ mod tests {
             one.answer(false, false, Duration::from_hours(2), second * 2);
             one.errors(false, 2, || format!("error {thread}"));
             one.unsent = 3;
+            one.lag(Duration::from_millis(u64::from(thread) + 1));
             all.add(one);
         }
         assert_eq!((all.reads.answered(), all.reads.hits), (4, 3));
@@ -160,6 +183,9 @@ mod tests {
         };
         close(both.quantile(0.5), Duration::from_micros(100));
         close(both.quantile(1.0), MAX_LATENCY);
+        let lag = all.lag_quantile(1.0).expect("some were late");
+        close(lag, Duration::from_millis(4));
+        assert_eq!(Tally::new(second).lag_quantile(1.0), None);
     }
 
     #[test]
