@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use crate::access::KeyFileError;
 use crate::access::file::KeyFile;
 use crate::cluster::secret_file;
-use crate::config::{CacheSize, Config, ConfigError, Reload};
+use crate::config::{ByteSize, CacheSize, Config, ConfigError, Reload};
 use crate::http::cors::Cors;
 use crate::memory;
 use crate::metrics::Metrics;
@@ -157,6 +157,10 @@ impl Admin {
         }
         let in_flight = config.limits.max_inflight_bytes.as_usize();
         shared.in_flight.set_limit(in_flight);
+        let share = config.limits.max_inflight_bytes_per_address;
+        shared
+            .in_flight
+            .set_share_limit(share.map(ByteSize::as_usize));
         let limits = |config: &Config| (config.cache.max_size_bytes, config.cache.max_items);
         if limits(&running) != limits(config) {
             // A machine that cannot say how much memory it has said so at the start.

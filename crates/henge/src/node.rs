@@ -32,7 +32,9 @@ use crate::cluster::routing::REQUEST_TIMEOUT;
 use crate::cluster::secret_file;
 use crate::cluster::view::{Standing, View};
 use crate::cluster::{Cluster, Inbox};
-use crate::config::{Config, ConfigError, ListenAddress, NodeId, Reload, SyncPolicy, shown};
+use crate::config::{
+    ByteSize, Config, ConfigError, ListenAddress, NodeId, Reload, SyncPolicy, shown,
+};
 use crate::disk::directory::Directory;
 use crate::disk::persistence::{Persistence, PersistenceError, Surroundings, beyond};
 use crate::encryption::{Encryption, Keys, KeysError, random_number};
@@ -219,6 +221,8 @@ impl Node {
         };
         let persistence = Arc::new(persistence);
         let in_flight = InFlight::new(config.limits.max_inflight_bytes.as_usize());
+        let share = config.limits.max_inflight_bytes_per_address;
+        in_flight.set_share_limit(share.map(ByteSize::as_usize));
         let (audit, audit_writer) = audit_log(&config, persistence.node_id())?;
         let shared = Arc::new(Shared {
             cache: Arc::clone(&cache),

@@ -33,7 +33,7 @@ pub(crate) struct Limits {
     pub(crate) max_value_bytes: usize,
     pub(crate) max_body_bytes: usize,
     pub(crate) max_batch_items: usize,
-    /// A body has this long, and a second more for each KiB.
+    /// How far a body may be behind the slowest that it may come.
     pub(crate) body_timeout: Duration,
 }
 
@@ -42,6 +42,8 @@ pub(crate) struct Limits {
 pub(crate) struct Live {
     pub(crate) limits: Limits,
     pub(crate) patience: Patience,
+    /// The longest head of a request of HTTP.
+    pub(crate) max_header_bytes: usize,
     pub(crate) max_connections: usize,
     pub(crate) max_connections_per_address: Option<usize>,
     pub(crate) default_level: ConsistencyLevel,
@@ -79,6 +81,7 @@ impl Live {
                 write: Duration::from_millis(limits.write_timeout_ms),
                 body: Duration::from_millis(limits.body_timeout_ms),
             },
+            max_header_bytes: limits.max_header_bytes.as_usize(),
             max_connections: count(limits.max_connections),
             max_connections_per_address: limits.max_connections_per_address.map(count),
             default_level: config.cluster.default_consistency,

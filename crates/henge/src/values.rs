@@ -57,7 +57,7 @@ impl fmt::Display for ValueError {
             Self::Corrupt(detail) => f.write_str(detail),
             Self::CutOff => f.write_str("decompression was cut off"),
             Self::NoRoom => f.write_str(
-                "requests and replies hold limits.max_inflight_bytes; there is no room to work on this one",
+                "requests and replies hold limits.max_inflight_bytes, or of its address limits.max_inflight_bytes_per_address; there is no room to work on this one",
             ),
         }
     }

@@ -135,6 +135,11 @@ impl Config {
     /// The settings that are sound by themselves but not together. Both of a pair are reloadable or neither is, so that
     /// a reload cannot bring about a conflict that the file does not have.
     pub(crate) fn conflicts(&self) -> Vec<Conflict> {
+        // What is past the bound of the node is said to be past that, and no more.
+        let is_past_share = |bytes: ByteSize| {
+            let share = self.limits.max_inflight_bytes_per_address;
+            bytes <= self.limits.max_inflight_bytes && share.is_some_and(|share| bytes > share)
+        };
         let rules = [
             (
                 self.limits.max_value_bytes > self.limits.max_inflight_bytes,
@@ -144,6 +149,22 @@ impl Config {
             (
                 self.limits.max_body_bytes > self.limits.max_inflight_bytes,
                 ["limits.max_body_bytes", "limits.max_inflight_bytes"],
+                "the first must be at most the second, or the largest body could never be received",
+            ),
+            (
+                is_past_share(self.limits.max_value_bytes),
+                [
+                    "limits.max_value_bytes",
+                    "limits.max_inflight_bytes_per_address",
+                ],
+                "the first must be at most the second, or the largest value could never be received",
+            ),
+            (
+                is_past_share(self.limits.max_body_bytes),
+                [
+                    "limits.max_body_bytes",
+                    "limits.max_inflight_bytes_per_address",
+                ],
                 "the first must be at most the second, or the largest body could never be received",
             ),
             (
@@ -248,6 +269,27 @@ mod tests {
                     "cluster.accepted_secret_file = \"/next\"",
                     "cluster.secret_file = \"none\"",
                 ]),
+            ),
+            (
+                &[("limits.max_inflight_bytes_per_address", "100MiB")],
+                Some([
+                    "limits.max_body_bytes = \"128MiB\"",
+                    "limits.max_inflight_bytes_per_address = \"100MiB\"",
+                ]),
+            ),
+            (
+                &[("limits.max_value_bytes", "300MiB")],
+                Some([
+                    "limits.max_value_bytes = \"300MiB\"",
+                    "limits.max_inflight_bytes_per_address = \"256MiB\"",
+                ]),
+            ),
+            (
+                &[
+                    ("limits.max_value_bytes", "300MiB"),
+                    ("limits.max_inflight_bytes_per_address", "none"),
+                ],
+                None,
             ),
             (&[("compression.level", "12")], None),
             (

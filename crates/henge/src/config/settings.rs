@@ -258,9 +258,15 @@ settings! {
         reload max_value_bytes: ByteSize = ByteSize::mib(64), within ByteSize::bytes(1)..=VALUE_BYTES_MAX;
         /// The largest body of a JSON request, batches included. At most 2GiB: room for the largest value in base64.
         reload max_body_bytes: ByteSize = ByteSize::mib(128), within ByteSize::kib(1)..=ByteSize::gib(2);
-        /// The request bodies that the node holds at one time, over all connections. At least 1KiB, as the largest
+        /// The longest head of a request over HTTP, its URL and with that perhaps a key included; past it is a 431. At least 8KiB, as browsers send some; at
+        /// most 128KiB, as a URL has at most 64KiB and is left as much again for headers.
+        reload max_header_bytes: ByteSize = ByteSize::kib(128), within ByteSize::kib(8)..=ByteSize::kib(128);
+        /// What requests and answers hold in memory at one time, over all connections; those of up to 64KiB are not counted. At least 1KiB, as the largest
         /// body must fit; at most 1TiB, more than there is to lose.
         reload max_inflight_bytes: ByteSize = ByteSize::mib(512), within ByteSize::kib(1)..=ByteSize::tib(1);
+        /// What of that requests and answers of clients from one address may hold, of IPv6 from one network of 64 bits; "none" for all of it. So that one that
+        /// sends much slowly, or reads nothing, leaves room for others. At least 1KiB and at most 1TiB, as for all.
+        reload max_inflight_bytes_per_address: Option<ByteSize> = Some(ByteSize::mib(256)), within ByteSize::kib(1)..=ByteSize::tib(1);
         /// The most keys in one batch. At most a million, as a batch and its answer are held in memory as a whole.
         reload max_batch_items: u64 = 10_000, within 1..=1_000_000;
         /// The most connections open at one time. At most a million: Linux gives a process no more files (`fs.nr_open`).
@@ -271,9 +277,10 @@ settings! {
         /// How long a client may take to send the head of a request. At least 1 and at most an hour, as for all time-outs:
         /// 0 would refuse everyone, and beyond an hour it protects nothing.
         reload header_timeout_ms: u64 = 5_000, within 1..=HOUR_MS;
-        /// How long a body may take, beside one second for each KiB of it that has come.
+        /// How far a body, or a request of the Redis protocol, may be behind a KiB a second; no pause may be longer.
         reload body_timeout_ms: u64 = 10_000, within 1..=HOUR_MS;
-        /// How long a client may read nothing of an answer.
+        /// How far a client may be behind 16KiB a second with reading an answer that waits for it; no pause may be longer. It is closed then, as
+        /// what waits is memory.
         reload write_timeout_ms: u64 = 30_000, within 1..=HOUR_MS;
         /// How long a connection may stay open between two requests. At most a day: a pool of clients may sleep at night.
         reload idle_timeout_ms: u64 = 300_000, within 1..=24 * HOUR_MS;

@@ -1,6 +1,6 @@
 //! Reading the body of a request, within bounds: of its size, of its speed, and of what the whole node holds at once.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
@@ -10,11 +10,9 @@ use hyper::body::{Body, Incoming};
 
 use super::problem::{Code, Problem};
 use crate::net::inflight::Hold;
+use crate::net::pace::{SLOWEST_IN, behind_since};
 use crate::shared::Shared;
 use crate::values::SHARED_BYTES;
-
-/// The slowest that a body may come, in bytes a second, once `limits.body_timeout_ms` has passed. A modem is faster.
-const SLOWEST_BYTES_PER_SECOND: u64 = 1024;
 
 /// A body that was read whole.
 #[derive(Debug)]
@@ -82,15 +80,15 @@ pub(crate) async fn read(
         return Err(too_large().closing());
     }
     let mut hold = shared.in_flight.hold();
-    let start = Instant::now();
+    // Since when the client is behind.
+    let mut since = Instant::now();
     let mut gathered: Vec<u8> = Vec::new();
     loop {
-        let received = Duration::from_secs(gathered.len() as u64 / SLOWEST_BYTES_PER_SECOND);
-        let deadline = start + shared.limits().body_timeout + received;
+        let deadline = since + shared.limits().body_timeout;
         let frame = match tokio::time::timeout_at(deadline.into(), body.frame()).await {
             Err(_) => {
                 let detail = format!(
-                    "a body has {} ms and one second more for each KiB; {} bytes came",
+                    "a body may be {} ms behind a KiB a second; {} bytes came",
                     shared.limits().body_timeout.as_millis(),
                     gathered.len()
                 );
@@ -115,6 +113,7 @@ pub(crate) async fn read(
                 _hold: hold,
             });
         }
+        since = behind_since(since, data.len() as u64, SLOWEST_IN, Instant::now());
         let len = gathered.len() + data.len();
         if len > limit {
             return Err(too_large().closing());
@@ -125,7 +124,7 @@ pub(crate) async fn read(
             let announced = announced.map_or(limit, |len| usize::try_from(len).unwrap_or(limit));
             let capacity = (2 * len).max(8 * 1024).min(announced).max(len);
             if !hold.set(capacity) {
-                let detail = "bodies and answers in flight hold limits.max_inflight_bytes already";
+                let detail = "bodies and answers in flight hold limits.max_inflight_bytes already, or of its address limits.max_inflight_bytes_per_address";
                 return Err(Problem::new(Code::Overloaded, detail).closing());
             }
             gathered.reserve_exact(capacity - gathered.len());

@@ -640,7 +640,7 @@ pub(crate) fn missing() -> Problem {
 pub(crate) fn overloaded() -> Problem {
     Problem::new(
         Code::Overloaded,
-        "bodies and answers in flight hold limits.max_inflight_bytes already",
+        "bodies and answers in flight hold limits.max_inflight_bytes already, or of its address limits.max_inflight_bytes_per_address",
     )
 }
 

@@ -23,7 +23,7 @@ use crate::shared::Shared;
 pub(crate) struct Accepted {
     pub(crate) socket: TcpStream,
     pub(crate) door: Door,
-    /// Its place among those of its address, where that has a limit.
+    /// Its place among those of its address; none where nobody knows that any more.
     pub(crate) seat: Option<Seat>,
 }
 
@@ -148,9 +148,8 @@ impl Acceptor {
             self.refuse(&connection, "raise limits.max_connections, or close some");
             return;
         }
-        if let Some(most) = live.max_connections_per_address
-            && let Ok(from) = connection.socket.peer_addr()
-        {
+        if let Ok(from) = connection.socket.peer_addr() {
+            let most = live.max_connections_per_address.unwrap_or(usize::MAX);
             connection.seat = self.addresses.enter(from.ip(), most);
             if connection.seat.is_none() {
                 let detail = "its address has limits.max_connections_per_address open; close some";

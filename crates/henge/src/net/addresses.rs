@@ -1,4 +1,5 @@
-//! How many connections each address has open, so that one client cannot take the room of all. It closes none.
+//! How many connections each address has open, and what their requests hold, so that one client cannot take the room of all. It
+//! closes none.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -6,41 +7,59 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::inflight::Share;
+
 /// Connections by where they are from.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Addresses(Arc<Mutex<HashMap<IpAddr, usize>>>);
+pub(crate) struct Addresses(Arc<Mutex<HashMap<IpAddr, Open>>>);
+
+/// Those of one address.
+#[derive(Debug, Default)]
+struct Open {
+    count: usize,
+    share: Arc<Share>,
+}
 
 /// The place of one connection among those of its address, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Seat {
     addresses: Addresses,
     from: IpAddr,
+    share: Arc<Share>,
+}
+
+impl Seat {
+    /// What the requests of its address hold.
+    pub(crate) fn share(&self) -> Arc<Share> {
+        Arc::clone(&self.share)
+    }
 }
 
 impl Addresses {
     /// A place for one more from this address, if it has fewer than this many.
     pub(crate) fn enter(&self, address: IpAddr, most: usize) -> Option<Seat> {
         let from = counted(address);
-        let mut open = self.0.lock();
-        let count = open.entry(from).or_default();
-        if *count >= most {
+        let mut all = self.0.lock();
+        let open = all.entry(from).or_default();
+        if open.count >= most {
             return None;
         }
-        *count += 1;
+        open.count += 1;
         Some(Seat {
             addresses: self.clone(),
             from,
+            share: Arc::clone(&open.share),
         })
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut open = self.addresses.0.lock();
-        if let Some(count) = open.get_mut(&self.from) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&self.from);
+        let mut all = self.addresses.0.lock();
+        if let Some(open) = all.get_mut(&self.from) {
+            open.count -= 1;
+            if open.count == 0 {
+                all.remove(&self.from);
             }
         }
     }
@@ -66,7 +85,8 @@ mod tests {
         let addresses = Addresses::default();
         let enter = |text: &str| addresses.enter(text.parse().expect("an address"), 2);
         let first = enter("192.0.2.1").expect("there is room");
-        let _mapped = enter("::ffff:192.0.2.1").expect("there is room");
+        let mapped = enter("::ffff:192.0.2.1").expect("there is room");
+        assert!(Arc::ptr_eq(&first.share(), &mapped.share()));
         assert!(enter("192.0.2.1").is_none());
         let _others = enter("192.0.2.2").expect("it is another");
         drop(first);

@@ -3,6 +3,7 @@
 //! any other is an inline command of the Redis protocol. HTTP is served here, by hyper; the rest goes to `resp` and `cluster`.
 
 use std::future::{Future, poll_fn};
+use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,11 +14,12 @@ use henge_wire::peer::PREFACE;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::ServerConfig;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::acceptor::Door;
 use super::data_thread::Local;
+use super::inflight::paid_by;
 use super::pace::{Late, Pace, Stream};
 use super::socket::Socket;
 use super::watch::{Seen, Watch};
@@ -27,10 +29,6 @@ use crate::http::problem::{Code, Problem};
 use crate::http::service::Service;
 use crate::metrics::counters::add;
 use crate::resp;
-
-/// The longest head of a request. A URL holds at most 65,534 bytes (the `http` crate's bound; 414 past it), and this
-/// leaves it as much again for headers; past it is a 431.
-const MAX_HEAD_BYTES: usize = 128 * 1024;
 
 /// What is read ahead of a body at once. At least a head must fit.
 const MAX_READ_BYTES: usize = 256 * 1024;
@@ -126,7 +124,7 @@ pub(crate) async fn serve(socket: TcpStream, door: Door, local: &Rc<Local>) {
         // A pool of clients may open it long before it says anything.
         pace.last();
     }
-    let mut first = Vec::with_capacity(FIRST_READ_BYTES);
+    let mut first = Vec::new();
     let mut stream = new_stream(Socket::from(socket), &pace);
     let mut spoken = listen(&mut stream, &mut first, &pace, local).await;
     if let (Ok(Speaks::Tls), Some(config)) = (&spoken, certificates) {
@@ -195,7 +193,10 @@ async fn say_last(socket: &mut Socket, words: &[u8]) {
 /// Serves another node. It proves who it is by the secret, on TCP itself.
 async fn serve_peer(socket: Socket, first: Vec<u8>, local: &Rc<Local>) {
     match socket {
-        Socket::Plain(socket) => cluster::peers::serve(socket, first, local).await,
+        Socket::Plain(socket) => {
+            // Its questions are those of any client, and not of its address.
+            paid_by(None, cluster::peers::serve(socket, first, local)).await;
+        }
         Socket::Secure(_) => {
             add(&local.counters.protocol_errors, 1);
             tracing::debug!("a connection speaks as another node, and over TLS");
@@ -213,11 +214,17 @@ async fn listen(
     let mut watch = Watch::new(pace, local);
     poll_fn(|cx| {
         loop {
-            match pin!(stream.read_buf(first)).poll(cx) {
-                Poll::Ready(Ok(read)) if read > 0 => match sniff(first) {
-                    Speaks::NotYet => {}
-                    speaks => return Poll::Ready(Ok(speaks)),
-                },
+            // A connection that says nothing has no buffer.
+            let mut piece = [MaybeUninit::uninit(); FIRST_READ_BYTES];
+            let mut piece = ReadBuf::uninit(&mut piece);
+            match Pin::new(&mut *stream).poll_read(cx, &mut piece) {
+                Poll::Ready(Ok(())) if !piece.filled().is_empty() => {
+                    first.extend_from_slice(piece.filled());
+                    match sniff(first) {
+                        Speaks::NotYet => {}
+                        speaks => return Poll::Ready(Ok(speaks)),
+                    }
+                }
                 // Nothing whole was asked, so nothing is answered.
                 Poll::Ready(_) => return Poll::Ready(Err(None)),
                 Poll::Pending => break,
@@ -275,7 +282,7 @@ async fn serve_http(stream: Stream, pace: &Rc<Pace>, local: &Rc<Local>) {
     // `pipeline_flush` stays off: with it hyper gathers answers without bound for as long as requests are buffered, so
     // 8 KiB of pipelined requests for a large value would hold hundreds of copies of it.
     let mut connection = http1::Builder::new()
-        .max_header_size(MAX_HEAD_BYTES)
+        .max_header_size(local.shared.live.load().max_header_bytes)
         .max_buf_size(MAX_READ_BYTES)
         .header_read_timeout(None)
         .serve_connection(

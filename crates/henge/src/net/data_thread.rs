@@ -15,6 +15,7 @@ use tokio::sync::{Notify, mpsc};
 use super::acceptor::Accepted;
 use super::addresses::Seat;
 use super::connection;
+use super::inflight::paid_by;
 use crate::access::caller::Denied;
 use crate::access::ring::Key;
 use crate::admin::Admin;
@@ -181,6 +182,7 @@ pub(crate) async fn serve(
     });
     while let Some(connection) = connections.recv().await {
         let Accepted { socket, door, seat } = connection;
+        let share = seat.as_ref().map(Seat::share);
         let open = Open {
             local: Rc::clone(&local),
             _seat: seat,
@@ -192,7 +194,7 @@ pub(crate) async fn serve(
         // Answers are written whole; waiting to fill a segment only delays them. Without it all still works.
         let _ = socket.set_nodelay(true);
         tokio::task::spawn_local(async move {
-            connection::serve(socket, door, &open.local).await;
+            paid_by(share, connection::serve(socket, door, &open.local)).await;
             drop(open);
         });
     }

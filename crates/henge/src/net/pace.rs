@@ -25,6 +25,12 @@ thread_local! {
     static GATHERED: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(GATHERED_BYTES));
 }
 
+/// The slowest that what may be large has to come, in bytes a second. A modem is faster.
+pub(crate) const SLOWEST_IN: u64 = 1024;
+/// The slowest that answers have to be taken. What waits for its client is memory that others lack, so it is more than for
+/// requests, and still less than any link has over which an answer comes that is longer than its first time.
+const SLOWEST_OUT: u64 = 16 * 1024;
+
 /// How slow a client may be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
@@ -32,10 +38,20 @@ pub(crate) struct Patience {
     pub(crate) header: Duration,
     /// Between requests, and before the first.
     pub(crate) idle: Duration,
-    /// While what it was sent is not taken.
+    /// How far it may be behind [`SLOWEST_OUT`] with taking what it was sent.
     pub(crate) write: Duration,
-    /// Sending what may be large, beside a second for each KiB that came: a request of the Redis protocol.
+    /// How far it may be behind [`SLOWEST_IN`] with sending what may be large: a request of the Redis protocol.
     pub(crate) body: Duration,
+}
+
+/// Since when a client is behind that has sent or taken so many bytes more. What is faster than the slowest that may be earns
+/// nothing for later: who sends much at once and then nothing would else hold it for hours.
+pub(crate) fn behind_since(since: Instant, bytes: u64, slowest: u64, now: Instant) -> Instant {
+    let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(slowest);
+    let earned = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+    since
+        .checked_add(earned)
+        .map_or(now, |since| since.min(now))
 }
 
 /// What a client was too slow for.
@@ -81,7 +97,7 @@ enum Phase {
 pub(crate) struct Pace {
     patience: Patience,
     phase: Cell<Phase>,
-    /// When the phase began.
+    /// When the phase began; for a request of the Redis protocol, since when its client is behind with it.
     since: Cell<Instant>,
     /// When bytes last came.
     received: Cell<Instant>,
@@ -89,7 +105,7 @@ pub(crate) struct Pace {
     /// sent. Then the time of that request is `received`, without another look at the clock. A pipelined request waits
     /// for its client to take the answers before, and what was there when it came may have expired since.
     fresh: Cell<bool>,
-    /// Since when the client takes nothing of what waits for it.
+    /// Since when the client is behind with taking what waits for it.
     blocked: Cell<Option<Instant>>,
     /// How long the last body is, by its Content-Length.
     announced: Cell<Option<u64>>,
@@ -134,19 +150,31 @@ impl Pace {
         } else {
             Phase::Request
         };
+        let came = self.came.replace(bytes);
         if self.phase.replace(phase) != phase {
             self.since.set(now);
+        } else if let Some(more @ 1..) = bytes.checked_sub(came) {
+            let since = behind_since(self.since.get(), more as u64, SLOWEST_IN, now);
+            self.since.set(since);
         }
-        self.came.set(bytes);
     }
 
-    /// The client takes nothing of what waits for it, or takes it again.
+    /// Something waits for the client to take it, or nothing does.
     #[inline]
     pub(crate) fn block(&self, is_blocked: bool) {
         match (is_blocked, self.blocked.get()) {
             (true, None) => self.blocked.set(Some(Instant::now())),
             (false, Some(_)) => self.blocked.set(None),
             _ => {}
+        }
+    }
+
+    /// The client has taken so many bytes, and perhaps not all.
+    #[inline]
+    pub(crate) fn took(&self, bytes: usize) {
+        if let Some(since) = self.blocked.get() {
+            let since = behind_since(since, bytes as u64, SLOWEST_OUT, Instant::now());
+            self.blocked.set(Some(since));
         }
     }
 
@@ -220,13 +248,7 @@ impl Pace {
             Phase::Idle if self.lasting.get() => None,
             Phase::Idle => Some((self.since.get() + self.patience.idle, Late::Idle)),
             Phase::Head => Some((self.since.get() + self.patience.header, Late::Header)),
-            Phase::Request => {
-                let earned = Duration::from_secs(self.came.get() as u64 / 1024);
-                Some((
-                    self.since.get() + self.patience.body + earned,
-                    Late::Request,
-                ))
-            }
+            Phase::Request => Some((self.since.get() + self.patience.body, Late::Request)),
             Phase::Busy => None,
         }
     }
@@ -303,8 +325,9 @@ impl Stream {
             }
             Poll::Pending => {}
             Poll::Ready(ref sent) => {
-                self.pace.blocked.set(None);
                 if let Ok(sent) = sent {
+                    // Whether that is all of it is known when it is flushed.
+                    self.pace.took(*sent);
                     add(&self.counters.sent_bytes, *sent as u64);
                 }
             }
@@ -438,14 +461,46 @@ mod tests {
         assert_eq!(pace.deadline(), None, "idle for ever");
         pace.partial(10, at(1));
         assert_eq!(pace.deadline(), Some((at(11), Late::Request)));
-        pace.partial(4096, at(9));
+        pace.partial(10 + 4096, at(9));
         assert_eq!(pace.deadline(), Some((at(15), Late::Request)));
+        pace.partial(10 + 4096, at(14));
+        assert_eq!(pace.deadline(), Some((at(15), Late::Request)), "no more");
+        pace.partial(64 << 20, at(14));
+        let much = "much at once buys no more than a pause";
+        assert_eq!(pace.deadline(), Some((at(24), Late::Request)), "{much}");
+        pace.partial(0, at(15));
+        pace.partial(7, at(15));
+        assert_eq!(pace.deadline(), Some((at(25), Late::Request)), "the next");
         pace.block(true);
         assert!(matches!(pace.deadline(), Some((_, Late::Write))));
         pace.block(false);
         pace.partial(0, at(20));
         assert_eq!(pace.deadline(), None);
         assert_eq!(pace.check(at(30)), Ok(at(35)));
+    }
+
+    /// An answer that is taken in drips is not held for ever.
+    #[test]
+    fn an_answer_has_to_be_taken_at_some_speed() {
+        let start = Instant::now();
+        let second = Duration::from_secs(1);
+        assert_eq!(
+            behind_since(start, 3 * SLOWEST_OUT, SLOWEST_OUT, start + 10 * second),
+            start + 3 * second
+        );
+        let pace = Pace::new(PATIENCE, start);
+        let deadline = || pace.deadline().map(|(at, late)| (at, late == Late::Write));
+        pace.took(1 << 20);
+        assert_eq!(deadline(), Some((start + PATIENCE.idle, false)));
+        let blocked = start.checked_sub(20 * second).expect("the machine runs");
+        pace.blocked.set(Some(blocked));
+        pace.took(SLOWEST_OUT as usize);
+        assert_eq!(deadline(), Some((blocked + 31 * second, true)));
+        pace.took(usize::MAX);
+        assert!(deadline() >= Some((start + PATIENCE.write, true)), "now");
+        pace.block(true);
+        pace.block(false);
+        assert_eq!(deadline(), Some((start + PATIENCE.idle, false)));
     }
 
     /// The time of a request is that of its bytes only if nothing stood between them and it.

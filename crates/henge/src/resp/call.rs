@@ -79,13 +79,13 @@ impl ErrorReply {
     pub(crate) const VALUE_TOO_LONG: Self =
         Self::fixed("ERR string exceeds maximum allowed size (proto-max-bulk-len)");
     pub(crate) const REPLY_TOO_LONG: Self = Self::fixed(
-        "ERR the reply would hold more than limits.max_inflight_bytes leaves; ask for less at a time",
+        "ERR the reply would hold more than limits.max_inflight_bytes leaves, or of its address limits.max_inflight_bytes_per_address; ask for less at a time",
     );
 
     /// Four times the longest key, see [`MAX_PATTERN_BYTES`].
     pub(crate) const PATTERN_TOO_LONG: Self = Self::fixed("ERR a pattern has at most 262144 bytes");
     pub(crate) const IN_FLIGHT: Self = Self::fixed(
-        "OOM requests and replies hold limits.max_inflight_bytes; there is no room to work on this one",
+        "OOM requests and replies hold limits.max_inflight_bytes, or of its address limits.max_inflight_bytes_per_address; there is no room to work on this one",
     );
 
     pub(crate) const fn fixed(line: &'static str) -> Self {

@@ -38,7 +38,7 @@ use crate::net::watch::{Seen, Watch};
 pub(super) const KEEPALIVE: Duration = Duration::from_mins(5);
 
 /// How often a connection reads and answers before others on its thread have their turn: once, and again to see that
-/// there is no more.
+/// there is no more. Of what was read only so much is answered at once as takes a turn.
 const READS_PER_TURN: usize = 2;
 
 /// What the thread's output buffer keeps of its memory.
@@ -230,11 +230,21 @@ impl Connection<'_> {
             if outcome.is_err() {
                 return Poll::Ready(());
             }
+            if self.has_had_its_turn() {
+                break;
+            }
         }
         // Others have their turn, those included whose bytes the runtime has not seen yet: only a task that yields is woken
         // after it has looked at the sockets.
         let _ = pin!(tokio::task::yield_now()).poll(cx);
         Poll::Pending
+    }
+
+    /// Whether a pipeline is to go on at once, and others come first.
+    fn has_had_its_turn(&self) -> bool {
+        let waits = self.waiting.is_some() || self.held.is_some() || self.paused.is_some();
+        let is_behind = !self.unsent.is_empty() || self.is_closing;
+        !waits && !is_behind && self.pending.len() >= self.needed
     }
 
     /// Whether the client has closed its side, looked at while nothing is read. What it sends meanwhile is kept, up to a
@@ -329,6 +339,10 @@ impl Connection<'_> {
         if self.hold.is_some() {
             // It can only have become less.
             self.account();
+        }
+        if done > 0 {
+            // What is left is another request, with a time of its own.
+            self.pace.partial(0, now);
         }
         self.after(stop, now);
         outcome
@@ -486,10 +500,10 @@ impl Connection<'_> {
                     .store(self.unsent_bytes as u64, Ordering::Relaxed);
                 return Poll::Pending;
             };
-            self.pace.block(false);
             let Ok(mut written) = written else {
                 return Poll::Ready(Err(Gone));
             };
+            self.pace.took(written);
             self.sent(written);
             self.unsent_bytes -= written;
             while let Some(piece) = self.unsent.front_mut() {
@@ -502,6 +516,7 @@ impl Connection<'_> {
                 self.unsent.pop_front();
             }
         }
+        self.pace.block(false);
         self.client().unsent_bytes.store(0, Ordering::Relaxed);
         self.account();
         Poll::Ready(Ok(()))
@@ -556,7 +571,7 @@ impl Connection<'_> {
     fn refuse_for_memory(&mut self, cx: &mut Context<'_>) -> Result<(), Gone> {
         let mut out = Output::default();
         Writer::new(&mut out, self.pipeline.session.protocol)
-            .error("OOM requests hold limits.max_inflight_bytes; the connection is closed");
+            .error("OOM requests hold limits.max_inflight_bytes, or of its address limits.max_inflight_bytes_per_address; the connection is closed");
         self.is_closing = true;
         self.pending = Vec::new();
         self.account();

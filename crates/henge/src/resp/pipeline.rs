@@ -131,7 +131,7 @@ struct Prepared {
 pub(super) enum Stop {
     /// All whole requests are answered. The next one has at least this many bytes.
     Input { at_least: usize },
-    /// Replies have to be sent before more are made.
+    /// Replies have to be sent before more are made, or others have their turn.
     Output,
     /// A reply comes later.
     Later(Waiting),
@@ -275,7 +275,7 @@ impl Pipeline {
         self.level = self.session.level.unwrap_or(live.default_level);
         told::set_level(self.level);
         let full = request_limits(&live.limits);
-        let mut clock = Timing::begin(now, live, &self.local);
+        let mut clock = Timing::begin(now, live, &self.local, self.session.is_forwarded);
         let access = &self.local.shared.access;
         self.session.caller.look(access, clock.now_ms);
         let mut at = 0;
@@ -293,7 +293,13 @@ impl Pipeline {
                 break stop;
             }
             match end {
-                End::Full(end) => at = end,
+                End::Full(end) => {
+                    at = end;
+                    clock.settle(&mut buffers.untimed, &self.local);
+                    if clock.is_turn_over() {
+                        break Stop::Output;
+                    }
+                }
                 End::Input { at_least, end } => {
                     at = end;
                     break Stop::Input { at_least };
@@ -318,7 +324,8 @@ impl Pipeline {
                     }
                     let is_another = self.session.manner() != self.manner;
                     let is_full = self.forwards.is_full() || told::has_enough_calls();
-                    if out.len() >= OUTPUT_BYTES || is_full || is_another {
+                    let is_over = clock.is_turn_over();
+                    if out.len() >= OUTPUT_BYTES || is_full || is_another || is_over {
                         break Stop::Output;
                     }
                 }
@@ -467,6 +474,7 @@ impl Pipeline {
                 return step;
             }
             if out.len() >= OUTPUT_BYTES
+                || clock.is_turn_over()
                 || journalled_bytes() >= JOURNAL_BYTES
                 || self.forwards.is_full()
                 || self.lengths.len() >= MOST_REQUESTS

@@ -13,6 +13,7 @@ mod hostile;
 mod http_api;
 mod keyspace;
 mod life;
+mod limits;
 mod log_failure;
 mod observe;
 mod random;

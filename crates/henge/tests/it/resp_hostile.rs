@@ -307,7 +307,7 @@ fn requests_beyond_the_bytes_in_flight() {
         let is_ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
         all.iter().position(is_ready).expect("one is ready")
     };
-    let reply = "-OOM requests hold limits.max_inflight_bytes; the connection is closed\r\n";
+    let reply = "-OOM requests hold limits.max_inflight_bytes, or of its address limits.max_inflight_bytes_per_address; the connection is closed\r\n";
     connections[refused].expect(reply);
     still_serves(node.local_addr());
     for mut connection in connections {
@@ -332,7 +332,7 @@ fn copies_beyond_the_bytes_in_flight() {
         ("compression.algorithm", "none"),
     ]);
     let value = "v".repeat(700_000);
-    let refused = "-OOM requests and replies hold limits.max_inflight_bytes; there is no room to work on this one\r\n";
+    let refused = "-OOM requests and replies hold limits.max_inflight_bytes, or of its address limits.max_inflight_bytes_per_address; there is no room to work on this one\r\n";
     let half = "v".repeat(400_000);
     for (words, reply) in [
         (&["SET", "k", &value][..], "+OK\r\n"),

@@ -258,9 +258,19 @@ const TEXTS: &[Texts<'_>] = &[
         &["1023", "3GiB"],
     ),
     (
+        "limits.max_header_bytes",
+        &[("8k", "\"8KiB\""), ("128KiB", "\"128KiB\"")],
+        &["8191", "129KiB", "none"],
+    ),
+    (
         "limits.max_inflight_bytes",
         &[("1k", "\"1KiB\""), ("1TiB", "\"1TiB\"")],
         &["1023", "2TiB"],
+    ),
+    (
+        "limits.max_inflight_bytes_per_address",
+        &[("1k", "\"1KiB\""), ("none", "\"none\"")],
+        &["1023", "2TiB", "all"],
     ),
     (
         "limits.max_batch_items",

@@ -12,7 +12,7 @@ use crate::admin::{Admin, AlterError};
 use crate::config::{Config, Literal, SETTINGS, Setting, SyncPolicy};
 use crate::resp::call::{Call, ErrorReply, Flow, check_pattern};
 use crate::resp::connection::KEEPALIVE;
-use crate::resp::pipeline::shown;
+use crate::resp::pipeline::{request_limits, shown};
 use crate::resp::statistics::Statistics;
 use crate::resp::table::{Group, Keys, Permission, Run, Spec, flag};
 use crate::resp::{Server, help, slowlog};
@@ -163,6 +163,19 @@ const PARAMETERS: &[Parameter] = &[
         write: Write::Never,
     },
     Parameter {
+        name: "client-output-buffer-limit",
+        read: |config, _| output_buffer_limit(config),
+        write: Write::Never,
+    },
+    Parameter {
+        name: "client-query-buffer-limit",
+        read: |_, admin| {
+            let limits = admin.shared().limits();
+            request_limits(&limits).max_request_bytes.to_string()
+        },
+        write: Write::Never,
+    },
+    Parameter {
         name: "cluster-enabled",
         read: no,
         write: Write::Never,
@@ -310,6 +323,16 @@ const PARAMETERS: &[Parameter] = &[
 
 fn nothing(_: &Config, _: &Admin) -> String {
     String::new()
+}
+
+/// What clients of one address have together is what one has at the most. There are no clients of the other kinds.
+fn output_buffer_limit(config: &Config) -> String {
+    let limits = &config.limits;
+    let share = limits.max_inflight_bytes_per_address;
+    let most = share.map_or(limits.max_inflight_bytes, |share| {
+        share.min(limits.max_inflight_bytes)
+    });
+    format!("normal {} 0 0 slave 0 0 0 pubsub 0 0 0", most.as_u64())
 }
 
 fn no(_: &Config, _: &Admin) -> String {
