@@ -11,6 +11,11 @@ use super::handles;
 /// Connections that wait to be accepted. The kernel cuts it to `net.core.somaxconn`, 4096 on Linux since 5.4.
 const BACKLOG: i32 = 4096;
 
+/// What the system takes of an answer before any of it is sent; connections have it of the port that they came to. The system would by itself
+/// take megabytes for a client that reads nothing: milliseconds of copying for each, and memory that no limit of ours counts. It is
+/// some times what a thread writes at once, so that no client that reads waits for that.
+const UNSENT_BYTES: u32 = 128 * 1024;
+
 /// Why the port could not be opened.
 #[derive(Debug)]
 pub struct ListenError {
@@ -87,6 +92,7 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
     if address.is_ipv6() && address.ip().is_unspecified() {
         socket.set_only_v6(false)?;
     }
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())

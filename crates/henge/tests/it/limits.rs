@@ -154,6 +154,38 @@ fn one_address_leaves_room_for_others() {
     }
 }
 
+/// The system takes little of what a client does not read: it stays where it is counted, and the client gets it when it does.
+#[test]
+fn what_is_not_read_stays_with_the_node() {
+    let node = node(&[("compression.algorithm", "none")]);
+    let at = node.local_addr();
+    let mut watcher = Client::connect(at);
+    let value = vec![b'v'; 1 << 20];
+    let put = watcher.request("PUT", "/cache/k", &[], &value);
+    assert_eq!(put.status, 204);
+    for ask in [
+        &b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n*1\r\n$4\r\nQUIT\r\n"[..],
+        b"GET /cache/k HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
+    ] {
+        let mut reader = from_elsewhere(at);
+        reader.write_all(ask).expect("it is read");
+        let begun = Instant::now();
+        loop {
+            let stats = watcher.get("/stats").json();
+            let held = stats["memory"]["in_flight_bytes"].as_u64();
+            // A part of it may be with the system.
+            if held > Some(512 << 10) {
+                break;
+            }
+            assert!(begun.elapsed() < DEADLINE, "{stats}");
+            std::thread::yield_now();
+        }
+        let came = rest(&mut reader);
+        let is_whole = came.contains(&"v".repeat(value.len()));
+        assert!(is_whole, "{} bytes came", came.len());
+    }
+}
+
 #[test]
 fn a_head_has_the_length_that_is_set() {
     let node = node(&[("limits.max_header_bytes", "8KiB")]);
