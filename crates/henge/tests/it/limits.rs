@@ -69,8 +69,8 @@ fn requests_that_overlap_are_not_late() {
     let request = b"*2\r\n$4\r\nECHO\r\n$1\r\na\r\n";
     let (begin, end) = request.split_at(10);
     stream.write_all(begin).expect("it is read");
-    let begun = Instant::now();
-    while begun.elapsed() < BODY_TIMEOUT + BODY_TIMEOUT / 4 {
+    let since = Instant::now();
+    while since.elapsed() < BODY_TIMEOUT + BODY_TIMEOUT / 4 {
         stream
             .write_all(&[end, begin].concat())
             .expect("it is read");
@@ -138,17 +138,17 @@ fn one_address_leaves_room_for_others() {
         reader.write_all(&asks).expect("it is read");
     }
     let mut watcher = Client::connect(at);
-    let mut held = || {
+    let mut in_flight = || {
         let stats = watcher.get("/stats").json();
         stats["memory"]["in_flight_bytes"].as_u64().expect("a size")
     };
-    while held() < 1 << 20 {
+    while in_flight() < 1 << 20 {
         assert!(begun.elapsed() < 2 * DEADLINE, "nothing is held");
         std::thread::yield_now();
     }
     is_served(&mut other);
     // What the last answer held may be given back a moment later.
-    while held() > 4 << 20 {
+    while in_flight() > 4 << 20 {
         assert!(begun.elapsed() < 3 * DEADLINE, "one address holds too much");
         std::thread::yield_now();
     }
