@@ -496,6 +496,62 @@ const LINES: &[Line] = &[
         bound: 1.05,
         command: SECURITY,
     },
+    Line {
+        issue: 8,
+        figure: "hostile_slowloris_p99_over_bound",
+        what: "p99 of others, a quarter of the load that is possible, while 2,000 connections send a byte now and then, over twice that without or 5 ms; the median of five",
+        better: Better::Lower,
+        bound: 1.0,
+        command: HOSTILE,
+    },
+    Line {
+        issue: 8,
+        figure: "hostile_flood_p99_over_bound",
+        what: "the same while one address opens 10,500 connections, over and over",
+        better: Better::Lower,
+        bound: 1.0,
+        command: HOSTILE,
+    },
+    Line {
+        issue: 8,
+        figure: "hostile_never_reads_p99_over_bound",
+        what: "the same while 128 clients ask for 1 MiB over and over and read nothing",
+        better: Better::Lower,
+        bound: 1.0,
+        command: HOSTILE,
+    },
+    Line {
+        issue: 8,
+        figure: "hostile_huge_length_p99_over_bound",
+        what: "the same while 200 requests a second announce up to 4 GiB",
+        better: Better::Lower,
+        bound: 1.0,
+        command: HOSTILE,
+    },
+    Line {
+        issue: 8,
+        figure: "hostile_million_commands_p99_over_bound",
+        what: "the same while two clients send a million commands without a pause",
+        better: Better::Lower,
+        bound: 1.0,
+        command: HOSTILE,
+    },
+    Line {
+        issue: 8,
+        figure: "hostile_failed_requests",
+        what: "requests of these others that fail",
+        better: Better::Lower,
+        bound: 0.0,
+        command: HOSTILE,
+    },
+    Line {
+        issue: 8,
+        figure: "hostile_rss_over_bound",
+        what: "the node's resident size at its most, over 1.15 times the cache's limit, 64 MiB, and limits.max_inflight_bytes",
+        better: Better::Lower,
+        bound: 1.0,
+        command: HOSTILE,
+    },
 ];
 
 const RING: &[&str] = &["xtask", "bench", "ring"];
@@ -506,6 +562,8 @@ const DURABILITY: &[&str] = &["xtask", "bench", "durability"];
 const FAILOVER: &[&str] = &["xtask", "bench", "failover"];
 /// Beside etcd 3.4 and Redis 7.0.
 const REPLICATION: &[&str] = &["xtask", "bench", "replication"];
+/// Needs 20,000 open files.
+const HOSTILE: &[&str] = &["xtask", "bench", "hostile"];
 /// Needs redis-benchmark and openssl.
 const SECURITY: &[&str] = &["xtask", "bench", "security"];
 const MOVES: &[&str] = &["xtask", "bench", "moves"];

@@ -8,6 +8,7 @@ mod client;
 mod durability;
 mod echo;
 mod failover;
+mod hostile;
 mod http;
 mod memory;
 mod moves;
@@ -111,6 +112,12 @@ const BENCHES: &[Bench] = &[
         run: security::run,
     },
     Bench {
+        name: "hostile",
+        help: "p99 of others beside clients that mean harm, and how large the node grows",
+        options: hostile::OPTIONS,
+        run: hostile::run,
+    },
+    Bench {
         name: "floor",
         help: "the same one request at a time, beside the echo loop alone",
         options: peers::FLOOR_OPTIONS,
@@ -122,6 +129,8 @@ const BENCHES: &[Bench] = &[
 const BARE: &str = "bare-http";
 /// The echo loop likewise, for `bench peers` and `bench floor`.
 const ECHO: &str = "echo";
+/// The attackers likewise, for `bench hostile`.
+const ATTACKER: &str = "attacker";
 
 /// `cargo xtask bench-peers`, by the name under which docs/performance.md tells of it.
 pub(crate) fn peers(arguments: &[String]) -> ExitCode {
@@ -137,6 +146,8 @@ pub(crate) fn main(arguments: &[String]) -> ExitCode {
         bare::serve()
     } else if name == ECHO {
         echo::serve()
+    } else if name == ATTACKER {
+        hostile::attack(rest)
     } else {
         let Some(bench) = BENCHES.iter().find(|bench| bench.name == name) else {
             return usage(&format!("there is no bench {name:?}"));

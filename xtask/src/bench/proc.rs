@@ -16,6 +16,16 @@ pub(super) fn cpu_seconds(pid: u32) -> Result<f64> {
 
 /// CPU time of the threads of a process whose names begin so, in seconds since they started.
 pub(super) fn thread_cpu_seconds(pid: u32, name: &str) -> Result<f64> {
+    schedstat_seconds(pid, name, 0)
+}
+
+/// How long these threads could have run and others had the CPU, in seconds since they started.
+pub(super) fn thread_wait_seconds(pid: u32, name: &str) -> Result<f64> {
+    schedstat_seconds(pid, name, 1)
+}
+
+/// The sum of one field of what the scheduler says of threads, in nanoseconds.
+fn schedstat_seconds(pid: u32, name: &str, field: usize) -> Result<f64> {
     let mut nanoseconds = 0;
     for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
         let thread = thread?.path();
@@ -25,8 +35,8 @@ pub(super) fn thread_cpu_seconds(pid: u32, name: &str) -> Result<f64> {
         };
         if own.starts_with(name) {
             let text = fs::read_to_string(thread.join("schedstat"))?;
-            let first = text.split_ascii_whitespace().next().unwrap_or_default();
-            nanoseconds += first.parse::<u64>()?;
+            let found = text.split_ascii_whitespace().nth(field);
+            nanoseconds += found.unwrap_or_default().parse::<u64>()?;
         }
     }
     Ok(nanoseconds as f64 / 1e9)
