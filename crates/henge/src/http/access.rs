@@ -206,7 +206,8 @@ impl Visitor {
         let needed = match lookup {
             Lookup::Found(route) => route.permission,
             // Whoever may not ask for anything is not told either what there is to ask for.
-            Lookup::WrongMethod(_) | Lookup::Unknown(_) => Permission::Connection,
+            Lookup::WrongMethod(_, needed) => *needed,
+            Lookup::Unknown(_) => Permission::Connection,
         };
         self.caller.look(access, now_ms);
         match seen.key {
@@ -451,6 +452,10 @@ mod tests {
             let unknown = visit(far, (Method::GET, "/nothing"), list, &access);
             assert_eq!(unknown, expected, "{list:?}");
             assert_eq!(visit(far, (Method::GET, "/health"), list, &access), Ok(()));
+            let wrong = visit(far, (Method::DELETE, "/health"), list, &access);
+            assert_eq!(wrong, Ok(()), "who may ask may be told how");
+            let wrong = visit(far, (Method::TRACE, "/get"), list, &access);
+            assert_eq!(wrong, expected, "{list:?}");
         }
         let list = [("authorization", &*bearer)];
         assert_eq!(

@@ -165,8 +165,8 @@ pub(crate) fn takes_json(route: RouteId) -> bool {
 #[derive(Debug)]
 pub(crate) enum Lookup {
     Found(&'static Route),
-    /// The path is known, with these methods.
-    WrongMethod(Vec<Verb>),
+    /// The path is known, with these methods; and who may know that.
+    WrongMethod(Vec<Verb>, Permission),
     /// The path is not known; these are near it.
     Unknown(Vec<&'static str>),
 }
@@ -196,7 +196,13 @@ fn find_slowly(verb: Option<Verb>, path: &str) -> Lookup {
         if allowed.contains(&Verb::Get) && !allowed.contains(&Verb::Head) {
             allowed.push(Verb::Head);
         }
-        return Lookup::WrongMethod(allowed);
+        let is_open = here().all(|route| route.permission == Permission::Anyone);
+        let needed = if is_open {
+            Permission::Anyone
+        } else {
+            Permission::Connection
+        };
+        return Lookup::WrongMethod(allowed, needed);
     }
     Lookup::Unknown(near(path))
 }
@@ -243,7 +249,7 @@ mod tests {
     fn requests_find_their_routes() {
         let found = |method: Method, path: &str| match find(&method, path) {
             Lookup::Found(route) => route.name.to_owned(),
-            Lookup::WrongMethod(verbs) => format!("{verbs:?}"),
+            Lookup::WrongMethod(verbs, _) => format!("{verbs:?}"),
             Lookup::Unknown(near) => near.join(" "),
         };
         for (method, path, expected) in [

@@ -313,7 +313,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
             }
             // What was denied is counted as what it was.
             Err(problem) => (route_of(&request), None, Answer::Now(Err(problem))),
-            Ok(Lookup::WrongMethod(allow)) => {
+            Ok(Lookup::WrongMethod(allow, _)) => {
                 let problem = Problem::method_not_allowed(allow);
                 (None, None, Answer::Now(Err(problem)))
             }
@@ -393,7 +393,7 @@ impl Drop for Asked {
 fn route_of<B>(request: &Request<B>) -> Option<&'static Route> {
     match routes::find(request.method(), request.uri().path()) {
         Lookup::Found(route) => Some(route),
-        Lookup::WrongMethod(_) | Lookup::Unknown(_) => None,
+        Lookup::WrongMethod(..) | Lookup::Unknown(_) => None,
     }
 }
 
