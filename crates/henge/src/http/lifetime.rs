@@ -4,9 +4,9 @@ use henge_wire::Expiry;
 
 use super::problem::{Code, Problem};
 
-/// The last millisecond of the year 9999, past which dates cannot be written any more. A lifetime that ends later is a
-/// mistake in its unit.
-const LATEST_MS: u64 = 253_402_300_799_999;
+/// The longest lifetime: 6,300 years, so that until the year 3600 none ends after 9999, past which dates cannot be written. One that
+/// is longer is a mistake in its unit. It is no date, so that what is taken today is taken tomorrow.
+pub(crate) const LONGEST_SECONDS: u64 = 200_000_000_000;
 
 /// The deadline of a lifetime in seconds, from now; none when it is absent or 0.
 pub(crate) fn expiry(ttl_seconds: Option<f64>, now_ms: u64) -> Result<Expiry, Problem> {
@@ -21,13 +21,13 @@ pub(crate) fn expiry(ttl_seconds: Option<f64>, now_ms: u64) -> Result<Expiry, Pr
             "ttl is {seconds}; expected seconds from 0 up, where 0 means no expiry"
         )));
     }
-    // At least one, or a lifetime of a tenth of a millisecond would mean none.
-    let millis = (seconds * 1000.0).round().max(1.0);
-    if millis > LATEST_MS.saturating_sub(now_ms) as f64 {
+    if seconds > LONGEST_SECONDS as f64 {
         return Err(invalid(format!(
-            "ttl is {seconds} seconds, which ends after the year 9999"
+            "ttl is {seconds} seconds; the most is {LONGEST_SECONDS}, 6,300 years"
         )));
     }
+    // At least one, or a lifetime of a tenth of a millisecond would mean none.
+    let millis = (seconds * 1000.0).round().max(1.0);
     #[expect(clippy::cast_sign_loss, reason = "it was checked to be positive")]
     let millis = millis as u64;
     Ok(Expiry::At(now_ms + millis))
@@ -67,6 +67,7 @@ mod tests {
             (Some(1.5), Some(Expiry::At(now + 1500))),
             (Some(0.0001), Some(Expiry::At(now + 1))),
             (Some(2.0e11), Some(Expiry::At(now + 200_000_000_000_000))),
+            (Some(200_000_000_000.1), None),
             (Some(3.0e11), None),
             (Some(1e300), None),
             (Some(-1.0), None),

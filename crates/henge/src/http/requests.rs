@@ -36,7 +36,7 @@ pub(crate) struct SetRequest<'a> {
     #[schema(value_type = Value)]
     value: Option<&'a RawValue>,
     #[serde(borrow, default)]
-    #[schema(value_type = String)]
+    #[schema(value_type = Option<String>)]
     value_base64: Option<Text<'a>>,
     #[serde(default, deserialize_with = "seconds")]
     pub(crate) ttl: Option<f64>,
@@ -148,7 +148,7 @@ fn integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D:
     deserializer.deserialize_any(Number {
         expected: "a whole number of 64 bits",
         whole: |number| number.try_into().ok(),
-        fraction: |_| None,
+        fraction: |number| without_fraction(number)?.try_into().ok(),
     })
 }
 
@@ -156,8 +156,16 @@ fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::E
     deserializer.deserialize_any(Number {
         expected: "a whole number from 0 up",
         whole: |number| number.try_into().ok(),
-        fraction: |_| None,
+        fraction: |number| without_fraction(number)?.try_into().ok(),
     })
+}
+
+/// A number that was written with a fraction, or an exponent, and is a whole one all the same: JSON knows one kind of numbers, and
+/// libraries write `2.0` for one that they keep as a float.
+fn without_fraction(number: f64) -> Option<i128> {
+    // At the ends of the range, and beyond, are those as well that were whole and too long to be read as such.
+    const TOO_LARGE: f64 = 9_223_372_036_854_775_808.0;
+    (number.fract() == 0.0 && number.abs() < TOO_LARGE).then_some(number as i128)
 }
 
 impl<T> Visitor<'_> for Number<T> {

@@ -344,6 +344,13 @@ fn each_route_of_one_key() {
             (
                 "POST",
                 "/incr",
+                r#"{"key":"f","by":2.0,"initial":1e3}"#,
+                200,
+                json!({"key": "f", "value": 1002, "ttl": null, "version": "*"}),
+            ),
+            (
+                "POST",
+                "/incr",
                 r#"{"key":"c2","by":5,"initial":10,"ttl":100}"#,
                 200,
                 json!({"key": "c2", "value": 15, "ttl": 100.0, "version": "*"}),

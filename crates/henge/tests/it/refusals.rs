@@ -146,6 +146,14 @@ fn what_cannot_be_meant_is_refused_and_says_why() {
         ),
         (
             "POST",
+            "/incr",
+            r#"{"key":"a","initial":-9223372036854775809}"#,
+            400,
+            "invalid_json",
+            "expected a whole number of 64 bits",
+        ),
+        (
+            "POST",
             "/keys",
             r#"{"limit":-1}"#,
             400,
@@ -310,7 +318,7 @@ fn what_cannot_be_meant_is_refused_and_says_why() {
             r#"{"key":"a","value":1,"ttl":1e12}"#,
             400,
             "invalid_ttl",
-            "9999",
+            "the most is 200000000000",
         ),
         (
             "POST",
