@@ -121,7 +121,6 @@ impl fmt::Display for Unfit {
         match self {
             Self::Invalid(error) => error.fmt(f),
             Self::Unknown(name) => {
-                let names = || ALL.iter().map(|wide| wide.name);
                 // What came is shown, but not all of a long one.
                 let shown: String = name.chars().take(80).collect();
                 write!(f, "no setting {shown:?} can hold for a whole cluster")?;
@@ -136,6 +135,11 @@ impl fmt::Display for Unfit {
 }
 
 impl std::error::Error for Unfit {}
+
+/// The names of all of them.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    ALL.iter().map(|wide| wide.name)
+}
 
 /// A value of a setting, as it is agreed on.
 pub(crate) fn checked(name: &str, value: &str) -> Result<String, Unfit> {

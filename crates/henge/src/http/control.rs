@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{delete, get, post, put};
 use bytes::Bytes;
-use http::{Request, StatusCode, Uri, header};
+use http::{HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
@@ -131,7 +131,7 @@ fn router(control: Arc<Control>) -> Router {
             RouteId::Ring => get(ring),
             RouteId::Events => get(events),
             RouteId::Losses => get(losses),
-            RouteId::OpenApi => get(async || Json(openapi::document())),
+            RouteId::OpenApi => get(interface),
             RouteId::Settings => get(settings::all),
             RouteId::SetSetting => put(settings::set),
             RouteId::UnsetSetting => delete(settings::unset),
@@ -202,6 +202,11 @@ async fn ready(State(control): Controlled) -> Response {
         body["failure"] = json!(failure);
     }
     Json(body).into_response()
+}
+
+async fn interface() -> Response {
+    let json = HeaderValue::from_static("application/json");
+    ([(header::CONTENT_TYPE, json)], openapi::DOCUMENT.clone()).into_response()
 }
 
 async fn version() -> Response {
