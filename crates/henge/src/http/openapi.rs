@@ -132,6 +132,15 @@ fn responses(route: &Route, shape: &Shape) -> Map<String, Value> {
                 problem["headers"] =
                     json!({"WWW-Authenticate": header(true, &scheme, "The way in")});
             }
+            429 => {
+                let seconds = json!({"type": "integer", "minimum": 1});
+                let text = json!({"type": "string"});
+                problem["headers"] = json!({
+                    "Retry-After": header(true, &seconds, "Seconds to wait"),
+                    "RateLimit": header(true, &text, "Which limit is reached, and until when"),
+                    "RateLimit-Policy": header(true, &text, "What is limited"),
+                });
+            }
             503 => {
                 let seconds = json!({"type": "integer", "minimum": 1});
                 // What is not ready does not know when it will be.

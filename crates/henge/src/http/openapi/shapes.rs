@@ -428,6 +428,7 @@ impl Shape {
     /// Every code that the route can answer.
     pub(super) fn all_codes(&self, route: &Route) -> Vec<Code> {
         let mut codes = self.codes.to_vec();
+        codes.push(Code::RateLimitExceeded);
         if route.place == Place::Data {
             codes.extend_from_slice(DATA_CODES);
         } else {
