@@ -491,7 +491,7 @@ const LINES: &[Line] = &[
     Line {
         issue: 8,
         figure: "rate_limits_cpu_over_none",
-        what: "the same with an API key and all rate limits",
+        what: "the same with such a key and all rate limits",
         better: Better::Lower,
         bound: 1.05,
         command: SECURITY,

@@ -152,6 +152,8 @@ impl Caller {
         if self.generation != u64::MAX {
             self.key = None;
             (self.shown, self.generation) = (None, 0);
+            // Until it is looked who it is without.
+            self.standing = Standing::Refused(Denied::Unknown);
         }
     }
 

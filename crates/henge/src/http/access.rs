@@ -167,31 +167,32 @@ impl Visitor {
             return Err(Problem::rate_limit_exceeded(&exceeded));
         }
         self.is_counted = true;
-        self.meter.spend(1, 0, allowances, &self.caller, now);
+        self.meter.spend(1, 0);
         Ok(())
     }
 
-    /// Spends the bytes of the present request and of its answer, and tells in the answer how much is left.
+    /// Spends the bytes of the present request and of its answer, if it is counted, and tells in the answer how much is left.
     #[inline]
-    pub(crate) fn spend(&self, bytes: u64, answer: &mut HeaderMap) {
+    pub(crate) fn spend(&self, bytes: impl FnOnce() -> u64, answer: &mut HeaderMap) {
         let Some(limits) = self.meter.limits() else {
             return;
         };
         if self.is_counted {
-            self.meter.spend_bytes(bytes, &self.caller);
+            self.meter.spend_bytes(bytes());
         }
         if self.is_counted || self.exceeded.is_some() {
             answer.insert(RATE_LIMIT_POLICY, limits.policy().clone());
-            if let Some(left) = self.meter.left(self.exceeded, &self.caller) {
+            if let Some(left) = self.meter.left(self.exceeded) {
                 answer.insert(RATE_LIMIT, left);
             }
         }
     }
 
-    /// Forgets who made the request before.
-    pub(crate) fn forget(&mut self) {
+    /// Forgets who made the request before: no key comes with this one.
+    pub(crate) fn forget(&mut self, access: &Access, now_ms: u64) {
         self.shown = None;
         self.caller.forget();
+        self.caller.look(access, now_ms);
     }
 
     /// Refuses a request that may not be made: by who makes it, or by where it comes from.
@@ -212,6 +213,7 @@ impl Visitor {
         self.caller.look(access, now_ms);
         match seen.key {
             _ if seen.has_several_keys => {
+                self.forget(access, now_ms);
                 if needed != Permission::Anyone {
                     return Err(Denied::Unknown.into());
                 }

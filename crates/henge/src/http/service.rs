@@ -136,7 +136,8 @@ impl Service {
         let answer = cors.preflight(request.method(), request.headers())?;
         // No key comes with such a question.
         let mut visitor = self.visitor.borrow_mut();
-        visitor.forget();
+        let shared = &self.local.shared;
+        visitor.forget(&shared.access, shared.clock.at(begun));
         let counted = visitor.count(|_| false, &self.local, begun);
         Some(counted.map(|()| answer))
     }
@@ -159,7 +160,8 @@ impl Service {
         let cors = self.local.shared.cors.load();
         let visitor = self.visitor.borrow();
         let answered = response.body().size_hint().exact().unwrap_or_default();
-        let bytes = self.pace.take_received().saturating_add(answered);
+        // What has come for requests behind one that is not counted is not that one's.
+        let bytes = || self.pace.take_received().saturating_add(answered);
         visitor.spend(bytes, response.headers_mut());
         cors.mark(visitor.origin(), response.headers_mut());
         drop(visitor);

@@ -2,7 +2,7 @@
 //! closes none.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -65,10 +65,18 @@ impl Drop for Seat {
     }
 }
 
+/// The prefix of addresses that stand for ones of IPv4.
+const NAT64: [u8; 12] = [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0];
+
 /// What is counted as one: of IPv6 the network, as whoever has an address there mostly has 2^64 of them.
 pub(crate) fn counted(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
-        IpAddr::V6(address) if !address.is_loopback() => {
+        // Who is behind NAT64 (RFC 6052) has an address of IPv4, and machines of one link have nothing else in common.
+        IpAddr::V6(address) if address.octets().starts_with(&NAT64) => {
+            let [.., a, b, c, d] = address.octets();
+            Ipv4Addr::new(a, b, c, d).into()
+        }
+        IpAddr::V6(address) if !address.is_loopback() && !address.is_unicast_link_local() => {
             let network = address.to_bits() >> 64 << 64;
             IpAddr::V6(Ipv6Addr::from_bits(network))
         }
@@ -95,6 +103,13 @@ mod tests {
         assert!(enter("2001:db8::2").is_none(), "it is the same network");
         assert!(enter("2001:db8:0:1::2").is_some());
         drop(six);
+        let one = enter("64:ff9b::192.0.2.9").expect("it is one of IPv4");
+        let same = enter("192.0.2.9").expect("there is room");
+        assert!(enter("64:ff9b::c000:209").is_none());
+        drop((one, same));
+        let of_link = ["fe80::1", "fe80::1", "fe80::2"].map(enter);
+        assert!(of_link.iter().all(Option::is_some), "each is by itself");
+        drop(of_link);
         assert_eq!(
             addresses.0.lock().len(),
             2,

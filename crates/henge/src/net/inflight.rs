@@ -122,7 +122,16 @@ impl InFlight {
         })
     }
 
-    /// The same for what grows while it is held, and is held for the node: its log, and what it asks others and they ask it.
+    /// The same for what grows while it is held, on the thread that works for who holds it.
+    pub(crate) fn hold_growing(self: &Arc<Self>) -> Hold<'static> {
+        Hold {
+            in_flight: Counter::Owned(Arc::clone(self)),
+            bytes: 0,
+            payer: Payer::Present,
+        }
+    }
+
+    /// The same for what is held for the node: its log, and what others ask it.
     pub(crate) fn hold_apart(self: &Arc<Self>) -> Hold<'static> {
         Hold {
             in_flight: Counter::Owned(Arc::clone(self)),

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::bucket::{Buckets, Subject};
+use super::bucket::{Buckets, IN_ADVANCE, Subject};
 use super::{Limit, RateLimits, TOKEN_BYTES};
 
 /// How often a thread looks for those who ask no longer. What it has at hand of them is lost, which is no more than their buckets
@@ -196,7 +196,8 @@ impl Allowances {
                 return true;
             }
             let limit = limits.of_subject(subject);
-            now.saturating_duration_since(allowance.used.get()) < limits.burst
+            // What is lost with it has come again by then.
+            now.saturating_duration_since(allowance.used.get()) < limits.burst / IN_ADVANCE
                 || limit.is_some_and(|limit| allowance.owes(limit, now))
         });
     }

@@ -27,8 +27,8 @@ pub(super) enum Subject {
 
 /// Buckets lie behind so many locks, so that to drop those of idle clients holds none for long.
 pub(super) const PARTS: usize = 64;
-/// All data threads together have at most this part of a bucket at hand that they do not need at once.
-const IN_ADVANCE: u64 = 16;
+/// All data threads together take at most this part of a bucket that they do not need at once.
+pub(super) const IN_ADVANCE: u32 = 16;
 
 thread_local! {
     static NOW: Cell<Option<Instant>> = const { Cell::new(None) };
@@ -87,7 +87,7 @@ impl Buckets {
             let state = HashMapStateStore::new(HashMap::new());
             Given::at(now, || Part::new(quota, state, Given))
         };
-        let chunk = u64::from(room.get()) / (IN_ADVANCE * threads.max(1) as u64);
+        let chunk = u64::from(room.get()) / (u64::from(IN_ADVANCE) * threads.max(1) as u64);
         Self {
             parts: (0..PARTS).map(part).collect(),
             hasher: RandomState::new(),

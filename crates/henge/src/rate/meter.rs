@@ -12,6 +12,7 @@ use super::allowance::{Allowance, Allowances};
 use super::bucket::Subject;
 use super::{RateLimits, Rates, Resource, Scope};
 use crate::access::caller::Caller;
+use crate::access::permission::Permission;
 use crate::access::ring::Key;
 use crate::net::addresses;
 
@@ -65,6 +66,8 @@ pub(crate) struct Meter {
     allowances: [Option<Rc<Allowance>>; 3],
     /// Whose allowance that of the key is.
     key: Option<Arc<Key>>,
+    /// Whether it is held against the node's as well.
+    uses_up_the_nodes: bool,
 }
 
 impl Meter {
@@ -76,6 +79,7 @@ impl Meter {
             limits: None,
             allowances: [None, None, None],
             key: None,
+            uses_up_the_nodes: false,
         }
     }
 
@@ -87,6 +91,7 @@ impl Meter {
             limits: None,
             allowances: [None, None, None],
             key: None,
+            uses_up_the_nodes: false,
         }
     }
 
@@ -161,7 +166,7 @@ impl Meter {
         let Some(limits) = &self.limits else {
             return grant;
         };
-        for (scope, allowance) in self.paying(caller) {
+        for (scope, allowance) in self.paying() {
             let Some(limit) = limits.limit(scope) else {
                 continue;
             };
@@ -198,32 +203,33 @@ impl Meter {
         grant
     }
 
-    /// Takes notice of another key that the connection has shown.
+    /// Takes notice of who asks now: whose allowances a request is spent from.
     #[inline]
     fn follow(&mut self, allowances: &Allowances, caller: &Caller, now: Instant) {
         let Some(limits) = &self.limits else {
             return;
         };
         let key = caller.key();
-        if self.key.as_ref().map(Arc::as_ptr) == key.map(Arc::as_ptr) {
-            return;
+        if self.key.as_ref().map(Arc::as_ptr) != key.map(Arc::as_ptr) {
+            self.key = key.cloned();
+            self.allowances[Scope::Key as usize] = match key {
+                Some(key) if limits.limit(Scope::Key).is_some() => {
+                    let subject = Subject::Key(key.name.as_str().into());
+                    Some(allowances.of(limits, &subject, now))
+                }
+                _ => None,
+            };
         }
-        self.key = key.cloned();
-        self.allowances[Scope::Key as usize] = match key {
-            Some(key) if limits.limit(Scope::Key).is_some() => {
-                let subject = Subject::Key(key.name.as_str().into());
-                Some(allowances.of(limits, &subject, now))
-            }
-            _ => None,
-        };
+        // Strangers do not use up what the node has for all, and who may change its limits is not kept out by them.
+        let administers = key.is_some_and(|key| Permission::Admin.is_met_by(key.permissions));
+        self.uses_up_the_nodes = !caller.is_stranger() && !administers;
     }
 
-    /// Whose allowances a request of this caller is spent from. Strangers do not use up what the node has for all.
-    fn paying(&self, caller: &Caller) -> impl Iterator<Item = (Scope, &Rc<Allowance>)> {
-        let is_stranger = caller.is_stranger();
+    /// Whose allowances the requests that were granted last are spent from.
+    fn paying(&self) -> impl Iterator<Item = (Scope, &Rc<Allowance>)> {
         let all = Scope::ALL.into_iter().zip(&self.allowances);
         all.filter_map(|(scope, allowance)| Some((scope, allowance.as_ref()?)))
-            .filter(move |(scope, _)| *scope != Scope::Node || !is_stranger)
+            .filter(|(scope, _)| *scope != Scope::Node || self.uses_up_the_nodes)
     }
 
     /// Whether anything is limited.
@@ -238,18 +244,9 @@ impl Meter {
         self.limits.as_deref()
     }
 
-    /// Spends what was asked for.
-    pub(crate) fn spend(
-        &mut self,
-        requests: u64,
-        bytes: u64,
-        allowances: &Allowances,
-        caller: &Caller,
-        now: Instant,
-    ) {
-        // Who has shown a key among these requests has spent from its allowance.
-        self.follow(allowances, caller, now);
-        for (_, allowance) in self.paying(caller) {
+    /// Spends what was asked for, at the expense of who it was granted to.
+    pub(crate) fn spend(&self, requests: u64, bytes: u64) {
+        for (_, allowance) in self.paying() {
             allowance.requests.spend(requests);
             allowance.bytes.spend(bytes);
         }
@@ -257,16 +254,14 @@ impl Meter {
 
     /// Spends bytes of what was asked for before.
     #[inline]
-    pub(crate) fn spend_bytes(&self, bytes: u64, caller: &Caller) {
+    pub(crate) fn spend_bytes(&self, bytes: u64) {
         if self.is_on() {
-            for (_, allowance) in self.paying(caller) {
-                allowance.bytes.spend(bytes);
-            }
+            self.spend(0, bytes);
         }
     }
 
     /// `RateLimit`, as draft-ietf-httpapi-ratelimit-headers-10 has it: of the limit that is nearest, how many requests are left.
-    pub(crate) fn left(&self, exceeded: Option<Exceeded>, caller: &Caller) -> Option<HeaderValue> {
+    pub(crate) fn left(&self, exceeded: Option<Exceeded>) -> Option<HeaderValue> {
         let limits = self.limits.as_deref()?;
         let text = if let Some(exceeded) = exceeded {
             format!(
@@ -279,10 +274,7 @@ impl Meter {
                 let buckets = limits.limit(scope)?.requests.as_ref()?;
                 Some((allowance.requests.known(buckets.room()), scope))
             };
-            let (left, scope) = self
-                .paying(caller)
-                .filter_map(known)
-                .min_by_key(|one| one.0)?;
+            let (left, scope) = self.paying().filter_map(known).min_by_key(|one| one.0)?;
             format!("\"{}\";r={left}", scope.name())
         };
         Some(HeaderValue::try_from(text).expect("it has names and digits only"))

@@ -59,8 +59,7 @@ impl<'a> Connection<'a> {
     fn ask(&mut self, wanted: usize, bytes: u64, now: Instant) -> usize {
         let count = self.grant(wanted, now).count;
         let spent = count as u64;
-        self.meter
-            .spend(spent, spent * bytes, self.thread, &self.caller, now);
+        self.meter.spend(spent, spent * bytes);
         count
     }
 }
@@ -219,20 +218,18 @@ fn each_has_a_bucket_of_its_own() {
     let exceeded = connection.grant(16, now).exceeded.expect("2 are left");
     assert_eq!(exceeded.scope, Scope::Key);
 
-    // Who logs in in the midst of a batch pays for it with the key.
-    let mut late = connect(elsewhere, None);
+    // Who forgets its key, or shows another, pays with the one that it was granted by.
+    let mut late = connect(elsewhere, Some(&keys[1]));
     let grant = late.grant(2, now);
     assert_eq!(grant.count, 2);
-    let text = keys[1].text.as_bytes();
-    late.caller.show(&access, None, text, 0).expect("it holds");
-    late.meter.spend(2, 0, &thread, &late.caller, now);
+    late.caller.forget();
+    late.meter.spend(2, 0);
     assert_eq!(connection.ask(1, 0, now), 0);
 
     // A stranger has an address, and uses up nothing of the node's.
     let mut stranger = connect([192, 0, 2, 3], None);
     assert_eq!(stranger.ask(1_000, 0, now), 100);
-    let nodes = || stranger.meter.left(None, &connection.caller);
-    let left = nodes().expect("it is limited");
+    let left = stranger.meter.left(None).expect("it is limited");
     assert_eq!(left, "\"address\";r=0");
     let mut other = connect([192, 0, 2, 4], Some(&keys[1]));
     other.caller = Connection::new(ADDRESS, &rates, &thread).caller;
@@ -322,13 +319,11 @@ fn what_clients_are_told() {
     let now = Instant::now();
     connection.ask(1, 0, now);
     assert_eq!(
-        connection.meter.left(None, &connection.caller),
+        connection.meter.left(None),
         None,
         "no requests are limited of who has no key"
     );
-    let left = connection
-        .meter
-        .left(Some(exceeded(ms(1))), &connection.caller);
+    let left = connection.meter.left(Some(exceeded(ms(1))));
     assert_eq!(left.expect("it is limited"), "\"address-bytes\";r=0;t=1");
 }
 

@@ -147,7 +147,7 @@ impl Forwards {
         again: Option<Again>,
     ) -> Sent {
         let mut held = Held {
-            hold: in_flight.hold_apart(),
+            hold: in_flight.hold_growing(),
             questions: self
                 .batches
                 .iter()

@@ -306,14 +306,8 @@ impl Pipeline {
                 }
                 End::Inline { line } => {
                     let place = line.clone();
-                    let step = self.run_granted_line(
-                        input,
-                        place,
-                        &mut clock,
-                        buffers,
-                        out,
-                        &mut commands,
-                    );
+                    let step =
+                        self.run_inline(input, place, &mut clock, buffers, out, &mut commands);
                     at = if is_not_run(step.as_ref()) {
                         line.start
                     } else {
@@ -405,11 +399,11 @@ impl Pipeline {
         End::Full(at)
     }
 
-    /// Runs the first so many of what was prepared; `at` is left behind the last that ran.
+    /// Runs a part of what was prepared; `at` is left behind the last that ran.
     #[expect(clippy::too_many_arguments, reason = "it is the inside of a loop")]
     fn run_batch(
         &mut self,
-        count: usize,
+        part: Range<usize>,
         input: &[u8],
         at: &mut usize,
         clock: &mut Timing,
@@ -425,7 +419,7 @@ impl Pipeline {
             untimed,
             ..
         } = buffers;
-        let batch = &batch[..count];
+        let batch = &batch[part];
         // What one command needs, it finds soonest itself.
         let looks_ahead = batch.len() > 1;
         if looks_ahead {
@@ -525,10 +519,18 @@ impl Pipeline {
         let raw = Raw::Words(words);
         let untimed = &mut buffers.untimed;
         let counts = (self.replies, self.forwards.count());
+        if let Some(exceeded) = self.exceeded(clock) {
+            self.refuse_for_rate(entry, &exceeded, out);
+            self.end_reply(line, counts, out.len());
+            *commands += 1;
+            return None;
+        }
+        let (bytes, written) = (line.len(), out.len());
         self.begin_reply(entry, self.level);
         let step = self.run_one(words, raw, entry, None, clock, true, untimed, out);
         self.end_reply(line, counts, out.len());
         if !is_not_run(step.as_ref()) {
+            self.spend(1, bytes, out.len() - written);
             *commands += 1;
         }
         step

@@ -617,7 +617,7 @@ struct Replies {
 /// are held as they come, each twice, as the one reply that is made of them is a copy; past the bound of what is in flight there
 /// is none.
 async fn all(parts: Vec<Part>, in_flight: &Arc<InFlight>) -> Result<Replies, ErrorReply> {
-    let mut hold = in_flight.hold_apart();
+    let mut hold = in_flight.hold_growing();
     let questions: usize = parts.iter().map(Part::question_bytes).sum();
     // Once here, and once where they wait to be sent.
     if !hold.set(2 * questions) {

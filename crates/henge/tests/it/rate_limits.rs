@@ -259,3 +259,104 @@ fn in_a_cluster_who_is_asked_counts() {
     let others = replies.iter().filter(|reply| wait_of(reply).is_some());
     assert_eq!(others.count() + served, 150);
 }
+
+/// Whoever changes who it is in the midst of a pipeline pays as who it was with what came before, and as who it is with the rest.
+#[test]
+fn nobody_passes_by_being_somebody_else_for_a_while() {
+    let directory = data_directory();
+    let file = directory.join("keys.toml");
+    let (one, of_one) = made(&["one", "--permissions=read"]);
+    let (two, of_two) = made(&["two", "--permissions=read"]);
+    write_private(&file, &(of_one + &of_two));
+    let path = file.display().to_string();
+    let settings = |limited| {
+        [
+            ("security.key_file", path.as_str()),
+            (limited, ONE_A_SECOND),
+            ("rate_limits.burst_ms", "20000"),
+        ]
+    };
+    let auth = |key| ["AUTH", key];
+    // In one batch, so that the last word would be about all of it.
+    let pipeline = |connection: &mut Connection, last: &[&str]| -> usize {
+        connection.send(&auth(one.as_str()));
+        (0..40).for_each(|_| connection.send(&["GET", "k"]));
+        connection.send(last);
+        let replies: Vec<_> = (0..42).map(|_| connection.reply()).collect();
+        let served = replies.iter().filter(|reply| *reply == b"$-1\r\n");
+        served.count()
+    };
+    for last in [&["RESET"][..], &auth(two.as_str())] {
+        for limited in [
+            "rate_limits.key_requests_per_second",
+            "rate_limits.node_requests_per_second",
+        ] {
+            let node = node(&settings(limited));
+            let begun = Instant::now();
+            let mut connection = resp(&node);
+            let served: usize = (0..4).map(|_| pipeline(&mut connection, last)).sum();
+            let came = usize::try_from(begun.elapsed().as_secs()).expect("it is short") + 1;
+            assert!(served <= 20 + came, "{limited}, {last:?}: {served}, {came}");
+            // The other pays for what it asks itself: where the node is limited there is nothing left for it.
+            let mut other = resp(&node);
+            assert_eq!(other.call(&auth(two.as_str())), b"+OK\r\n");
+            let is_refused = wait_of(&other.call(&["GET", "k"])).is_some();
+            let is_nodes = limited == "rate_limits.node_requests_per_second";
+            assert!(is_nodes || !is_refused, "{limited}, {last:?}");
+        }
+    }
+    fs::remove_dir_all(directory).expect("it is ours");
+}
+
+/// Where nothing is left, what no command is is nothing all the same, and what a browser was made to send ends the connection.
+#[test]
+fn what_is_no_command_is_not_answered_by_a_limit() {
+    let node = node(&[("rate_limits.address_requests_per_second", ONE_A_SECOND)]);
+    let mut client = Client::connect(node.local_addr());
+    refused_answer(&mut client, "/get?key=k");
+    let exchange = |bytes: &[u8]| -> String {
+        let mut socket = TcpStream::connect(node.local_addr()).expect("the node listens");
+        socket.set_read_timeout(Some(DEADLINE)).expect("a socket");
+        socket.write_all(bytes).expect("it is sent");
+        // What is behind the line that ends the connection may not be taken.
+        let _ = socket.shutdown(Shutdown::Write);
+        let mut replies = Vec::new();
+        let _ = socket.read_to_end(&mut replies);
+        String::from_utf8_lossy(&replies).into_owned()
+    };
+    let lines = "\r\n".repeat(20);
+    let replies = exchange(format!("PING\r\n{lines}PING\r\n").as_bytes());
+    assert_eq!(replies.lines().count(), 2, "{replies}");
+    assert_eq!(exchange(b"\r\nhost: x\r\nSET k evil\r\n"), "");
+    let begun = Instant::now();
+    let mut asked = std::iter::repeat_with(|| client.get("/get?key=k").status);
+    let served = asked.find(|&status| status != 429 || begun.elapsed() > DEADLINE);
+    assert_eq!(served, Some(404));
+}
+
+/// What has come behind a request that is not counted is counted with the one that it is of.
+#[test]
+fn what_is_not_counted_hides_nothing() {
+    let node = node(&[
+        ("rate_limits.address_bytes_per_second", "1KiB"),
+        ("rate_limits.burst_ms", "20000"),
+    ]);
+    let mut client = Client::connect(node.local_addr());
+    let value = "v".repeat(15_000);
+    let pair = format!(
+        "GET /health HTTP/1.1\r\nhost: localhost\r\n\r\nPUT /cache/k HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{value}",
+        value.len()
+    );
+    let mut statuses = Vec::new();
+    for _ in 0..4 {
+        client.send(pair.as_bytes()).expect("it is sent");
+        assert_eq!(client.response(true).status, 200);
+        let answer = client.response(true);
+        statuses.push(answer.status);
+        if answer.header("connection") == Some("close") {
+            break;
+        }
+    }
+    // 20 KiB are there: one is served, and a second while something is left.
+    assert!(statuses.contains(&429), "{statuses:?}");
+}

@@ -11,7 +11,7 @@ use crate::metrics::counters::add;
 use crate::rate::meter::{Exceeded, Grant, Meter};
 use crate::resp::call::ErrorReply;
 use crate::resp::session::Session;
-use crate::resp::table::Entry;
+use crate::resp::table::{Entry, flag};
 
 impl Meter {
     /// Of what a session asks.
@@ -33,6 +33,7 @@ impl Pipeline {
     }
 
     /// Runs as many of the commands that were prepared as its client may ask for.
+    #[inline]
     pub(super) fn run_granted(
         &mut self,
         input: &[u8],
@@ -42,85 +43,89 @@ impl Pipeline {
         out: &mut Output,
         commands: &mut u64,
     ) -> Option<Stop> {
-        let grant = self.grant(buffers.batch.len(), clock);
-        if !self.meter.is_on() {
-            return self.run_batch(grant.count, input, at, clock, buffers, out, commands);
+        let (rates, allowances) = (&self.local.shared.rates, &self.local.allowances);
+        let limits = self.meter.look(rates, allowances, clock.mark);
+        if limits.is_none() {
+            let all = 0..buffers.batch.len();
+            return self.run_batch(all, input, at, clock, buffers, out, commands);
         }
-        let (from, written, ran) = (*at, out.len(), *commands);
-        let step = self.run_batch(grant.count, input, at, clock, buffers, out, commands);
-        self.spend(*commands - ran, *at - from, (written, out), clock);
-        let Some(exceeded) = &grant.exceeded else {
-            return step;
-        };
-        if step.is_some() {
-            return step;
-        }
-        for prepared in &buffers.batch[grant.count..] {
-            let before = (out.len(), self.replies, self.forwards.count());
-            self.refuse_for_rate(prepared.entry, exceeded, out);
-            if self.routes.is_some() {
-                self.end_reply(prepared.frame.clone(), (before.1, before.2), out.len());
+        let mut from = 0;
+        while from < buffers.batch.len() {
+            // Who asks is another after some commands: what comes behind one is granted to who that is.
+            let is_last = |entry: Option<Entry>| entry.is_some_and(|e| e.spec.is(flag::NO_AUTH));
+            let rest = &buffers.batch[from..];
+            let asked = rest.iter().position(|prepared| is_last(prepared.entry));
+            let to = asked.map_or(buffers.batch.len(), |place| from + place + 1);
+            let step = self.run_limited(from..to, input, at, clock, buffers, out, commands);
+            if step.is_some() {
+                return step;
             }
-            *at = prepared.frame.end;
-            *commands += 1;
+            from = to;
         }
-        (out.len() >= OUTPUT_BYTES).then_some(Stop::Output)
+        None
     }
 
-    /// The same for a command that is a line.
-    #[cold]
-    pub(super) fn run_granted_line(
+    /// The same for some of them, of one who asks.
+    #[expect(clippy::too_many_arguments, reason = "it is the inside of a loop")]
+    fn run_limited(
         &mut self,
+        part: Range<usize>,
         input: &[u8],
-        line: Range<usize>,
+        at: &mut usize,
         clock: &mut Timing,
         buffers: &mut Buffers,
         out: &mut Output,
         commands: &mut u64,
     ) -> Option<Stop> {
-        let grant = self.grant(1, clock);
-        let (written, ran, bytes) = (out.len(), *commands, line.len());
-        if let Some(exceeded) = &grant.exceeded
-            && grant.count == 0
-        {
+        let grant = self.grant(part.len(), clock);
+        let granted = part.start..part.start + grant.count;
+        let (begin, written, ran) = (*at, out.len(), *commands);
+        let refused = granted.end..part.end;
+        let step = self.run_batch(granted, input, at, clock, buffers, out, commands);
+        self.spend(*commands - ran, *at - begin, out.len() - written);
+        let Some(exceeded) = grant.exceeded.as_ref().filter(|_| step.is_none()) else {
+            return step;
+        };
+        for prepared in &buffers.batch[refused] {
             let before = (self.replies, self.forwards.count());
-            self.refuse_for_rate(None, exceeded, out);
-            self.end_reply(line, before, out.len());
+            self.refuse_for_rate(prepared.entry, exceeded, out);
+            if self.routes.is_some() {
+                self.end_reply(prepared.frame.clone(), before, out.len());
+            }
+            *at = prepared.frame.end;
             *commands += 1;
-            return None;
         }
-        let step = self.run_inline(input, line, clock, buffers, out, commands);
-        if self.meter.is_on() {
-            let ran = *commands - ran;
-            let bytes = if ran > 0 { bytes } else { 0 };
-            self.spend(ran, bytes, (written, out), clock);
-        }
-        step
+        // What is refused takes time as well.
+        clock.lap();
+        (out.len() >= OUTPUT_BYTES || clock.is_turn_over()).then_some(Stop::Output)
     }
 
-    /// Spends what commands cost that ran: how many they were, their bytes, and those of replies since there were so many.
-    fn spend(
-        &mut self,
-        count: u64,
-        bytes: usize,
-        (written, out): (usize, &Output),
-        clock: &Timing,
-    ) {
-        let bytes = (bytes + out.len().saturating_sub(written)) as u64;
-        let allowances = &self.local.allowances;
-        let caller = &self.session.caller;
-        self.meter
-            .spend(count, bytes, allowances, caller, clock.mark);
+    /// Why the next command, which is a line, is not served, if it is not.
+    pub(super) fn exceeded(&mut self, clock: &Timing) -> Option<Exceeded> {
+        let grant = self.grant(1, clock);
+        grant.exceeded.filter(|_| grant.count == 0)
+    }
+
+    /// Spends what commands cost that ran: how many they were, their bytes, and those of their replies.
+    pub(super) fn spend(&self, count: u64, bytes: usize, replies: usize) {
+        if self.meter.is_on() {
+            self.meter.spend(count, (bytes + replies) as u64);
+        }
     }
 
     /// Spends what replies cost that came later.
     #[inline]
     pub(in crate::resp) fn spend_later(&self, bytes: usize) {
-        self.meter.spend_bytes(bytes as u64, &self.session.caller);
+        self.meter.spend_bytes(bytes as u64);
     }
 
     #[cold]
-    fn refuse_for_rate(&mut self, entry: Option<Entry>, exceeded: &Exceeded, out: &mut Output) {
+    pub(super) fn refuse_for_rate(
+        &mut self,
+        entry: Option<Entry>,
+        exceeded: &Exceeded,
+        out: &mut Output,
+    ) {
         add(
             &self.local.counters.rate_limited[exceeded.scope as usize],
             1,

@@ -208,6 +208,24 @@ pub(super) fn all_are_up(ring: &Ring, n: usize, count: usize) {
     });
 }
 
+/// Waits until nothing is to be agreed on any more: all nodes say so, and have come as far.
+pub(super) fn all_is_settled(ring: &Ring, count: usize) {
+    ring.until("all is settled", || {
+        let epochs = (1..=count).map(|n| {
+            let status = ring.status(n);
+            let moves = &status["moves"];
+            let is_settled = moves["are_planned"] == true
+                && moves["partitions_total"] == 0
+                && moves["partitions_to_hand_over"] == 0;
+            is_settled.then(|| status["epoch"].clone())
+        });
+        let epochs: Vec<_> = epochs.collect();
+        epochs
+            .iter()
+            .all(|epoch| epoch.is_some() && *epoch == epochs[0])
+    });
+}
+
 /// A command that does what it is asked for, and what it says.
 fn done(ring: &Ring, n: usize, words: &[&str]) -> String {
     let output = ring.command(n, words);

@@ -12,7 +12,7 @@ use henge_cluster::secret::Secret;
 use rustix::process::Signal;
 
 use super::Ring;
-use super::moves::all_are_up;
+use super::moves::{all_are_up, all_is_settled};
 use super::raw_peer::{RawPeer, cluster, hello, secret};
 use crate::durability::Resp;
 use crate::resp_reply::Reply;
@@ -80,6 +80,7 @@ fn a_secret_is_changed_while_all_are_up() {
     }
     let mut ring = ring.formed(3);
     (1..=3).for_each(|n| all_are_up(&ring, n, 3));
+    all_is_settled(&ring, 3);
     let before = state(&ring);
     let is_over = AtomicBool::new(false);
     let requests: [AtomicU64; 6] = Default::default();

@@ -11,7 +11,7 @@ use henge_cluster::secret::{Secret, Secrets};
 use henge_wire::peer::{HEAD_BYTES, Hello, Kind, MAX_BODY_BYTES, MAX_HELLO_BYTES, PREFACE};
 
 use super::Ring;
-use super::moves::all_are_up;
+use super::moves::{all_are_up, all_is_settled};
 use super::raw_peer::{RawPeer, cluster, frame, hello, secret};
 use crate::client::DEADLINE;
 use crate::random::Random;
@@ -42,6 +42,7 @@ impl Target {
         let ring = ring.set(&format!("cluster.secret_file={}", path.display()));
         let ring = ring.formed(2);
         (1..=2).for_each(|n| all_are_up(&ring, n, 2));
+        all_is_settled(&ring, 2);
         let mut target = Self {
             cluster: cluster(&ring, 1),
             ring,
