@@ -13,8 +13,12 @@
 //! same with a probability of 2^-33, and more with each year.
 //!
 //! **What is dropped**: what has another secret or cluster id, what was changed anywhere, what was cut; what was received before, by
-//! a window of counts for each sender, whichever secret it used; what is older than that window; what is of an earlier start of its sender, or of another
-//! session of the same.
+//! a window of counts for each sender and secret; what is older than that window; what is of an earlier start of its sender, or of
+//! another session of the same, than was heard by the same secret.
+//!
+//! **Windows are of one secret**, and go with it. A secret is changed because others may have it: who has only the old one can
+//! say any count and any start by it, for any sender, and would have all that its sender says later be dropped, if what one secret
+//! has sealed counted for the other. A datagram is of one secret, so none is taken twice for that.
 //!
 //! **What is not defended**: a datagram that was held back comes late, as long as its sender has not sent 1,024 others; a node
 //! that has started anew does not know what it received before, and takes what is of the newest start of its sender that it hears
@@ -22,7 +26,6 @@
 //! it says. Lengths, times and addresses are seen by all.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -45,8 +48,8 @@ pub const OVERHEAD_BYTES: usize = HEAD_BYTES + TAG_BYTES;
 /// Counts that are told apart behind the newest. A node sends some 30 datagrams a second, to all others together, so this is
 /// half a minute; a burst to a thousand others may be out of order.
 const WINDOW: u64 = 1_024;
-/// Senders whose windows are kept, some 3 MB of them at most: as many as members that gossip keeps. The one that was
-/// heard longest ago goes first.
+/// Senders whose windows are kept for each secret, some 3 MB of them at most: as many as members that gossip keeps. The one that was
+/// heard longest ago goes first, so who has one secret drives out nobody of the other.
 const SENDERS_MAX: usize = 4_096;
 
 /// One start of a node, as others tell it from all others.
@@ -133,17 +136,16 @@ pub struct Seal {
     secrets: Option<(Arc<Secrets>, LessSafeKey)>,
     /// Of the datagrams that were sealed, by whichever secret: it never goes back, so no nonce does.
     count: u64,
-    /// By their instances.
-    senders: BTreeMap<u64, Window>,
+    /// What was received by each secret that is accepted, by its number; of each sender by its instance.
+    received: BTreeMap<u32, BTreeMap<u64, Window>>,
     /// Grows by one with each datagram, to tell who was heard longest ago.
     heard: u64,
 }
 
-/// What was received of a sender: its newest count, and which of those before, each a bit. Some 700 bytes, the key among them.
+/// What was received of a sender by one secret: its newest count, and which of those before, each a bit. Some 700 bytes, its key of
+/// that secret among them.
 struct Window {
     sender: Sender,
-    /// The secret that it used when it was heard last, and its key of that.
-    key_id: u32,
     key: LessSafeKey,
     newest: u64,
     seen: [u64; (WINDOW / 64) as usize],
@@ -175,24 +177,30 @@ impl Seal {
             me,
             secrets: None,
             count: 0,
-            senders: BTreeMap::new(),
+            received: BTreeMap::new(),
             heard: 0,
         };
         seal.set_secrets(secrets);
         seal
     }
 
-    /// Uses another secret from now on, or accepts another. What was received stays so.
+    /// Uses another secret from now on, or accepts another. What was received by one that is still accepted stays so, and nothing
+    /// is left of what was by another.
     pub fn set_secrets(&mut self, secrets: Option<Arc<Secrets>>) {
+        let is_accepted = |id: u32| {
+            let secrets = secrets.as_deref();
+            secrets.is_some_and(|secrets| secrets.accepted(id).is_some())
+        };
+        self.received.retain(|&id, _| is_accepted(id));
         self.secrets = secrets.map(|secrets| {
             let key = key_of(secrets.used(), self.cluster, self.me);
             (secrets, key)
         });
     }
 
-    /// How many senders are known.
+    /// How many senders are known, each for every secret by which it was heard.
     pub fn senders(&self) -> usize {
-        self.senders.len()
+        self.received.values().map(BTreeMap::len).sum()
     }
 
     /// A datagram as it is sent.
@@ -255,8 +263,8 @@ impl Seal {
         let head = Head::decode(&said);
         let Head { sender, count, .. } = head;
         let secret = secrets.accepted(head.key_id).ok_or(Dropped::OtherSecret)?;
-        let known = self.senders.get(&sender.instance);
-        let known = match known {
+        let of_secret = self.received.get(&head.key_id);
+        let known = match of_secret.and_then(|senders| senders.get(&sender.instance)) {
             Some(known) if known.sender == sender => Some(known),
             Some(known) if known.sender.incarnation >= sender.incarnation => {
                 return Err(Dropped::Earlier);
@@ -266,7 +274,6 @@ impl Seal {
         if known.is_some_and(|known| known.has_seen(count)) {
             return Err(Dropped::Replayed);
         }
-        let known = known.filter(|known| known.key_id == head.key_id);
         // Nothing is kept of one that nobody who has the secret has made.
         let fresh = match known {
             Some(_) => None,
@@ -280,7 +287,7 @@ impl Seal {
         Ok(payload)
     }
 
-    /// A datagram was opened, and by which key if that is new.
+    /// A datagram was opened, and by which key if that is of a start that was not known by its secret.
     fn note(&mut self, head: &Head, fresh: Option<LessSafeKey>) {
         let &Head {
             key_id,
@@ -288,43 +295,27 @@ impl Seal {
             count,
         } = head;
         self.heard += 1;
-        let is_new = !self.senders.contains_key(&sender.instance);
-        if is_new && self.senders.len() >= SENDERS_MAX {
-            let oldest = self.senders.iter().min_by_key(|(_, window)| window.heard);
-            if let Some((&oldest, _)) = oldest {
-                self.senders.remove(&oldest);
+        let senders = self.received.entry(key_id).or_default();
+        if let Some(key) = fresh {
+            if !senders.contains_key(&sender.instance) && senders.len() >= SENDERS_MAX {
+                let oldest = senders.iter().min_by_key(|(_, window)| window.heard);
+                if let Some((&oldest, _)) = oldest {
+                    senders.remove(&oldest);
+                }
             }
+            let window = Window {
+                sender,
+                key,
+                newest: count,
+                seen: [0; (WINDOW / 64) as usize],
+                heard: 0,
+            };
+            senders.insert(sender.instance, window);
         }
-        let window = match (self.senders.entry(sender.instance), fresh) {
-            // The same start with another secret counts on.
-            (Entry::Occupied(window), fresh) if window.get().sender == sender => {
-                let window = window.into_mut();
-                if let Some(key) = fresh {
-                    (window.key_id, window.key) = (key_id, key);
-                }
-                window
-            }
-            (entry, Some(key)) => {
-                let window = Window {
-                    sender,
-                    key_id,
-                    key,
-                    newest: count,
-                    seen: [0; (WINDOW / 64) as usize],
-                    heard: 0,
-                };
-                match entry {
-                    Entry::Occupied(mut earlier) => {
-                        earlier.insert(window);
-                        earlier.into_mut()
-                    }
-                    Entry::Vacant(vacant) => vacant.insert(window),
-                }
-            }
-            (_, None) => unreachable!("a key that is not new is of a start that is known"),
-        };
-        window.heard = self.heard;
-        window.note(count);
+        if let Some(window) = senders.get_mut(&sender.instance) {
+            window.heard = self.heard;
+            window.note(count);
+        }
     }
 }
 

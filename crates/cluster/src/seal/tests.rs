@@ -187,8 +187,22 @@ fn senders_are_bounded() {
         assert!(opened(&mut other, THERE, &one.seal(PAYLOAD)).is_ok());
     }
     assert_eq!(other.senders(), SENDERS_MAX);
-    assert!(!other.senders.contains_key(&10));
-    assert!(other.senders.contains_key(&(9 + count)));
+    let known = &other.received[&old().id()];
+    assert!(!known.contains_key(&10));
+    assert!(known.contains_key(&(9 + count)));
+    // Who has one secret drives out nobody who is known by the other.
+    other.set_secrets(Some(both(old(), new())));
+    let mut one = Seal::new(Some(only(new())), CLUSTER, sender(10, 1));
+    let by_new = one.seal(PAYLOAD);
+    assert!(opened(&mut other, THERE, &by_new).is_ok());
+    assert_eq!(other.senders(), SENDERS_MAX + 1);
+    for instance in 10 + count..20 + count {
+        let mut one = Seal::new(Some(secret()), CLUSTER, sender(instance, 1));
+        assert!(opened(&mut other, THERE, &one.seal(PAYLOAD)).is_ok());
+    }
+    assert_eq!(other.senders(), SENDERS_MAX + 1);
+    let again = opened(&mut other, THERE, &by_new);
+    assert_eq!(again, Err(Dropped::Replayed));
 }
 
 /// All that two nodes may have: what one seals is opened by who accepts its secret.
@@ -234,7 +248,7 @@ fn a_secret_is_changed_between_two_datagrams() {
         let again = opened(&mut other, THERE, again);
         assert_eq!(again, Err(Dropped::Replayed));
     }
-    assert_eq!(other.senders(), 1);
+    assert_eq!(other.senders(), 2);
     // And back, which uses no nonce twice.
     let counts = |datagram: &[u8]| datagram[HEAD_BYTES - 8..HEAD_BYTES].to_vec();
     one.set_secrets(Some(both(old(), new())));
@@ -248,7 +262,7 @@ fn a_secret_is_changed_between_two_datagrams() {
     );
     one.set_secrets(Some(both(old(), new())));
     assert!(counts(&sealed(&mut one)) > counts(&back));
-    // It is taken away: what it sealed is dropped, of whom it is known too, and nothing is forgotten.
+    // It is taken away: what it sealed is dropped, of whom it is known too, and nothing is forgotten of what the other did.
     let (unheard, heard) = (sealed(&mut one), by_new);
     other.set_secrets(Some(only(new())));
     assert_eq!(
@@ -256,6 +270,7 @@ fn a_secret_is_changed_between_two_datagrams() {
         Err(Dropped::OtherSecret)
     );
     assert_eq!(opened(&mut other, THERE, &heard), Err(Dropped::Replayed));
+    assert_eq!(other.senders(), 1);
     one.set_secrets(Some(only(new())));
     assert!(opened(&mut other, THERE, &sealed(&mut one)).is_ok());
     // A head that says the other secret changes no key of a sender that is known.
@@ -264,4 +279,33 @@ fn a_secret_is_changed_between_two_datagrams() {
     forged[2..6].copy_from_slice(&old().id().to_be_bytes());
     assert_eq!(opened(&mut other, THERE, &forged), Err(Dropped::Forged));
     assert!(opened(&mut other, THERE, &sealed(&mut one)).is_ok());
+}
+
+/// Who has only the old secret may say any count and any start by it. What is sealed by the new one is taken all the same, also
+/// while the old one is accepted.
+#[test]
+fn who_has_the_old_secret_keeps_nobody_from_being_heard() {
+    let (mut one, mut other) = pair();
+    assert!(opened(&mut other, THERE, &one.seal(PAYLOAD)).is_ok());
+    other.set_secrets(Some(both(new(), old())));
+    one.set_secrets(Some(both(new(), old())));
+    let by_new = one.seal(PAYLOAD);
+    assert!(opened(&mut other, THERE, &by_new).is_ok());
+    let mut far = Seal::new(Some(only(old())), CLUSTER, sender(1, 1));
+    far.count = u64::MAX - 1;
+    let mut later = Seal::new(Some(only(old())), CLUSTER, sender(1, u64::MAX));
+    later.count = u64::MAX - 1;
+    for thrower in [&mut far, &mut later] {
+        assert!(opened(&mut other, THERE, &thrower.seal(PAYLOAD)).is_ok());
+        assert!(opened(&mut other, THERE, &one.seal(PAYLOAD)).is_ok());
+        assert_eq!(opened(&mut other, THERE, &by_new), Err(Dropped::Replayed));
+    }
+    other.set_secrets(Some(only(new())));
+    one.set_secrets(Some(only(new())));
+    assert_eq!(other.senders(), 1);
+    assert!(opened(&mut other, THERE, &one.seal(PAYLOAD)).is_ok());
+    // Where the old one comes back, nothing is left of what was said by it.
+    other.set_secrets(Some(both(new(), old())));
+    one.set_secrets(Some(both(old(), new())));
+    assert!(opened(&mut other, THERE, &one.seal(PAYLOAD)).is_ok());
 }

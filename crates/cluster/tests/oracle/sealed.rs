@@ -62,18 +62,18 @@ impl Thrower {
     }
 }
 
-/// What was received of each sender, kept in full.
+/// What was received of each sender by each secret that is accepted, kept in full.
 #[derive(Default)]
-struct Model(BTreeMap<u64, (Sender, BTreeSet<u64>)>);
+struct Model(BTreeMap<(u32, u64), (Sender, BTreeSet<u64>)>);
 
 impl Model {
     fn expects(&self, sent: &Sent, secrets: &Secrets) -> Result<(), Dropped> {
         let id = sent.key_id.ok_or(Dropped::Open)?;
         secrets.accepted(id).ok_or(Dropped::OtherSecret)?;
-        match self.0.get(&sent.sender.instance) {
+        match self.0.get(&(id, sent.sender.instance)) {
             Some((known, counts)) if *known == sent.sender => {
                 let newest = counts.last().copied().unwrap_or(0);
-                if counts.contains(&sent.count) || sent.count + WINDOW <= newest {
+                if counts.contains(&sent.count) || newest.saturating_sub(sent.count) >= WINDOW {
                     return Err(Dropped::Replayed);
                 }
             }
@@ -89,12 +89,20 @@ impl Model {
     }
 
     fn note(&mut self, sent: &Sent) {
-        let of = self.0.entry(sent.sender.instance);
+        let Some(id) = sent.key_id else {
+            return;
+        };
+        let of = self.0.entry((id, sent.sender.instance));
         let known = of.or_insert_with(|| (sent.sender, BTreeSet::new()));
         if known.0 != sent.sender {
             *known = (sent.sender, BTreeSet::new());
         }
         known.1.insert(sent.count);
+    }
+
+    /// Other secrets are accepted: what another was good for is over.
+    fn accept(&mut self, secrets: &Secrets) {
+        self.0.retain(|(id, _), _| secrets.accepted(*id).is_some());
     }
 }
 
@@ -224,6 +232,8 @@ pub(crate) fn check(mut input: &[u8]) {
             6 => {
                 target.secrets = Arc::clone(&steps[usize::from(a % 4)]);
                 target.seal.set_secrets(Some(Arc::clone(&target.secrets)));
+                target.model.accept(&target.secrets);
+                assert_eq!(target.seal.senders(), target.model.0.len());
             }
             // Bytes of the input, as a datagram or as what somebody seals.
             _ => {
