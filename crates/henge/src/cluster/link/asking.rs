@@ -86,7 +86,7 @@ impl Came {
 pub(crate) struct Link(Rc<State>);
 
 /// The same, for who does not keep it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct WeakLink(Weak<State>);
 
 impl WeakLink {
@@ -95,10 +95,20 @@ impl WeakLink {
         std::ptr::eq(self.0.as_ptr(), Rc::as_ptr(&link.0))
     }
 
+    /// Whether both are the same.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        Weak::ptr_eq(&self.0, &other.0)
+    }
+
+    /// The connection, if anybody has it still.
+    pub(super) fn upgrade(&self) -> Option<Link> {
+        self.0.upgrade().map(Link)
+    }
+
     /// See [`Link::end`].
     pub(super) fn end(&self, why: &str) {
-        if let Some(state) = self.0.upgrade() {
-            Link(state).end(why);
+        if let Some(link) = self.upgrade() {
+            link.end(why);
         }
     }
 }

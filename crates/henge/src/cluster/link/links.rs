@@ -30,6 +30,8 @@ pub(crate) struct Links {
     me: Arc<Identity>,
     purpose: Purpose,
     peers: RefCell<HashMap<u64, Peer>>,
+    /// Connections whose place others have taken, until what was asked over them is answered: each for [`LAST`] at the most.
+    replaced: RefCell<HashMap<u64, Vec<WeakLink>>>,
     /// Is told of a node whose port is closed.
     refused: Box<dyn Fn(u64)>,
     random: RandomState,
@@ -63,6 +65,7 @@ impl Links {
             me,
             purpose,
             peers: RefCell::default(),
+            replaced: RefCell::default(),
             refused: Box::new(refused),
             random: RandomState::new(),
         })
@@ -157,6 +160,7 @@ impl Links {
             };
             let Ended { why, has_answered } = ended;
             tracing::debug!(why = &*why, "a link has ended");
+            own.forget_replaced(instance, &weak);
             let mut peers = own.peers.borrow_mut();
             if !matches!(peers.get(&instance), Some(Peer::Connected(now)) if weak.is(now)) {
                 // There is another by now, or it is not wanted any more.
@@ -187,6 +191,10 @@ impl Links {
         if !is_it(self.peers.borrow().get(&instance)) {
             return;
         }
+        let mut all_replaced = self.replaced.borrow_mut();
+        let of_peer = all_replaced.entry(instance).or_default();
+        of_peer.push(replaced.clone());
+        drop(all_replaced);
         match outcome {
             Ok(greeted) => {
                 let link = self.keep(instance, address, 0, greeted);
@@ -218,10 +226,35 @@ impl Links {
         {
             link.end(why);
         }
+        for link in self.replaced(instance) {
+            if link.incarnation() <= incarnation {
+                link.end(why);
+            }
+        }
+    }
+
+    /// The connections to a node whose place others have taken.
+    fn replaced(&self, instance: u64) -> Vec<Link> {
+        let replaced = self.replaced.borrow();
+        let of_peer = replaced.get(&instance).into_iter().flatten();
+        of_peer.filter_map(WeakLink::upgrade).collect()
+    }
+
+    fn forget_replaced(&self, instance: u64, ended: &WeakLink) {
+        let mut replaced = self.replaced.borrow_mut();
+        if let Some(of_peer) = replaced.get_mut(&instance) {
+            of_peer.retain(|link| !link.is_same(ended));
+            if of_peer.is_empty() {
+                replaced.remove(&instance);
+            }
+        }
     }
 
     /// A node is not spoken to any more.
     pub(crate) fn forget(&self, instance: u64, why: &str) {
+        for link in self.replaced(instance) {
+            link.end(why);
+        }
         let mut peers = self.peers.borrow_mut();
         // Who waits for one that is being made is told by who makes it.
         if !matches!(peers.get(&instance), Some(Peer::Connecting(_)))

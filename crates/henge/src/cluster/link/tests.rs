@@ -9,18 +9,19 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use henge_cluster::forming::Who;
+use henge_cluster::forming::{ClusterId, Who};
+use henge_cluster::secret::{Secret, Secrets};
 use henge_wire::peer::{
-    self, Head, Hello, Kind, MAX_BODY_BYTES, NONCE_BYTES, Purpose, Refusal, Why,
+    self, Head, Hello, Kind, MAX_BODY_BYTES, NONCE_BYTES, PREFACE, Purpose, Refusal, Why,
 };
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
 
 use super::answering::{Answers, Reply, answer_all};
 use super::asking::{AskError, Came, Link, MAX_OUT_BYTES};
 use super::frames::{Incoming, Outgoing};
-use super::greet::Greeted;
+use super::greet::{Greeted, accept};
 use super::links::Links;
 use super::parking::{Parking, Parks};
 use super::standing::Standing;
@@ -368,5 +369,60 @@ fn who_waits_for_a_connection_is_told_what_becomes_of_it() {
         links.forget(2, "it is no member any more");
         drop(socket);
         assert!(waits.await.expect("it ends"), "nobody is there");
+    });
+}
+
+/// A connection that goes on beside the one that took its place, for what was asked over it, ends with the node that it leads to.
+#[test]
+fn one_whose_place_another_takes_ends_with_its_node() {
+    run(async {
+        for forgets in [false, true] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("an address");
+            let address = listener.local_addr().expect("it has one");
+            let [old, new] = [&b"old"[..], b"new"].map(Secret::of);
+            let node = |name: &str, instance| {
+                let who = Who {
+                    name: name.to_owned(),
+                    instance,
+                };
+                let secrets = Secrets::new(old.clone(), Some(new.clone()));
+                let node = Identity::new(who, 1, address, None, Some(secrets));
+                node.enter(ClusterId(7));
+                Arc::new(node)
+            };
+            let [me, other] = [node("a", 1), node("b", 2)];
+            let links = Links::new(Arc::clone(&me), Purpose::Data, |_| {});
+            let greeted = async || {
+                let (mut socket, _) = listener.accept().await.expect("it comes");
+                let mut first = [0; PREFACE.len()];
+                let read = socket.read_exact(&mut first).await;
+                read.expect("it says the preface");
+                accept(socket, &first, &other)
+                    .await
+                    .expect("it belongs here")
+            };
+            let address = address.to_string();
+            let (link, mut first) = tokio::join!(links.to(2, &address), greeted());
+            let link = link.expect("it is made");
+            let asked = link.ask(Service::Commands, &[b"a"], DEADLINE);
+            let asked = asked.expect("it is sent");
+            let _ = next(&mut first).await;
+            let replaced = link.weak();
+            drop(link);
+            me.set_secrets(Some(Secrets::new(new.clone(), Some(old.clone()))));
+            let _second = greeted().await;
+            while links.connected(2).is_none_or(|now| replaced.is(&now)) {
+                tokio::task::yield_now().await;
+            }
+            if forgets {
+                links.forget(2, "it is gone");
+            } else {
+                // An earlier start of it is not this one.
+                links.end(2, 0, "it was gone before");
+                links.end(2, 1, "it is gone");
+            }
+            let error = asked.await.expect_err("nobody answers");
+            assert!(error.to_string().contains("it is gone"), "{error}");
+        }
     });
 }
