@@ -17,6 +17,7 @@ use super::{AGAIN, Control, wait_a_while};
 use crate::cluster::link::Service;
 use crate::cluster::link::asking::{AskError, Came, Link};
 use crate::cluster::link::greet::{self, GreetError};
+use crate::cluster::link::standing::Standing as Proved;
 use crate::cluster::raft::ConsensusError;
 use crate::cluster::view::{Standing, View};
 use crate::encryption::random_number;
@@ -24,8 +25,11 @@ use crate::encryption::random_number;
 /// How long who answers has time to say who it is.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A connection to whoever answers at an address.
-pub(super) async fn link_to(control: &Control, address: &str) -> Result<Link, GreetError> {
+/// A connection to whoever answers at an address, and how the two have proved themselves.
+pub(super) async fn link_to(
+    control: &Control,
+    address: &str,
+) -> Result<(Link, Proved), GreetError> {
     let identity = &control.cluster.identity;
     let greeted = greet::connect(address, None, Purpose::Control, identity).await;
     if let Err(GreetError::Cluster(name, theirs)) = &greeted {
@@ -36,9 +40,10 @@ pub(super) async fn link_to(control: &Control, address: &str) -> Result<Link, Gr
     }
     let greeted = greeted?;
     control.meet(&greeted.hello);
+    let proved = greeted.standing.clone();
     let (link, run) = Link::over(greeted);
     tokio::task::spawn_local(run);
-    Ok(link)
+    Ok((link, proved))
 }
 
 /// Finds a cluster, or forms one.
@@ -255,12 +260,14 @@ enum Unanswered {
 async fn ask_once(
     control: &Rc<Control>,
     entry: &str,
-    kept: &RefCell<Option<Link>>,
+    kept: &RefCell<Option<(Link, Proved)>>,
 ) -> Result<Hello, Unanswered> {
     let refused = |error: AskError| Unanswered::Refused(error.to_string());
-    let known = kept.borrow().clone().filter(|link| !link.is_ended());
-    let link = match known {
-        Some(link) => link,
+    // One that was made by secrets that have changed since is dropped for another.
+    let is_good = |(link, proved): &(Link, Proved)| !link.is_ended() && proved.is_current();
+    let known = kept.take().filter(is_good);
+    let (link, proved) = match known {
+        Some(known) => known,
         None => link_to(control, entry).await.map_err(|error| {
             tracing::debug!(entry, %error, "nobody answers");
             if error.is_silence() {
@@ -270,7 +277,7 @@ async fn ask_once(
             }
         })?,
     };
-    *kept.borrow_mut() = Some(link.clone());
+    *kept.borrow_mut() = Some((link.clone(), proved));
     let question = questions::encode(&control.presence());
     let answer = link
         .ask(Service::Form, &[&question], ANSWER_TIMEOUT)

@@ -476,7 +476,7 @@ impl Control {
 
     /// The same of whoever answers at an address.
     async fn ask_entry_to_start(&self, address: &str, start: &Start) -> Result<Started, String> {
-        let link = forming::link_to(self, address)
+        let (link, _) = forming::link_to(self, address)
             .await
             .map_err(|error| format!("{address}: {error}"))?;
         ask_over(&link, start).await

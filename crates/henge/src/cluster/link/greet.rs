@@ -154,7 +154,7 @@ pub(crate) async fn connect(
             };
             socket.write_all(&out).await.map_err(GreetError::Io)?;
             if let Some(met) = met {
-                return Ok(know(socket, incoming, *met, me));
+                return know(socket, incoming, *met, me).map_err(|(_, error)| error);
             }
         }
     };
@@ -203,7 +203,13 @@ pub(crate) async fn accept(
     };
     let outcome = tokio::time::timeout(GREETING_TIMEOUT, greeting).await;
     let (incoming, met) = outcome.unwrap_or(Err(GreetError::Late))?;
-    Ok(know(socket, incoming, *met, me))
+    match know(socket, incoming, *met, me) {
+        Ok(greeted) => Ok(greeted),
+        Err((mut socket, error)) => {
+            let _ = socket.shutdown().await;
+            Err(error)
+        }
+    }
 }
 
 /// What this node says of itself on a connection.
@@ -214,19 +220,30 @@ fn own(me: &Identity, purpose: Purpose) -> Own {
     }
 }
 
-fn know(socket: TcpStream, incoming: Incoming, met: Met, me: &Identity) -> Greeted {
+/// The two know each other, unless the secret by which the other side has proved itself was taken away while it did: a greeting goes by
+/// the secrets that there were when it began.
+fn know(
+    socket: TcpStream,
+    incoming: Incoming,
+    met: Met,
+    me: &Identity,
+) -> Result<Greeted, (TcpStream, GreetError)> {
     let Met {
         hello,
         ours,
         theirs,
     } = met;
+    let standing = Standing::of(me, ours, theirs);
+    if !standing.is_accepted_now() {
+        return Err((socket, GreetError::Stranger(hello.name)));
+    }
     note_meeting(&socket, &hello, me);
-    Greeted {
+    Ok(Greeted {
         socket,
         incoming,
         hello,
-        standing: Standing::of(me, ours, theirs),
-    }
+        standing,
+    })
 }
 
 /// What a connection between nodes needs of the system, which has all of it.
@@ -363,6 +380,62 @@ mod tests {
             }
         }
     }
+
+    /// A greeting that has begun before the secret of the other side was taken away, and ends after it.
+    #[tokio::test]
+    async fn who_proves_itself_by_a_secret_that_was_taken_away_meanwhile_is_a_stranger() {
+        let [old, new] = [b"old", b"new"].map(|secret| Secret::of(secret));
+        for is_taken_away in [false, true] {
+            let both = Secrets::new(new.clone(), Some(old.clone()));
+            let from = node_with(
+                "a",
+                1,
+                7,
+                Some(Secrets::new(old.clone(), Some(new.clone()))),
+            );
+            let to = node_with("b", 2, 7, Some(both));
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let address = listener.local_addr().expect("it has one");
+            let theirs = async {
+                let (socket, _) = listener.accept().await.expect("it comes");
+                accept(socket, PREFACE, &to).await
+            };
+            let ours = async {
+                let mut socket = TcpStream::connect(address).await.expect("it listens");
+                let (mut opener, begin) = Opener::new(own(&from, Purpose::Control), None);
+                let hello = begin.strip_prefix(PREFACE).expect("it begins with it");
+                let sent = socket.write_all(hello).await;
+                sent.expect("it is taken");
+                let mut incoming = Incoming::default();
+                let mut is_first = true;
+                loop {
+                    let frame = hear_frame(&mut socket, &mut incoming).await;
+                    let (head, body) = frame.expect("it answers");
+                    // Its greeting has begun.
+                    if std::mem::take(&mut is_first) && is_taken_away {
+                        to.set_secrets(Some(Secrets::new(new.clone(), None)));
+                    }
+                    let (out, is_done) = match opener.hear(head.kind, &body) {
+                        Ok(Next::Hear(out)) => (out, false),
+                        Ok(Next::Done(out, _)) => (out, true),
+                        Err(failure) => panic!("it accepts both: {failure:?}"),
+                    };
+                    let sent = socket.write_all(&out).await;
+                    sent.expect("it is taken");
+                    if is_done {
+                        return socket;
+                    }
+                }
+            };
+            let (_socket, theirs) = tokio::join!(ours, theirs);
+            match theirs {
+                Ok(greeted) => assert!(!is_taken_away && greeted.hello.name == "a"),
+                Err(GreetError::Stranger(name)) => assert!(is_taken_away && name == "a"),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
     /// All that two nodes may have: they meet where each accepts what the other uses, and else are told as before.
     #[tokio::test]
     async fn two_meet_where_each_accepts_what_the_other_uses() {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use henge_cluster::secret::Secrets;
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 
 use crate::cluster::identity::Identity;
 
@@ -21,6 +22,8 @@ pub(crate) struct Standing {
     ours: Option<u32>,
     /// That of the other side's.
     theirs: Option<u32>,
+    /// When they had done so.
+    since: Instant,
     secrets: watch::Receiver<Option<Arc<Secrets>>>,
 }
 
@@ -30,8 +33,19 @@ impl Standing {
         Self {
             ours,
             theirs,
+            since: Instant::now(),
             secrets: me.watch_secrets(),
         }
+    }
+
+    /// Whether the proof of the other side would be taken now.
+    pub(crate) fn is_accepted_now(&self) -> bool {
+        self.is_accepted(self.secrets.borrow().as_deref())
+    }
+
+    /// Whether who has opened the connection need not make another.
+    pub(crate) fn is_current(&self) -> bool {
+        self.is_of(self.secrets.borrow().as_deref())
     }
 
     /// Resolves when who has opened the connection should make another.
@@ -53,11 +67,16 @@ impl Standing {
         let own = self.clone();
         apart(async move {
             let mut secrets = own.secrets.clone();
+            // What was taken away before anybody looked was so after the two had proved themselves.
+            let mut since = own.since;
             loop {
-                when(&mut secrets, |now| !own.is_accepted(now.as_deref())).await;
+                if own.is_accepted(secrets.borrow_and_update().as_deref()) {
+                    when(&mut secrets, |now| !own.is_accepted(now.as_deref())).await;
+                    since = Instant::now();
+                }
                 // Its operator may think better of it.
                 let again = when(&mut secrets, |now| own.is_accepted(now.as_deref()));
-                if tokio::time::timeout(last, again).await.is_err() {
+                if tokio::time::timeout_at(since + last, again).await.is_err() {
                     return;
                 }
             }
@@ -148,6 +167,7 @@ mod tests {
             let standing = Standing {
                 ours,
                 theirs,
+                since: Instant::now(),
                 secrets,
             };
             for (step, expected) in steps.iter().zip(expected) {
@@ -165,6 +185,7 @@ mod tests {
         let standing = Standing {
             ours: old,
             theirs: old,
+            since: Instant::now(),
             secrets: receiver,
         };
         LocalSet::new()
@@ -180,14 +201,27 @@ mod tests {
                     }
                 };
                 assert_eq!(either.await, "neither");
+                assert!(standing.is_current() && standing.is_accepted_now());
                 sender.send_replace(Some(secrets(b"new", Some(b"old"))));
                 outdated.await;
+                assert!(!standing.is_current() && standing.is_accepted_now());
                 tokio::select! {
                     () = &mut over => panic!("it is accepted still"),
                     () = turns() => {}
                 }
                 sender.send_replace(Some(secrets(b"new", None)));
                 over.await;
+                assert!(!standing.is_current() && !standing.is_accepted_now());
+                // It was taken away before anybody looked: the time has begun when the two had proved themselves.
+                let before = Standing {
+                    since: Instant::now() - LAST,
+                    ..standing.clone()
+                };
+                tokio::select! {
+                    biased;
+                    () = before.is_over() => {}
+                    () = standing.is_over() => panic!("it has its whole time"),
+                }
             })
             .await;
     }
