@@ -352,7 +352,10 @@ async fn take_leave(socket: &mut TcpStream, incoming: &mut Incoming) {
             poll_fn(|cx| read_nothing(incoming, socket, cx)).await;
         }
     };
-    let _ = tokio::time::timeout(GREETING_TIMEOUT, leave).await;
+    if tokio::time::timeout(GREETING_TIMEOUT, leave).await.is_err() {
+        // What it has not read is thrown away after all: it would come after what is said again over the next connection.
+        let _ = socket.set_zero_linger();
+    }
 }
 
 fn push(outgoing: &Outgoing, frame: &FrameOf<Served>, encoded: &mut Pieces) -> Result<(), String> {
