@@ -43,14 +43,15 @@ pub(crate) fn drain(gossip: &mut Gossip) {
     }
 }
 
-/// Checks an input: datagrams, each behind two bytes, its length and how many steps of 64 ms pass behind it.
+/// Checks an input: datagrams, each behind three bytes, its length in two and how many steps of 64 ms pass behind it.
 pub(crate) fn check(mut input: &[u8]) {
     let mut gossip = Gossip::new(peer(1), 1, 0);
     let mut now_ms = 0;
     for _ in 0..DATAGRAMS_MAX {
-        let Some((&[length, steps], rest)) = input.split_first_chunk() else {
+        let Some((&[high, low, steps], rest)) = input.split_first_chunk() else {
             return;
         };
+        let length = u16::from_be_bytes([high, low]);
         let (datagram, rest) = rest.split_at(rest.len().min(length.into()));
         input = rest;
         take(&mut gossip, now_ms, datagram);
@@ -71,6 +72,12 @@ fn take(gossip: &mut Gossip, now_ms: u64, datagram: &[u8]) {
         let cut = &datagram[..datagram.len() - 1];
         assert!(Datagram::parse(cut).is_err(), "it has one end");
     }
+    // The machine takes none that is longer than what it sends, whatever is in it.
+    let parsed = if datagram.len() > DATAGRAM_BYTES_MAX {
+        Err(DatagramError::Malformed("end at which one ends"))
+    } else {
+        parsed
+    };
     let (before, due) = (members(gossip), gossip.next_deadline_ms());
     let taken = gossip.handle_datagram(now_ms, datagram);
     match (parsed, taken) {
