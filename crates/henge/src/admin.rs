@@ -43,6 +43,36 @@ impl fmt::Debug for Loader {
     }
 }
 
+/// Which of the files that a configuration names are read: what one says takes effect when it is read, and one that cannot be
+/// read stops the change, so no other change should touch it.
+#[derive(Clone, Copy, Debug)]
+struct Reads {
+    keys: bool,
+    certificates: bool,
+    secrets: bool,
+}
+
+impl Reads {
+    const ALL: Self = Self {
+        keys: true,
+        certificates: true,
+        secrets: true,
+    };
+
+    /// Those whose settings are others.
+    fn between(running: &Config, wanted: &Config) -> Self {
+        let secrets = |config: &Config| {
+            let cluster = &config.cluster;
+            [&cluster.secret_file, &cluster.accepted_secret_file].map(Option::clone)
+        };
+        Self {
+            keys: running.security != wanted.security,
+            certificates: running.tls != wanted.tls,
+            secrets: secrets(running) != secrets(wanted),
+        }
+    }
+}
+
 /// Why an alteration was not made; nothing was changed.
 #[derive(Debug)]
 pub(crate) enum AlterError {
@@ -105,7 +135,7 @@ impl Admin {
     pub(crate) fn apply(&self, loaded: &Config) -> Result<Reload, ConfigError> {
         let _changing = self.changing.lock();
         let reload = self.config.load().reload(loaded);
-        self.put_in_force(&reload, true)?;
+        self.put_in_force(&reload, Reads::ALL)?;
         Ok(reload)
     }
 
@@ -120,34 +150,35 @@ impl Admin {
         if let Some(change) = reload.needs_restart.first() {
             return Err(AlterError::NeedsRestart(change.setting.name()));
         }
-        // What the files of keys, certificates and secrets say is read again where others are named.
-        let names = |config: &Config| {
-            let cluster = &config.cluster;
-            let secrets = [&cluster.secret_file, &cluster.accepted_secret_file].map(Option::clone);
-            (config.security.clone(), config.tls.clone(), secrets)
-        };
-        let reads_files = names(&running) != names(&reload.config);
-        self.put_in_force(&reload, reads_files)
+        let reads = Reads::between(&running, &reload.config);
+        self.put_in_force(&reload, reads)
             .map_err(AlterError::Config)
     }
 
-    fn put_in_force(&self, reload: &Reload, reads_files: bool) -> Result<(), ConfigError> {
+    fn put_in_force(&self, reload: &Reload, reads: Reads) -> Result<(), ConfigError> {
         let running = self.config.load_full();
         let (config, shared) = (&reload.config, self.shared());
         // What waits for a restart and what is taken over now must also go together.
         config.validate()?;
         // Before anything is put in force.
-        if reads_files {
-            let keys = key_file(config).map_err(ConfigError::unusable)?;
-            let certificates = tls::read(config).map_err(ConfigError::unusable)?;
-            let secrets = secret_file::secrets(config).map_err(ConfigError::unusable)?;
+        let keys = reads.keys.then(|| key_file(config));
+        let keys = keys.transpose().map_err(ConfigError::unusable)?;
+        let certificates = reads.certificates.then(|| tls::read(config));
+        let certificates = certificates.transpose().map_err(ConfigError::unusable)?;
+        let secrets = reads.secrets.then(|| secret_file::secrets(config));
+        let secrets = secrets.transpose().map_err(ConfigError::unusable)?;
+        if let Some(secrets) = secrets {
             let said = secrets
                 .as_ref()
                 .map_or_else(|| "none".to_owned(), Secrets::to_string);
             if shared.cluster.identity.set_secrets(secrets) {
                 tracing::info!(secrets = said, "the secrets of the cluster were replaced");
             }
+        }
+        if let Some(certificates) = certificates {
             shared.tls.set(certificates);
+        }
+        if let Some(keys) = keys {
             shared.access.set_file(config.security.protected_mode, keys);
         }
         shared.live.store(Arc::new(Live::of(config)));
@@ -194,5 +225,30 @@ pub(crate) fn size_of(size: CacheSize) -> std::io::Result<u64> {
     match size {
         CacheSize::Bytes(bytes) => Ok(bytes.as_u64()),
         CacheSize::Auto => Ok(memory::machine()?.smallest.total_bytes / 4),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_reads_the_files_of_its_own_settings_alone() {
+        let table = [
+            ("cache.max_items", "7", [false; 3]),
+            ("security.protected_mode", "false", [true, false, false]),
+            ("security.key_file", "/one", [true, false, false]),
+            ("tls.certificate_file", "/one", [false, true, false]),
+            ("cluster.secret_file", "/one", [false, false, true]),
+            ("cluster.accepted_secret_file", "/one", [false, false, true]),
+        ];
+        let running = Config::default();
+        for (name, value, expected) in table {
+            let mut wanted = running.clone();
+            wanted.set(name, value).expect("it is right");
+            let reads = Reads::between(&running, &wanted);
+            let found = [reads.keys, reads.certificates, reads.secrets];
+            assert_eq!(found, expected, "{name}");
+        }
     }
 }
