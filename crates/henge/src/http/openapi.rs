@@ -155,8 +155,26 @@ fn responses(route: &Route, shape: &Shape) -> Map<String, Value> {
         }
         responses.insert(status.to_string(), problem);
     }
+    for response in responses.values_mut() {
+        for (name, about) in RATE_LIMIT_HEADERS {
+            // One of an answer that is always counted is said above.
+            if response["headers"][name].is_null() {
+                let text = json!({"type": "string"});
+                response["headers"][name] = header(false, &text, about);
+            }
+        }
+    }
     responses
 }
+
+/// Of each answer that is counted; which are, the settings say.
+const RATE_LIMIT_HEADERS: [(&str, &str); 2] = [
+    (
+        "RateLimit",
+        "How many requests are left of the limit that is nearest, and until when",
+    ),
+    ("RateLimit-Policy", "What is limited"),
+];
 
 /// The headers of an answer when all is well.
 fn headers(route: &Route) -> Map<String, Value> {
@@ -232,6 +250,24 @@ mod tests {
             let name = reference.split('"').next().expect("it is quoted");
             let schemas = &document["components"]["schemas"];
             assert!(schemas[name].is_object(), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_answer_may_say_what_is_left_and_a_refusal_does() {
+        let document = document();
+        let paths = document["paths"].as_object().expect("paths");
+        let operations = paths
+            .values()
+            .flat_map(|methods| methods.as_object().expect("methods").values());
+        for operation in operations {
+            let responses = operation["responses"].as_object().expect("answers");
+            for (status, response) in responses {
+                for (name, _) in RATE_LIMIT_HEADERS {
+                    let is_required = &response["headers"][name]["required"];
+                    assert_eq!(*is_required, status == "429", "{operation} {status}");
+                }
+            }
         }
     }
 
