@@ -163,10 +163,12 @@ fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::E
 /// A number that was written with a fraction, or an exponent, and is a whole one all the same: JSON knows one kind of numbers, and
 /// libraries write `2.0` for one that they keep as a float.
 fn without_fraction(number: f64) -> Option<i128> {
-    // At the ends of the range, and beyond, are those as well that were whole and too long to be read as such.
-    const TOO_LARGE: f64 = 9_223_372_036_854_775_808.0;
-    (number.fract() == 0.0 && number.abs() < TOO_LARGE).then_some(number as i128)
+    (number.fract() == 0.0 && number.abs() < ROUNDED_FROM).then_some(number as i128)
 }
+
+/// From here on what is read of such a number may be another whole one than was written. It is less than 2^53, as the parser rounds
+/// more than once.
+const ROUNDED_FROM: f64 = 1_000_000_000_000_000.0;
 
 impl<T> Visitor<'_> for Number<T> {
     type Value = Option<T>;
@@ -190,7 +192,17 @@ impl<T> Visitor<'_> for Number<T> {
     }
 
     fn visit_f64<E: Error>(self, number: f64) -> Result<Option<T>, E> {
-        let unexpected = || E::invalid_value(Unexpected::Float(number), &self);
+        let unexpected = || {
+            let number_there = Unexpected::Float(number);
+            if number.abs() < ROUNDED_FROM {
+                return E::invalid_value(number_there, &self);
+            }
+            let expected = format!(
+                "{}, which from {ROUNDED_FROM} on is written without a fraction or an exponent",
+                self.expected
+            );
+            E::invalid_value(number_there, &&*expected)
+        };
         (self.fraction)(number).ok_or_else(unexpected).map(Some)
     }
 }

@@ -351,6 +351,13 @@ fn each_route_of_one_key() {
             (
                 "POST",
                 "/incr",
+                r#"{"key":"f2","by":1000000000000001,"initial":-999999999999999.0}"#,
+                200,
+                json!({"key": "f2", "value": 2, "ttl": null, "version": "*"}),
+            ),
+            (
+                "POST",
+                "/incr",
                 r#"{"key":"c2","by":5,"initial":10,"ttl":100}"#,
                 200,
                 json!({"key": "c2", "value": 15, "ttl": 100.0, "version": "*"}),

@@ -370,6 +370,22 @@ fn what_cannot_be_meant_is_refused_and_says_why() {
         ),
         (
             "POST",
+            "/incr",
+            r#"{"key":"a","by":9007199254740993.0}"#,
+            400,
+            "invalid_json",
+            "expected a whole number of 64 bits, which from 1000000000000000 on is written without a fraction or an exponent",
+        ),
+        (
+            "POST",
+            "/incr",
+            r#"{"key":"a","initial":-1e15}"#,
+            400,
+            "invalid_json",
+            "written without a fraction",
+        ),
+        (
+            "POST",
             "/mget",
             r#"{"keys":["a","b","c","d"]}"#,
             400,

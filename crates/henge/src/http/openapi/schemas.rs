@@ -71,6 +71,8 @@ fn requests() -> Map<String, Value> {
         let member = &mut schemas["IncrRequest"]["properties"][member];
         member["minimum"] = i64::MIN.into();
         member["maximum"] = i64::MAX.into();
+        let about = "From 10^15 in size on without a fraction or an exponent";
+        member["description"] = about.into();
     }
     // The parts of a batch, each of which has an answer of its own.
     let (key, set) = (schemas["KeyRequest"].clone(), schemas["SetRequest"].clone());
