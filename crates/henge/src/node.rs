@@ -553,6 +553,9 @@ fn cluster(
     };
     let secrets = secret_file::secrets(config);
     let secrets = secrets.map_err(|error| StartError::Cluster(error.to_string()))?;
+    if let Some(secrets) = &secrets {
+        tracing::info!(%secrets, "the secrets of the cluster were read");
+    }
     let identity = Identity::new(who, state.incarnation, address, advertise, secrets);
     let cluster = left.as_ref().and_then(|left| left.cluster);
     let has_no_peers = config.cluster.peers.addresses().is_empty();

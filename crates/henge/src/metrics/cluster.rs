@@ -51,10 +51,23 @@ impl Metrics {
                 "leads_partitions": held,
                 "holds_partitions": me.map_or(held, |me| holds(&view, me).unwrap_or(held)),
                 "durability": persistence::durability(&self.shared.persistence),
+                "secrets": self.secrets(),
             }],
         });
         stand(&view.standing, &mut page);
         page
+    }
+
+    /// The numbers of the secrets that it uses and accepts, which tell whether two nodes have the same; null where it has none.
+    fn secrets(&self) -> Value {
+        let number = |id: u32| format!("{id:08x}");
+        let secrets = self.shared.cluster.identity.secrets();
+        secrets.map_or(Value::Null, |secrets| {
+            let used = secrets.used().id();
+            let accepted = [Some(used), secrets.also_accepted()];
+            let accepted: Vec<String> = accepted.into_iter().flatten().map(number).collect();
+            json!({"uses": number(used), "accepts": accepted})
+        })
     }
 
     fn member(&self, view: &View, member: &Member) -> Value {

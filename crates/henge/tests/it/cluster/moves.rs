@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
+use henge_wire::PARTITIONS;
 use serde_json::{Value, json};
 
 use super::Ring;
@@ -208,18 +209,20 @@ pub(super) fn all_are_up(ring: &Ring, n: usize, count: usize) {
     });
 }
 
-/// Waits until nothing is to be agreed on any more: all nodes say so, and have come as far.
+/// Waits until the epoch goes on by itself no more, in a cluster where each node is a replica of all partitions: they are whole on each,
+/// none is on its way, and all nodes have come as far.
 pub(super) fn all_is_settled(ring: &Ring, count: usize) {
+    let of = |n| {
+        let status = ring.status(n);
+        let (moves, copies) = (&status["moves"], &status["copies"]);
+        let is_whole = copies["replicas"] == PARTITIONS && copies["replicas_aligned"] == PARTITIONS;
+        let is_done = moves["partitions_done"] == moves["partitions_total"]
+            && moves["partitions_moving"] == 0
+            && moves["partitions_to_hand_over"] == 0;
+        (is_whole && is_done).then(|| status["epoch"].clone())
+    };
     ring.until("all is settled", || {
-        let epochs = (1..=count).map(|n| {
-            let status = ring.status(n);
-            let moves = &status["moves"];
-            let is_settled = moves["are_planned"] == true
-                && moves["partitions_total"] == 0
-                && moves["partitions_to_hand_over"] == 0;
-            is_settled.then(|| status["epoch"].clone())
-        });
-        let epochs: Vec<_> = epochs.collect();
+        let epochs: Vec<_> = (1..=count).map(of).collect();
         epochs
             .iter()
             .all(|epoch| epoch.is_some() && *epoch == epochs[0])

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use henge_cluster::secret::Secret;
 use rustix::process::Signal;
+use serde_json::json;
 
 use super::Ring;
 use super::moves::{all_are_up, all_is_settled};
@@ -161,14 +162,26 @@ fn what_was_proved_by_a_secret_that_was_taken_away_ends() {
     all_are_up(&ring, 1, 2);
     let me = hello(cluster(&ring, 1));
     let link = |secret: &Secret| RawPeer::greeted(ring.address(1), &me, secret);
+    let [by, other] = [&old, &new].map(|secret| format!("{:08x}", secret.id()));
+    let shows = |used: &str, accepted: &[&str]| {
+        let shown = &ring.status(1)["nodes"][0]["secrets"];
+        assert_eq!(*shown, json!({"uses": used, "accepts": accepted}));
+    };
+    shows(&by, &[&by]);
+    let was_read = |line: &str| line.contains("secrets of the cluster were read");
+    let log = ring.log(1);
+    let mut read = log.lines().filter(|line| was_read(line));
+    assert!(read.any(|line| line.contains(&by)), "{log}");
     let mut by_old = link(&old);
     assert!(by_old.is_served());
     configure(&ring, 1, &old_path, Some(&new_path));
     reload(&ring, 1);
+    shows(&by, &[&by, &other]);
     let mut by_new = link(&new);
     assert!(by_old.is_served() && by_new.is_served());
     configure(&ring, 1, &new_path, None);
     reload(&ring, 1);
+    shows(&other, &[&other]);
     let refused = link(&old).refusal().expect("it says why");
     let expected =
         "it does not have the secret of this node's cluster; give it the same cluster.secret_file";
