@@ -11,8 +11,9 @@ use tokio::time::Instant;
 
 use crate::cluster::identity::Identity;
 
-/// How long a connection goes on that is replaced, or whose other side proved itself by a secret that was taken away: what was asked
-/// over it is answered by then, as a request waits no longer (5.5 s, with the answer's way).
+/// How long a connection goes on that is replaced, or whose other side proved itself by a secret that was taken away: what a
+/// client has asked for over it is answered by then, as a request waits no longer (5.5 s, with the answer's way). A snapshot of what is
+/// agreed on may take longer; it is cut, and begun again.
 pub(crate) const LAST: Duration = Duration::from_secs(6);
 
 /// See the head of the file.
