@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
-use henge_wire::PARTITIONS;
 use serde_json::{Value, json};
 
 use super::Ring;
