@@ -165,6 +165,12 @@ impl FromStr for KeyHash {
     }
 }
 
+#[cfg(test)]
+thread_local! {
+    /// How many texts were hashed and compared.
+    pub(super) static COMPARED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 impl KeyHash {
     fn of(id: KeyId, salt: [u8; SALT_BYTES], text: &[u8]) -> Self {
         let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &salt), text);
@@ -174,6 +180,8 @@ impl KeyHash {
 
     /// Whether it is the hash of this text. Compared in constant time, by `ring`.
     pub(crate) fn is_of(&self, text: &[u8]) -> bool {
+        #[cfg(test)]
+        COMPARED.set(COMPARED.get() + 1);
         let key = hmac::Key::new(hmac::HMAC_SHA256, &self.salt);
         hmac::verify(&key, text, &self.tag).is_ok()
     }

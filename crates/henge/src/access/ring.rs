@@ -258,7 +258,7 @@ pub(crate) fn unknown_roles<'a>(
 mod tests {
     use super::super::agreed::testing::agreed;
     use super::super::entry::KeyEntry;
-    use super::super::hash::NewKey;
+    use super::super::hash::{COMPARED, NewKey};
     use super::*;
 
     fn entry(key: &NewKey, permissions: &[&str]) -> KeyEntry {
@@ -276,6 +276,43 @@ mod tests {
                 .map(|(name, key)| ((*name).to_owned(), key.read().expect("it is right")))
                 .collect(),
             roles: [("all".to_owned(), Permissions::ALL)].into(),
+        }
+    }
+
+    /// However much of a text is right, it is hashed once and compared once, by what does that in constant time, and nothing is looked
+    /// at before; and what cannot be a key costs not even that.
+    #[test]
+    fn a_no_takes_as_long_whatever_is_wrong() {
+        let (one, other) = (NewKey::draw(), NewKey::draw());
+        let mut certified = entry(&other, &["read"]);
+        (certified.hash, certified.certificate) = (None, Some("other.example".into()));
+        let file = file(&[("one", &entry(&one, &["read"])), ("other", &certified)]);
+        let ring = Ring::of(1, Strangers::Refused, Some(&file), &Agreed::default());
+        let changed = |place: usize| {
+            let mut text = one.text.clone().into_bytes();
+            text[place] = if text[place] == b'0' { b'1' } else { b'0' };
+            text
+        };
+        let id = "henge_".len();
+        let last = one.text.len() - 1;
+        let right = one.text.clone().into_bytes();
+        for (what, name, text, times) in [
+            ("all is right", None, right.clone(), 1),
+            ("another's name", Some("other"), right.clone(), 1),
+            ("nobody's name", Some("nobody"), right, 1),
+            ("the number's first digit", None, changed(id), 1),
+            ("the number's last digit", None, changed(id + 11), 1),
+            ("the first character", None, changed(id + 13), 1),
+            ("the last character", None, changed(last), 1),
+            ("nobody's", None, NewKey::draw().text.into_bytes(), 1),
+            ("of a key without a hash", None, other.text.into_bytes(), 1),
+            ("too short", None, changed(0)[..last].to_vec(), 0),
+            ("a megabyte", None, vec![b'0'; 1 << 20], 0),
+        ] {
+            let before = COMPARED.get();
+            let known = ring.known(name.map(str::as_bytes), &text, 0);
+            assert_eq!(known.is_some(), what == "all is right", "{what}");
+            assert_eq!(COMPARED.get() - before, times, "{what}");
         }
     }
 
