@@ -171,16 +171,20 @@ impl Visitor {
         Ok(())
     }
 
-    /// Spends the bytes of the present request and of its answer, if it is counted, and tells in the answer how much is left.
+    /// Spends the bytes of the present request and of its answer, if it is counted, and tells in the answer how much is left. `bytes`
+    /// takes those that have come: of what is exempt they stay, for whose they are that comes behind it; of what is refused, or came where
+    /// nothing is limited, nobody is ever charged.
     #[inline]
     pub(crate) fn spend(&self, bytes: impl FnOnce() -> u64, answer: &mut HeaderMap) {
         let Some(limits) = self.meter.limits() else {
+            bytes();
             return;
         };
-        if self.is_counted {
-            self.meter.spend_bytes(bytes());
-        }
         if self.is_counted || self.exceeded.is_some() {
+            let bytes = bytes();
+            if self.is_counted {
+                self.meter.spend_bytes(bytes);
+            }
             answer.insert(RATE_LIMIT_POLICY, limits.policy().clone());
             if let Some(left) = self.meter.left(self.exceeded) {
                 answer.insert(RATE_LIMIT, left);

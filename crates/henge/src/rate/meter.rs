@@ -73,21 +73,18 @@ pub(crate) struct Meter {
 impl Meter {
     /// Of a connection from this address.
     pub(crate) fn of(address: IpAddr) -> Self {
-        Self {
-            address: Some(addresses::counted(address)),
-            generation: 0,
-            limits: None,
-            allowances: [None, None, None],
-            key: None,
-            uses_up_the_nodes: false,
-        }
+        Self::new(Some(addresses::counted(address)), 0)
     }
 
     /// Of another node: what its clients ask is counted where they have asked it.
     pub(crate) fn of_node() -> Self {
+        Self::new(None, u64::MAX)
+    }
+
+    fn new(address: Option<IpAddr>, generation: u64) -> Self {
         Self {
-            address: None,
-            generation: u64::MAX,
+            address,
+            generation,
             limits: None,
             allowances: [None, None, None],
             key: None,

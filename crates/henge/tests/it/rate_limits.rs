@@ -360,3 +360,30 @@ fn what_is_not_counted_hides_nothing() {
     // 20 KiB are there: one is served, and a second while something is left.
     assert!(statuses.contains(&429), "{statuses:?}");
 }
+
+/// What a connection has had before there was a limit is not held against it, nor what was refused.
+#[test]
+fn what_came_before_a_limit_is_not_counted() {
+    let directory = data_directory();
+    fs::create_dir_all(&directory).expect("a folder");
+    let path = directory.join("henge.toml");
+    let write = |rate: &str| {
+        let text = format!("[rate_limits]\naddress_bytes_per_second = {rate}\nburst_ms = 60000\n");
+        fs::write(&path, text).expect("it is written");
+    };
+    write("\"none\"");
+    let path_text = path.display().to_string();
+    let process = Process::start(Process::command(&["--config", &path_text]));
+    let mut client = Client::connect(process.address);
+    let value = "v".repeat(500_000);
+    let put = client.request("PUT", "/cache/k", &[], value.as_bytes());
+    assert!(put.status < 300, "{}", put.status);
+    write("\"1KiB\"");
+    assert_eq!(client.post("/admin/reload", "").status, 200);
+    for _ in 0..5 {
+        assert_eq!(client.get("/get?key=none").status, 404);
+    }
+    process.signal(Signal::TERM);
+    process.wait();
+    fs::remove_dir_all(directory).expect("it is ours");
+}
