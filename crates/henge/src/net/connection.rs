@@ -110,7 +110,8 @@ fn looks_like_http(line: &[u8]) -> bool {
             .is_some_and(|target| target.starts_with(b"/") || target.starts_with(b"http"))
 }
 
-/// Serves a connection until either side closes it.
+/// Serves a connection until either side closes it. What each protocol needs is boxed: whoever says nothing, or speaks another, has no
+/// room for it.
 pub(crate) async fn serve(socket: TcpStream, door: Door, local: &Rc<Local>) {
     let new_pace = || Rc::new(Pace::new(local.shared.live.load().patience, Instant::now()));
     let new_stream =
@@ -118,7 +119,7 @@ pub(crate) async fn serve(socket: TcpStream, door: Door, local: &Rc<Local>) {
     let mut pace = new_pace();
     let certificates = local.shared.tls.config();
     if door == Door::Resp && certificates.is_none() {
-        return resp::serve(socket.into(), pace, local, Vec::new()).await;
+        return Box::pin(resp::serve(socket.into(), pace, local, Vec::new())).await;
     }
     if door == Door::Resp {
         // A pool of clients may open it long before it says anything.
@@ -132,7 +133,8 @@ pub(crate) async fn serve(socket: TcpStream, door: Door, local: &Rc<Local>) {
             unreachable!("it was made of one");
         };
         let begun = std::mem::take(&mut first);
-        let Some(secured) = shake_hands(socket, begun, config, &pace, local).await else {
+        let shaking = Box::pin(shake_hands(socket, begun, config, &pace, local));
+        let Some(secured) = shaking.await else {
             return;
         };
         // What comes over it has its own time.
@@ -148,7 +150,7 @@ pub(crate) async fn serve(socket: TcpStream, door: Door, local: &Rc<Local>) {
     if is_plain && local.shared.live.load().requires_tls {
         let mut socket = stream.into_socket();
         return match spoken {
-            Ok(Speaks::Peer) => serve_peer(socket, first, local).await,
+            Ok(Speaks::Peer) => Box::pin(serve_peer(socket, first, local)).await,
             Ok(Speaks::Http) => {
                 let detail = "the node is reached by https:// only";
                 let words = Problem::new(Code::TlsRequired, detail).into_last_words();
@@ -159,17 +161,19 @@ pub(crate) async fn serve(socket: TcpStream, door: Door, local: &Rc<Local>) {
         };
     }
     match spoken {
-        Ok(Speaks::Resp) => resp::serve(stream.into_socket(), pace, local, first).await,
-        Ok(Speaks::Peer) => serve_peer(stream.into_socket(), first, local).await,
+        Ok(Speaks::Resp) => {
+            Box::pin(resp::serve(stream.into_socket(), pace, local, first)).await;
+        }
+        Ok(Speaks::Peer) => Box::pin(serve_peer(stream.into_socket(), first, local)).await,
         Ok(Speaks::Http) => {
             stream.give_back(first);
-            serve_http(stream, &pace, local).await;
+            Box::pin(serve_http(stream, &pace, local)).await;
         }
         Ok(Speaks::Tls | Speaks::NotYet) => {
             add(&local.counters.protocol_errors, 1);
             tracing::debug!("a connection speaks TLS, for which this node has no certificate");
         }
-        Err(None) => {}
+        Err(None) => local.endings.turn().await,
         Err(Some(late)) => {
             let mut socket = stream.into_socket();
             if looks_like_http(&first) {
@@ -314,6 +318,7 @@ async fn serve_http(stream: Stream, pace: &Rc<Pace>, local: &Rc<Local>) {
         })
         .await
     };
+    local.endings.turn().await;
     let mut socket = connection.into_parts().io.into_inner().into_socket();
     if let Some(late) = late {
         return close_late(&mut socket, late, local).await;

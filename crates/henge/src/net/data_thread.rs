@@ -15,6 +15,7 @@ use tokio::sync::{Notify, mpsc};
 use super::acceptor::Accepted;
 use super::addresses::Seat;
 use super::connection;
+use super::endings::Endings;
 use super::inflight::paid_by;
 use crate::access::caller::Denied;
 use crate::access::ring::Key;
@@ -49,6 +50,8 @@ pub(crate) struct Local {
     pub(crate) routing: Routing,
     /// What its clients may ask for yet.
     pub(crate) allowances: Allowances,
+    /// When connections may give back what they hold.
+    pub(crate) endings: Endings,
     /// Connections over which other nodes tell its replicas something: they end when those nodes do, and nobody waits for that.
     streams: Cell<usize>,
     drain: Notify,
@@ -164,6 +167,7 @@ pub(crate) async fn serve(
         ),
         routing: Routing::new(&admin.shared().cluster),
         allowances: Allowances::default(),
+        endings: Endings::default(),
         admin,
         streams: Cell::new(0),
         drain: Notify::new(),
@@ -175,6 +179,8 @@ pub(crate) async fn serve(
         let keep = || replicas::rounds_are_done(&own, index);
         own.gate.keep(keep).await;
     });
+    let own = Rc::clone(&local);
+    let ender = tokio::task::spawn_local(async move { own.endings.keep().await });
     let replicating = replicas::serve(&local.shared.replicas, &local, index);
     let own = Rc::clone(&local);
     let router = tokio::task::spawn_local(async move {
@@ -215,6 +221,7 @@ pub(crate) async fn serve(
         }
     }
     keeper.abort();
+    ender.abort();
     router.abort();
     replicating.iter().for_each(tokio::task::JoinHandle::abort);
     true

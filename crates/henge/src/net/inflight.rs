@@ -4,7 +4,6 @@
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::ops::Deref;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -35,7 +34,8 @@ thread_local! {
 /// Does all of this work at the expense of an address: what it holds counts against the bound of that as well.
 pub(crate) async fn paid_by<T>(share: Option<Arc<Share>>, work: impl Future<Output = T>) -> T {
     let mut share = share;
-    let mut work = pin!(work);
+    // What an async function takes by value is kept in it twice, and of connections there are thousands.
+    let mut work = Box::pin(work);
     poll_fn(|cx| {
         // Swapped and not shared: a reference more would write what all data threads with clients of that address read.
         PAYER.with_borrow_mut(|payer| std::mem::swap(payer, &mut share));
@@ -282,6 +282,8 @@ impl AsRef<[u8]> for Held {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use super::*;
 
     #[test]

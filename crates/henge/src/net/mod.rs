@@ -5,6 +5,7 @@ pub(crate) mod acceptor;
 pub(crate) mod addresses;
 pub(crate) mod connection;
 pub(crate) mod data_thread;
+pub(crate) mod endings;
 pub(crate) mod handles;
 pub(crate) mod inflight;
 pub(crate) mod listen;

@@ -131,6 +131,7 @@ pub(crate) async fn serve(socket: Socket, pace: Rc<Pace>, local: &Rc<Local>, fir
         // What it still sends is read, so that it reads why we end.
         linger(&mut connection.socket, None).await;
     }
+    local.endings.turn().await;
 }
 
 /// A client is in the list until this is dropped.
