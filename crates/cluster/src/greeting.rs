@@ -12,6 +12,7 @@
 //! There are proofs where the cluster has a secret: each proves itself by the one that it uses, and takes the other's by any that it
 //! accepts.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -69,6 +70,27 @@ pub enum Failure {
     /// It refuses this node, and says why.
     Refusal(Refusal),
 }
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoNode(why) => write!(f, "what answers is no node of Henge: {why}"),
+            Self::Another(name) => write!(f, "another node answers there, {name}"),
+            Self::Hello(error) => error.fmt(f),
+            Self::Cluster(name, cluster) => {
+                write!(f, "{name} is in another cluster, {cluster}")
+            }
+            Self::Stranger(name) => write!(
+                f,
+                "{name} does not have the secret of the cluster; all nodes need the same cluster.secret_file"
+            ),
+            Self::Unwanted(name, _, why) => write!(f, "{name} is refused: {why}"),
+            Self::Refusal(refusal) => write!(f, "it refuses this node: {}", refusal.text),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
 
 /// The side that has connected.
 #[derive(Debug)]

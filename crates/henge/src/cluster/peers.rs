@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use henge_cluster::greeting::Failure;
 use henge_wire::peer::{Hello, Purpose};
 use tokio::net::TcpStream;
 
@@ -54,7 +55,7 @@ pub(crate) async fn serve(socket: TcpStream, first: Vec<u8>, local: &Rc<Local>) 
         Err(error) => {
             add(&local.counters.protocol_errors, 1);
             let cluster = &local.shared.cluster;
-            if let GreetError::Cluster(name, theirs) = &error {
+            if let GreetError::Said(Failure::Cluster(name, theirs)) = &error {
                 let machine = remote.ip().to_canonical().to_string();
                 let now_ms = local.shared.clock.now_ms();
                 cluster.tell_of_another(now_ms, &machine, name, *theirs);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use henge_cluster::agreed::Command;
 use henge_cluster::forming::{ClusterId, Forming, Hello, Step, Wait, Who};
+use henge_cluster::greeting::Failure;
 use henge_wire::peer::Purpose;
 use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
@@ -32,7 +33,7 @@ pub(super) async fn link_to(
 ) -> Result<(Link, Proved), GreetError> {
     let identity = &control.cluster.identity;
     let greeted = greet::connect(address, None, Purpose::Control, identity).await;
-    if let Err(GreetError::Cluster(name, theirs)) = &greeted {
+    if let Err(GreetError::Said(Failure::Cluster(name, theirs))) = &greeted {
         let now_ms = control.shared.clock.now_ms();
         control
             .cluster

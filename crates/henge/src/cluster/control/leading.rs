@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use henge_cluster::agreed::voters::{self, Seat};
 use henge_cluster::agreed::{Agreed, Command, MAX_INCARNATION, Outcome, Rejected};
 use henge_cluster::gossip::Health;
+use henge_cluster::greeting::Failure;
 use henge_cluster::ring::NodeId;
 use henge_cluster::topology::{self, Incarnation, State};
 use henge_wire::peer::Purpose;
@@ -350,7 +351,7 @@ impl Control {
             let me = &self.cluster.identity;
             let at = &known.address;
             let greeted = greet::connect(at, Some(known.instance), Purpose::Control, me).await;
-            if let Err(GreetError::Cluster(other, theirs)) = &greeted {
+            if let Err(GreetError::Said(Failure::Cluster(other, theirs))) = &greeted {
                 let now_ms = self.shared.clock.now_ms();
                 self.cluster.tell_of_another(now_ms, at, other, *theirs);
             }
@@ -362,7 +363,7 @@ impl Control {
                     ));
                 }
                 // Its port is closed, another is there, or all agree that it is down.
-                Err(GreetError::Refused(_) | GreetError::Another(_)) => {}
+                Err(GreetError::Refused(_) | GreetError::Said(Failure::Another(_))) => {}
                 Err(_) if is_known_down(&agreed, id) => {}
                 Err(error) => {
                     return Started::NotNow(format!(

@@ -7,9 +7,8 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use henge_cluster::forming::ClusterId;
 use henge_cluster::greeting::{Accepter, Failure, Met, Next, Opener, Own, Refused};
-use henge_wire::peer::{Head, Hello, HelloError, MAX_HELLO_BYTES, PREFACE, Purpose, Refusal, Why};
+use henge_wire::peer::{Head, Hello, MAX_HELLO_BYTES, PREFACE, Purpose, Why};
 use rustix::net::sockopt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -49,20 +48,10 @@ pub(crate) enum GreetError {
     Io(io::Error),
     /// It takes longer than [`GREETING_TIMEOUT`].
     Late,
-    /// What answers is no node.
-    NoNode(String),
-    /// What answers is another node than was asked for: its name.
-    Another(String),
-    /// It cannot be understood.
-    Hello(HelloError),
-    /// It is in another cluster: its name, and which.
-    Cluster(String, ClusterId),
-    /// It does not prove that it has the secret of the cluster: its name.
-    Stranger(String),
-    /// This node refuses it: its name, and why.
-    Unwanted(String, Why, String),
-    /// It refuses this node, and says why.
-    Refusal(Refusal),
+    /// What came is no frame.
+    Frame(ReadError),
+    /// What was said ends it.
+    Said(Failure),
 }
 
 impl GreetError {
@@ -74,8 +63,8 @@ impl GreetError {
     /// Whether it goes on until an operator changes something.
     pub(crate) fn is_lasting(&self) -> bool {
         match self {
-            Self::Hello(_) | Self::Cluster(..) | Self::Stranger(_) => true,
-            Self::Unwanted(_, why, _) => *why == Why::Stranger,
+            Self::Said(Failure::Hello(_) | Failure::Cluster(..) | Failure::Stranger(_)) => true,
+            Self::Said(Failure::Unwanted(_, why, _)) => *why == Why::Stranger,
             _ => false,
         }
     }
@@ -86,18 +75,8 @@ impl fmt::Display for GreetError {
         match self {
             Self::Refused(error) | Self::Io(error) => error.fmt(f),
             Self::Late => write!(f, "no answer within {} ms", GREETING_TIMEOUT.as_millis()),
-            Self::NoNode(why) => write!(f, "what answers is no node of Henge: {why}"),
-            Self::Another(name) => write!(f, "another node answers there, {name}"),
-            Self::Hello(error) => error.fmt(f),
-            Self::Cluster(name, cluster) => {
-                write!(f, "{name} is in another cluster, {cluster}")
-            }
-            Self::Stranger(name) => write!(
-                f,
-                "{name} does not have the secret of the cluster; all nodes need the same cluster.secret_file"
-            ),
-            Self::Unwanted(name, _, why) => write!(f, "{name} is refused: {why}"),
-            Self::Refusal(refusal) => write!(f, "it refuses this node: {}", refusal.text),
+            Self::Frame(error) => write!(f, "what answers is no node of Henge: {error}"),
+            Self::Said(failure) => failure.fmt(f),
         }
     }
 }
@@ -106,15 +85,7 @@ impl std::error::Error for GreetError {}
 
 impl From<Failure> for GreetError {
     fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::NoNode(why) => Self::NoNode(why.to_owned()),
-            Failure::Another(name) => Self::Another(name),
-            Failure::Hello(error) => Self::Hello(error),
-            Failure::Cluster(name, cluster) => Self::Cluster(name, cluster),
-            Failure::Stranger(name) => Self::Stranger(name),
-            Failure::Unwanted(name, why, text) => Self::Unwanted(name, why, text),
-            Failure::Refusal(refusal) => Self::Refusal(refusal),
-        }
+        Self::Said(failure)
     }
 }
 
@@ -161,7 +132,7 @@ pub(crate) async fn connect(
     let outcome = tokio::time::timeout(GREETING_TIMEOUT, greeting).await;
     outcome.unwrap_or_else(|_| {
         Err(match opener.unproved() {
-            Some(name) => GreetError::Stranger(name.to_owned()),
+            Some(name) => Failure::Stranger(name.to_owned()).into(),
             None => GreetError::Late,
         })
     })
@@ -235,7 +206,7 @@ fn know(
     } = met;
     let standing = Standing::of(me, ours, theirs);
     if !standing.is_accepted_now() {
-        return Err((socket, GreetError::Stranger(hello.name)));
+        return Err((socket, Failure::Stranger(hello.name).into()));
     }
     note_meeting(&socket, &hello, me);
     Ok(Greeted {
@@ -273,7 +244,7 @@ async fn hear_frame(
 ) -> Result<(Head, Bytes), GreetError> {
     let broken = |error| match error {
         ReadError::Io(error) => GreetError::Io(error),
-        other => GreetError::NoNode(other.to_string()),
+        other => GreetError::Frame(other),
     };
     loop {
         if let Some(frame) = incoming.next(MAX_HELLO_BYTES).map_err(broken)? {
@@ -289,7 +260,7 @@ async fn hear_frame(
 mod tests {
     use std::net::SocketAddr;
 
-    use henge_cluster::forming::Who;
+    use henge_cluster::forming::{ClusterId, Who};
     use henge_cluster::secret::{Secret, Secrets};
     use tokio::net::TcpListener;
 
@@ -335,11 +306,11 @@ mod tests {
             let ours = ours.expect_err("it is refused");
             let theirs = theirs.expect_err("it is refused");
             assert!(
-                matches!(&ours, GreetError::Cluster(name, ClusterId(8)) if name == "b"),
+                matches!(&ours, GreetError::Said(Failure::Cluster(name, ClusterId(8))) if name == "b"),
                 "{ours}"
             );
             assert!(
-                matches!(&theirs, GreetError::Cluster(name, ClusterId(7)) if name == "a"),
+                matches!(&theirs, GreetError::Said(Failure::Cluster(name, ClusterId(7))) if name == "a"),
                 "{theirs}"
             );
             let [ours, theirs] = greet(&from, &node("b", 2, 7, secret)).await;
@@ -355,7 +326,7 @@ mod tests {
         let [ours, _] = greet(&from, &to).await;
         let error = ours.expect_err("it proves nothing");
         assert!(
-            matches!(&error, GreetError::Stranger(name) if name == "b"),
+            matches!(&error, GreetError::Said(Failure::Stranger(name)) if name == "b"),
             "{error}"
         );
     }
@@ -369,14 +340,20 @@ mod tests {
             let [ours, theirs] = greet(&from, &to).await;
             let theirs = theirs.expect_err("it is refused");
             assert!(
-                matches!(&theirs, GreetError::Stranger(name) if name == "a"),
+                matches!(&theirs, GreetError::Said(Failure::Stranger(name)) if name == "a"),
                 "{theirs}"
             );
             let ours = ours.expect_err("it refuses");
             match secret {
-                Some(_) => assert!(matches!(&ours, GreetError::Stranger(_)), "{ours}"),
+                Some(_) => assert!(
+                    matches!(&ours, GreetError::Said(Failure::Stranger(_))),
+                    "{ours}"
+                ),
                 // Who has none can prove nothing, and asks for no proof.
-                None => assert!(matches!(&ours, GreetError::Cluster(..)), "{ours}"),
+                None => assert!(
+                    matches!(&ours, GreetError::Said(Failure::Cluster(..))),
+                    "{ours}"
+                ),
             }
         }
     }
@@ -430,7 +407,9 @@ mod tests {
             let (_socket, theirs) = tokio::join!(ours, theirs);
             match theirs {
                 Ok(greeted) => assert!(!is_taken_away && greeted.hello.name == "a"),
-                Err(GreetError::Stranger(name)) => assert!(is_taken_away && name == "a"),
+                Err(GreetError::Said(Failure::Stranger(name))) => {
+                    assert!(is_taken_away && name == "a")
+                }
                 Err(error) => panic!("{error}"),
             }
         }
@@ -465,11 +444,13 @@ mod tests {
                 }
                 let theirs = theirs.expect_err("it is refused");
                 assert!(
-                    matches!(&theirs, GreetError::Stranger(name) if name == "a"),
+                    matches!(&theirs, GreetError::Said(Failure::Stranger(name)) if name == "a"),
                     "{theirs}"
                 );
                 match ours {
-                    Err(GreetError::Stranger(name)) if !opener_knows => assert_eq!(name, "b"),
+                    Err(GreetError::Said(Failure::Stranger(name))) if !opener_knows => {
+                        assert_eq!(name, "b")
+                    }
                     // It has nothing against the other, and reads with the first answer that it is refused.
                     ours => assert!(opener_knows && ours.is_ok(), "{ours:?}"),
                 }
