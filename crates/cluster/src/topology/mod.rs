@@ -108,7 +108,7 @@ pub enum State {
 }
 
 /// What consensus orders.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Command {
     /// A process has started.
     Register {

@@ -82,7 +82,7 @@ pub struct Known(Mutex<Next>);
 impl Known {
     /// What a command makes of it; none if it is rejected.
     pub fn apply(&self, agreed: &Sealed<Agreed>, command: &Command) -> Option<Sealed<Agreed>> {
-        let key = (agreed.digest(), digest(&format!("{command:?}")));
+        let key = (agreed.digest(), digest(command));
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let next = known
             .entry(key)
