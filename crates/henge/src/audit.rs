@@ -19,9 +19,10 @@ use crate::calendar;
 /// Lines that may wait for the disk: seconds of what is written of a flood.
 const QUEUE: usize = 1024;
 
-/// Denied actions that are written in a second, one by one; those beyond are counted. Without that a stranger could have older
-/// lines rotated away.
-const DENIED_PER_SECOND: u64 = 50;
+/// Denied actions that are listed at once, and in how many milliseconds there is room for another; those beyond are counted. Without
+/// that a stranger could have older lines rotated away: this way it takes more than a week to fill the files of the default.
+const DENIED_AT_ONCE: u64 = 50;
+const DENIED_EVERY_MS: u64 = 5_000;
 
 /// After so much silence it is said what was not listed.
 const COUNTS_AFTER: Duration = Duration::from_secs(1);
@@ -76,9 +77,8 @@ pub(crate) struct Audit {
 /// What is not written line by line.
 #[derive(Debug, Default)]
 struct Counts {
-    /// The second that it is, and how many denied actions there were in it.
-    second: AtomicU64,
-    denied: AtomicU64,
+    /// When all that are listed at once would have had their time: each moves it on.
+    listed_until_ms: AtomicU64,
     /// Denied actions beyond those that are listed, since that was last written.
     beyond: AtomicU64,
     /// Lines for which there was no room, or no disk, since that was last written.
@@ -88,15 +88,18 @@ struct Counts {
 impl Counts {
     /// Whether a denied action is to be listed. Before anything is done for it, as who is denied can ask without end.
     fn lists(&self, time_ms: u64) -> bool {
-        let second = time_ms / 1000;
-        if self.second.fetch_max(second, Ordering::Relaxed) < second {
-            self.denied.store(0, Ordering::Relaxed);
+        let latest = time_ms + DENIED_AT_ONCE * DENIED_EVERY_MS;
+        let next = |until_ms: u64| {
+            // A clock that was set back does not hold it up for longer than that.
+            let until_ms = until_ms.clamp(time_ms, latest) + DENIED_EVERY_MS;
+            (until_ms <= latest).then_some(until_ms)
+        };
+        let (listed, relaxed) = (&self.listed_until_ms, Ordering::Relaxed);
+        let is_listed = listed.fetch_update(relaxed, relaxed, next).is_ok();
+        if !is_listed {
+            self.beyond.fetch_add(1, relaxed);
         }
-        if self.denied.fetch_add(1, Ordering::Relaxed) < DENIED_PER_SECOND {
-            return true;
-        }
-        self.beyond.fetch_add(1, Ordering::Relaxed);
-        false
+        is_listed
     }
 }
 
@@ -417,12 +420,15 @@ mod tests {
         let mut many = vec![(5_000, Outcome::Denied); 2 * QUEUE];
         many.push((5_999, Outcome::Done));
         many.push((6_000, Outcome::Done));
+        // There is room for another, and for one only.
+        many.extend([(10_000, Outcome::Denied); 2]);
         written(&path, 1 << 20, &many);
         let text = fs::read_to_string(&path).expect("it is there");
-        assert_eq!(text.lines().count(), 50 + 1 + 1 + 1);
+        assert_eq!(text.matches("\"outcome\":\"denied\"").count(), 51);
+        assert_eq!(text.lines().count(), 51 + 1 + 2);
         assert_eq!(text.matches("\"outcome\":\"done\"").count(), 2);
         assert!(
-            text.contains("\"denied_and_not_listed\":1998,\"lost\":0"),
+            text.contains("\"denied_and_not_listed\":1999,\"lost\":0"),
             "{text}"
         );
         fs::remove_dir_all(folder).expect("it goes");

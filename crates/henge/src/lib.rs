@@ -27,6 +27,7 @@
 mod access;
 mod admin;
 pub mod allocator;
+mod aside;
 mod audit;
 pub mod cache;
 mod calendar;

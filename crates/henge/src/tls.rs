@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{NoClientAuth, WebPkiClientVerifier};
+use rustls::server::{NoClientAuth, NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig, ServerConnection};
 
 use crate::config::{Config, shown};
@@ -116,7 +116,7 @@ pub(crate) fn read(config: &Config) -> Result<Option<Arc<ServerConfig>>, TlsErro
                 .map_err(|error| unfit(path, error.to_string()))?
         }
     };
-    let config = ServerConfig::builder_with_provider(provider)
+    let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| unfit(chain_path, error.to_string()))?
         .with_client_cert_verifier(verifier)
@@ -127,6 +127,11 @@ pub(crate) fn read(config: &Config) -> Result<Option<Arc<ServerConfig>>, TlsErro
                 format!("{error}, with the key of {}", shown(key_path)),
             )
         })?;
+    if tls.client_ca_file.is_some() {
+        // Who resumes a session shows no certificate again, and the one of then may have run out.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+    }
     Ok(Some(Arc::new(config)))
 }
 

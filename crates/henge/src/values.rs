@@ -9,6 +9,7 @@ use bytes::Bytes;
 use henge_engine::compress::{Algorithm, Compressor, Decompressor, Settings, Skipped};
 use henge_wire::{Data, DataType, Encoding, Item, Value, Version};
 
+use crate::aside::aside;
 use crate::metrics::counters::add;
 use crate::net::data_thread::Local;
 use crate::net::inflight::{Hold, InFlight};
@@ -122,11 +123,11 @@ impl Found {
         if self.is_quick() {
             return self.raw();
         }
-        let _hold = held(in_flight, self.raw_len as usize)?;
+        let hold = held(in_flight, self.raw_len as usize)?;
         let (encoding, data, raw_len) = (self.encoding, self.data.clone(), self.raw_len);
-        tokio::task::spawn_blocking(move || decompressed(encoding, &data, raw_len))
-            .await
-            .unwrap_or(Err(ValueError::CutOff))
+        let work = move || (decompressed(encoding, &data, raw_len), hold);
+        let (raw, _hold) = aside(work).await.ok_or(ValueError::CutOff)?;
+        raw
     }
 }
 
@@ -199,13 +200,13 @@ pub(crate) async fn encode(local: &Local, raw: Bytes, json: bool) -> Result<Enco
         Some(_) if raw.len() >= settings.threshold_bytes => {
             if raw.len() <= COMPRESSED_INLINE_BYTES {
                 compressed(settings, &raw)
-            } else if let Ok(_hold) = held(&local.shared.in_flight, raw.len()) {
+            } else if let Ok(hold) = held(&local.shared.in_flight, raw.len()) {
                 // What comes out has at most as many bytes, and those are held meanwhile. Without room for them the value is kept
                 // as it is.
                 let raw = raw.clone();
-                tokio::task::spawn_blocking(move || compressed(settings, &raw))
-                    .await
-                    .unwrap_or(Err(Skipped::DidNotShrink))
+                let work = move || (compressed(settings, &raw), hold);
+                let done = aside(work).await;
+                done.map_or(Err(Skipped::DidNotShrink), |(packed, _hold)| packed)
             } else {
                 Err(Skipped::Off)
             }

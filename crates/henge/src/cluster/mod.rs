@@ -36,6 +36,7 @@ use self::identity::Identity;
 use self::losses::Of;
 use self::peers::Handover;
 use self::view::{Member, MemberState, View};
+use crate::net::addresses::counted;
 
 /// Connections on their way to the control runtime: each node has one or two.
 const HANDOVERS: usize = 256;
@@ -60,6 +61,8 @@ pub(crate) struct Load {
 enum Matter {
     Connection,
     Datagram,
+    /// It speaks HTTP where the Redis protocol is spoken.
+    Request,
     /// It has nodes of another cluster.
     Cluster,
 }
@@ -194,7 +197,12 @@ impl Cluster {
 
     /// Whether an operator is to be told that a node of this machine was refused, and has not been lately.
     pub(crate) fn is_to_be_told(&self, machine: IpAddr) -> bool {
-        self.is_news(Matter::Connection, &machine.to_string())
+        self.is_news(Matter::Connection, &counted(machine).to_string())
+    }
+
+    /// The same of one that speaks HTTP where the Redis protocol is spoken.
+    pub(crate) fn is_request_to_be_told(&self, machine: IpAddr) -> bool {
+        self.is_news(Matter::Request, &counted(machine).to_string())
     }
 
     /// Whether something was not told of a machine lately. Each matter has its own bound: datagrams may say anything of where
@@ -239,7 +247,7 @@ impl Cluster {
         let Some(ours) = self.identity.cluster() else {
             return;
         };
-        if !self.is_news(Matter::Datagram, &machine.to_string()) {
+        if !self.is_news(Matter::Datagram, &counted(machine).to_string()) {
             return;
         }
         let epoch = self.view.load().epoch;

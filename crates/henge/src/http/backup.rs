@@ -51,7 +51,7 @@ const PAGE_BYTES: usize = 4 * 1024 * 1024;
 pub(crate) async fn ask(local: Rc<Local>, request: Request<Incoming>) -> Outcome {
     // What is wrong with it the control runtime says.
     let wanted = wanted(&local.shared, request.uri().query()).ok();
-    let answer = control::ask(Rc::clone(&local), RouteId::Backup, request, false).await?;
+    let answer = control::ask(Rc::clone(&local), RouteId::Backup, request).await?;
     if let Some(Wanted {
         partition, leads, ..
     }) = wanted

@@ -127,10 +127,10 @@ pub(crate) async fn mset(local: Rc<Local>, body: Incoming) -> Outcome {
     let body = json_body(&local, body).await?;
     let now_ms = local.shared.clock.now_ms();
     let most = local.shared.limits().max_batch_items;
-    let mut hold = local.shared.in_flight.hold_for(body.bytes.len());
-    let bytes = body.bytes.clone();
+    let mut hold = local.shared.in_flight.hold_for(body.len());
+    let len = body.len();
     let work = move || {
-        let request = MsetRequest::parse(&bytes, most)?;
+        let request = MsetRequest::parse(&body, most)?;
         let len = request.items.iter().map(SetRequest::value_len_bound).sum();
         if let Some(hold) = &mut hold
             && !hold.set(len)
@@ -139,12 +139,12 @@ pub(crate) async fn mset(local: Rc<Local>, body: Incoming) -> Outcome {
         }
         let settings = request.items.into_iter().map(|mut item| {
             let key = item.take_key()?;
-            let setting = Setting::of(&mut item, &bytes, now_ms);
+            let setting = Setting::of(&mut item, &body, now_ms);
             Ok((key, setting))
         });
         Ok((settings.collect::<Vec<Result<_, Problem>>>(), hold))
     };
-    let (settings, _hold) = in_time(body.bytes.len(), work).await?;
+    let (settings, _hold) = in_time(len, work).await?;
     let mut results = Results::new(&local, true);
     let mut settings = settings.into_iter().peekable();
     while settings.peek().is_some() {
@@ -259,9 +259,13 @@ pub(crate) async fn mget(local: Rc<Local>, body: Incoming) -> Outcome {
             Err(error) => results.push(key, Err(error.into()), |_| ()).await,
             Ok(raw) => {
                 let (key, raw) = (Bytes::copy_from_slice(key), (raw, found.json));
+                let mut hold = local.shared.in_flight.hold_for(raw.0.len());
+                if hold.as_mut().is_some_and(|hold| !hold.set(raw.0.len())) {
+                    return results.push(&key, Err(overloaded()), |_| ()).await;
+                }
                 let (of_key, of_raw) = (key.clone(), raw.clone());
-                let work = move || Ok(item_len(&of_key, (&of_raw.0, of_raw.1)));
-                let len = in_time(raw.0.len(), work).await?;
+                let work = move || Ok((item_len(&of_key, (&of_raw.0, of_raw.1)), hold));
+                let (len, hold) = in_time(raw.0.len(), work).await?;
                 if !results.has_room(len) {
                     return results.push(&key, Err(too_large()), |_| ()).await;
                 }
@@ -278,9 +282,9 @@ pub(crate) async fn mget(local: Rc<Local>, body: Incoming) -> Outcome {
                         expires_at_ms,
                         now_ms,
                     );
-                    Ok(out)
+                    Ok((out, hold))
                 };
-                results.out = in_time(len, work).await?;
+                (results.out, _) = in_time(len, work).await?;
                 results.pushed().await
             }
         }
@@ -334,9 +338,9 @@ async fn each_key<'a>(
     answer: impl AsyncFn(&mut Results<'a>, Asked<'_, 'a>) -> Result<(), Problem>,
 ) -> Outcome {
     let body = json_body(local, body).await?;
-    let len = body.bytes.len();
+    let len = body.len();
     let most = local.shared.limits().max_batch_items;
-    let work = move || KeysRequest::parse(&body.bytes, most);
+    let work = move || KeysRequest::parse(&body, most);
     let request = in_time(len, work).await?;
     let are_writes = command(b"").operation.is_write();
     let mut results = Results::new(local, are_writes);

@@ -19,7 +19,14 @@ use crate::values::SHARED_BYTES;
 pub(crate) struct Whole<'a> {
     pub(crate) bytes: Bytes,
     /// The part of the node's memory that it takes, until this is dropped.
-    _hold: Hold<'a>,
+    hold: Hold<'a>,
+}
+
+impl Whole<'_> {
+    /// The same, held for as long as there is anything of it: for work that goes on elsewhere. Not for what the cache may keep.
+    pub(crate) fn held(self) -> Bytes {
+        self.hold.attach(self.bytes)
+    }
 }
 
 /// Refuses a body that is encoded: the node would have to bound what comes out of it too.
@@ -108,10 +115,7 @@ pub(crate) async fn read(
         // reference is copied all the same, as it would keep the whole buffer.
         let small = data.len() < SHARED_BYTES && data.len() <= limit;
         if gathered.is_empty() && body.is_end_stream() && small {
-            return Ok(Whole {
-                bytes: data,
-                _hold: hold,
-            });
+            return Ok(Whole { bytes: data, hold });
         }
         since = behind_since(since, data.len() as u64, SLOWEST_IN, Instant::now());
         let len = gathered.len() + data.len();
@@ -134,6 +138,6 @@ pub(crate) async fn read(
     gathered.shrink_to_fit();
     Ok(Whole {
         bytes: Bytes::from(gathered),
-        _hold: hold,
+        hold,
     })
 }

@@ -10,22 +10,20 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{delete, get, post, put};
 use bytes::Bytes;
-use http::{HeaderValue, Request, StatusCode, Uri, header};
+use http::{HeaderValue, Request, Uri, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 use tower::ServiceExt;
 
 use super::problem::{Code, Problem};
 use super::requests::query_key;
 use super::routes::{Place, ROUTES, RouteId};
-use super::service::{Outcome, Whole, json_response};
+use super::service::Outcome;
 use super::{api_keys, backup, nodes, openapi, query, settings};
-use crate::cluster::view::Standing;
 use crate::config::{ConfigError, Reload};
 use crate::metrics::Metrics;
-use crate::metrics::cluster::stand;
 use crate::metrics::exposition;
 use crate::net::data_thread::Local;
 
@@ -46,12 +44,7 @@ pub(crate) struct Control {
 }
 
 /// Asks the control runtime.
-pub(crate) async fn ask(
-    local: Rc<Local>,
-    route: RouteId,
-    request: Request<Incoming>,
-    is_stranger: bool,
-) -> Outcome {
+pub(crate) async fn ask(local: Rc<Local>, route: RouteId, request: Request<Incoming>) -> Outcome {
     let (parts, body) = request.into_parts();
     let body = match route {
         RouteId::SetSetting | RouteId::WeighNode => {
@@ -73,24 +66,7 @@ pub(crate) async fn ask(
         .try_send(call)
         .map_err(|_| Problem::new(Code::Overloaded, "too many requests for figures at once"))?;
     let answer = receiver.await;
-    let answer = answer.map_err(|_| Problem::new(Code::Internal, "the request was cut off"))?;
-    if is_stranger {
-        return Ok(for_strangers(answer).await);
-    }
-    Ok(answer)
-}
-
-/// What is told to who may not see figures of the node: how it is, in a word, and not why.
-async fn for_strangers(answer: Whole) -> Whole {
-    let (parts, body) = answer.into_parts();
-    let body = match body.collect().await {
-        Ok(whole) => whole.to_bytes(),
-        Err(never) => match never {},
-    };
-    let page: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let mut response = json_response(json!({"status": page["status"]}).to_string().into());
-    *response.status_mut() = parts.status;
-    response
+    answer.map_err(|_| Problem::new(Code::Internal, "the request was cut off"))
 }
 
 /// Answers calls until no data thread is left.
@@ -121,8 +97,6 @@ fn router(control: Arc<Control>) -> Router {
     let mut router = Router::new();
     for route in ROUTES.iter().filter(|route| route.place == Place::Control) {
         let handler = match route.id {
-            RouteId::Health => get(health),
-            RouteId::Ready => get(ready),
             RouteId::Version => get(version),
             RouteId::Stats => get(stats),
             RouteId::Metrics => get(prometheus),
@@ -153,55 +127,6 @@ fn router(control: Arc<Control>) -> Router {
         router = router.route(route.path, handler);
     }
     router.with_state(control)
-}
-
-async fn health(State(control): Controlled) -> Response {
-    Json(json!({
-        "status": "ok",
-        "node_id": control.metrics.node_id,
-        "version": env!("CARGO_PKG_VERSION"),
-        "uptime_seconds": control.metrics.uptime_seconds(),
-    }))
-    .into_response()
-}
-
-async fn ready(State(control): Controlled) -> Response {
-    let metrics = &control.metrics;
-    let persistence = &metrics.shared.persistence;
-    if persistence.is_loading() {
-        let progress = &persistence.progress;
-        let body = Json(json!({
-            "status": "loading",
-            "node_id": metrics.node_id,
-            "progress": progress.share(),
-            "records": progress.records(),
-        }));
-        return (StatusCode::SERVICE_UNAVAILABLE, body).into_response();
-    }
-    let view = metrics.shared.cluster.view.load_full();
-    if view.standing != Standing::Inside {
-        let mut body = json!({"node_id": metrics.node_id});
-        stand(&view.standing, &mut body);
-        body["status"] = body["standing"].take();
-        if let Value::Object(body) = &mut body {
-            body.remove("standing");
-        }
-        return (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response();
-    }
-    let me = view.me().and_then(|me| view.placing.member(me.id));
-    if me.is_some_and(|me| me.is_drained) {
-        // It sends on what it is asked; who chooses between nodes should choose another.
-        let body = Json(json!({"status": "drained", "node_id": metrics.node_id}));
-        return (StatusCode::SERVICE_UNAVAILABLE, body).into_response();
-    }
-    // A node that drains has closed its port, so whoever can ask is answered. One whose log has failed serves what it has:
-    // who sends it no more requests at all would lose that.
-    let mut body = json!({"status": "ready", "node_id": metrics.node_id});
-    if let Some(failure) = persistence.log.as_ref().and_then(|log| log.failure()) {
-        body["writes"] = json!("refused");
-        body["failure"] = json!(failure);
-    }
-    Json(body).into_response()
 }
 
 async fn interface() -> Response {

@@ -10,6 +10,7 @@ mod body;
 mod conditions;
 mod control;
 pub(crate) mod cors;
+mod health;
 mod json;
 mod keys;
 mod lifetime;

@@ -11,6 +11,8 @@ use crate::config::nearest;
 pub(crate) enum Place {
     /// Inline, on the data thread of the connection.
     Data,
+    /// There as well: of the node itself, whatever state its data are in.
+    Node,
     /// By axum, on the control runtime.
     Control,
 }
@@ -106,8 +108,8 @@ routes! {
     Keys         Get    "/keys"           "keys"          Read    Data    "A page of a scan over the keys";
     KeysPost     Post   "/keys"           "keys_post"     Read    Data    "A page of a scan over the keys, asked for in the body";
     Flush        Post   "/flush"          "flush"         Admin   Data    "Forgets everything";
-    Health       Get    "/health"         "health"        Anyone Control "Whether the process lives";
-    Ready        Get    "/ready"          "ready"         Anyone Control "Whether the node takes requests";
+    Health       Get    "/health"         "health"        Anyone Node    "Whether the process lives";
+    Ready        Get    "/ready"          "ready"         Anyone Node    "Whether the node takes requests";
     Version      Get    "/version"        "version"       Observe Control "What is running";
     Stats        Get    "/stats"          "stats"         Observe Control "The cache in one page";
     Metrics      Get    "/metrics"        "metrics"       Observe Control "Metrics as Prometheus reads them";

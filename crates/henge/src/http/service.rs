@@ -20,7 +20,7 @@ use super::access::{Seen, Visitor};
 use super::level::{self, X_CONSISTENCY_LEVEL, X_REPLICAS};
 use super::problem::{Code, Problem};
 use super::routes::{self, Lookup, Place, Route, RouteId};
-use super::{backup, batch, body, control, keys, raw, restore, single};
+use super::{backup, batch, body, control, health, keys, raw, restore, single};
 use crate::access::caller::Caller;
 use crate::access::permission::Permission;
 use crate::access::ring::Key;
@@ -161,7 +161,16 @@ impl Service {
         let visitor = self.visitor.borrow();
         let answered = response.body().size_hint().exact().unwrap_or_default();
         // What has come for requests behind one that is not counted is not that one's.
-        let bytes = || self.pace.take_received().saturating_add(answered);
+        // And of who is refused nobody knows how much was for requests of others behind it: it is spent of both.
+        let is_denied = matches!(response.status().as_u16(), 401 | 403);
+        let received = || {
+            if is_denied {
+                self.pace.received()
+            } else {
+                self.pace.take_received()
+            }
+        };
+        let bytes = || received().saturating_add(answered);
         visitor.spend(bytes, response.headers_mut());
         cors.mark(visitor.origin(), response.headers_mut());
         drop(visitor);
@@ -305,12 +314,14 @@ impl hyper::service::Service<Request<Incoming>> for Service {
                 let answer = backup::ask(Rc::clone(&self.local), request);
                 (Some(route), None, Answer::later(answer))
             }
-            Ok(Lookup::Found(route)) => {
+            Ok(Lookup::Found(route)) if route.place == Place::Node => {
                 let visitor = self.visitor.borrow();
                 let is_stranger = visitor.caller().check(Permission::Observe).is_err();
-                drop(visitor);
-                let is_stranger = is_stranger && route.permission == Permission::Anyone;
-                let answer = control::ask(Rc::clone(&self.local), route.id, request, is_stranger);
+                let answer = health::answer(&self.local.admin.metrics, route.id, is_stranger);
+                (Some(route), None, Answer::Now(Ok(answer)))
+            }
+            Ok(Lookup::Found(route)) => {
+                let answer = control::ask(Rc::clone(&self.local), route.id, request);
                 (Some(route), None, Answer::later(answer))
             }
             // What was denied is counted as what it was.

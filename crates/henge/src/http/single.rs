@@ -19,6 +19,7 @@ use super::requests::{
 };
 use super::service::{Answer, Outcome, json_response};
 use super::{json, lifetime, query};
+use crate::aside::aside;
 use crate::cluster::keys::{self, Elsewhere, Way};
 use crate::net::data_thread::Local;
 use crate::net::inflight::Hold;
@@ -204,9 +205,9 @@ pub(crate) async fn in_time<T: Send + 'static>(
     if len <= JSON_INLINE_BYTES {
         return work();
     }
-    tokio::task::spawn_blocking(work)
+    aside(work)
         .await
-        .unwrap_or_else(|_| Err(Problem::new(Code::Internal, "the work was cut off")))
+        .unwrap_or_else(|| Err(Problem::new(Code::Internal, "the work was cut off")))
 }
 
 /// The most that the braces, the names, the lifetime and the version of an item take.
@@ -268,19 +269,19 @@ pub(crate) fn write_stored(
 pub(crate) async fn set(local: Rc<Local>, body: Incoming) -> Outcome {
     let body = json_body(&local, body).await?;
     let now_ms = local.shared.clock.now_ms();
-    let mut hold = local.shared.in_flight.hold_for(body.bytes.len());
-    let bytes = body.bytes.clone();
+    let mut hold = local.shared.in_flight.hold_for(body.len());
+    let len = body.len();
     let work = move || {
-        let mut request: SetRequest<'_> = parse(&bytes)?;
+        let mut request: SetRequest<'_> = parse(&body)?;
         let key = request.take_key()?;
         if let Some(hold) = &mut hold
             && !hold.set(request.value_len_bound())
         {
             return Err(overloaded());
         }
-        Ok((key, Setting::of(&mut request, &bytes, now_ms)?, hold))
+        Ok((key, Setting::of(&mut request, &body, now_ms)?, hold))
     };
-    let (key, setting, _hold) = in_time(body.bytes.len(), work).await?;
+    let (key, setting, _hold) = in_time(len, work).await?;
     local.check_scope(&key)?;
     let ready = setting.ready(&local).await?;
     let state = stored(&local, &ready.command(&key), ready.now_ms).await?;
@@ -614,14 +615,15 @@ async fn key_in(local: &Local, body: Incoming) -> Result<Vec<u8>, Problem> {
     Ok(key)
 }
 
-/// Reads a body of JSON.
-pub(crate) async fn json_body(local: &Local, body: Incoming) -> Result<Whole<'_>, Problem> {
+/// Reads a body of JSON, which is held for as long as there is anything of it.
+pub(crate) async fn json_body(local: &Local, body: Incoming) -> Result<Bytes, Problem> {
     let limit = local.shared.limits().max_body_bytes;
     body::read(body, &local.shared, limit, || {
         let detail = format!("the most is limits.max_body_bytes, {limit}");
         Problem::new(Code::BodyTooLarge, detail)
     })
     .await
+    .map(Whole::held)
 }
 
 /// The same, read as what is expected of it.
@@ -630,7 +632,7 @@ pub(crate) async fn parsed_body<T: for<'de> Deserialize<'de> + Send + 'static>(
     body: Incoming,
 ) -> Result<T, Problem> {
     let body = json_body(local, body).await?;
-    in_time(body.bytes.len(), move || parse(&body.bytes)).await
+    in_time(body.len(), move || parse(&body)).await
 }
 
 pub(crate) fn missing() -> Problem {

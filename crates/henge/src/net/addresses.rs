@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
@@ -11,10 +11,23 @@ use super::inflight::Share;
 
 /// Connections by where they are from.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Addresses(Arc<Mutex<HashMap<IpAddr, Open>>>);
+pub(crate) struct Addresses(Arc<Mutex<All>>);
+
+#[derive(Debug, Default)]
+struct All {
+    open: HashMap<IpAddr, Open>,
+    /// Addresses that have no connection, and of whose requests something is held yet: work that goes on, a value on its way to the
+    /// disk. As many as there are holds at the most, which are bounded by what they hold.
+    gone: HashMap<IpAddr, Weak<Share>>,
+    /// When there are so many of those, the ones of which nothing is held any more are dropped.
+    sweep_at: usize,
+}
+
+/// So many may have gone before it is looked whether something of them is held.
+const GONE: usize = 64;
 
 /// Those of one address.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Open {
     count: usize,
     share: Arc<Share>,
@@ -40,7 +53,12 @@ impl Addresses {
     pub(crate) fn enter(&self, address: IpAddr, most: usize) -> Option<Seat> {
         let from = counted(address);
         let mut all = self.0.lock();
-        let open = all.entry(from).or_default();
+        let All { open, gone, .. } = &mut *all;
+        let open = open.entry(from).or_insert_with(|| Open {
+            count: 0,
+            // Who comes again has what it had.
+            share: (gone.remove(&from).and_then(|share| share.upgrade())).unwrap_or_default(),
+        });
         if open.count >= most {
             return None;
         }
@@ -56,10 +74,20 @@ impl Addresses {
 impl Drop for Seat {
     fn drop(&mut self) {
         let mut all = self.addresses.0.lock();
-        if let Some(open) = all.get_mut(&self.from) {
-            open.count -= 1;
-            if open.count == 0 {
-                all.remove(&self.from);
+        let Some(open) = all.open.get_mut(&self.from) else {
+            return;
+        };
+        open.count -= 1;
+        if open.count > 0 {
+            return;
+        }
+        all.open.remove(&self.from);
+        // This and that of the seat are dropped now.
+        if Arc::strong_count(&self.share) > 1 {
+            all.gone.insert(self.from, Arc::downgrade(&self.share));
+            if all.gone.len() >= all.sweep_at.max(GONE) {
+                all.gone.retain(|_, share| share.strong_count() > 0);
+                all.sweep_at = 2 * all.gone.len();
             }
         }
     }
@@ -111,9 +139,32 @@ mod tests {
         assert!(of_link.iter().all(Option::is_some), "each is by itself");
         drop(of_link);
         assert_eq!(
-            addresses.0.lock().len(),
+            addresses.0.lock().open.len(),
             2,
             "who has none is not remembered"
         );
+    }
+
+    #[test]
+    fn who_comes_again_holds_what_it_held() {
+        let addresses = Addresses::default();
+        let enter = |n: u8| addresses.enter(Ipv4Addr::new(192, 0, 2, n).into(), 1);
+        let seat = enter(1).expect("there is room");
+        // Some work goes on.
+        let held = seat.share();
+        drop(seat);
+        let again = enter(1).expect("there is room");
+        assert!(Arc::ptr_eq(&held, &again.share()));
+        drop(again);
+        drop(held);
+        for n in 1..=u8::try_from(2 * GONE).expect("it is few") {
+            let seat = enter(n).expect("there is room");
+            let held = seat.share();
+            drop(seat);
+            drop(held);
+        }
+        let all = addresses.0.lock();
+        assert!(all.open.is_empty());
+        assert!(all.gone.len() <= GONE, "{} are remembered", all.gone.len());
     }
 }

@@ -22,7 +22,7 @@ use super::data_thread::Local;
 use super::inflight::paid_by;
 use super::pace::{Late, Pace, Stream};
 use super::socket::Socket;
-use super::watch::{Seen, Watch};
+use super::watch::{DRAIN_GRACE, Seen, Watch};
 use crate::access::caller::Caller;
 use crate::cluster;
 use crate::http::problem::{Code, Problem};
@@ -67,36 +67,48 @@ enum Speaks {
     NotYet,
 }
 
-/// Tells the protocol. Empty lines before the first mean nothing in either.
-fn sniff(bytes: &[u8]) -> Speaks {
-    let begin = bytes
-        .iter()
-        .position(|byte| !matches!(byte, b'\r' | b'\n'))
-        .unwrap_or(bytes.len());
-    let line = &bytes[begin..];
-    match line.first() {
-        Some(b'*') => return Speaks::Resp,
-        Some(&TLS_HANDSHAKE) => return Speaks::Tls,
-        _ => {}
-    }
-    let Some(end) = line.iter().position(|&byte| byte == b'\n') else {
-        return if bytes.len() < MAX_FIRST_LINE_BYTES {
-            Speaks::NotYet
-        } else if looks_like_http(line) {
-            // hyper says what is wrong with it, as an HTTP client understands it.
+/// Tells the protocol by the first line, however it comes: each byte is looked at once.
+#[derive(Default)]
+struct Sniffer {
+    /// Where the line begins: empty ones before it mean nothing in any protocol.
+    begin: usize,
+    /// How far its end has been looked for.
+    searched: usize,
+}
+
+impl Sniffer {
+    /// What is spoken, by all that has come.
+    fn sniff(&mut self, bytes: &[u8]) -> Speaks {
+        let is_empty = |byte: &&u8| matches!(**byte, b'\r' | b'\n');
+        self.begin += bytes[self.begin..].iter().take_while(is_empty).count();
+        let line = &bytes[self.begin..];
+        match line.first() {
+            Some(b'*') => return Speaks::Resp,
+            Some(&TLS_HANDSHAKE) => return Speaks::Tls,
+            _ => {}
+        }
+        let from = self.searched.max(self.begin);
+        let end = bytes[from..].iter().position(|&byte| byte == b'\n');
+        self.searched = bytes.len();
+        let Some(end) = end.map(|at| from + at) else {
+            return if bytes.len() < MAX_FIRST_LINE_BYTES {
+                Speaks::NotYet
+            } else if looks_like_http(line) {
+                // hyper says what is wrong with it, as an HTTP client understands it.
+                Speaks::Http
+            } else {
+                Speaks::Resp
+            };
+        };
+        if line.starts_with(PREFACE) {
+            return Speaks::Peer;
+        }
+        let line = bytes[self.begin..end].trim_ascii_end();
+        if line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0") {
             Speaks::Http
         } else {
             Speaks::Resp
-        };
-    };
-    if line.starts_with(PREFACE) {
-        return Speaks::Peer;
-    }
-    let line = line[..end].trim_ascii_end();
-    if line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0") {
-        Speaks::Http
-    } else {
-        Speaks::Resp
+        }
     }
 }
 
@@ -110,16 +122,17 @@ fn looks_like_http(line: &[u8]) -> bool {
             .is_some_and(|target| target.starts_with(b"/") || target.starts_with(b"http"))
 }
 
-/// Serves a connection until either side closes it. What each protocol needs is boxed: whoever says nothing, or speaks another, has no
-/// room for it.
-pub(crate) async fn serve(socket: TcpStream, door: Door, local: &Rc<Local>) {
+/// Serves a connection until either side is to close it; gives what is left of it, to be closed in its turn. What each protocol needs is
+/// boxed: whoever says nothing, or speaks another, has no room for it.
+pub(crate) async fn serve(socket: TcpStream, door: Door, local: &Rc<Local>) -> Option<Socket> {
     let new_pace = || Rc::new(Pace::new(local.shared.live.load().patience, Instant::now()));
     let new_stream =
         |socket, pace: &Rc<Pace>| Stream::new(socket, Rc::clone(pace), local.counters.clone());
     let mut pace = new_pace();
     let certificates = local.shared.tls.config();
     if door == Door::Resp && certificates.is_none() {
-        return Box::pin(resp::serve(socket.into(), pace, local, Vec::new())).await;
+        let serving = Box::pin(resp::serve(socket.into(), pace, local, Vec::new()));
+        return serving.await;
     }
     if door == Door::Resp {
         // A pool of clients may open it long before it says anything.
@@ -134,11 +147,12 @@ pub(crate) async fn serve(socket: TcpStream, door: Door, local: &Rc<Local>) {
         };
         let begun = std::mem::take(&mut first);
         let shaking = Box::pin(shake_hands(socket, begun, config, &pace, local));
-        let Some(secured) = shaking.await else {
-            return;
-        };
+        let secured = shaking.await?;
         // What comes over it has its own time.
         pace = new_pace();
+        if door == Door::Resp {
+            pace.last();
+        }
         stream = new_stream(secured, &pace);
         spoken = listen(&mut stream, &mut first, &pace, local).await;
     }
@@ -149,31 +163,40 @@ pub(crate) async fn serve(socket: TcpStream, door: Door, local: &Rc<Local>) {
     };
     if is_plain && local.shared.live.load().requires_tls {
         let mut socket = stream.into_socket();
-        return match spoken {
-            Ok(Speaks::Peer) => Box::pin(serve_peer(socket, first, local)).await,
+        match spoken {
+            Ok(Speaks::Peer) => {
+                Box::pin(serve_peer(socket, first, local)).await;
+                return None;
+            }
             Ok(Speaks::Http) => {
                 let detail = "the node is reached by https:// only";
                 let words = Problem::new(Code::TlsRequired, detail).into_last_words();
-                say_last(&mut socket, &words).await;
+                say_last(&mut socket, &words, local).await;
             }
-            Ok(Speaks::Resp) => say_last(&mut socket, TLS_REQUIRED).await,
+            Ok(Speaks::Resp) => say_last(&mut socket, TLS_REQUIRED, local).await,
             _ => {}
-        };
+        }
+        return Some(socket);
     }
     match spoken {
         Ok(Speaks::Resp) => {
-            Box::pin(resp::serve(stream.into_socket(), pace, local, first)).await;
+            let serving = Box::pin(resp::serve(stream.into_socket(), pace, local, first));
+            serving.await
         }
-        Ok(Speaks::Peer) => Box::pin(serve_peer(stream.into_socket(), first, local)).await,
+        Ok(Speaks::Peer) => {
+            Box::pin(serve_peer(stream.into_socket(), first, local)).await;
+            None
+        }
         Ok(Speaks::Http) => {
             stream.give_back(first);
-            Box::pin(serve_http(stream, &pace, local)).await;
+            Box::pin(serve_http(stream, &pace, local)).await
         }
         Ok(Speaks::Tls | Speaks::NotYet) => {
             add(&local.counters.protocol_errors, 1);
             tracing::debug!("a connection speaks TLS, for which this node has no certificate");
+            Some(stream.into_socket())
         }
-        Err(None) => local.endings.turn().await,
+        Err(None) => Some(stream.into_socket()),
         Err(Some(late)) => {
             let mut socket = stream.into_socket();
             if looks_like_http(&first) {
@@ -181,6 +204,7 @@ pub(crate) async fn serve(socket: TcpStream, door: Door, local: &Rc<Local>) {
             } else {
                 add(&local.counters.timed_out, 1);
             }
+            Some(socket)
         }
     }
 }
@@ -189,9 +213,9 @@ pub(crate) async fn serve(socket: TcpStream, door: Door, local: &Rc<Local>) {
 const TLS_REQUIRED: &[u8] = b"-DENIED TLS is required; connect with it, on the same port\r\n";
 
 /// Tells a client why it is not served, so that it reads that before it learns of the close.
-async fn say_last(socket: &mut Socket, words: &[u8]) {
+async fn say_last(socket: &mut Socket, words: &[u8], local: &Local) {
     socket.try_send(words);
-    linger(socket, None).await;
+    linger(socket, None, local).await;
 }
 
 /// Serves another node. It proves who it is by the secret, on TCP itself.
@@ -216,6 +240,7 @@ async fn listen(
     local: &Local,
 ) -> Result<Speaks, Option<Late>> {
     let mut watch = Watch::new(pace, local);
+    let mut sniffer = Sniffer::default();
     poll_fn(|cx| {
         loop {
             // A connection that says nothing has no buffer.
@@ -224,7 +249,7 @@ async fn listen(
             match Pin::new(&mut *stream).poll_read(cx, &mut piece) {
                 Poll::Ready(Ok(())) if !piece.filled().is_empty() => {
                     first.extend_from_slice(piece.filled());
-                    match sniff(first) {
+                    match sniffer.sniff(first) {
                         Speaks::NotYet => {}
                         speaks => return Poll::Ready(Ok(speaks)),
                     }
@@ -272,15 +297,16 @@ async fn shake_hands(
         Err(error) => {
             add(&local.counters.protocol_errors, 1);
             tracing::debug!(error, "no handshake of TLS");
+            local.endings.wait().await;
             None
         }
     }
 }
 
-async fn serve_http(stream: Stream, pace: &Rc<Pace>, local: &Rc<Local>) {
+async fn serve_http(stream: Stream, pace: &Rc<Pace>, local: &Rc<Local>) -> Option<Socket> {
     let Ok(address) = stream.socket().tcp().peer_addr() else {
         // It is gone already.
-        return;
+        return Some(stream.into_socket());
     };
     let caller = Caller::from(address.ip(), stream.socket().names_of_client());
     // `pipeline_flush` stays off: with it hyper gathers answers without bound for as long as requests are buffered, so
@@ -318,14 +344,13 @@ async fn serve_http(stream: Stream, pace: &Rc<Pace>, local: &Rc<Local>) {
         })
         .await
     };
-    local.endings.turn().await;
     let mut socket = connection.into_parts().io.into_inner().into_socket();
     if let Some(late) = late {
-        return close_late(&mut socket, late, local).await;
+        close_late(&mut socket, late, local).await;
+    } else if pace.left_unread() {
+        linger(&mut socket, pace.announced_body(), local).await;
     }
-    if pace.left_unread() {
-        linger(&mut socket, pace.announced_body()).await;
-    }
+    Some(socket)
 }
 
 /// Closes the connection of a client of HTTP that was too slow.
@@ -339,11 +364,28 @@ async fn close_late(socket: &mut Socket, late: Late, local: &Local) {
     let detail = "the head of the request did not come within limits.header_timeout_ms";
     let words = Problem::new(Code::RequestTimeout, detail).into_last_words();
     socket.try_send(&words);
-    linger(socket, None).await;
+    linger(socket, None, local).await;
 }
 
-/// Reads what the client still sends and throws it away, so that it reads our answer before it learns of the close.
-pub(crate) async fn linger(socket: &mut Socket, announced: Option<u64>) {
+/// Reads what the client still sends and throws it away, so that it reads our answer before it learns of the close. A node that ends
+/// waits for none of that.
+pub(crate) async fn linger(socket: &mut Socket, announced: Option<u64>, local: &Local) {
+    let mut reading = pin!(read_away(socket, announced));
+    let draining = async {
+        let begins = local.drain();
+        if !local.is_draining() {
+            begins.await;
+        }
+    };
+    tokio::select! {
+        () = &mut reading => return,
+        () = draining => {}
+    }
+    // Done or not, the socket is closed next.
+    let _ = tokio::time::timeout(DRAIN_GRACE, reading).await;
+}
+
+async fn read_away(socket: &mut Socket, announced: Option<u64>) {
     let most = announced
         .filter(|&bytes| bytes <= LINGER_ANNOUNCED_BYTES)
         .map_or(LINGER_BYTES, |bytes| bytes.max(LINGER_BYTES));
@@ -392,7 +434,11 @@ mod tests {
         ];
         for (bytes, speaks) in cases {
             let shown = bytes[..bytes.len().min(40)].escape_ascii();
-            assert_eq!(sniff(bytes), *speaks, "{shown}");
+            assert_eq!(Sniffer::default().sniff(bytes), *speaks, "{shown}");
+            let mut sniffer = Sniffer::default();
+            let mut told = (1..=bytes.len()).map(|len| sniffer.sniff(&bytes[..len]));
+            let told = told.find(|speaks| *speaks != Speaks::NotYet);
+            assert_eq!(told.unwrap_or(Speaks::NotYet), *speaks, "{shown}");
         }
     }
 }

@@ -125,8 +125,8 @@ impl Local {
 
 /// How many values a data thread may have compressed or decompressed at one time. One core is there for each data thread,
 /// so more only compete with it and hold memory: tokio's 512 gave 264 threads and 1.3 GiB with zstd at level 19. Two, so that
-/// a quick one need not wait for a slow one. What waits for a place is bounded by connections and bytes in flight.
-const BLOCKING_THREADS: usize = 2;
+/// a quick one need not wait for a slow one. What waits for a place is bounded by connections, and by bytes in flight: see `aside.rs`.
+pub(crate) const BLOCKING_THREADS: usize = 2;
 
 /// So many turns of connections are taken before sockets are looked at again, if there is always one that wants the next. tokio's 61 are 8 ms where
 /// one pipelines over HTTP, each turn of which is 16 answers; a look costs a few hundredths of a turn.
@@ -205,7 +205,11 @@ pub(crate) async fn serve(
         // Answers are written whole; waiting to fill a segment only delays them. Without it all still works.
         let _ = socket.set_nodelay(true);
         tokio::task::spawn_local(async move {
-            paid_by(share, connection::serve(socket, door, &open.local)).await;
+            let serving = connection::serve(socket, door, &open.local);
+            if let Some(closing) = paid_by(share, serving).await {
+                open.local.endings.wait().await;
+                drop(closing);
+            }
             drop(open);
         });
     }

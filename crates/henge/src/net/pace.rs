@@ -95,7 +95,7 @@ enum Phase {
 /// The pace of one connection.
 #[derive(Debug)]
 pub(crate) struct Pace {
-    patience: Patience,
+    patience: Cell<Patience>,
     phase: Cell<Phase>,
     /// When the phase began; for a request of the Redis protocol, since when its client is behind with it.
     since: Cell<Instant>,
@@ -122,7 +122,7 @@ pub(crate) struct Pace {
 impl Pace {
     pub(crate) fn new(patience: Patience, now: Instant) -> Self {
         Self {
-            patience,
+            patience: Cell::new(patience),
             phase: Cell::new(Phase::Idle),
             since: Cell::new(now),
             received: Cell::new(now),
@@ -140,6 +140,11 @@ impl Pace {
     /// them open: Redis closes none by itself. TCP's keep-alive finds those whose client is gone.
     pub(crate) fn last(&self) {
         self.lasting.set(true);
+    }
+
+    /// Has the client be that slow from now on.
+    pub(crate) fn set_patience(&self, patience: Patience) {
+        self.patience.set(patience);
     }
 
     /// So many bytes of a request are there, and it is not whole; 0 if none has begun.
@@ -216,6 +221,11 @@ impl Pace {
         self.announced.get()
     }
 
+    /// How many bytes came since they were taken last.
+    pub(crate) fn received(&self) -> u64 {
+        self.taken_in.get()
+    }
+
     /// How many bytes came since this was asked last.
     #[inline]
     pub(crate) fn take_received(&self) -> u64 {
@@ -242,13 +252,13 @@ impl Pace {
 
     fn deadline(&self) -> Option<(Instant, Late)> {
         if let Some(since) = self.blocked.get() {
-            return Some((since + self.patience.write, Late::Write));
+            return Some((since + self.patience.get().write, Late::Write));
         }
         match self.phase.get() {
             Phase::Idle if self.lasting.get() => None,
-            Phase::Idle => Some((self.since.get() + self.patience.idle, Late::Idle)),
-            Phase::Head => Some((self.since.get() + self.patience.header, Late::Header)),
-            Phase::Request => Some((self.since.get() + self.patience.body, Late::Request)),
+            Phase::Idle => Some((self.since.get() + self.patience.get().idle, Late::Idle)),
+            Phase::Head => Some((self.since.get() + self.patience.get().header, Late::Header)),
+            Phase::Request => Some((self.since.get() + self.patience.get().body, Late::Request)),
             Phase::Busy => None,
         }
     }
@@ -261,7 +271,7 @@ impl Pace {
             idle,
             write,
             body,
-        } = self.patience;
+        } = self.patience.get();
         let soonest = now + header.min(idle).min(write).min(body);
         match self.deadline() {
             Some((deadline, late)) if deadline <= now => Err(late),

@@ -77,11 +77,13 @@ impl<'a> Watch<'a> {
                 self.timer.as_mut().reset(until.into());
             }
         }
+        let mut is_grace_over = false;
         while self.timer.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
-            if self.grace.take_if(|until| *until <= now).is_some() {
-                return Seen::GraceOver;
-            }
+            is_grace_over |= self.grace.take_if(|until| *until <= now).is_some();
+            // What was changed meanwhile holds from now on.
+            self.pace
+                .set_patience(self.local.shared.live.load().patience);
             match self.pace.check(now) {
                 Ok(next) => {
                     let next = self.grace.map_or(next, |until| next.min(until));
@@ -91,6 +93,11 @@ impl<'a> Watch<'a> {
             }
         }
         self.timer_is_set = true;
-        Seen::Nothing
+        // Only with the timer set: who is told goes on, and its client may be late yet.
+        if is_grace_over {
+            Seen::GraceOver
+        } else {
+            Seen::Nothing
+        }
     }
 }

@@ -50,12 +50,17 @@ const INPUT_STEP_BYTES: usize = 16 * 1024;
 /// Pieces that one call of the system sends.
 const PIECES: usize = 16;
 
-/// Serves a connection whose first bytes were read.
-pub(crate) async fn serve(socket: Socket, pace: Rc<Pace>, local: &Rc<Local>, first: Vec<u8>) {
+/// Serves a connection whose first bytes were read; gives back what is to be closed.
+pub(crate) async fn serve(
+    socket: Socket,
+    pace: Rc<Pace>,
+    local: &Rc<Local>,
+    first: Vec<u8>,
+) -> Option<Socket> {
     let tcp = socket.tcp();
     let (Ok(address), Ok(local_address)) = (tcp.peer_addr(), tcp.local_addr()) else {
         // It is gone already.
-        return;
+        return Some(socket);
     };
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
     // Without it a dead client is found when something is sent to it.
@@ -129,9 +134,10 @@ pub(crate) async fn serve(socket: Socket, pace: Rc<Pace>, local: &Rc<Local>, fir
     }
     if connection.is_closing {
         // What it still sends is read, so that it reads why we end.
-        linger(&mut connection.socket, None).await;
+        linger(&mut connection.socket, None, local).await;
     }
-    local.endings.turn().await;
+    // All else is given back first: who sees it closed finds that.
+    Some(connection.socket)
 }
 
 /// A client is in the list until this is dropped.
@@ -171,7 +177,6 @@ struct Connection<'a> {
     reads_no_more: bool,
     /// It ends when all is sent, whatever else has come.
     is_closing: bool,
-    /// The last to be dropped: who sees it closed finds all else given back.
     socket: Socket,
 }
 
@@ -338,8 +343,8 @@ impl Connection<'_> {
             self.pending.shrink_to_fit();
         }
         if self.hold.is_some() {
-            // It can only have become less.
-            self.account();
+            // Others may have taken the room meanwhile; it was there before them.
+            self.account_anyway();
         }
         if done > 0 {
             // What is left is another request, with a time of its own.
@@ -581,9 +586,7 @@ impl Connection<'_> {
 
     /// Holds what is kept against the node's bound; false past it.
     fn account(&mut self) -> bool {
-        let waits = self.held.as_ref().map_or(0, Held::size_bytes);
-        let later = self.waiting.as_ref().map_or(0, |w| w.request.len());
-        let bytes = self.pending.capacity() + self.unsent_bytes + waits + later;
+        let bytes = self.kept_bytes();
         if self.hold.is_none() {
             self.hold = self.local.shared.in_flight.hold_for(bytes);
         }
@@ -591,6 +594,21 @@ impl Connection<'_> {
             None => true,
             Some(hold) => hold.set(bytes),
         }
+    }
+
+    /// The same for what is there already, whether there is room for it or not.
+    fn account_anyway(&mut self) {
+        let bytes = self.kept_bytes();
+        if let Some(hold) = &mut self.hold {
+            hold.set_anyway(bytes);
+        }
+    }
+
+    /// What it has of its own.
+    fn kept_bytes(&self) -> usize {
+        let waits = self.held.as_ref().map_or(0, Held::size_bytes);
+        let later = self.waiting.as_ref().map_or(0, |w| w.request.len());
+        self.pending.capacity() + self.unsent_bytes + waits + later
     }
 
     fn client(&self) -> &super::clients::Client {

@@ -512,7 +512,9 @@ impl Pipeline {
         {
             let client = self.session.client.address;
             let name = name.escape_ascii();
-            tracing::warn!(%client, %name, "a request of HTTP came over the Redis protocol, most likely from a web page of somebody else; the connection is closed");
+            if self.local.shared.cluster.is_request_to_be_told(client.ip()) {
+                tracing::warn!(%client, %name, "a request of HTTP came over the Redis protocol, most likely from a web page of somebody else; the connection is closed");
+            }
             add(&self.local.counters.protocol_errors, 1);
             return Some(Stop::Close);
         }

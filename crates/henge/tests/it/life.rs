@@ -93,6 +93,25 @@ fn draining_ends_at_the_time_out_and_a_second_signal_ends_it_at_once() {
     }
 }
 
+/// Whoever was refused and still sends its body would hold up a node that ends for as long as it likes.
+#[test]
+fn nobody_waits_for_the_rest_of_what_was_refused() {
+    let process = Process::start(Process::command(&[
+        "--set=server.shutdown_timeout_ms=3600000",
+    ]));
+    let mut refused = Client::connect(process.address);
+    refused
+        .send(b"POST /set HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 2000000000\r\n\r\n")
+        .expect("sent");
+    // It reads its answer and stays, with a body that it has earned hours for.
+    let answer = refused.response(true);
+    assert_eq!(answer.status, 413);
+    refused.send(&vec![b'x'; 4 << 20]).expect("it is read");
+    process.signal(Signal::TERM);
+    let (found, log) = process.wait();
+    assert_eq!(found, Some(0), "{log}");
+}
+
 /// Runs a command that must fail at once; its exit code and its one line.
 fn fails(mut command: Command) -> (Option<i32>, String) {
     let output = command

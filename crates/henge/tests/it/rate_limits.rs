@@ -308,6 +308,56 @@ fn nobody_passes_by_being_somebody_else_for_a_while() {
     fs::remove_dir_all(directory).expect("it is ours");
 }
 
+/// Who needs no key is nobody else behind a RESET, and pays for it.
+#[test]
+fn a_reset_changes_nothing_for_who_needs_no_key() {
+    let node = node(&[
+        ("rate_limits.node_requests_per_second", ONE_A_SECOND),
+        ("rate_limits.burst_ms", "20000"),
+    ]);
+    let begun = Instant::now();
+    let mut connection = resp(&node);
+    let mut served = 0;
+    for _ in 0..4 {
+        connection.send(&["RESET"]);
+        (0..40).for_each(|_| connection.send(&["GET", "k"]));
+        let replies: Vec<_> = (0..41).map(|_| connection.reply()).collect();
+        served += replies.iter().filter(|reply| *reply == b"$-1\r\n").count();
+    }
+    let came = usize::try_from(begun.elapsed().as_secs()).expect("it is short") + 1;
+    assert!(served <= 20 + came, "{served}, {came}");
+}
+
+/// What came with a request that is denied may be of others behind it, who have a key.
+#[test]
+fn bytes_behind_a_denied_request_are_paid_for() {
+    const BEHIND: usize = 20;
+    let directory = data_directory();
+    let file = directory.join("keys.toml");
+    let (one, of_one) = made(&["one", "--permissions=read"]);
+    write_private(&file, &of_one);
+    let node = node(&[
+        ("security.key_file", &file.display().to_string()),
+        ("rate_limits.key_bytes_per_second", "1KiB"),
+        ("rate_limits.burst_ms", "20000"),
+    ]);
+    let padding = "x".repeat(8 * 1024);
+    let denied = "GET /get?key=k HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let behind = format!(
+        "GET /get?key=k HTTP/1.1\r\nhost: localhost\r\nx-api-key: {one}\r\nx-padding: {padding}\r\n\r\n"
+    );
+    let all = denied.to_owned() + &behind.repeat(BEHIND);
+    let mut client = Client::connect(node.local_addr());
+    client.send(all.as_bytes()).expect("it is sent");
+    assert_eq!(client.response(true).status, 401);
+    let statuses: Vec<u16> = (0..BEHIND).map(|_| client.response(true).status).collect();
+    let served = statuses.iter().filter(|status| **status == 404).count();
+    // 20 KiB are there, and a request is 8 KiB.
+    assert!(served <= 4, "{statuses:?}");
+    assert_eq!(statuses[BEHIND - 1], 429);
+    fs::remove_dir_all(directory).expect("it is ours");
+}
+
 /// Where nothing is left, what no command is is nothing all the same, and what a browser was made to send ends the connection.
 #[test]
 fn what_is_no_command_is_not_answered_by_a_limit() {

@@ -13,7 +13,9 @@ use henge::Node;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, ProtocolVersion, RootCertStore, StreamOwned};
+use rustls::{
+    ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, RootCertStore, StreamOwned,
+};
 
 use crate::access::write_private;
 use crate::client::{Client, DEADLINE, Transport, config, data_directory, node, skipped};
@@ -99,12 +101,12 @@ impl Authority {
         Ok(Box::new(stream))
     }
 
-    fn handshake(
+    /// A client by these versions, with a certificate for these names if there are any.
+    fn client(
         &self,
-        address: SocketAddr,
         versions: &[&'static rustls::SupportedProtocolVersion],
         names: &[&str],
-    ) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
+    ) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         let ca = CertificateDer::from_pem_slice(self.pem.as_bytes()).expect("it is one");
         roots.add(ca).expect("it is one");
@@ -123,18 +125,34 @@ impl Authority {
                 .with_client_auth_cert(vec![certificate.expect("a certificate")], key)
                 .expect("they fit")
         };
-        let name = ServerName::try_from("localhost").expect("a name");
-        let connection = ClientConnection::new(Arc::new(config), name).expect("a connection");
-        let socket = TcpStream::connect(address)?;
-        socket.set_read_timeout(Some(DEADLINE))?;
-        socket.set_write_timeout(Some(DEADLINE))?;
-        socket.set_nodelay(true)?;
-        let mut stream = StreamOwned::new(connection, socket);
-        while stream.conn.is_handshaking() {
-            stream.conn.complete_io(&mut stream.sock)?;
-        }
-        Ok(stream)
+        Arc::new(config)
     }
+
+    fn handshake(
+        &self,
+        address: SocketAddr,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+        names: &[&str],
+    ) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
+        shake_hands(address, self.client(versions, names))
+    }
+}
+
+fn shake_hands(
+    address: SocketAddr,
+    config: Arc<ClientConfig>,
+) -> io::Result<StreamOwned<ClientConnection, TcpStream>> {
+    let name = ServerName::try_from("localhost").expect("a name");
+    let connection = ClientConnection::new(config, name).expect("a connection");
+    let socket = TcpStream::connect(address)?;
+    socket.set_read_timeout(Some(DEADLINE))?;
+    socket.set_write_timeout(Some(DEADLINE))?;
+    socket.set_nodelay(true)?;
+    let mut stream = StreamOwned::new(connection, socket);
+    while stream.conn.is_handshaking() {
+        stream.conn.complete_io(&mut stream.sock)?;
+    }
+    Ok(stream)
 }
 
 #[test]
@@ -281,6 +299,34 @@ fn certificates_change_while_the_node_runs() {
     let mut reply = [0; 7];
     before.read_exact(&mut reply).expect("it is answered");
     assert_eq!(&reply, b"+PONG\r\n");
+}
+
+/// A session that is resumed would be that of a certificate that was shown long ago, and may have run out.
+#[test]
+fn who_has_shown_a_certificate_shows_it_again() {
+    let authority = Authority::new();
+    let ca = authority.path("ca.pem");
+    for (settings, again) in [
+        (vec![], HandshakeKind::Resumed),
+        (vec![("tls.client_ca_file", &*ca)], HandshakeKind::Full),
+    ] {
+        let node = authority.node(&settings);
+        for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+            let client = authority.client(&[version], &["web.example"]);
+            let kind = || {
+                let shaken = shake_hands(node.local_addr(), Arc::clone(&client));
+                let mut stream = shaken.expect("the handshake is made");
+                let kind = stream.conn.handshake_kind();
+                // What resumes it comes before the first answer.
+                stream.write_all(b"PING\r\n").expect("it is sent");
+                let mut pong = [0; 7];
+                stream.read_exact(&mut pong).expect("it is answered");
+                kind
+            };
+            assert_eq!(kind(), Some(HandshakeKind::Full));
+            assert_eq!(kind(), Some(again), "{settings:?}");
+        }
+    }
 }
 
 #[test]

@@ -408,7 +408,7 @@ mod tests {
             match theirs {
                 Ok(greeted) => assert!(!is_taken_away && greeted.hello.name == "a"),
                 Err(GreetError::Said(Failure::Stranger(name))) => {
-                    assert!(is_taken_away && name == "a")
+                    assert!(is_taken_away && name == "a");
                 }
                 Err(error) => panic!("{error}"),
             }
@@ -449,7 +449,7 @@ mod tests {
                 );
                 match ours {
                     Err(GreetError::Said(Failure::Stranger(name))) if !opener_knows => {
-                        assert_eq!(name, "b")
+                        assert_eq!(name, "b");
                     }
                     // It has nothing against the other, and reads with the first answer that it is refused.
                     ours => assert!(opener_knows && ours.is_ok(), "{ours:?}"),

@@ -7,7 +7,6 @@ use crate::resp::call::ErrorReply;
 pub(super) async fn aside<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, ErrorReply> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|_| ErrorReply::fixed("ERR the node is stopping"))
+    let done = crate::aside::aside(work).await;
+    done.ok_or(ErrorReply::fixed("ERR the node is stopping"))
 }

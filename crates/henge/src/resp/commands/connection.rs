@@ -186,6 +186,9 @@ fn quit(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
 
 fn reset(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     call.session.reset();
+    // What comes behind it is asked by who it is without a key that was shown.
+    let now_ms = call.now_ms;
+    call.session.caller.look(&call.local.shared.access, now_ms);
     call.out.simple("RESET");
     Ok(Flow::Done)
 }

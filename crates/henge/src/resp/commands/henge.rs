@@ -110,8 +110,14 @@ fn level(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
 
 /// Of a partition that this node does not lead, or not in the term, no replica is known to have anything.
 fn acked(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
-    /// A client may ask for this as well as a node.
+    /// No node asks for longer.
     const LONGEST: Duration = Duration::from_secs(5);
+    // It looks at many partitions, again and again; clients have WAIT.
+    if !call.session.is_forwarded {
+        return Err(ErrorReply::fixed(
+            "ERR HENGE ACKED is for nodes of the cluster; WAIT tells clients the same",
+        ));
+    }
     let number = |at: usize, most: u64| {
         let number = integer(call.word(at)).and_then(|number| u64::try_from(number).ok());
         let number = number.filter(|&number| number <= most);
