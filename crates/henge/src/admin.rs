@@ -136,6 +136,10 @@ impl Admin {
         let _changing = self.changing.lock();
         let reload = self.config.load().reload(loaded);
         self.put_in_force(&reload, Reads::ALL)?;
+        tracing::info!(
+            settings_changed = reload.changed.len(),
+            "reloaded: the configuration, and the keys, certificates and secrets in the files that it names",
+        );
         Ok(reload)
     }
 

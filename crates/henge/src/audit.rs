@@ -2,10 +2,10 @@
 //! is rotated. Whoever tells it something never waits for the disk; what it has no room for is counted, and the count is in it.
 //! No key, no value and no secret is in it.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, BufWriter, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::access::hash::without_keys;
 use crate::calendar;
 
 /// Lines that may wait for the disk: seconds of what is written of a flood.
@@ -161,6 +162,15 @@ impl Audit {
             return;
         }
         let time = calendar::text_with_millis(time_ms);
+        // A machine has one address, whichever way the port is listened on.
+        let client = SocketAddr::new(action.client.ip().to_canonical(), action.client.port());
+        // Who gives a key where its name belongs has it known to the log's readers else.
+        let what = without_keys(action.what);
+        let action = &Action {
+            client,
+            what: &what,
+            ..action.clone()
+        };
         let line = Line {
             time: &time,
             node: &self.node,
@@ -250,7 +260,12 @@ fn append_to(path: &Path) -> io::Result<(BufWriter<File>, u64)> {
         .create(true)
         .mode(0o600)
         .open(path)?;
-    let size_bytes = file.metadata()?.len();
+    let metadata = file.metadata()?;
+    if metadata.is_file() && metadata.permissions().mode() & 0o077 != 0 {
+        // It was there, and is its owner's alone from now on.
+        file.set_permissions(Permissions::from_mode(0o600))?;
+    }
+    let size_bytes = metadata.len();
     Ok((BufWriter::new(file), size_bytes))
 }
 
@@ -338,7 +353,7 @@ mod tests {
     fn action(outcome: Outcome) -> Action<'static> {
         Action {
             protocol: "http",
-            client: "192.0.2.7:1234".parse().expect("an address"),
+            client: "[::ffff:192.0.2.7]:1234".parse().expect("an address"),
             key: Some("boss"),
             what: "POST /flush",
             outcome,
@@ -361,6 +376,9 @@ mod tests {
     fn a_line_says_who_did_what_when_and_from_where() {
         let folder = folder("line");
         let path = folder.join("audit.log");
+        File::create(&path).expect("it is made");
+        let open_to_all = Permissions::from_mode(0o644);
+        fs::set_permissions(&path, open_to_all).expect("it is changed");
         written(
             &path,
             1 << 20,

@@ -72,6 +72,8 @@ pub(crate) enum EntryError {
     Nothing,
     /// Who administers the node is not kept from any of its keys.
     AdminWithPrefixes,
+    /// It would be that of every key.
+    EmptyPrefix,
     TooManyPrefixes,
     PrefixTooLong,
     Expires(NoTime),
@@ -104,8 +106,11 @@ impl fmt::Display for EntryError {
             }
             Self::Nothing => f.write_str("it has no permission and no role"),
             Self::AdminWithPrefixes => {
-                f.write_str("who may administer is confined to no prefix: expected one of the two")
+                f.write_str("who may administer is confined to no prefix; expected admin or prefixes, and not both")
             }
+            Self::EmptyPrefix => f.write_str(
+                "a prefix is empty, and every key begins with that; expected text, or no prefixes where all keys may be touched",
+            ),
             Self::TooManyPrefixes => write!(f, "it has more than {PREFIXES_MAX} prefixes"),
             Self::PrefixTooLong => {
                 write!(
@@ -141,7 +146,9 @@ const DNS_NAME_LEN_MAX: usize = 253;
 /// A DNS name as certificates are asked for it.
 fn dns_name(name: &str) -> Result<String, EntryError> {
     let is_fit = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    if name.is_empty() || name.len() > DNS_NAME_LEN_MAX || !name.bytes().all(is_fit) {
+    // A certificate has none with the dot of the root.
+    let is_whole = !name.is_empty() && !name.ends_with('.');
+    if !is_whole || name.len() > DNS_NAME_LEN_MAX || !name.bytes().all(is_fit) {
         return Err(EntryError::Certificate(name.to_owned()));
     }
     Ok(name.to_ascii_lowercase())
@@ -172,9 +179,11 @@ impl KeyEntry {
             return Err(EntryError::Nothing);
         }
         self.roles.iter().try_for_each(|role| check_name(role))?;
-        // An empty prefix is that of every key.
-        let is_confined = !self.prefixes.is_empty() && !self.prefixes.contains("");
-        if is_confined && permissions.have(Permissions::ADMIN) {
+        if self.prefixes.contains("") {
+            // Most likely a variable of a script that is not set: it must not give all keys away.
+            return Err(EntryError::EmptyPrefix);
+        }
+        if !self.prefixes.is_empty() && permissions.have(Permissions::ADMIN) {
             return Err(EntryError::AdminWithPrefixes);
         }
         if self.prefixes.len() > PREFIXES_MAX {
@@ -185,7 +194,7 @@ impl KeyEntry {
         {
             return Err(EntryError::PrefixTooLong);
         }
-        let prefixes = self.prefixes.iter().filter(|_| is_confined);
+        let prefixes = self.prefixes.iter();
         let expires = self.expires.as_deref().map(calendar::parse).transpose();
         if self.hash.is_none() && self.certificate.is_none() {
             return Err(EntryError::NoProof);
@@ -284,14 +293,16 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_prefix_confines_nobody() {
-        let key = KeyEntry {
-            hash: Some(NewKey::draw().hash.to_string()),
-            permissions: names(&["admin"]),
-            prefixes: names(&["", "a:"]),
-            ..KeyEntry::default()
-        };
-        assert_eq!(key.read().map(|rule| rule.prefixes), Ok(Vec::new()));
+    fn an_empty_prefix_is_refused() {
+        for prefixes in [&["", "a:"][..], &[""]] {
+            let key = KeyEntry {
+                hash: Some(NewKey::draw().hash.to_string()),
+                permissions: names(&["read"]),
+                prefixes: names(prefixes),
+                ..KeyEntry::default()
+            };
+            assert_eq!(key.read().map(|_| ()), Err(EntryError::EmptyPrefix));
+        }
     }
 
     #[test]

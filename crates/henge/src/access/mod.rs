@@ -48,12 +48,18 @@ struct Parts {
 
 impl Parts {
     fn ring(&self, generation: u64) -> Ring {
-        Ring::of(
+        let ring = Ring::of(
             generation,
             self.strangers(),
             self.file.as_ref(),
             &self.agreed,
-        )
+        );
+        if !ring.can_be_administered() {
+            tracing::warn!(
+                "no API key that holds for good may administer the node: other keys are made in the key file, and read at SIGHUP or a restart"
+            );
+        }
+        ring
     }
 
     fn strangers(&self) -> Strangers {

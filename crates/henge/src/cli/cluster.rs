@@ -235,6 +235,9 @@ impl fmt::Display for InquiryError {
             ),
             Self::Undone(now) => write!(f, "it was undone by somebody else meanwhile: {now}"),
             Self::Unchanged(error) => write!(f, "{error}; nothing was changed"),
+            Self::Refused(StatusCode::UNAUTHORIZED, None) => f.write_str(
+                "the node refused: it wants an API key that holds; expected one in HENGE_API_KEY",
+            ),
             Self::Refused(status, None) => write!(f, "the node refused: {status}"),
             Self::Refused(status, Some(why)) => write!(f, "the node refused: {status}: {why}"),
             Self::NoPage(why) => write!(

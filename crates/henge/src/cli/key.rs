@@ -370,10 +370,18 @@ fn table(page: &Value) -> Option<String> {
         values.join(", ")
     };
     let text = |value: &Value| value.as_str().map_or("-".to_owned(), printable);
+    let or_dash = |text: String| {
+        if text.is_empty() {
+            "-".to_owned()
+        } else {
+            text
+        }
+    };
     let titles = [
         "NAME",
         "STATE",
         "PERMISSIONS",
+        "ROLES",
         "PREFIXES",
         "EXPIRES",
         "SOURCE",
@@ -383,8 +391,12 @@ fn table(page: &Value) -> Option<String> {
         rows.push([
             text(&key["name"]),
             text(&key["state"]),
-            texts(&key["permissions"]),
-            texts(&key["prefixes"]),
+            or_dash(texts(&key["permissions"])),
+            or_dash(texts(&key["roles"])),
+            match texts(&key["prefixes"]) {
+                none if none.is_empty() => "(all)".to_owned(),
+                some => some,
+            },
             text(&key["expires"]),
             text(&key["source"]),
         ]);

@@ -56,7 +56,14 @@ fn origin(text: &str) -> Option<String> {
         .or_else(|| text.strip_prefix("http://"))?;
     let is_fit = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
     let is_one = !host.is_empty() && text.len() <= MOST_BYTES && host.bytes().all(is_fit);
-    is_one.then_some(text)
+    // The port of the scheme is not sent.
+    let usual = if text.starts_with("https://") {
+        ":443"
+    } else {
+        ":80"
+    };
+    let sent = text.strip_suffix(usual).unwrap_or(&text);
+    is_one.then(|| sent.to_owned())
 }
 
 impl FromStr for Origins {
@@ -163,7 +170,9 @@ mod tests {
                 "https://A.example/, http://b:8080",
                 Some("https://a.example,http://b:8080"),
             ),
-            ("http://[::1]:80", Some("http://[::1]:80")),
+            ("http://[::1]:80", Some("http://[::1]")),
+            ("https://a.example:443", Some("https://a.example")),
+            ("https://a.example:80", Some("https://a.example:80")),
             ("", None),
             ("a.example", None),
             ("https://", None),

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use super::problem::{Code, Problem};
 use super::routes::Lookup;
@@ -42,6 +42,9 @@ pub(crate) struct Visitor {
     is_counted: bool,
 }
 
+/// What stands for the origin of a request that names several, which no browser does.
+static SEVERAL: HeaderValue = HeaderValue::from_static("several");
+
 /// What the headers of a request say of who makes it, found in one pass: most have three headers, and each request is looked at.
 #[derive(Default)]
 pub(crate) struct Seen<'h> {
@@ -49,18 +52,19 @@ pub(crate) struct Seen<'h> {
     /// More than one key came, so none of them counts.
     has_several_keys: bool,
     origin: Option<&'h HeaderValue>,
-    host: Option<&'h HeaderValue>,
+    /// Whom it means: the header, but for a request that names a host in its target, which goes before it (RFC 9112, 3.2.2).
+    host: Option<&'h [u8]>,
     /// A header that only proxies send.
     by_proxy: Option<&'h str>,
 }
 
 impl<'h> Seen<'h> {
     #[inline]
-    pub(crate) fn of(headers: &'h HeaderMap) -> Self {
+    pub(crate) fn of(headers: &'h HeaderMap, target: &'h Uri) -> Self {
         let mut seen = Self::default();
         for (name, value) in headers {
             match name.as_str() {
-                "host" => seen.host = Some(value),
+                "host" => seen.host = Some(value.as_bytes()),
                 X_API_KEY => seen.add_key(value.as_bytes()),
                 "authorization" => {
                     // What is of another scheme is for somebody else, such as a proxy before the node.
@@ -71,12 +75,17 @@ impl<'h> Seen<'h> {
                         seen.add_key(text.trim_ascii());
                     }
                 }
+                // Two are none that is listed.
+                "origin" if seen.origin.is_some() => seen.origin = Some(&SEVERAL),
                 "origin" => seen.origin = Some(value),
                 name @ ("forwarded" | "via" | "x-forwarded-for" | "x-real-ip") => {
                     seen.by_proxy = Some(name);
                 }
                 _ => {}
             }
+        }
+        if let Some(authority) = target.authority() {
+            seen.host = Some(authority.as_str().as_bytes());
         }
         seen
     }
@@ -271,8 +280,8 @@ fn check_place(seen: &Seen<'_>) -> Result<(), Problem> {
     }
     // HTTP/1.0, which no browser speaks, has none.
     match seen.host {
-        Some(host) if !is_local(host.as_bytes()) => {
-            let shown = &host.as_bytes()[..host.len().min(80)];
+        Some(host) if !is_local(host) => {
+            let shown = &host[..host.len().min(80)];
             let shown = shown.escape_ascii();
             let detail = format!(
                 "Host is \"{shown}\", and in protected mode it has to be localhost or an address of the loopback; {PROTECTED}"
@@ -296,9 +305,12 @@ fn is_local(host: &[u8]) -> bool {
         None => host.split_at(host.find(':').unwrap_or(host.len())),
     };
     let port = port.strip_prefix(':').unwrap_or(port);
-    if !port.bytes().all(|byte| byte.is_ascii_digit()) {
+    let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
+    if !port.is_empty() && (!is_number || port.parse::<u16>().is_err()) {
         return false;
     }
+    // A name may end in a dot, as the root has none.
+    let name = name.strip_suffix('.').unwrap_or(name);
     if name.eq_ignore_ascii_case("localhost") {
         return true;
     }
@@ -331,9 +343,10 @@ mod tests {
         access: &Access,
     ) -> Result<(), Code> {
         let (method, path) = target;
-        let lookup = routes::find(&method, path);
+        let target: Uri = path.parse().expect("a target");
+        let lookup = routes::find(&method, target.path());
         let headers = headers(list);
-        let seen = Seen::of(&headers);
+        let seen = Seen::of(&headers, &target);
         let cors = Cors::of(&crate::config::Config::default());
         let admitted = visitor.admit(&seen, &lookup, access, 0);
         let admitted = admitted.and_then(|()| cors.check(&method, &headers));
@@ -351,6 +364,8 @@ mod tests {
     fn which_hosts_are_this_machine() {
         for host in [
             "localhost",
+            "localhost.",
+            "localhost.:80",
             "LocalHost:8080",
             "127.0.0.1",
             "127.9.9.9:1",
@@ -364,6 +379,9 @@ mod tests {
             "",
             "evil.example",
             "localhost.evil.example",
+            "localhost:99999",
+            "localhost:+80",
+            "localhost..",
             "127.0.0.1.evil.example",
             "10.0.0.1",
             "[::2]",
@@ -393,6 +411,16 @@ mod tests {
             Ok(()),
             "whoever looks after nodes asks by their addresses"
         );
+        let whole = (Method::GET, "http://evil.example/get");
+        assert_eq!(
+            visit(near, whole, &local, &access),
+            Err(Code::ProtectedMode),
+            "the target names another host"
+        );
+        let several = headers(&[("origin", "http://one.example"), ("origin", "null")]);
+        let target = Uri::default();
+        let seen = Seen::of(&several, &target);
+        assert_eq!(seen.origin, Some(&SEVERAL), "it is none that is listed");
         let page = [("host", "localhost"), ("origin", "http://evil.example")];
         assert_eq!(
             visit(near, (Method::POST, "/set"), &page, &access),

@@ -266,7 +266,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         if has_body {
             self.pace.announce_body(request.body().size_hint().exact());
         }
-        let seen = Seen::of(request.headers());
+        let seen = Seen::of(request.headers(), request.uri());
         self.visitor.borrow_mut().begin(&seen);
         if seen.is_of_page()
             && let Some(answer) = self.preflight(&request, begun)

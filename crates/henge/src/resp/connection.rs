@@ -77,8 +77,13 @@ pub(crate) async fn serve(
     let mut killed = pin!(client.killed());
     // So that a kill from now on is noticed; one before is seen in the flag.
     killed.as_mut().enable();
-    let caller = Caller::from(address.ip(), socket.names_of_client());
+    let mut caller = Caller::from(address.ip(), socket.names_of_client());
+    caller.look(&local.shared.access, local.shared.clock.now_ms());
     let session = Session::new(Arc::clone(&client), caller);
+    if !socket.is_plain() {
+        // Its certificate may stand for a key.
+        session.show_name();
+    }
     let mut connection = Connection {
         socket,
         pipeline: Pipeline::new(session, Rc::clone(local)),

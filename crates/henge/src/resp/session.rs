@@ -7,6 +7,7 @@ use henge_wire::resp::writer::Protocol;
 use super::acknowledged::Writes;
 use super::clients::Client;
 use crate::access::caller::Caller;
+use crate::access::entry::DEFAULT_USER;
 use crate::audit::{Action, Outcome};
 use crate::config::ConsistencyLevel;
 
@@ -127,5 +128,11 @@ impl Session {
         self.client.reset();
         self.caller.forget();
         *self = Self::new(Arc::clone(&self.client), self.caller.clone());
+    }
+
+    /// Has lists of clients show who it is.
+    pub(crate) fn show_name(&self) {
+        let name = self.caller.name().unwrap_or(DEFAULT_USER);
+        name.clone_into(&mut self.client.details.lock().user);
     }
 }

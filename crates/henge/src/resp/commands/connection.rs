@@ -160,8 +160,7 @@ pub(super) fn log_in(
         call.local.shared.audit.note(call.now_ms, &action);
         return Err(error);
     }
-    let caller = session.caller.name().unwrap_or(DEFAULT_USER);
-    caller.clone_into(&mut session.client.details.lock().user);
+    session.show_name();
     Ok(())
 }
 
@@ -189,6 +188,7 @@ fn reset(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     // What comes behind it is asked by who it is without a key that was shown.
     let now_ms = call.now_ms;
     call.session.caller.look(&call.local.shared.access, now_ms);
+    call.session.show_name();
     call.out.simple("RESET");
     Ok(Flow::Done)
 }
