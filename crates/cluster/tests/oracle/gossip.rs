@@ -6,8 +6,12 @@ use henge_cluster::gossip::{
     DATAGRAM_BYTES_MAX, Datagram, DatagramError, Gossip, Health, Load, Output, Peer,
 };
 
-/// What a machine may say to one datagram, or in one moment: an answer, what it passes on, and calls to some it was told of.
-const OUTPUTS_MAX: usize = 64;
+/// What a machine may send for one datagram, or in one moment: an answer, what it passes on, and calls to some it was told of.
+const SENDS_MAX: usize = 16;
+/// What it may send besides of each member, if that is suspected: it is asked, and some others are asked of it.
+const SENDS_OF_SUSPECT_MAX: usize = 4;
+/// What may be new of one member in one moment: that it is there, may be down, and is.
+const NEWS_MAX: usize = 3;
 /// Datagrams of one input.
 const DATAGRAMS_MAX: usize = 64;
 
@@ -29,16 +33,27 @@ pub(crate) fn members(gossip: &Gossip) -> Vec<(Peer, Health, Option<Load>)> {
 
 /// Takes all that a machine has to say.
 pub(crate) fn drain(gossip: &mut Gossip) {
-    let mut count = 0;
+    let known = members(gossip);
+    let is_suspect = |(_, health, _): &&(Peer, Health, Option<Load>)| *health == Health::Suspected;
+    let suspects = known.iter().filter(is_suspect).count();
+    let sends_max = SENDS_MAX + SENDS_OF_SUSPECT_MAX * suspects;
+    let (mut sends, mut news) = (0, 0);
     while let Some(output) = gossip.poll() {
-        count += 1;
-        assert!(count <= OUTPUTS_MAX, "one datagram is not many");
         if let Output::Send(_, payload) = output {
+            sends += 1;
+            assert!(
+                sends <= sends_max,
+                "one datagram is not many: {suspects} suspects of {}",
+                known.len()
+            );
             assert!(payload.len() <= DATAGRAM_BYTES_MAX);
             assert!(
                 Datagram::parse(&payload).is_ok(),
                 "what it says is understood"
             );
+        } else {
+            news += 1;
+            assert!(news <= NEWS_MAX * known.len(), "what is new is of members");
         }
     }
 }
