@@ -1,13 +1,14 @@
 //! `bench security`: what TLS, API keys and rate limits cost. GET and SET in pipelines of 16 over 50 connections, in CPU time of the server for
-//! a request: in the clear and over TLS to one node, with a key to another, and with a key and
-//! limits that are never reached to a third. It needs `redis-benchmark` and `openssl`.
+//! a request: in the clear, over TLS, with a key, and with a key and limits that are never reached. All ask one node, which is
+//! configured anew for each: two processes that do the same differ by as much as is looked for. It needs `redis-benchmark` and `openssl`.
 
+use super::client::Connection;
 use super::proc::{Cpus, cpu_seconds, pin_to, pin_to_any};
 use super::server::{HENGE_OPTION, Server, henge_binary};
 use super::{Arguments, Result, median, print_figure};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 pub(super) const OPTIONS: &[(&str, &str)] = &[
@@ -19,11 +20,31 @@ pub(super) const OPTIONS: &[(&str, &str)] = &[
 
 const KINDS: [&str; 2] = ["get", "set"];
 
-/// How a client speaks to a server.
-struct Way<'a> {
+/// How a client speaks to the node.
+struct Way {
     name: &'static str,
-    server: &'a Server,
+    setting: Setting,
     options: Vec<String>,
+}
+
+/// What the node is configured to ask of clients.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Setting {
+    Open,
+    Keys,
+    KeysAndRates,
+}
+
+/// A node that is configured anew while it runs.
+struct Node {
+    server: Server,
+    setting: Setting,
+    config: PathBuf,
+    /// What it is configured to be in any case.
+    always: String,
+    key_file: String,
+    /// The API key by which it is told to read its configuration.
+    admin: String,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
@@ -46,57 +67,50 @@ fn measure(binary: &Path, folder: &Path, rounds: usize, requests: u64, keys: u64
     let confined = ["confined", "--permissions=read,write", "--prefix=key:"];
     let (confined, of_confined) = key(binary, &confined)?;
     write_private(&folder.join("keys.toml"), &(of_full + &of_confined))?;
-    let set = |settings: &[String]| -> Vec<String> {
-        let flags = settings.iter().map(|one| ["--set".to_owned(), one.clone()]);
-        flags.flatten().collect()
-    };
     let cpus = Cpus::find()?;
     pin_to(cpus.server)?;
-    let open = Server::henge(
-        binary,
-        &set(&[
-            format!("tls.certificate_file={}", path("chain.pem")),
-            format!("tls.key_file={}", path("key.pem")),
-        ]),
-    )?;
-    let locked = set(&[format!("security.key_file={}", path("keys.toml"))]);
-    let limited = [&locked[..], &set(&rate_limits())].concat();
-    let (locked, limited) = (
-        Server::henge(binary, &locked)?,
-        Server::henge(binary, &limited)?,
+    let tls = format!(
+        "[tls]\ncertificate_file = {:?}\nkey_file = {:?}\n",
+        path("chain.pem"),
+        path("key.pem")
     );
+    let mut node = Node::start(
+        binary,
+        folder.join("henge.toml"),
+        tls,
+        path("keys.toml"),
+        full.clone(),
+    )?;
     pin_to(cpus.load)?;
     let options = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
-    let way = |name, server, options| Way {
+    let way = |name, setting, words: &[&str]| Way {
         name,
-        server,
-        options,
+        setting,
+        options: options(words),
     };
     let ways = [
-        way("in the clear, no keys", &open, Vec::new()),
+        way("in the clear, no keys", Setting::Open, &[]),
         way(
             "TLS",
-            &open,
-            options(&["--tls", "--cacert", &path("chain.pem")]),
+            Setting::Open,
+            &["--tls", "--cacert", &path("chain.pem")],
         ),
-        way("a key with all rights", &locked, options(&["-a", &full])),
-        way("a confined key", &locked, options(&["-a", &confined])),
+        way("a key with all rights", Setting::Keys, &["-a", &full]),
+        way("a confined key", Setting::Keys, &["-a", &confined]),
         // Who administers is not held against the node's limit.
         way(
             "the same, rates limited",
-            &limited,
-            options(&["-a", &confined]),
+            Setting::KeysAndRates,
+            &["-a", &confined],
         ),
     ];
     // So that what is read is there.
-    for way in [&ways[0], &ways[2], &ways[4]] {
-        way.turn("set", 3 * keys, keys)?;
-    }
+    node.turn(&ways[0], "set", 3 * keys, keys)?;
     let mut costs = vec![[Vec::new(), Vec::new()]; ways.len()];
     for round in 1..=rounds {
         for (way, costs) in ways.iter().zip(&mut costs) {
             for (kind, costs) in KINDS.iter().zip(costs) {
-                let cost = way.turn(kind, requests, keys)?;
+                let cost = node.turn(way, kind, requests, keys)?;
                 println!(
                     "round {round}  {kind}  {:<24} {cost:.3} us of CPU",
                     way.name
@@ -106,6 +120,11 @@ fn measure(binary: &Path, folder: &Path, rounds: usize, requests: u64, keys: u64
         }
     }
     pin_to_any()?;
+    for (way, costs) in ways.iter().zip(&costs) {
+        let [get, set] = costs;
+        let (get, set) = (median(get.clone()), median(set.clone()));
+        println!("median   get {get:.3}  set {set:.3}  {}", way.name);
+    }
     // Of the two kinds that which loses more; each round by itself, as a machine is faster in one than in another.
     let over_plain = |way: usize| -> f64 {
         let of_kind = |kind: usize| {
@@ -127,21 +146,69 @@ fn measure(binary: &Path, folder: &Path, rounds: usize, requests: u64, keys: u64
 }
 
 /// All that there are, so high that none is reached, and with buckets so small that tokens are taken from each every 20 batches or so.
-fn rate_limits() -> Vec<String> {
-    let of_scope = |scope| {
-        [
-            format!("rate_limits.{scope}_requests_per_second=10000000"),
-            format!("rate_limits.{scope}_bytes_per_second=64GiB"),
-        ]
+fn rate_limits() -> String {
+    let of_scope = |scope: &str| {
+        format!("{scope}_requests_per_second = 10000000\n{scope}_bytes_per_second = \"64GiB\"\n")
     };
-    let mut all = vec!["rate_limits.burst_ms=1".to_owned()];
-    all.extend(["key", "address", "node"].into_iter().flat_map(of_scope));
-    all
+    let scopes: String = ["key", "address", "node"].map(of_scope).concat();
+    format!("[rate_limits]\nburst_ms = 1\n{scopes}")
 }
 
-impl Way<'_> {
-    /// Microseconds of the server's CPU for a request.
-    fn turn(&self, kind: &str, requests: u64, keys: u64) -> Result<f64> {
+impl Node {
+    /// One that is open to all of this machine.
+    fn start(
+        binary: &Path,
+        config: PathBuf,
+        always: String,
+        key_file: String,
+        admin: String,
+    ) -> Result<Self> {
+        fs::write(&config, &always)?;
+        let flags = ["--config".to_owned(), config.display().to_string()];
+        Ok(Self {
+            server: Server::henge(binary, &flags)?,
+            setting: Setting::Open,
+            config,
+            always,
+            key_file,
+            admin,
+        })
+    }
+
+    /// Has it be configured so.
+    fn set(&mut self, setting: Setting) -> Result<()> {
+        if self.setting == setting {
+            return Ok(());
+        }
+        let mut text = self.always.clone();
+        if setting != Setting::Open {
+            let section = format!("[security]\nkey_file = {:?}\n", self.key_file);
+            text += &section;
+        }
+        if setting == Setting::KeysAndRates {
+            text += &rate_limits();
+        }
+        fs::write(&self.config, text)?;
+        // By what held until now.
+        let shown = match self.setting {
+            Setting::Open => String::new(),
+            _ => format!("X-API-Key: {}\r\n", self.admin),
+        };
+        let request = format!("POST /admin/reload HTTP/1.1\r\nHost: localhost\r\n{shown}\r\n");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(async {
+            let mut connection = Connection::open(self.server.address()).await?;
+            connection.expect_ok(request.as_bytes()).await.map(drop)
+        })?;
+        self.setting = setting;
+        Ok(())
+    }
+
+    /// Microseconds of its CPU for a request.
+    fn turn(&mut self, way: &Way, kind: &str, requests: u64, keys: u64) -> Result<f64> {
+        self.set(way.setting)?;
         let address = self.server.address();
         let before = cpu_seconds(self.server.pid())?;
         let output = Command::new("redis-benchmark")
@@ -149,7 +216,7 @@ impl Way<'_> {
             .args(["-p", &address.port().to_string()])
             .args(["-n", &requests.to_string(), "-r", &keys.to_string()])
             .args(["-t", kind, "-d", "64", "-P", "16", "-c", "50", "-q"])
-            .args(&self.options)
+            .args(&way.options)
             .output()?;
         let said = String::from_utf8_lossy(&output.stdout);
         if !output.status.success() || !said.contains("requests per second") {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use henge_wire::{Glob, MAX_PATTERN_BYTES};
 
 use super::Access;
-use super::permission::Permission;
+use super::permission::{Met, Permission};
 use super::ring::{Key, Ring, Strangers};
 
 /// Why somebody was refused.
@@ -41,6 +41,19 @@ enum Standing {
     Refused(Denied),
 }
 
+impl Standing {
+    /// Which needs it meets.
+    fn met(&self) -> Met {
+        Met::of(|needed| match self {
+            Self::Free => true,
+            Self::Holds(key) => needed.is_met_by(key.permissions),
+            // Who sets up a cluster has to see what a node waits for.
+            Self::Refused(Denied::NotYet) if needed == Permission::Observe => true,
+            Self::Refused(_) => needed == Permission::Anyone,
+        })
+    }
+}
+
 /// See the head of the file.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
@@ -54,6 +67,8 @@ pub(crate) struct Caller {
     generation: u64,
     until_ms: u64,
     standing: Standing,
+    /// What follows from that.
+    met: Met,
     /// Its key, be it shown or certified.
     key: Option<Arc<Key>>,
     is_trusted_by_place: bool,
@@ -62,13 +77,15 @@ pub(crate) struct Caller {
 impl Caller {
     /// One that connects from this address, with these names in its certificate, and has shown nothing else.
     pub(crate) fn from(address: IpAddr, certificates: Vec<String>) -> Self {
+        let standing = Standing::Refused(Denied::Unknown);
         Self {
             is_near: address.to_canonical().is_loopback(),
             certificates,
             shown: None,
             generation: 0,
             until_ms: 0,
-            standing: Standing::Refused(Denied::Unknown),
+            met: standing.met(),
+            standing,
             key: None,
             is_trusted_by_place: false,
         }
@@ -82,6 +99,7 @@ impl Caller {
             shown: None,
             generation: u64::MAX,
             until_ms: u64::MAX,
+            met: Standing::Free.met(),
             standing: Standing::Free,
             key: None,
             is_trusted_by_place: false,
@@ -118,7 +136,7 @@ impl Caller {
         let until = key.as_ref().and_then(|key| key.expires_at_ms);
         self.until_ms = until.unwrap_or(u64::MAX);
         self.is_trusted_by_place = ring.is_empty() && ring.strangers != Strangers::Served;
-        self.standing = match &key {
+        self.take(match &key {
             Some(key) if key.is_free() => Standing::Free,
             Some(key) => Standing::Holds(Arc::clone(key)),
             None if !ring.is_empty() => Standing::Refused(Denied::Unknown),
@@ -128,8 +146,12 @@ impl Caller {
                 Strangers::Refused => Standing::Refused(Denied::Protected),
                 Strangers::Wait => Standing::Refused(Denied::NotYet),
             },
-        };
+        });
         self.key = key;
+    }
+
+    fn take(&mut self, standing: Standing) {
+        (self.met, self.standing) = (standing.met(), standing);
     }
 
     /// Shows a key. Who shows one that does not hold stays who it was.
@@ -153,7 +175,7 @@ impl Caller {
             self.key = None;
             (self.shown, self.generation) = (None, 0);
             // Until it is looked who it is without.
-            self.standing = Standing::Refused(Denied::Unknown);
+            self.take(Standing::Refused(Denied::Unknown));
         }
     }
 
@@ -203,18 +225,10 @@ impl Caller {
     /// Refuses who may not do what needs this.
     #[inline]
     pub(crate) fn check(&self, needed: Permission) -> Result<(), Denied> {
-        let held = match &self.standing {
-            Standing::Free => return Ok(()),
-            _ if needed == Permission::Anyone => return Ok(()),
-            // Who sets up a cluster has to see what a node waits for.
-            Standing::Refused(Denied::NotYet) if needed == Permission::Observe => return Ok(()),
-            Standing::Refused(denied) => return Err(*denied),
-            Standing::Holds(key) => key.permissions,
-        };
-        if needed.is_met_by(held) {
-            Ok(())
-        } else {
-            Err(Denied::Permission(needed))
+        match &self.standing {
+            _ if self.met.has(needed) => Ok(()),
+            Standing::Refused(denied) => Err(*denied),
+            _ => Err(Denied::Permission(needed)),
         }
     }
 

@@ -24,7 +24,6 @@ pub(crate) enum Permission {
 
 impl Permission {
     /// All of them.
-    #[cfg(test)]
     pub(crate) const ALL: [Self; 7] = [
         Self::Anyone,
         Self::Connection,
@@ -58,6 +57,24 @@ impl Permission {
             Self::Observe => held.have(Permissions::READ) || held.have(Permissions::ADMIN),
             Self::Admin => held.have(Permissions::ADMIN),
         }
+    }
+}
+
+/// Which of all [`Permission`]s somebody meets: worked out once, so that a request costs a look at a bit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Met(u8);
+
+impl Met {
+    /// Those that are met where this is so.
+    pub(crate) fn of(is_met: impl Fn(Permission) -> bool) -> Self {
+        let met = Permission::ALL.into_iter().filter(|one| is_met(*one));
+        Self(met.fold(0, |bits, one| bits | 1 << one as u8))
+    }
+
+    /// Whether this is one of them.
+    #[inline]
+    pub(crate) const fn has(self, needed: Permission) -> bool {
+        self.0 & 1 << needed as u8 != 0
     }
 }
 
@@ -150,6 +167,10 @@ mod tests {
                 .map(|(name, _)| *name)
                 .collect();
             assert_eq!(met.join(" "), enough, "{needed:?}");
+            for (name, held) in sets {
+                let all = Met::of(|one| one.is_met_by(held));
+                assert_eq!(all.has(needed), needed.is_met_by(held), "{name}");
+            }
         }
     }
 

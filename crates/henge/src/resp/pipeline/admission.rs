@@ -29,7 +29,26 @@ impl Pipeline {
         now_ms: u64,
         out: &mut Output,
     ) -> Result<Entry, Option<Stop>> {
-        let checked = check(words, entry);
+        let caller = &self.session.caller;
+        match check(words, entry) {
+            Ok(entry) if caller.is_free() || may_run(caller, entry.spec, words).is_ok() => {
+                Ok(entry)
+            }
+            checked => self.refuse_or_run(words, checked, now_ms, out),
+        }
+    }
+
+    /// What is no command, or may not be run, for all that was found out when the batch began.
+    #[cold]
+    fn refuse_or_run(
+        &mut self,
+        words: Arguments<'_>,
+        checked: Result<Entry, (Option<Entry>, ErrorReply)>,
+        now_ms: u64,
+        out: &mut Output,
+    ) -> Result<Entry, Option<Stop>> {
+        // It may have been reset since then, and has to be looked at again.
+        self.session.caller.look(&self.local.shared.access, now_ms);
         if !self.session.caller.is_free() {
             self.keep_out(words, checked.as_ref(), now_ms, out)?;
         }
@@ -43,14 +62,6 @@ impl Pipeline {
         now_ms: u64,
         out: &mut Output,
     ) -> Result<(), Option<Stop>> {
-        // It may have been reset since the batch began.
-        let access = &self.local.shared.access;
-        self.session.caller.look(access, now_ms);
-        if let Ok(entry) = checked
-            && may_run(&self.session.caller, entry.spec, words).is_ok()
-        {
-            return Ok(());
-        }
         let caller = &self.session.caller;
         let found = checked.map_or_else(|(entry, _)| *entry, |entry| Some(*entry));
         let denied = match (caller.check(Permission::Connection), checked) {
@@ -134,12 +145,21 @@ impl Pipeline {
 }
 
 /// Whether who asks may run a command with these words.
+#[inline]
 fn may_run(caller: &Caller, spec: &Spec, words: Arguments<'_>) -> Result<(), Denied> {
     caller.check(needed(spec, words))?;
-    if spec.keys != Keys::NONE {
-        let mut places = key_specs::places(spec.keys, words.len());
-        return places.try_for_each(|place| caller.check_key(&words[place]));
+    match spec.keys {
+        Keys::FIRST => caller.check_key(&words[1]),
+        Keys::NONE => may_range(caller, spec, words),
+        keys => {
+            let mut places = key_specs::places(keys, words.len());
+            places.try_for_each(|place| caller.check_key(&words[place]))
+        }
     }
+}
+
+/// The same of what names no keys, but may be about many.
+fn may_range(caller: &Caller, spec: &Spec, words: Arguments<'_>) -> Result<(), Denied> {
     match spec.permission {
         Permission::Read | Permission::Write | Permission::Update => match spec.name {
             "keys" => caller.check_pattern(&words[1]),
@@ -152,9 +172,10 @@ fn may_run(caller: &Caller, spec: &Spec, words: Arguments<'_>) -> Result<(), Den
 }
 
 /// What it needs: a SET that answers what was there needs more than one that does not.
+#[inline]
 fn needed(spec: &Spec, words: Arguments<'_>) -> Permission {
     let shows = |word: &[u8]| word.eq_ignore_ascii_case(b"GET");
-    if spec.name == "set" && words.from(3).any(shows) {
+    if words.len() > 3 && spec.name == "set" && words.from(3).any(shows) {
         Permission::Update
     } else {
         spec.permission
