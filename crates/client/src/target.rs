@@ -81,7 +81,7 @@ impl Target {
         };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         if rest.contains('@') {
-            return Err("a user or password is not supported");
+            return Err("a user or password belongs in no URL: an API key is given by itself");
         }
         if rest.contains(['/', '?', '#']) {
             return Err("a path or query is not supported");
@@ -129,9 +129,18 @@ impl FromStr for Target {
 
     fn from_str(url: &str) -> Result<Self, TargetError> {
         Self::parse(url).map_err(|wrong| TargetError {
-            url: url.to_owned(),
+            url: without_user(url),
             wrong,
         })
+    }
+}
+
+/// A text without what may be a user and a password, or a key that was taken for one: the text is shown.
+fn without_user(url: &str) -> String {
+    let begin = url.find("://").map_or(0, |at| at + 3);
+    match url[begin..].rfind('@') {
+        Some(at) => format!("{}(hidden){}", &url[..begin], &url[begin + at..]),
+        None => url.to_owned(),
     }
 }
 
@@ -191,7 +200,6 @@ mod tests {
             ("http://h/cache", "path"),
             ("http://h?x", "path"),
             ("redis://h/0", "path"),
-            ("redis://u:p@h", "password"),
             ("http://::1:80", "brackets"),
             ("http://[::1", "] is missing"),
             ("http://[::1]80", "follows"),
@@ -200,6 +208,11 @@ mod tests {
         for (url, why) in table {
             let error = url.parse::<Target>().expect_err(url).to_string();
             assert!(error.contains(why) && error.contains(url), "{error}");
+        }
+        for url in ["redis://u:secret@h", "http://secret@h/p@x", "u:secret@h"] {
+            let error = url.parse::<Target>().expect_err(url).to_string();
+            assert!(error.contains("(hidden)@"), "{error}");
+            assert!(!error.contains("secret"), "{error}");
         }
     }
 }

@@ -45,9 +45,10 @@ pub(crate) enum Outcome {
 /// An action of which there is a line.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(crate) struct Action<'a> {
-    /// `http` or `redis`.
+    /// `http` or `redis`; `signal` of what the machine that the node is on asks for.
     pub(crate) protocol: &'static str,
-    pub(crate) client: SocketAddr,
+    /// None of a signal.
+    pub(crate) client: Option<SocketAddr>,
     /// The name of the API key that was shown; none of who has shown none.
     pub(crate) key: Option<&'a str>,
     /// The method and the path, or the command and its arguments.
@@ -58,6 +59,10 @@ pub(crate) struct Action<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) code: Option<&'a str>,
 }
+
+/// What an answer over HTTP adds to its action, where the path does not say what was done.
+#[derive(Clone, Debug)]
+pub(crate) struct Detail(pub(crate) String);
 
 #[derive(Serialize)]
 struct Line<'a> {
@@ -163,7 +168,9 @@ impl Audit {
         }
         let time = calendar::text_with_millis(time_ms);
         // A machine has one address, whichever way the port is listened on.
-        let client = SocketAddr::new(action.client.ip().to_canonical(), action.client.port());
+        let canonical =
+            |client: SocketAddr| SocketAddr::new(client.ip().to_canonical(), client.port());
+        let client = action.client.map(canonical);
         // Who gives a key where its name belongs has it known to the log's readers else.
         let what = without_keys(action.what);
         let action = &Action {
@@ -353,7 +360,7 @@ mod tests {
     fn action(outcome: Outcome) -> Action<'static> {
         Action {
             protocol: "http",
-            client: "[::ffff:192.0.2.7]:1234".parse().expect("an address"),
+            client: "[::ffff:192.0.2.7]:1234".parse().ok(),
             key: Some("boss"),
             what: "POST /flush",
             outcome,

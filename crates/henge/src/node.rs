@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::access::{Access, KeyFileError};
 use crate::admin::{Admin, key_file, size_of};
-use crate::audit::{Audit, AuditFile};
+use crate::audit::{Action, Audit, AuditFile, Outcome};
 use crate::cache::{Cache, CacheConfig, Whose};
 use crate::clock::Clock;
 use crate::cluster::control::{self, Ends, NoteIncarnation, Orders, OwnLoad};
@@ -363,6 +363,16 @@ impl Node {
         self.address
     }
 
+    /// Whether it serves clients over TLS only.
+    pub fn requires_tls(&self) -> bool {
+        self.admin.shared().live.load().requires_tls
+    }
+
+    /// Whether it serves nobody without an API key, or a certificate that stands for one.
+    pub fn requires_keys(&self) -> bool {
+        !self.admin.shared().access.ring().is_empty()
+    }
+
     /// The address on which it speaks the Redis protocol only, if `server.resp_listen` asked for one.
     pub fn resp_addr(&self) -> Option<SocketAddr> {
         self.resp_address
@@ -428,7 +438,22 @@ impl Node {
 
     /// Reads the configuration again and takes over what can change while running. On an error nothing changes.
     pub fn reload(&self) -> Result<Reload, ConfigError> {
-        self.admin.reload()
+        let reloaded = self.admin.reload();
+        let shared = self.admin.shared();
+        let action = Action {
+            protocol: "signal",
+            client: None,
+            key: None,
+            what: "reload",
+            outcome: if reloaded.is_ok() {
+                Outcome::Done
+            } else {
+                Outcome::Failed
+            },
+            code: None,
+        };
+        shared.audit.note(shared.clock.now_ms(), &action);
+        reloaded
     }
 
     /// Takes over what can change while running from a configuration. On an error nothing changes.

@@ -59,18 +59,20 @@ pub(crate) fn is_access(setting: &str) -> bool {
     setting.starts_with(KEY) || setting.starts_with(ROLE)
 }
 
-/// What a change of a setting that is a key or a role is told as, without what it is; none of another.
-pub(crate) fn told(setting: &str, value: Option<&str>) -> Option<String> {
-    let (what, name) = match setting.strip_prefix(KEY) {
-        Some(name) => ("API key", name),
-        None => ("role", setting.strip_prefix(ROLE)?),
-    };
-    let became = match value {
-        Some(REVOKED) => "is revoked in the whole cluster",
-        Some(_) => "is another in the whole cluster",
-        None => "is each node's own",
-    };
-    Some(format!("the {what} {name} {became}"))
+/// What a change of a setting that is a key or a role is told as; none of another. Neither its name nor what it is: who may only
+/// read hears of it.
+pub(crate) fn told(setting: &str, value: Option<&str>) -> Option<&'static str> {
+    let is_key = setting.starts_with(KEY);
+    if !is_key && !setting.starts_with(ROLE) {
+        return None;
+    }
+    Some(match (is_key, value) {
+        (true, Some(REVOKED)) => "an API key was revoked in the whole cluster",
+        (true, Some(_)) => "an API key was made for the whole cluster",
+        (true, None) => "the cluster has forgotten an API key",
+        (false, Some(_)) => "a role was set in the whole cluster",
+        (false, None) => "the cluster has forgotten a role",
+    })
 }
 
 impl KeyEntry {
@@ -142,22 +144,23 @@ mod tests {
             (
                 "key.a",
                 Some(&*hash),
-                Some("the API key a is another in the whole cluster"),
+                Some("an API key was made for the whole cluster"),
             ),
             (
                 "key.a",
                 Some(REVOKED),
-                Some("the API key a is revoked in the whole cluster"),
+                Some("an API key was revoked in the whole cluster"),
             ),
-            ("key.a", None, Some("the API key a is each node's own")),
+            ("key.a", None, Some("the cluster has forgotten an API key")),
             (
                 "role.r",
                 Some("[]"),
-                Some("the role r is another in the whole cluster"),
+                Some("a role was set in the whole cluster"),
             ),
+            ("role.r", None, Some("the cluster has forgotten a role")),
             ("cluster.redirect", Some("true"), None),
         ] {
-            assert_eq!(told(setting, value).as_deref(), expected, "{setting}");
+            assert_eq!(told(setting, value), expected, "{setting}");
         }
     }
 

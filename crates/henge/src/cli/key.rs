@@ -140,13 +140,15 @@ fn expires(text: &str) -> Result<String, String> {
     }
     let left = duration::parse_positive(text)
         .map_err(|_| "expected a duration such as 90d, or a time such as 2027-01-31".to_owned())?;
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    let at = now.saturating_add(left).as_millis();
-    let text = calendar::text(u64::try_from(at).unwrap_or(u64::MAX));
+    let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+    let text = calendar::text(now_ms().saturating_add(left_ms));
     calendar::parse(&text).map_err(|_| "that is after the year 9999".to_owned())?;
     Ok(text)
+}
+
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    u64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The order of a command of this module.
@@ -198,7 +200,11 @@ fn checked(errand: Errand) -> Result<Errand, String> {
                 hash: Some(NewKey::draw().hash.to_string()),
                 ..entry.clone()
             };
-            entry.read().map_err(|why| format!("{name}: {why}"))?;
+            let rule = entry.read().map_err(|why| format!("{name}: {why}"))?;
+            // The clock of a node may be another, and it looks itself.
+            if node.is_none() && rule.expires_at_ms.is_some_and(|until| until <= now_ms()) {
+                return Err(format!("{name}: it would have expired already"));
+            }
             node.as_ref()
         }
         Errand::List(node) | Errand::Revoke { node, .. } => Some(node),
@@ -474,6 +480,10 @@ mod tests {
             (
                 "new --name web --permissions read --expires soon",
                 "expected a duration",
+            ),
+            (
+                "new --name web --permissions read --expires 2020-01-31",
+                "web: it would have expired already",
             ),
             ("list --url redis://h:1", "flag --url: found redis://h:1"),
             ("revoke", "<NAME>"),

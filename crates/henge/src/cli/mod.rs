@@ -27,8 +27,10 @@ use std::process::ExitCode;
 use arguments::{Invocation, Task};
 
 use crate::admin::key_file;
+use crate::cluster::secret_file;
 use crate::config::{Config, ConfigError, Loaded, Sources, shown};
 use crate::encryption::{Encryption, Keys, KeysError, VARIABLE, from_variable};
+use crate::tls as server_tls;
 
 pub use bench::Options as BenchOptions;
 pub use client::Order;
@@ -138,7 +140,7 @@ pub fn parse(
         Task::ConfigCheck => {
             let keys = from_variable(keys).map_err(unusable)?;
             Encryption::of(&loaded.config, keys).map_err(unusable)?;
-            key_file(&loaded.config).map_err(|error| CliError::Keys(error.to_string()))?;
+            check_files(&loaded.config).map_err(CliError::Keys)?;
             Action::ConfigCheck {
                 file: sources.file().map(PathBuf::from),
             }
@@ -148,6 +150,14 @@ pub fn parse(
             json,
         },
     })
+}
+
+/// Reads the files that a start would read beside the configuration, or a reload.
+fn check_files(config: &Config) -> Result<(), String> {
+    key_file(config).map_err(|error| error.to_string())?;
+    server_tls::read(config).map_err(|error| error.to_string())?;
+    secret_file::secrets(config).map_err(|error| error.to_string())?;
+    Ok(())
 }
 
 /// Does what the process's own arguments and environment ask for; `serve` starts the node.
@@ -273,6 +283,18 @@ mod tests {
                     .to_owned()
             )
         );
+        for setting in [
+            "TLS__CERTIFICATE_FILE",
+            "CLUSTER__SECRET_FILE",
+            "SECURITY__KEY_FILE",
+        ] {
+            let variable = format!("HENGE_{setting}");
+            let environment = [(&*variable, "/none/such"), ("HENGE_TLS__KEY_FILE", "/none")];
+            let from = usize::from(setting.starts_with("TLS"));
+            let check = done("henge config check", &environment[..=from]);
+            let error = check.expect_err("there is no such file");
+            assert!(error.contains("/none/such"), "{error}");
+        }
         let version = done("henge --version", &[]).map(|action| action.text());
         assert_eq!(
             version,

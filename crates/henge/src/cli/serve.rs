@@ -217,13 +217,20 @@ fn banner(node: &Node) {
     } else {
         address.to_string()
     };
+    // As it is reached: where TLS is required, and where an API key is.
+    let scheme = if node.requires_tls() { "https" } else { "http" };
+    let curl = if node.requires_keys() {
+        "curl -H \"X-API-Key: $HENGE_API_KEY\""
+    } else {
+        "curl"
+    };
     let text = format!(
-        "henge {version} listens on http://{address}\n\
+        "henge {version} listens on {scheme}://{address}\n\
          \n\
          Try:\n\
-         \x20 curl --json '{{\"key\":\"greeting\",\"value\":\"hello\",\"ttl\":60}}' http://{host}/set\n\
-         \x20 curl 'http://{host}/get?key=greeting'\n\
-         \x20 curl http://{host}/stats\n\
+         \x20 {curl} --json '{{\"key\":\"greeting\",\"value\":\"hello\",\"ttl\":60}}' {scheme}://{host}/set\n\
+         \x20 {curl} '{scheme}://{host}/get?key=greeting'\n\
+         \x20 {curl} {scheme}://{host}/stats\n\
          \n\
          Ctrl-C stops it.\n"
     );

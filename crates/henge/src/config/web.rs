@@ -108,6 +108,9 @@ impl SettingValue for Origins {
     }
 }
 
+/// The methods that a page may be allowed, as RFC 9110 (9.1) has them: no header is called so.
+const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"];
+
 /// Names of methods or of headers, with commas between them.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Tokens(String);
@@ -129,7 +132,13 @@ impl Tokens {
             !token.is_empty() && token.len() <= MOST_BYTES && token.bytes().all(is_fit)
         };
         let tokens: Vec<&str> = text.split(',').map(str::trim).collect();
-        let are_fit = tokens.len() <= MOST && tokens.iter().all(is_token);
+        // To browsers `get` is no method, and would be a name that allows nothing.
+        let is_misspelt = |token: &&str| {
+            let upper = token.to_ascii_uppercase();
+            METHODS.contains(&&*upper) && upper != *token
+        };
+        let are_fit =
+            tokens.len() <= MOST && tokens.iter().all(is_token) && !tokens.iter().any(is_misspelt);
         are_fit.then(|| Self(tokens.join(", ")))
     }
 }
@@ -144,7 +153,7 @@ impl SettingValue for Tokens {
     type Bounds = ();
 
     fn expected((): &()) -> String {
-        format!("up to {MOST} names with commas between them")
+        format!("up to {MOST} names with commas between them, those of methods in capital letters")
     }
 
     fn read(literal: &Literal, (): &()) -> Option<Self> {
@@ -196,5 +205,21 @@ mod tests {
             assert_eq!(two.has(origin.as_bytes()), expected, "{origin}");
         }
         assert!(Origins::Any.has(b"null") && !Origins::None.has(b"null"));
+    }
+
+    #[test]
+    fn which_names_there_are() {
+        for (text, shown) in [
+            ("GET,POST", Some("GET, POST")),
+            ("x-ttl , if-match", Some("x-ttl, if-match")),
+            ("PURGE", Some("PURGE")),
+            ("get", None),
+            ("GET, Post", None),
+            ("GET,", None),
+            ("a b", None),
+        ] {
+            let read = Tokens::parse(text);
+            assert_eq!(read.as_ref().map(Tokens::as_str), shown, "{text}");
+        }
     }
 }

@@ -5,11 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use bytes::Bytes;
 use henge_cluster::agreed::{Command, Outcome, Rejected};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
@@ -22,9 +22,10 @@ use super::control::Control;
 use super::problem::{Code, Problem};
 use super::{agreed, body, query};
 use crate::access::agreed::{Agreed, AgreedKey, REVOKED, key_setting, role_setting};
-use crate::access::entry::{self, EntryError, KeyEntry};
+use crate::access::entry::{self, EntryError, KeyEntry, KeyRule};
 use crate::access::hash::{KeyHash, NewKey, without_keys};
 use crate::access::ring::{Key, Ring, Source, unknown_roles};
+use crate::audit::Detail;
 use crate::calendar;
 use crate::shared::Shared;
 
@@ -183,11 +184,7 @@ pub(super) async fn add(State(control): State<Arc<Control>>, body: Bytes) -> Res
         };
         let twin = ring.keys().find(|key| is_twin(key));
         if let Some(twin) = twin {
-            let detail = format!(
-                "{} is there already; revoke it first, or choose another name",
-                twin.name
-            );
-            return Err(Problem::new(Code::ApiKeyExists, detail));
+            return Err(Problem::new(Code::ApiKeyExists, taken(twin, &name, &rule)));
         }
         let change = |agreed: &mut Agreed| {
             agreed
@@ -204,13 +201,24 @@ pub(super) async fn add(State(control): State<Arc<Control>>, body: Bytes) -> Res
         if let Some(new) = new {
             page["key"] = new.text.into();
         }
-        Ok(page)
+        // A key is known by its name: the hash says nothing to who reads that.
+        let told = KeyEntry {
+            hash: None,
+            ..entry
+        };
+        Ok((page, Detail(format!("{name} {}", told.to_text()))))
     };
     match added.await {
-        Ok(page) => {
+        Ok((page, detail)) => {
             // Nobody between here and there is to keep it.
             let no_store = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-            (StatusCode::CREATED, [no_store], Json(page)).into_response()
+            let answer = (
+                StatusCode::CREATED,
+                [no_store],
+                Extension(detail),
+                Json(page),
+            );
+            answer.into_response()
         }
         Err(problem) => refused(problem),
     }
@@ -272,18 +280,17 @@ pub(super) async fn set_role(
             agreed.roles.insert(name.clone(), held);
         });
         check_administration(&ring, &next)?;
-        set(
-            shared,
-            &ring,
-            role_setting(&name),
-            Some(json!(names).to_string()),
-        )
-        .await
+        let text = json!(names).to_string();
+        set(shared, &ring, role_setting(&name), Some(text.clone())).await?;
+        Ok(Detail(text))
     };
-    done(made.await)
+    match made.await {
+        Ok(detail) => (StatusCode::NO_CONTENT, Extension(detail)).into_response(),
+        Err(problem) => refused(problem),
+    }
 }
 
-/// Takes a role away; a key that has it has what is left, and what the role of that name in the file of a node says.
+/// Takes a role away that no key has, unless the file of the node has one of the name as well; then that is what such keys have.
 pub(super) async fn unset_role(
     State(control): State<Arc<Control>>,
     name: Result<Path<String>, PathRejection>,
@@ -304,10 +311,34 @@ pub(super) async fn unset_role(
         let next = shared.access.ring_with(|agreed| {
             agreed.roles.remove(&name);
         });
+        if let Some(key) = ring.keys().find(|key| key.roles.contains(&name))
+            && !next.roles.contains_key(&name)
+        {
+            let detail = format!(
+                "{} has the role {name}; revoke it first, or give the role other permissions",
+                key.name
+            );
+            return Err(Problem::new(Code::RoleInUse, detail));
+        }
         check_administration(&ring, &next)?;
         set(shared, &ring, role_setting(&name), None).await
     };
     done(unset.await)
+}
+
+/// Why a key cannot be added beside this one.
+fn taken(twin: &Key, name: &str, rule: &KeyRule) -> String {
+    if twin.name == name {
+        return format!("{name} is there already; revoke it first, or choose another name");
+    }
+    let what = match &rule.certificate {
+        Some(certificate) if twin.certificate.as_ref() == Some(certificate) => {
+            format!("the certificate name {certificate}")
+        }
+        _ => "the same key".to_owned(),
+    };
+    let twin = &twin.name;
+    format!("{twin} has {what} already; revoke it first, or give {name} another")
 }
 
 /// Refuses a change after which nobody could make another, where somebody could before. Of two changes at once each is held against

@@ -80,6 +80,7 @@ codes! {
     PersistenceOff "persistence_off" 409 "The node keeps everything in memory";
     Overflow "overflow" 409 "The sum does not fit 64 bits";
     ApiKeyExists "api_key_exists" 409 "There is such an API key";
+    RoleInUse "role_in_use" 409 "An API key has the role";
     ChangedMeanwhile "changed_meanwhile" 409 "Somebody else has changed it meanwhile";
     NobodyAdministers "nobody_administers" 409 "Nobody could administer the node any more";
     NodeHoldsData "node_holds_data" 409 "The member holds partitions";

@@ -1,6 +1,7 @@
 //! From a request to its answer: finds the route, runs the handler, counts. Routes without a body are answered within
 //! `call`, with no future made; the others are one boxed future.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::future::Future;
@@ -24,7 +25,7 @@ use super::{backup, batch, body, control, health, keys, raw, restore, single};
 use crate::access::caller::Caller;
 use crate::access::permission::Permission;
 use crate::access::ring::Key;
-use crate::audit::{self, Action};
+use crate::audit::{self, Action, Detail};
 use crate::cluster::replicas::told::{self, Bad};
 use crate::config::ConsistencyLevel;
 use crate::disk::gate::{self, Owed, Untold};
@@ -225,24 +226,29 @@ impl Service {
     #[cold]
     fn audit(&self, route: Option<RouteId>, asked: Option<&str>, outcome: &Outcome) {
         let problem = outcome.as_ref().err().map(|problem| problem.code);
-        let is_denied = problem.is_some_and(|code| {
-            matches!(code.status_number(), 401 | 403) && code != Code::TlsRequired
-        });
+        let is_denied = problem.is_some_and(|code| matches!(code.status_number(), 401 | 403));
         if asked.is_none() && !is_denied {
             return;
         }
         let route = route.map(|id| &routes::ROUTES[id as usize]);
         // The path of what was denied may have a key of the cache in it.
         let form = route.map(|route| format!("{} {}", route.verb.name(), route.path));
-        let status = outcome.as_ref().ok().map(Response::status);
+        let answer = outcome.as_ref().ok();
+        let detail = answer.and_then(|answer| answer.extensions().get::<Detail>());
+        let what = asked.or(form.as_deref()).unwrap_or("unrouted");
+        let what = match detail {
+            Some(Detail(detail)) => Cow::Owned(format!("{what} {detail}")),
+            None => Cow::Borrowed(what),
+        };
+        let status = answer.map(Response::status);
         let status = status.filter(|status| !status.is_success());
         let status = status.map(|status| status.as_str().to_owned());
         let visitor = self.visitor.borrow();
         let action = Action {
             protocol: "http",
-            client: visitor.address(),
+            client: Some(visitor.address()),
             key: visitor.caller().name(),
-            what: asked.or(form.as_deref()).unwrap_or("unrouted"),
+            what: &what,
             outcome: match (is_denied, problem.is_some() || status.is_some()) {
                 (true, _) => audit::Outcome::Denied,
                 (false, true) => audit::Outcome::Failed,
@@ -390,7 +396,7 @@ impl Drop for Asked {
         }
         let action = Action {
             protocol: "http",
-            client: self.address,
+            client: Some(self.address),
             key: self.key.as_deref(),
             what: &self.what,
             outcome: audit::Outcome::Unknown,

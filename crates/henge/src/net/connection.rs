@@ -4,6 +4,7 @@
 
 use std::future::{Future, poll_fn};
 use std::mem::MaybeUninit;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use super::pace::{Late, Pace, Stream};
 use super::socket::Socket;
 use super::watch::{DRAIN_GRACE, Seen, Watch};
 use crate::access::caller::Caller;
+use crate::audit::{Action, Outcome};
 use crate::cluster;
 use crate::http::problem::{Code, Problem};
 use crate::http::service::Service;
@@ -163,6 +165,7 @@ pub(crate) async fn serve(socket: TcpStream, door: Door, local: &Rc<Local>) -> O
     };
     if is_plain && local.shared.live.load().requires_tls {
         let mut socket = stream.into_socket();
+        let address = socket.tcp().peer_addr().ok();
         match spoken {
             Ok(Speaks::Peer) => {
                 Box::pin(serve_peer(socket, first, local)).await;
@@ -171,9 +174,13 @@ pub(crate) async fn serve(socket: TcpStream, door: Door, local: &Rc<Local>) -> O
             Ok(Speaks::Http) => {
                 let detail = "the node is reached by https:// only";
                 let words = Problem::new(Code::TlsRequired, detail).into_last_words();
+                note_denied(address, "http", Code::TlsRequired.name(), local);
                 say_last(&mut socket, &words, local).await;
             }
-            Ok(Speaks::Resp) => say_last(&mut socket, TLS_REQUIRED, local).await,
+            Ok(Speaks::Resp) => {
+                note_denied(address, "redis", "DENIED", local);
+                say_last(&mut socket, TLS_REQUIRED, local).await;
+            }
             _ => {}
         }
         return Some(socket);
@@ -211,6 +218,23 @@ pub(crate) async fn serve(socket: TcpStream, door: Door, local: &Rc<Local>) -> O
 
 /// What a client of the Redis protocol is told that comes without TLS where that is required.
 const TLS_REQUIRED: &[u8] = b"-DENIED TLS is required; connect with it, on the same port\r\n";
+
+/// Notes down for the audit log that a client is served nothing on this connection.
+fn note_denied(client: Option<SocketAddr>, protocol: &'static str, code: &str, local: &Local) {
+    let shared = &local.shared;
+    if !shared.audit.is_on() {
+        return;
+    }
+    let action = Action {
+        protocol,
+        client,
+        key: None,
+        what: "connect",
+        outcome: Outcome::Denied,
+        code: Some(code),
+    };
+    shared.audit.note(shared.clock.now_ms(), &action);
+}
 
 /// Tells a client why it is not served, so that it reads that before it learns of the close.
 async fn say_last(socket: &mut Socket, words: &[u8], local: &Local) {

@@ -104,7 +104,7 @@ impl Session {
     ) -> Action<'a> {
         Action {
             protocol: "redis",
-            client: self.client.address,
+            client: Some(self.client.address),
             key: self.caller.name(),
             what: action,
             outcome,

@@ -157,7 +157,7 @@ fn everyone() -> (Node, Authority, Vec<Who>) {
     add("confined", &confined, Some(&["read", "write"]), true);
     add(
         "expired",
-        &["--permissions=read,write,admin", "--expires=2026-01-01"],
+        &["--permissions=read,write,admin", "--expires=9999-01-01"],
         None,
         false,
     );
@@ -179,6 +179,8 @@ fn everyone() -> (Node, Authority, Vec<Who>) {
             is_confined: false,
         });
     }
+    // None is made that has expired already.
+    file = file.replace("9999-01-01", "2026-01-01");
     let path = data_directory().join("keys.toml");
     write_private(&path, &file);
     let path = path.to_str().expect("text");
@@ -195,25 +197,34 @@ fn everyone() -> (Node, Authority, Vec<Who>) {
 
 /// Waits until a node has taken notice of what the cluster has agreed on.
 fn await_state(client: &mut Client, admin: &str, name: &str, state: Option<&str>) {
+    await_entry(client, admin, "keys", name, |key| {
+        key.and_then(|key| key["state"].as_str()) == state
+    });
+}
+
+/// Waits until the entry of a name in a list of `/admin/keys` is so.
+fn await_entry(
+    client: &mut Client,
+    admin: &str,
+    list: &str,
+    name: &str,
+    is_so: impl Fn(Option<&Value>) -> bool,
+) {
     let deadline = std::time::Instant::now() + std::time::Duration::from_mins(1);
-    while key_of(client, admin, name)
-        .as_ref()
-        .and_then(|key| key["state"].as_str())
-        != state
-    {
+    loop {
+        let page = client.request("GET", "/admin/keys", &[("x-api-key", admin)], b"");
+        let page = page.json();
+        let mut entries = page[list].as_array().expect("a list").iter();
+        let entry = entries.find(|entry| entry["name"] == name);
+        if is_so(entry) {
+            return;
+        }
         assert!(
             std::time::Instant::now() < deadline,
-            "{name} is not {state:?}"
+            "{name} is still {entry:?}"
         );
         std::thread::yield_now();
     }
-}
-
-fn key_of(client: &mut Client, admin: &str, name: &str) -> Option<Value> {
-    let page = client.request("GET", "/admin/keys", &[("x-api-key", admin)], b"");
-    let page = page.json();
-    let keys = page["keys"].as_array().expect("keys");
-    keys.iter().find(|key| key["name"] == name).cloned()
 }
 
 /// A key of the cache that who is confined may touch, and one that it may not.
@@ -547,6 +558,13 @@ fn keys_come_and_go() {
     let mut post =
         |body: &Value| client.request("POST", "/admin/keys", &key, body.to_string().as_bytes());
     let made = post(&json!({"name": "web", "permissions": ["read"], "prefixes": ["a:"]}));
+    let certified =
+        |name| json!({"name": name, "permissions": ["read"], "certificate": "c.example"});
+    assert_eq!(post(&certified("first")).status, 201);
+    let taken = post(&certified("second"));
+    assert_eq!(taken.code(), "api_key_exists");
+    let detail = "first has the certificate name c.example already";
+    assert!(taken.text().contains(detail), "{}", taken.text());
     let web = made.json()["key"].as_str().expect("a key").to_owned();
     keys_that_are_none(post);
     let mut open = Connection::open(node.local_addr(), 2);
@@ -561,8 +579,23 @@ fn keys_come_and_go() {
         b"[\"write\"]",
     );
     assert_eq!(role.status, 204);
-    let revoked = client.request("DELETE", "/admin/keys/web", &key, b"");
-    assert_eq!(revoked.status, 204);
+    let scribe = json!({"name": "scribe", "roles": ["writer"]}).to_string();
+    await_entry(&mut client, &boss, "roles", "writer", |role| role.is_some());
+    let made = client.request("POST", "/admin/keys", &key, scribe.as_bytes());
+    assert_eq!(made.status, 201);
+    await_state(&mut client, &boss, "scribe", Some("active"));
+    let unset = client.request("DELETE", "/admin/roles/writer", &key, b"");
+    assert_eq!(unset.code(), "role_in_use");
+    assert!(
+        unset.text().contains("scribe has the role writer"),
+        "{}",
+        unset.text()
+    );
+    for name in ["web", "first", "scribe"] {
+        let path = format!("/admin/keys/{name}");
+        let revoked = client.request("DELETE", &path, &key, b"");
+        assert_eq!(revoked.status, 204);
+    }
     await_state(&mut client, &boss, "web", Some("revoked"));
     assert!(open.call(&["GET", "a:1"]).starts_with(b"-NOAUTH"));
     for (path, code) in [
@@ -593,7 +626,7 @@ fn keys_come_and_go() {
         .iter()
         .filter_map(|key| key["name"].as_str())
         .collect();
-    assert_eq!(names, ["boss", "web"]);
+    assert_eq!(names, ["boss", "first", "scribe", "web"]);
     assert_eq!(page["roles"][0]["name"], "writer");
     let forgotten = client.request("DELETE", "/admin/keys/web?forget=true", &key, b"");
     assert_eq!(forgotten.status, 204);
@@ -601,9 +634,11 @@ fn keys_come_and_go() {
     assert!(!page.to_string().contains("hs256"), "{page}");
     let events = client.request("GET", "/cluster/events", &key, b"").text();
     assert!(
-        events.contains("the API key web is each node's own"),
+        events.contains("the cluster has forgotten an API key"),
         "{events}"
     );
+    // Who may only read hears of it, and neither of names nor of hashes.
+    assert!(!events.contains("web"), "{events}");
     assert!(!events.contains("hs256"), "{events}");
 }
 

@@ -390,7 +390,8 @@ fn clients_are_known_by_their_certificates() {
 fn where_tls_is_required_nothing_is_said_in_the_clear() {
     let authority = Authority::new();
     let resp = ("server.resp_listen", "127.0.0.1:0");
-    let node = authority.node(&[("tls.required", "true"), resp]);
+    let log = authority.path("audit.log");
+    let node = authority.node(&[("tls.required", "true"), resp, ("audit.file", &log)]);
     let address = node.local_addr();
     for target in ["/get?key=k", "/health"] {
         let mut client = Client::connect(address);
@@ -412,6 +413,21 @@ fn where_tls_is_required_nothing_is_said_in_the_clear() {
         let mut secure = Connection::over(authority.connect(port), 2);
         assert_eq!(secure.call(&["GET", "k"]), b"$-1\r\n");
     }
+    assert!(node.shutdown());
+    let noted = fs::read_to_string(&log).expect("it is there");
+    let noted = noted.lines().map(|line| {
+        let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        let parts = ["protocol", "action", "outcome", "code"];
+        parts
+            .map(|name| line[name].as_str().unwrap_or("-").to_owned())
+            .join(" ")
+    });
+    let noted: Vec<String> = noted.collect();
+    let (http, redis) = (
+        "http connect denied tls_required",
+        "redis connect denied DENIED",
+    );
+    assert_eq!(noted, [http, http, redis, redis]);
 }
 
 /// What begins as TLS does and goes on as something else ends its own connection, and nothing else.

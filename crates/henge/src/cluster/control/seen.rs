@@ -212,7 +212,7 @@ impl Control {
             let text = match is {
                 _ if was == is => continue,
                 // What one is is in no log.
-                _ if is_access(name) => told(name, value).unwrap_or_default(),
+                _ if is_access(name) => told(name, value).unwrap_or_default().to_owned(),
                 Some(is) => {
                     let was = was.map_or("each node's own", |was| &was.value);
                     format!("{name} is {} in the whole cluster, and was {was}", is.value)

@@ -88,6 +88,7 @@ const ACCESS_CODES: &[Code] = &[
     Code::ApiKeyNotFound,
     Code::RoleNotFound,
     Code::ApiKeyExists,
+    Code::RoleInUse,
     Code::NobodyAdministers,
     Code::ChangedMeanwhile,
     Code::InvalidConfiguration,

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{made, write_private};
 use crate::client::{Client, data_directory, node};
@@ -36,6 +36,13 @@ fn what_is_in_it() {
     assert_eq!(ask("POST", "/flush", &boss), 200);
     assert_eq!(ask("POST", "/cluster/drain/none-such", &boss), 404);
     assert_eq!(ask("DELETE", "/admin/keys/web", &boss), 204);
+    let made = json!({"name": "app", "permissions": ["read"], "prefixes": ["app:"]}).to_string();
+    let shown = [("x-api-key", &*boss), ("content-type", "application/json")];
+    let mut post =
+        |method, target, body: &str| http.request(method, target, &shown, body.as_bytes()).status;
+    assert_eq!(post("POST", "/admin/keys", &made), 201);
+    assert_eq!(post("PUT", "/admin/roles/writer", "[\"write\"]"), 204);
+    node.reload().expect("nothing is wrong with it");
     let mut resp = Connection::open(node.local_addr(), 2);
     send_all(
         &mut resp,
@@ -74,6 +81,9 @@ fn what_is_in_it() {
             "http boss POST /flush done -",
             "http boss POST /cluster/drain/none-such failed 404",
             "http boss DELETE /admin/keys/web done -",
+            "http boss POST /admin/keys app {\"permissions\":[\"read\"],\"prefixes\":[\"app:\"]} done -",
+            "http boss PUT /admin/roles/writer [\"write\"] done -",
+            "signal - reload done -",
             "redis - set denied NOAUTH",
             "redis - unknown denied NOAUTH",
             "redis - auth denied WRONGPASS",
@@ -87,7 +97,9 @@ fn what_is_in_it() {
     }
     for line in &lines {
         assert_eq!(part(line, "node"), "one");
-        assert!(part(line, "client").starts_with("127.0.0.1:"), "{line}");
+        let is_signal = part(line, "protocol") == "signal";
+        let client = if is_signal { "-" } else { "127.0.0.1:" };
+        assert!(part(line, "client").starts_with(client), "{line}");
         assert!(part(line, "time").ends_with('Z'), "{line}");
     }
 }
