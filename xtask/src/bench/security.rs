@@ -3,7 +3,7 @@
 //! configured anew for each: two processes that do the same differ by as much as is looked for. It needs `redis-benchmark` and `openssl`.
 
 use super::client::Connection;
-use super::proc::{Cpus, cpu_seconds, pin_to, pin_to_any};
+use super::proc::{Cpus, pin_to, pin_to_any, thread_cpu_seconds};
 use super::server::{HENGE_OPTION, Server, henge_binary};
 use super::{Arguments, Result, median, print_figure};
 use std::fs;
@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 pub(super) const OPTIONS: &[(&str, &str)] = &[
-    ("rounds", "turns of each (7)"),
-    ("requests", "requests of each turn (2000000)"),
+    ("rounds", "turns of each (40)"),
+    ("requests", "requests of each turn (400000)"),
     ("keys", "keys (100000)"),
     HENGE_OPTION,
 ];
@@ -48,8 +48,8 @@ struct Node {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
-    let rounds = arguments.number("rounds", 7_usize)?.max(1);
-    let requests = arguments.number("requests", 2_000_000_u64)?.max(1);
+    let rounds = arguments.number("rounds", 40_usize)?.max(1);
+    let requests = arguments.number("requests", 400_000_u64)?.max(1);
     let keys = arguments.number("keys", 100_000_u64)?.max(1);
     let binary = henge_binary(arguments)?;
     let folder = std::env::temp_dir().join(format!("henge-security-{}", std::process::id()));
@@ -107,14 +107,14 @@ fn measure(binary: &Path, folder: &Path, rounds: usize, requests: u64, keys: u64
     // So that what is read is there.
     node.turn(&ways[0], "set", 3 * keys, keys)?;
     let mut costs = vec![[Vec::new(), Vec::new()]; ways.len()];
-    for round in 1..=rounds {
-        for (way, costs) in ways.iter().zip(&mut costs) {
-            for (kind, costs) in KINDS.iter().zip(costs) {
-                let cost = node.turn(way, kind, requests, keys)?;
-                println!(
-                    "round {round}  {kind}  {:<24} {cost:.3} us of CPU",
-                    way.name
-                );
+    for round in 0..rounds {
+        // Each is first, and behind each other, equally often.
+        for place in 0..ways.len() {
+            let way = (place + round) % ways.len();
+            for (kind, costs) in KINDS.iter().zip(&mut costs[way]) {
+                let cost = node.turn(&ways[way], kind, requests, keys)?;
+                let name = ways[way].name;
+                println!("round {round}  {kind}  {name:<24} {cost:.3} us of CPU");
                 costs.push(cost);
             }
         }
@@ -210,7 +210,9 @@ impl Node {
     fn turn(&mut self, way: &Way, kind: &str, requests: u64, keys: u64) -> Result<f64> {
         self.set(way.setting)?;
         let address = self.server.address();
-        let before = cpu_seconds(self.server.pid())?;
+        // To the nanosecond: a turn is short, so that all of a round have the machine as it is then.
+        let spent = || thread_cpu_seconds(self.server.pid(), "");
+        let before = spent()?;
         let output = Command::new("redis-benchmark")
             .args(["-h", &address.ip().to_string()])
             .args(["-p", &address.port().to_string()])
@@ -223,7 +225,7 @@ impl Node {
             let why = String::from_utf8_lossy(&output.stderr);
             return Err(format!("redis-benchmark: {said}{why}").into());
         }
-        Ok((cpu_seconds(self.server.pid())? - before) / requests as f64 * 1e6)
+        Ok((spent()? - before) / requests as f64 * 1e6)
     }
 }
 

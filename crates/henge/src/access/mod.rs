@@ -8,6 +8,7 @@ pub(crate) mod entry;
 pub(crate) mod file;
 pub(crate) mod hash;
 pub(crate) mod permission;
+pub(crate) mod prefix;
 pub(crate) mod ring;
 
 use std::collections::BTreeMap;

@@ -9,6 +9,7 @@ use super::entry::{DEFAULT_USER, KeyRule};
 use super::file::KeyFile;
 use super::hash::{self, KeyHash, KeyId};
 use super::permission::Permissions;
+use super::prefix::Prefix;
 
 /// A key that holds, or will not for much longer: what it is called, and what who has it may do.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -21,7 +22,7 @@ pub(crate) struct Key {
     pub(crate) permissions: Permissions,
     pub(crate) roles: BTreeSet<String>,
     /// The keys of the cache that it may touch begin with one of these; all where there is none.
-    pub(crate) prefixes: Vec<Vec<u8>>,
+    pub(crate) prefixes: Vec<Prefix>,
     pub(crate) expires_at_ms: Option<u64>,
     pub(crate) source: Source,
 }
@@ -56,8 +57,9 @@ impl Key {
     }
 
     /// Whether it may touch this key of the cache.
+    #[inline]
     pub(crate) fn covers(&self, key: &[u8]) -> bool {
-        self.prefixes.is_empty() || self.prefixes.iter().any(|prefix| key.starts_with(prefix))
+        self.prefixes.is_empty() || self.prefixes.iter().any(|prefix| prefix.begins(key))
     }
 }
 
@@ -148,13 +150,14 @@ impl Ring {
         } else {
             permissions.without(Permissions::ADMIN)
         };
+        let prefixes = rule.prefixes.iter().map(|prefix| Prefix::new(prefix));
         let key = Key {
             name: name.to_owned(),
             hash: rule.hash.clone(),
             certificate: rule.certificate.clone(),
             permissions,
             roles: rule.roles.clone(),
-            prefixes: rule.prefixes.clone(),
+            prefixes: prefixes.collect(),
             expires_at_ms: rule.expires_at_ms,
             source,
         };

@@ -24,6 +24,7 @@ use super::{agreed, body, query};
 use crate::access::agreed::{Agreed, AgreedKey, REVOKED, key_setting, role_setting};
 use crate::access::entry::{self, EntryError, KeyEntry, KeyRule};
 use crate::access::hash::{KeyHash, NewKey, without_keys};
+use crate::access::prefix::Prefix;
 use crate::access::ring::{Key, Ring, Source, unknown_roles};
 use crate::audit::Detail;
 use crate::calendar;
@@ -95,7 +96,7 @@ struct Shown<'a> {
 }
 
 fn shown(key: &Key, now_ms: u64) -> Shown<'_> {
-    let text = |prefix: &Vec<u8>| String::from_utf8_lossy(prefix).into_owned();
+    let text = |prefix: &Prefix| String::from_utf8_lossy(prefix.bytes()).into_owned();
     Shown {
         name: &key.name,
         id: key.hash.as_ref().map(|hash| hash.id.to_string()),
