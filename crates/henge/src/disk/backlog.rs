@@ -14,6 +14,9 @@ const LEAST_BYTES: usize = 4 << 20;
 /// The log has caught up when no more than this part of that is left.
 const REST: usize = 2;
 
+/// What this node copies from others waits from this part of it on: it comes as fast as a network does, and is in no hurry.
+const FILLING: usize = 4;
+
 /// What becomes of writes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Change {
@@ -26,6 +29,8 @@ pub(super) enum Change {
 pub(super) struct Backlog {
     /// The round under way, and those that are to come.
     rounds: Vec<Counted>,
+    /// So much may wait.
+    most: usize,
     /// Writes are refused until no more than this is left.
     until: Option<usize>,
 }
@@ -59,11 +64,11 @@ impl Backlog {
         counted.bytes += bytes;
         counted.hold.set_anyway(counted.bytes);
         let share = in_flight.limit() / SHARE.1 * SHARE.0;
-        let most = share.max(LEAST_BYTES);
-        if self.until.is_some() || self.bytes() <= most {
+        self.most = share.max(LEAST_BYTES);
+        if self.until.is_some() || self.bytes() <= self.most {
             return None;
         }
-        self.until = Some(most / REST);
+        self.until = Some(self.most / REST);
         Some(Change::Refuse)
     }
 
@@ -78,6 +83,11 @@ impl Backlog {
     /// Writes are refused.
     pub(super) fn is_long(&self) -> bool {
         self.until.is_some()
+    }
+
+    /// What can wait should.
+    pub(super) fn is_filling(&self) -> bool {
+        self.bytes() > self.most / FILLING
     }
 
     fn bytes(&self) -> usize {
@@ -95,8 +105,10 @@ mod tests {
         let in_flight = InFlight::new(8 * MIB);
         let mut backlog = Backlog::default();
         // Of a round, bytes -> what becomes of writes.
+        assert!(!backlog.is_filling());
         for (round, bytes, expected) in [
-            (1, 3 * MIB, None),
+            (1, MIB, None),
+            (1, 2 * MIB, None),
             (1, 1, None),
             (1, 2 * MIB - 1, None),
             (2, MIB, None),
@@ -105,11 +117,13 @@ mod tests {
         ] {
             assert_eq!(backlog.add(round, bytes, &in_flight), expected);
             assert_eq!(backlog.bytes(), in_flight.held());
+            assert_eq!(backlog.is_filling(), backlog.bytes() > 3 * MIB / 2);
         }
         assert_eq!(backlog.release(1), None, "4 MiB are left");
         assert!(backlog.is_long());
         assert_eq!(backlog.release(2), Some(Change::Take));
         assert!(!backlog.is_long());
+        assert!(!backlog.is_filling());
         assert_eq!(in_flight.held(), 0);
     }
 }

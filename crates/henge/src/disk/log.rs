@@ -225,6 +225,11 @@ impl Log {
         }
     }
 
+    /// Whether so much waits for it that what can wait should.
+    pub(crate) fn is_filling(&self) -> bool {
+        self.backlog.lock().is_filling()
+    }
+
     /// Counts what a round is to write as in flight until it is written, and has writes refused if that is too much.
     pub(crate) fn count(&self, round: u64, bytes: usize, in_flight: &Arc<InFlight>) {
         let mut backlog = self.backlog.lock();

@@ -2,6 +2,7 @@
 //! requests to the threads that wait for them (`told`), and what the topology has to know to whoever reports it. Views of the
 //! topology come from the control part. What is decided is decided in the machines, which stand in the cache.
 
+mod held;
 pub(crate) mod pace;
 pub(crate) mod streams;
 pub(crate) mod told;
@@ -24,6 +25,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
+use self::held::Held;
 use self::pace::{Pace, Turn};
 use self::streams::{Speakers, Streams, TICK};
 use self::told::{Inboxes, Verdict};
@@ -88,6 +90,7 @@ pub(crate) struct Replicas {
     pub(crate) reported: Notify,
     losses: Arc<Losses>,
     pub(crate) pace: Pace,
+    held: Held,
     /// What the topology said last of each partition that is here.
     seen: Mutex<AllSeen>,
 }
@@ -125,6 +128,7 @@ impl Replicas {
             reported: Notify::new(),
             losses,
             pace: Pace::new(Instant::now()),
+            held: Held::default(),
             seen: Mutex::default(),
         })
     }
@@ -268,7 +272,10 @@ impl Carry for Replicas {
                         .map(|(key, record)| record.as_ref().map_or(key.len(), Served::bytes));
                     self.pace.sent(partition, to, bytes.sum(), end.is_some());
                 }
-                self.streams.put(partition, to, incarnation, message);
+                let said = self.held.pass(partition, (to, incarnation, message));
+                if let Some((to, incarnation, message)) = said {
+                    self.streams.put(partition, to, incarnation, message);
+                }
             }
             Output::Answer(id, answer) => self.inboxes.put(id, Verdict::of(&answer)),
             Output::Opened(term) => {
@@ -391,6 +398,11 @@ pub(crate) fn serve(
             }
             own.gate.ask_for_replicas();
             if index == 0 {
+                let log = own.shared.persistence.log.as_ref();
+                let asks = replicas.held.set(log.is_some_and(|log| log.is_filling()));
+                for (partition, (to, incarnation, message)) in asks {
+                    replicas.streams.put(partition, to, incarnation, message);
+                }
                 replicas.streams.wake_all();
                 replicas.streams.give_up(&replicas.inboxes, now_ms);
             }
