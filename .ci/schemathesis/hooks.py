@@ -22,14 +22,29 @@ GIVEN = {
 }
 
 
+# From here on a whole number is written without a fraction or an exponent: docs/http-api.md.
+ROUNDED_FROM = 10**15
+
+
+def is_rounded(number):
+    return isinstance(number, float) and abs(number) >= ROUNDED_FROM
+
+
 @schemathesis.hook
 def filter_case(context, case):
     name = case.operation.definition.raw["operationId"]
+    # A page of another origin is refused before all else, which .ci/schemathesis/run is not about; it comes as any header may.
+    if any(header.lower() == "origin" for header in case.headers or {}):
+        return False
     # The key that the run shows: without it all that follows would be a 401.
     if name == "revoke_api_key" and (case.path_parameters or {}).get("name") == os.environ["HENGE_KEY_NAME"]:
         return False
     is_valid = case.meta is not None and case.meta.generation.mode.is_positive
-    if not is_valid or name not in GIVEN:
+    if not is_valid:
+        return True
+    if name == "incr" and any(is_rounded(case.body.get(member)) for member in ("by", "initial")):
+        return False
+    if name not in GIVEN:
         return True
     least, most, place, names = GIVEN[name]
     given = getattr(case, place) or {}
