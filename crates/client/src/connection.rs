@@ -141,7 +141,7 @@ impl Connection {
                     return Ok(Told::of(Map::of_shards(&reply, target)));
                 };
                 let refusal = refused(text);
-                if refusal.is_passing() {
+                if refusal.is_passing() || refusal.is_of_rate() {
                     return Ok(Told::NotYet);
                 }
                 // Servers before Redis 7 have the cluster and not this form of its map.
@@ -153,7 +153,8 @@ impl Connection {
             }
             Link::Http(link) => {
                 let (status, body) = link.cluster_status(deadline).await?;
-                if status == http::StatusCode::SERVICE_UNAVAILABLE {
+                // Nor does one that may not ask, or asks too often, hear that there is no cluster.
+                if matches!(status.as_u16(), 401 | 403 | 429 | 503) {
                     return Ok(Told::NotYet);
                 }
                 let map = status.is_success().then(|| Map::of_status(&body, target));

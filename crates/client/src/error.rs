@@ -82,8 +82,29 @@ impl Error {
     /// Whether a server refused for a reason that passes: it loads, or its part of the cluster is without a leader. Nothing
     /// was changed.
     pub(crate) fn is_passing(&self) -> bool {
-        let passes = |code: &str| matches!(code, "CLUSTERDOWN" | "TRYAGAIN");
+        let passes = |code: &str| {
+            matches!(
+                code,
+                "CLUSTERDOWN"
+                    | "TRYAGAIN"
+                    | "try_again"
+                    | "owner_down"
+                    | "owner_unreachable"
+                    | "no_control_leader"
+                    | "not_in_cluster"
+            )
+        };
         self.is_loading() || matches!(self, Self::Refused { code, .. } if passes(code))
+    }
+
+    /// Whether a server refused as its client asks too often. Nothing was changed.
+    pub(crate) fn is_of_rate(&self) -> bool {
+        match self {
+            Self::Refused { code, message } => {
+                code == "rate_limit_exceeded" || message.starts_with("rate limit exceeded")
+            }
+            _ => false,
+        }
     }
 
     /// Whether a server refused as it is not ready for anything. Nothing was changed.
@@ -229,6 +250,13 @@ mod tests {
             ("loading", true, true),
             ("CLUSTERDOWN", true, false),
             ("TRYAGAIN", true, false),
+            ("try_again", true, false),
+            ("owner_down", true, false),
+            ("owner_unreachable", true, false),
+            ("no_control_leader", true, false),
+            ("not_in_cluster", true, false),
+            ("memory_full", false, false),
+            ("rate_limit_exceeded", false, false),
             ("MOVED", false, false),
             ("overloaded", false, false),
         ] {
@@ -238,6 +266,13 @@ mod tests {
             };
             assert_eq!((error.is_passing(), error.is_loading()), (passes, loads));
         }
+        let refused = |code: &str, message: &str| Error::Refused {
+            code: code.to_owned(),
+            message: message.to_owned(),
+        };
+        assert!(refused("ERR", "rate limit exceeded, retry in 5 ms").is_of_rate());
+        assert!(refused("rate_limit_exceeded", "").is_of_rate());
+        assert!(!refused("ERR", "unknown command").is_of_rate());
         assert!(!Error::Unknown(Cause::Closed).is_passing());
         assert!(!Error::Unknown(Cause::Closed).is_of_a_server());
         assert!(Error::Unknown(Cause::Server(String::new())).is_of_a_server());
