@@ -80,6 +80,8 @@ pub(crate) enum AlterError {
     Config(ConfigError),
     /// This setting waits for a restart.
     NeedsRestart(&'static str),
+    /// Nobody could administer the node any more, and who asks could not take it back.
+    LocksOut,
 }
 
 impl Admin {
@@ -155,6 +157,15 @@ impl Admin {
             return Err(AlterError::NeedsRestart(change.setting.name()));
         }
         let reads = Reads::between(&running, &reload.config);
+        if reads.keys {
+            let file = key_file(&reload.config).map_err(ConfigError::unusable);
+            let file = file.map_err(AlterError::Config)?;
+            let protected_mode = reload.config.security.protected_mode;
+            let access = &self.shared().access;
+            if access.would_lock_out(protected_mode, file.as_ref()) {
+                return Err(AlterError::LocksOut);
+            }
+        }
         self.put_in_force(&reload, reads)
             .map_err(AlterError::Config)
     }
@@ -185,6 +196,8 @@ impl Admin {
         if let Some(keys) = keys {
             shared.access.set_file(config.security.protected_mode, keys);
         }
+        // Whoever rotates logs may have taken the file away.
+        shared.audit.reopen();
         shared.live.store(Arc::new(Live::of(config)));
         shared.cors.store(Arc::new(Cors::of(config)));
         if running.rate_limits != config.rate_limits {

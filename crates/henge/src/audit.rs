@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -89,6 +89,8 @@ struct Counts {
     beyond: AtomicU64,
     /// Lines for which there was no room, or no disk, since that was last written.
     lost: AtomicU64,
+    /// The file is to be opened anew.
+    is_to_reopen: AtomicBool,
 }
 
 impl Counts {
@@ -139,6 +141,7 @@ impl Audit {
         let writer = Writer {
             told,
             counts: Arc::clone(&counts),
+            node: node.clone(),
             file,
             last_ms: 0,
             complained: None,
@@ -194,6 +197,11 @@ impl Audit {
         }
     }
 
+    /// Has the file opened anew, which may have been taken away; what comes from here on is in that.
+    pub(crate) fn reopen(&self) {
+        self.counts.is_to_reopen.store(true, Ordering::Release);
+    }
+
     /// Has the writer write what it was told until now, and end.
     pub(crate) fn end(&self) {
         if let Some(lines) = &self.lines {
@@ -225,6 +233,13 @@ impl AuditFile {
             open,
             size_bytes,
         })
+    }
+
+    /// Opens what has its name now. Where that fails it goes on with what it has.
+    fn reopen(&mut self) -> io::Result<()> {
+        self.open.flush()?;
+        (self.open, self.size_bytes) = append_to(&self.path)?;
+        Ok(())
     }
 
     fn write(&mut self, line: &[u8]) -> io::Result<()> {
@@ -281,6 +296,7 @@ fn append_to(path: &Path) -> io::Result<(BufWriter<File>, u64)> {
 pub(crate) struct Writer {
     told: Receiver<Told>,
     counts: Arc<Counts>,
+    node: String,
     file: AuditFile,
     /// The time of the last line.
     last_ms: u64,
@@ -291,7 +307,12 @@ impl Writer {
     /// Writes until it is told to end.
     pub(crate) fn run(mut self) {
         loop {
-            match self.told.recv_timeout(COUNTS_AFTER) {
+            let told = self.told.recv_timeout(COUNTS_AFTER);
+            if self.counts.is_to_reopen.swap(false, Ordering::Acquire) {
+                let reopened = self.file.reopen();
+                self.look(reopened, 0);
+            }
+            match told {
                 Ok(Told::Entry(entry)) => {
                     if entry.time_ms / 1000 > self.last_ms / 1000 {
                         self.settle();
@@ -317,8 +338,7 @@ impl Writer {
             return;
         }
         let time = calendar::text_with_millis(self.last_ms);
-        let line =
-            serde_json::json!({"after": time, "denied_and_not_listed": beyond, "lost": lost});
+        let line = serde_json::json!({"time": time, "node": self.node, "denied_and_not_listed": beyond, "lost": lost});
         let written = self.file.write(format!("{line}\n").as_bytes());
         self.look(written, beyond + lost);
     }
@@ -473,6 +493,16 @@ mod tests {
         writer.run();
         let text = fs::read_to_string(&path).expect("it is there again");
         assert!(text.contains("00:00:09.000Z"), "{text}");
+        // With room for all it is begun when that is asked for.
+        let file = AuditFile::open(&path, 1 << 20, 2).expect("it opens");
+        fs::rename(&path, folder.join("elsewhere")).expect("it is there");
+        let (audit, writer) = Audit::of("node1".to_owned(), file);
+        audit.reopen();
+        audit.note(1000, &action(Outcome::Done));
+        audit.end();
+        writer.run();
+        let text = fs::read_to_string(&path).expect("it is there again");
+        assert_eq!(text.lines().count(), 1);
         fs::remove_dir_all(folder).expect("it goes");
     }
 }

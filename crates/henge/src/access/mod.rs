@@ -55,6 +55,11 @@ impl Parts {
             self.file.as_ref(),
             &self.agreed,
         );
+        if ring.is_empty() && ring.strangers == Strangers::Served {
+            tracing::warn!(
+                "there is no API key, and security.protected_mode is false: whoever reaches the node may do anything"
+            );
+        }
         if !ring.can_be_administered() {
             tracing::warn!(
                 "no API key that holds for good may administer the node: other keys are made in the key file, and read at SIGHUP or a restart"
@@ -64,7 +69,11 @@ impl Parts {
     }
 
     fn strangers(&self) -> Strangers {
-        match (self.protected_mode, self.has_heard) {
+        Self::strangers_of(self.protected_mode, self.has_heard)
+    }
+
+    fn strangers_of(protected_mode: bool, has_heard: bool) -> Strangers {
+        match (protected_mode, has_heard) {
             (true, _) => Strangers::Refused,
             (false, false) => Strangers::Wait,
             (false, true) => Strangers::Served,
@@ -132,6 +141,14 @@ impl Access {
         let mut agreed = parts.agreed.clone();
         change(&mut agreed);
         Ring::of(0, parts.strangers(), parts.file.as_ref(), &agreed)
+    }
+
+    /// Whether nobody could administer the node any more with this key file in place of its own, where somebody can now.
+    pub(crate) fn would_lock_out(&self, protected_mode: bool, file: Option<&KeyFile>) -> bool {
+        let parts = self.parts.lock();
+        let strangers = Parts::strangers_of(protected_mode, parts.has_heard);
+        let next = Ring::of(0, strangers, file, &parts.agreed);
+        self.ring.load().can_be_administered() && !next.can_be_administered()
     }
 
     fn change(&self, change: impl FnOnce(&mut Parts)) {

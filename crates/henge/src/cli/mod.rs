@@ -157,6 +157,18 @@ fn check_files(config: &Config) -> Result<(), String> {
     key_file(config).map_err(|error| error.to_string())?;
     server_tls::read(config).map_err(|error| error.to_string())?;
     secret_file::secrets(config).map_err(|error| error.to_string())?;
+    if let Some(file) = &config.audit.file {
+        let path = file.as_path();
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
+        if path.is_dir() || folder.is_some_and(|folder| !folder.is_dir()) {
+            return Err(format!(
+                "audit.file, {}: expected a file, in a directory that is there",
+                shown(path)
+            ));
+        }
+    }
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use henge_cluster::agreed::Setting as Agreed;
 use serde::Serialize;
 
 use crate::access::agreed::is_access;
+use crate::access::hash::quoted;
 use crate::config::{ByteSize, Config, Interval, Literal, Setting, SettingError, nearest};
 use crate::shared::Live;
 
@@ -122,8 +123,8 @@ impl fmt::Display for Unfit {
             Self::Invalid(error) => error.fmt(f),
             Self::Unknown(name) => {
                 // What came is shown, but not all of a long one.
-                let shown: String = name.chars().take(80).collect();
-                write!(f, "no setting {shown:?} can hold for a whole cluster")?;
+                let shown = quoted(name);
+                write!(f, "no setting {shown} can hold for a whole cluster")?;
                 if let Some(near) = nearest(name, names()) {
                     write!(f, "; did you mean {near:?}?")?;
                 }

@@ -56,6 +56,9 @@ pub(crate) struct Seen<'h> {
     host: Option<&'h [u8]>,
     /// A header that only proxies send.
     by_proxy: Option<&'h str>,
+    /// What a browser says of whose page asks, and how (Fetch Metadata); nothing of what is no browser.
+    site: Option<&'h [u8]>,
+    is_navigation: bool,
 }
 
 impl<'h> Seen<'h> {
@@ -78,6 +81,8 @@ impl<'h> Seen<'h> {
                 // Two are none that is listed.
                 "origin" if seen.origin.is_some() => seen.origin = Some(&SEVERAL),
                 "origin" => seen.origin = Some(value),
+                "sec-fetch-site" => seen.site = Some(value.as_bytes()),
+                "sec-fetch-mode" => seen.is_navigation = value == "navigate",
                 name @ ("forwarded" | "via" | "x-forwarded-for" | "x-real-ip") => {
                     seen.by_proxy = Some(name);
                 }
@@ -276,6 +281,12 @@ impl Visitor {
 fn check_place(seen: &Seen<'_>) -> Result<(), Problem> {
     if let Some(name) = seen.by_proxy {
         let detail = format!("the request came through a proxy ({name}); {PROTECTED}");
+        return Err(Problem::new(Code::ProtectedMode, detail));
+    }
+    // An image or a script of a page of somebody else comes without an Origin, and is run or shown there.
+    let is_elsewhere = |site: &[u8]| !matches!(site, b"same-origin" | b"none");
+    if !seen.is_of_page() && !seen.is_navigation && seen.site.is_some_and(is_elsewhere) {
+        let detail = format!("the request is of a web page of another origin; {PROTECTED}");
         return Err(Problem::new(Code::ProtectedMode, detail));
     }
     // HTTP/1.0, which no browser speaks, has none.

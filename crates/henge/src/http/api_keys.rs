@@ -23,7 +23,7 @@ use super::problem::{Code, Problem};
 use super::{agreed, body, query};
 use crate::access::agreed::{Agreed, AgreedKey, REVOKED, key_setting, role_setting};
 use crate::access::entry::{self, EntryError, KeyEntry, KeyRule};
-use crate::access::hash::{KeyHash, NewKey, without_keys};
+use crate::access::hash::{KeyHash, NewKey, quoted};
 use crate::access::prefix::Prefix;
 use crate::access::ring::{Key, Ring, Source, unknown_roles};
 use crate::audit::Detail;
@@ -147,12 +147,8 @@ pub(super) async fn all(State(control): State<Arc<Control>>) -> Response {
 pub(super) async fn add(State(control): State<Arc<Control>>, body: Bytes) -> Response {
     let shared = &control.metrics.shared;
     let added = async {
-        let request: ApiKeyRequest = serde_json::from_slice(&body).map_err(|error| {
-            Problem::new(
-                Code::InvalidJson,
-                without_keys(&error.to_string()).into_owned(),
-            )
-        })?;
+        let request: ApiKeyRequest = serde_json::from_slice(&body)
+            .map_err(|error| Problem::new(Code::InvalidJson, error.to_string()))?;
         let name = request.name;
         entry::check_name(&name).map_err(|why| unfit(&name, &why))?;
         let is_drawn = request.hash.is_none() && request.certificate.is_none();
@@ -239,8 +235,8 @@ pub(super) async fn revoke(
         let ring = shared.access.ring();
         let is_revoked = ring.revoked().any(|revoked| revoked == name);
         if !is_revoked && ring.named(&name).is_none() {
-            let shown: String = name.chars().take(80).collect();
-            let detail = format!("there is no key {shown:?}; GET /admin/keys lists all");
+            let shown = quoted(&name);
+            let detail = format!("there is no key {shown}; GET /admin/keys lists all");
             return Err(Problem::new(Code::ApiKeyNotFound, detail));
         }
         if forget && !is_revoked {
@@ -277,6 +273,10 @@ pub(super) async fn set_role(
         })?;
         let held = entry::role(&names).map_err(|why| unfit(&name, &why))?;
         let ring = shared.access.ring();
+        // What is left is for keys that are revoked.
+        if !ring.roles.contains_key(&name) && !ring.has_room() {
+            return Err(full());
+        }
         let next = shared.access.ring_with(|agreed| {
             agreed.roles.insert(name.clone(), held);
         });
@@ -305,8 +305,8 @@ pub(super) async fn unset_role(
             .get(&name)
             .is_some_and(|(_, source)| *source == Source::Cluster)
         {
-            let shown: String = name.chars().take(80).collect();
-            let detail = format!("the cluster has no role {shown:?}; GET /admin/keys lists all");
+            let shown = quoted(&name);
+            let detail = format!("the cluster has no role {shown}; GET /admin/keys lists all");
             return Err(Problem::new(Code::RoleNotFound, detail));
         }
         let next = shared.access.ring_with(|agreed| {

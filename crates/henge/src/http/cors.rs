@@ -40,10 +40,12 @@ impl Cors {
     /// Refuses what a page of an origin that is not listed would change.
     #[inline]
     pub(crate) fn check(&self, method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
-        let Some(origin) = headers.get(header::ORIGIN) else {
+        let mut origins = headers.get_all(header::ORIGIN).iter();
+        let Some(origin) = origins.next() else {
             return Ok(());
         };
-        if method == Method::GET || method == Method::HEAD || self.origins.has(origin.as_bytes()) {
+        let is_listed = origins.next().is_none() && self.origins.has(origin.as_bytes());
+        if method == Method::GET || method == Method::HEAD || is_listed {
             return Ok(());
         }
         let detail = "a request that a web page makes of another origin may change nothing, unless cors.origins lists that";

@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use bytes::Bytes;
 use henge_cluster::agreed::{self, Outcome};
 use henge_cluster::ring::MAX_WEIGHT;
@@ -18,6 +18,7 @@ use serde_json::json;
 use super::control::Control;
 use super::problem::{Code, Problem};
 use super::{agreed as changes, query};
+use crate::audit::Detail;
 use crate::cluster::view::{Member, MemberState};
 
 /// What is said where nobody knows.
@@ -82,9 +83,12 @@ pub(super) async fn weigh(State(control): Controlled, name: Name, weight: Bytes)
         let epoch = change(&control, &node, Command::Weigh(node.id, weight)).await?;
         let mut page = done(&node, epoch);
         page["weight"] = json!(weight);
-        Ok(page)
+        Ok((page, Detail(weight.to_string())))
     };
-    answered(weighed.await)
+    match weighed.await {
+        Ok((page, detail)) => (Extension(detail), answered(Ok(page))).into_response(),
+        Err(problem) => answered(Err(problem)),
+    }
 }
 
 /// The ring is reckoned anew, and what should be elsewhere moves.

@@ -10,6 +10,7 @@ use http_body_util::Full;
 
 use super::json;
 use super::routes::Verb;
+use crate::access::hash::without_keys;
 use crate::cluster::keys::Elsewhere;
 use crate::rate::meter::Exceeded;
 use crate::values::ValueError;
@@ -175,10 +176,18 @@ impl From<Elsewhere> for Problem {
 }
 
 impl Problem {
+    /// What looks like an API key is hidden: people put one where a name belongs, and errors end in logs.
     pub(crate) fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
+        let detail = match detail.into() {
+            Cow::Borrowed(detail) => Cow::Borrowed(detail),
+            Cow::Owned(detail) => match without_keys(&detail) {
+                Cow::Borrowed(_) => Cow::Owned(detail),
+                Cow::Owned(hidden) => Cow::Owned(hidden),
+            },
+        };
         Self {
             code,
-            detail: detail.into(),
+            detail,
             current: Current::Unsaid,
             allow: Vec::new(),
             close: false,

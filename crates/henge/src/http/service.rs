@@ -212,7 +212,12 @@ impl Service {
         if route.permission != Permission::Admin {
             return None;
         }
-        let path: String = request.uri().path().chars().take(AUDITED_PATH).collect();
+        // With its query, which says how it is meant: a key is revoked, or forgotten.
+        let path = request
+            .uri()
+            .path_and_query()
+            .map_or("", |all| all.as_str());
+        let path: String = path.chars().take(AUDITED_PATH).collect();
         let visitor = self.visitor.borrow();
         Some(Box::new(Asked {
             what: format!("{} {path}", request.method()).into_boxed_str(),

@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use bytes::Bytes;
 use henge_cluster::agreed::{Command, Outcome, Rejected};
 use http::header::{ETAG, IF_MATCH, IF_NONE_MATCH};
@@ -19,6 +19,7 @@ use super::control::Control;
 use super::problem::{Code, Problem};
 use super::{agreed, body};
 use crate::access::agreed::is_access;
+use crate::audit::Detail;
 use crate::cluster::Cluster;
 use crate::cluster::settings::{self, Unfit};
 use crate::shared::Shared;
@@ -77,7 +78,7 @@ pub(super) async fn set(
             let page = json!({"name": name, "value": value, "version": version});
             let tag = HeaderValue::try_from(format!("\"{version}\""));
             let tag = tag.expect("a number in quotes is one");
-            ([(ETAG, tag)], Json(page)).into_response()
+            ([(ETAG, tag)], Extension(Detail(value)), Json(page)).into_response()
         }
         Err(problem) => refused(problem),
     }

@@ -3,6 +3,7 @@
 //! any other is an inline command of the Redis protocol. HTTP is served here, by hyper; the rest goes to `resp` and `cluster`.
 
 use std::future::{Future, poll_fn};
+use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -301,10 +302,16 @@ async fn shake_hands(
     local: &Local,
 ) -> Option<Socket> {
     let mut watch = Watch::new(pace, local);
+    let address = socket.peer_addr().ok();
     let mut shaking = pin!(Socket::secured(socket, begun, config));
     let shaken = poll_fn(|cx| {
         if let Poll::Ready(shaken) = shaking.as_mut().poll(cx) {
-            return Poll::Ready(shaken.map_err(|error| error.to_string()));
+            return Poll::Ready(shaken.map_err(|error| {
+                if is_of_certificate(&error) {
+                    note_denied(address, "tls", "certificate", local);
+                }
+                error.to_string()
+            }));
         }
         match watch.look(cx) {
             Seen::Nothing => Poll::Pending,
@@ -325,6 +332,12 @@ async fn shake_hands(
             None
         }
     }
+}
+
+/// Whether a handshake failed for what a client has shown of itself.
+fn is_of_certificate(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    matches!(inner, Some(rustls::Error::InvalidCertificate(_)))
 }
 
 async fn serve_http(stream: Stream, pace: &Rc<Pace>, local: &Rc<Local>) -> Option<Socket> {

@@ -28,6 +28,7 @@ use super::pause::Paused;
 use super::session::{Manner, Replies, Session};
 use super::slowlog;
 use super::table::{COMMANDS, Entry, Keys, Permission, Run, flag};
+use crate::access::hash::without_keys;
 use crate::audit::Outcome;
 use crate::cache::{AHEAD, Location, LookAhead};
 use crate::cluster::replicas::told;
@@ -868,6 +869,8 @@ fn unknown_command(words: Arguments<'_>) -> ErrorReply {
 /// How much of what a client sent an error shows.
 const SHOWN_BYTES: usize = 128;
 
+/// No API key is among it: who mistypes AUTH has it in its own log else.
 pub(super) fn shown(word: &[u8]) -> String {
-    String::from_utf8_lossy(&word[..word.len().min(SHOWN_BYTES)]).into_owned()
+    let word = String::from_utf8_lossy(&word[..word.len().min(SHOWN_BYTES)]);
+    without_keys(&word).into_owned()
 }

@@ -2,6 +2,7 @@
 //! versions of the Redis protocol. What each needs is written down here once more, by hand, and none may be missing.
 
 mod audit;
+mod changes;
 mod strangers;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,13 +12,13 @@ use std::path::Path;
 use std::process::Command;
 
 use henge::Node;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::client::{Client, Response, config, data_directory, node};
-use crate::cluster::Ring;
 use crate::resp_reply::Reply;
 use crate::side_by_side::Connection;
 use crate::tls::Authority;
+use changes::await_state;
 
 /// A row of a table: what is needed, whether it is of all keys or of several in one answer, and what is asked.
 struct Row {
@@ -193,38 +194,6 @@ fn everyone() -> (Node, Authority, Vec<Who>) {
     assert_eq!(revoked.status, 204, "{}", revoked.text());
     await_state(&mut client, &admin, "revoked", Some("revoked"));
     (node, authority, all)
-}
-
-/// Waits until a node has taken notice of what the cluster has agreed on.
-fn await_state(client: &mut Client, admin: &str, name: &str, state: Option<&str>) {
-    await_entry(client, admin, "keys", name, |key| {
-        key.and_then(|key| key["state"].as_str()) == state
-    });
-}
-
-/// Waits until the entry of a name in a list of `/admin/keys` is so.
-fn await_entry(
-    client: &mut Client,
-    admin: &str,
-    list: &str,
-    name: &str,
-    is_so: impl Fn(Option<&Value>) -> bool,
-) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_mins(1);
-    loop {
-        let page = client.request("GET", "/admin/keys", &[("x-api-key", admin)], b"");
-        let page = page.json();
-        let mut entries = page[list].as_array().expect("a list").iter();
-        let entry = entries.find(|entry| entry["name"] == name);
-        if is_so(entry) {
-            return;
-        }
-        assert!(
-            std::time::Instant::now() < deadline,
-            "{name} is still {entry:?}"
-        );
-        std::thread::yield_now();
-    }
 }
 
 /// A key of the cache that who is confined may touch, and one that it may not.
@@ -490,266 +459,6 @@ fn a_connection_says_who_it_is() {
     let begins = ["-NOAUTH", "+OK", "$1", "+RESET", "-NOAUTH"];
     for (reply, begins) in replies.iter().zip(begins) {
         assert!(reply.starts_with(begins), "{replies:?}");
-    }
-}
-
-/// Bodies that make no key, where there is one of the name `web`.
-fn keys_that_are_none(mut post: impl FnMut(&Value) -> Response) {
-    for (body, code) in [
-        (
-            json!({"name": "web", "permissions": ["read"]}),
-            "api_key_exists",
-        ),
-        (
-            json!({"name": "w b", "permissions": ["read"]}),
-            "invalid_configuration",
-        ),
-        (json!({"name": "x"}), "invalid_configuration"),
-        (
-            json!({"name": "x", "roles": ["none"]}),
-            "invalid_configuration",
-        ),
-        (
-            json!({"name": "x", "permissions": ["read"], "expires": "2026-01-01"}),
-            "invalid_configuration",
-        ),
-        (
-            json!({"name": "x", "permissions": ["read"], "hash": "x"}),
-            "invalid_configuration",
-        ),
-        (json!({"name": "x", "more": 1}), "invalid_json"),
-        (json!([]), "invalid_json"),
-    ] {
-        assert_eq!(post(&body).code(), code, "{body}");
-    }
-}
-
-/// Keys come and go while connections are open, and are there after a restart.
-#[test]
-fn keys_come_and_go() {
-    let folder = data_directory();
-    let settings = [
-        ("persistence.dir", folder.to_str().expect("text")),
-        ("cluster.node_id", "one"),
-    ];
-    let node = crate::client::node(&settings);
-    let mut client = Client::connect(node.local_addr());
-    // The first one has to be able to make others.
-    let reader = json!({"name": "reader", "permissions": ["read"]}).to_string();
-    assert_eq!(
-        client.post("/admin/keys", &reader).code(),
-        "nobody_administers"
-    );
-    let late = json!({"name": "a", "permissions": ["admin"], "expires": "2030-01-01"}).to_string();
-    assert_eq!(
-        client.post("/admin/keys", &late).code(),
-        "nobody_administers"
-    );
-    let boss = json!({"name": "boss", "permissions": ["admin"]}).to_string();
-    let made = client.post("/admin/keys", &boss);
-    assert_eq!(
-        (made.status, made.header("cache-control")),
-        (201, Some("no-store"))
-    );
-    let boss = made.json()["key"].as_str().expect("a key").to_owned();
-    await_state(&mut client, &boss, "boss", Some("active"));
-    assert_eq!(client.get("/get?key=k").status, 401);
-    let key = [("x-api-key", &*boss)];
-    let mut post =
-        |body: &Value| client.request("POST", "/admin/keys", &key, body.to_string().as_bytes());
-    let made = post(&json!({"name": "web", "permissions": ["read"], "prefixes": ["a:"]}));
-    let web = made.json()["key"].as_str().expect("a key").to_owned();
-    keys_that_are_none(post);
-    let mut open = Connection::open(node.local_addr(), 2);
-    await_state(&mut client, &boss, "web", Some("active"));
-    assert_eq!(open.call(&["AUTH", &web]), b"+OK\r\n");
-    assert_eq!(open.call(&["GET", "a:1"]), b"$-1\r\n");
-    // A role that is given and taken.
-    let role = client.request(
-        "PUT",
-        "/admin/roles/writer",
-        &[("x-api-key", &*boss), ("content-type", "application/json")],
-        b"[\"write\"]",
-    );
-    assert_eq!(role.status, 204);
-    let revoked = client.request("DELETE", "/admin/keys/web", &key, b"");
-    assert_eq!(revoked.status, 204);
-    await_state(&mut client, &boss, "web", Some("revoked"));
-    assert!(open.call(&["GET", "a:1"]).starts_with(b"-NOAUTH"));
-    for (path, code) in [
-        ("/admin/keys/boss", "nobody_administers"),
-        ("/admin/keys/none", "api_key_not_found"),
-        ("/admin/keys/boss?forget=true", "api_key_exists"),
-        ("/admin/roles/none", "role_not_found"),
-    ] {
-        assert_eq!(
-            client.request("DELETE", path, &key, b"").code(),
-            code,
-            "{path}"
-        );
-    }
-    drop(client);
-    assert!(node.shutdown());
-    let node = crate::client::node(&settings);
-    let mut client = Client::connect(node.local_addr());
-    assert_eq!(
-        client.get("/get?key=k").status,
-        401,
-        "before anything was heard of the cluster"
-    );
-    let page = client.request("GET", "/admin/keys", &key, b"").json();
-    let names: Vec<&str> = page["keys"]
-        .as_array()
-        .expect("keys")
-        .iter()
-        .filter_map(|key| key["name"].as_str())
-        .collect();
-    assert_eq!(names, ["boss", "web"]);
-    assert_eq!(page["roles"][0]["name"], "writer");
-    let forgotten = client.request("DELETE", "/admin/keys/web?forget=true", &key, b"");
-    assert_eq!(forgotten.status, 204);
-    await_state(&mut client, &boss, "web", None);
-    assert!(!page.to_string().contains("hs256"), "{page}");
-    let events = client.request("GET", "/cluster/events", &key, b"").text();
-    assert!(
-        events.contains("the cluster has forgotten an API key"),
-        "{events}"
-    );
-    // Who may only read hears of it, and neither of names nor of hashes.
-    assert!(!events.contains("web"), "{events}");
-    assert!(!events.contains("hs256"), "{events}");
-}
-
-/// A role is not taken from who has it, and a certificate is one key's.
-#[test]
-fn what_others_have_is_refused() {
-    let node = crate::client::node(&[]);
-    let mut client = Client::connect(node.local_addr());
-    let boss = json!({"name": "boss", "permissions": ["admin"]}).to_string();
-    let boss = client.post("/admin/keys", &boss).json();
-    let boss = boss["key"].as_str().expect("a key").to_owned();
-    await_state(&mut client, &boss, "boss", Some("active"));
-    let header = [("x-api-key", &*boss), ("content-type", "application/json")];
-    let set = client.request("PUT", "/admin/roles/writer", &header, b"[\"write\"]");
-    assert_eq!(set.status, 204);
-    await_entry(&mut client, &boss, "roles", "writer", |role| role.is_some());
-    let post = |client: &mut Client, name: &str| {
-        let key = json!({"name": name, "roles": ["writer"], "certificate": "c.example"});
-        client.request("POST", "/admin/keys", &header, key.to_string().as_bytes())
-    };
-    assert_eq!(post(&mut client, "scribe").status, 201);
-    await_state(&mut client, &boss, "scribe", Some("active"));
-    let twin = post(&mut client, "twin");
-    let unset = client.request("DELETE", "/admin/roles/writer", &header, b"");
-    for (refused, code, why) in [
-        (
-            twin,
-            "api_key_exists",
-            "scribe has the certificate name c.example already",
-        ),
-        (unset, "role_in_use", "scribe has the role writer"),
-    ] {
-        assert_eq!(refused.code(), code);
-        assert!(refused.text().contains(why), "{}", refused.text());
-    }
-    let revoked = client.request("DELETE", "/admin/keys/scribe", &header, b"");
-    assert_eq!(revoked.status, 204);
-    await_state(&mut client, &boss, "scribe", Some("revoked"));
-    let unset = client.request("DELETE", "/admin/roles/writer", &header, b"");
-    assert_eq!(unset.status, 204);
-}
-
-/// What a cluster has agreed on holds on each of its nodes, whichever of them has the key that is asked for.
-#[test]
-fn keys_reach_every_node() {
-    let ring = Ring::new().formed(3);
-    let mut client = ring.http(1);
-    let boss = json!({"name": "boss", "permissions": ["read", "write", "admin"]}).to_string();
-    let boss = client.post("/admin/keys", &boss).json();
-    let boss = boss["key"].as_str().expect("a key").to_owned();
-    let web =
-        json!({"name": "web", "permissions": ["read", "write"], "prefixes": ["app:"]}).to_string();
-    let header = [("x-api-key", &*boss)];
-    await_state(&mut client, &boss, "boss", Some("active"));
-    let web = client
-        .request("POST", "/admin/keys", &header, web.as_bytes())
-        .json();
-    let web = web["key"].as_str().expect("a key").to_owned();
-    for n in 1..=3 {
-        await_state(&mut ring.http(n), &boss, "web", Some("active"));
-        let mut client = ring.http(n);
-        let mut connection = Connection::open(ring.address(n), 2);
-        assert_eq!(client.get("/get?key=app:1").status, 401);
-        assert!(connection.call(&["GET", "app:1"]).starts_with(b"-NOAUTH"));
-        assert_eq!(connection.call(&["AUTH", "web", &web]), b"+OK\r\n");
-        // Some of these are here and some elsewhere.
-        for key in 0..30 {
-            let (inside, outside) = (format!("app:{key}"), format!("other:{key}"));
-            assert_eq!(connection.call(&["SET", &inside, "v"]), b"+OK\r\n");
-            assert!(connection.call(&["GET", &outside]).starts_with(b"-NOPERM"));
-            let answer = client.request(
-                "GET",
-                &format!("/get?key={inside}"),
-                &[("x-api-key", &web)],
-                b"",
-            );
-            assert_eq!(answer.status, 200, "{}", answer.text());
-            let answer = client.request(
-                "GET",
-                &format!("/get?key={outside}"),
-                &[("x-api-key", &web)],
-                b"",
-            );
-            assert_eq!(answer.status, 403, "{}", answer.text());
-        }
-        let listed = connection.call(&["KEYS", "app:*"]);
-        assert!(listed.starts_with(b"*30\r\n"), "{}", listed.escape_ascii());
-    }
-    // The program asks with a key of its environment, and says what a node says that it does not know.
-    let url = format!("http://{}", ring.address(2));
-    let run = |key: Option<&str>, words: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_henge"));
-        command
-            .args(words)
-            .args(["--url", &url])
-            .env_remove("HENGE_API_KEY");
-        let done = command.envs(key.map(|key| ("HENGE_API_KEY", key))).output();
-        let done = done.expect("the program runs");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        (done.status.code(), text(&done.stdout), text(&done.stderr))
-    };
-    assert_eq!(
-        run(Some(&web), &["get", "app:7"]),
-        (Some(0), "v".to_owned(), String::new())
-    );
-    let (code, _, error) = run(None, &["get", "app:7"]);
-    assert!(
-        code == Some(3) && error.contains("unauthenticated"),
-        "{code:?}: {error}"
-    );
-    let (code, _, error) = run(Some(&web), &["key", "list"]);
-    assert!(
-        code == Some(3) && error.contains("403"),
-        "{code:?}: {error}"
-    );
-    let (code, list, _) = run(Some(&boss), &["key", "list"]);
-    assert!(
-        code == Some(0) && list.contains("app:") && !list.contains("hs256"),
-        "{list}"
-    );
-    let (code, _, error) = run(Some("not a key"), &["cluster", "status"]);
-    assert!(code == Some(3) && !error.contains("not a key"), "{error}");
-    let (code, said, _) = run(Some(&boss), &["key", "revoke", "web"]);
-    assert_eq!(
-        (code, said.as_str()),
-        (Some(0), "web is revoked in the whole cluster\n")
-    );
-    for n in 1..=3 {
-        await_state(&mut ring.http(n), &boss, "web", Some("revoked"));
-        let answer = ring
-            .http(n)
-            .request("GET", "/get?key=app:1", &[("x-api-key", &web)], b"");
-        assert_eq!(answer.status, 401);
     }
 }
 

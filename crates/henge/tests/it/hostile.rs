@@ -379,7 +379,9 @@ fn a_request_that_waited_sees_no_expired_item() {
     )
     .expect("sent");
     // Its own key is not looked at, since who finds an expired item takes it away.
+    let deadline = Instant::now() + DEADLINE;
     while client.get("/get?key=witness").status == 200 {
+        assert!(Instant::now() < deadline, "it never expires");
         std::thread::yield_now();
     }
     assert_eq!(slow.response(true).body.len(), value.len());
@@ -497,7 +499,9 @@ fn too_many_connections_are_turned_away() {
     assert_eq!(one.get("/stats").json()["connections"]["refused"], 1);
     drop(two);
     // Its place is free as soon as the node has seen it go.
+    let deadline = Instant::now() + DEADLINE;
     loop {
+        assert!(Instant::now() < deadline, "its place is never free");
         let mut client = Client::connect(node.local_addr());
         if client
             .send(b"GET /get?key=a HTTP/1.1\r\nhost: localhost\r\n\r\n")

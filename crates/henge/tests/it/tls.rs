@@ -337,7 +337,12 @@ fn clients_are_known_by_their_certificates() {
         Path::new(&keys),
         "[roles]\nreader = [\"read\"]\n\n[keys.web]\ncertificate = \"Web.example\"\nroles = [\"reader\"]\n",
     );
-    let node = authority.node(&[("security.key_file", &keys), ("tls.client_ca_file", &ca)]);
+    let log = authority.path("audit.log");
+    let node = authority.node(&[
+        ("security.key_file", &keys),
+        ("tls.client_ca_file", &ca),
+        ("audit.file", &log),
+    ]);
     let address = node.local_addr();
     let connect = |names: &[&str]| authority.connect_as(address, rustls::DEFAULT_VERSIONS, names);
     let get = |names: &[&str]| {
@@ -384,6 +389,14 @@ fn clients_are_known_by_their_certificates() {
         .write_all(b"PING\r\n")
         .and_then(|()| stream.read_exact(&mut [0; 7]));
     assert!(asked.is_err(), "it is not served");
+    assert!(node.shutdown());
+    let noted = fs::read_to_string(&log).expect("it is there");
+    let last = noted.lines().last().unwrap_or_default();
+    let expected = "\"protocol\":\"tls\"";
+    assert!(
+        last.contains(expected) && last.contains("\"code\":\"certificate\""),
+        "{noted}"
+    );
 }
 
 #[test]

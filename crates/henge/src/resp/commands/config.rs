@@ -537,6 +537,10 @@ fn alter(admin: &Admin, changes: &[(String, Change)]) -> Result<(), ErrorReply> 
         })
         .map_err(|error| match error {
             AlterError::Config(error) => failed(first, &error.to_string()),
+            AlterError::LocksOut => failed(
+                first,
+                "no key that does not expire would have the permission admin then, and nobody could set it back",
+            ),
             AlterError::NeedsRestart(name) => {
                 let given = changes.iter().find(|(_, change)| {
                     matches!(change, Change::Setting(setting, _) if setting.name() == name)

@@ -127,8 +127,11 @@ impl Pipeline {
         if !is_noted || self.session.is_forwarded {
             return;
         }
-        // Passwords of other servers are set so.
-        let hides = |place: usize| spec.name == "config|set" && place > 2 && place % 2 == 1;
+        // Passwords of other servers are set so; of ours, which have a section, none is one.
+        let is_ours = |place: usize| words[place].contains(&b'.');
+        let hides = |place: usize| {
+            spec.name == "config|set" && place > 2 && place % 2 == 1 && !is_ours(place - 1)
+        };
         let words = words.iter().enumerate().map(|(place, word)| {
             if hides(place) {
                 "(hidden)".into()

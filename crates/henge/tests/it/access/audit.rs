@@ -36,12 +36,17 @@ fn what_is_in_it() {
     assert_eq!(ask("POST", "/flush", &boss), 200);
     assert_eq!(ask("POST", "/cluster/drain/none-such", &boss), 404);
     assert_eq!(ask("DELETE", "/admin/keys/web", &boss), 204);
+    assert_eq!(ask("DELETE", "/admin/keys/web?forget=true", &boss), 204);
     let made = json!({"name": "app", "permissions": ["read"], "prefixes": ["app:"]}).to_string();
     let shown = [("x-api-key", &*boss), ("content-type", "application/json")];
     let mut post =
         |method, target, body: &str| http.request(method, target, &shown, body.as_bytes()).status;
     assert_eq!(post("POST", "/admin/keys", &made), 201);
     assert_eq!(post("PUT", "/admin/roles/writer", "[\"write\"]"), 204);
+    assert_eq!(
+        post("PUT", "/cluster/settings/cluster.redirect", "true"),
+        200
+    );
     node.reload().expect("nothing is wrong with it");
     let mut resp = Connection::open(node.local_addr(), 2);
     send_all(
@@ -81,8 +86,10 @@ fn what_is_in_it() {
             "http boss POST /flush done -",
             "http boss POST /cluster/drain/none-such failed 404",
             "http boss DELETE /admin/keys/web done -",
+            "http boss DELETE /admin/keys/web?forget=true done -",
             "http boss POST /admin/keys app {\"permissions\":[\"read\"],\"prefixes\":[\"app:\"]} done -",
             "http boss PUT /admin/roles/writer [\"write\"] done -",
+            "http boss PUT /cluster/settings/cluster.redirect true done -",
             "signal - reload done -",
             "redis - set denied NOAUTH",
             "redis - unknown denied NOAUTH",

@@ -192,6 +192,31 @@ fn strangers_cost_no_memory() {
 }
 
 /// What a browser is told for pages of other origins, and what those may do then.
+/// A script or an image of a page comes without an Origin, and its browser says so.
+#[test]
+fn web_pages_of_others_embed_nothing() {
+    let node = node(&[]);
+    let mut client = Client::connect(node.local_addr());
+    client.request(
+        "PUT",
+        "/cache/app.js",
+        &[("content-type", "text/javascript")],
+        b"v",
+    );
+    for (site, mode, status) in [
+        ("cross-site", "no-cors", 403),
+        ("same-site", "no-cors", 403),
+        ("same-origin", "no-cors", 200),
+        ("none", "navigate", 200),
+        // Who follows a link sees what it leads to, and the page does not.
+        ("cross-site", "navigate", 200),
+    ] {
+        let headers = [("sec-fetch-mode", mode), ("sec-fetch-site", site)];
+        let answer = client.request("GET", "/cache/app.js", &headers, b"");
+        assert_eq!(answer.status, status, "{site}, {mode}");
+    }
+}
+
 #[test]
 fn web_pages_that_are_listed() {
     let node = node(&[
@@ -202,6 +227,11 @@ fn web_pages_that_are_listed() {
     let ours = ("origin", "https://console.example");
     let theirs = ("origin", "https://evil.example");
     let asks = ("access-control-request-method", "PUT");
+    // Of two neither counts, whichever comes first.
+    for both in [[ours, theirs], [theirs, ours]] {
+        let refused = client.request("PUT", "/cache/k", &both, b"v");
+        assert_eq!(refused.code(), "origin_not_allowed");
+    }
     // A browser asks beforehand, and shows no key then.
     let allowed = client.request("OPTIONS", "/cache/k", &[ours, asks], b"");
     assert_eq!(allowed.status, 204);
