@@ -360,7 +360,7 @@ mod tests {
         let seen = Seen::of(&headers, &target);
         let cors = Cors::of(&crate::config::Config::default());
         let admitted = visitor.admit(&seen, &lookup, access, 0);
-        let admitted = admitted.and_then(|()| cors.check(&method, &headers));
+        let admitted = admitted.and_then(|()| cors.check(&method, seen.origin));
         admitted.map_err(|problem| problem.code)
     }
 

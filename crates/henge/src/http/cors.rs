@@ -39,13 +39,15 @@ impl Cors {
 
     /// Refuses what a page of an origin that is not listed would change.
     #[inline]
-    pub(crate) fn check(&self, method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
-        let mut origins = headers.get_all(header::ORIGIN).iter();
-        let Some(origin) = origins.next() else {
+    pub(crate) fn check(
+        &self,
+        method: &Method,
+        origin: Option<&HeaderValue>,
+    ) -> Result<(), Problem> {
+        let Some(origin) = origin else {
             return Ok(());
         };
-        let is_listed = origins.next().is_none() && self.origins.has(origin.as_bytes());
-        if method == Method::GET || method == Method::HEAD || is_listed {
+        if method == Method::GET || method == Method::HEAD || self.origins.has(origin.as_bytes()) {
             return Ok(());
         }
         let detail = "a request that a web page makes of another origin may change nothing, unless cors.origins lists that";

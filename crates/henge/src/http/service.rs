@@ -125,7 +125,7 @@ impl Service {
         admitted?;
         if seen.is_of_page() {
             let cors = shared.cors.load();
-            cors.check(request.method(), request.headers())?;
+            cors.check(request.method(), visitor.origin())?;
         }
         self.local.confine(visitor.caller().confined());
         Ok(lookup)
