@@ -45,7 +45,9 @@ impl fmt::Display for TlsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoCertificate => f.write_str("expected certificates in PEM, and there is none"),
-            Self::NoKey => f.write_str("expected a private key in PEM, and there is none"),
+            Self::NoKey => {
+                f.write_str("expected a private key in PEM, not encrypted, and there is none")
+            }
             Self::Unfit(why) => f.write_str(why),
         }
     }

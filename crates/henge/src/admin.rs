@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::ArcSwap;
 use henge_cluster::secret::Secrets;
 use parking_lot::Mutex;
+use rustls::ServerConfig;
 use tokio::sync::watch;
 
 use crate::access::KeyFileError;
@@ -70,6 +71,47 @@ impl Reads {
             certificates: running.tls != wanted.tls,
             secrets: secrets(running) != secrets(wanted),
         }
+    }
+}
+
+/// What the file of a setting says.
+enum Said<T> {
+    /// It was not read.
+    Unread,
+    /// This, or nothing where the setting names no file.
+    Read(Option<T>),
+}
+
+impl<T> Said<T> {
+    fn read<E: fmt::Display>(
+        is_read: bool,
+        read: impl FnOnce() -> Result<Option<T>, E>,
+    ) -> Result<Self, ConfigError> {
+        if is_read {
+            read().map(Self::Read).map_err(ConfigError::unusable)
+        } else {
+            Ok(Self::Unread)
+        }
+    }
+}
+
+/// What those files say that were read.
+struct Files {
+    keys: Said<KeyFile>,
+    certificates: Said<Arc<ServerConfig>>,
+    secrets: Said<Secrets>,
+}
+
+impl Files {
+    /// Reads the files of a configuration, before any of it is put in force.
+    fn read(config: &Config, reads: Reads) -> Result<Self, ConfigError> {
+        // What waits for a restart and what is taken over now must also go together.
+        config.validate()?;
+        Ok(Self {
+            keys: Said::read(reads.keys, || key_file(config))?,
+            certificates: Said::read(reads.certificates, || tls::read(config))?,
+            secrets: Said::read(reads.secrets, || secret_file::secrets(config))?,
+        })
     }
 }
 
@@ -137,7 +179,8 @@ impl Admin {
     pub(crate) fn apply(&self, loaded: &Config) -> Result<Reload, ConfigError> {
         let _changing = self.changing.lock();
         let reload = self.config.load().reload(loaded);
-        self.put_in_force(&reload, Reads::ALL)?;
+        let files = Files::read(&reload.config, Reads::ALL)?;
+        self.put_in_force(&reload, files);
         tracing::info!(
             settings_changed = reload.changed.len(),
             "reloaded: the configuration, and the keys, certificates and secrets in the files that it names",
@@ -157,32 +200,22 @@ impl Admin {
             return Err(AlterError::NeedsRestart(change.setting.name()));
         }
         let reads = Reads::between(&running, &reload.config);
-        if reads.keys {
-            let file = key_file(&reload.config).map_err(ConfigError::unusable);
-            let file = file.map_err(AlterError::Config)?;
+        let files = Files::read(&reload.config, reads).map_err(AlterError::Config)?;
+        if let Said::Read(file) = &files.keys {
             let protected_mode = reload.config.security.protected_mode;
             let access = &self.shared().access;
             if access.would_lock_out(protected_mode, file.as_ref()) {
                 return Err(AlterError::LocksOut);
             }
         }
-        self.put_in_force(&reload, reads)
-            .map_err(AlterError::Config)
+        self.put_in_force(&reload, files);
+        Ok(())
     }
 
-    fn put_in_force(&self, reload: &Reload, reads: Reads) -> Result<(), ConfigError> {
+    fn put_in_force(&self, reload: &Reload, files: Files) {
         let running = self.config.load_full();
         let (config, shared) = (&reload.config, self.shared());
-        // What waits for a restart and what is taken over now must also go together.
-        config.validate()?;
-        // Before anything is put in force.
-        let keys = reads.keys.then(|| key_file(config));
-        let keys = keys.transpose().map_err(ConfigError::unusable)?;
-        let certificates = reads.certificates.then(|| tls::read(config));
-        let certificates = certificates.transpose().map_err(ConfigError::unusable)?;
-        let secrets = reads.secrets.then(|| secret_file::secrets(config));
-        let secrets = secrets.transpose().map_err(ConfigError::unusable)?;
-        if let Some(secrets) = secrets {
+        if let Said::Read(secrets) = files.secrets {
             let said = secrets
                 .as_ref()
                 .map_or_else(|| "none".to_owned(), Secrets::to_string);
@@ -190,10 +223,10 @@ impl Admin {
                 tracing::info!(secrets = said, "the secrets of the cluster were replaced");
             }
         }
-        if let Some(certificates) = certificates {
+        if let Said::Read(certificates) = files.certificates {
             shared.tls.set(certificates);
         }
-        if let Some(keys) = keys {
+        if let Said::Read(keys) = files.keys {
             shared.access.set_file(config.security.protected_mode, keys);
         }
         // Whoever rotates logs may have taken the file away.
@@ -227,7 +260,6 @@ impl Admin {
         for change in &reload.needs_restart {
             tracing::warn!(%change, "this waits for a restart");
         }
-        Ok(())
     }
 }
 

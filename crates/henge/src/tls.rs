@@ -54,7 +54,9 @@ impl fmt::Display for TlsError {
             Why::NoFile => f.write_str("expected a file, and it is none"),
             Why::Long(most) => write!(f, "the file is larger than {most} bytes"),
             Why::NoCertificate => f.write_str("expected certificates in PEM, and there is none"),
-            Why::NoKey => f.write_str("expected a private key in PEM, and there is none"),
+            Why::NoKey => {
+                f.write_str("expected a private key in PEM, not encrypted, and there is none")
+            }
             Why::Unfit(why) => f.write_str(why),
         }
     }

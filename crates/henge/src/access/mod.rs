@@ -35,7 +35,7 @@ pub(crate) struct Access {
 }
 
 /// What a ring is made of.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Parts {
     protected_mode: bool,
     file: Option<KeyFile>,
@@ -48,13 +48,18 @@ struct Parts {
 }
 
 impl Parts {
-    fn ring(&self, generation: u64) -> Ring {
-        let ring = Ring::of(
+    /// The ring of these parts, of which nobody is warned.
+    fn ring_unsaid(&self, generation: u64) -> Ring {
+        Ring::of(
             generation,
             self.strangers(),
             self.file.as_ref(),
             &self.agreed,
-        );
+        )
+    }
+
+    fn ring(&self, generation: u64) -> Ring {
+        let ring = self.ring_unsaid(generation);
         if ring.is_empty() && ring.strangers == Strangers::Served {
             tracing::warn!(
                 "there is no API key, and security.protected_mode is false: whoever reaches the node may do anything"
@@ -69,11 +74,7 @@ impl Parts {
     }
 
     fn strangers(&self) -> Strangers {
-        Self::strangers_of(self.protected_mode, self.has_heard)
-    }
-
-    fn strangers_of(protected_mode: bool, has_heard: bool) -> Strangers {
-        match (protected_mode, has_heard) {
+        match (self.protected_mode, self.has_heard) {
             (true, _) => Strangers::Refused,
             (false, false) => Strangers::Wait,
             (false, true) => Strangers::Served,
@@ -137,18 +138,22 @@ impl Access {
 
     /// What the ring would be if the cluster agreed on this as well.
     pub(crate) fn ring_with(&self, change: impl FnOnce(&mut Agreed)) -> Ring {
-        let parts = self.parts.lock();
-        let mut agreed = parts.agreed.clone();
-        change(&mut agreed);
-        Ring::of(0, parts.strangers(), parts.file.as_ref(), &agreed)
+        self.imagined(|parts| change(&mut parts.agreed))
     }
 
     /// Whether nobody could administer the node any more with this key file in place of its own, where somebody can now.
     pub(crate) fn would_lock_out(&self, protected_mode: bool, file: Option<&KeyFile>) -> bool {
-        let parts = self.parts.lock();
-        let strangers = Parts::strangers_of(protected_mode, parts.has_heard);
-        let next = Ring::of(0, strangers, file, &parts.agreed);
+        let next = self.imagined(|parts| {
+            (parts.protected_mode, parts.file) = (protected_mode, file.cloned());
+        });
         self.ring.load().can_be_administered() && !next.can_be_administered()
+    }
+
+    /// What the ring would be after a change.
+    fn imagined(&self, change: impl FnOnce(&mut Parts)) -> Ring {
+        let mut parts = self.parts.lock().clone();
+        change(&mut parts);
+        parts.ring_unsaid(0)
     }
 
     fn change(&self, change: impl FnOnce(&mut Parts)) {

@@ -388,6 +388,7 @@ fn table(page: &Value) -> Option<String> {
         "STATE",
         "PERMISSIONS",
         "ROLES",
+        "CERTIFICATE",
         "PREFIXES",
         "EXPIRES",
         "SOURCE",
@@ -399,7 +400,9 @@ fn table(page: &Value) -> Option<String> {
             text(&key["state"]),
             or_dash(texts(&key["permissions"])),
             or_dash(texts(&key["roles"])),
+            text(&key["certificate"]),
             match texts(&key["prefixes"]) {
+                _ if key["state"] == "revoked" => "-".to_owned(),
                 none if none.is_empty() => "(all)".to_owned(),
                 some => some,
             },
@@ -438,6 +441,24 @@ mod tests {
             .map_err(|error| error.to_string())?;
         let (word, matches) = matches.subcommand().ok_or("no word")?;
         understood(word, matches).ok_or("no such word")?
+    }
+
+    #[test]
+    fn what_people_are_shown() {
+        let page = json!({
+            "keys": [
+                {"name": "web", "state": "active", "permissions": ["read"], "roles": ["reader"],
+                 "certificate": "web.example", "prefixes": ["a:", "b:"], "expires": "2027-01-31T00:00:00Z", "source": "cluster"},
+                {"name": "old", "state": "revoked", "source": "cluster"},
+            ],
+            "roles": [],
+        });
+        let expected = "\
+NAME  STATE    PERMISSIONS  ROLES   CERTIFICATE  PREFIXES  EXPIRES               SOURCE
+web   active   read         reader  web.example  a:, b:    2027-01-31T00:00:00Z  cluster
+old   revoked  -            -       -            -         -                     cluster
+";
+        assert_eq!(table(&page).as_deref(), Some(expected));
     }
 
     #[test]

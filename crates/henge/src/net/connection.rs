@@ -133,16 +133,19 @@ pub(crate) async fn serve(socket: TcpStream, door: Door, local: &Rc<Local>) -> O
         |socket, pace: &Rc<Pace>| Stream::new(socket, Rc::clone(pace), local.counters.clone());
     let mut pace = new_pace();
     let certificates = local.shared.tls.config();
-    if door == Door::Resp && certificates.is_none() {
-        let serving = Box::pin(resp::serve(socket.into(), pace, local, Vec::new()));
-        return serving.await;
-    }
+    let socket = Socket::from(socket);
     if door == Door::Resp {
+        if certificates.is_none() {
+            let serving = Box::pin(resp::serve(socket, pace, local, Vec::new()));
+            return serving.await;
+        }
         // A pool of clients may open it long before it says anything.
-        pace.last();
+        let address = socket.tcp().peer_addr();
+        let is_served = |address| !resp::caller(address, &socket, local).is_stranger();
+        pace.set_lasting(address.is_ok_and(is_served), Instant::now());
     }
     let mut first = Vec::new();
-    let mut stream = new_stream(Socket::from(socket), &pace);
+    let mut stream = new_stream(socket, &pace);
     let mut spoken = listen(&mut stream, &mut first, &pace, local).await;
     if let (Ok(Speaks::Tls), Some(config)) = (&spoken, certificates) {
         let Socket::Plain(socket) = stream.into_socket() else {
@@ -154,7 +157,7 @@ pub(crate) async fn serve(socket: TcpStream, door: Door, local: &Rc<Local>) -> O
         // What comes over it has its own time.
         pace = new_pace();
         if door == Door::Resp {
-            pace.last();
+            return Box::pin(resp::serve(secured, pace, local, Vec::new())).await;
         }
         stream = new_stream(secured, &pace);
         spoken = listen(&mut stream, &mut first, &pace, local).await;

@@ -136,10 +136,14 @@ impl Pace {
         }
     }
 
-    /// From now on the connection speaks the Redis protocol, whose clients keep idle connections in pools and expect to find
-    /// them open: Redis closes none by itself. TCP's keep-alive finds those whose client is gone.
-    pub(crate) fn last(&self) {
-        self.lasting.set(true);
+    /// Whether the connection lasts while its client is silent. Clients of the Redis protocol keep idle connections in pools and
+    /// expect to find them open: Redis closes none by itself, and TCP's keep-alive finds those whose client is gone. Who is served
+    /// nothing has no pool. Its time between requests runs from when that was found out, whatever it sends.
+    #[inline]
+    pub(crate) fn set_lasting(&self, is_lasting: bool, now: Instant) {
+        if self.lasting.replace(is_lasting) && !is_lasting {
+            self.since.set(now);
+        }
     }
 
     /// Has the client be that slow from now on.
@@ -467,7 +471,7 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let pace = Pace::new(PATIENCE, start);
-        pace.last();
+        pace.set_lasting(true, start);
         assert_eq!(pace.deadline(), None, "idle for ever");
         pace.partial(10, at(1));
         assert_eq!(pace.deadline(), Some((at(11), Late::Request)));

@@ -106,13 +106,13 @@ impl ErrorReply {
         Self::new(format!("ERR invalid expire time in '{name}' command"))
     }
 
-    /// Who asked for this command, or for none, may not.
     /// More is asked than there are tokens for.
     #[cold]
     pub(crate) fn rate_limit_exceeded(wait_ms: u64) -> Self {
         Self::new(format!("ERR rate limit exceeded, retry in {wait_ms} ms"))
     }
 
+    /// Who asked for this command, or for none, may not.
     pub(crate) fn denied(denied: Denied, caller: &Caller, command: Option<&str>) -> Self {
         match denied {
             Denied::Protected => Self::new(format!("DENIED {PROTECTED}")),

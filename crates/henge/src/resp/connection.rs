@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::IoSlice;
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -50,6 +51,13 @@ const INPUT_STEP_BYTES: usize = 16 * 1024;
 /// Pieces that one call of the system sends.
 const PIECES: usize = 16;
 
+/// Who asks on a connection from this address, before it has shown anything.
+pub(crate) fn caller(address: SocketAddr, socket: &Socket, local: &Local) -> Caller {
+    let mut caller = Caller::from(address.ip(), socket.names_of_client());
+    caller.look(&local.shared.access, local.shared.clock.now_ms());
+    caller
+}
+
 /// Serves a connection whose first bytes were read; gives back what is to be closed.
 pub(crate) async fn serve(
     socket: Socket,
@@ -65,7 +73,6 @@ pub(crate) async fn serve(
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
     // Without it a dead client is found when something is sent to it.
     let _ = SockRef::from(tcp).set_tcp_keepalive(&keepalive);
-    pace.last();
     let server = &local.shared.resp;
     let client = server.clients.connect(
         address,
@@ -77,8 +84,8 @@ pub(crate) async fn serve(
     let mut killed = pin!(client.killed());
     // So that a kill from now on is noticed; one before is seen in the flag.
     killed.as_mut().enable();
-    let mut caller = Caller::from(address.ip(), socket.names_of_client());
-    caller.look(&local.shared.access, local.shared.clock.now_ms());
+    let caller = caller(address, &socket, local);
+    pace.set_lasting(!caller.is_stranger(), Instant::now());
     let session = Session::new(Arc::clone(&client), caller);
     if !socket.is_plain() {
         // Its certificate may stand for a key.
@@ -378,6 +385,8 @@ impl Connection<'_> {
     /// Takes notice of why a pipeline stopped.
     #[inline]
     fn after(&mut self, stop: Stop, now: Instant) {
+        let is_stranger = self.pipeline.session.caller.is_stranger();
+        self.pace.set_lasting(!is_stranger, now);
         self.needed = 1;
         match stop {
             Stop::Input { at_least } => {

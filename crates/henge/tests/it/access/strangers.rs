@@ -191,7 +191,6 @@ fn strangers_cost_no_memory() {
     assert_eq!(connection.call(&["SET", "k", &large]), b"+OK\r\n");
 }
 
-/// What a browser is told for pages of other origins, and what those may do then.
 /// A script or an image of a page comes without an Origin, and its browser says so.
 #[test]
 fn web_pages_of_others_embed_nothing() {
@@ -217,6 +216,7 @@ fn web_pages_of_others_embed_nothing() {
     }
 }
 
+/// What a browser is told for pages of other origins, and what those may do then.
 #[test]
 fn web_pages_that_are_listed() {
     let node = node(&[
@@ -323,6 +323,38 @@ fn web_pages_that_are_listed() {
         ),
         (None, None)
     );
+}
+
+/// A pool of clients may be silent as long as it likes; who has shown no key is closed after a while, whatever it says.
+#[test]
+fn strangers_do_not_stay() {
+    let path = data_directory().join("keys.toml");
+    let (key, entry) = made(&["web", "--permissions=read"]);
+    write_private(&path, &entry);
+    let node = node(&[
+        ("security.key_file", path.to_str().expect("text")),
+        ("limits.idle_timeout_ms", "200"),
+        ("server.resp_listen", "127.0.0.1:0"),
+    ]);
+    let port = node.resp_addr().expect("it has one");
+    let login = ["AUTH", key.as_str()];
+    for address in [node.local_addr(), port] {
+        let mut known = Connection::open(address, 2);
+        assert_eq!(known.call(&login), b"+OK\r\n");
+        let mut left = Connection::open(address, 2);
+        assert_eq!(left.call(&login), b"+OK\r\n");
+        assert_eq!(left.call(&["RESET"]), b"+RESET\r\n");
+        let mut silent = Connection::open(address, 2);
+        for stranger in [&mut left, &mut silent] {
+            assert_eq!(stranger.reply(), b"", "it is closed");
+        }
+        let mut busy = Connection::open(address, 2);
+        let deadline = std::time::Instant::now() + DEADLINE;
+        while !busy.call(&["PING"]).is_empty() {
+            assert!(std::time::Instant::now() < deadline, "it is not closed");
+        }
+        assert_eq!(known.call(&["PING"]), b"+PONG\r\n", "it has shown a key");
+    }
 }
 
 /// One address has no more connections than it may, and others have theirs.
