@@ -57,42 +57,52 @@ impl Keys {
 /// What `COMMAND` says of how a command behaves.
 pub(crate) mod flag {
     /// It changes no key.
-    pub(crate) const READONLY: u16 = 1;
+    pub(crate) const READONLY: u32 = 1;
     /// It may change keys.
-    pub(crate) const WRITE: u16 = 1 << 1;
+    pub(crate) const WRITE: u32 = 1 << 1;
     /// It may need memory, and is refused if there is none.
-    pub(crate) const DENYOOM: u16 = 1 << 2;
+    pub(crate) const DENYOOM: u32 = 1 << 2;
     /// It is for operators.
-    pub(crate) const ADMIN: u16 = 1 << 3;
+    pub(crate) const ADMIN: u32 = 1 << 3;
     /// It is not for scripts, of which there are none.
-    pub(crate) const NOSCRIPT: u16 = 1 << 4;
+    pub(crate) const NOSCRIPT: u32 = 1 << 4;
     /// It is answered while data is loaded.
-    pub(crate) const LOADING: u16 = 1 << 5;
+    pub(crate) const LOADING: u32 = 1 << 5;
     /// It is answered by a replica without its leader.
-    pub(crate) const STALE: u16 = 1 << 6;
+    pub(crate) const STALE: u32 = 1 << 6;
     /// It needs no authentication.
-    pub(crate) const NO_AUTH: u16 = 1 << 7;
+    pub(crate) const NO_AUTH: u32 = 1 << 7;
     /// It takes about as long whatever there is.
-    pub(crate) const FAST: u16 = 1 << 8;
+    pub(crate) const FAST: u32 = 1 << 8;
     /// It is not for transactions, of which there are none.
-    pub(crate) const NO_MULTI: u16 = 1 << 9;
+    pub(crate) const NO_MULTI: u32 = 1 << 9;
     /// It may be sent while transactions are built, of which there are none.
-    pub(crate) const ALLOW_BUSY: u16 = 1 << 10;
+    pub(crate) const ALLOW_BUSY: u32 = 1 << 10;
     /// It is run also while clients are paused.
-    pub(crate) const UNPAUSED: u16 = 1 << 11;
+    pub(crate) const UNPAUSED: u32 = 1 << 11;
     /// It is kept out of the slow log, as it may carry secrets.
-    pub(crate) const SKIP_SLOWLOG: u16 = 1 << 12;
+    pub(crate) const SKIP_SLOWLOG: u32 = 1 << 12;
     /// It may make its client wait.
-    pub(crate) const BLOCKING: u16 = 1 << 14;
+    pub(crate) const BLOCKING: u32 = 1 << 14;
     /// It is not answered while a replica loads what its leader sent.
-    pub(crate) const NO_ASYNC_LOADING: u16 = 1 << 15;
+    pub(crate) const NO_ASYNC_LOADING: u32 = 1 << 15;
 
     /// It takes a microsecond or so, whatever there is, though clients do not count it among the fast ones: its time need
     /// not be taken by itself.
-    pub(crate) const BRIEF: u16 = 1 << 13;
+    pub(crate) const BRIEF: u32 = 1 << 13;
+
+    /// With the word GET among its options it shows what was there, which is more than to write: it needs
+    /// [`Update`](super::Permission::Update) then.
+    pub(crate) const SHOWS_WITH_GET: u32 = 1 << 16;
+    /// It is about the keys that fit its first argument.
+    pub(crate) const OF_PATTERN: u32 = 1 << 17;
+    /// It is about the keys that fit what follows the option MATCH, and without it about all.
+    pub(crate) const OF_MATCH: u32 = 1 << 18;
+    /// What follows the name of this subcommand are names and values in turn, and a value may be a secret.
+    pub(crate) const SECRET_VALUES: u32 = 1 << 19;
 
     /// The names that clients know, in the order in which they are shown.
-    pub(crate) const NAMES: [(u16, &str); 13] = [
+    pub(crate) const NAMES: [(u32, &str); 13] = [
         (WRITE, "write"),
         (READONLY, "readonly"),
         (DENYOOM, "denyoom"),
@@ -134,7 +144,7 @@ pub(crate) struct Spec {
     /// How many words it has, its name included; the least number if negative.
     pub(crate) arity: i8,
     /// What of [`flag`] holds.
-    pub(crate) flags: u16,
+    pub(crate) flags: u32,
     /// Its keys.
     pub(crate) keys: Keys,
     /// Who may call it.
@@ -154,7 +164,7 @@ pub(crate) struct Spec {
 impl Spec {
     /// Whether a flag is set.
     #[inline]
-    pub(crate) const fn is(&self, flag: u16) -> bool {
+    pub(crate) const fn is(&self, flag: u32) -> bool {
         self.flags & flag != 0
     }
 
@@ -412,11 +422,14 @@ mod tests {
                     || is(flag::WRITE) && *permission == Permission::Admin,
                 "{name}"
             );
-            // Whose reply shows what was there is not for who may only write. SET asks for more where it says GET.
+            // Whose reply shows what was there is not for who may only write.
             let shows = |spec: &KeySpec| spec.uses.contains(&"access");
             let shows = key_specs::of(entry.spec).iter().any(shows);
-            if is(flag::WRITE) && *name != "set" {
+            if is(flag::WRITE) && !is(flag::SHOWS_WITH_GET) {
                 assert_eq!(shows, *permission == Permission::Update, "{name}");
+            }
+            if is(flag::OF_PATTERN) || is(flag::OF_MATCH) {
+                assert_eq!(*keys, Keys::NONE, "{name}");
             }
             if keys.first > 0 {
                 assert!(is(flag::READONLY) || is(flag::WRITE), "{name}");

@@ -49,7 +49,7 @@ const FAMILY: &[Spec] = &[
         name: "config|set",
         syntax: "parameter value [parameter value ...]",
         arity: -4,
-        flags: flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE,
+        flags: flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE | flag::SECRET_VALUES,
         keys: Keys::NONE,
         permission: Permission::Admin,
         group: Group::Server,

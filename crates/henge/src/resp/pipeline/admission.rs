@@ -130,7 +130,7 @@ impl Pipeline {
         // Passwords of other servers are set so; of ours, which have a section, none is one.
         let is_ours = |place: usize| words[place].contains(&b'.');
         let hides = |place: usize| {
-            spec.name == "config|set" && place > 2 && place % 2 == 1 && !is_ours(place - 1)
+            spec.is(flag::SECRET_VALUES) && place > 2 && place % 2 == 1 && !is_ours(place - 1)
         };
         let words = words.iter().enumerate().map(|(place, word)| {
             if hides(place) {
@@ -164,29 +164,33 @@ fn may_run(caller: &Caller, spec: &Spec, words: Arguments<'_>) -> Result<(), Den
 /// The same of what names no keys, but may be about many.
 fn may_range(caller: &Caller, spec: &Spec, words: Arguments<'_>) -> Result<(), Denied> {
     match spec.permission {
-        Permission::Read | Permission::Write | Permission::Update => match spec.name {
-            "keys" => caller.check_pattern(&words[1]),
-            "scan" => caller.check_pattern(pattern_of_scan(words)),
-            // It is about all keys, or about any of them.
-            _ => caller.check_prefix(b""),
-        },
+        Permission::Read | Permission::Write | Permission::Update => {
+            if spec.is(flag::OF_PATTERN) {
+                caller.check_pattern(&words[1])
+            } else if spec.is(flag::OF_MATCH) {
+                caller.check_pattern(matched(words))
+            } else {
+                // It is about all keys, or about any of them.
+                caller.check_prefix(b"")
+            }
+        }
         _ => Ok(()),
     }
 }
 
-/// What it needs: a SET that answers what was there needs more than one that does not.
+/// What it needs, with these options.
 #[inline]
 fn needed(spec: &Spec, words: Arguments<'_>) -> Permission {
     let shows = |word: &[u8]| word.eq_ignore_ascii_case(b"GET");
-    if words.len() > 3 && spec.name == "set" && words.from(3).any(shows) {
+    if spec.is(flag::SHOWS_WITH_GET) && words.len() > 3 && words.from(3).any(shows) {
         Permission::Update
     } else {
         spec.permission
     }
 }
 
-/// The pattern of a SCAN, the last if there are several; that of all keys if there is none.
-fn pattern_of_scan(words: Arguments<'_>) -> &[u8] {
+/// The pattern of the option MATCH, the last if there are several; that of all keys if there is none.
+fn matched(words: Arguments<'_>) -> &[u8] {
     let mut pattern = &b"*"[..];
     let mut at = 2;
     while let (Some(option), Some(value)) = (words.get(at), words.get(at + 1)) {
