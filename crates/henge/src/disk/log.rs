@@ -34,6 +34,7 @@ use super::files::is_full;
 use super::order::Order;
 use crate::cache::{Cache, Refuses};
 use crate::config::SyncPolicy;
+use crate::metrics::histogram::Histogram;
 use crate::net::inflight::InFlight;
 
 /// How often a round is tried again that found no room on the disk.
@@ -113,8 +114,8 @@ pub(crate) struct Figures {
     /// Records that the start replayed, as no snapshot has them.
     pub(crate) replayed: AtomicU64,
     pub(crate) written_bytes: AtomicU64,
-    pub(crate) syncs: AtomicU64,
-    pub(crate) sync_us: AtomicU64,
+    /// How long each sync took.
+    pub(crate) syncs: Histogram,
     pub(crate) segments: AtomicU64,
     /// The bytes of all segments that are there.
     pub(crate) log_bytes: AtomicU64,
@@ -456,9 +457,8 @@ impl Figures {
     }
 
     fn note_sync(&self, took: Duration) {
-        self.syncs.fetch_add(1, Relaxed);
-        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        self.sync_us.fetch_add(took, Relaxed);
+        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.syncs.record_beside_others(took);
     }
 }
 

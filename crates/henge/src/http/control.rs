@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{delete, get, post, put};
 use bytes::Bytes;
-use http::{HeaderValue, Request, Uri, header};
+use http::{HeaderMap, HeaderValue, Request, Uri, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use serde_json::json;
@@ -24,7 +24,7 @@ use super::service::Outcome;
 use super::{api_keys, backup, nodes, openapi, query, settings};
 use crate::config::{ConfigError, Reload};
 use crate::metrics::Metrics;
-use crate::metrics::exposition;
+use crate::metrics::exposition::{self, Format};
 use crate::net::data_thread::Local;
 
 /// A request on its way to the control runtime.
@@ -151,9 +151,15 @@ async fn metrics_json(State(control): Controlled) -> Response {
     Json(control.metrics.everything()).into_response()
 }
 
-async fn prometheus(State(control): Controlled) -> Response {
-    let text = exposition::text(&control.metrics);
-    ([(header::CONTENT_TYPE, exposition::CONTENT_TYPE)], text).into_response()
+async fn prometheus(State(control): Controlled, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT);
+    let format = Format::accepted(accept.and_then(|accept| accept.to_str().ok()));
+    let text = exposition::text(control.metrics.read(), format);
+    let headers = [
+        (header::CONTENT_TYPE, format.content_type()),
+        (header::VARY, "accept"),
+    ];
+    (headers, text).into_response()
 }
 
 async fn cluster(State(control): Controlled) -> Response {

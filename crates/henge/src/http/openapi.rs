@@ -103,7 +103,10 @@ fn responses(route: &Route, shape: &Shape) -> Map<String, Value> {
     match shape.answer {
         Answered::Nothing => {}
         Answered::Json(name) => done["content"] = json_content(name),
-        Answered::Bytes(media_type) => done["content"] = json!({media_type: {}}),
+        Answered::Bytes(media_types) => {
+            let types = media_types.iter();
+            done["content"] = types.map(|&name| (name.to_owned(), json!({}))).collect();
+        }
     }
     responses.insert(shape.status.to_string(), done);
     if matches!(route.id, RouteId::RawGet | RouteId::RawHead) {

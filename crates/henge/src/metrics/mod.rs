@@ -4,9 +4,14 @@
 pub(crate) mod cluster;
 pub(crate) mod counters;
 pub(crate) mod exposition;
+mod gather;
 pub(crate) mod histogram;
+#[cfg(test)]
+mod page;
 mod persistence;
 mod pulse;
+pub(crate) mod reading;
+mod table;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,12 +22,10 @@ use serde_json::{Value, json};
 use henge_cluster::gossip::Load;
 
 use crate::cache::CacheStats;
-use crate::rate::Scope;
 use crate::resp::COMMANDS;
 use crate::shared::Shared;
 use crate::{allocator, memory};
 use counters::{CommandFigures, Counters};
-use histogram::Distribution;
 pub(crate) use pulse::Pulse;
 
 /// The commit that was built, if `build.rs` found one.
@@ -121,85 +124,18 @@ impl Metrics {
             .collect()
     }
 
-    /// Everything that is counted, with quantiles.
+    /// Everything that is counted, with quantiles, and what the page above says besides.
     pub(crate) fn everything(&self) -> Value {
-        let counters = &self.counters;
-        let routes: serde_json::Map<String, Value> = counters
-            .routes()
-            .iter()
-            .map(|route| {
-                let by_status: serde_json::Map<String, Value> = route
-                    .by_status
-                    .iter()
-                    .map(|&(status, count)| (status.to_string(), json!(count)))
-                    .collect();
-                let figures = json!({
-                    "class": route.class,
-                    "requests": route.requests(),
-                    "by_status": by_status,
-                    "latency_seconds": quantiles(&route.latency),
-                });
-                (route.name.to_owned(), figures)
-            })
-            .collect();
-        let commands: serde_json::Map<String, Value> = self
-            .commands()
-            .iter()
-            .map(|(name, figures)| {
-                let figures = json!({
-                    "calls": figures.latency.count(),
-                    "failed": figures.failed,
-                    "rejected": figures.rejected,
-                    "latency_seconds": quantiles(&figures.latency),
-                });
-                ((*name).to_owned(), figures)
-            })
-            .collect();
-        let rate_limited = Scope::ALL.map(|scope| {
-            let count = counters.sum(|thread| &thread.rate_limited[scope as usize]);
-            (scope.name().to_owned(), Value::from(count))
-        });
-        let rate_limited = rate_limited.into_iter().collect();
-        let process = memory::process().ok();
         let mut page = self.stats();
         if let Value::Object(page) = &mut page {
-            page.insert("routes".to_owned(), Value::Object(routes));
-            page.insert("commands".to_owned(), Value::Object(commands));
-            page.insert(
-                "network".to_owned(),
-                json!({
-                    "received_bytes": counters.sum(|thread| &thread.received_bytes),
-                    "sent_bytes": counters.sum(|thread| &thread.sent_bytes),
-                    "timed_out": counters.sum(|thread| &thread.timed_out),
-                    "rate_limited": Value::Object(rate_limited),
-                    "protocol_errors": counters.sum(|thread| &thread.protocol_errors),
-                    "accept_errors": counters.acceptor.errors.load(Ordering::Relaxed),
-                }),
-            );
-            page.insert(
-                "allocator".to_owned(),
-                json!(allocator::figures().map(|figures| json!({
-                    "allocated_bytes": figures.allocated_bytes,
-                    "active_bytes": figures.active_bytes,
-                    "resident_bytes": figures.resident_bytes,
-                    "retained_bytes": figures.retained_bytes,
-                }))),
-            );
-            page.insert(
-                "evacuations".to_owned(),
-                json!(self.shared.cache.stats().shards.evacuations),
-            );
-            page.insert(
-                "process".to_owned(),
-                json!({
-                    "cpu_user_seconds": process.map(|process| process.cpu_user_seconds),
-                    "cpu_system_seconds": process.map(|process| process.cpu_system_seconds),
-                    "threads": process.map(|process| process.threads),
-                    "open_files": process.map(|process| process.open_files),
-                    "data_threads": counters.threads(),
-                    "live_tasks": counters.live_tasks(),
-                }),
-            );
+            // There it is how often each was called.
+            page.remove("commands");
+            let routes = self.counters.routes();
+            let classes = routes.iter();
+            let classes =
+                classes.map(|route| (route.name.to_owned(), json!({"class": route.class})));
+            page.insert("routes".to_owned(), classes.collect());
+            self.read().show(page);
         }
         page
     }
@@ -222,17 +158,6 @@ fn evictions(cache: &CacheStats) -> Value {
         .zip(cache.shards.evictions)
         .map(|(cause, count)| (cause.name().to_owned(), json!(count)))
         .collect()
-}
-
-fn quantiles(latency: &Distribution) -> Value {
-    let quantile = |q| latency.quantile_seconds(q);
-    json!({
-        "p50": quantile(0.5),
-        "p95": quantile(0.95),
-        "p99": quantile(0.99),
-        "p999": quantile(0.999),
-        "sum": latency.sum_seconds(),
-    })
 }
 
 /// A part of a whole; null while there is no whole.

@@ -13,6 +13,7 @@ pub(super) fn figures(persistence: &Persistence) -> Value {
     let (Some(log), Some(snapshots)) = (&persistence.log, &persistence.snapshots) else {
         return json!({"enabled": false, "directory": persistence.path});
     };
+    let syncs = log.figures.syncs.distribution();
     json!({
         "enabled": true,
         "directory": persistence.path,
@@ -27,8 +28,8 @@ pub(super) fn figures(persistence: &Persistence) -> Value {
             "records": get(&log.figures.records),
             "rounds": get(&log.figures.rounds),
             "written_bytes": get(&log.figures.written_bytes),
-            "syncs": get(&log.figures.syncs),
-            "sync_seconds": seconds(&log.figures.sync_us),
+            "syncs": syncs.count(),
+            "sync_seconds": syncs.sum_seconds(),
             "delayed_seconds": seconds(&log.figures.delayed_us),
         },
         "snapshots": {

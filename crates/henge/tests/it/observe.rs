@@ -116,6 +116,93 @@ struct Family {
     samples: Vec<(String, String, f64)>,
 }
 
+/// The older format has the same series, each under a header of its own whole name.
+#[test]
+fn who_asks_for_no_format_is_answered_in_the_older_one() {
+    let node = node(&[]);
+    let mut client = Client::connect(node.local_addr());
+    client.get("/get?key=a");
+    let page = client.get("/metrics");
+    let content_type = page.header("content-type").expect("a type");
+    assert!(
+        content_type.starts_with("text/plain; version=0.0.4"),
+        "{content_type}"
+    );
+    let (mut kinds, mut series) = (BTreeMap::new(), BTreeSet::new());
+    for line in page.text().lines() {
+        let words: Vec<&str> = line.splitn(4, ' ').collect();
+        match words[..] {
+            ["#", "TYPE", name, kind] => {
+                assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
+                assert!(kinds.insert(name.to_owned(), kind.to_owned()).is_none());
+            }
+            ["#", "HELP", name, _] => assert!(!kinds.contains_key(name), "{line}"),
+            ["#", ..] => panic!("{line}"),
+            _ => {
+                let name = line.split(['{', ' ']).next().expect("a name");
+                let family = ["_bucket", "_sum", "_count"]
+                    .iter()
+                    .filter_map(|suffix| name.strip_suffix(suffix))
+                    .find(|name| kinds.get(*name).is_some_and(|kind| kind == "histogram"));
+                assert!(kinds.contains_key(family.unwrap_or(name)), "{line}");
+                series.insert(name.to_owned());
+            }
+        }
+    }
+    let accept = [("accept", "application/openmetrics-text")];
+    let page = client.request("GET", "/metrics", &accept, b"").text();
+    let samples = page.lines().filter(|line| !line.starts_with('#'));
+    let names: BTreeSet<String> = samples
+        .filter_map(|line| line.split(['{', ' ']).next().map(str::to_owned))
+        .collect();
+    assert_eq!(series, names);
+}
+
+/// What is shown to people and to Prometheus are the same figures.
+#[test]
+fn json_has_what_prometheus_has() {
+    let node = node(&[("cache.max_items", "2")]);
+    let mut client = Client::connect(node.local_addr());
+    for key in ["a", "b", "c", "d"] {
+        client.post("/set", &format!(r#"{{"key":"{key}","value":1}}"#));
+        client.get(&format!("/get?key={key}"));
+    }
+    let json = client.get("/metrics/json").json();
+    let text = client.get("/metrics").text();
+    for (series, pointer) in [
+        ("henge_hits_total", "/hits"),
+        ("henge_sets_total", "/sets"),
+        (
+            r#"henge_evictions_total{policy="lru",cause="items"}"#,
+            "/evictions/items",
+        ),
+        ("henge_items", "/items"),
+        ("henge_limit_items", "/limit_items"),
+        ("henge_accepted_connections_total", "/connections/accepted"),
+        (
+            r#"henge_requests_total{route="get",class="read",status="200"}"#,
+            "/routes/get/by_status/200",
+        ),
+        (
+            r#"henge_request_duration_seconds_count{route="set"}"#,
+            "/routes/set/latency_seconds/count",
+        ),
+        ("henge_epoch", "/cluster/epoch"),
+        ("henge_log_writable", "/persistence/log/writable"),
+    ] {
+        let line = text.lines().find_map(|line| {
+            line.strip_prefix(series)
+                .and_then(|rest| rest.strip_prefix(' '))
+        });
+        let shown = line.map(|value| value.parse::<f64>().expect("a number"));
+        let found = json.pointer(pointer).map(|value| {
+            let flag = value.as_bool().map(|holds| f64::from(u8::from(holds)));
+            flag.or(value.as_f64()).expect("a figure")
+        });
+        assert_eq!(shown, found, "{series}");
+    }
+}
+
 /// A strict reader of the text format: every sample under its own header, no name or series twice.
 fn read(text: &str) -> BTreeMap<String, Family> {
     let mut families: BTreeMap<String, Family> = BTreeMap::new();
@@ -175,7 +262,10 @@ fn prometheus_can_read_the_metrics() {
         client.get("/get?key=a");
     }
     client.get("/nonsense");
-    let page = client.get("/metrics");
+    // As Prometheus asks.
+    let accept =
+        "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.2,*/*;q=0.1";
+    let page = client.request("GET", "/metrics", &[("accept", accept)], b"");
     let content_type = page.header("content-type").expect("a type");
     assert!(
         content_type.starts_with("application/openmetrics-text; version=1.0.0"),
@@ -221,7 +311,6 @@ fn prometheus_can_read_the_metrics() {
         "henge_limit_bytes",
         "henge_compression_in_bytes",
         "henge_compression_out_bytes",
-        "henge_compression_ratio",
         "henge_rss_bytes",
         "henge_uptime_seconds",
         "henge_build",

@@ -4,7 +4,7 @@
 use super::super::problem::Code;
 use super::super::routes::{Place, Route, RouteId, Verb};
 use crate::access::permission::Permission;
-use crate::metrics::exposition::CONTENT_TYPE;
+use crate::metrics::exposition::CONTENT_TYPES;
 
 /// What a route takes and answers.
 pub(super) struct Shape {
@@ -35,8 +35,8 @@ pub(super) enum Answered {
     Nothing,
     /// JSON of this schema.
     Json(&'static str),
-    /// Whatever it is, of this media type.
-    Bytes(&'static str),
+    /// Whatever it is, of one of these media types.
+    Bytes(&'static [&'static str]),
 }
 
 use Answered::Nothing;
@@ -253,7 +253,7 @@ pub(super) fn shape(id: RouteId) -> Shape {
         RouteId::RawGet => shape(
             &[],
             None,
-            (200, Answered::Bytes("*/*")),
+            (200, Answered::Bytes(&["*/*"])),
             &[
                 Code::KeyNotFound,
                 Code::InvalidPath,
@@ -364,11 +364,11 @@ pub(super) fn shape(id: RouteId) -> Shape {
             WEIGHT_CODES,
         ),
         RouteId::Rebalance => shape(&[], None, (200, Answered::Json("RingChange")), RING_CODES),
-        RouteId::Metrics => shape(&[], None, (200, Answered::Bytes(CONTENT_TYPE)), &[]),
+        RouteId::Metrics => shape(&[], None, (200, Answered::Bytes(&CONTENT_TYPES)), &[]),
         RouteId::Backup => shape(
             &["partition", "place", "leads"],
             None,
-            (200, Answered::Bytes("application/octet-stream")),
+            (200, Answered::Bytes(&["application/octet-stream"])),
             &[
                 Code::Loading,
                 Code::OutcomeUnknown,

@@ -1,0 +1,86 @@
+//! The page of documentation of all metrics, `docs/metrics.md`, made of the table: a test compares it with the file, and writes the file
+//! where `UPDATE_DOCS` is set.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use super::table::{Kind, METRICS, Metric, Unit};
+
+const HEAD: &str = "\
+# Metrics
+
+What a node shows of itself: `GET /metrics` for Prometheus and what reads its format, `GET /metrics/json` as JSON, with quantiles. This page is
+made of the table of metrics; to write it anew: `UPDATE_DOCS=1 cargo test -p henge --lib docs_page`.
+
+A counter only grows while the node lives; a gauge goes up and down. A histogram has `_bucket`, `_sum` and `_count` for Prometheus; JSON has `p50`,
+`p95`, `p99`, `p999`, `sum` and `count` of it, in seconds. What holds or does not is 1 or 0 for Prometheus, and true or false in JSON. `/metrics` is
+OpenMetrics 1.0 where `Accept` names that, as Prometheus does, and else the text format 0.0.4. The labels of a series are few: routes, commands that were called, and words
+of this page.
+";
+
+fn page() -> String {
+    let mut page = HEAD.to_owned();
+    let mut section = "";
+    for metric in &METRICS {
+        if metric.section != section {
+            section = metric.section;
+            let _ = write!(
+                page,
+                "\n## {section}\n\n| metric | kind | labels | JSON | what it is |\n|---|---|---|---|---|\n"
+            );
+        }
+        let labels: Vec<String> = metric
+            .labels
+            .iter()
+            .map(|label| format!("`{label}`"))
+            .collect();
+        let _ = writeln!(
+            page,
+            "| `{}` | {} | {} | `{}` | {} |",
+            shown(metric),
+            kind(metric.kind),
+            labels.join(", "),
+            metric.json,
+            metric.help,
+        );
+    }
+    page
+}
+
+fn kind(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Counter => "counter",
+        Kind::Gauge | Kind::Flag => "gauge",
+        Kind::Histogram => "histogram",
+        Kind::Info => "info",
+    }
+}
+
+/// The name that a query has.
+fn shown(metric: &Metric) -> String {
+    let unit = match metric.unit {
+        Unit::Plain => "",
+        Unit::Bytes => "_bytes",
+        Unit::Seconds => "_seconds",
+    };
+    let kind = match metric.kind {
+        Kind::Counter => "_total",
+        Kind::Info => "_info",
+        Kind::Gauge | Kind::Flag | Kind::Histogram => "",
+    };
+    format!("{}{unit}{kind}", metric.prefixed())
+}
+
+#[test]
+fn docs_page_is_what_the_table_gives() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md");
+    let page = page();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, &page).expect("the page can be written");
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        found == page,
+        "docs/metrics.md is not what the table gives: UPDATE_DOCS=1 cargo test -p henge --lib docs_page"
+    );
+}

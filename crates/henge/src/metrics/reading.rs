@@ -1,0 +1,157 @@
+//! The figures of all metrics at one moment, in the order of the table, for whichever form they are shown in.
+
+use serde_json::{Map, Value, json};
+
+use super::histogram::Distribution;
+use super::table::{Kind, METRICS, Metric, MetricId};
+
+/// One figure.
+#[derive(Clone, Debug)]
+pub(crate) enum Figure {
+    Count(u64),
+    Number(f64),
+    Durations(Box<Distribution>),
+}
+
+/// A figure, and what its labels say, in their order.
+#[derive(Clone, Debug)]
+pub(crate) struct Sample {
+    pub(crate) labels: Vec<String>,
+    pub(crate) figure: Figure,
+}
+
+/// See the head of the file.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    samples: Vec<Vec<Sample>>,
+}
+
+impl Reading {
+    /// Of nothing yet.
+    pub(crate) fn new() -> Self {
+        Self {
+            samples: METRICS.iter().map(|_| Vec::new()).collect(),
+        }
+    }
+
+    pub(crate) fn count(&mut self, metric: MetricId, count: u64) {
+        self.set(metric, &[], Figure::Count(count));
+    }
+
+    pub(crate) fn number(&mut self, metric: MetricId, number: f64) {
+        self.set(metric, &[], Figure::Number(number));
+    }
+
+    pub(crate) fn flag(&mut self, metric: MetricId, holds: bool) {
+        self.count(metric, u64::from(holds));
+    }
+
+    /// The figure of these labels, one for each that the metric has.
+    pub(crate) fn set(&mut self, metric: MetricId, labels: &[&str], figure: Figure) {
+        debug_assert_eq!(labels.len(), METRICS[metric as usize].labels.len());
+        let labels = labels.iter().map(|&label| label.to_owned()).collect();
+        self.samples[metric as usize].push(Sample { labels, figure });
+    }
+
+    /// Each metric that has a figure, with its figures.
+    pub(crate) fn families(&self) -> impl Iterator<Item = (&'static Metric, &[Sample])> {
+        let families = METRICS.iter().zip(&self.samples);
+        families
+            .filter(|(_, samples)| !samples.is_empty())
+            .map(|(metric, samples)| (metric, &samples[..]))
+    }
+
+    /// Puts all figures where the table says that JSON has them.
+    pub(crate) fn show(&self, page: &mut Map<String, Value>) {
+        for (metric, samples) in self.families() {
+            for sample in samples {
+                put(page, &path(metric, sample), shown(metric, sample));
+            }
+        }
+    }
+}
+
+/// The members that lead to a figure.
+fn path(metric: &Metric, sample: &Sample) -> Vec<String> {
+    let members = metric.json.split('.').map(|member| {
+        let labels = metric.labels.iter().zip(&sample.labels);
+        labels.fold(member.to_owned(), |member, (label, value)| {
+            member.replace(&format!("{{{label}}}"), value)
+        })
+    });
+    members.collect()
+}
+
+/// Puts a value in the place of what is there.
+fn put(page: &mut Map<String, Value>, path: &[String], value: Value) {
+    let Some((last, before)) = path.split_last() else {
+        return;
+    };
+    let mut at = page;
+    for member in before {
+        let next = at.entry(member.clone()).or_insert(Value::Null);
+        if !next.is_object() {
+            *next = json!({});
+        }
+        let Value::Object(next) = next else {
+            unreachable!("it was made one");
+        };
+        at = next;
+    }
+    at.insert(last.clone(), value);
+}
+
+fn shown(metric: &Metric, sample: &Sample) -> Value {
+    match (metric.kind, &sample.figure) {
+        (Kind::Flag, Figure::Count(holds)) => json!(*holds > 0),
+        (Kind::Info, _) => {
+            let texts = metric.labels.iter().zip(&sample.labels);
+            texts
+                .map(|(label, text)| ((*label).to_owned(), json!(text)))
+                .collect()
+        }
+        (_, Figure::Count(count)) => json!(count),
+        (_, Figure::Number(number)) => json!(number),
+        (_, Figure::Durations(durations)) => quantiles(durations),
+    }
+}
+
+fn quantiles(durations: &Distribution) -> Value {
+    let quantile = |q| durations.quantile_seconds(q);
+    json!({
+        "p50": quantile(0.5),
+        "p95": quantile(0.95),
+        "p99": quantile(0.99),
+        "p999": quantile(0.999),
+        "sum": durations.sum_seconds(),
+        "count": durations.count(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_where_the_table_says() {
+        let mut reading = Reading::new();
+        reading.count(MetricId::Hits, 3);
+        reading.flag(MetricId::Loading, false);
+        reading.set(MetricId::Cpu, &["user"], Figure::Number(1.5));
+        let labels = ["get", "read", "200"];
+        reading.set(MetricId::Requests, &labels, Figure::Count(2));
+        reading.set(MetricId::Build, &["1.0", "abc"], Figure::Count(1));
+        let mut page = Map::new();
+        page.insert("hits".to_owned(), json!(1));
+        page.insert("routes".to_owned(), json!({"get": {"class": "read"}}));
+        reading.show(&mut page);
+        let expected = json!({
+            "hits": 3,
+            "persistence": {"is_loading": false},
+            "process": {"cpu_user_seconds": 1.5},
+            "routes": {"get": {"class": "read", "by_status": {"200": 2}}},
+            "build": {"version": "1.0", "commit": "abc"},
+        });
+        assert_eq!(Value::Object(page), expected);
+    }
+}
