@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use crate::access::KeyFileError;
 use crate::access::file::KeyFile;
+use crate::access::hash::without_keys;
 use crate::cluster::secret_file;
 use crate::config::{ByteSize, CacheSize, Config, ConfigError, Reload};
 use crate::http::cors::Cors;
@@ -255,10 +256,12 @@ impl Admin {
             (loader.taken_over)(config);
         }
         for change in &reload.changed {
-            tracing::info!(%change, "reloaded");
+            let change = change.to_string();
+            tracing::info!(change = &*without_keys(&change), "reloaded");
         }
         for change in &reload.needs_restart {
-            tracing::warn!(%change, "this waits for a restart");
+            let change = change.to_string();
+            tracing::warn!(change = &*without_keys(&change), "this waits for a restart");
         }
     }
 }

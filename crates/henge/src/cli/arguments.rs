@@ -697,7 +697,7 @@ mod tests {
             ("henge simulate a.csv b.csv --capacity 3", format!("unexpected argument 'b.csv' found{hint}")),
             ("henge -policy lru get k", "--policy is for a node, and henge get starts none".to_owned()),
             ("henge get k -policy lru", format!("unexpected argument '--policy' found; tip: to pass '--policy' as a value, use '-- --policy'{hint}")),
-            ("henge get k -url x", format!("invalid value 'x' for '--url <URL>': \"x\" is no URL of a server: it has no scheme; expected http://host:port or redis://host:port, over TLS https:// or rediss://{hint}")),
+            ("henge get k -url x", format!("flag --url: \"x\" is no URL of a server: it has no scheme; expected http://host:port or redis://host:port, over TLS https:// or rediss://{hint}")),
         ];
         for (line, message) in cases {
             assert_eq!(understood(line), Err(message), "{line}");

@@ -2,7 +2,7 @@
 //! output as it is, and why nothing was to standard error, in a line; the exit code tells an answer of "no" from a failure.
 
 use std::borrow::Cow;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::unix::ffi::OsStringExt;
@@ -10,13 +10,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::builder::ValueParser;
+use clap::builder::{TypedValueParser, ValueParser};
+use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use henge_client::{
     Client, Condition, EncryptionKeys, EncryptionKeysError, Error, Lifetime, SetOptions, Target,
+    TargetError,
 };
 
 use super::{EXIT_USAGE, api_key, duration, tls};
+use crate::access::hash::without_keys;
 use crate::config::shown;
 use crate::encryption;
 
@@ -161,8 +164,30 @@ pub(super) fn url() -> Arg {
         .long("url")
         .value_name("URL")
         .default_value(DEFAULT_URL)
-        .value_parser(|text: &str| text.parse::<Target>())
+        .value_parser(UrlParser)
         .help("The node: http://host:port or redis://host:port, over TLS https:// or rediss://")
+}
+
+/// Reads the URL of a node. What clap says of a value that cannot be read has the whole of it, and in this one people put passwords.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct UrlParser;
+
+impl TypedValueParser for UrlParser {
+    type Value = Target;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        _: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<Target, clap::Error> {
+        let text = value.to_string_lossy();
+        text.parse().map_err(|error: TargetError| {
+            let text = format!("flag --url: {error}");
+            let mut command = command.clone();
+            command.error(ErrorKind::ValueValidation, without_keys(&text))
+        })
+    }
 }
 
 /// Any node serves any key; several are for the case that one is not there.
@@ -442,6 +467,29 @@ impl Source {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::hash::NewKey;
+
+    #[test]
+    fn a_url_that_is_wrong_shows_no_secret() {
+        let key = NewKey::draw().text;
+        for url in [
+            format!("http://u:{key}@h:1"),
+            format!("http://h/{key}"),
+            "http://u:tiger@h".to_owned(),
+        ] {
+            let told = Command::new("x").arg(super::url());
+            let told = told.try_get_matches_from(["x", "--url", &url]);
+            let told = told.expect_err("it is no URL").to_string();
+            assert!(
+                told.contains("flag --url: ") && told.contains("(hidden)"),
+                "{told}"
+            );
+            assert!(
+                !told.contains("tiger") && !told.contains(&key[20..]),
+                "{told}"
+            );
+        }
+    }
 
     fn order(line: &str) -> Result<Errand, String> {
         let (word, _) = line.split_once(' ').unwrap_or((line, ""));

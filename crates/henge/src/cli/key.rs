@@ -395,6 +395,7 @@ fn table(page: &Value) -> Option<String> {
     ];
     let mut rows = vec![titles.map(str::to_owned)];
     for key in page["keys"].as_array()? {
+        let is_revoked = key["state"] == "revoked";
         rows.push([
             text(&key["name"]),
             text(&key["state"]),
@@ -402,9 +403,9 @@ fn table(page: &Value) -> Option<String> {
             or_dash(texts(&key["roles"])),
             text(&key["certificate"]),
             match texts(&key["prefixes"]) {
-                _ if key["state"] == "revoked" => "-".to_owned(),
-                none if none.is_empty() => "(all)".to_owned(),
-                some => some,
+                // One that holds and names none has all.
+                none if none.is_empty() && !is_revoked => "(all)".to_owned(),
+                some => or_dash(some),
             },
             text(&key["expires"]),
             text(&key["source"]),

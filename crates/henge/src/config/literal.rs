@@ -5,6 +5,8 @@
 
 use std::ops::RangeInclusive;
 
+use crate::access::hash::without_keys;
+
 /// Found texts longer than this are cut in messages, so that an error stays a line that a person reads.
 const FOUND_CHARS_MAX: usize = 60;
 
@@ -62,8 +64,9 @@ impl Literal {
     }
 }
 
-/// Text from a user, quoted for a one-line message: escaped, and cut when long.
+/// Text from a user, quoted for a one-line message: escaped, without API keys, and cut when long.
 pub(crate) fn quoted(text: &str) -> String {
+    let text = &*without_keys(text);
     if text.chars().count() <= FOUND_CHARS_MAX {
         return format!("{text:?}");
     }
@@ -181,5 +184,27 @@ impl<T: SettingValue> SettingValue for Option<T> {
     fn literal(&self) -> Literal {
         self.as_ref()
             .map_or_else(|| Literal::Text("none".to_owned()), T::literal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::hash::NewKey;
+
+    #[test]
+    fn no_key_is_quoted() {
+        let key = NewKey::draw().text;
+        for text in [
+            key.clone(),
+            format!("x {key}"),
+            format!("{key}, {}", "y".repeat(99)),
+        ] {
+            let quoted = quoted(&text);
+            assert!(
+                quoted.contains("(hidden)") && !quoted.contains(&key[20..]),
+                "{quoted}"
+            );
+        }
     }
 }

@@ -152,8 +152,8 @@ async fn metrics_json(State(control): Controlled) -> Response {
 }
 
 async fn prometheus(State(control): Controlled, headers: HeaderMap) -> Response {
-    let accept = headers.get(header::ACCEPT);
-    let format = Format::accepted(accept.and_then(|accept| accept.to_str().ok()));
+    let accept = headers.get_all(header::ACCEPT).iter();
+    let format = Format::accepted(accept.filter_map(|accept| accept.to_str().ok()));
     let text = exposition::text(control.metrics.read(), format);
     let headers = [
         (header::CONTENT_TYPE, format.content_type()),

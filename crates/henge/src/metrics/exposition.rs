@@ -18,11 +18,25 @@ pub(crate) enum Format {
 }
 
 impl Format {
-    /// What suits who says that it accepts this.
-    pub(crate) fn accepted(accept: Option<&str>) -> Self {
-        // Prometheus names both, and prefers the first. By default it takes what it always has.
-        let takes = |accept: &str| accept.contains("application/openmetrics-text");
-        if accept.is_some_and(takes) {
+    /// What suits who says that it accepts this, in values of `Accept`.
+    pub(crate) fn accepted<'a>(accept: impl Iterator<Item = &'a str>) -> Self {
+        let (mut open, mut older) = (0.0, 0.0);
+        for range in accept.flat_map(|value| value.split(',')) {
+            let mut parts = range.split(';').map(str::trim);
+            let name = parts.next().unwrap_or_default();
+            let weight = parts.find_map(|part| part.strip_prefix("q=")?.parse::<f64>().ok());
+            let weight = weight.unwrap_or(1.0);
+            let of = if name.eq_ignore_ascii_case("application/openmetrics-text") {
+                &mut open
+            } else if name.eq_ignore_ascii_case("text/plain") {
+                &mut older
+            } else {
+                // Who takes anything is given what it always was.
+                continue;
+            };
+            *of = f64::max(*of, weight);
+        }
+        if open > 0.0 && open >= older {
             Self::OpenMetrics
         } else {
             Self::Prometheus
@@ -164,6 +178,40 @@ fn kind(kind: Kind) -> MetricType {
 mod tests {
     use super::*;
     use crate::metrics::table::MetricId;
+
+    #[test]
+    fn each_is_given_what_it_prefers() {
+        let open = "application/openmetrics-text";
+        for (accept, expected) in [
+            (vec![], Format::Prometheus),
+            (vec!["*/*"], Format::Prometheus),
+            (vec![open], Format::OpenMetrics),
+            (
+                vec!["Application/OpenMetrics-Text; version=1.0.0"],
+                Format::OpenMetrics,
+            ),
+            (vec!["text/html, */*", open], Format::OpenMetrics),
+            (
+                vec!["application/openmetrics-text;q=0, text/plain"],
+                Format::Prometheus,
+            ),
+            (vec!["application/openmetrics-text;q=0"], Format::Prometheus),
+            (
+                vec!["text/plain;q=1, application/openmetrics-text;q=0.1"],
+                Format::Prometheus,
+            ),
+            (
+                vec!["application/openmetrics-text;version=1.0.0;q=0.5,text/plain;q=0.2,*/*;q=0.1"],
+                Format::OpenMetrics,
+            ),
+        ] {
+            assert_eq!(
+                Format::accepted(accept.iter().copied()),
+                expected,
+                "{accept:?}"
+            );
+        }
+    }
 
     #[test]
     fn both_formats_say_the_same() {

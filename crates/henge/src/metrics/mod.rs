@@ -124,20 +124,12 @@ impl Metrics {
             .collect()
     }
 
-    /// Everything that is counted, with quantiles, and what the page above says besides.
+    /// Everything that is counted, with quantiles.
     pub(crate) fn everything(&self) -> Value {
-        let mut page = self.stats();
-        if let Value::Object(page) = &mut page {
-            // There it is how often each was called.
-            page.remove("commands");
-            let routes = self.counters.routes();
-            let classes = routes.iter();
-            let classes =
-                classes.map(|route| (route.name.to_owned(), json!({"class": route.class})));
-            page.insert("routes".to_owned(), classes.collect());
-            self.read().show(page);
-        }
-        page
+        let mut page = serde_json::Map::new();
+        page.insert("node_id".to_owned(), json!(self.node_id));
+        self.read().show(&mut page);
+        Value::Object(page)
     }
 
     fn compression(&self) -> Value {

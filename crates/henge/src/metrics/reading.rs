@@ -48,7 +48,7 @@ impl Reading {
 
     /// The figure of these labels, one for each that the metric has.
     pub(crate) fn set(&mut self, metric: MetricId, labels: &[&str], figure: Figure) {
-        debug_assert_eq!(labels.len(), METRICS[metric as usize].labels.len());
+        assert_eq!(labels.len(), METRICS[metric as usize].labels.len());
         let labels = labels.iter().map(|&label| label.to_owned()).collect();
         self.samples[metric as usize].push(Sample { labels, figure });
     }

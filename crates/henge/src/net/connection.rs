@@ -141,8 +141,8 @@ pub(crate) async fn serve(socket: TcpStream, door: Door, local: &Rc<Local>) -> O
         }
         // A pool of clients may open it long before it says anything.
         let address = socket.tcp().peer_addr();
-        let is_served = |address| !resp::caller(address, &socket, local).is_stranger();
-        pace.set_lasting(address.is_ok_and(is_served), Instant::now());
+        let is_stranger = |address| resp::caller_of(address, &socket, local).is_stranger();
+        pace.last(address.is_ok_and(is_stranger), Instant::now());
     }
     let mut first = Vec::new();
     let mut stream = new_stream(socket, &pace);

@@ -115,6 +115,8 @@ pub(crate) struct Pace {
     came: Cell<usize>,
     /// Between requests the client may be silent as long as it likes.
     lasting: Cell<bool>,
+    /// Since when it is known to be served nothing.
+    stranger: Cell<Option<Instant>>,
     /// Bytes that came since somebody asked.
     taken_in: Cell<u64>,
 }
@@ -132,17 +134,19 @@ impl Pace {
             unread: Cell::new(false),
             came: Cell::new(0),
             lasting: Cell::new(false),
+            stranger: Cell::new(None),
             taken_in: Cell::new(0),
         }
     }
 
-    /// Whether the connection lasts while its client is silent. Clients of the Redis protocol keep idle connections in pools and
-    /// expect to find them open: Redis closes none by itself, and TCP's keep-alive finds those whose client is gone. Who is served
-    /// nothing has no pool. Its time between requests runs from when that was found out, whatever it sends.
+    /// The connection speaks the Redis protocol. Its clients keep idle connections in pools and expect to find them open: Redis
+    /// closes none by itself, and TCP's keep-alive finds those whose client is gone. A stranger, who is served nothing, has no
+    /// pool: the time that others have between requests is all that it has, from when that was found out, whatever it sends.
     #[inline]
-    pub(crate) fn set_lasting(&self, is_lasting: bool, now: Instant) {
-        if self.lasting.replace(is_lasting) && !is_lasting {
-            self.since.set(now);
+    pub(crate) fn last(&self, is_stranger: bool, now: Instant) {
+        self.lasting.set(true);
+        if is_stranger != self.stranger.get().is_some() {
+            self.stranger.set(is_stranger.then_some(now));
         }
     }
 
@@ -255,6 +259,13 @@ impl Pace {
     }
 
     fn deadline(&self) -> Option<(Instant, Late)> {
+        let stranger = self.stranger.get();
+        let stranger = stranger.map(|since| (since + self.patience.get().idle, Late::Idle));
+        let deadlines = self.deadline_of_phase().into_iter().chain(stranger);
+        deadlines.min_by_key(|(deadline, _)| *deadline)
+    }
+
+    fn deadline_of_phase(&self) -> Option<(Instant, Late)> {
         if let Some(since) = self.blocked.get() {
             return Some((since + self.patience.get().write, Late::Write));
         }
@@ -467,11 +478,40 @@ mod tests {
     }
 
     #[test]
+    fn a_stranger_has_one_time_whatever_it_sends() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let pace = Pace::new(PATIENCE, start);
+        let idle = PATIENCE.idle.as_secs();
+        pace.last(true, at(1));
+        let end = Some((at(1 + idle), Late::Idle));
+        assert_eq!(pace.deadline(), end);
+        for second in (2..idle).step_by(7) {
+            // Half a request, the rest of it, and an answer that it takes.
+            pace.partial(5, at(second));
+            pace.partial(0, at(second));
+            pace.block(true);
+            pace.block(false);
+            pace.last(true, at(second));
+            assert_eq!(pace.deadline(), end, "{second}");
+        }
+        // What it is late with otherwise counts as well.
+        pace.partial(5, at(2));
+        assert_eq!(pace.deadline(), Some((at(12), Late::Request)));
+        pace.partial(0, at(3));
+        // It has shown a key, and that has expired.
+        pace.last(false, at(3));
+        assert_eq!(pace.deadline(), None);
+        pace.last(true, at(9));
+        assert_eq!(pace.deadline(), Some((at(9 + idle), Late::Idle)));
+    }
+
+    #[test]
     fn a_request_of_any_size_earns_its_time() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let pace = Pace::new(PATIENCE, start);
-        pace.set_lasting(true, start);
+        pace.last(false, start);
         assert_eq!(pace.deadline(), None, "idle for ever");
         pace.partial(10, at(1));
         assert_eq!(pace.deadline(), Some((at(11), Late::Request)));

@@ -52,7 +52,7 @@ const INPUT_STEP_BYTES: usize = 16 * 1024;
 const PIECES: usize = 16;
 
 /// Who asks on a connection from this address, before it has shown anything.
-pub(crate) fn caller(address: SocketAddr, socket: &Socket, local: &Local) -> Caller {
+pub(crate) fn caller_of(address: SocketAddr, socket: &Socket, local: &Local) -> Caller {
     let mut caller = Caller::from(address.ip(), socket.names_of_client());
     caller.look(&local.shared.access, local.shared.clock.now_ms());
     caller
@@ -84,8 +84,8 @@ pub(crate) async fn serve(
     let mut killed = pin!(client.killed());
     // So that a kill from now on is noticed; one before is seen in the flag.
     killed.as_mut().enable();
-    let caller = caller(address, &socket, local);
-    pace.set_lasting(!caller.is_stranger(), Instant::now());
+    let caller = caller_of(address, &socket, local);
+    pace.last(caller.is_stranger(), Instant::now());
     let session = Session::new(Arc::clone(&client), caller);
     if !socket.is_plain() {
         // Its certificate may stand for a key.
@@ -386,7 +386,7 @@ impl Connection<'_> {
     #[inline]
     fn after(&mut self, stop: Stop, now: Instant) {
         let is_stranger = self.pipeline.session.caller.is_stranger();
-        self.pace.set_lasting(!is_stranger, now);
+        self.pace.last(is_stranger, now);
         self.needed = 1;
         match stop {
             Stop::Input { at_least } => {

@@ -30,7 +30,7 @@ mod table;
 mod update;
 
 pub(crate) use clients::Client;
-pub(crate) use connection::{caller, serve};
+pub(crate) use connection::{caller_of, serve};
 pub(crate) use forwarded::answer as answer_forwarded;
 pub(crate) use pipeline::Scratch;
 pub(crate) use server::Server;

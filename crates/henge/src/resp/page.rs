@@ -25,8 +25,8 @@ the second word of a family. What differs from Redis is told in [redis.md](redis
 In the syntax capital words stand as they are, `[ ]` may be left out, `< >` only holds together, `|` separates what one is
 chosen of, and `...` repeats. The permission is what an API key has to hold, where the node asks for one: `connection` is any
 key, `read` and `write` are about keys of the cache, both where the reply shows what was there before it was changed, `observe`
-is `read` or `admin`, for figures of the node, and `admin` is for who may change the node or all of its data. SET with GET needs
-both as well. AUTH, HELLO, QUIT and RESET need nothing.
+is `read` or `admin`, for figures of the node, and `admin` is for who may change the node or all of its data. SET with GET or IFEQ
+needs both as well. AUTH, HELLO, QUIT and RESET need nothing.
 ";
 
 fn title(group: Group) -> &'static str {

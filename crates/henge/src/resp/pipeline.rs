@@ -39,7 +39,7 @@ use crate::metrics::counters::add;
 use crate::net::data_thread::Local;
 use crate::rate::meter::Meter;
 use crate::shared::{self, Live, Shared};
-use admission::OF_STRANGERS;
+use admission::{OF_STRANGERS, without_secrets};
 use route::Routed;
 use timing::Timing;
 
@@ -759,7 +759,10 @@ impl Pipeline {
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let log = &self.local.shared.resp.slow_log;
         if log.is_slow(took_us) && !entry.spec.is(flag::SKIP_SLOWLOG) {
-            log.add(now_ms, took_us, words(), &self.session.client);
+            let words = words();
+            let words = without_secrets(entry.spec, &words);
+            let words = words.into_iter().map(<[u8]>::to_vec).collect();
+            log.add(now_ms, took_us, words, &self.session.client);
         }
         let latency = &self.local.shared.resp.latency;
         if latency.is_slow(took_us) {

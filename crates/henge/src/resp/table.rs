@@ -91,9 +91,9 @@ pub(crate) mod flag {
     /// not be taken by itself.
     pub(crate) const BRIEF: u32 = 1 << 13;
 
-    /// With the word GET among its options it shows what was there, which is more than to write: it needs
-    /// [`Update`](super::Permission::Update) then.
-    pub(crate) const SHOWS_WITH_GET: u32 = 1 << 16;
+    /// With the word GET or IFEQ among its options it shows what was there, or whether it was that, which is more than to write: it
+    /// needs [`Update`](super::Permission::Update) then.
+    pub(crate) const SHOWS_WITH_OPTION: u32 = 1 << 16;
     /// It is about the keys that fit its first argument.
     pub(crate) const OF_PATTERN: u32 = 1 << 17;
     /// It is about the keys that fit what follows the option MATCH, and without it about all.
@@ -425,8 +425,14 @@ mod tests {
             // Whose reply shows what was there is not for who may only write.
             let shows = |spec: &KeySpec| spec.uses.contains(&"access");
             let shows = key_specs::of(entry.spec).iter().any(shows);
-            if is(flag::WRITE) && !is(flag::SHOWS_WITH_GET) {
+            if is(flag::WRITE) && !is(flag::SHOWS_WITH_OPTION) {
                 assert_eq!(shows, *permission == Permission::Update, "{name}");
+            }
+            if is(flag::OF_PATTERN) {
+                assert!(arity.unsigned_abs() > 1, "{name}: the pattern");
+            }
+            if is(flag::SECRET_VALUES) {
+                assert!(name.contains('|'), "{name}: what follows a subcommand");
             }
             if is(flag::OF_PATTERN) || is(flag::OF_MATCH) {
                 assert_eq!(*keys, Keys::NONE, "{name}");

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 use std::time::Instant;
 
-use crate::client::{Client, DEADLINE, node};
+use crate::client::{Client, DEADLINE, Process, node};
+use crate::side_by_side::Connection;
 
 #[test]
 fn pages_say_what_they_must() {
@@ -59,8 +60,8 @@ fn pages_say_what_they_must() {
         (
             "/metrics/json",
             &[
+                ("/node_id", "n1".into()),
                 ("/routes/get/by_status/404", 1.into()),
-                ("/routes/set/class", "write".into()),
             ],
         ),
     ] {
@@ -114,93 +115,6 @@ struct Family {
     kind: String,
     help: bool,
     samples: Vec<(String, String, f64)>,
-}
-
-/// The older format has the same series, each under a header of its own whole name.
-#[test]
-fn who_asks_for_no_format_is_answered_in_the_older_one() {
-    let node = node(&[]);
-    let mut client = Client::connect(node.local_addr());
-    client.get("/get?key=a");
-    let page = client.get("/metrics");
-    let content_type = page.header("content-type").expect("a type");
-    assert!(
-        content_type.starts_with("text/plain; version=0.0.4"),
-        "{content_type}"
-    );
-    let (mut kinds, mut series) = (BTreeMap::new(), BTreeSet::new());
-    for line in page.text().lines() {
-        let words: Vec<&str> = line.splitn(4, ' ').collect();
-        match words[..] {
-            ["#", "TYPE", name, kind] => {
-                assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
-                assert!(kinds.insert(name.to_owned(), kind.to_owned()).is_none());
-            }
-            ["#", "HELP", name, _] => assert!(!kinds.contains_key(name), "{line}"),
-            ["#", ..] => panic!("{line}"),
-            _ => {
-                let name = line.split(['{', ' ']).next().expect("a name");
-                let family = ["_bucket", "_sum", "_count"]
-                    .iter()
-                    .filter_map(|suffix| name.strip_suffix(suffix))
-                    .find(|name| kinds.get(*name).is_some_and(|kind| kind == "histogram"));
-                assert!(kinds.contains_key(family.unwrap_or(name)), "{line}");
-                series.insert(name.to_owned());
-            }
-        }
-    }
-    let accept = [("accept", "application/openmetrics-text")];
-    let page = client.request("GET", "/metrics", &accept, b"").text();
-    let samples = page.lines().filter(|line| !line.starts_with('#'));
-    let names: BTreeSet<String> = samples
-        .filter_map(|line| line.split(['{', ' ']).next().map(str::to_owned))
-        .collect();
-    assert_eq!(series, names);
-}
-
-/// What is shown to people and to Prometheus are the same figures.
-#[test]
-fn json_has_what_prometheus_has() {
-    let node = node(&[("cache.max_items", "2")]);
-    let mut client = Client::connect(node.local_addr());
-    for key in ["a", "b", "c", "d"] {
-        client.post("/set", &format!(r#"{{"key":"{key}","value":1}}"#));
-        client.get(&format!("/get?key={key}"));
-    }
-    let json = client.get("/metrics/json").json();
-    let text = client.get("/metrics").text();
-    for (series, pointer) in [
-        ("henge_hits_total", "/hits"),
-        ("henge_sets_total", "/sets"),
-        (
-            r#"henge_evictions_total{policy="lru",cause="items"}"#,
-            "/evictions/items",
-        ),
-        ("henge_items", "/items"),
-        ("henge_limit_items", "/limit_items"),
-        ("henge_accepted_connections_total", "/connections/accepted"),
-        (
-            r#"henge_requests_total{route="get",class="read",status="200"}"#,
-            "/routes/get/by_status/200",
-        ),
-        (
-            r#"henge_request_duration_seconds_count{route="set"}"#,
-            "/routes/set/latency_seconds/count",
-        ),
-        ("henge_epoch", "/cluster/epoch"),
-        ("henge_log_writable", "/persistence/log/writable"),
-    ] {
-        let line = text.lines().find_map(|line| {
-            line.strip_prefix(series)
-                .and_then(|rest| rest.strip_prefix(' '))
-        });
-        let shown = line.map(|value| value.parse::<f64>().expect("a number"));
-        let found = json.pointer(pointer).map(|value| {
-            let flag = value.as_bool().map(|holds| f64::from(u8::from(holds)));
-            flag.or(value.as_f64()).expect("a figure")
-        });
-        assert_eq!(shown, found, "{series}");
-    }
 }
 
 /// A strict reader of the text format: every sample under its own header, no name or series twice.
@@ -354,4 +268,113 @@ fn prometheus_can_read_the_metrics() {
     let count = of_get.iter().find(|s| s.0 == "_count").map(|s| s.2);
     assert_eq!(count, counts.last().copied());
     assert_eq!(count, Some(10.0));
+}
+
+/// The older format has the same series, each under a header of its own whole name.
+#[test]
+fn who_asks_for_no_format_is_answered_in_the_older_one() {
+    let node = node(&[]);
+    let mut client = Client::connect(node.local_addr());
+    client.get("/get?key=a");
+    let page = client.get("/metrics");
+    let content_type = page.header("content-type").expect("a type");
+    assert!(
+        content_type.starts_with("text/plain; version=0.0.4"),
+        "{content_type}"
+    );
+    let (mut kinds, mut series) = (BTreeMap::new(), BTreeSet::new());
+    for line in page.text().lines() {
+        let words: Vec<&str> = line.splitn(4, ' ').collect();
+        match words[..] {
+            ["#", "TYPE", name, kind] => {
+                assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
+                assert!(kinds.insert(name.to_owned(), kind.to_owned()).is_none());
+            }
+            ["#", "HELP", name, _] => assert!(!kinds.contains_key(name), "{line}"),
+            ["#", ..] => panic!("{line}"),
+            _ => {
+                let name = line.split(['{', ' ']).next().expect("a name");
+                let family = ["_bucket", "_sum", "_count"]
+                    .iter()
+                    .filter_map(|suffix| name.strip_suffix(suffix))
+                    .find(|name| kinds.get(*name).is_some_and(|kind| kind == "histogram"));
+                assert!(kinds.contains_key(family.unwrap_or(name)), "{line}");
+                series.insert(name.to_owned());
+            }
+        }
+    }
+    let accept = [("accept", "application/openmetrics-text")];
+    let page = client.request("GET", "/metrics", &accept, b"").text();
+    let samples = page.lines().filter(|line| !line.starts_with('#'));
+    let names: BTreeSet<String> = samples
+        .filter_map(|line| line.split(['{', ' ']).next().map(str::to_owned))
+        .collect();
+    assert_eq!(series, names);
+}
+
+/// What is shown to people and to Prometheus are the same figures.
+#[test]
+fn json_has_what_prometheus_has() {
+    let node = node(&[("cache.max_items", "2")]);
+    let mut client = Client::connect(node.local_addr());
+    for key in ["a", "b", "c", "d"] {
+        client.post("/set", &format!(r#"{{"key":"{key}","value":1}}"#));
+        client.get(&format!("/get?key={key}"));
+    }
+    let json = client.get("/metrics/json").json();
+    let text = client.get("/metrics").text();
+    for (series, pointer) in [
+        ("henge_hits_total", "/hits"),
+        ("henge_sets_total", "/sets"),
+        (
+            r#"henge_evictions_total{policy="lru",cause="items"}"#,
+            "/evictions/items",
+        ),
+        ("henge_items", "/items"),
+        ("henge_limit_items", "/limit_items"),
+        ("henge_accepted_connections_total", "/connections/accepted"),
+        (
+            r#"henge_requests_total{route="get",class="read",status="200"}"#,
+            "/routes/get/by_status/200",
+        ),
+        (
+            r#"henge_request_duration_seconds_count{route="set"}"#,
+            "/routes/set/latency_seconds/count",
+        ),
+        ("henge_epoch", "/cluster/epoch"),
+        ("henge_log_writable", "/persistence/log/writable"),
+    ] {
+        let line = text.lines().find_map(|line| {
+            line.strip_prefix(series)
+                .and_then(|rest| rest.strip_prefix(' '))
+        });
+        let shown = line.map(|value| value.parse::<f64>().expect("a number"));
+        let found = json.pointer(pointer).map(|value| {
+            let flag = value.as_bool().map(|holds| f64::from(u8::from(holds)));
+            flag.or(value.as_f64()).expect("a figure")
+        });
+        assert_eq!(shown, found, "{series}");
+    }
+}
+
+/// A figure that is in the documentation is shown by a node that has done something.
+#[test]
+fn every_metric_is_shown() {
+    // The program, as the allocator is its own.
+    let process = Process::start(Process::command(&["--set=cache.max_items=100"]));
+    let mut client = Client::connect(process.address);
+    client.request("PUT", "/cache/long", &[], &[b'a'; 4096]);
+    let mut connection = Connection::open(process.address, 2);
+    assert_eq!(connection.call(&["SET", "k", "text"]), b"+OK\r\n");
+    assert!(connection.call(&["INCR", "k"]).starts_with(b"-ERR"));
+    let page = client.get("/metrics").text();
+    let shown: BTreeSet<&str> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+        .collect();
+    let docs = include_str!("../../../../docs/metrics.md");
+    let documented = docs
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    assert_eq!(shown, documented.collect());
 }

@@ -339,6 +339,13 @@ fn slow_commands_are_logged_in_pipelines_too() {
     // What may carry secrets is kept out.
     connection.call(&["AUTH", "default", "secret"]);
     assert_eq!(connection.call(&["SLOWLOG", "LEN"]), b":51\r\n");
+    connection.call(&["CONFIG", "SET", "masterauth", "hunter2"]);
+    let newest = ask(&mut connection, &["SLOWLOG", "GET", "1"]);
+    let told = format!("{:?}", newest.parts()[0].parts()[3]);
+    assert!(
+        told.contains("masterauth") && told.contains("(hidden)"),
+        "{told}"
+    );
     connection.call(&["CONFIG", "SET", "slowlog-max-len", "3"]);
     assert_eq!(connection.call(&["SLOWLOG", "LEN"]), b":3\r\n");
     let long = "x".repeat(200);

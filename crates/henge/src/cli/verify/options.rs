@@ -8,6 +8,7 @@ use clap::builder::ValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use henge_client::{Scheme, Target};
 
+use super::super::client::UrlParser;
 use super::super::duration;
 use super::faults::Kind;
 use crate::encryption::random_number;
@@ -156,7 +157,7 @@ pub(in crate::cli) fn command() -> Command {
                 .value_name("URL")
                 .action(ArgAction::Append)
                 .value_delimiter(',')
-                .value_parser(|text: &str| text.parse::<Target>())
+                .value_parser(UrlParser)
                 .help("A node of a cluster that runs already, http://host:port; may be repeated, or a list [default: a cluster of its own]"),
             number("nodes", "3", 1..=MOST_NODES).help("Nodes that are started on this machine"),
             optional("replicas", 1..=MOST_REPLICAS)

@@ -30,7 +30,7 @@ pub(in crate::resp) const COMMANDS: &[Spec] = &[
         name: "set",
         syntax: "key value [NX | XX | IFEQ comparison-value] [GET] [EX seconds | PX milliseconds | EXAT unix-time-seconds | PXAT unix-time-milliseconds | KEEPTTL]",
         arity: -3,
-        flags: flag::WRITE | flag::DENYOOM | flag::BRIEF | flag::SHOWS_WITH_GET,
+        flags: flag::WRITE | flag::DENYOOM | flag::BRIEF | flag::SHOWS_WITH_OPTION,
         keys: Keys::FIRST,
         permission: Permission::Write,
         group: Group::String,

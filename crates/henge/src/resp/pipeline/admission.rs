@@ -127,24 +127,26 @@ impl Pipeline {
         if !is_noted || self.session.is_forwarded {
             return;
         }
-        // Passwords of other servers are set so; of ours, which have a section, none is one.
-        let is_ours = |place: usize| words[place].contains(&b'.');
-        let hides = |place: usize| {
-            spec.is(flag::SECRET_VALUES) && place > 2 && place % 2 == 1 && !is_ours(place - 1)
-        };
-        let words = words.iter().enumerate().map(|(place, word)| {
-            if hides(place) {
-                "(hidden)".into()
-            } else {
-                String::from_utf8_lossy(word)
-            }
-        });
+        let words = without_secrets(spec, words);
+        let words = words.iter().map(|word| String::from_utf8_lossy(word));
         let words = words.collect::<Vec<_>>().join(" ");
         let action = self
             .session
             .action(&words, outcome, error.map(ErrorReply::code));
         shared.audit.note(shared.clock.now_ms(), &action);
     }
+}
+
+/// The words of a command but for values that may be secrets.
+pub(super) fn without_secrets<'w>(spec: &Spec, words: &'w [Vec<u8>]) -> Vec<&'w [u8]> {
+    // Passwords of other servers are set so; of ours, which have a section, none is one.
+    let is_ours = |place: usize| words[place].contains(&b'.');
+    let hides = |place: usize| {
+        spec.is(flag::SECRET_VALUES) && place > 2 && place % 2 == 1 && !is_ours(place - 1)
+    };
+    let words = words.iter().enumerate();
+    let words = words.map(|(place, word)| if hides(place) { b"(hidden)" } else { &word[..] });
+    words.collect()
 }
 
 /// Whether who asks may run a command with these words.
@@ -181,8 +183,9 @@ fn may_range(caller: &Caller, spec: &Spec, words: Arguments<'_>) -> Result<(), D
 /// What it needs, with these options.
 #[inline]
 fn needed(spec: &Spec, words: Arguments<'_>) -> Permission {
-    let shows = |word: &[u8]| word.eq_ignore_ascii_case(b"GET");
-    if spec.is(flag::SHOWS_WITH_GET) && words.len() > 3 && words.from(3).any(shows) {
+    let shows =
+        |word: &[u8]| word.eq_ignore_ascii_case(b"GET") || word.eq_ignore_ascii_case(b"IFEQ");
+    if spec.is(flag::SHOWS_WITH_OPTION) && words.len() > 3 && words.from(3).any(shows) {
         Permission::Update
     } else {
         spec.permission
