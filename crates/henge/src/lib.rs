@@ -36,6 +36,8 @@ pub mod clock;
 mod cluster;
 pub mod config;
 mod disk;
+#[cfg(test)]
+mod docs_page;
 mod encryption;
 mod housekeeping;
 mod http;

@@ -1,10 +1,9 @@
-//! The page of documentation of all metrics, `docs/metrics.md`, made of the table: a test compares it with the file, and writes the file
-//! where `UPDATE_DOCS` is set.
+//! The page of documentation of all metrics, `docs/metrics.md`, made of the table.
 
 use std::fmt::Write as _;
-use std::path::Path;
 
 use super::table::{Kind, METRICS, Metric, Unit};
+use crate::docs_page;
 
 const HEAD: &str = "\
 # Metrics
@@ -73,14 +72,5 @@ fn shown(metric: &Metric) -> String {
 
 #[test]
 fn docs_page_is_what_the_table_gives() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md");
-    let page = page();
-    if std::env::var_os("UPDATE_DOCS").is_some() {
-        std::fs::write(&path, &page).expect("the page can be written");
-    }
-    let found = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        found == page,
-        "docs/metrics.md is not what the table gives: UPDATE_DOCS=1 cargo test -p henge --lib docs_page"
-    );
+    docs_page::check("metrics.md", &page());
 }

@@ -1,10 +1,9 @@
-//! The page of documentation of all commands, `docs/commands.md`, made of the table: a test compares it with the file, and
-//! writes the file where `UPDATE_DOCS` is set.
+//! The page of documentation of all commands, `docs/commands.md`, made of the table.
 
 use std::fmt::Write as _;
-use std::path::Path;
 
 use super::table::{COMMANDS, Group, Spec};
+use crate::docs_page;
 
 const GROUPS: [Group; 6] = [
     Group::String,
@@ -118,14 +117,5 @@ fn is_a_family_only(spec: &Spec) -> bool {
 
 #[test]
 fn docs_page_is_what_the_table_gives() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/commands.md");
-    let page = page();
-    if std::env::var_os("UPDATE_DOCS").is_some() {
-        std::fs::write(&path, &page).expect("the page can be written");
-    }
-    let found = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        found == page,
-        "docs/commands.md is not what the table gives: UPDATE_DOCS=1 cargo test -p henge --lib docs_page"
-    );
+    docs_page::check("commands.md", &page());
 }
