@@ -5,6 +5,7 @@ mod arena;
 mod budget;
 pub mod compress;
 mod decide;
+mod departures;
 mod expiry;
 mod hasher;
 mod links;
@@ -18,6 +19,7 @@ mod shard;
 mod table;
 
 pub use budget::{Lender, NoLender, Room, Turn};
+pub use departures::{AGE_BOUNDS_S, Absence, EvictionAges, MissCause};
 pub use hasher::KeyHasher;
 pub use partition::{Progress, ReplicaState};
 pub use policy::PolicyKind;
@@ -26,5 +28,5 @@ pub use record::Body;
 pub use segment::SEGMENT_BYTES;
 pub use shard::{
     Cause, Commit, Footprint, Forgotten, Hint, NotNext, RecordView, Recovered, Replace,
-    ReplayError, Replayed, Scan, Shard, ShardConfig, ShardStats, Short,
+    ReplayError, Replayed, Scan, Shard, ShardConfig, ShardStats, Short, There,
 };

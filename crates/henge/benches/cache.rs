@@ -42,6 +42,7 @@ fn main() {
         first: Version::new(1, 0),
         threads: 2,
         allocation_size: allocator::rounded_size,
+        remembers_departures: true,
     });
     let value = [b'x'; 64];
     for n in 0..size.keys {

@@ -4,8 +4,8 @@
 use crate::cache::cursor::{Mark, Position};
 use crate::disk::gate::{note_for_replicas, note_journalled, note_unkept};
 use henge_engine::{
-    Cause, Commit, Footprint, KeyHasher, Lender, PolicyKind, Room, Shard, ShardConfig, ShardStats,
-    Short, Turn,
+    Absence, Cause, Commit, Footprint, KeyHasher, Lender, PolicyKind, Room, Shard, ShardConfig,
+    ShardStats, Short, There, Turn,
 };
 use henge_wire::{Command, Outcome, PARTITIONS, Partition, Refusal, Reply, Transaction, Version};
 use parking_lot::{Mutex, MutexGuard};
@@ -50,6 +50,9 @@ const LENDING_ROUNDS: usize = 4;
 const IDLE_BYTES: u64 = 512 << 10;
 const IDLE_ITEMS: u64 = 64;
 
+/// This part of the limit remembers what left: with values of half a KiB a fingerprint for every second one.
+const DEPARTURES_SHARE: u64 = 128;
+
 /// What a cache is made from.
 #[derive(Clone, Debug)]
 pub struct CacheConfig {
@@ -67,6 +70,8 @@ pub struct CacheConfig {
     pub threads: usize,
     /// Rounds the size of an allocation as the allocator does.
     pub allocation_size: fn(usize) -> usize,
+    /// Whether it remembers why keys left.
+    pub remembers_departures: bool,
 }
 
 /// The figures of a cache: sums over its shards.
@@ -244,6 +249,10 @@ impl Cache {
                     tombstone_bytes: 0,
                     allocation_size: config.allocation_size,
                 });
+                if config.remembers_departures {
+                    let all = config.max_size_bytes / DEPARTURES_SHARE;
+                    shard.remember_departures((all / count as u64) as usize);
+                }
                 if config.max_items.is_none() {
                     shard.grant(Room {
                         bytes: 0,
@@ -544,6 +553,20 @@ impl Cache {
             shard.footprint(partition, hash, key, now_ms)
         });
         looked.flatten()
+    }
+
+    /// Why a key is not there; none if its partition is another node's to tell of.
+    pub fn why(&self, key: &[u8], now_ms: u64) -> Option<Result<Absence, There>> {
+        let partition = Partition::of(key);
+        let hash = self.hasher.hash(key);
+        self.look_at(partition, now_ms, |shard| {
+            shard.why(partition, hash, key, now_ms)
+        })
+    }
+
+    /// The eviction order.
+    pub fn policy(&self) -> PolicyKind {
+        self.policy
     }
 
     /// Live items, those included that have expired and were not swept, for a client: what is not in the log yet counts too.

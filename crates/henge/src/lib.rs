@@ -41,6 +41,7 @@ mod docs_page;
 mod encryption;
 mod housekeeping;
 mod http;
+mod insight;
 mod log;
 pub mod memory;
 mod metrics;

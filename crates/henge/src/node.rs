@@ -214,6 +214,7 @@ impl Node {
             first: if sync.is_some() { Version::ZERO } else { fresh },
             threads,
             allocation_size: allocator::rounded_size,
+            remembers_departures: config.insight.enabled,
         }));
         let persistence = match sync {
             None => Persistence::none(directory, encryption, clock, fresh).map_err(data)?,

@@ -3,7 +3,7 @@
 //! may begin from a replica that still has them. What cannot be told exactly it calls unknown, and never guesses.
 
 use super::message::End;
-use super::table::{Progress, Table, Types};
+use super::table::{Progress, Table, Types, Wiped};
 use super::{Output, Replica, Role};
 use crate::history::{History, KEPT_TERMS};
 use crate::topology::Epoch;
@@ -152,30 +152,31 @@ impl<T: Types> Replica<T> {
         self.say_unsettled();
     }
 
-    /// What this replica has, of this generation, is wiped for a later one.
-    pub(super) fn lose_to_reset(&mut self, generation: Epoch, own: Progress) {
+    /// What this replica has, of this generation, is wiped for a later one. Gives why, as far as that is known.
+    pub(super) fn lose_to_reset(&mut self, generation: Epoch, own: Progress) -> Option<Wiped> {
         self.lose_unsettled(Fate::Reset);
         // Of no generation is what a node had before it was in a cluster.
         if own.last.seq() > 0 && generation > 0 && self.losses.wiped.is_none() {
             self.losses.wiped = Some(generation);
             self.say_unsettled();
         }
-        self.judge_reset();
+        self.judge_reset()
     }
 
-    /// Whether a reset was ordered the topology says, perhaps later than a fence that came of it.
-    pub(super) fn judge_reset(&mut self) {
+    /// Whether a reset was ordered the topology says, perhaps later than a fence that came of it. Gives what it says, once.
+    pub(super) fn judge_reset(&mut self) -> Option<Wiped> {
         let placement = &self.view.placement;
         let (is_known, forgotten) = (
             placement.generation >= self.state.generation,
             placement.forgotten,
         );
-        if let Some(generation) = self.losses.wiped.take_if(|_| is_known) {
-            if forgotten <= generation {
-                self.lose(generation, None, Fate::Reset);
-            }
-            self.say_unsettled();
+        let generation = self.losses.wiped.take_if(|_| is_known)?;
+        let is_lost = forgotten <= generation;
+        if is_lost {
+            self.lose(generation, None, Fate::Reset);
         }
+        self.say_unsettled();
+        Some(if is_lost { Wiped::Lost } else { Wiped::Ordered })
     }
 
     /// This replica is removed, with what it has.

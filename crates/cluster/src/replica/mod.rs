@@ -27,7 +27,7 @@ mod vouch;
 pub use answers::{Answer, Level, RequestId};
 pub use losses::{Fate, Loss};
 pub use message::{Body, CopyId, End, Message};
-pub use table::{Entry, Key, NoRoom, Progress, Ran, Record, Replace, Table, Types};
+pub use table::{Entry, Key, NoRoom, Progress, Ran, Record, Replace, Table, Types, Wiped};
 pub use vouch::{Seen, Vouch, Vouching};
 
 use crate::few::Few;
@@ -408,7 +408,9 @@ impl<T: Types> Replica<T> {
         let starts = self.view.incarnations.iter();
         self.starts = starts.map(|(&node, &start)| (node, start)).collect();
         self.others = lead::others(&self.view.placement, self.me);
-        self.judge_reset();
+        if let Some(why) = self.judge_reset() {
+            table.explain_wipe(why);
+        }
         let Placement {
             term,
             generation,
@@ -436,6 +438,7 @@ impl<T: Types> Replica<T> {
                 // It must not go on in a term in which it has acknowledged what it has no more.
                 self.state.adopted = self.state.adopted.max(term);
                 self.forget(table);
+                table.explain_wipe(Wiped::Removed);
                 self.written += 1;
             }
             return;
@@ -481,8 +484,11 @@ impl<T: Types> Replica<T> {
         self.state.generation = self.state.generation.max(generation);
         if is_new && !keeps {
             self.sources.clear();
-            self.lose_to_reset(before, table.progress());
+            let why = self.lose_to_reset(before, table.progress());
             self.forget(table);
+            if let Some(why) = why {
+                table.explain_wipe(why);
+            }
         } else if is_new {
             self.lose_unsettled(Fate::Reset);
             table.keep(&self.state);

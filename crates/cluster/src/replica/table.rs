@@ -65,6 +65,17 @@ pub enum Replace {
     Above(u64),
 }
 
+/// Why a table was wiped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wiped {
+    /// It was ordered that all be forgotten.
+    Ordered,
+    /// No majority of those who had it remembers it.
+    Lost,
+    /// Others have it.
+    Removed,
+}
+
 /// What goes into a table and comes out of it.
 pub trait Types {
     /// What clients ask; it may borrow, as it is not kept.
@@ -153,4 +164,7 @@ pub trait Table<T: Types> {
 
     /// Forgets all, its progress as well.
     fn wipe(&mut self, state: &State);
+
+    /// Why it was wiped last, for who asks what became of a key; it may be said later than that.
+    fn explain_wipe(&mut self, _why: Wiped) {}
 }

@@ -20,8 +20,10 @@ pub use served::{Asked, Served, Show, Shown};
 pub use value::{Reply, Value};
 
 use crate::history::History;
-use crate::replica::{Entry, Key, NoRoom, Progress, Ran, Record, Replace, State, Table, Types};
-use henge_engine::{RecordView, ReplicaState, Room, Shard, Short, Turn};
+use crate::replica::{
+    Entry, Key, NoRoom, Progress, Ran, Record, Replace, State, Table, Types, Wiped,
+};
+use henge_engine::{MissCause, RecordView, ReplicaState, Room, Shard, Short, Turn};
 use henge_wire::{Command, Outcome, Partition, Refusal, Transaction, Version};
 use std::fmt;
 use std::marker::PhantomData;
@@ -355,6 +357,15 @@ impl<W: Ways> Table<W> for PartitionTable<'_, W> {
 
     fn wipe(&mut self, state: &State) {
         self.shard.wipe_to(self.partition, &state.into());
+    }
+
+    fn explain_wipe(&mut self, why: Wiped) {
+        let cause = match why {
+            Wiped::Ordered => MissCause::Flushed,
+            Wiped::Lost => MissCause::Lost,
+            Wiped::Removed => MissCause::Moved,
+        };
+        self.shard.explain_wipe(self.partition, cause);
     }
 }
 

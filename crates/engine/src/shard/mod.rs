@@ -1,5 +1,5 @@
 //! A shard: the records of some partitions under one eviction order and one budget. What it is, how it finds, sweeps and
-//! takes a record out stands here; `write` puts records in, `transact` several or none, `room` makes their room, `ahead`
+//! takes a record out stands here; `write` puts records in, `transact` several or none, `room` makes their room, `why` tells what became of those that left, `ahead`
 //! warms what a coming command will read, `replicate` and `fill` are what replication does with it, `durable` the log and `recover` what is
 //! made of that of a replica. It decides nothing about replication, and stamps versions only where it is told that it leads.
 
@@ -13,16 +13,19 @@ mod room;
 #[cfg(test)]
 mod tests;
 mod transact;
+mod why;
 mod write;
 
 pub use ahead::Hint;
 pub use durable::{NotNext, ReplayError, Replayed};
 pub use recover::Recovered;
 pub use replicate::{RecordView, Replace, Scan};
+pub use why::There;
 
 use crate::arena::Handle;
 use crate::budget::{Room, Turn};
 use crate::decide::live;
+use crate::departures::{Departures, EvictionAges, MissCause};
 use crate::expiry::Wheel;
 use crate::hasher::KeyHasher;
 use crate::links::{Links, List};
@@ -117,6 +120,8 @@ pub struct ShardStats {
     pub hits: u64,
     /// Gets that did not.
     pub misses: u64,
+    /// Of these, how many for which cause, in the order of [`MissCause::ALL`]; none while nothing is remembered of what left.
+    pub misses_by_cause: [u64; MissCause::ALL.len()],
     /// Values stored, counters included.
     pub sets: u64,
     /// Items deleted.
@@ -125,6 +130,8 @@ pub struct ShardStats {
     pub expirations: u64,
     /// Items dropped for room, by [`Cause`].
     pub evictions: [u64; 3],
+    /// How old these were, where that is known.
+    pub eviction_ages: EvictionAges,
     /// Tombstones dropped.
     pub purges: u64,
     /// Segments evacuated.
@@ -144,12 +151,17 @@ impl std::ops::AddAssign for ShardStats {
         self.granted.items = self.granted.items.saturating_add(other.granted.items);
         self.hits += other.hits;
         self.misses += other.misses;
+        let causes = self.misses_by_cause.iter_mut();
+        for (sum, one) in causes.zip(other.misses_by_cause) {
+            *sum += one;
+        }
         self.sets += other.sets;
         self.deletes += other.deletes;
         self.expirations += other.expirations;
         for (sum, one) in self.evictions.iter_mut().zip(other.evictions) {
             *sum += one;
         }
+        self.eviction_ages += other.eviction_ages;
         self.purges += other.purges;
         self.evacuations += other.evacuations;
     }
@@ -189,6 +201,7 @@ pub struct Shard {
     durable: durable::Durable,
     filling: fill::Filling,
     discarded: discard::Discarded,
+    departures: Departures,
 }
 
 impl Shard {
@@ -224,6 +237,7 @@ impl Shard {
             durable: durable::Durable::default(),
             filling: fill::Filling::default(),
             discarded: discard::Discarded::default(),
+            departures: Departures::none(),
             config,
         };
         if shard.config.commit == Commit::Told {
@@ -247,7 +261,7 @@ impl Shard {
         match &command.operation {
             Operation::Get => {
                 let Some(at) = found else {
-                    self.stats.misses += 1;
+                    self.count_miss(p, hash, command.key);
                     return Ok(Reply::Missing);
                 };
                 self.stats.hits += 1;
@@ -375,9 +389,14 @@ impl Shard {
         };
         std::mem::swap(&mut fresh.durable, &mut self.durable);
         std::mem::swap(&mut fresh.replicas, &mut self.replicas);
+        std::mem::swap(&mut fresh.departures, &mut self.departures);
         fresh.durable.begin_call();
         for (p, old) in self.partitions.iter().enumerate() {
             let version = old.last.next();
+            let keys = old.table.len() - old.tombstones;
+            fresh
+                .departures
+                .all_left(p, MissCause::Flushed, keys.into());
             fresh.partitions[p] = PartitionState {
                 last: version,
                 commit: version.seq(),
@@ -393,6 +412,9 @@ impl Shard {
 
     /// Drops what has expired and purges tombstones. Looks at no more than `steps` records; true if there may be more.
     pub fn sweep(&mut self, now_ms: u64, steps: usize) -> bool {
+        self.departures.at(now_ms);
+        let partitions = &self.partitions;
+        self.departures.note_moment(|p| partitions[p].last.seq());
         let mut left = steps;
         while left > 0 {
             if let Some(freed) = self.free_discarded() {
@@ -447,6 +469,7 @@ impl Shard {
     fn partition_bytes(&self) -> usize {
         self.partitions.capacity() * size_of::<PartitionState>()
             + self.replicas.capacity() * size_of::<Replicated>()
+            + self.departures.charged_bytes()
     }
 
     /// Whether a partition is that of a node that replicates.
@@ -509,6 +532,7 @@ impl Shard {
             .is_some_and(|deadline| deadline <= now_ms)
         {
             if self.may_drop(at) {
+                self.departures.at(now_ms);
                 self.drop_expired(at);
             }
             return None;
@@ -563,10 +587,11 @@ impl Shard {
         self.stats.tombstones -= 1;
     }
 
-    /// Takes a record out of everything and frees it. Dropping, which raises the horizon, is for the caller to say.
-    fn remove(&mut self, at: Handle) {
+    /// Takes a record out of everything and frees it. Dropping, which raises the horizon, is for the caller to say. Gives whose it was,
+    /// and the hash of its key.
+    fn remove(&mut self, at: Handle) -> (usize, u64) {
         self.leave_lists(at);
-        self.unindex_and_free(at);
+        self.unindex_and_free(at)
     }
 
     /// Whose record it is, and the hash of its key.
@@ -575,7 +600,7 @@ impl Shard {
         (self.local(Partition::of(key)), self.hasher.hash(key))
     }
 
-    fn unindex_and_free(&mut self, at: Handle) {
+    fn unindex_and_free(&mut self, at: Handle) -> (usize, u64) {
         let (p, hash) = self.belongs(at);
         let Self {
             records,
@@ -589,6 +614,7 @@ impl Shard {
         });
         assert!(found, "a record is in its partition's table");
         records.free(at);
+        (p, hash)
     }
 
     fn may_drop(&self, at: Handle) -> bool {
@@ -609,8 +635,10 @@ impl Shard {
 
     fn drop_expired(&mut self, at: Handle) {
         self.raise_horizon(at);
-        self.remove(at);
-        self.stats.expirations += 1;
+        let seq = self.records.version(at).seq();
+        let deadline = self.records.expires_at(at);
+        let (p, hash) = self.remove(at);
+        self.expired(p, hash, seq, deadline);
     }
 
     /// As `drop_expired`, for a record that is out of the wheel already.
@@ -619,7 +647,15 @@ impl Shard {
         let deadline = self.records.expires_at(at);
         self.order.remove(&mut self.records, at, deadline);
         self.stats.items -= 1;
-        self.unindex_and_free(at);
+        let seq = self.records.version(at).seq();
+        let (p, hash) = self.unindex_and_free(at);
+        self.expired(p, hash, seq, deadline);
+    }
+
+    fn expired(&mut self, p: usize, hash: u64, seq: u64, deadline: Option<u64>) {
+        let seqs = self.seqs(p, seq);
+        let deadline = deadline.unwrap_or(u64::MAX);
+        self.departures.expired(p, hash, seqs, deadline);
         self.stats.expirations += 1;
     }
 }

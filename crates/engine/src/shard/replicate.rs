@@ -7,6 +7,7 @@ use super::write::Target;
 use super::{Shard, Short};
 use crate::arena::Handle;
 use crate::budget::{Lender, Room, Turn};
+use crate::departures::MissCause;
 use crate::partition::{PartitionState, Progress, ReplicaState, Replicated};
 use crate::persistence::replica::{EncodedEffects, ReplicaRecord};
 use crate::persistence::wal::Record;
@@ -158,6 +159,7 @@ impl Shard {
         p: usize,
         mutation: &Mutation<'_>,
     ) -> Result<(), NoRoom> {
+        self.departures.at(turn.now_ms);
         let version = mutation.version;
         let forgets = |effect: &Effect<'_>| !matches!(effect, Effect::Put { .. });
         let forgets = mutation.effects.iter().any(|(_, effect)| forgets(effect));
@@ -376,6 +378,8 @@ impl Shard {
         if replace == Replace::All {
             // Nothing is left of what its own rest on.
             (state.commit, state.horizon) = (0, 0);
+            // What left it where it was is remembered there.
+            self.departures.all_left(p, MissCause::Moved, 0);
         }
         assert!(
             state.commit <= progress.last.seq(),
@@ -479,6 +483,9 @@ impl Shard {
     pub fn wipe(&mut self, partition: Partition) {
         let p = self.local(partition);
         self.filling.end(p);
+        let state = &self.partitions[p];
+        let keys = state.table.len() - state.tombstones;
+        self.departures.all_left(p, MissCause::Lost, keys.into());
         self.remove_records(p, Replace::All);
         let PartitionState {
             logged,
@@ -490,6 +497,13 @@ impl Shard {
             ..PartitionState::new(Version::ZERO, commits_at_once)
         };
         self.replaced(p, Replace::All);
+        self.departures.begin_anew(p);
+    }
+
+    /// Why all records of a partition went when it was wiped last.
+    pub fn explain_wipe(&mut self, partition: Partition, cause: MissCause) {
+        let p = self.local(partition);
+        self.departures.explain(p, cause);
     }
 
     fn replaced(&mut self, p: usize, replace: Replace) {
@@ -522,7 +536,11 @@ impl Shard {
             }
         });
         for at in doomed {
-            self.remove(at);
+            let seq = self.records.version(at).seq();
+            let (p, hash) = self.remove(at);
+            // What took its place in the order may put it back; else it is in no order that survived.
+            let seqs = self.seqs(p, seq);
+            self.departures.lost(p, hash, seqs);
         }
     }
 }

@@ -157,7 +157,11 @@ impl Shard {
         };
         self.order.evicted(&self.records, victim);
         self.raise_horizon(victim);
-        self.remove(victim);
+        let seq = self.records.version(victim).seq();
+        let (p, hash) = self.remove(victim);
+        let seqs = self.seqs(p, seq);
+        let ages = &mut self.stats.eviction_ages;
+        self.departures.evicted(p, hash, cause, seqs, ages);
         self.stats.evictions[cause as usize] += 1;
         true
     }
@@ -173,7 +177,10 @@ impl Shard {
             return false;
         };
         self.raise_horizon(oldest);
-        self.remove(oldest);
+        let seq = self.records.version(oldest).seq();
+        let (p, hash) = self.remove(oldest);
+        let seqs = self.seqs(p, seq);
+        self.departures.deleted(p, hash, seqs);
         self.stats.purges += 1;
         true
     }

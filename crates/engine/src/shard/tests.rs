@@ -8,6 +8,7 @@ mod replica;
 mod room;
 mod small;
 mod transact;
+mod why;
 
 use super::*;
 use crate::budget::NoLender;

@@ -20,6 +20,7 @@ impl Shard {
         operation: &Operation<'_>,
         found: Option<Handle>,
     ) -> Result<Reply<'_>, Short> {
+        self.departures.at(turn.now_ms);
         let current = found.map(|at| self.item(at));
         let as_it_is = current
             .as_ref()
@@ -287,7 +288,10 @@ impl Shard {
             if self.may_drop(at) {
                 self.raise_horizon(at);
             }
-            self.remove(at);
+            let seq = self.records.version(at).seq();
+            let (p, hash) = self.remove(at);
+            let seqs = self.seqs(p, seq);
+            self.departures.deleted(p, hash, seqs);
         }
     }
 

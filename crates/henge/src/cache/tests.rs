@@ -18,6 +18,7 @@ fn cache(max_size_bytes: u64, max_items: Option<u64>, policy: PolicyKind) -> Cac
         first: Version::new(1, 0),
         threads: 2,
         allocation_size: |bytes| bytes,
+        remembers_departures: true,
     })
 }
 
@@ -68,6 +69,7 @@ fn shards_follow_the_limits() {
             first: Version::ZERO,
             threads,
             allocation_size: |bytes| bytes,
+            remembers_departures: true,
         };
         assert_eq!(shard_count(&config), count, "{bytes} {items:?} {threads}");
     }

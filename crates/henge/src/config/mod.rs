@@ -27,9 +27,9 @@ pub use literal::Literal;
 pub use peers::{PeerAddress, Peers};
 pub use reload::{Change, Reload};
 pub use settings::{
-    AuditConfig, CacheConfig, ClusterConfig, CompressionConfig, Config, CorsConfig, LimitsConfig,
-    LogConfig, PersistenceConfig, RateLimitsConfig, SETTINGS, SecurityConfig, ServerConfig,
-    Setting, SettingError, TlsConfig,
+    AuditConfig, CacheConfig, ClusterConfig, CompressionConfig, Config, CorsConfig, InsightConfig,
+    LimitsConfig, LogConfig, PersistenceConfig, RateLimitsConfig, SETTINGS, SecurityConfig,
+    ServerConfig, Setting, SettingError, TlsConfig,
 };
 pub(crate) use suggest::nearest;
 pub use types::{

@@ -310,6 +310,12 @@ settings! {
         reload exempt_metrics: bool = true;
     }
 
+    /// What explains the node's figures.
+    insight: InsightConfig {
+        /// Whether the node remembers why keys left, in a 128th of `cache.max_size_bytes`, and which are asked for most.
+        restart enabled: bool = true;
+    }
+
     /// What the node says about itself.
     log: LogConfig {
         /// The least severe events to log.

@@ -206,6 +206,7 @@ fn cache() -> Arc<Cache> {
         first: Version::ZERO,
         threads: 1,
         allocation_size: |bytes| bytes,
+        remembers_departures: true,
     }))
 }
 

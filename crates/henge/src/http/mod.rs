@@ -11,7 +11,7 @@ mod conditions;
 mod control;
 pub(crate) mod cors;
 mod health;
-mod json;
+pub(crate) mod json;
 mod keys;
 mod lifetime;
 mod nodes;

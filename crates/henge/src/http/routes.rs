@@ -107,6 +107,7 @@ routes! {
     ExistsPost   Post   "/exists"         "exists_post"   Read    Data    "Whether a key given in the body exists";
     Keys         Get    "/keys"           "keys"          Read    Data    "A page of a scan over the keys";
     KeysPost     Post   "/keys"           "keys_post"     Read    Data    "A page of a scan over the keys, asked for in the body";
+    Why          Get    "/why"            "why"           Read    Data    "Why a key is not there";
     Flush        Post   "/flush"          "flush"         Admin   Data    "Forgets everything";
     Health       Get    "/health"         "health"        Anyone Node    "Whether the process lives";
     Ready        Get    "/ready"          "ready"         Anyone Node    "Whether the node takes requests";

@@ -486,6 +486,7 @@ fn answer(local: &Rc<Local>, route: RouteId, request: Request<Incoming>, now_ms:
         RouteId::Mget => Answer::later(batch::mget(local, request.into_body())),
         RouteId::Mset => Answer::later(batch::mset(local, request.into_body())),
         RouteId::Mdelete => Answer::later(batch::mdelete(local, request.into_body())),
+        RouteId::Why => Answer::later(single::why(local, request)),
         RouteId::Keys => Answer::later(keys::get(local, request)),
         RouteId::KeysPost => Answer::later(keys::post(local, request.into_body())),
         RouteId::Flush => Answer::later(keys::flush(local)),

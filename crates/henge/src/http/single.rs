@@ -9,6 +9,7 @@ use bytes::Bytes;
 use henge_wire::{
     Command, Encoding, Expiry, Match, Operation, Precondition, Refusal, Reply, Version,
 };
+use http::Request;
 use hyper::body::Incoming;
 use serde::Deserialize;
 
@@ -21,6 +22,7 @@ use super::service::{Answer, Outcome, json_response};
 use super::{json, lifetime, query};
 use crate::aside::aside;
 use crate::cluster::keys::{self, Elsewhere, Way};
+use crate::insight::why;
 use crate::net::data_thread::Local;
 use crate::net::inflight::Hold;
 use crate::values::{Encoded, Found, SHARED_BYTES, encode};
@@ -578,6 +580,12 @@ async fn whether_exists(local: &Local, way: Way, key: &[u8], now_ms: u64) -> Out
             b",\"exists\":false}"
         });
     }))
+}
+
+/// `GET /why`.
+pub(crate) async fn why(local: Rc<Local>, request: Request<Incoming>) -> Outcome {
+    let key = key_of(&local, request.uri().query())?;
+    Ok(json_response(why::page(&local, &key).await?))
 }
 
 /// The version and deadline of a key, without counting a use of it.

@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write as _};
 
+use henge_engine::AGE_BOUNDS_S;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, text};
 use prometheus_client::metrics::MetricType;
@@ -153,6 +154,13 @@ fn encode(encoder: &mut MetricEncoder<'_>, kind: Kind, figure: &Figure) -> fmt::
         (_, Figure::Durations(durations)) => {
             let (sum, count) = (durations.sum_seconds(), durations.count());
             encoder.encode_histogram::<None>(sum, count, &durations.coarse(), None)
+        }
+        (_, Figure::Ages(ages)) => {
+            let bounds = AGE_BOUNDS_S.iter().map(|&bound| bound as f64);
+            let bounds = bounds.chain([f64::INFINITY]);
+            let buckets: Vec<(f64, u64)> = bounds.zip(ages.counts).collect();
+            let count = ages.counts.iter().sum();
+            encoder.encode_histogram::<None>(ages.sum_s as f64, count, &buckets, None)
         }
     }
 }

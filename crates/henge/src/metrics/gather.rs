@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use henge_engine::Cause;
+use henge_engine::{Cause, MissCause};
 
 use super::cluster::held;
 use super::persistence::{get, progress, seconds};
@@ -85,7 +85,15 @@ impl Metrics {
         if let Some(items) = cache.limit_items {
             reading.count(Id::LimitItems, items);
         }
+        for (cause, count) in MissCause::ALL.iter().zip(shards.misses_by_cause) {
+            reading.set(Id::MissesByCause, &[cause.name()], Figure::Count(count));
+        }
         let policy = cache.policy.name();
+        reading.set(
+            Id::EvictionAge,
+            &[policy],
+            Figure::Ages(shards.eviction_ages),
+        );
         for (cause, count) in Cause::ALL.iter().zip(shards.evictions) {
             reading.set(Id::Evictions, &[policy, cause.name()], Figure::Count(count));
         }

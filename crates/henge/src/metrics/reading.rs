@@ -1,5 +1,6 @@
 //! The figures of all metrics at one moment, in the order of the table, for whichever form they are shown in.
 
+use henge_engine::{AGE_BOUNDS_S, EvictionAges};
 use serde_json::{Map, Value, json};
 
 use super::histogram::Distribution;
@@ -11,6 +12,7 @@ pub(crate) enum Figure {
     Count(u64),
     Number(f64),
     Durations(Box<Distribution>),
+    Ages(EvictionAges),
 }
 
 /// A figure, and what its labels say, in their order.
@@ -113,6 +115,7 @@ fn shown(metric: &Metric, sample: &Sample) -> Value {
         (_, Figure::Count(count)) => json!(count),
         (_, Figure::Number(number)) => json!(number),
         (_, Figure::Durations(durations)) => quantiles(durations),
+        (_, Figure::Ages(ages)) => buckets(ages),
     }
 }
 
@@ -125,6 +128,20 @@ fn quantiles(durations: &Distribution) -> Value {
         "p999": quantile(0.999),
         "sum": durations.sum_seconds(),
         "count": durations.count(),
+    })
+}
+
+/// How many are up to each bound, in seconds, and not up to the one before.
+fn buckets(ages: &EvictionAges) -> Value {
+    let bounds = AGE_BOUNDS_S.iter().map(u64::to_string);
+    let bounds = bounds.chain(["inf".to_owned()]);
+    let counts: Map<String, Value> = bounds
+        .zip(ages.counts.iter().map(|count| json!(count)))
+        .collect();
+    json!({
+        "counts": counts,
+        "sum": ages.sum_s,
+        "count": ages.counts.iter().sum::<u64>(),
     })
 }
 

@@ -85,10 +85,12 @@ metrics! {
         LimitItems Gauge Plain "limit_items" [] "limit_items" "Items that may be kept, where there is a limit";
         Hits Counter Plain "hits" [] "hits" "Reads that found their key";
         Misses Counter Plain "misses" [] "misses" "Reads that did not find their key";
+        MissesByCause Counter Plain "misses_by_cause" ["cause"] "misses_by_cause.{cause}" "Reads that did not find their key, by why it was not there";
         Sets Counter Plain "sets" [] "sets" "Values stored";
         Deletes Counter Plain "deletes" [] "deletes" "Keys deleted";
         Expirations Counter Plain "expirations" [] "expirations" "Items that expired";
         Evictions Counter Plain "evictions" ["policy" "cause"] "evictions.{cause}" "Items evicted";
+        EvictionAge Histogram Seconds "eviction_age" ["policy"] "eviction_age_seconds" "How long ago items that were evicted had been written";
         Sweeps Counter Plain "sweeps" [] "sweeps" "Sweeps for expired items";
         Purges Counter Plain "purges" [] "purges" "Tombstones purged";
         CompressionIn Counter Bytes "compression_in" [] "compression.in_bytes" "Values before compression";

@@ -11,6 +11,7 @@ mod durability;
 mod eviction;
 mod hostile;
 mod http_api;
+mod insight;
 mod keyspace;
 mod life;
 mod limits;

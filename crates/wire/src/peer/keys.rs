@@ -1,11 +1,13 @@
 //! What one node asks another about the keys that it has, and what is answered: commands with a reply for each, a page of a
-//! scan, and that all is to be forgotten. Deadlines are absolute; what the time is now, the one that answers says by itself.
+//! scan, that all is to be forgotten, and why a key is not there. Deadlines are absolute; what the time is now, the one that answers says by itself.
 //!
 //! ```text
 //! question      u8 1 | u32 count | commands; or u8 4 for level one, 5 for quorum, 6 for all, where 1 is the node's own
 //!               u8 2 | u64 cursor | u32 limit | u32 length, prefix
 //!               u8 3
+//!               u8 7 | u32 length, key
 //! answer        to 1 and 3: u32 count | replies; to 2: u64 cursor | u32 count | keys, each behind its u32 length
+//!               to 7: a page of JSON, as clients are shown it
 //!
 //! command       u8 operation | u32 length, key | then by the operation
 //!               1 get, 2 peek | 3 set: value, expiry, precondition | 4 delete: precondition
@@ -42,6 +44,7 @@ pub const PAGE_HEAD_BYTES: usize = 12;
 const COMMANDS: u8 = 1;
 const SCAN: u8 = 2;
 const FLUSH: u8 = 3;
+const WHY: u8 = 7;
 /// The three levels.
 const AT_LEVELS: std::ops::RangeInclusive<u8> = 4..=6;
 
@@ -66,6 +69,8 @@ pub enum Question<'a> {
     Scan(Scan<'a>),
     /// To forget all. It is answered by one reply, which is `Deleted` where all is well.
     Flush,
+    /// Why this key is not there.
+    Why(&'a [u8]),
 }
 
 /// A page of keys that begin with something.
@@ -95,6 +100,7 @@ impl<'a> Question<'a> {
                 prefix: reader.key("prefix")?,
             }),
             FLUSH => Self::Flush,
+            WHY => Self::Why(reader.key("key")?),
             _ => return Err(Malformed("question that this node knows")),
         };
         reader.end()?;
@@ -114,6 +120,16 @@ impl Scan<'_> {
         encode_key(&mut out, self.prefix);
         out
     }
+}
+
+/// The bytes of [`Question::Why`].
+///
+/// # Panics
+/// If the key is longer than [`MAX_KEY_BYTES`].
+pub fn why_question(key: &[u8]) -> Vec<u8> {
+    let mut out = vec![WHY];
+    encode_key(&mut out, key);
+    out
 }
 
 /// The bytes of [`Question::Flush`].

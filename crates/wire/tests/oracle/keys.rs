@@ -3,6 +3,7 @@
 use henge_wire::peer::keys::{
     Answered, FLUSH_QUESTION, Page, Question, Replies, commands_head, decode_replicas,
     encode_answered, encode_command, encode_key, encode_replicas, page_head, replies_head,
+    why_question,
 };
 use henge_wire::{MAX_KEY_BYTES, Reply};
 
@@ -33,6 +34,7 @@ fn question(bytes: &[u8]) -> Option<Vec<u8>> {
     match Question::decode(bytes).ok()? {
         Question::Scan(scan) => Some(scan.encode()),
         Question::Flush => Some(FLUSH_QUESTION.to_vec()),
+        Question::Why(key) => Some(why_question(key)),
         Question::Commands(level, commands) => {
             let mut again = commands_head(level, commands.count() as u32).to_vec();
             let mut count = 0;

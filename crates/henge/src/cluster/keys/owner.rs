@@ -24,6 +24,7 @@ use crate::cluster::link::answering::Reply;
 use crate::cluster::replicas::told::{self, Bad};
 use crate::cluster::view::Owner;
 use crate::disk::gate::{Owed, Place, Untold, note_unkept};
+use crate::insight::why;
 use crate::net::data_thread::Local;
 use crate::values::{Found, SHARED_BYTES};
 
@@ -67,6 +68,10 @@ pub(crate) fn answer(local: &Rc<Local>, question: &Bytes, reply: Reply) {
                 }
             });
         }
+        Ok(Question::Why(key)) => match why::here(local, key) {
+            Some(page) => reply.send(&[&page]),
+            None => reply.fail("it does not lead the key's partition"),
+        },
         Ok(Question::Flush) => {
             let local = Rc::clone(local);
             tokio::task::spawn_local(async move {

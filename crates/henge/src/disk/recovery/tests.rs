@@ -54,6 +54,7 @@ impl Folder {
             first: Version::ZERO,
             threads: 1,
             allocation_size: |bytes| bytes,
+            remembers_departures: true,
         }));
         recover(&files(&self.0), &cache, 1, progress)
     }

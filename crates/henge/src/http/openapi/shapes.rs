@@ -308,7 +308,9 @@ pub(super) fn shape(id: RouteId) -> Shape {
         RouteId::Stats | RouteId::MetricsJson | RouteId::Cluster | RouteId::OpenApi => {
             json_page("Figures")
         }
-        RouteId::Ring => shape(KEY_QUERY, None, (200, Answered::Json("Figures")), &[]),
+        RouteId::Ring | RouteId::Why => {
+            shape(KEY_QUERY, None, (200, Answered::Json("Figures")), &[])
+        }
         RouteId::Losses => json_page("Figures"),
         RouteId::ApiKeys => json_page("ApiKeys"),
         RouteId::Events => shape(&["after"], None, (200, Answered::Json("Figures")), &[]),

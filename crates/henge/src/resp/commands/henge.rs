@@ -1,4 +1,4 @@
-//! `HENGE`: what no other cache has a command for. A connection's level of consistency, and the versions of keys.
+//! `HENGE`: what no other cache has a command for. A connection's level of consistency, the versions of keys, and why they are not there.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -7,6 +7,7 @@ use henge_wire::resp::request::integer;
 use henge_wire::{Command, Operation, PARTITIONS, Partition, Reply};
 
 use crate::config::ConsistencyLevel;
+use crate::insight::why::{self, Known};
 use crate::resp::acknowledged::acknowledged_here;
 use crate::resp::call::{Call, ErrorReply, Flow};
 use crate::resp::help;
@@ -53,6 +54,19 @@ const FAMILY: &[Spec] = &[
         complexity: "O(1)",
         summary: "Gives the version of a key, as conditional requests of the HTTP interface take it",
         run: Run::Handler(version),
+    },
+    Spec {
+        name: "henge|why",
+        syntax: "key",
+        arity: 3,
+        flags: flag::READONLY,
+        keys: Keys::new(2, 2, 1),
+        permission: Permission::Read,
+        group: Group::Generic,
+        since: "0.1.0",
+        complexity: "O(1)",
+        summary: "Says why a key is not there: the cause, and in a sentence how long ago that was",
+        run: Run::Handler(why),
     },
     Spec {
         name: "henge|acked",
@@ -156,6 +170,23 @@ fn size(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
     let (keys, partitions) = call.cache().size_of_led();
     let text = sizes::text(keys, &partitions);
     call.out.bulk(text.as_bytes());
+    Ok(Flow::Done)
+}
+
+fn why(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
+    let known = why::known(call.local, call.word(2));
+    let known = known.ok_or(ErrorReply::fixed(
+        "TRYAGAIN the leader of the key's partition is changing",
+    ))?;
+    let cause = match known {
+        Known::Absent(absence) => absence.cause.name(),
+        Known::Alive => "is_there",
+        Known::Off => "unknown",
+    };
+    let policy = call.cache().policy().name();
+    call.out.array(2);
+    call.out.bulk(cause.as_bytes());
+    call.out.bulk(why::sentence(known, policy).as_bytes());
     Ok(Flow::Done)
 }
 

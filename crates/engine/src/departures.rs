@@ -1,0 +1,630 @@
+//! What a shard remembers of records that are gone: a fingerprint of each, with why and when it left and how old it was, in blocks of
+//! a cache line that forget the oldest first; and of each partition when all of it went at once. It answers why a key is not
+//! there. It is a memory of bounded size and of hashes, so it may not know, and says so; it changes nothing but figures.
+
+use crate::shard::Cause;
+
+/// Why a read found nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MissCause {
+    /// Nothing of the key is remembered: it was never set here, or left before what is remembered.
+    NeverSet,
+    /// Its lifetime was over.
+    Expired,
+    /// It was dropped for room.
+    Evicted,
+    /// A client deleted it.
+    Deleted,
+    /// Everything was forgotten, as somebody asked for.
+    Flushed,
+    /// The partition has come from another node, which alone knows what left before that.
+    Moved,
+    /// It was with nodes that were lost, or in an order that did not survive a failover.
+    Lost,
+}
+
+impl MissCause {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::NeverSet,
+        Self::Expired,
+        Self::Evicted,
+        Self::Deleted,
+        Self::Flushed,
+        Self::Moved,
+        Self::Lost,
+    ];
+
+    /// The name in metrics and answers.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NeverSet => "never_set",
+            Self::Expired => "expired",
+            Self::Evicted => "evicted",
+            Self::Deleted => "deleted",
+            Self::Flushed => "flushed",
+            Self::Moved => "moved",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+/// Why a key is not there, as far as is remembered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Absence {
+    /// The likeliest cause.
+    pub cause: MissCause,
+    /// What an eviction made room for.
+    pub evicted_for: Option<Cause>,
+    /// Seconds since it left, where that is known.
+    pub left_ago_s: Option<u64>,
+    /// How old it was then, counted from its last write, in seconds; known to a half of itself, or not at all.
+    pub age_s: Option<u64>,
+    /// No other cause fits what is remembered.
+    pub is_certain: bool,
+    /// For so many seconds all that left with this fingerprint's place is remembered.
+    pub remembered_s: u64,
+}
+
+/// The ages at which evictions are told apart: up to so many seconds each, and older ones last.
+pub const AGE_BOUNDS_S: [u64; 8] = [1, 10, 60, 600, 3600, 6 * 3600, 24 * 3600, 7 * 24 * 3600];
+
+/// How many evictions were of which age.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct EvictionAges {
+    /// By [`AGE_BOUNDS_S`], and older ones; those of which no age is known are in none.
+    pub counts: [u64; AGE_BOUNDS_S.len() + 1],
+    /// The sum of their ages in seconds.
+    pub sum_s: u64,
+}
+
+impl EvictionAges {
+    fn note(&mut self, age_s: u64) {
+        let place = AGE_BOUNDS_S.iter().take_while(|&&bound| age_s > bound);
+        self.counts[place.count()] += 1;
+        self.sum_s = self.sum_s.saturating_add(age_s);
+    }
+}
+
+impl std::ops::AddAssign for EvictionAges {
+    fn add_assign(&mut self, other: Self) {
+        for (sum, one) in self.counts.iter_mut().zip(other.counts) {
+            *sum += one;
+        }
+        self.sum_s = self.sum_s.saturating_add(other.sum_s);
+    }
+}
+
+/// Fingerprints in a block: a cache line of them.
+const PLACES: usize = 8;
+/// What a block takes.
+pub(crate) const BLOCK_BYTES: usize = PLACES * size_of::<u64>();
+
+/// A fingerprint from its lowest bit on: 32 of the second in which the record left, 6 of its age, 4 of why, and 22 of the hash of its
+/// key. With eight in a block a stranger passes for one once in half a million times. 0 is none, as no cause is.
+type Fingerprint = u64;
+const AGE_SHIFT: u32 = 32;
+const CAUSE_SHIFT: u32 = 38;
+const TAG_SHIFT: u32 = 42;
+
+/// The causes that a fingerprint has.
+const EXPIRED: u64 = 1;
+const DELETED: u64 = 2;
+const LOST: u64 = 3;
+/// The first of as many as [`Cause`] has.
+const EVICTED: u64 = 4;
+
+/// Moments at which is noted how far each partition had come: a record has no time, but its seq lies between two of these. They are
+/// thinned so that they lie further apart the longer ago they are, so that an age is known to about a half of itself.
+const MOMENTS: usize = 8;
+
+/// All of a partition went at once.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    cause: MissCause,
+    at_s: u32,
+    /// How many keys went, of which no read has missed one yet: as many misses are counted as its.
+    keys: u32,
+}
+
+impl Mark {
+    /// As a partition begins.
+    const NONE: Self = Self {
+        cause: MissCause::NeverSet,
+        at_s: 0,
+        keys: 0,
+    };
+}
+
+/// See the head of the file.
+pub(crate) struct Departures {
+    /// None, if nothing is to be remembered.
+    blocks: Box<[[Fingerprint; PLACES]]>,
+    marks: Vec<Mark>,
+    /// The moments, the oldest first, in seconds since 1970.
+    moments: [u32; MOMENTS],
+    moment_count: usize,
+    /// The low bits of how far each partition had come at these.
+    seqs: Vec<[u32; MOMENTS]>,
+    now_s: u32,
+    /// The second of the newest mark. What leaves after it is of no earlier one, and what left before it of none so late.
+    marked_s: u32,
+    /// Something has left since then.
+    has_left_since: bool,
+}
+
+impl Departures {
+    /// Remembers nothing.
+    pub(crate) fn none() -> Self {
+        Self {
+            blocks: Box::default(),
+            marks: Vec::new(),
+            moments: [0; MOMENTS],
+            moment_count: 0,
+            seqs: Vec::new(),
+            now_s: 0,
+            marked_s: 0,
+            has_left_since: false,
+        }
+    }
+
+    /// Has room for fingerprints in so many bytes, of a shard of so many partitions.
+    pub(crate) fn new(bytes: usize, partitions: usize) -> Self {
+        let blocks = (bytes / BLOCK_BYTES).max(1);
+        Self {
+            // From the allocator as zeros: what is not used takes no memory.
+            blocks: vec![[0; PLACES]; blocks].into(),
+            marks: vec![Mark::NONE; partitions],
+            seqs: vec![[0; MOMENTS]; partitions],
+            ..Self::none()
+        }
+    }
+
+    #[inline]
+    pub(crate) fn is_on(&self) -> bool {
+        !self.blocks.is_empty()
+    }
+
+    pub(crate) fn charged_bytes(&self) -> usize {
+        self.blocks.len() * BLOCK_BYTES
+            + self.marks.capacity() * size_of::<Mark>()
+            + self.seqs.capacity() * size_of::<[u32; MOMENTS]>()
+    }
+
+    /// It is this time now, as far as anybody has said.
+    #[inline]
+    pub(crate) fn at(&mut self, now_ms: u64) {
+        self.now_s = seconds(now_ms).max(self.marked_s);
+    }
+
+    /// Notes how far the partitions have come, once a second.
+    pub(crate) fn note_moment(&mut self, last: impl Fn(usize) -> u64) {
+        let newest = self.moment_count.checked_sub(1);
+        if !self.is_on() || newest.is_some_and(|newest| self.now_s <= self.moments[newest]) {
+            // Or the clock was set back: what follows is of the moment before.
+            return;
+        }
+        if self.moment_count == MOMENTS {
+            self.thin();
+        }
+        let place = self.moment_count;
+        self.moments[place] = self.now_s;
+        self.moment_count += 1;
+        for (p, seqs) in self.seqs.iter_mut().enumerate() {
+            seqs[place] = last(p) as u32;
+        }
+    }
+
+    /// Leaves out the moment between whose neighbours the least lies, beside how long ago that is.
+    fn thin(&mut self) {
+        let gap = |&place: &usize| {
+            let (before, after) = (self.moments[place - 1], self.moments[place + 1]);
+            let ago = self.now_s.saturating_sub(before);
+            u64::from(after.saturating_sub(before)) * 1000 / u64::from(ago.max(1))
+        };
+        let place = (1..MOMENTS - 1).min_by_key(gap).unwrap_or(1);
+        self.moments.copy_within(place + 1.., place);
+        for seqs in &mut self.seqs {
+            seqs.copy_within(place + 1.., place);
+        }
+        self.moment_count -= 1;
+    }
+
+    /// How long ago a partition that has come to the second seq had come to the first, in seconds; none before the first moment.
+    pub(crate) fn age_s(&self, p: usize, seqs: (u64, u64), now_ms: u64) -> Option<u64> {
+        let now = seconds(now_ms);
+        let (seq, last) = (seqs.0 as u32, seqs.1 as u32);
+        let behind = |seq: u32| last.wrapping_sub(seq);
+        let own = behind(seq);
+        let seqs = &self.seqs[p][..self.moment_count];
+        let after = seqs.iter().position(|&seq| behind(seq) <= own);
+        let since = |moment: u32| u64::from(now.saturating_sub(moment));
+        let Some(after) = after else {
+            // Since the newest moment, which is a second or two ago.
+            return self.moment_count.checked_sub(1).map(|_| 0);
+        };
+        let before = after.checked_sub(1)?;
+        let (oldest, newest) = (since(self.moments[before]), since(self.moments[after]));
+        let (from, to) = (behind(seqs[before]), behind(seqs[after]));
+        // In the middle of its own part of the time between the two.
+        let (place, parts) = (2 * u64::from(own - to) + 1, 2 * u64::from(from - to).max(1));
+        Some(newest + place * (oldest - newest) / parts)
+    }
+
+    /// A record has left at this second: its seq, and that to which its partition has come. Gives its age in seconds, where that is known.
+    #[inline]
+    fn note(
+        &mut self,
+        p: usize,
+        hash: u64,
+        cause: u64,
+        seqs: (u64, u64),
+        at_s: u32,
+    ) -> Option<u64> {
+        let since = u64::from(self.now_s.saturating_sub(at_s));
+        let age_s = self.age_s(p, seqs, u64::from(self.now_s) * 1000);
+        let age_s = age_s.map(|age_s| age_s.saturating_sub(since));
+        let fingerprint = tagged(hash)
+            | (cause << CAUSE_SHIFT)
+            | (age_code(age_s) << AGE_SHIFT)
+            | u64::from(at_s);
+        self.has_left_since = true;
+        let block = self.block_mut(hash);
+        // It takes the place of what was remembered of its key, or of the oldest.
+        let place = block.iter().position(|other| is_of(*other, hash));
+        let place = place.unwrap_or(PLACES - 1);
+        block.copy_within(..place, 1);
+        block[0] = fingerprint;
+        age_s
+    }
+
+    /// A record was dropped for room.
+    pub(crate) fn evicted(
+        &mut self,
+        p: usize,
+        hash: u64,
+        cause: Cause,
+        seqs: (u64, u64),
+        ages: &mut EvictionAges,
+    ) {
+        if self.is_on()
+            && let Some(age_s) = self.note(p, hash, EVICTED + cause as u64, seqs, self.now_s)
+        {
+            ages.note(age_s);
+        }
+    }
+
+    /// A client deleted a record.
+    pub(crate) fn deleted(&mut self, p: usize, hash: u64, seqs: (u64, u64)) {
+        if self.is_on() {
+            self.note(p, hash, DELETED, seqs, self.now_s);
+        }
+    }
+
+    /// A record was in an order that did not survive.
+    pub(crate) fn lost(&mut self, p: usize, hash: u64, seqs: (u64, u64)) {
+        if self.is_on() {
+            self.note(p, hash, LOST, seqs, self.now_s);
+        }
+    }
+
+    /// The lifetime of a record was over at this time.
+    pub(crate) fn expired(&mut self, p: usize, hash: u64, seqs: (u64, u64), deadline_ms: u64) {
+        if self.is_on() {
+            let at_s = seconds(deadline_ms).min(self.now_s);
+            self.note(p, hash, EXPIRED, seqs, at_s);
+        }
+    }
+
+    /// All of a partition has left, so many keys.
+    pub(crate) fn all_left(&mut self, p: usize, cause: MissCause, keys: u64) {
+        if !self.is_on() {
+            return;
+        }
+        if self.has_left_since || self.now_s > self.marked_s {
+            // A second ahead, so that what left in this one is before it.
+            self.marked_s = self.now_s.saturating_add(1);
+            self.now_s = self.marked_s;
+            self.has_left_since = false;
+        }
+        if let Some(mark) = self.marks.get_mut(p) {
+            *mark = Mark {
+                cause,
+                at_s: self.marked_s,
+                keys: u32::try_from(keys).unwrap_or(u32::MAX),
+            };
+        }
+    }
+
+    /// Why all of a partition has left is known better now.
+    pub(crate) fn explain(&mut self, p: usize, cause: MissCause) {
+        let now_s = self.now_s;
+        if let Some(mark) = self.marks.get_mut(p) {
+            if mark.cause == MissCause::NeverSet {
+                mark.at_s = now_s;
+            }
+            mark.cause = cause;
+        }
+    }
+
+    /// A partition's order begins anew.
+    pub(crate) fn begin_anew(&mut self, p: usize) {
+        if let Some(seqs) = self.seqs.get_mut(p) {
+            *seqs = [0; MOMENTS];
+        }
+    }
+
+    /// Why a read of a key that has no record found nothing, for the count.
+    pub(crate) fn count(&mut self, p: usize, hash: u64) -> MissCause {
+        if !self.is_on() {
+            return MissCause::NeverSet;
+        }
+        let found = self
+            .find(hash)
+            .filter(|found| self.is_since_mark(p, *found));
+        if let Some(found) = found {
+            return cause_of(found).0;
+        }
+        let mark = &mut self.marks[p];
+        if mark.keys > 0 {
+            mark.keys -= 1;
+            return mark.cause;
+        }
+        self.find(hash)
+            .map_or(MissCause::NeverSet, |found| cause_of(found).0)
+    }
+
+    /// Why a key that has no record is not there.
+    pub(crate) fn why(&self, p: usize, hash: u64, now_ms: u64) -> Absence {
+        let now = seconds(now_ms);
+        let block = self.block(hash);
+        let since = |at_s: u32| u64::from(now.saturating_sub(at_s));
+        let oldest = block.last().copied().filter(|oldest| *oldest != 0);
+        let began = self.moments[0];
+        let remembered_s = since(oldest.map_or(began, |oldest| oldest as u32));
+        let mark = self.marks[p];
+        if let Some(found) = self.find(hash) {
+            let (cause, evicted_for) = cause_of(found);
+            let is_newest = self.is_since_mark(p, found);
+            if is_newest {
+                return Absence {
+                    cause,
+                    evicted_for,
+                    left_ago_s: Some(since(found as u32)),
+                    age_s: age_of(found),
+                    is_certain: true,
+                    remembered_s,
+                };
+            }
+        }
+        let has_mark = mark.cause != MissCause::NeverSet;
+        Absence {
+            cause: mark.cause,
+            evicted_for: None,
+            left_ago_s: has_mark.then(|| since(mark.at_s)),
+            age_s: None,
+            is_certain: !has_mark && oldest.is_none(),
+            remembered_s,
+        }
+    }
+
+    fn is_since_mark(&self, p: usize, found: Fingerprint) -> bool {
+        let mark = self.marks[p];
+        mark.cause == MissCause::NeverSet || found as u32 >= mark.at_s
+    }
+
+    fn find(&self, hash: u64) -> Option<Fingerprint> {
+        let mut block = self.block(hash).iter();
+        block.find(|other| is_of(**other, hash)).copied()
+    }
+
+    fn block(&self, hash: u64) -> &[Fingerprint; PLACES] {
+        &self.blocks[place_of(hash, self.blocks.len())]
+    }
+
+    #[inline]
+    fn block_mut(&mut self, hash: u64) -> &mut [Fingerprint; PLACES] {
+        let place = place_of(hash, self.blocks.len());
+        &mut self.blocks[place]
+    }
+}
+
+/// The upper half of a hash chooses the block, so that the tag, of the lower, says nothing of it.
+#[inline]
+fn place_of(hash: u64, blocks: usize) -> usize {
+    (((hash >> 32) * blocks as u64) >> 32) as usize
+}
+
+#[inline]
+fn tagged(hash: u64) -> u64 {
+    hash << TAG_SHIFT
+}
+
+#[inline]
+fn is_of(fingerprint: Fingerprint, hash: u64) -> bool {
+    fingerprint != 0 && fingerprint >> TAG_SHIFT == tagged(hash) >> TAG_SHIFT
+}
+
+fn seconds(now_ms: u64) -> u32 {
+    u32::try_from(now_ms / 1000).unwrap_or(u32::MAX)
+}
+
+fn cause_of(fingerprint: Fingerprint) -> (MissCause, Option<Cause>) {
+    match (fingerprint >> CAUSE_SHIFT) & 0xf {
+        EXPIRED => (MissCause::Expired, None),
+        DELETED => (MissCause::Deleted, None),
+        LOST => (MissCause::Lost, None),
+        evicted => {
+            let cause = Cause::ALL.get((evicted - EVICTED) as usize);
+            (MissCause::Evicted, cause.copied())
+        }
+    }
+}
+
+/// An age in six bits: two to each power of two, and 0 where it is not known.
+fn age_code(age_s: Option<u64>) -> u64 {
+    let Some(age_s) = age_s else {
+        return 0;
+    };
+    let age = age_s.min(u64::from(u32::MAX >> 2)) + 1;
+    let power = u64::from(age.ilog2());
+    let half = u64::from(power > 0 && age & (1 << (power - 1)) > 0);
+    1 + 2 * power + half
+}
+
+fn age_of(fingerprint: Fingerprint) -> Option<u64> {
+    let code = (fingerprint >> AGE_SHIFT) & 0x3f;
+    let code = code.checked_sub(1)?;
+    let (power, half) = (code / 2, code % 2);
+    Some((1 << power) + half * ((1 << power) / 2) - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hasher::KeyHasher;
+
+    const PARTITION: usize = 0;
+    const NOW_MS: u64 = 1_000_000;
+
+    fn memory(bytes: usize) -> Departures {
+        let mut memory = Departures::new(bytes, 1);
+        memory.at(NOW_MS);
+        memory.note_moment(|_| 0);
+        memory
+    }
+
+    fn hash(number: u64) -> u64 {
+        KeyHasher::new(7).hash(&number.to_le_bytes())
+    }
+
+    #[test]
+    fn ages_are_known_to_a_half() {
+        for age_s in (0..100).chain([1000, 3599, 86_400, 10_000_000, u64::from(u32::MAX >> 2)]) {
+            let found = age_of(age_code(Some(age_s)) << AGE_SHIFT).expect("it has an age");
+            assert!(
+                found <= age_s && age_s <= found + found / 2 + 1,
+                "{age_s}: {found}"
+            );
+        }
+        assert_eq!(age_of(age_code(None)), None);
+        assert_eq!(age_code(Some(u64::MAX)) >> 6, 0, "it has its bits");
+    }
+
+    #[test]
+    fn a_record_s_age_follows_from_where_its_order_was() {
+        let mut memory = memory(4096);
+        // A write each second for a day.
+        let day = 86_400;
+        for second in 1..=day {
+            memory.at((1000 + second) * 1000);
+            memory.note_moment(|_| second);
+        }
+        let now_ms = (1000 + day) * 1000;
+        for age in [0, 1, 2, 5, 30, 100, 1000, 10_000, 80_000] {
+            let found = memory
+                .age_s(PARTITION, (day - age, day), now_ms)
+                .expect("an age");
+            assert!(found.abs_diff(age) <= 1 + age / 4, "{age}: {found}");
+        }
+        assert_eq!(
+            memory.age_s(PARTITION, (0, day), now_ms),
+            None,
+            "before all moments"
+        );
+        // A clock that is set back changes nothing.
+        memory.at(5000);
+        memory.note_moment(|_| day + 1);
+        assert_eq!(memory.age_s(PARTITION, (day, day), 5000), Some(0));
+    }
+
+    #[test]
+    fn what_left_last_is_remembered() {
+        let mut memory = memory(64 * BLOCK_BYTES);
+        let count = 2000;
+        for number in 0..count {
+            memory.expired(PARTITION, hash(number), (0, number), NOW_MS);
+        }
+        let cause = |memory: &Departures, number| memory.why(PARTITION, hash(number), NOW_MS).cause;
+        let remembered = (0..count).filter(|&n| cause(&memory, n) == MissCause::Expired);
+        assert_eq!(remembered.count(), 64 * PLACES);
+        for number in count - 100..count {
+            assert_eq!(cause(&memory, number), MissCause::Expired, "{number}");
+        }
+        let stranger = memory.why(PARTITION, hash(count + 1), NOW_MS);
+        assert_eq!(stranger.cause, MissCause::NeverSet);
+        assert!(!stranger.is_certain, "others may have taken its place");
+        // The last cause of a key counts, and takes no second place.
+        memory.deleted(PARTITION, hash(count - 1), (0, count));
+        assert_eq!(cause(&memory, count - 1), MissCause::Deleted);
+        let remembered = (0..count).filter(|&n| cause(&memory, n) != MissCause::NeverSet);
+        assert_eq!(remembered.count(), 64 * PLACES);
+    }
+
+    #[test]
+    fn evictions_say_for_what_and_at_what_age() {
+        let mut memory = memory(4096);
+        let mut ages = EvictionAges::default();
+        memory.at(1_100_000);
+        memory.note_moment(|_| 50);
+        for cause in Cause::ALL {
+            memory.evicted(PARTITION, hash(1), cause, (25, 50), &mut ages);
+            let why = memory.why(PARTITION, hash(1), 1_100_000);
+            assert_eq!(why.cause, MissCause::Evicted);
+            assert_eq!(why.evicted_for, Some(cause));
+            assert_eq!(
+                why.age_s,
+                Some(47),
+                "half of a hundred seconds, rounded down"
+            );
+            assert_eq!(why.left_ago_s, Some(0));
+            assert!(why.is_certain);
+        }
+        assert_eq!(ages.counts[2], 3, "{ages:?}");
+        assert_eq!(ages.sum_s, 3 * 51);
+    }
+
+    #[test]
+    fn what_went_at_once_explains_as_many_misses() {
+        let mut memory = memory(4096);
+        let certain = memory.why(PARTITION, hash(1), NOW_MS);
+        assert_eq!(
+            (certain.cause, certain.is_certain),
+            (MissCause::NeverSet, true)
+        );
+        memory.expired(PARTITION, hash(1), (0, 0), NOW_MS);
+        memory.at(1_005_000);
+        memory.all_left(PARTITION, MissCause::Lost, 2);
+        memory.explain(PARTITION, MissCause::Flushed);
+        memory.at(1_008_000);
+        let why = memory.why(PARTITION, hash(9), 1_008_000);
+        assert_eq!((why.cause, why.left_ago_s), (MissCause::Flushed, Some(2)));
+        assert!(!why.is_certain);
+        // What left before that may have come back before it.
+        assert_eq!(
+            memory.why(PARTITION, hash(1), 1_008_000).cause,
+            MissCause::Flushed
+        );
+        let counted: Vec<_> = (0..4)
+            .map(|n| memory.count(PARTITION, hash(10 + n)))
+            .collect();
+        let [flushed, never] = [MissCause::Flushed, MissCause::NeverSet];
+        assert_eq!(counted, [flushed, flushed, never, never]);
+        assert_eq!(memory.count(PARTITION, hash(1)), MissCause::Expired);
+        // And what leaves after it did so for its own cause.
+        memory.deleted(PARTITION, hash(9), (0, 0));
+        assert_eq!(
+            memory.why(PARTITION, hash(9), 1_008_000).cause,
+            MissCause::Deleted
+        );
+    }
+
+    #[test]
+    fn what_is_off_costs_nothing_and_says_nothing() {
+        let mut memory = Departures::none();
+        memory.expired(PARTITION, hash(1), (0, 0), NOW_MS);
+        memory.all_left(PARTITION, MissCause::Flushed, 3);
+        assert_eq!(memory.count(PARTITION, hash(1)), MissCause::NeverSet);
+        assert_eq!(memory.charged_bytes(), 0);
+    }
+}
