@@ -5,7 +5,7 @@ use crate::cache::cursor::{Mark, Position};
 use crate::disk::gate::{note_for_replicas, note_journalled, note_unkept};
 use henge_engine::{
     Absence, Cause, Commit, Footprint, KeyHasher, Lender, PolicyKind, Room, Shard, ShardConfig,
-    ShardStats, Short, There, Turn,
+    ShardStats, Short, Size, There, Turn,
 };
 use henge_wire::{Command, Outcome, PARTITIONS, Partition, Refusal, Reply, Transaction, Version};
 use parking_lot::{Mutex, MutexGuard};
@@ -423,6 +423,42 @@ impl Cache {
         now_ms: u64,
         each: &mut dyn FnMut(&[u8]),
     ) -> ScanCursor {
+        self.scan_by(cursor, limit, now_ms, |shard, partition, place| {
+            let mut shown = 0;
+            let next = shard.scan(partition, place, now_ms, |key| {
+                shown += 1;
+                each(key);
+            });
+            (next, shown)
+        })
+    }
+
+    /// The same with what each item takes.
+    pub fn scan_sizes(
+        &self,
+        cursor: ScanCursor,
+        limit: usize,
+        now_ms: u64,
+        each: &mut dyn FnMut(&[u8], Size),
+    ) -> ScanCursor {
+        self.scan_by(cursor, limit, now_ms, |shard, partition, place| {
+            let mut shown = 0;
+            let next = shard.scan_sizes(partition, place, now_ms, |key, size| {
+                shown += 1;
+                each(key, size);
+            });
+            (next, shown)
+        })
+    }
+
+    /// Goes on with a scan: `show` shows what is at a place, and says what is the next place and how many it has shown.
+    fn scan_by(
+        &self,
+        cursor: ScanCursor,
+        limit: usize,
+        now_ms: u64,
+        mut show: impl FnMut(&Shard, Partition, u32) -> (u32, usize),
+    ) -> ScanCursor {
         let mut at = cursor.position(self.mark);
         let mut shown = 0;
         // Empty partitions cost a place each, so a page may end before its limit.
@@ -430,10 +466,9 @@ impl Cache {
         while let Some(partition) = Partition::new(at.partition) {
             let looked = self.look_at(partition, now_ms, |shard| {
                 for _ in 0..SCAN_PLACES.min(places) {
-                    at.place = shard.scan(partition, at.place, now_ms, |key| {
-                        shown += 1;
-                        each(key);
-                    });
+                    let (next, more) = show(shard, partition, at.place);
+                    at.place = next;
+                    shown += more;
                     places -= 1;
                     if at.place == 0 || shown >= limit {
                         break;

@@ -68,6 +68,7 @@ async fn watch(metrics: &Arc<Metrics>, watched: &mut Instant) {
         tokio::task::yield_now().await;
     }
     shared.rates.drop_idle(*watched).await;
+    shared.insight.hot_keys.look(*watched);
     metrics.pulse.look(metrics, cache.charged_bytes(), *watched);
     // Where nobody knows how full the machine is there is nothing to compare; the start has said so.
     if let Ok(memory) = memory::machine() {

@@ -41,6 +41,7 @@ use crate::encryption::{Encryption, Keys, KeysError, random_number};
 use crate::housekeeping::keep_house;
 use crate::http::cors::Cors;
 use crate::http::{CALLS, Call, Control, serve_control};
+use crate::insight::Insight;
 use crate::metrics::counters::Counters;
 use crate::metrics::{Metrics, Pulse};
 use crate::net::acceptor::{Accepted, Door, Listening};
@@ -194,7 +195,6 @@ impl Node {
         } = Ports::open(&config)?;
         tracing::debug!(%address, ?resp_address, open_files_limit = files, "listening");
 
-        let max_size_bytes = size_of(config.cache.max_size_bytes).map_err(StartError::System)?;
         let threads = thread::available_parallelism().map_or(1, usize::from);
         let counters = Arc::new(Counters::new(threads));
         let (directory, sync) = data_directory(&config, address.port())?;
@@ -205,17 +205,9 @@ impl Node {
         // Such as the last life may have stamped are before this, whatever its clock was.
         let stamped = Version::new(1, last.first_seq.min(LAST_SEQ));
         let fresh = first_version(clock.now_ms()).max(beyond(stamped));
-        let cache = Arc::new(Cache::new(&CacheConfig {
-            max_size_bytes,
-            max_items: config.cache.max_items,
-            policy: config.cache.policy,
-            seed: RandomState::new().build_hasher().finish(),
-            // What is on the disk says how far partitions have come.
-            first: if sync.is_some() { Version::ZERO } else { fresh },
-            threads,
-            allocation_size: allocator::rounded_size,
-            remembers_departures: config.insight.enabled,
-        }));
+        // What is on the disk says how far partitions have come.
+        let first = if sync.is_some() { Version::ZERO } else { fresh };
+        let cache = cache_of(&config, threads, first)?;
         let persistence = match sync {
             None => Persistence::none(directory, encryption, clock, fresh).map_err(data)?,
             Some(sync) => Persistence::loading(directory, encryption, &cache, clock, sync, threads),
@@ -242,6 +234,7 @@ impl Node {
             audit,
             cors: ArcSwap::from_pointee(Cors::of(&config)),
             rates: Rates::new(&config, threads),
+            insight: Insight::new(config.insight.enabled, threads),
         });
         let node_id = persistence.node_id();
         let metrics = Arc::new(Metrics {
@@ -513,6 +506,20 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// The cache that a configuration asks for, whose partitions begin after this version.
+fn cache_of(config: &Config, threads: usize, first: Version) -> Result<Arc<Cache>, StartError> {
+    Ok(Arc::new(Cache::new(&CacheConfig {
+        max_size_bytes: size_of(config.cache.max_size_bytes).map_err(StartError::System)?,
+        max_items: config.cache.max_items,
+        policy: config.cache.policy,
+        seed: RandomState::new().build_hasher().finish(),
+        first,
+        threads,
+        allocation_size: allocator::rounded_size,
+        remembers_departures: config.insight.enabled,
+    })))
 }
 
 /// Takes the node's directory. Says how its log is to be synced as well, if it is to have one.

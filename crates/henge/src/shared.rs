@@ -21,6 +21,7 @@ use crate::config::{Config, ConsistencyLevel, Interval};
 use crate::disk::gate::without_gate;
 use crate::disk::persistence::Persistence;
 use crate::http::cors::Cors;
+use crate::insight::Insight;
 use crate::net::inflight::InFlight;
 use crate::net::pace::Patience;
 use crate::rate::Rates;
@@ -134,6 +135,8 @@ pub(crate) struct Shared {
     pub(crate) cors: ArcSwap<Cors>,
     /// How often clients may ask.
     pub(crate) rates: Rates,
+    /// What explains its figures.
+    pub(crate) insight: Insight,
 }
 
 /// Without the cache, which is not for showing.

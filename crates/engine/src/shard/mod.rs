@@ -178,6 +178,17 @@ pub struct Footprint {
     pub uses: Option<u32>,
 }
 
+/// How large an item is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Size {
+    /// What it takes: its record, and its share of the table.
+    pub bytes: u64,
+    /// Its value before compression.
+    pub value_bytes: u64,
+    /// When it expires, in milliseconds since the Unix epoch.
+    pub expires_at_ms: Option<u64>,
+}
+
 /// See the head of the file.
 pub struct Shard {
     config: ShardConfig,
@@ -286,6 +297,27 @@ impl Shard {
         self.buckets.scan(table, place, |at| {
             if self.is_live(at, now_ms) {
                 each(self.records.key(at));
+            }
+        })
+    }
+
+    /// The same with what each item takes.
+    pub fn scan_sizes(
+        &self,
+        partition: Partition,
+        place: u32,
+        now_ms: u64,
+        mut each: impl FnMut(&[u8], Size),
+    ) -> u32 {
+        let table = &self.partitions[self.local(partition)].table;
+        self.buckets.scan(table, place, |at| {
+            if self.is_live(at, now_ms) {
+                let size = Size {
+                    bytes: (self.records.kept_bytes(at) + ENTRY_BYTES) as u64,
+                    value_bytes: self.item(at).value.raw_len.into(),
+                    expires_at_ms: self.records.expires_at(at),
+                };
+                each(self.records.key(at), size);
             }
         })
     }

@@ -410,7 +410,7 @@ impl Setting {
     ///
     /// Only what can never do anything together counts. `compression.algorithm = "none"` switches compression off and
     /// keeps its threshold and level for the time it is on again, so those are no error.
-    pub(super) fn idle_reason(&self, config: &Config) -> Option<&'static str> {
+    pub(crate) fn idle_reason(&self, config: &Config) -> Option<&'static str> {
         (self.name == "compression.level" && config.compression.algorithm == Some(Algorithm::Lz4))
             .then_some("lz4 has no levels")
     }

@@ -205,7 +205,7 @@ async fn begin_store(
     key: &[u8],
     setting: Setting,
 ) -> Result<(Begun, u64), Problem> {
-    local.check_scope(key)?;
+    local.name_key(key)?;
     let ready = setting.ready(local).await?;
     let (command, now_ms) = (ready.command(key), ready.now_ms);
     let begun = match scatter.push(&command)? {
@@ -352,7 +352,7 @@ async fn each_key<'a>(
             && let Some(key) = keys.next()
         {
             part.push(key.into_key().map(|key| {
-                let place = match local.check_scope(&key) {
+                let place = match local.name_key(&key) {
                     Ok(()) => scatter.push(&command(&key)).map_err(Problem::from),
                     Err(denied) => Err(denied.into()),
                 };

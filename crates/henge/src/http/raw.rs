@@ -241,7 +241,7 @@ fn key_of<'r>(local: &Local, request: &'r Request<Incoming>) -> Result<Cow<'r, [
     }
     let key = query::path_decoded(rest)?;
     check_key(&key)?;
-    local.check_scope(&key)?;
+    local.name_key(&key)?;
     Ok(key)
 }
 

@@ -108,9 +108,14 @@ routes! {
     Keys         Get    "/keys"           "keys"          Read    Data    "A page of a scan over the keys";
     KeysPost     Post   "/keys"           "keys_post"     Read    Data    "A page of a scan over the keys, asked for in the body";
     Why          Get    "/why"            "why"           Read    Data    "Why a key is not there";
+    Hot          Get    "/hot"            "hot"           Read    Data    "The keys that are asked for most, of this node";
+    Big          Get    "/big"            "big"           Read    Data    "The largest items of this node";
+    Slow         Get    "/slow"           "slow"          Admin   Data    "The last requests and commands that were slow";
     Flush        Post   "/flush"          "flush"         Admin   Data    "Forgets everything";
     Health       Get    "/health"         "health"        Anyone Node    "Whether the process lives";
     Ready        Get    "/ready"          "ready"         Anyone Node    "Whether the node takes requests";
+    Whoami       Get    "/whoami"         "whoami"        Anyone Node    "What who asks may do here";
+    Config       Get    "/config"         "config"        Admin   Node    "The settings in force";
     Version      Get    "/version"        "version"       Observe Control "What is running";
     Stats        Get    "/stats"          "stats"         Observe Control "The cache in one page";
     Metrics      Get    "/metrics"        "metrics"       Observe Control "Metrics as Prometheus reads them";

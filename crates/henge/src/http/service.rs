@@ -10,9 +10,10 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, Version, header};
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
@@ -21,7 +22,7 @@ use super::access::{Seen, Visitor};
 use super::level::{self, X_CONSISTENCY_LEVEL, X_REPLICAS};
 use super::problem::{Code, Problem};
 use super::routes::{self, Lookup, Place, Route, RouteId};
-use super::{backup, batch, body, control, health, keys, raw, restore, single};
+use super::{backup, batch, body, control, health, insight, keys, pages, raw, restore, single};
 use crate::access::caller::Caller;
 use crate::access::permission::Permission;
 use crate::access::ring::Key;
@@ -29,6 +30,7 @@ use crate::audit::{self, Action, Detail};
 use crate::cluster::replicas::told::{self, Bad};
 use crate::config::ConsistencyLevel;
 use crate::disk::gate::{self, Owed, Untold};
+use crate::insight::slow::shortened_word;
 use crate::net::data_thread::Local;
 use crate::net::pace::Pace;
 use crate::rate::RateLimits;
@@ -143,16 +145,51 @@ impl Service {
         Some(counted.map(|()| answer))
     }
 
+    /// A page of the node itself.
+    fn own_page(&self, route: RouteId) -> Whole {
+        let visitor = self.visitor.borrow();
+        let caller = visitor.caller();
+        match route {
+            RouteId::Whoami => pages::whoami(&self.local, caller),
+            RouteId::Config => pages::config(&self.local.admin.config()),
+            _ => {
+                let is_stranger = caller.check(Permission::Observe).is_err();
+                health::answer(&self.local.admin.metrics, route, is_stranger)
+            }
+        }
+    }
+
+    /// Notes a request that was slow.
+    #[cold]
+    fn note_slow(&self, route: RouteId, target: &PathAndQuery, took: Duration) {
+        let route = &routes::ROUTES[route as usize];
+        let words = [route.verb.name(), target.as_str()].map(str::as_bytes);
+        let words = words.map(shortened_word).to_vec();
+        let visitor = self.visitor.borrow();
+        let name = visitor.caller().name().unwrap_or_default().as_bytes();
+        let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let shared = &self.local.shared;
+        let now_ms = shared.clock.now_ms();
+        shared
+            .insight
+            .slow_log
+            .add(now_ms, took_us, words, visitor.address(), name);
+    }
+
     #[inline]
     fn finish(
         &self,
         route: Option<RouteId>,
         level: Option<ConsistencyLevel>,
         replicas: Option<u8>,
-        begun: Instant,
-        asked: Option<Box<Asked>>,
+        noted: Noted,
         outcome: Outcome,
     ) -> Whole {
+        let Noted {
+            begun,
+            target,
+            asked,
+        } = noted;
         if self.local.shared.audit.is_on() {
             let what = asked.map(|asked| asked.answered());
             self.audit(route, what.as_deref(), &outcome);
@@ -197,16 +234,61 @@ impl Service {
         }
         let now = Instant::now();
         self.pace.answered(now);
-        self.local.counters.request(
-            route,
-            response.status(),
-            now.saturating_duration_since(begun),
-        );
+        let took = now.saturating_duration_since(begun);
+        self.local.counters.request(route, response.status(), took);
+        let micros = took.as_micros() as u64;
+        if let (Some(route), Some(target)) = (route, target)
+            && self.local.shared.insight.slow_log.is_slow(micros)
+        {
+            self.note_slow(route, &target, took);
+        }
         response
     }
 }
 
+/// What is to be told of a request when it is answered.
+pub(crate) struct Noted {
+    begun: Instant,
+    /// What is asked for, if it may be called slow. Its bytes are shared with the request.
+    target: Option<PathAndQuery>,
+    /// What it was, if it is to be noted down what came of it.
+    asked: Option<Box<Asked>>,
+}
+
+impl Noted {
+    /// Of a request of which nothing is to be told.
+    fn at(begun: Instant) -> Self {
+        Self {
+            begun,
+            target: None,
+            asked: None,
+        }
+    }
+}
+
 impl Service {
+    /// What is to be told of a request. A body comes as slowly as its client likes, so one that has any is not called slow.
+    #[inline]
+    fn note<B: Body>(
+        &self,
+        begun: Instant,
+        lookup: &Result<Lookup, Problem>,
+        request: &Request<B>,
+    ) -> Noted {
+        let shared = &self.local.shared;
+        let is_watched =
+            shared.insight.slow_log.threshold_us() >= 0 && request.body().is_end_stream();
+        let target = request.uri().path_and_query();
+        Noted {
+            begun,
+            target: target.filter(|_| is_watched).cloned(),
+            asked: match lookup {
+                Ok(Lookup::Found(route)) if shared.audit.is_on() => self.asked(route, request),
+                _ => None,
+            },
+        }
+    }
+
     /// What is asked for, for the audit log; none where it is no administrative action.
     fn asked<B>(&self, route: &Route, request: &Request<B>) -> Option<Box<Asked>> {
         if route.permission != Permission::Admin {
@@ -282,15 +364,12 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         if seen.is_of_page()
             && let Some(answer) = self.preflight(&request, begun)
         {
-            return Answering::Now(Some(self.finish(None, None, None, begun, None, answer)));
+            let noted = Noted::at(begun);
+            let answer = self.finish(None, None, None, noted, answer);
+            return Answering::Now(Some(answer));
         }
         let lookup = self.look_up(&request, &seen, begun);
-        let asked = match &lookup {
-            Ok(Lookup::Found(route)) if self.local.shared.audit.is_on() => {
-                self.asked(route, &request)
-            }
-            _ => None,
-        };
+        let noted = self.note(begun, &lookup, &request);
         let (route, level, answer) = match lookup {
             Ok(Lookup::Found(route))
                 if route.place == Place::Data && self.local.shared.persistence.is_loading() =>
@@ -326,9 +405,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
                 (Some(route), None, Answer::later(answer))
             }
             Ok(Lookup::Found(route)) if route.place == Place::Node => {
-                let visitor = self.visitor.borrow();
-                let is_stranger = visitor.caller().check(Permission::Observe).is_err();
-                let answer = health::answer(&self.local.admin.metrics, route.id, is_stranger);
+                let answer = self.own_page(route.id);
                 (Some(route), None, Answer::Now(Ok(answer)))
             }
             Ok(Lookup::Found(route)) => {
@@ -350,7 +427,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         let owed = self.local.gate.take_owed();
         let replicas = told::take_replicas();
         let is_owed = owed.is_some();
-        let later = |stage, asked| Answering::Later {
+        let later = |stage, noted| Answering::Later {
             stage,
             owed,
             place: gate::Place::default(),
@@ -358,9 +435,8 @@ impl hyper::service::Service<Request<Incoming>> for Service {
             route,
             level,
             replicas,
-            begun,
+            noted: Some(noted),
             confined: self.local.confined(),
-            asked,
         };
         match answer {
             Answer::Now(outcome) => {
@@ -368,12 +444,12 @@ impl hyper::service::Service<Request<Incoming>> for Service {
                     self.pace.leave_unread();
                 }
                 if is_owed {
-                    return later(Stage::Held(Some(outcome)), asked);
+                    return later(Stage::Held(Some(outcome)), noted);
                 }
-                let response = self.finish(route, level, replicas, begun, asked, outcome);
+                let response = self.finish(route, level, replicas, noted, outcome);
                 Answering::Now(Some(response))
             }
-            Answer::Later(future) => later(Stage::Working(future), asked),
+            Answer::Later(future) => later(Stage::Working(future), noted),
         }
     }
 }
@@ -486,7 +562,10 @@ fn answer(local: &Rc<Local>, route: RouteId, request: Request<Incoming>, now_ms:
         RouteId::Mget => Answer::later(batch::mget(local, request.into_body())),
         RouteId::Mset => Answer::later(batch::mset(local, request.into_body())),
         RouteId::Mdelete => Answer::later(batch::mdelete(local, request.into_body())),
-        RouteId::Why => Answer::later(single::why(local, request)),
+        RouteId::Why => Answer::later(insight::why(local, request)),
+        RouteId::Hot => Answer::Now(insight::hot(&local, request.uri().query())),
+        RouteId::Big => Answer::later(insight::big(local, request)),
+        RouteId::Slow => Answer::Now(insight::slow(&local, request.uri().query())),
         RouteId::Keys => Answer::later(keys::get(local, request)),
         RouteId::KeysPost => Answer::later(keys::post(local, request.into_body())),
         RouteId::Flush => Answer::later(keys::flush(local)),
@@ -494,6 +573,8 @@ fn answer(local: &Rc<Local>, route: RouteId, request: Request<Incoming>, now_ms:
         RouteId::Get
         | RouteId::Health
         | RouteId::Ready
+        | RouteId::Whoami
+        | RouteId::Config
         | RouteId::Version
         | RouteId::Stats
         | RouteId::Metrics
@@ -536,11 +617,10 @@ pub(crate) enum Answering {
         level: Option<ConsistencyLevel>,
         /// How many replicas are known to have what was shown until now; none if nothing was said of that.
         replicas: Option<u8>,
-        begun: Instant,
         /// The key of who asks, if it is confined to some keys of the cache.
         confined: Option<Arc<Key>>,
-        /// What it was, if it is to be noted down what came of it.
-        asked: Option<Box<Asked>>,
+        /// None once it is answered.
+        noted: Option<Noted>,
     },
 }
 
@@ -567,9 +647,8 @@ impl Future for Answering {
                 route,
                 level,
                 replicas,
-                begun,
                 confined,
-                asked,
+                noted,
             } => {
                 let gate = &service.local.gate;
                 if let Stage::Working(future) = stage {
@@ -612,8 +691,7 @@ impl Future for Answering {
                     *route,
                     *level,
                     *replicas,
-                    *begun,
-                    asked.take(),
+                    noted.take().expect("polled once after it was ready"),
                     outcome,
                 )))
             }

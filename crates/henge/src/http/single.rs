@@ -9,7 +9,6 @@ use bytes::Bytes;
 use henge_wire::{
     Command, Encoding, Expiry, Match, Operation, Precondition, Refusal, Reply, Version,
 };
-use http::Request;
 use hyper::body::Incoming;
 use serde::Deserialize;
 
@@ -22,7 +21,6 @@ use super::service::{Answer, Outcome, json_response};
 use super::{json, lifetime, query};
 use crate::aside::aside;
 use crate::cluster::keys::{self, Elsewhere, Way};
-use crate::insight::why;
 use crate::net::data_thread::Local;
 use crate::net::inflight::Hold;
 use crate::values::{Encoded, Found, SHARED_BYTES, encode};
@@ -284,7 +282,7 @@ pub(crate) async fn set(local: Rc<Local>, body: Incoming) -> Outcome {
         Ok((key, Setting::of(&mut request, &body, now_ms)?, hold))
     };
     let (key, setting, _hold) = in_time(len, work).await?;
-    local.check_scope(&key)?;
+    local.name_key(&key)?;
     let ready = setting.ready(&local).await?;
     let state = stored(&local, &ready.command(&key), ready.now_ms).await?;
     Ok(local.write_json(|out| write_stored(out, &key, state, ready.now_ms)))
@@ -469,7 +467,7 @@ pub(crate) fn deleted(reply: Reply<'_>) -> Result<bool, Problem> {
 pub(crate) async fn incr(local: Rc<Local>, body: Incoming) -> Outcome {
     let mut request: IncrRequest = parsed_body(&local, body).await?;
     let key = request.take_key()?;
-    local.check_scope(&key)?;
+    local.name_key(&key)?;
     let now_ms = local.shared.clock.now_ms();
     let command = Command {
         key: &key,
@@ -501,7 +499,7 @@ pub(crate) async fn incr(local: Rc<Local>, body: Incoming) -> Outcome {
 pub(crate) async fn expire(local: Rc<Local>, body: Incoming) -> Outcome {
     let mut request: ExpireRequest = parsed_body(&local, body).await?;
     let key = request.take_key()?;
-    local.check_scope(&key)?;
+    local.name_key(&key)?;
     if request.ttl.is_none() {
         return Err(Problem::new(
             Code::InvalidTtl,
@@ -582,12 +580,6 @@ async fn whether_exists(local: &Local, way: Way, key: &[u8], now_ms: u64) -> Out
     }))
 }
 
-/// `GET /why`.
-pub(crate) async fn why(local: Rc<Local>, request: Request<Incoming>) -> Outcome {
-    let key = key_of(&local, request.uri().query())?;
-    Ok(json_response(why::page(&local, &key).await?))
-}
-
 /// The version and deadline of a key, without counting a use of it.
 async fn peek(
     local: &Local,
@@ -608,10 +600,10 @@ async fn peek(
 }
 
 /// The key of a query.
-fn key_of<'q>(local: &Local, query: Option<&'q str>) -> Result<Cow<'q, [u8]>, Problem> {
+pub(super) fn key_of<'q>(local: &Local, query: Option<&'q str>) -> Result<Cow<'q, [u8]>, Problem> {
     let [key, key_base64] = query::parse(query, ["key", "key_base64"])?;
     let key = query_key(key, key_base64)?;
-    local.check_scope(&key)?;
+    local.name_key(&key)?;
     Ok(key)
 }
 
@@ -619,7 +611,7 @@ fn key_of<'q>(local: &Local, query: Option<&'q str>) -> Result<Cow<'q, [u8]>, Pr
 async fn key_in(local: &Local, body: Incoming) -> Result<Vec<u8>, Problem> {
     let request: KeyRequest = parsed_body(local, body).await?;
     let key = request.into_key()?;
-    local.check_scope(&key)?;
+    local.name_key(&key)?;
     Ok(key)
 }
 

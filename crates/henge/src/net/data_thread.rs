@@ -24,6 +24,7 @@ use crate::cluster::replicas;
 use crate::cluster::routing::Routing;
 use crate::disk::gate::Gate;
 use crate::http::Call;
+use crate::insight::hot::Sampler;
 use crate::metrics::counters::ThreadCounters;
 use crate::rate::Allowances;
 use crate::resp;
@@ -52,6 +53,8 @@ pub(crate) struct Local {
     pub(crate) allowances: Allowances,
     /// When connections may give back what they hold.
     pub(crate) endings: Endings,
+    /// Which keys its clients name.
+    pub(crate) sampler: Sampler,
     /// Connections over which other nodes tell its replicas something: they end when those nodes do, and nobody waits for that.
     streams: Cell<usize>,
     drain: Notify,
@@ -117,6 +120,14 @@ impl Local {
         }
     }
 
+    /// The same for a key that is asked for, which is counted among those.
+    #[inline]
+    pub(crate) fn name_key(&self, key: &[u8]) -> Result<(), Denied> {
+        self.check_scope(key)?;
+        self.sampler.one(key);
+        Ok(())
+    }
+
     /// Resolves when draining begins.
     pub(crate) fn drain(&self) -> tokio::sync::futures::Notified<'_> {
         self.drain.notified()
@@ -168,6 +179,7 @@ pub(crate) async fn serve(
         routing: Routing::new(&admin.shared().cluster),
         allowances: Allowances::default(),
         endings: Endings::default(),
+        sampler: admin.shared().insight.hot_keys.sampler(index),
         admin,
         streams: Cell::new(0),
         drain: Notify::new(),

@@ -22,7 +22,6 @@ mod pipeline;
 mod server;
 mod session;
 mod sizes;
-mod slowlog;
 mod spread;
 mod statistics;
 mod syntax;

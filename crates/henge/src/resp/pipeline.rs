@@ -26,7 +26,6 @@ use super::held::{MOST_REQUEST_BYTES, Written};
 use super::key_specs;
 use super::pause::Paused;
 use super::session::{Manner, Replies, Session};
-use super::slowlog;
 use super::table::{COMMANDS, Entry, Keys, Permission, Run, flag};
 use crate::access::hash::without_keys;
 use crate::audit::Outcome;
@@ -35,6 +34,7 @@ use crate::cluster::replicas::told;
 use crate::cluster::routing::Routes;
 use crate::config::ConsistencyLevel;
 use crate::disk::gate::{Owed, journalled_bytes};
+use crate::insight::slow;
 use crate::metrics::counters::add;
 use crate::net::data_thread::Local;
 use crate::rate::meter::Meter;
@@ -573,6 +573,7 @@ impl Pipeline {
                 return Some(Stop::Paused { until_ms });
             }
         }
+        self.sample(spec.keys, words);
         if self.routes.is_some() {
             let first = first_key.map(Location::partition);
             match self.route(words, raw, entry, first, clock, untimed, out) {
@@ -621,7 +622,7 @@ impl Pipeline {
                     reply,
                     entry,
                     request: if is_kept { raw.copied() } else { Bytes::new() },
-                    words: slowlog::shortened(words),
+                    words: slow::shortened(words),
                     since: clock.mark,
                     is_wanted,
                 }));
@@ -725,10 +726,24 @@ impl Pipeline {
         Stop::Close
     }
 
+    /// Counts the keys of a command among those that are asked for, if it is a client's.
+    #[inline]
+    fn sample(&self, keys: Keys, words: Arguments<'_>) {
+        let sampler = &self.local.sampler;
+        if self.session.is_forwarded {
+            // Who has sent it on has counted them.
+        } else if keys == Keys::FIRST {
+            sampler.one(&words[1]);
+        } else if keys != Keys::NONE {
+            let places = key_specs::places(keys, words.len());
+            places.for_each(|place| sampler.one(&words[place]));
+        }
+    }
+
     /// Notes what was slow.
     #[inline]
     fn note_slow(&self, words: Arguments<'_>, entry: Entry, took: Duration, now_ms: u64) {
-        self.note(|| slowlog::shortened(words), entry, took, now_ms);
+        self.note(|| slow::shortened(words), entry, took, now_ms);
     }
 
     /// A reply that came later is there.
@@ -757,12 +772,14 @@ impl Pipeline {
         now_ms: u64,
     ) {
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let log = &self.local.shared.resp.slow_log;
+        let log = &self.local.shared.insight.slow_log;
         if log.is_slow(took_us) && !entry.spec.is(flag::SKIP_SLOWLOG) {
             let words = words();
             let words = without_secrets(entry.spec, &words);
             let words = words.into_iter().map(<[u8]>::to_vec).collect();
-            log.add(now_ms, took_us, words, &self.session.client);
+            let client = &self.session.client;
+            let name = client.details.lock().name.clone();
+            log.add(now_ms, took_us, words, client.address, &name);
         }
         let latency = &self.local.shared.resp.latency;
         if latency.is_slow(took_us) {

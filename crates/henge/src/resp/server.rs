@@ -7,7 +7,6 @@ use parking_lot::Mutex;
 use super::clients::Clients;
 use super::latency::Latency;
 use super::pause::Pause;
-use super::slowlog::SlowLog;
 use super::statistics::Statistics;
 
 /// Codes of errors that are counted one by one. A client cannot make up codes, so there are few.
@@ -17,7 +16,6 @@ const MAX_ERROR_CODES: usize = 128;
 #[derive(Debug, Default)]
 pub(crate) struct Server {
     pub(crate) clients: Clients,
-    pub(crate) slow_log: SlowLog,
     pub(crate) pause: Pause,
     pub(crate) latency: Latency,
     /// Where the statistics begin that `INFO` shows.

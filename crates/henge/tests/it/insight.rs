@@ -1,5 +1,7 @@
 //! What explains a node's figures, over its port: why keys are not there, on a node by itself and in clusters of processes.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::thread;
 use std::time::Instant;
 
@@ -8,6 +10,9 @@ use serde_json::Value;
 use crate::client::{Client, DEADLINE, node};
 use crate::cluster::Ring;
 use crate::side_by_side::Connection;
+
+/// Keys of the load.
+const KEYS: u32 = 1_000_000;
 
 fn why(client: &mut Client, key: &str) -> Value {
     let response = client.get(&format!("/why?key={key}"));
@@ -171,4 +176,194 @@ fn what_no_majority_remembers_is_lost() {
         let page = ring.http(1).get(&format!("/why?key={key}"));
         page.status == 200 && page.json()["cause"] == "lost"
     });
+}
+
+/// Draws of a zipf distribution over a million keys, the hottest of which is 0.
+struct Zipf {
+    /// Up to where each key comes, of one.
+    ends: Vec<f64>,
+    random: u64,
+}
+
+impl Zipf {
+    fn new(exponent: f64, seed: u64) -> Self {
+        let mut sum = 0.0;
+        let sums = (1..=KEYS).map(|rank| {
+            sum += f64::from(rank).powf(-exponent);
+            sum
+        });
+        let mut ends: Vec<f64> = sums.collect();
+        for end in &mut ends {
+            *end /= sum;
+        }
+        Self { ends, random: seed }
+    }
+
+    fn draw(&mut self) -> usize {
+        self.random = self
+            .random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        let at = (self.random >> 11) as f64 / 2f64.powi(53);
+        self.ends.partition_point(|end| *end < at)
+    }
+}
+
+#[test]
+fn the_hottest_keys_of_a_million_are_found() {
+    let node = node(&[("cache.max_size_bytes", "64MiB")]);
+    let mut stream = TcpStream::connect(node.local_addr()).expect("the node listens");
+    let mut zipf = Zipf::new(1.5, 7);
+    let mut answer = vec![0; 1000 * b"$-1\r\n".len()];
+    for _ in 0..800 {
+        let mut batch = Vec::new();
+        for _ in 0..1000 {
+            let key = format!("key{}", zipf.draw());
+            let command = format!("*2\r\n$3\r\nGET\r\n${}\r\n{key}\r\n", key.len());
+            batch.extend_from_slice(command.as_bytes());
+        }
+        stream.write_all(&batch).expect("the node reads");
+        stream.read_exact(&mut answer).expect("the node answers");
+    }
+    let mut client = Client::connect(node.local_addr());
+    let page = client.get("/hot?count=10").json();
+    let keys = page["keys"].as_array().expect("keys");
+    let mut found: Vec<&str> = keys.iter().filter_map(|key| key["key"].as_str()).collect();
+    assert_eq!(found[..4], ["key0", "key1", "key2", "key3"], "{page:#}");
+    found.sort_unstable();
+    let expected: Vec<String> = (0..10).map(|n| format!("key{n}")).collect();
+    assert_eq!(found, expected, "{page:#}");
+    let share = keys[0]["share"].as_f64().expect("a number");
+    assert!((0.36..0.41).contains(&share), "{page:#}");
+    for (target, status) in [
+        ("/hot?count=0", 400),
+        ("/hot?count=101", 400),
+        ("/hot?n=1", 400),
+    ] {
+        assert_eq!(client.get(target).status, status, "{target}");
+    }
+}
+
+#[test]
+fn keys_count_over_both_protocols_and_each_of_several() {
+    let node = node(&[]);
+    let mut resp = Connection::open(node.local_addr(), 2);
+    let mut client = Client::connect(node.local_addr());
+    for _ in 0..3 {
+        client.get("/get?key=three");
+    }
+    client.post("/mget", r#"{"keys":["two"]}"#);
+    resp.call(&["MGET", "two", "one"]);
+    resp.call(&["PING"]);
+    let page = client.get("/hot").json();
+    let keys = page["keys"].as_array().expect("keys").iter();
+    let found: Vec<_> = keys.map(|key| (&key["key"], &key["count"])).collect();
+    let expected = [("three", 3), ("two", 2), ("one", 1)].map(|(key, n)| (key.into(), n.into()));
+    assert_eq!(
+        found,
+        expected
+            .iter()
+            .map(|(key, n)| (key, n))
+            .collect::<Vec<(&Value, &Value)>>()
+    );
+    assert_eq!(
+        (&page["seen"], &page["sampled_one_in"]),
+        (&6.into(), &1.into())
+    );
+}
+
+#[test]
+fn the_largest_items_are_found() {
+    let node = node(&[("compression.algorithm", "none")]);
+    let mut resp = Connection::open(node.local_addr(), 2);
+    for size in 1..=300 {
+        resp.call(&["SET", &format!("key{size}"), &"x".repeat(100 * size)]);
+    }
+    resp.call(&["PEXPIRE", "key300", "1000000"]);
+    let mut client = Client::connect(node.local_addr());
+    let page = client.get("/big?count=3").json();
+    assert_eq!(page["looked_at"], 300);
+    let names: Vec<&Value> = page["keys"].as_array().expect("keys").iter().collect();
+    for (place, size) in [300u64, 299, 298].into_iter().enumerate() {
+        let item = names[place];
+        assert_eq!(item["key"], format!("key{size}"), "{page:#}");
+        assert_eq!(item["value_bytes"], 100 * size);
+        assert!(item["bytes"].as_u64() > Some(100 * size), "{page:#}");
+        assert_eq!(item["expires_in_ms"].is_u64(), size == 300);
+    }
+}
+
+#[test]
+fn what_was_slow_is_listed_from_both_protocols() {
+    let node = node(&[]);
+    let mut resp = Connection::open(node.local_addr(), 2);
+    let mut client = Client::connect(node.local_addr());
+    let page = client.get("/slow").json();
+    assert_eq!(page["threshold_us"], 10_000);
+    assert_eq!(
+        resp.call(&["CONFIG", "SET", "slowlog-log-slower-than", "0"]),
+        b"+OK\r\n"
+    );
+    resp.call(&["CLIENT", "SETNAME", "me"]);
+    resp.call(&["GET", "some-key"]);
+    client.get(&format!("/get?key=other-key&{}", "x".repeat(500)));
+    client.get("/get?key=other-key");
+    let page = client.get("/slow?count=100").json();
+    let entries = page["entries"].as_array().expect("entries");
+    let words = |entry: &Value| entry["words"].as_array().cloned().unwrap_or_default();
+    let find = |first: &str, second: &str| {
+        let mut all = entries.iter();
+        all.find(|entry| words(entry).starts_with(&[first.into(), second.into()]))
+            .unwrap_or_else(|| panic!("{first} {second} is in {page:#}"))
+    };
+    assert_eq!(find("GET", "some-key")["client_name"], "me");
+    let entry = find("GET", "/get?key=other-key");
+    assert!(entry["took_us"].is_u64() && entry["at_ms"].as_u64() > Some(1_700_000_000_000));
+    assert!(
+        entry["client"]
+            .as_str()
+            .is_some_and(|client| client.starts_with("127.0.0.1:"))
+    );
+    let ids: Vec<u64> = entries
+        .iter()
+        .filter_map(|entry| entry["id"].as_u64())
+        .collect();
+    assert!(ids.is_sorted_by(|newer, older| newer > older), "{ids:?}");
+    let longest = entries
+        .iter()
+        .flat_map(words)
+        .map(|word| word.to_string().len())
+        .max();
+    assert!(longest < Some(200), "long ones are cut");
+}
+
+#[test]
+fn a_node_says_what_it_is_set_to_and_who_asks() {
+    let node = node(&[("cache.max_items", "7")]);
+    let mut client = Client::connect(node.local_addr());
+    let page = client.get("/config").json();
+    let settings = page["settings"].as_array().expect("settings");
+    let setting = |name: &str| {
+        let mut all = settings.iter();
+        all.find(|setting| setting["name"] == name)
+            .expect("it is there")
+    };
+    assert_eq!(setting("cache.max_items")["value"], 7);
+    assert_eq!(setting("cache.max_items")["source"], "given");
+    assert_eq!(setting("cache.policy")["value"], "lru");
+    assert_eq!(setting("cache.policy")["source"], "default");
+    assert_eq!(setting("cache.policy")["may_change"], false);
+    let page = client.get("/whoami").json();
+    assert_eq!(
+        page["permissions"],
+        serde_json::json!(["read", "write", "admin"])
+    );
+    assert_eq!(page["needs_key"], false);
+    let page = client.get("/ready").json();
+    let checks = page["checks"].as_array().expect("checks");
+    assert_eq!(checks.len(), 4);
+    for check in checks {
+        assert_eq!(check["ok"], true, "{check}");
+        assert!(check["why"].as_str().is_some_and(|why| !why.is_empty()));
+    }
 }

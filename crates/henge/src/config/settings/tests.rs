@@ -353,6 +353,11 @@ const TEXTS: &[Texts<'_>] = &[
         &["yes"],
     ),
     (
+        "insight.enabled",
+        &[("true", "true"), ("false", "false")],
+        &["on"],
+    ),
+    (
         "log.level",
         &[("Warn", "\"warn\""), ("trace", "\"trace\"")],
         &["warning", "off"],

@@ -88,6 +88,11 @@ fn of_query(name: &str) -> (bool, Value, &'static str) {
             json!({"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}),
             "The most keys of a page",
         ),
+        "count" => (
+            false,
+            json!({"type": "integer", "minimum": 1, "maximum": 100, "default": 20}),
+            "The most of a page",
+        ),
         "after" => (
             false,
             json!({"type": "integer", "minimum": 0, "maximum": u64::MAX}),

@@ -308,10 +308,22 @@ pub(super) fn shape(id: RouteId) -> Shape {
         RouteId::Stats | RouteId::MetricsJson | RouteId::Cluster | RouteId::OpenApi => {
             json_page("Figures")
         }
+        RouteId::Hot | RouteId::Slow => shape(
+            &["count"],
+            None,
+            (200, Answered::Json("Figures")),
+            &[Code::InvalidLimit],
+        ),
+        RouteId::Big => shape(
+            &["count"],
+            None,
+            (200, Answered::Json("Figures")),
+            &[Code::InvalidLimit, Code::Overloaded],
+        ),
         RouteId::Ring | RouteId::Why => {
             shape(KEY_QUERY, None, (200, Answered::Json("Figures")), &[])
         }
-        RouteId::Losses => json_page("Figures"),
+        RouteId::Losses | RouteId::Whoami | RouteId::Config => json_page("Figures"),
         RouteId::ApiKeys => json_page("ApiKeys"),
         RouteId::Events => shape(&["after"], None, (200, Answered::Json("Figures")), &[]),
         RouteId::Settings => json_page("Settings"),

@@ -10,12 +10,14 @@ use henge_wire::resp::request::integer;
 use super::aside::aside;
 use crate::admin::{Admin, AlterError};
 use crate::config::{Config, Literal, SETTINGS, Setting, SyncPolicy};
+use crate::insight::slow;
 use crate::resp::call::{Call, ErrorReply, Flow, check_pattern};
 use crate::resp::connection::KEEPALIVE;
 use crate::resp::pipeline::{request_limits, shown};
 use crate::resp::statistics::Statistics;
 use crate::resp::table::{Group, Keys, Permission, Run, Spec, flag};
-use crate::resp::{Server, help, slowlog};
+use crate::resp::{Server, help};
+use crate::shared::Shared;
 
 pub(in crate::resp) const COMMANDS: &[Spec] = &[Spec {
     name: "config",
@@ -103,7 +105,7 @@ enum Write {
     /// It changes a setting.
     Setting(&'static str, Form),
     /// It changes what is no setting, in these bounds.
-    State(fn() -> RangeInclusive<i64>, fn(&Server, i64)),
+    State(fn() -> RangeInclusive<i64>, fn(&Shared, i64)),
     /// It does not change.
     Never,
 }
@@ -210,7 +212,10 @@ const PARAMETERS: &[Parameter] = &[
         read: |_, admin| server(admin).latency.threshold_ms().to_string(),
         write: Write::State(
             || 0..=i64::MAX,
-            |server, value| server.latency.set_threshold_ms(value.unsigned_abs()),
+            |shared, value| {
+                let latency = &shared.resp.latency;
+                latency.set_threshold_ms(value.unsigned_abs());
+            },
         ),
     },
     Parameter {
@@ -340,20 +345,23 @@ fn no(_: &Config, _: &Admin) -> String {
 }
 
 fn slow_log_length(_: &Config, admin: &Admin) -> String {
-    server(admin).slow_log.max_entries().to_string()
+    admin.shared().insight.slow_log.max_entries().to_string()
 }
 
 fn slow_log_threshold(_: &Config, admin: &Admin) -> String {
-    server(admin).slow_log.threshold_us().to_string()
+    admin.shared().insight.slow_log.threshold_us().to_string()
 }
 
-const SLOW_LOG_LENGTH: Write = Write::State(slow_log_lengths, |server, value| {
-    server.slow_log.set_max_entries(value.unsigned_abs());
+const SLOW_LOG_LENGTH: Write = Write::State(slow_log_lengths, |shared, value| {
+    shared
+        .insight
+        .slow_log
+        .set_max_entries(value.unsigned_abs());
 });
 
 const SLOW_LOG_THRESHOLD: Write = Write::State(
     || -1..=i64::MAX,
-    |server, value| server.slow_log.set_threshold_us(value),
+    |shared, value| shared.insight.slow_log.set_threshold_us(value),
 );
 
 fn server(admin: &Admin) -> &Server {
@@ -361,7 +369,7 @@ fn server(admin: &Admin) -> &Server {
 }
 
 fn slow_log_lengths() -> RangeInclusive<i64> {
-    0..=slowlog::MAX_ENTRIES.cast_signed()
+    0..=slow::MAX_ENTRIES.cast_signed()
 }
 
 fn bind(config: &Config) -> String {
@@ -457,7 +465,7 @@ fn found(admin: &Admin, patterns: &[Vec<u8>]) -> Vec<(Vec<u8>, String)> {
 /// A change that was understood.
 enum Change {
     Setting(&'static Setting, Literal),
-    State(fn(&Server, i64), i64),
+    State(fn(&Shared, i64), i64),
 }
 
 fn set(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
@@ -551,7 +559,7 @@ fn alter(admin: &Admin, changes: &[(String, Change)]) -> Result<(), ErrorReply> 
         })?;
     for (_, change) in changes {
         if let Change::State(write, value) = change {
-            write(server(admin), *value);
+            write(admin.shared(), *value);
         }
     }
     Ok(())

@@ -252,12 +252,13 @@ fn age(seconds: u64) -> String {
 }
 
 fn doctor(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
-    let report = report(&call.local.shared.resp);
+    let shared = &call.local.shared;
+    let report = report(&shared.resp, shared.insight.slow_log.threshold_us());
     call.out.verbatim(&report);
     Ok(Flow::Done)
 }
 
-fn report(server: &Server) -> String {
+fn report(server: &Server, slow_log_us: i64) -> String {
     let threshold_ms = server.latency.threshold_ms();
     let occurred = occurred(&server.latency);
     if occurred.is_empty() {
@@ -281,7 +282,6 @@ fn report(server: &Server) -> String {
             series.worst_ms,
         );
     }
-    let slow_log_us = server.slow_log.threshold_us();
     let watched_us = i64::try_from(threshold_ms.saturating_mul(1000)).unwrap_or(i64::MAX);
     if slow_log_us < 0 || slow_log_us > watched_us {
         let _ = writeln!(

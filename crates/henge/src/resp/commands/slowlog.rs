@@ -87,7 +87,7 @@ fn get(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
             )));
         }
     };
-    let entries = call.local.shared.resp.slow_log.newest(count);
+    let entries = call.local.shared.insight.slow_log.newest(count);
     call.eventually(async move |out| {
         let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         let mut pace = Pace::default();
@@ -95,7 +95,7 @@ fn get(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
         for entry in entries {
             out.array(6);
             out.integer(number(entry.id));
-            out.integer(number(entry.at_seconds));
+            out.integer(number(entry.at_ms / 1000));
             out.integer(number(entry.took_us));
             out.array(entry.words.len());
             for word in &entry.words {
@@ -114,12 +114,12 @@ fn get(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
 const ENTRY_BYTES: usize = 4_096;
 
 fn len(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
-    call.out.count(call.local.shared.resp.slow_log.len());
+    call.out.count(call.local.shared.insight.slow_log.len());
     Ok(Flow::Done)
 }
 
 fn reset(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
-    call.local.shared.resp.slow_log.clear();
+    call.local.shared.insight.slow_log.clear();
     call.out.ok();
     Ok(Flow::Done)
 }

@@ -7,9 +7,10 @@ use super::{Pipeline, Stop, check};
 use crate::access::caller::{Caller, Denied};
 use crate::access::permission::Permission;
 use crate::audit::Outcome;
+use crate::insight::slow;
 use crate::resp::call::{ErrorReply, Flow};
+use crate::resp::key_specs;
 use crate::resp::table::{Entry, Keys, Spec, flag};
-use crate::resp::{key_specs, slowlog};
 
 /// Who is not served has nothing to say but who it is: what it sends is not to cost memory before that is known. As in Redis.
 pub(super) const OF_STRANGERS: Limits = Limits {
@@ -111,7 +112,7 @@ impl Pipeline {
             Ok(Flow::Done | Flow::Close) => (Outcome::Done, None),
             Err(error) => (Outcome::Failed, Some(error)),
         };
-        self.audit(spec, &slowlog::shortened(words), outcome, error);
+        self.audit(spec, &slow::shortened(words), outcome, error);
     }
 
     /// The same of any that has run, or will.

@@ -11,12 +11,12 @@ use henge_wire::{Partition, Slot};
 
 use super::{Pipeline, Stop, Timing, Waiting};
 use crate::cluster::view::Member;
+use crate::insight::slow;
 use crate::metrics::counters::add;
 use crate::resp::again::{Again, is_of_all};
 use crate::resp::call::ErrorReply;
 use crate::resp::forward::{NOT_HERE, Raw};
 use crate::resp::key_specs;
-use crate::resp::slowlog;
 use crate::resp::spread::{Asked, Place};
 use crate::resp::table::{Entry, flag};
 
@@ -122,7 +122,7 @@ impl Pipeline {
                     reply,
                     entry,
                     request: Bytes::new(),
-                    words: slowlog::shortened(words),
+                    words: slow::shortened(words),
                     since: clock.mark,
                     is_wanted,
                 }))

@@ -27,7 +27,7 @@ pub(super) struct Timing {
 
 impl Timing {
     pub(super) fn begin(now: Instant, live: &Live, local: &Local, is_forwarded: bool) -> Self {
-        let threshold = local.shared.resp.slow_log.threshold_us();
+        let threshold = local.shared.insight.slow_log.threshold_us();
         Self {
             now_ms: local.shared.clock.at(now),
             mark: now,

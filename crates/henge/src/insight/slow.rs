@@ -1,13 +1,12 @@
-//! `SLOWLOG`: the last commands that took longer than a threshold. Each entry is bounded, whatever the command was.
+//! The last commands and requests that took longer than a threshold. Each entry is bounded, whatever was asked.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use henge_wire::resp::request::Arguments;
 use parking_lot::Mutex;
-
-use super::clients::Client;
 
 /// An entry keeps so many words of its command, and so many bytes of each, as in Redis.
 const MAX_WORDS: usize = 32;
@@ -17,12 +16,12 @@ pub(crate) const MAX_ENTRIES: u64 = 10_000;
 /// Entries that are looked at under one hold of the lock, for which others' slow commands wait.
 const ENTRIES_PER_STEP: usize = 256;
 
-/// One slow command.
+/// One that was slow.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) id: u64,
-    /// Seconds since the Unix epoch.
-    pub(crate) at_seconds: u64,
+    /// Milliseconds since the Unix epoch.
+    pub(crate) at_ms: u64,
     pub(crate) took_us: u64,
     pub(crate) words: Vec<Vec<u8>>,
     pub(crate) client: String,
@@ -86,14 +85,21 @@ impl SlowLog {
         u64::try_from(self.threshold_us()).is_ok_and(|threshold| took_us >= threshold)
     }
 
-    /// Adds a command, whose words are [`shortened`].
-    pub(crate) fn add(&self, now_ms: u64, took_us: u64, words: Vec<Vec<u8>>, client: &Client) {
-        let client_name = shortened_word(&client.details.lock().name);
-        let client = client.address.to_string();
+    /// Adds a command, whose words are [`shortened`], of a client at this address, which may have a name.
+    pub(crate) fn add(
+        &self,
+        now_ms: u64,
+        took_us: u64,
+        words: Vec<Vec<u8>>,
+        client: SocketAddr,
+        client_name: &[u8],
+    ) {
+        let client_name = shortened_word(client_name);
+        let client = client.to_string();
         let mut entries = self.entries.lock();
         let entry = Entry {
             id: entries.next_id,
-            at_seconds: now_ms / 1000,
+            at_ms: now_ms,
             took_us,
             words,
             client,
@@ -134,7 +140,7 @@ impl SlowLog {
 }
 
 /// The words of a command as an entry keeps them, in Redis's own form of shortening.
-pub(super) fn shortened(words: Arguments<'_>) -> Vec<Vec<u8>> {
+pub(crate) fn shortened(words: Arguments<'_>) -> Vec<Vec<u8>> {
     let kept = if words.len() > MAX_WORDS {
         MAX_WORDS - 1
     } else {
@@ -147,7 +153,7 @@ pub(super) fn shortened(words: Arguments<'_>) -> Vec<Vec<u8>> {
     all
 }
 
-fn shortened_word(word: &[u8]) -> Vec<u8> {
+pub(crate) fn shortened_word(word: &[u8]) -> Vec<u8> {
     if word.len() <= MAX_WORD_BYTES {
         return word.to_vec();
     }
@@ -162,17 +168,15 @@ fn shortened_word(word: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resp::clients::Clients;
 
     #[test]
     fn what_is_read_in_steps_is_whole_and_in_order() {
         let log = SlowLog::default();
-        let address = "127.0.0.1:1".parse().expect("an address");
-        let client = Clients::default().connect(address, address, 0, 0);
+        let address: SocketAddr = "127.0.0.1:1".parse().expect("an address");
         let all = 3 * ENTRIES_PER_STEP + 7;
         log.set_max_entries(all as u64);
         for _ in 0..all + 5 {
-            log.add(0, 1, Vec::new(), &client);
+            log.add(0, 1, Vec::new(), address, b"");
         }
         for count in [
             0,
@@ -191,7 +195,7 @@ mod tests {
         assert_eq!((log.len(), log.newest(9).len()), (3, 3));
         log.clear();
         assert_eq!((log.len(), log.newest(9).len()), (0, 0));
-        log.add(0, 1, Vec::new(), &client);
+        log.add(0, 1, Vec::new(), address, b"");
         assert_eq!(log.newest(1)[0].id, all as u64 + 5, "ids go on");
     }
 }

@@ -1,0 +1,148 @@
+//! What explains the figures, over HTTP: why a key is not there, which keys are asked for most, which are the largest, and which
+//! requests were slow.
+
+use std::rc::Rc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::Request;
+use hyper::body::Incoming;
+use serde_json::{Value, json};
+
+use super::problem::{Code, Problem};
+use super::query;
+use super::service::{Outcome, Whole, json_response};
+use super::single::key_of;
+use crate::insight::{big, hot, why};
+use crate::net::data_thread::Local;
+
+/// Keys, or entries, on a page when the client does not say.
+const DEFAULT_COUNT: usize = 20;
+/// The most slow ones on a page, each of which may have some 6 KiB.
+const MOST_ENTRIES: usize = 100;
+
+/// `GET /why`.
+pub(crate) async fn why(local: Rc<Local>, request: Request<Incoming>) -> Outcome {
+    let key = key_of(&local, request.uri().query())?;
+    Ok(json_response(why::page(&local, &key).await?))
+}
+
+/// `GET /hot`. Who is confined to some keys is shown those.
+pub(crate) fn hot(local: &Local, query: Option<&str>) -> Outcome {
+    let count = count(query, hot::MOST_KEYS)?;
+    let confined = local.confined();
+    let shows = |key: &[u8]| {
+        confined
+            .as_ref()
+            .is_none_or(|confined| confined.covers(key))
+    };
+    let now = std::time::Instant::now();
+    let found = local.shared.insight.hot_keys.hottest(count, now, shows);
+    let keys: Vec<Value> = found
+        .keys
+        .iter()
+        .map(|hot| {
+            let share = hot.count as f64 / found.seen.max(1) as f64;
+            let mut page = json!({"count": hot.count, "share": share, "is_cut": hot.is_cut});
+            put_key(&mut page, &hot.key);
+            page
+        })
+        .collect();
+    Ok(page(&json!({
+        "node": local.admin.metrics.node_id,
+        "seen": found.seen,
+        "sampled_one_in": found.sampled_one_in,
+        "since_seconds": found.since.as_secs_f64(),
+        "keys": keys,
+    })))
+}
+
+/// `GET /big`. Who is confined to some keys is shown those.
+pub(crate) async fn big(local: Rc<Local>, request: Request<Incoming>) -> Outcome {
+    let count = count(request.uri().query(), big::MOST_KEYS)?;
+    let confined = local.confined();
+    let shows = |key: &[u8]| {
+        confined
+            .as_ref()
+            .is_none_or(|confined| confined.covers(key))
+    };
+    let found = big::biggest(&local, count, shows).await;
+    let found = found.ok_or_else(|| {
+        Problem::new(
+            Code::Overloaded,
+            "all keys are being looked through for another request; one at a time",
+        )
+    })?;
+    let now_ms = local.shared.clock.now_ms();
+    let keys: Vec<Value> = found
+        .keys
+        .iter()
+        .map(|big| {
+            let left = big.expires_at_ms.map(|at_ms| at_ms.saturating_sub(now_ms));
+            let mut page = json!({
+                "bytes": big.bytes,
+                "value_bytes": big.value_bytes,
+                "expires_in_ms": left,
+            });
+            put_key(&mut page, &big.key);
+            page
+        })
+        .collect();
+    Ok(page(&json!({
+        "node": local.admin.metrics.node_id,
+        "looked_at": found.looked_at,
+        "keys": keys,
+    })))
+}
+
+/// `GET /slow`.
+pub(crate) fn slow(local: &Local, query: Option<&str>) -> Outcome {
+    let log = &local.shared.insight.slow_log;
+    let count = count(query, MOST_ENTRIES)?;
+    let text = |word: &Vec<u8>| String::from_utf8_lossy(word).into_owned();
+    let entries: Vec<Value> = log
+        .newest(count)
+        .iter()
+        .map(|entry| {
+            json!({
+                "id": entry.id,
+                "at_ms": entry.at_ms,
+                "took_us": entry.took_us,
+                "words": entry.words.iter().map(text).collect::<Vec<_>>(),
+                "client": entry.client,
+                "client_name": text(&entry.client_name),
+            })
+        })
+        .collect();
+    Ok(page(&json!({
+        "node": local.admin.metrics.node_id,
+        "threshold_us": log.threshold_us(),
+        "entries": entries,
+    })))
+}
+
+fn page(page: &Value) -> Whole {
+    json_response(Bytes::from(page.to_string()))
+}
+
+fn put_key(page: &mut Value, key: &[u8]) {
+    match std::str::from_utf8(key) {
+        Ok(text) => page["key"] = json!(text),
+        Err(_) => page["key_base64"] = json!(STANDARD.encode(key)),
+    }
+}
+
+/// How many are asked for.
+fn count(query: Option<&str>, most: usize) -> Result<usize, Problem> {
+    let [count] = query::parse(query, ["count"])?;
+    let Some(count) = count else {
+        return Ok(DEFAULT_COUNT);
+    };
+    let text = query::text("count", &count)?;
+    let count = text.parse().ok().filter(|count| (1..=most).contains(count));
+    count.ok_or_else(|| {
+        let detail = format!("count is {text}; expected a whole number from 1 to {most}");
+        Problem::new(Code::InvalidLimit, detail)
+    })
+}
