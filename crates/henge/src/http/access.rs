@@ -104,6 +104,19 @@ impl<'h> Seen<'h> {
     pub(crate) fn is_of_page(&self) -> bool {
         self.origin.is_some()
     }
+
+    /// Whether the page is the node's own, the console: its origin is whom the request means. A stranger may have had the name of a page of
+    /// his own lead here (DNS rebinding), so a name other than localhost counts only where a key was shown, which he has not.
+    pub(crate) fn is_of_own_page(&self, has_shown_key: bool) -> bool {
+        let (Some(origin), Some(host)) = (self.origin, self.host) else {
+            return false;
+        };
+        let mut schemes = [&b"http://"[..], b"https://"].into_iter();
+        let authority = schemes.find_map(|scheme| origin.as_bytes().strip_prefix(scheme));
+        authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host))
+            && self.site.is_none_or(|site| site == b"same-origin")
+            && (has_shown_key || !matches!(Named::by(host), Named::Other))
+    }
 }
 
 impl From<Denied> for Problem {
@@ -303,30 +316,47 @@ fn check_place(seen: &Seen<'_>) -> Result<(), Problem> {
     }
 }
 
+/// Whom a Host header names.
+enum Named {
+    Localhost,
+    Address(std::net::IpAddr),
+    /// By a name that may lead anywhere.
+    Other,
+}
+
+impl Named {
+    fn by(host: &[u8]) -> Self {
+        let Ok(host) = std::str::from_utf8(host) else {
+            return Self::Other;
+        };
+        let (name, port) = match host.strip_prefix('[') {
+            Some(rest) => match rest.split_once(']') {
+                Some((name, port)) => (name, port),
+                None => return Self::Other,
+            },
+            None => host.split_at(host.find(':').unwrap_or(host.len())),
+        };
+        let port = port.strip_prefix(':').unwrap_or(port);
+        let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
+        if !port.is_empty() && (!is_number || port.parse::<u16>().is_err()) {
+            return Self::Other;
+        }
+        // A name may end in a dot, as the root has none.
+        let name = name.strip_suffix('.').unwrap_or(name);
+        if name.eq_ignore_ascii_case("localhost") {
+            return Self::Localhost;
+        }
+        name.parse().map_or(Self::Other, Self::Address)
+    }
+}
+
 /// Whether a Host header names this machine by a name or an address that leads nowhere else.
 fn is_local(host: &[u8]) -> bool {
-    let Ok(host) = std::str::from_utf8(host) else {
-        return false;
-    };
-    let (name, port) = match host.strip_prefix('[') {
-        Some(rest) => match rest.split_once(']') {
-            Some((name, port)) => (name, port),
-            None => return false,
-        },
-        None => host.split_at(host.find(':').unwrap_or(host.len())),
-    };
-    let port = port.strip_prefix(':').unwrap_or(port);
-    let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
-    if !port.is_empty() && (!is_number || port.parse::<u16>().is_err()) {
-        return false;
+    match Named::by(host) {
+        Named::Localhost => true,
+        Named::Address(address) => address.to_canonical().is_loopback(),
+        Named::Other => false,
     }
-    // A name may end in a dot, as the root has none.
-    let name = name.strip_suffix('.').unwrap_or(name);
-    if name.eq_ignore_ascii_case("localhost") {
-        return true;
-    }
-    let address: Option<std::net::IpAddr> = name.parse().ok();
-    address.is_some_and(|address| address.to_canonical().is_loopback())
 }
 
 #[cfg(test)]
@@ -515,5 +545,55 @@ mod tests {
             visit(far, (Method::GET, "/get"), &list, &access),
             Err(Code::Unauthenticated)
         );
+    }
+
+    #[test]
+    fn the_console_is_known_by_its_origin() {
+        for (origin, host, site, own, own_with_key) in [
+            ("http://127.0.0.1:8080", "127.0.0.1:8080", None, true, true),
+            (
+                "http://localhost:8080",
+                "LOCALHOST:8080",
+                Some("same-origin"),
+                true,
+                true,
+            ),
+            ("https://[::1]:8080", "[::1]:8080", None, true, true),
+            ("http://10.1.2.3", "10.1.2.3", None, true, true),
+            // A name may lead anywhere; a key was shown by who has it.
+            ("http://cache.example", "cache.example", None, false, true),
+            ("http://evil.example", "cache.example", None, false, false),
+            (
+                "http://127.0.0.1:9999",
+                "127.0.0.1:8080",
+                None,
+                false,
+                false,
+            ),
+            (
+                "http://127.0.0.1:8080",
+                "127.0.0.1:8080",
+                Some("same-site"),
+                false,
+                false,
+            ),
+            (
+                "http://127.0.0.1:8080",
+                "127.0.0.1:8080",
+                Some("cross-site"),
+                false,
+                false,
+            ),
+            ("null", "127.0.0.1:8080", None, false, false),
+            ("ftp://127.0.0.1", "127.0.0.1", None, false, false),
+        ] {
+            let mut list = vec![("origin", origin), ("host", host)];
+            list.extend(site.map(|site| ("sec-fetch-site", site)));
+            let headers = headers(&list);
+            let target = Uri::from_static("/set");
+            let seen = Seen::of(&headers, &target);
+            assert_eq!(seen.is_of_own_page(false), own, "{list:?}");
+            assert_eq!(seen.is_of_own_page(true), own_with_key, "{list:?}");
+        }
     }
 }

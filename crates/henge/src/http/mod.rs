@@ -8,6 +8,7 @@ mod backup;
 mod batch;
 mod body;
 mod conditions;
+mod console;
 mod control;
 pub(crate) mod cors;
 mod health;

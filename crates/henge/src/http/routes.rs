@@ -56,7 +56,7 @@ impl Verb {
 pub(crate) struct Route {
     pub(crate) id: RouteId,
     pub(crate) verb: Verb,
-    /// The path, whole; or with `{key}` at its end, which stands for the rest of it, or `{name}`, for a last part of it.
+    /// The path, whole; or with `{key}` or `{file}` at its end, which stands for the rest of it, or `{name}`, for a last part of it.
     pub(crate) path: &'static str,
     /// The label in metrics, and the operation's name in `OpenAPI`.
     pub(crate) name: &'static str,
@@ -116,6 +116,8 @@ routes! {
     Ready        Get    "/ready"          "ready"         Anyone Node    "Whether the node takes requests";
     Whoami       Get    "/whoami"         "whoami"        Anyone Node    "What who asks may do here";
     Config       Get    "/config"         "config"        Admin   Node    "The settings in force";
+    Console      Get    "/console"        "console"       Anyone Node    "Where the console is";
+    ConsoleFile  Get    "/console/{file}" "console_file"  Anyone Node    "A file of the console";
     Version      Get    "/version"        "version"       Observe Control "What is running";
     Stats        Get    "/stats"          "stats"         Observe Control "The cache in one page";
     Metrics      Get    "/metrics"        "metrics"       Observe Control "Metrics as Prometheus reads them";
@@ -151,7 +153,8 @@ impl Route {
     /// Whether the path is one of this route's.
     #[inline]
     fn takes(&self, path: &str) -> bool {
-        if let Some(prefix) = self.path.strip_suffix("{key}") {
+        let rest = ["{key}", "{file}"];
+        if let Some(prefix) = rest.iter().find_map(|rest| self.path.strip_suffix(rest)) {
             return path.starts_with(prefix);
         }
         match self.path.strip_suffix("{name}") {

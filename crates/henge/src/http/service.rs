@@ -22,7 +22,9 @@ use super::access::{Seen, Visitor};
 use super::level::{self, X_CONSISTENCY_LEVEL, X_REPLICAS};
 use super::problem::{Code, Problem};
 use super::routes::{self, Lookup, Place, Route, RouteId};
-use super::{backup, batch, body, control, health, insight, keys, pages, raw, restore, single};
+use super::{
+    backup, batch, body, console, control, health, insight, keys, pages, raw, restore, single,
+};
 use crate::access::caller::Caller;
 use crate::access::permission::Permission;
 use crate::access::ring::Key;
@@ -125,7 +127,7 @@ impl Service {
         visitor.count(is_exempt, &self.local, begun)?;
         head?;
         admitted?;
-        if seen.is_of_page() {
+        if seen.is_of_page() && !seen.is_of_own_page(visitor.caller().has_shown()) {
             let cors = shared.cors.load();
             cors.check(request.method(), visitor.origin())?;
         }
@@ -146,17 +148,19 @@ impl Service {
     }
 
     /// A page of the node itself.
-    fn own_page(&self, route: RouteId) -> Whole {
+    fn own_page(&self, route: RouteId, request: &Request<Incoming>) -> Outcome {
         let visitor = self.visitor.borrow();
         let caller = visitor.caller();
-        match route {
+        Ok(match route {
+            RouteId::Console => console::redirect(),
+            RouteId::ConsoleFile => console::file(request.uri().path(), request.headers())?,
             RouteId::Whoami => pages::whoami(&self.local, caller),
             RouteId::Config => pages::config(&self.local.admin.config()),
             _ => {
                 let is_stranger = caller.check(Permission::Observe).is_err();
                 health::answer(&self.local.admin.metrics, route, is_stranger)
             }
-        }
+        })
     }
 
     /// Notes a request that was slow.
@@ -405,8 +409,8 @@ impl hyper::service::Service<Request<Incoming>> for Service {
                 (Some(route), None, Answer::later(answer))
             }
             Ok(Lookup::Found(route)) if route.place == Place::Node => {
-                let answer = self.own_page(route.id);
-                (Some(route), None, Answer::Now(Ok(answer)))
+                let answer = self.own_page(route.id, &request);
+                (Some(route), None, Answer::Now(answer))
             }
             Ok(Lookup::Found(route)) => {
                 let answer = control::ask(Rc::clone(&self.local), route.id, request);
@@ -575,6 +579,8 @@ fn answer(local: &Rc<Local>, route: RouteId, request: Request<Incoming>, now_ms:
         | RouteId::Ready
         | RouteId::Whoami
         | RouteId::Config
+        | RouteId::Console
+        | RouteId::ConsoleFile
         | RouteId::Version
         | RouteId::Stats
         | RouteId::Metrics

@@ -90,7 +90,7 @@ metrics! {
         Deletes Counter Plain "deletes" [] "deletes" "Keys deleted";
         Expirations Counter Plain "expirations" [] "expirations" "Items that expired";
         Evictions Counter Plain "evictions" ["policy" "cause"] "evictions.{cause}" "Items evicted";
-        EvictionAge Histogram Seconds "eviction_age" ["policy"] "eviction_age_seconds" "How long ago items that were evicted had been written";
+        EvictionAge Histogram Seconds "eviction_age" ["policy"] "evictions_by_age" "How long ago items that were evicted had been written";
         Sweeps Counter Plain "sweeps" [] "sweeps" "Sweeps for expired items";
         Purges Counter Plain "purges" [] "purges" "Tombstones purged";
         CompressionIn Counter Bytes "compression_in" [] "compression.in_bytes" "Values before compression";

@@ -6,6 +6,7 @@ mod cli_client;
 mod client;
 mod cluster;
 mod cluster_pages;
+mod console;
 mod disk_used;
 mod durability;
 mod eviction;

@@ -131,6 +131,12 @@ fn of_path(route: &Route) -> Option<Value> {
             schema,
             "The key: the rest of the path, percent-decoded once",
         )
+    } else if route.path.ends_with("{file}") {
+        (
+            "file",
+            json!({"type": "string", "enum": ["main.js", "console.css", "views/overview.js"]}),
+            "A file that the console's page names",
+        )
     } else if route.path.ends_with("{name}") {
         let schema = match route.id {
             RouteId::SetSetting => {

@@ -1,6 +1,7 @@
 //! What each route takes and answers, beside what the table of routes says of it: the parameters of its query, its body, its answer,
 //! and the codes of what can go wrong.
 
+use super::super::console;
 use super::super::problem::Code;
 use super::super::routes::{Place, Route, RouteId, Verb};
 use crate::access::permission::Permission;
@@ -304,6 +305,13 @@ pub(super) fn shape(id: RouteId) -> Shape {
         ),
         RouteId::Health => json_page("Health"),
         RouteId::Ready => json_page("Readiness"),
+        RouteId::Console => shape(&[], None, (308, Nothing), &[]),
+        RouteId::ConsoleFile => shape(
+            &[],
+            None,
+            (200, Answered::Bytes(&console::MEDIA_TYPES)),
+            &[Code::RouteNotFound],
+        ),
         RouteId::Version => json_page("Release"),
         RouteId::Stats | RouteId::MetricsJson | RouteId::Cluster | RouteId::OpenApi => {
             json_page("Figures")
