@@ -290,12 +290,7 @@ fn command() -> Command {
         .about("Say whether the configuration is valid, and what is wrong if not");
     let print = Command::new("print")
         .about("Show every setting in force, and where its value came from")
-        .arg(
-            Arg::new("json")
-                .long("json")
-                .action(ArgAction::SetTrue)
-                .help("As JSON, for programs"),
-        );
+        .arg(client::json());
     let config = Command::new("config")
         .about("Check or show the configuration that a node would start with")
         .subcommand_required(true)
@@ -345,10 +340,7 @@ fn simulate_command() -> Command {
                 "A policy, or a list; may be repeated [default: all]",
             ),
             list("seed", "NUMBER", "Seeds what is random [default: 42]"),
-            Arg::new("json")
-                .long("json")
-                .action(ArgAction::SetTrue)
-                .help("As JSON, for programs"),
+            client::json(),
         ])
         .after_help(
             "Every access is a get, and on a miss the key is put. The last row is the best possible, by Belady's rule, which
@@ -751,6 +743,34 @@ mod tests {
             understood("henge config print --help"),
             Ok(Invocation::Help(_))
         ));
+    }
+
+    /// The commands of the tree that have no others below them, by their words.
+    fn leaves(command: &Command, words: &str, found: &mut Vec<(String, Command)>) {
+        if !command.has_subcommands() {
+            found.push((words.to_owned(), command.clone()));
+        }
+        for deeper in command.get_subcommands() {
+            let words = format!("{words} {}", deeper.get_name());
+            leaves(deeper, words.trim_start(), found);
+        }
+    }
+
+    #[test]
+    fn what_a_node_says_can_be_had_as_json() {
+        // The first two are about files, the last has a file of its own for that.
+        const NOT_SHOWN: [&str; 3] = ["restore", "backup", "bench"];
+        let mut all = Vec::new();
+        leaves(&command(), "", &mut all);
+        let has = |command: &Command, long: &str| {
+            let mut options = command.get_arguments();
+            options.any(|option| option.get_long() == Some(long))
+        };
+        for (words, command) in all.iter().filter(|(_, command)| has(command, "url")) {
+            let is_shown = !NOT_SHOWN.contains(&&**words);
+            assert!(!is_shown || has(command, "json"), "henge {words}");
+        }
+        assert!(all.len() > 30, "all are looked at: {}", all.len());
     }
 
     #[test]

@@ -5,15 +5,18 @@
 
 mod api_key;
 mod arguments;
+mod asking;
 mod bench;
 mod client;
 mod cluster;
+mod colour;
 mod dev;
 mod duration;
 mod key;
 mod plot;
 mod serve;
 mod simulate;
+mod table;
 mod tls;
 mod tools;
 mod verify;

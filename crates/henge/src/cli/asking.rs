@@ -1,0 +1,141 @@
+//! One request to a node over HTTP, and the page that it answers with or why there is none. What is asked for is for others; nothing is
+//! asked twice, as only who asks knows what may be.
+
+use std::cell::Cell;
+use std::error::Error;
+use std::fmt::{self, Write as _};
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use henge_client::{Socket, Target};
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+
+use super::table::printable;
+use super::{api_key, tls};
+
+/// The longest page that is taken: hundreds of members, each with a partition of its own here and there, are a few hundred KiB.
+const MAX_PAGE_BYTES: usize = 16 << 20;
+
+/// Why nothing was found out.
+#[derive(Debug)]
+pub(super) enum InquiryError {
+    /// There is no connection.
+    Connect(io::Error),
+    /// The connection failed, or what came over it.
+    Http(String),
+    /// Nothing came for so long.
+    TimedOut(Duration),
+    /// It failed after a change was asked for, which may be done: what may be so.
+    Unknown(Box<Self>, &'static str),
+    /// A change was made, and what comes of it was not seen to its end.
+    Unwatched(Box<Self>),
+    /// A change was made, and somebody else has undone it since: how it is now.
+    Undone(String),
+    /// It failed before a change was asked for.
+    Unchanged(Box<Self>),
+    /// The node says no, and perhaps why.
+    Refused(StatusCode, Option<String>),
+    /// What came is not what a node says.
+    NoPage(String),
+    System(io::Error),
+}
+
+impl fmt::Display for InquiryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect(error) => write!(f, "no connection to the node: {error}"),
+            Self::Http(error) => write!(f, "the connection to the node failed: {error}"),
+            Self::TimedOut(after) => write!(f, "the node did not answer within {after:?}"),
+            Self::Unknown(error, may_be) => write!(f, "{error}; {may_be}"),
+            Self::Unwatched(error) => write!(
+                f,
+                "{error}; it is agreed on, and partitions move without being watched"
+            ),
+            Self::Undone(now) => write!(f, "it was undone by somebody else meanwhile: {now}"),
+            Self::Unchanged(error) => write!(f, "{error}; nothing was changed"),
+            Self::Refused(StatusCode::UNAUTHORIZED, None) => f.write_str(
+                "the node refused: it wants an API key that holds; expected one in HENGE_API_KEY",
+            ),
+            Self::Refused(status, None) => write!(f, "the node refused: {status}"),
+            Self::Refused(status, Some(why)) => write!(f, "the node refused: {status}: {why}"),
+            Self::NoPage(why) => write!(f, "what came is nothing that a node says: {why}"),
+            Self::System(error) => error.fmt(f),
+        }
+    }
+}
+
+/// A path of something of a name, in which nothing means anything in a path or a query.
+pub(super) fn path_of(begin: &str, name: &[u8]) -> String {
+    let mut path = begin.to_owned();
+    for &byte in name {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'_' | b'-' => {
+                path.push(byte.into());
+            }
+            _ => {
+                let _ = write!(path, "%{byte:02X}");
+            }
+        }
+    }
+    path
+}
+
+/// Asks for a method, a path and a body, and notes when something may have left.
+pub(super) async fn ask(
+    target: &Target,
+    (method, path, body): (Method, String, String),
+    is_sent: &Cell<bool>,
+) -> Result<Bytes, InquiryError> {
+    let tls = tls::towards(target).map_err(InquiryError::Connect)?;
+    let connected = Socket::open(target, tls.as_ref()).await;
+    let socket = connected.map_err(InquiryError::Connect)?;
+    let (mut sender, driver) = http1::handshake(TokioIo::new(socket))
+        .await
+        .map_err(|error| http(&error))?;
+    // It ends with the connection, and what went wrong there the request is told.
+    tokio::spawn(driver);
+    let key = api_key::header().map_err(|error| InquiryError::Http(error.to_string()))?;
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(http::header::HOST, target.server());
+    if let Some(key) = key {
+        request = request.header(api_key::X_API_KEY, key);
+    }
+    if body.starts_with(['{', '[']) {
+        request = request.header(http::header::CONTENT_TYPE, "application/json");
+    }
+    let request = request.body(Full::new(Bytes::from(body)));
+    let request = request.map_err(|error| InquiryError::Http(error.to_string()))?;
+    is_sent.set(true);
+    let response = sender
+        .send_request(request)
+        .await
+        .map_err(|error| http(&error))?;
+    let status = response.status();
+    let body = Limited::new(response.into_body(), MAX_PAGE_BYTES);
+    let whole = body.collect().await.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            InquiryError::NoPage(format!("it is longer than {MAX_PAGE_BYTES} bytes"))
+        } else {
+            InquiryError::Http(error.to_string())
+        }
+    })?;
+    let page = whole.to_bytes();
+    if status.is_success() {
+        return Ok(page);
+    }
+    let problem: Option<Value> = serde_json::from_slice(&page).ok();
+    let why = problem.and_then(|problem| problem["detail"].as_str().map(printable));
+    Err(InquiryError::Refused(status, why))
+}
+
+fn http(error: impl Error) -> InquiryError {
+    let source = error.source().map(|source| format!(": {source}"));
+    InquiryError::Http(format!("{error}{}", source.unwrap_or_default()))
+}
