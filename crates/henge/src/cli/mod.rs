@@ -10,9 +10,11 @@ mod bench;
 mod client;
 mod cluster;
 mod colour;
+mod completions;
 mod dev;
 mod duration;
 mod key;
+mod manual;
 mod plot;
 mod serve;
 mod simulate;
@@ -28,6 +30,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use arguments::{Invocation, Task};
+use clap_complete::Shell;
 
 use crate::admin::key_file;
 use crate::cluster::secret_file;
@@ -83,6 +86,10 @@ pub enum Action {
     Tool(Errand),
     /// Start a cluster to try things out.
     Dev(Dev),
+    /// Show what a shell completes commands by.
+    Completions(Shell),
+    /// Show the manual, or write it into a directory.
+    Manual(Option<PathBuf>),
     /// Show this help.
     Help(String),
     /// Show the version.
@@ -127,6 +134,8 @@ pub fn parse(
         Invocation::Verify(options) => return Ok(Action::Verify(options)),
         Invocation::Tool(errand) => return Ok(Action::Tool(errand)),
         Invocation::Dev(dev) => return Ok(Action::Dev(dev)),
+        Invocation::Completions(shell) => return Ok(Action::Completions(shell)),
+        Invocation::Manual(directory) => return Ok(Action::Manual(directory)),
         Invocation::Run { task, file, flags } => (task, file, flags),
     };
     let environment: Vec<_> = environment.into_iter().collect();
@@ -190,6 +199,7 @@ pub fn run(serve: impl FnOnce(Config, Sources, Option<Keys>) -> ExitCode) -> Exi
         Ok(Action::Verify(options)) => verify::run(&options),
         Ok(Action::Tool(errand)) => tools::run(&errand, std::env::var_os(VARIABLE)),
         Ok(Action::Dev(dev)) => dev::run(&dev),
+        Ok(Action::Manual(directory)) => manual::run(directory.as_deref(), arguments::grammar()),
         Ok(shown) => print(&shown.text()),
         Err(error) => failed(&error, EXIT_USAGE),
     }
@@ -213,7 +223,9 @@ impl Action {
             | Self::Bench(_)
             | Self::Verify(_)
             | Self::Tool(_)
-            | Self::Dev(_) => String::new(),
+            | Self::Dev(_)
+            | Self::Manual(_) => String::new(),
+            Self::Completions(shell) => completions::script(*shell, arguments::grammar()),
             Self::ConfigCheck { file: Some(file) } => {
                 format!("configuration is valid: {}\n", shown(file))
             }
