@@ -12,7 +12,9 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use clap_complete::Shell;
 
 use super::simulate::{Simulation, Words};
-use super::{CliError, bench, client, cluster, completions, dev, key, manual, tools, verify};
+use super::{
+    CliError, bench, client, cluster, completions, dev, insight, key, manual, tools, verify,
+};
 use crate::config::{FlagSetting, SETTINGS, Setting, shown};
 
 /// A flag that is short for `--set`: its name, the setting, the name of its value in the help, and what the help says.
@@ -97,6 +99,7 @@ pub(super) enum Invocation {
     Verify(verify::Options),
     Tool(tools::Errand),
     Dev(dev::Dev),
+    Insight(insight::Insight),
     Completions(Shell),
     Manual(Option<PathBuf>),
     Help(String),
@@ -155,6 +158,7 @@ fn understood(words: &[&str], own: &ArgMatches) -> Option<Result<Invocation, Cli
         ["cluster", "recover"] => tools::understood("recover", own)?.map(Invocation::Tool),
         ["cluster", word] => cluster::understood(word, own)?.map(Invocation::Cluster),
         ["key", word] => key::understood(word, own)?.map(Invocation::Key),
+        ["hot" | "big" | "why"] => insight::understood(words[0], own)?.map(Invocation::Insight),
         [word] => match client::understood(word, own) {
             Some(order) => Ok(Invocation::Client(order)),
             None => tools::understood(word, own)?.map(Invocation::Tool),
@@ -279,6 +283,7 @@ pub(super) fn grammar() -> Command {
         .subcommands([serve, config].map(with_flags))
         .subcommand(simulate)
         .subcommands(client::commands())
+        .subcommands(insight::commands())
         .subcommand(cluster::command())
         .subcommand(key::command())
         .subcommand(dev::command())

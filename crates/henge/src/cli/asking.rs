@@ -1,10 +1,10 @@
 //! One request to a node over HTTP, and the page that it answers with or why there is none. What is asked for is for others; nothing is
 //! asked twice, as only who asks knows what may be.
 
-use std::cell::Cell;
 use std::error::Error;
 use std::fmt::{self, Write as _};
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -69,6 +69,19 @@ impl fmt::Display for InquiryError {
     }
 }
 
+/// The page of a path, as JSON, within a time.
+pub(super) async fn page(
+    target: &Target,
+    path: &str,
+    timeout: Duration,
+) -> Result<Value, InquiryError> {
+    let request = (Method::GET, path.to_owned(), String::new());
+    let is_sent = AtomicBool::new(false);
+    let asked = tokio::time::timeout(timeout, ask(target, request, &is_sent)).await;
+    let page = asked.unwrap_or(Err(InquiryError::TimedOut(timeout)))?;
+    serde_json::from_slice(&page).map_err(|error| InquiryError::NoPage(error.to_string()))
+}
+
 /// A path of something of a name, in which nothing means anything in a path or a query.
 pub(super) fn path_of(begin: &str, name: &[u8]) -> String {
     let mut path = begin.to_owned();
@@ -89,7 +102,7 @@ pub(super) fn path_of(begin: &str, name: &[u8]) -> String {
 pub(super) async fn ask(
     target: &Target,
     (method, path, body): (Method, String, String),
-    is_sent: &Cell<bool>,
+    is_sent: &AtomicBool,
 ) -> Result<Bytes, InquiryError> {
     let tls = tls::towards(target).map_err(InquiryError::Connect)?;
     let connected = Socket::open(target, tls.as_ref()).await;
@@ -112,7 +125,7 @@ pub(super) async fn ask(
     }
     let request = request.body(Full::new(Bytes::from(body)));
     let request = request.map_err(|error| InquiryError::Http(error.to_string()))?;
-    is_sent.set(true);
+    is_sent.store(true, Ordering::Relaxed);
     let response = sender
         .send_request(request)
         .await
@@ -138,4 +151,51 @@ pub(super) async fn ask(
 fn http(error: impl Error) -> InquiryError {
     let source = error.source().map(|source| format!(": {source}"));
     InquiryError::Http(format!("{error}{}", source.unwrap_or_default()))
+}
+
+/// A node that answers a few paths with pages, and all others with 404.
+#[cfg(test)]
+pub(super) mod canned {
+    use std::net::SocketAddr;
+
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+    use tokio::net::{TcpListener, TcpStream};
+
+    type Pages = &'static [(&'static str, &'static str)];
+
+    /// Its address. It serves as long as the test's runtime runs.
+    pub(in crate::cli) async fn node(pages: Pages) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("it has one");
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                tokio::spawn(answer(socket, pages));
+            }
+        });
+        address
+    }
+
+    async fn answer(mut socket: TcpStream, pages: Pages) {
+        let (read, mut write) = socket.split();
+        let mut lines = BufReader::new(read).lines();
+        let mut path = String::new();
+        while let Ok(Some(line)) = lines.next_line().await {
+            if line.is_empty() {
+                break;
+            }
+            if path.is_empty() {
+                line.split(' ')
+                    .nth(1)
+                    .unwrap_or_default()
+                    .clone_into(&mut path);
+            }
+        }
+        let page = pages.iter().find(|(known, _)| *known == path);
+        let (status, body) = page.map_or(("404 Not Found", ""), |(_, page)| ("200 OK", page));
+        let length = body.len();
+        let answer = format!(
+            "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+        );
+        let _ = write.write_all(answer.as_bytes()).await;
+    }
 }

@@ -199,6 +199,19 @@ impl TypedValueParser for UrlParser {
     }
 }
 
+/// A node that is asked over HTTP.
+///
+/// # Errors
+/// It speaks the Redis protocol.
+pub(super) fn over_http(target: &Target) -> Result<Target, String> {
+    if target.scheme.is_http() {
+        return Ok(target.clone());
+    }
+    Err(format!(
+        "flag --url: found {target}, expected http://host:port or https://host:port"
+    ))
+}
+
 /// Any node serves any key; several are for the case that one is not there.
 fn urls() -> Arg {
     url()

@@ -5,10 +5,10 @@ mod losses;
 mod nodes;
 mod settings;
 
-use std::cell::Cell;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use clap::{ArgMatches, Command};
@@ -106,14 +106,12 @@ pub(super) fn understood(word: &str, matches: &ArgMatches) -> Option<Result<Inqu
         }),
         _ => About::Node(NodeChange::understood(word, matches)?),
     };
-    let target: &Target = matches.get_one("url")?;
-    if !target.scheme.is_http() {
-        let wrong =
-            format!("flag --url: found {target}, expected http://host:port or https://host:port");
-        return Some(Err(wrong));
-    }
+    let target = match client::over_http(matches.get_one("url")?) {
+        Ok(target) => target,
+        Err(wrong) => return Some(Err(wrong)),
+    };
     Some(Ok(Inquiry {
-        target: target.clone(),
+        target,
         timeout: *matches.get_one("timeout")?,
         colour: match about {
             About::Status => When::given(matches),
@@ -224,14 +222,18 @@ pub(super) fn run(inquiry: &Inquiry) -> ExitCode {
 
 /// What there is to show, and whether that is a cluster.
 async fn find(inquiry: &Inquiry) -> Result<(String, bool), InquiryError> {
-    let is_sent = Cell::new(false);
+    let is_sent = AtomicBool::new(false);
     let asked = ask(&inquiry.target, inquiry.about.request(), &is_sent);
     let asked = tokio::time::timeout(inquiry.timeout, asked).await;
     let page = asked.unwrap_or(Err(InquiryError::TimedOut(inquiry.timeout)));
     let painter = inquiry.colour.painter();
     let shown = |page: &[u8]| inquiry.about.shown(page, inquiry.json, painter);
     let found = page.and_then(|page| Ok((shown(&page)?, page)));
-    let found = found.map_err(|error| inquiry.about.failure(error, is_sent.get()));
+    let found = found.map_err(|error| {
+        inquiry
+            .about
+            .failure(error, is_sent.load(Ordering::Relaxed))
+    });
     let (shown, page) = found?;
     if let About::Node(change) = &inquiry.about
         && change.waits

@@ -1,10 +1,10 @@
 //! `henge key new`, `list` and `revoke`: API keys. One is made here, for the key file of nodes, or by a node for its whole cluster;
 //! either way it is shown once.
 
-use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -348,7 +348,7 @@ impl Node {
             .enable_all()
             .build()
             .map_err(InquiryError::System)?;
-        let is_sent = Cell::new(false);
+        let is_sent = AtomicBool::new(false);
         let asked = runtime.block_on(async {
             let asked = ask(&self.target, request, &is_sent);
             let asked = tokio::time::timeout(self.timeout, asked).await;
@@ -359,10 +359,9 @@ impl Node {
             Ok(page) => serde_json::from_slice(&page)
                 .map_err(|error| InquiryError::NoPage(error.to_string())),
             Err(error @ InquiryError::Refused(..)) => Err(error),
-            Err(error) if is_change && is_sent.get() => Err(InquiryError::Unknown(
-                Box::new(error),
-                "it may have been done, or be done later",
-            )),
+            Err(error) if is_change && is_sent.load(Ordering::Relaxed) => Err(
+                InquiryError::Unknown(Box::new(error), "it may have been done, or be done later"),
+            ),
             Err(error) => Err(error),
         }
     }

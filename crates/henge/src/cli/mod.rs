@@ -13,8 +13,10 @@ mod colour;
 mod completions;
 mod dev;
 mod duration;
+mod insight;
 mod key;
 mod manual;
+mod members;
 mod plot;
 mod serve;
 mod simulate;
@@ -42,6 +44,7 @@ pub use bench::Options as BenchOptions;
 pub use client::Order;
 pub use cluster::Inquiry;
 pub use dev::Dev;
+pub use insight::Insight;
 pub use key::KeyOrder;
 pub use serve::serve;
 pub use simulate::{Simulation, SimulationError};
@@ -84,6 +87,8 @@ pub enum Action {
     Verify(VerifyOptions),
     /// Do something with the files of a node.
     Tool(Errand),
+    /// Show what nodes know of keys.
+    Insight(Insight),
     /// Start a cluster to try things out.
     Dev(Dev),
     /// Show what a shell completes commands by.
@@ -134,6 +139,7 @@ pub fn parse(
         Invocation::Verify(options) => return Ok(Action::Verify(options)),
         Invocation::Tool(errand) => return Ok(Action::Tool(errand)),
         Invocation::Dev(dev) => return Ok(Action::Dev(dev)),
+        Invocation::Insight(insight) => return Ok(Action::Insight(insight)),
         Invocation::Completions(shell) => return Ok(Action::Completions(shell)),
         Invocation::Manual(directory) => return Ok(Action::Manual(directory)),
         Invocation::Run { task, file, flags } => (task, file, flags),
@@ -199,6 +205,7 @@ pub fn run(serve: impl FnOnce(Config, Sources, Option<Keys>) -> ExitCode) -> Exi
         Ok(Action::Verify(options)) => verify::run(&options),
         Ok(Action::Tool(errand)) => tools::run(&errand, std::env::var_os(VARIABLE)),
         Ok(Action::Dev(dev)) => dev::run(&dev),
+        Ok(Action::Insight(insight)) => insight::run(&insight),
         Ok(Action::Manual(directory)) => manual::run(directory.as_deref(), arguments::grammar()),
         Ok(shown) => print(&shown.text()),
         Err(error) => failed(&error, EXIT_USAGE),
@@ -224,6 +231,7 @@ impl Action {
             | Self::Verify(_)
             | Self::Tool(_)
             | Self::Dev(_)
+            | Self::Insight(_)
             | Self::Manual(_) => String::new(),
             Self::Completions(shell) => completions::script(*shell, arguments::grammar()),
             Self::ConfigCheck { file: Some(file) } => {

@@ -3,6 +3,8 @@
 
 use std::fmt::Write as _;
 
+use serde_json::Value;
+
 use super::colour::{Painter, Tone};
 
 /// Rows under each other; the columns that are figures end at the right.
@@ -39,6 +41,60 @@ pub(super) fn painted<const N: usize>(
         text.push('\n');
     }
     text
+}
+
+/// The most letters of a key that are shown; the whole of one may be 64 KiB.
+const SHOWN_LETTERS: usize = 64;
+
+/// A key as a page has it: as text, or in base64 where it is no UTF-8.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Key {
+    Text(String),
+    Base64(String),
+}
+
+impl Key {
+    /// That of an object; none if it has none.
+    pub(super) fn of(object: &Value) -> Option<Self> {
+        let text = |name: &str| object[name].as_str().map(str::to_owned);
+        let key = text("key").map(Self::Text);
+        key.or_else(|| text("key_base64").map(Self::Base64))
+    }
+
+    /// The member of an object that has it.
+    pub(super) fn member(&self) -> (&'static str, &str) {
+        match self {
+            Self::Text(key) => ("key", key),
+            Self::Base64(key) => ("key_base64", key),
+        }
+    }
+
+    /// For people: what a terminal would obey, or show elsewhere or not at all, is escaped, so that two keys do not look alike.
+    pub(super) fn shown(&self) -> String {
+        let (before, text) = match self {
+            Self::Text(key) => ("", key),
+            Self::Base64(key) => ("base64:", key),
+        };
+        let mut shown = before.to_owned();
+        for (nth, letter) in text.chars().enumerate() {
+            if nth == SHOWN_LETTERS {
+                shown.push('…');
+                break;
+            }
+            match letter {
+                '\n' | '\r' | '\t' | '\\' => shown.extend(letter.escape_default()),
+                _ if letter.is_control() || is_unseen(letter) => {
+                    shown.extend(letter.escape_unicode());
+                }
+                _ => shown.push(letter),
+            }
+        }
+        if shown.is_empty() {
+            // Which is a key.
+            shown.push_str("\"\"");
+        }
+        shown
+    }
 }
 
 /// What another machine says, without what a terminal would obey.
@@ -89,6 +145,23 @@ mod tests {
         }
         assert_eq!(left, plain);
         assert_eq!(painted(&rows, &[2], Painter { is_on: false }, tone), plain);
+    }
+
+    #[test]
+    fn keys_do_not_look_alike() {
+        let long = "k".repeat(65);
+        let cut = format!("{}…", "k".repeat(64));
+        for (key, shown) in [
+            ("user:1 ö", "user:1 ö"),
+            ("", "\"\""),
+            ("a\x1b]0;x\x07", "a\\u{1b}]0;x\\u{7}"),
+            ("a\n\\n\u{202e}\u{9b}", "a\\n\\\\n\\u{202e}\\u{9b}"),
+            (&long, &cut),
+            (&long[1..], &long[1..]),
+        ] {
+            assert_eq!(Key::Text(key.to_owned()).shown(), shown);
+        }
+        assert_eq!(Key::Base64("/w==".to_owned()).shown(), "base64:/w==");
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! `henge cluster add`, `drain`, `remove`, `rebalance` and `set-weight`: changes of which nodes hold how much, by the routes of a node,
 //! and how far the partitions are that move by them. They move whether this waits for them or not; what may be asked for is the node's to say.
 
-use std::cell::Cell;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -204,7 +204,7 @@ pub(super) async fn wait(
     let outcome = loop {
         looks.tick().await;
         let request = About::Status.request();
-        let is_sent = Cell::new(false);
+        let is_sent = AtomicBool::new(false);
         let asked = ask(&inquiry.target, request, &is_sent);
         let asked = tokio::time::timeout(inquiry.timeout, asked).await;
         let page = asked.unwrap_or(Err(InquiryError::TimedOut(inquiry.timeout)));
