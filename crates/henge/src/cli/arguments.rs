@@ -13,7 +13,7 @@ use clap_complete::Shell;
 
 use super::simulate::{Simulation, Words};
 use super::{
-    CliError, bench, client, cluster, completions, dev, insight, key, manual, tools, verify,
+    CliError, bench, client, cluster, completions, dev, insight, key, manual, tools, top, verify,
 };
 use crate::config::{FlagSetting, SETTINGS, Setting, shown};
 
@@ -100,6 +100,7 @@ pub(super) enum Invocation {
     Tool(tools::Errand),
     Dev(dev::Dev),
     Insight(insight::Insight),
+    Top(top::Top),
     Completions(Shell),
     Manual(Option<PathBuf>),
     Help(String),
@@ -152,6 +153,7 @@ fn understood(words: &[&str], own: &ArgMatches) -> Option<Result<Invocation, Cli
         ["simulate"] => return Some(simulation(own).map(Invocation::Simulate)),
         ["dev"] => dev::understood(own).map(Invocation::Dev),
         ["bench"] => bench::understood(own).map(|options| Invocation::Bench(Box::new(options))),
+        ["top"] => top::understood(own)?.map(Invocation::Top),
         ["verify"] => verify::understood(own).map(Invocation::Verify),
         ["completions"] => Ok(Invocation::Completions(completions::understood(own)?)),
         ["man"] => Ok(Invocation::Manual(manual::understood(own))),
@@ -284,6 +286,7 @@ pub(super) fn grammar() -> Command {
         .subcommand(simulate)
         .subcommands(client::commands())
         .subcommands(insight::commands())
+        .subcommand(top::command())
         .subcommand(cluster::command())
         .subcommand(key::command())
         .subcommand(dev::command())
@@ -749,8 +752,8 @@ mod tests {
 
     #[test]
     fn what_a_node_says_can_be_had_as_json() {
-        // The first two are about files, the last has a file of its own for that.
-        const NOT_SHOWN: [&str; 3] = ["restore", "backup", "bench"];
+        // The first two are about files, the third has a file of its own for that, and the last is drawn from /metrics/json.
+        const NOT_SHOWN: [&str; 4] = ["restore", "backup", "bench", "top"];
         let all = leaves(&grammar());
         let has = |command: &Command, long: &str| {
             let mut options = command.get_arguments();

@@ -1,4 +1,4 @@
-//! One request to a node over HTTP, and the page that it answers with or why there is none. What is asked for is for others; nothing is
+//! A request to a node over HTTP, and the page that it answers with or why there is none. What is asked for is for others; nothing is
 //! asked twice, as only who asks knows what may be.
 
 use std::error::Error;
@@ -101,51 +101,83 @@ pub(super) fn path_of(begin: &str, name: &[u8]) -> String {
 /// Asks for a method, a path and a body, and notes when something may have left.
 pub(super) async fn ask(
     target: &Target,
-    (method, path, body): (Method, String, String),
+    request: (Method, String, String),
     is_sent: &AtomicBool,
 ) -> Result<Bytes, InquiryError> {
-    let tls = tls::towards(target).map_err(InquiryError::Connect)?;
-    let connected = Socket::open(target, tls.as_ref()).await;
-    let socket = connected.map_err(InquiryError::Connect)?;
-    let (mut sender, driver) = http1::handshake(TokioIo::new(socket))
-        .await
-        .map_err(|error| http(&error))?;
-    // It ends with the connection, and what went wrong there the request is told.
-    tokio::spawn(driver);
-    let key = api_key::header().map_err(|error| InquiryError::Http(error.to_string()))?;
-    let mut request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(http::header::HOST, target.server());
-    if let Some(key) = key {
-        request = request.header(api_key::X_API_KEY, key);
-    }
-    if body.starts_with(['{', '[']) {
-        request = request.header(http::header::CONTENT_TYPE, "application/json");
-    }
-    let request = request.body(Full::new(Bytes::from(body)));
-    let request = request.map_err(|error| InquiryError::Http(error.to_string()))?;
-    is_sent.store(true, Ordering::Relaxed);
-    let response = sender
-        .send_request(request)
-        .await
-        .map_err(|error| http(&error))?;
-    let status = response.status();
-    let body = Limited::new(response.into_body(), MAX_PAGE_BYTES);
-    let whole = body.collect().await.map_err(|error| {
-        if error.is::<LengthLimitError>() {
-            InquiryError::NoPage(format!("it is longer than {MAX_PAGE_BYTES} bytes"))
-        } else {
-            InquiryError::Http(error.to_string())
-        }
-    })?;
-    let page = whole.to_bytes();
+    let mut node = Connection::open(target).await?;
+    let (status, page) = node.send(request, is_sent).await?;
+    granted(status, page)
+}
+
+/// What came, if that is what was asked for, and not why it was not done.
+pub(super) fn granted(status: StatusCode, page: Bytes) -> Result<Bytes, InquiryError> {
     if status.is_success() {
         return Ok(page);
     }
     let problem: Option<Value> = serde_json::from_slice(&page).ok();
     let why = problem.and_then(|problem| problem["detail"].as_str().map(printable));
     Err(InquiryError::Refused(status, why))
+}
+
+/// A connection to a node, on which one request goes after the other.
+pub(super) struct Connection {
+    sender: http1::SendRequest<Full<Bytes>>,
+    host: String,
+}
+
+impl Connection {
+    pub(super) async fn open(target: &Target) -> Result<Self, InquiryError> {
+        let tls = tls::towards(target).map_err(InquiryError::Connect)?;
+        let connected = Socket::open(target, tls.as_ref()).await;
+        let socket = connected.map_err(InquiryError::Connect)?;
+        let (sender, driver) = http1::handshake(TokioIo::new(socket))
+            .await
+            .map_err(|error| http(&error))?;
+        // It ends with the connection, and what went wrong there the request is told.
+        tokio::spawn(driver);
+        Ok(Self {
+            sender,
+            host: target.server(),
+        })
+    }
+
+    /// Asks for a method, a path and a body, and notes when something may have left.
+    pub(super) async fn send(
+        &mut self,
+        (method, path, body): (Method, String, String),
+        is_sent: &AtomicBool,
+    ) -> Result<(StatusCode, Bytes), InquiryError> {
+        let key = api_key::header().map_err(|error| InquiryError::Http(error.to_string()))?;
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(http::header::HOST, &self.host);
+        if let Some(key) = key {
+            request = request.header(api_key::X_API_KEY, key);
+        }
+        if body.starts_with(['{', '[']) {
+            request = request.header(http::header::CONTENT_TYPE, "application/json");
+        }
+        let request = request.body(Full::new(Bytes::from(body)));
+        let request = request.map_err(|error| InquiryError::Http(error.to_string()))?;
+        self.sender.ready().await.map_err(|error| http(&error))?;
+        is_sent.store(true, Ordering::Relaxed);
+        let response = self
+            .sender
+            .send_request(request)
+            .await
+            .map_err(|error| http(&error))?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_PAGE_BYTES);
+        let whole = body.collect().await.map_err(|error| {
+            if error.is::<LengthLimitError>() {
+                InquiryError::NoPage(format!("it is longer than {MAX_PAGE_BYTES} bytes"))
+            } else {
+                InquiryError::Http(error.to_string())
+            }
+        })?;
+        Ok((status, whole.to_bytes()))
+    }
 }
 
 fn http(error: impl Error) -> InquiryError {
@@ -180,22 +212,23 @@ pub(super) mod canned {
         let mut lines = BufReader::new(read).lines();
         let mut path = String::new();
         while let Ok(Some(line)) = lines.next_line().await {
-            if line.is_empty() {
-                break;
+            if !line.is_empty() {
+                if path.is_empty() {
+                    line.split(' ')
+                        .nth(1)
+                        .unwrap_or_default()
+                        .clone_into(&mut path);
+                }
+                continue;
             }
-            if path.is_empty() {
-                line.split(' ')
-                    .nth(1)
-                    .unwrap_or_default()
-                    .clone_into(&mut path);
+            let page = pages.iter().find(|(known, _)| *known == path);
+            let (status, body) = page.map_or(("404 Not Found", ""), |(_, page)| ("200 OK", page));
+            let length = body.len();
+            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}");
+            if write.write_all(answer.as_bytes()).await.is_err() {
+                return;
             }
+            path.clear();
         }
-        let page = pages.iter().find(|(known, _)| *known == path);
-        let (status, body) = page.map_or(("404 Not Found", ""), |(_, page)| ("200 OK", page));
-        let length = body.len();
-        let answer = format!(
-            "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
-        );
-        let _ = write.write_all(answer.as_bytes()).await;
     }
 }

@@ -2,7 +2,7 @@
 //! why a key is not there. What they answer is the nodes' to find out; here it is asked for, put together and shown.
 
 mod big;
-mod hot;
+pub(super) mod hot;
 mod why;
 
 use std::ffi::OsString;

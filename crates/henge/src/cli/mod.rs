@@ -23,6 +23,7 @@ mod simulate;
 mod table;
 mod tls;
 mod tools;
+mod top;
 mod verify;
 
 use std::ffi::OsString;
@@ -49,6 +50,7 @@ pub use key::KeyOrder;
 pub use serve::serve;
 pub use simulate::{Simulation, SimulationError};
 pub use tools::Errand;
+pub use top::Top;
 pub use verify::{Options as VerifyOptions, Plan as VerifyPlan};
 
 /// The exit code for a command line or a configuration that cannot be used, as shells and most tools have it.
@@ -89,6 +91,8 @@ pub enum Action {
     Tool(Errand),
     /// Show what nodes know of keys.
     Insight(Insight),
+    /// Draw what nodes do.
+    Top(Top),
     /// Start a cluster to try things out.
     Dev(Dev),
     /// Show what a shell completes commands by.
@@ -140,6 +144,7 @@ pub fn parse(
         Invocation::Tool(errand) => return Ok(Action::Tool(errand)),
         Invocation::Dev(dev) => return Ok(Action::Dev(dev)),
         Invocation::Insight(insight) => return Ok(Action::Insight(insight)),
+        Invocation::Top(top) => return Ok(Action::Top(top)),
         Invocation::Completions(shell) => return Ok(Action::Completions(shell)),
         Invocation::Manual(directory) => return Ok(Action::Manual(directory)),
         Invocation::Run { task, file, flags } => (task, file, flags),
@@ -206,6 +211,7 @@ pub fn run(serve: impl FnOnce(Config, Sources, Option<Keys>) -> ExitCode) -> Exi
         Ok(Action::Tool(errand)) => tools::run(&errand, std::env::var_os(VARIABLE)),
         Ok(Action::Dev(dev)) => dev::run(&dev),
         Ok(Action::Insight(insight)) => insight::run(&insight),
+        Ok(Action::Top(top)) => top::run(&top),
         Ok(Action::Manual(directory)) => manual::run(directory.as_deref(), arguments::grammar()),
         Ok(shown) => print(&shown.text()),
         Err(error) => failed(&error, EXIT_USAGE),
@@ -232,6 +238,7 @@ impl Action {
             | Self::Tool(_)
             | Self::Dev(_)
             | Self::Insight(_)
+            | Self::Top(_)
             | Self::Manual(_) => String::new(),
             Self::Completions(shell) => completions::script(*shell, arguments::grammar()),
             Self::ConfigCheck { file: Some(file) } => {
