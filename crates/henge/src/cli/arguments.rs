@@ -13,7 +13,8 @@ use clap_complete::Shell;
 
 use super::simulate::{Simulation, Words};
 use super::{
-    CliError, bench, client, cluster, completions, dev, insight, key, manual, tools, top, verify,
+    CliError, bench, client, cluster, completions, dev, doctor, insight, key, manual, tools, top,
+    verify,
 };
 use crate::config::{FlagSetting, SETTINGS, Setting, shown};
 
@@ -76,11 +77,12 @@ const SHORTHANDS: [(&str, &str, &str, &str); 9] = [
 ];
 
 /// What to do, by the words of the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Task {
     Serve,
     ConfigCheck,
     ConfigPrint { json: bool },
+    Doctor(doctor::DoctorOptions),
 }
 
 /// A command line, understood.
@@ -134,6 +136,7 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Inv
     }
     let task = match words[..] {
         ["config", "check"] => Task::ConfigCheck,
+        ["doctor"] => Task::Doctor(doctor::understood(levels[1]).map_err(CliError::Usage)?),
         ["config", "print"] => Task::ConfigPrint {
             json: levels.last().is_some_and(|level| level.get_flag("json")),
         },
@@ -282,7 +285,7 @@ pub(super) fn grammar() -> Command {
     let root = Command::new("henge")
         .about("A distributed cache that may forget a key, and never lies about one.")
         .version(env!("CARGO_PKG_VERSION"))
-        .subcommands([serve, config].map(with_flags))
+        .subcommands([serve, config, doctor::command()].map(with_flags))
         .subcommand(simulate)
         .subcommands(client::commands())
         .subcommands(insight::commands())
@@ -517,7 +520,7 @@ mod tests {
                 value: (*value).to_owned(),
             });
             let expected = Invocation::Run {
-                task: *task,
+                task: task.clone(),
                 file: file.map(PathBuf::from),
                 flags: flags.collect(),
             };
@@ -601,7 +604,7 @@ mod tests {
                     ("--set", "x.z", "2"),
                 ],
             ),
-            ("henge config check", check, None, &[]),
+            ("henge config check", check.clone(), None, &[]),
             (
                 "henge config check -config a.toml",
                 check,
@@ -618,7 +621,7 @@ mod tests {
                     ("--set", "a.c", "2"),
                 ],
             ),
-            ("henge config print --json", json, None, &[]),
+            ("henge config print --json", json.clone(), None, &[]),
             (
                 "henge config print -json -port 1",
                 json,

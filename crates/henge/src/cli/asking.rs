@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use henge_client::{Socket, Target};
-use http::{Method, Request, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -144,9 +144,19 @@ impl Connection {
     /// Asks for a method, a path and a body, and notes when something may have left.
     pub(super) async fn send(
         &mut self,
-        (method, path, body): (Method, String, String),
+        request: (Method, String, String),
         is_sent: &AtomicBool,
     ) -> Result<(StatusCode, Bytes), InquiryError> {
+        let answer = self.exchange(request, is_sent).await?;
+        Ok((answer.status(), answer.into_body()))
+    }
+
+    /// The same with the head of the answer.
+    pub(super) async fn exchange(
+        &mut self,
+        (method, path, body): (Method, String, String),
+        is_sent: &AtomicBool,
+    ) -> Result<Response<Bytes>, InquiryError> {
         let key = api_key::header().map_err(|error| InquiryError::Http(error.to_string()))?;
         let mut request = Request::builder()
             .method(method)
@@ -167,8 +177,8 @@ impl Connection {
             .send_request(request)
             .await
             .map_err(|error| http(&error))?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_PAGE_BYTES);
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, MAX_PAGE_BYTES);
         let whole = body.collect().await.map_err(|error| {
             if error.is::<LengthLimitError>() {
                 InquiryError::NoPage(format!("it is longer than {MAX_PAGE_BYTES} bytes"))
@@ -176,7 +186,7 @@ impl Connection {
                 InquiryError::Http(error.to_string())
             }
         })?;
-        Ok((status, whole.to_bytes()))
+        Ok(Response::from_parts(head, whole.to_bytes()))
     }
 }
 

@@ -12,6 +12,7 @@ mod cluster;
 mod colour;
 mod completions;
 mod dev;
+mod doctor;
 mod duration;
 mod insight;
 mod key;
@@ -45,6 +46,7 @@ pub use bench::Options as BenchOptions;
 pub use client::Order;
 pub use cluster::Inquiry;
 pub use dev::Dev;
+pub use doctor::DoctorOptions;
 pub use insight::Insight;
 pub use key::KeyOrder;
 pub use serve::serve;
@@ -75,6 +77,8 @@ pub enum Action {
         /// Whether as JSON.
         json: bool,
     },
+    /// Say whether its surroundings suit a node of this configuration.
+    Doctor(Box<Config>, DoctorOptions),
     /// Run a trace through the eviction policies.
     Simulate(Simulation),
     /// Ask a node something.
@@ -168,6 +172,7 @@ pub fn parse(
                 file: sources.file().map(PathBuf::from),
             }
         }
+        Task::Doctor(options) => Action::Doctor(Box::new(loaded.config), options),
         Task::ConfigPrint { json } => Action::ConfigPrint {
             loaded: Box::new(loaded),
             json,
@@ -203,6 +208,10 @@ pub fn run(serve: impl FnOnce(Config, Sources, Option<Keys>) -> ExitCode) -> Exi
             Ok(text) => print(&text),
             Err(error) => failed(&error, EXIT_FAILURE),
         },
+        Ok(Action::Doctor(config, options)) => {
+            let keys = from_variable(std::env::var_os(VARIABLE));
+            doctor::run(&options, &config, keys)
+        }
         Ok(Action::Client(order)) => client::run(&order),
         Ok(Action::Cluster(inquiry)) => cluster::run(&inquiry),
         Ok(Action::Key(order)) => key::run(&order),
@@ -229,6 +238,7 @@ impl Action {
     fn text(&self) -> String {
         match self {
             Self::Serve(..)
+            | Self::Doctor(..)
             | Self::Simulate(_)
             | Self::Client(_)
             | Self::Cluster(_)
