@@ -9,9 +9,13 @@ use std::path::PathBuf;
 use clap::builder::ValueParser;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap_complete::Shell;
 
 use super::simulate::{Simulation, Words};
-use super::{CliError, bench, client, cluster, dev, key, tools, verify};
+use super::{
+    CliError, bench, client, cluster, completions, dev, doctor, insight, key, manual, tools, top,
+    verify,
+};
 use crate::config::{FlagSetting, SETTINGS, Setting, shown};
 
 /// A flag that is short for `--set`: its name, the setting, the name of its value in the help, and what the help says.
@@ -73,11 +77,12 @@ const SHORTHANDS: [(&str, &str, &str, &str); 9] = [
 ];
 
 /// What to do, by the words of the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Task {
     Serve,
     ConfigCheck,
     ConfigPrint { json: bool },
+    Doctor(doctor::DoctorOptions),
 }
 
 /// A command line, understood.
@@ -96,15 +101,19 @@ pub(super) enum Invocation {
     Verify(verify::Options),
     Tool(tools::Errand),
     Dev(dev::Dev),
+    Insight(insight::Insight),
+    Top(top::Top),
+    Completions(Shell),
+    Manual(Option<PathBuf>),
     Help(String),
     Version,
 }
 
 /// Understands the arguments, the first of which is the program's name.
 pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Invocation, CliError> {
-    let command = command();
-    let arguments = double_the_dash(arguments, &command);
-    let matches = match command.try_get_matches_from(arguments) {
+    let grammar = grammar();
+    let arguments = double_the_dash(arguments, &grammar);
+    let matches = match grammar.try_get_matches_from(arguments) {
         Ok(matches) => matches,
         Err(error) => {
             return match error.kind() {
@@ -121,59 +130,13 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Inv
         words.push(word);
         levels.push(deeper);
     }
-    if let [word] = words[..]
-        && let Some(order) = client::understood(word, levels[1])
-    {
-        no_settings(word, levels[0])?;
-        return Ok(Invocation::Client(order));
-    }
-    if let [word] = words[..]
-        && let Some(errand) = tools::understood(word, levels[1])
-    {
-        no_settings(word, levels[0])?;
-        return errand.map(Invocation::Tool).map_err(CliError::Usage);
-    }
-    if let ["cluster", word] = words[..]
-        && let Some(inquiry) = cluster::understood(word, levels[2])
-    {
-        no_settings(&format!("cluster {word}"), levels[0])?;
-        return inquiry.map(Invocation::Cluster).map_err(CliError::Usage);
-    }
-    if let ["key", word] = words[..]
-        && let Some(order) = key::understood(word, levels[2])
-    {
-        no_settings(&format!("key {word}"), levels[0])?;
-        return order.map(Invocation::Key).map_err(CliError::Usage);
-    }
-    if words == ["cluster", "recover"]
-        && let Some(errand) = tools::understood("recover", levels[2])
-    {
-        no_settings("cluster recover", levels[0])?;
-        return errand.map(Invocation::Tool).map_err(CliError::Usage);
-    }
-    if words == ["simulate"] {
-        no_settings("simulate", levels[0])?;
-        return simulation(levels[1]).map(Invocation::Simulate);
-    }
-    if words == ["dev"] {
-        no_settings("dev", levels[0])?;
-        return dev::understood(levels[1])
-            .map(Invocation::Dev)
-            .map_err(CliError::Usage);
-    }
-    if words == ["bench"] {
-        no_settings("bench", levels[0])?;
-        let options = bench::understood(levels[1]).map_err(CliError::Usage)?;
-        return Ok(Invocation::Bench(Box::new(options)));
-    }
-    if words == ["verify"] {
-        no_settings("verify", levels[0])?;
-        return verify::understood(levels[1])
-            .map(Invocation::Verify)
-            .map_err(CliError::Usage);
+    if let Some(understood) = understood(&words, levels[levels.len() - 1]) {
+        no_settings(&words.join(" "), levels[0])?;
+        return understood;
     }
     let task = match words[..] {
         ["config", "check"] => Task::ConfigCheck,
+        ["doctor"] => Task::Doctor(doctor::understood(levels[1]).map_err(CliError::Usage)?),
         ["config", "print"] => Task::ConfigPrint {
             json: levels.last().is_some_and(|level| level.get_flag("json")),
         },
@@ -185,6 +148,29 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Inv
         file: file(&levels)?,
         flags: flags(&levels)?,
     })
+}
+
+/// What a command asks for that starts no node and has no configuration; none if the words are of none.
+fn understood(words: &[&str], own: &ArgMatches) -> Option<Result<Invocation, CliError>> {
+    let asked = match *words {
+        ["simulate"] => return Some(simulation(own).map(Invocation::Simulate)),
+        ["dev"] => dev::understood(own).map(Invocation::Dev),
+        ["bench"] => bench::understood(own).map(|options| Invocation::Bench(Box::new(options))),
+        ["top"] => top::understood(own)?.map(Invocation::Top),
+        ["verify"] => verify::understood(own).map(Invocation::Verify),
+        ["completions"] => Ok(Invocation::Completions(completions::understood(own)?)),
+        ["man"] => Ok(Invocation::Manual(manual::understood(own))),
+        ["cluster", "recover"] => tools::understood("recover", own)?.map(Invocation::Tool),
+        ["cluster", word] => cluster::understood(word, own)?.map(Invocation::Cluster),
+        ["key", word] => key::understood(word, own)?.map(Invocation::Key),
+        ["hot" | "big" | "why"] => insight::understood(words[0], own)?.map(Invocation::Insight),
+        [word] => match client::understood(word, own) {
+            Some(order) => Ok(Invocation::Client(order)),
+            None => tools::understood(word, own)?.map(Invocation::Tool),
+        },
+        _ => return None,
+    };
+    Some(asked.map_err(CliError::Usage))
 }
 
 /// What to simulate.
@@ -282,7 +268,7 @@ fn flags(levels: &[&ArgMatches]) -> Result<Vec<FlagSetting>, CliError> {
 
 /// The whole grammar. Every command has the flags of its own, and not clap's global ones: of a global flag given both
 /// before and after a command, clap keeps one and drops the other without a word.
-fn command() -> Command {
+pub(super) fn grammar() -> Command {
     let with_flags = |command: Command| command.args(setting_flags());
     let serve =
         Command::new("serve").about("Start a node; what henge does when no command is given");
@@ -290,12 +276,7 @@ fn command() -> Command {
         .about("Say whether the configuration is valid, and what is wrong if not");
     let print = Command::new("print")
         .about("Show every setting in force, and where its value came from")
-        .arg(
-            Arg::new("json")
-                .long("json")
-                .action(ArgAction::SetTrue)
-                .help("As JSON, for programs"),
-        );
+        .arg(client::json());
     let config = Command::new("config")
         .about("Check or show the configuration that a node would start with")
         .subcommand_required(true)
@@ -304,15 +285,19 @@ fn command() -> Command {
     let root = Command::new("henge")
         .about("A distributed cache that may forget a key, and never lies about one.")
         .version(env!("CARGO_PKG_VERSION"))
-        .subcommands([serve, config].map(with_flags))
+        .subcommands([serve, config, doctor::command()].map(with_flags))
         .subcommand(simulate)
         .subcommands(client::commands())
+        .subcommands(insight::commands())
+        .subcommand(top::command())
         .subcommand(cluster::command())
         .subcommand(key::command())
         .subcommand(dev::command())
         .subcommand(bench::command())
         .subcommand(verify::command())
         .subcommands(tools::commands())
+        .subcommand(completions::command())
+        .subcommand(manual::command())
         .after_help(after_help());
     with_flags(root)
 }
@@ -345,10 +330,7 @@ fn simulate_command() -> Command {
                 "A policy, or a list; may be repeated [default: all]",
             ),
             list("seed", "NUMBER", "Seeds what is random [default: 42]"),
-            Arg::new("json")
-                .long("json")
-                .action(ArgAction::SetTrue)
-                .help("As JSON, for programs"),
+            client::json(),
         ])
         .after_help(
             "Every access is a get, and on a miss the key is put. The last row is the best possible, by Belady's rule, which
@@ -496,6 +478,24 @@ fn one_line(message: &str) -> String {
     )
 }
 
+/// The commands of a grammar that have no others below them, by their words.
+#[cfg(test)]
+pub(super) fn leaves(grammar: &Command) -> Vec<(String, Command)> {
+    let mut left = vec![(String::new(), grammar)];
+    let mut found = Vec::new();
+    while let Some((words, command)) = left.pop() {
+        if !command.has_subcommands() {
+            found.push((words, command.clone()));
+            continue;
+        }
+        left.extend(command.get_subcommands().map(|deeper| {
+            let words = format!("{words} {}", deeper.get_name());
+            (words.trim_start().to_owned(), deeper)
+        }));
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -520,7 +520,7 @@ mod tests {
                 value: (*value).to_owned(),
             });
             let expected = Invocation::Run {
-                task: *task,
+                task: task.clone(),
                 file: file.map(PathBuf::from),
                 flags: flags.collect(),
             };
@@ -604,7 +604,7 @@ mod tests {
                     ("--set", "x.z", "2"),
                 ],
             ),
-            ("henge config check", check, None, &[]),
+            ("henge config check", check.clone(), None, &[]),
             (
                 "henge config check -config a.toml",
                 check,
@@ -621,7 +621,7 @@ mod tests {
                     ("--set", "a.c", "2"),
                 ],
             ),
-            ("henge config print --json", json, None, &[]),
+            ("henge config print --json", json.clone(), None, &[]),
             (
                 "henge config print -json -port 1",
                 json,
@@ -754,10 +754,43 @@ mod tests {
     }
 
     #[test]
+    fn what_a_node_says_can_be_had_as_json() {
+        // The first two are about files, the third has a file of its own for that, and the last is drawn from /metrics/json.
+        const NOT_SHOWN: [&str; 4] = ["restore", "backup", "bench", "top"];
+        let all = leaves(&grammar());
+        let has = |command: &Command, long: &str| {
+            let mut options = command.get_arguments();
+            options.any(|option| option.get_long() == Some(long))
+        };
+        for (words, command) in all.iter().filter(|(_, command)| has(command, "url")) {
+            let is_shown = !NOT_SHOWN.contains(&&**words);
+            assert!(!is_shown || has(command, "json"), "henge {words}");
+        }
+        assert!(all.len() > 30, "all are looked at: {}", all.len());
+    }
+
+    #[test]
+    fn every_command_and_option_has_a_help() {
+        fn look(command: &Command, words: &str) {
+            assert!(command.get_about().is_some(), "{words}");
+            for option in command.get_arguments() {
+                let is_shown = option.is_hide_set() || option.get_help().is_some();
+                assert!(is_shown, "{words}: {}", option.get_id());
+            }
+            for deeper in command.get_subcommands() {
+                look(deeper, &format!("{words} {}", deeper.get_name()));
+            }
+        }
+        let mut grammar = grammar();
+        grammar.build();
+        look(&grammar, "henge");
+    }
+
+    #[test]
     fn shorthands_name_settings() {
         for (flag, name, ..) in SHORTHANDS {
             assert!(Setting::find(name).is_some(), "--{flag}");
         }
-        command().debug_assert();
+        grammar().debug_assert();
     }
 }

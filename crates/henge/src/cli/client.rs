@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use clap::builder::{TypedValueParser, ValueParser};
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -17,6 +19,7 @@ use henge_client::{
     Client, Condition, EncryptionKeys, EncryptionKeysError, Error, Lifetime, SetOptions, Target,
     TargetError,
 };
+use serde_json::{Map, Value};
 
 use super::{EXIT_USAGE, api_key, duration, tls};
 use crate::access::hash::without_keys;
@@ -38,6 +41,10 @@ const EXIT_FAILED: u8 = 3;
 /// The flag of the commands that have a value.
 const ENCRYPT_KEY_FILE: &str = "encrypt-key-file";
 
+const JSON_HELP: &str = "\
+With --json what was found is an object, and of scan and del one for each key, a line each. Keys and values that are no UTF-8 are in
+base64, as key_base64 and value_base64. What was not found is said by the exit code.";
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
@@ -51,6 +58,8 @@ pub struct Order {
     /// Members of one cluster.
     targets: Vec<Target>,
     timeout: Duration,
+    /// Whether what was found is shown as JSON.
+    json: bool,
     /// A file of the keys that values are sealed with and opened by.
     encrypt_key_file: Option<PathBuf>,
     errand: Errand,
@@ -91,8 +100,8 @@ pub(super) fn commands() -> Vec<Command> {
     let command = |name: &'static str, about: &'static str| {
         Command::new(name)
             .about(about)
-            .args([urls(), timeout()])
-            .after_help(EXIT_CODES)
+            .args([urls(), timeout(), json()])
+            .after_help(format!("{JSON_HELP}\n\n{EXIT_CODES}"))
     };
     vec![
         command("get", "Print the value of a key").args([
@@ -190,6 +199,19 @@ impl TypedValueParser for UrlParser {
     }
 }
 
+/// A node that is asked over HTTP.
+///
+/// # Errors
+/// It speaks the Redis protocol.
+pub(super) fn over_http(target: &Target) -> Result<Target, String> {
+    if target.scheme.is_http() {
+        return Ok(target.clone());
+    }
+    Err(format!(
+        "flag --url: found {target}, expected http://host:port or https://host:port"
+    ))
+}
+
 /// Any node serves any key; several are for the case that one is not there.
 fn urls() -> Arg {
     url()
@@ -205,6 +227,14 @@ pub(super) fn timeout() -> Arg {
         .default_value("5s")
         .value_parser(duration::parse_positive)
         .help("How long to wait for a connection, and for an answer")
+}
+
+/// The flag of all that show something.
+pub(super) fn json() -> Arg {
+    Arg::new("json")
+        .long("json")
+        .action(ArgAction::SetTrue)
+        .help("As JSON, for programs")
 }
 
 /// The order of a command of this module; none if the word is no such command.
@@ -256,6 +286,7 @@ pub(super) fn understood(word: &str, matches: &ArgMatches) -> Option<Order> {
     Some(Order {
         targets: matches.get_many("url")?.cloned().collect(),
         timeout: *matches.get_one("timeout")?,
+        json: matches.get_flag("json"),
         encrypt_key_file: match errand {
             Errand::Get(_) | Errand::Set { .. } => matches.get_one(ENCRYPT_KEY_FILE).cloned(),
             // These have no such flag.
@@ -373,75 +404,124 @@ async fn carry_out(order: &Order) -> Result<(), Failure> {
         builder = builder.tls(tls);
     }
     let client = builder.connect().await?;
+    order.done(&client, &value).await
+}
+
+/// Writes to standard output, at once.
+fn show(parts: &[&[u8]]) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    let mut show = |parts: &[&[u8]]| {
-        let written = parts.iter().try_for_each(|part| out.write_all(part));
-        written.and_then(|()| out.flush()).map_err(Failure::Output)
-    };
-    match &order.errand {
-        Errand::Get(key) => {
-            let value = client.get(key).await?;
-            let value = value.ok_or(Failure::nothing("there is no such key"))?;
-            // A file gets exactly the value; on a terminal the prompt should not stand behind it.
-            let end: &[u8] = if io::stdout().is_terminal() {
-                b"\n"
-            } else {
-                b""
-            };
-            show(&[&value, end])
-        }
-        Errand::Set { key, options, .. } => {
-            if client.set(key, &value, *options).await? {
-                return Ok(());
-            }
-            let is_nx = *options == options.condition(Condition::IfAbsent);
-            Err(Failure::nothing(if is_nx {
-                "nothing was stored: the key is there"
-            } else {
-                "nothing was stored: there is no such key"
-            }))
-        }
-        Errand::Del(keys) => {
-            let mut missing = Vec::new();
-            for key in keys {
-                if !client.del(key).await? {
-                    let key = String::from_utf8_lossy(key);
-                    missing.push(key.escape_debug().to_string());
+    let written = parts.iter().try_for_each(|part| out.write_all(part));
+    written.and_then(|()| out.flush()).map_err(Failure::Output)
+}
+
+/// A line with an object of a key and what else there is of it.
+fn line(key: &[u8], members: impl IntoIterator<Item = (&'static str, Value)>) -> Vec<u8> {
+    let all = [named("key", "key_base64", key)].into_iter().chain(members);
+    let object: Map<_, _> = all.map(|(name, value)| (name.to_owned(), value)).collect();
+    let mut line = Value::Object(object).to_string().into_bytes();
+    line.push(b'\n');
+    line
+}
+
+/// Bytes as text, or by the other name in base64.
+fn named(text: &'static str, base64: &'static str, bytes: &[u8]) -> (&'static str, Value) {
+    match std::str::from_utf8(bytes) {
+        Ok(value) => (text, value.into()),
+        Err(_) => (base64, STANDARD.encode(bytes).into()),
+    }
+}
+
+impl Order {
+    /// Asks, and shows what there is.
+    async fn done(&self, client: &Client, value: &[u8]) -> Result<(), Failure> {
+        let is_json = self.json;
+        match &self.errand {
+            Errand::Get(key) => {
+                let value = client.get(key).await?;
+                let value = value.ok_or(Failure::nothing("there is no such key"))?;
+                if is_json {
+                    return show(&[&line(key, [named("value", "value_base64", &value)])]);
                 }
+                // A file gets exactly the value; on a terminal the prompt should not stand behind it.
+                let end: &[u8] = if io::stdout().is_terminal() {
+                    b"\n"
+                } else {
+                    b""
+                };
+                show(&[&value, end])
             }
-            match &missing[..] {
-                [] => Ok(()),
-                [_] if keys.len() == 1 => Err(Failure::nothing("there is no such key")),
-                _ => {
-                    let why = format!("there is no such key: {}", missing.join(", "));
-                    Err(Failure::Nothing(why.into()))
+            Errand::Set { key, options, .. } => {
+                if client.set(key, value, *options).await? {
+                    return if is_json {
+                        show(&[&line(key, [("is_stored", true.into())])])
+                    } else {
+                        Ok(())
+                    };
                 }
+                let is_nx = *options == options.condition(Condition::IfAbsent);
+                Err(Failure::nothing(if is_nx {
+                    "nothing was stored: the key is there"
+                } else {
+                    "nothing was stored: there is no such key"
+                }))
             }
-        }
-        Errand::Incr { key, by } => {
-            let sum = client.incr(key, *by).await?.to_string();
-            show(&[sum.as_bytes(), b"\n"])
-        }
-        Errand::Ttl(key) => match client.ttl(key).await? {
-            Lifetime::Missing => Err(Failure::nothing("there is no such key")),
-            Lifetime::Unlimited => show(&[b"none\n"]),
-            Lifetime::Left(left) => show(&[format!("{:.3}\n", left.as_secs_f64()).as_bytes()]),
-        },
-        Errand::Scan(pattern) => {
-            let mut scan = client.scan(pattern);
-            let mut found = false;
-            while let Some(keys) = scan.next_page().await? {
-                found |= !keys.is_empty();
-                let mut page = Vec::new();
+            Errand::Del(keys) => {
+                let mut missing = Vec::new();
                 for key in keys {
-                    page.extend_from_slice(&key);
-                    page.push(b'\n');
+                    let is_removed = client.del(key).await?;
+                    if is_json {
+                        show(&[&line(key, [("is_removed", is_removed.into())])])?;
+                    }
+                    if !is_removed {
+                        let key = String::from_utf8_lossy(key);
+                        missing.push(key.escape_debug().to_string());
+                    }
                 }
-                show(&[&page])?;
+                match &missing[..] {
+                    [] => Ok(()),
+                    [_] if keys.len() == 1 => Err(Failure::nothing("there is no such key")),
+                    _ => {
+                        let why = format!("there is no such key: {}", missing.join(", "));
+                        Err(Failure::Nothing(why.into()))
+                    }
+                }
             }
-            found
-                .then_some(())
-                .ok_or(Failure::nothing("no key matches the pattern"))
+            Errand::Incr { key, by } => {
+                let sum = client.incr(key, *by).await?;
+                if is_json {
+                    return show(&[&line(key, [("value", sum.into())])]);
+                }
+                show(&[sum.to_string().as_bytes(), b"\n"])
+            }
+            Errand::Ttl(key) => match client.ttl(key).await? {
+                Lifetime::Missing => Err(Failure::nothing("there is no such key")),
+                Lifetime::Unlimited if is_json => show(&[&line(key, [("ttl", Value::Null)])]),
+                Lifetime::Left(left) if is_json => {
+                    show(&[&line(key, [("ttl", left.as_secs_f64().into())])])
+                }
+                Lifetime::Unlimited => show(&[b"none\n"]),
+                Lifetime::Left(left) => show(&[format!("{:.3}\n", left.as_secs_f64()).as_bytes()]),
+            },
+            Errand::Scan(pattern) => {
+                let mut scan = client.scan(pattern);
+                let mut found = false;
+                while let Some(keys) = scan.next_page().await? {
+                    found |= !keys.is_empty();
+                    let mut page = Vec::new();
+                    for key in keys {
+                        if is_json {
+                            page.extend(line(&key, []));
+                            continue;
+                        }
+                        page.extend_from_slice(&key);
+                        page.push(b'\n');
+                    }
+                    show(&[&page])?;
+                }
+                found
+                    .then_some(())
+                    .ok_or(Failure::nothing("no key matches the pattern"))
+            }
         }
     }
 }

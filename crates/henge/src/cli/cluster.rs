@@ -5,36 +5,30 @@ mod losses;
 mod nodes;
 mod settings;
 
-use std::cell::Cell;
-use std::error::Error;
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
-use clap::{Arg, ArgAction, ArgMatches, Command};
-use henge_client::{Socket, Target};
-use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use clap::{ArgMatches, Command};
+use henge_client::Target;
+use http::Method;
 use indicatif::HumanBytes;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use self::nodes::NodeChange;
 use self::settings::Change;
-pub(super) use self::settings::path as path_of;
+use super::asking::{InquiryError, ask, path_of};
+use super::colour::{self, Painter, Tone, When};
 use super::simulate::grouped;
-use super::{api_key, client, tls, tools};
+use super::table::{columns, painted, printable};
+use super::{client, tools};
 
 /// The exit code where the node is in no cluster.
 const EXIT_OUTSIDE: u8 = 1;
 /// The exit code where nothing could be found out. 2 is that of a wrong command line.
 const EXIT_FAILED: u8 = 3;
-
-/// The longest page that is taken: hundreds of members, each with a partition of its own here and there, are a few hundred KiB.
-const MAX_PAGE_BYTES: usize = 16 << 20;
 
 const HELP: &str = "\
 It shows the cluster as the node at URL sees it. What other members say of themselves (operations a second, memory) is a dash
@@ -52,17 +46,19 @@ pub struct Inquiry {
     target: Target,
     timeout: Duration,
     about: About,
+    json: bool,
+    colour: When,
 }
 
 /// What it is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum About {
-    /// The members; as JSON or for people.
-    Status { json: bool },
+    /// The members.
+    Status,
     /// What was lost.
-    Losses { json: bool },
+    Losses,
     /// The settings of the whole cluster.
-    Settings { json: bool },
+    Settings,
     /// One of them is to be another.
     Change(Change),
     /// Nodes are to hold more, less or nothing.
@@ -76,10 +72,8 @@ pub(super) fn command() -> Command {
         .args([
             client::url().help("The node: http://host:port or https://host:port"),
             client::timeout(),
-            Arg::new("json")
-                .long("json")
-                .action(ArgAction::SetTrue)
-                .help("As JSON, for programs: what GET /cluster/status says"),
+            client::json().help("As JSON, for programs: what GET /cluster/status says"),
+            colour::flag(),
         ])
         .after_help(HELP);
     Command::new("cluster")
@@ -99,15 +93,9 @@ pub(super) fn command() -> Command {
 pub(super) fn understood(word: &str, matches: &ArgMatches) -> Option<Result<Inquiry, String>> {
     let text = |name: &str| matches.get_one::<String>(name).cloned();
     let about = match word {
-        "status" => About::Status {
-            json: matches.get_flag("json"),
-        },
-        "losses" => About::Losses {
-            json: matches.get_flag("json"),
-        },
-        "settings" => About::Settings {
-            json: matches.get_flag("json"),
-        },
+        "status" => About::Status,
+        "losses" => About::Losses,
+        "settings" => About::Settings,
         "set" => About::Change(Change {
             name: text("name")?,
             value: Some(text("value")?),
@@ -118,16 +106,20 @@ pub(super) fn understood(word: &str, matches: &ArgMatches) -> Option<Result<Inqu
         }),
         _ => About::Node(NodeChange::understood(word, matches)?),
     };
-    let target: &Target = matches.get_one("url")?;
-    if !target.scheme.is_http() {
-        let wrong =
-            format!("flag --url: found {target}, expected http://host:port or https://host:port");
-        return Some(Err(wrong));
-    }
+    let target = match client::over_http(matches.get_one("url")?) {
+        Ok(target) => target,
+        Err(wrong) => return Some(Err(wrong)),
+    };
     Some(Ok(Inquiry {
-        target: target.clone(),
+        target,
         timeout: *matches.get_one("timeout")?,
+        colour: match about {
+            About::Status => When::given(matches),
+            // These have no such flag.
+            _ => When::Never,
+        },
         about,
+        json: matches.get_flag("json"),
     }))
 }
 
@@ -136,47 +128,47 @@ impl About {
     fn request(&self) -> (Method, String, String) {
         let get = |path: &str| (Method::GET, path.to_owned(), String::new());
         match self {
-            Self::Status { .. } => get("/cluster/status"),
-            Self::Losses { .. } => get("/cluster/losses"),
-            Self::Settings { .. } => get("/cluster/settings"),
+            Self::Status => get("/cluster/status"),
+            Self::Losses => get("/cluster/losses"),
+            Self::Settings => get("/cluster/settings"),
             Self::Change(change) => change.request(),
             Self::Node(change) => change.request(),
         }
     }
 
     /// What an answer says, and whether that is a cluster.
-    fn shown(&self, page: &[u8]) -> Result<(String, bool), InquiryError> {
+    fn shown(
+        &self,
+        page: &[u8],
+        json: bool,
+        painter: Painter,
+    ) -> Result<(String, bool), InquiryError> {
         let page: Value = match page {
             [] => Value::Null,
             page => serde_json::from_slice(page)
                 .map_err(|error| InquiryError::NoPage(error.to_string()))?,
         };
         let missing = |what: &str| InquiryError::NoPage(format!("it has no {what}"));
-        match self {
-            Self::Status { json } => {
-                let text = match json {
-                    true => format!("{page:#}\n"),
-                    false => table(&page).ok_or_else(|| missing("members"))?,
-                };
-                Ok((text, page["standing"] == "member"))
+        let is_whole = match self {
+            Self::Status => page["standing"] == "member",
+            Self::Losses => page["is_complete"] == true,
+            Self::Settings | Self::Change(_) | Self::Node(_) => true,
+        };
+        let text = match self {
+            // A setting that is left to each node is answered without a page.
+            Self::Change(change) if json && page.is_null() => {
+                format!("{:#}\n", json!({"name": change.name, "value": null}))
             }
-            Self::Losses { json } => {
-                let text = match json {
-                    true => format!("{page:#}\n"),
-                    false => {
-                        losses::table(&page, SystemTime::now()).ok_or_else(|| missing("losses"))?
-                    }
-                };
-                Ok((text, page["is_complete"] == true))
+            _ if json => format!("{page:#}\n"),
+            Self::Status => table(&page, painter).ok_or_else(|| missing("members"))?,
+            Self::Losses => {
+                losses::table(&page, SystemTime::now()).ok_or_else(|| missing("losses"))?
             }
-            Self::Settings { json: true } => Ok((format!("{page:#}\n"), true)),
-            Self::Settings { json: false } => {
-                let text = settings::table(&page).ok_or_else(|| missing("settings"))?;
-                Ok((text, true))
-            }
-            Self::Change(change) => Ok((change.done(&page), true)),
-            Self::Node(change) => Ok((change.done(), true)),
-        }
+            Self::Settings => settings::table(&page).ok_or_else(|| missing("settings"))?,
+            Self::Change(change) => change.done(&page),
+            Self::Node(change) => change.done(),
+        };
+        Ok((text, is_whole))
     }
 
     /// The same with what it means for what was asked for; that may be done if it was sent.
@@ -184,7 +176,7 @@ impl About {
         match (self, error) {
             // The node has said what it has done.
             (_, error @ InquiryError::Refused(..))
-            | (Self::Status { .. } | Self::Losses { .. } | Self::Settings { .. }, error) => error,
+            | (Self::Status | Self::Losses | Self::Settings, error) => error,
             (Self::Change(_), error) if is_sent => InquiryError::Unknown(
                 Box::new(error),
                 "the setting may have been changed, or be changed later",
@@ -194,57 +186,6 @@ impl About {
                 "it may be agreed on, or be agreed on later",
             ),
             (Self::Change(_) | Self::Node(_), error) => InquiryError::Unchanged(Box::new(error)),
-        }
-    }
-}
-
-/// Why nothing was found out.
-#[derive(Debug)]
-pub(super) enum InquiryError {
-    /// There is no connection.
-    Connect(io::Error),
-    /// The connection failed, or what came over it.
-    Http(String),
-    /// Nothing came for so long.
-    TimedOut(Duration),
-    /// It failed after a change was asked for, which may be done: what may be so.
-    Unknown(Box<Self>, &'static str),
-    /// A change was made, and what comes of it was not seen to its end.
-    Unwatched(Box<Self>),
-    /// A change was made, and somebody else has undone it since: how it is now.
-    Undone(String),
-    /// It failed before a change was asked for.
-    Unchanged(Box<Self>),
-    /// The node says no, and perhaps why.
-    Refused(StatusCode, Option<String>),
-    /// What came is not what a node says.
-    NoPage(String),
-    System(io::Error),
-}
-
-impl fmt::Display for InquiryError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Connect(error) => write!(f, "no connection to the node: {error}"),
-            Self::Http(error) => write!(f, "the connection to the node failed: {error}"),
-            Self::TimedOut(after) => write!(f, "the node did not answer within {after:?}"),
-            Self::Unknown(error, may_be) => write!(f, "{error}; {may_be}"),
-            Self::Unwatched(error) => write!(
-                f,
-                "{error}; it is agreed on, and partitions move without being watched"
-            ),
-            Self::Undone(now) => write!(f, "it was undone by somebody else meanwhile: {now}"),
-            Self::Unchanged(error) => write!(f, "{error}; nothing was changed"),
-            Self::Refused(StatusCode::UNAUTHORIZED, None) => f.write_str(
-                "the node refused: it wants an API key that holds; expected one in HENGE_API_KEY",
-            ),
-            Self::Refused(status, None) => write!(f, "the node refused: {status}"),
-            Self::Refused(status, Some(why)) => write!(f, "the node refused: {status}: {why}"),
-            Self::NoPage(why) => write!(
-                f,
-                "what came is nothing that a node says of a cluster: {why}"
-            ),
-            Self::System(error) => error.fmt(f),
         }
     }
 }
@@ -281,12 +222,18 @@ pub(super) fn run(inquiry: &Inquiry) -> ExitCode {
 
 /// What there is to show, and whether that is a cluster.
 async fn find(inquiry: &Inquiry) -> Result<(String, bool), InquiryError> {
-    let is_sent = Cell::new(false);
+    let is_sent = AtomicBool::new(false);
     let asked = ask(&inquiry.target, inquiry.about.request(), &is_sent);
     let asked = tokio::time::timeout(inquiry.timeout, asked).await;
     let page = asked.unwrap_or(Err(InquiryError::TimedOut(inquiry.timeout)));
-    let found = page.and_then(|page| Ok((inquiry.about.shown(&page)?, page)));
-    let found = found.map_err(|error| inquiry.about.failure(error, is_sent.get()));
+    let painter = inquiry.colour.painter();
+    let shown = |page: &[u8]| inquiry.about.shown(page, inquiry.json, painter);
+    let found = page.and_then(|page| Ok((shown(&page)?, page)));
+    let found = found.map_err(|error| {
+        inquiry
+            .about
+            .failure(error, is_sent.load(Ordering::Relaxed))
+    });
     let (shown, page) = found?;
     if let About::Node(change) = &inquiry.about
         && change.waits
@@ -297,66 +244,23 @@ async fn find(inquiry: &Inquiry) -> Result<(String, bool), InquiryError> {
     Ok(shown)
 }
 
-/// Asks for a method, a path and a body, and notes when something may have left.
-pub(super) async fn ask(
-    target: &Target,
-    (method, path, body): (Method, String, String),
-    is_sent: &Cell<bool>,
-) -> Result<Bytes, InquiryError> {
-    let tls = tls::towards(target).map_err(InquiryError::Connect)?;
-    let connected = Socket::open(target, tls.as_ref()).await;
-    let socket = connected.map_err(InquiryError::Connect)?;
-    let (mut sender, driver) = http1::handshake(TokioIo::new(socket))
-        .await
-        .map_err(|error| http(&error))?;
-    // It ends with the connection, and what went wrong there the request is told.
-    tokio::spawn(driver);
-    let key = api_key::header().map_err(|error| InquiryError::Http(error.to_string()))?;
-    let mut request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(http::header::HOST, target.server());
-    if let Some(key) = key {
-        request = request.header(api_key::X_API_KEY, key);
-    }
-    if body.starts_with(['{', '[']) {
-        request = request.header(http::header::CONTENT_TYPE, "application/json");
-    }
-    let request = request.body(Full::new(Bytes::from(body)));
-    let request = request.map_err(|error| InquiryError::Http(error.to_string()))?;
-    is_sent.set(true);
-    let response = sender
-        .send_request(request)
-        .await
-        .map_err(|error| http(&error))?;
-    let status = response.status();
-    let body = Limited::new(response.into_body(), MAX_PAGE_BYTES);
-    let whole = body.collect().await.map_err(|error| {
-        if error.is::<LengthLimitError>() {
-            InquiryError::NoPage(format!("it is longer than {MAX_PAGE_BYTES} bytes"))
-        } else {
-            InquiryError::Http(error.to_string())
-        }
-    })?;
-    let page = whole.to_bytes();
-    if status.is_success() {
-        return Ok(page);
-    }
-    let problem: Option<Value> = serde_json::from_slice(&page).ok();
-    let why = problem.and_then(|problem| problem["detail"].as_str().map(printable));
-    Err(InquiryError::Refused(status, why))
-}
-
-fn http(error: impl Error) -> InquiryError {
-    let source = error.source().map(|source| format!(": {source}"));
-    InquiryError::Http(format!("{error}{}", source.unwrap_or_default()))
-}
-
 /// The columns of the table that are figures, and end at the right.
 const FIGURES: [usize; 5] = [3, 4, 5, 6, 7];
 
+/// The column that has the state.
+const STATE: usize = 2;
+
+/// What the state of a member means. Whoever does not answer is somewhere on the way to be down.
+pub(super) fn tone_of(state: &str, is_silent: bool) -> Tone {
+    match state {
+        "down" => Tone::Bad,
+        "up" if !is_silent => Tone::Good,
+        _ => Tone::Doubtful,
+    }
+}
+
 /// The status for people; none if it is none.
-fn table(status: &Value) -> Option<String> {
+fn table(status: &Value, painter: Painter) -> Option<String> {
     let members = status["members"].as_array()?;
     let mut text = String::new();
     match status["standing"].as_str()? {
@@ -374,10 +278,15 @@ fn table(status: &Value) -> Option<String> {
         }
         "refused" => {
             let why = status["why"].as_str().unwrap_or("it does not say why");
-            let _ = writeln!(text, "in no cluster: {}", printable(why));
+            let head = painter.paint("in no cluster", Tone::Bad);
+            let _ = writeln!(text, "{head}: {}", printable(why));
         }
         _ => {
-            text.push_str("in no cluster yet\n");
+            let _ = writeln!(
+                text,
+                "{}",
+                painter.paint("in no cluster yet", Tone::Doubtful)
+            );
             for wait in status["waits"].as_array().into_iter().flatten() {
                 let wait = wait.as_str().unwrap_or_default();
                 let _ = writeln!(text, "  waits: {}", printable(wait));
@@ -386,6 +295,7 @@ fn table(status: &Value) -> Option<String> {
     }
     let leader = status["leader"].as_str();
     let mut are_silent = false;
+    let mut tones = vec![Tone::Plain];
     let mut rows = vec![
         [
             "", "NAME", "STATE", "WEIGHT", "LEADS", "HOLDS", "OPS/S", "MEMORY", "ADDRESS",
@@ -401,6 +311,10 @@ fn table(status: &Value) -> Option<String> {
         // That of one that is down is said by its state.
         let is_silent = member["is_reachable"] == false && member["state"] != "down";
         are_silent |= is_silent;
+        tones.push(tone_of(
+            member["state"].as_str().unwrap_or_default(),
+            is_silent,
+        ));
         let marks = [
             (member["is_me"] == true, '*'),
             (leader == member["name"].as_str(), 'L'),
@@ -422,7 +336,11 @@ fn table(status: &Value) -> Option<String> {
             word("address"),
         ]);
     }
-    text += &columns(&rows, &FIGURES);
+    text += &painted(&rows, &FIGURES, painter, |row, column| match column {
+        _ if row == 0 => Tone::Head,
+        STATE => tones[row],
+        _ => Tone::Plain,
+    });
     text.push_str("\n* the node that was asked  L the control leader");
     if are_silent {
         text.push_str("  ? does not answer that node");
@@ -433,43 +351,11 @@ fn table(status: &Value) -> Option<String> {
     Some(text)
 }
 
-/// Rows under each other; the columns that are figures end at the right.
-pub(super) fn columns<const N: usize>(rows: &[[String; N]], figures: &[usize]) -> String {
-    let width = |column: usize| {
-        let lengths = rows.iter().map(|row| row[column].chars().count());
-        lengths.max().unwrap_or(0)
-    };
-    let widths: [usize; N] = std::array::from_fn(width);
-    let mut text = String::new();
-    for row in rows {
-        let mut line = String::new();
-        for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
-            let gap = " ".repeat(width - cell.chars().count());
-            let (before, after) = if figures.contains(&column) {
-                (&*gap, "")
-            } else {
-                ("", &*gap)
-            };
-            let _ = write!(line, "{before}{cell}{after}  ");
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
-}
-
-/// What another machine says, without what a terminal would obey.
-pub(super) fn printable(text: &str) -> String {
-    text.chars()
-        .map(|letter| if letter.is_control() { '?' } else { letter })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::cluster::control::SLOWEST_CHANGE;
-    use serde_json::json;
+    use http::StatusCode;
     use tokio::io::AsyncReadExt;
     use tokio::net::TcpListener;
 
@@ -496,7 +382,7 @@ mod tests {
             "members": [member("nöde1", true, Some(12_345)), member("second", false, None)],
         });
         assert_eq!(
-            table(&status).as_deref(),
+            table(&status, Painter::default()).as_deref(),
             Some(
                 "\
 cluster 00ff, epoch 7, control leader second
@@ -518,10 +404,10 @@ L  second  up        100    512  1,024       -          -  second.example:8080
                 "moves": {"are_planned": true, "partitions_total": total, "partitions_done": 12, "partitions_moving": 64},
             })
         };
-        let text = table(&moves(1_000)).expect("it is a status");
+        let text = table(&moves(1_000), Painter::default()).expect("it is a status");
         let line = "12 of 1,000 partitions have moved, and 64 are on their way\n";
         assert!(text.ends_with(line), "{text}");
-        let text = table(&moves(0)).expect("it is a status");
+        let text = table(&moves(0), Painter::default()).expect("it is a status");
         assert!(!text.contains("moved"), "{text}");
     }
 
@@ -535,7 +421,7 @@ L  second  up        100    512  1,024       -          -  second.example:8080
                     "waiting": waiting, "sent_bytes": 7, "sent_bytes_per_second": 1 << 20,
                 },
             });
-            table(&status).expect("it is a status")
+            table(&status, Painter::default()).expect("it is a status")
         };
         let text = copies(12, 300);
         let lines = "\
@@ -556,7 +442,7 @@ it sends 1.00 MiB a second to others that copy from it: 316 copies, of which 300
             "standing": "member", "cluster": "00ff", "epoch": 7, "leader": null,
             "members": [member("first", true, None), silent, down],
         });
-        let text = table(&status).expect("it is a status");
+        let text = table(&status, Painter::default()).expect("it is a status");
         let marks: Vec<&str> = text
             .lines()
             .skip(2)
@@ -575,23 +461,62 @@ it sends 1.00 MiB a second to others that copy from it: 316 copies, of which 300
             "standing": "forming", "waits": ["node2 at b:1\u{1b}[2J does not answer"],
             "epoch": 0, "leader": null, "members": [],
         });
-        let text = table(&waits).expect("it is a status");
+        let text = table(&waits, Painter::default()).expect("it is a status");
         assert!(
             text.starts_with("in no cluster yet\n  waits: node2 at b:1?[2J does not answer\n"),
             "{text}"
         );
         let refused = json!({"standing": "refused", "why": "two of a name", "members": []});
-        let text = table(&refused).expect("it is a status");
+        let text = table(&refused, Painter::default()).expect("it is a status");
         assert!(text.starts_with("in no cluster: two of a name\n"), "{text}");
-        assert_eq!(table(&json!({"status": "ok"})), None);
+        assert_eq!(table(&json!({"status": "ok"}), Painter::default()), None);
+    }
+
+    #[test]
+    fn states_are_coloured() {
+        let mut members = ["up", "up", "aligning", "leaving", "down"].map(|state| {
+            let mut member = member("a", false, None);
+            member["state"] = json!(state);
+            member
+        });
+        members[1]["is_reachable"] = json!(false);
+        let status = json!({"standing": "member", "cluster": "00ff", "epoch": 7, "leader": null, "members": members});
+        let text = table(&status, Painter { is_on: true }).expect("it is a status");
+        let found: Vec<&str> = text
+            .lines()
+            .skip(2)
+            .filter_map(|line| line.split_once("\x1b[")?.1.split_once("\x1b[0m"))
+            .map(|(state, _)| state)
+            .collect();
+        let expected = ["32mup", "33mup", "33maligning", "33mleaving", "31mdown"];
+        assert_eq!(found, expected, "{text:?}");
+    }
+
+    /// What is done is said in JSON as well, also where the node says nothing.
+    #[test]
+    fn changes_are_pages() {
+        let shown = |line: &str, page: &[u8]| {
+            let inquiry = asked(line).expect("understood");
+            let shown = inquiry.about.shown(page, inquiry.json, Painter::default());
+            let (text, _) = shown.expect("it is a page");
+            serde_json::from_str::<Value>(&text).expect("it is JSON")
+        };
+        let page = br#"{"epoch":8,"node":"a"}"#;
+        let expected = json!({"epoch": 8, "node": "a"});
+        assert_eq!(shown("cluster drain a --json", page), expected);
+        let expected = json!({"name": "cluster.redirect", "value": null});
+        assert_eq!(
+            shown("cluster unset cluster.redirect --json", b""),
+            expected
+        );
     }
 
     #[test]
     fn inquiries() {
         let inquiry = asked("cluster status --url http://h:1 --json").expect("understood");
         assert_eq!(
-            (inquiry.target.to_string(), inquiry.about),
-            ("http://h:1".to_owned(), About::Status { json: true })
+            (inquiry.target.to_string(), inquiry.about, inquiry.json),
+            ("http://h:1".to_owned(), About::Status, true)
         );
         let inquiry = asked("cluster set cluster.redirect false").expect("understood");
         let (method, path, body) = inquiry.about.request();
@@ -606,6 +531,7 @@ it sends 1.00 MiB a second to others that copy from it: 316 copies, of which 300
             ("remove a --force", "POST /cluster/remove/a?force=true "),
             ("rebalance", "POST /cluster/rebalance "),
             ("set-weight a 7", "PUT /cluster/weight/a 7"),
+            ("set-weight a 7 --json", "PUT /cluster/weight/a 7"),
         ] {
             let inquiry = asked(&format!("cluster {line}")).expect("understood");
             let (method, path, body) = inquiry.about.request();

@@ -1,10 +1,10 @@
 //! `henge key new`, `list` and `revoke`: API keys. One is made here, for the key file of nodes, or by a node for its whole cluster;
 //! either way it is shown once.
 
-use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -12,7 +12,8 @@ use henge_client::Target;
 use http::Method;
 use serde_json::{Value, json};
 
-use super::cluster::{self, InquiryError, columns, printable};
+use super::asking::{InquiryError, ask, path_of};
+use super::table::{columns, printable};
 use super::{api_key, client, duration};
 use crate::access::entry::{self, KeyEntry};
 use crate::access::hash::NewKey;
@@ -63,12 +64,6 @@ struct Node {
 
 /// The grammar.
 pub(super) fn command() -> Command {
-    let json = || {
-        Arg::new("json")
-            .long("json")
-            .action(ArgAction::SetTrue)
-            .help("As JSON, for programs")
-    };
     let node = || {
         [
             client::url().help("The node: http://host:port or https://host:port"),
@@ -107,14 +102,14 @@ pub(super) fn command() -> Command {
                 .default_value(None)
                 .help("The node that makes it, for its whole cluster: http://host:port or https://host:port [default: made here]"),
             timeout,
-            json(),
+            client::json(),
         ])
         .after_help(format!("{NEW_HELP}\n\n{}\n\n{EXIT_CODES}", api_key::HELP));
     let after = format!("{}\n\n{EXIT_CODES}", api_key::HELP);
     let listing = Command::new("list")
         .about("Show the API keys and roles that hold on a node")
         .args(node())
-        .arg(json())
+        .arg(client::json())
         .after_help(after.clone());
     let revoke = Command::new("revoke")
         .about("Have an API key hold no longer, on no node of the cluster")
@@ -125,6 +120,7 @@ pub(super) fn command() -> Command {
                 .long("forget")
                 .action(ArgAction::SetTrue)
                 .help("Forget that it was revoked: its name is free, and a key of the name in a node's key file holds again"),
+            client::json(),
         ])
         .after_help(after);
     Command::new("key")
@@ -188,7 +184,7 @@ pub(super) fn understood(word: &str, matches: &ArgMatches) -> Option<Result<KeyO
         },
         _ => return None,
     };
-    let json = word != "revoke" && matches.get_flag("json");
+    let json = matches.get_flag("json");
     Some(checked(errand).map(|errand| KeyOrder { errand, json }))
 }
 
@@ -262,10 +258,14 @@ impl KeyOrder {
                 table(&page).ok_or_else(|| InquiryError::NoPage("it has no keys".to_owned()))
             }
             Errand::Revoke { name, forget, node } => {
-                let path = cluster::path_of("/admin/keys/", name);
+                let path = path_of("/admin/keys/", name.as_bytes());
                 let query = if *forget { "?forget=true" } else { "" };
                 let request = (Method::DELETE, format!("{path}{query}"), String::new());
                 node.ask(request, true)?;
+                if self.json {
+                    let state = if *forget { "forgotten" } else { "revoked" };
+                    return Ok(format!("{:#}\n", json!({"name": name, "state": state})));
+                }
                 Ok(if *forget {
                     format!(
                         "{name} is forgotten: a key in a node's key file may have that name again\n"
@@ -348,9 +348,9 @@ impl Node {
             .enable_all()
             .build()
             .map_err(InquiryError::System)?;
-        let is_sent = Cell::new(false);
+        let is_sent = AtomicBool::new(false);
         let asked = runtime.block_on(async {
-            let asked = cluster::ask(&self.target, request, &is_sent);
+            let asked = ask(&self.target, request, &is_sent);
             let asked = tokio::time::timeout(self.timeout, asked).await;
             asked.unwrap_or(Err(InquiryError::TimedOut(self.timeout)))
         });
@@ -359,10 +359,9 @@ impl Node {
             Ok(page) => serde_json::from_slice(&page)
                 .map_err(|error| InquiryError::NoPage(error.to_string())),
             Err(error @ InquiryError::Refused(..)) => Err(error),
-            Err(error) if is_change && is_sent.get() => Err(InquiryError::Unknown(
-                Box::new(error),
-                "it may have been done, or be done later",
-            )),
+            Err(error) if is_change && is_sent.load(Ordering::Relaxed) => Err(
+                InquiryError::Unknown(Box::new(error), "it may have been done, or be done later"),
+            ),
             Err(error) => Err(error),
         }
     }
@@ -479,6 +478,7 @@ old   revoked  -            -       -            -         -                    
             "list --json --url http://h:1",
             "revoke web",
             "revoke web --forget --timeout 1s",
+            "revoke web --json",
             "new --name web --roles reader --url http://h:1",
             "new --name web --permissions admin --expires 90d",
         ] {

@@ -5,17 +5,26 @@
 
 mod api_key;
 mod arguments;
+mod asking;
 mod bench;
 mod client;
 mod cluster;
+mod colour;
+mod completions;
 mod dev;
+mod doctor;
 mod duration;
+mod insight;
 mod key;
+mod manual;
+mod members;
 mod plot;
 mod serve;
 mod simulate;
+mod table;
 mod tls;
 mod tools;
+mod top;
 mod verify;
 
 use std::ffi::OsString;
@@ -25,6 +34,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use arguments::{Invocation, Task};
+use clap_complete::Shell;
 
 use crate::admin::key_file;
 use crate::cluster::secret_file;
@@ -36,10 +46,13 @@ pub use bench::Options as BenchOptions;
 pub use client::Order;
 pub use cluster::Inquiry;
 pub use dev::Dev;
+pub use doctor::DoctorOptions;
+pub use insight::Insight;
 pub use key::KeyOrder;
 pub use serve::serve;
 pub use simulate::{Simulation, SimulationError};
 pub use tools::Errand;
+pub use top::Top;
 pub use verify::{Options as VerifyOptions, Plan as VerifyPlan};
 
 /// The exit code for a command line or a configuration that cannot be used, as shells and most tools have it.
@@ -64,6 +77,8 @@ pub enum Action {
         /// Whether as JSON.
         json: bool,
     },
+    /// Say whether its surroundings suit a node of this configuration.
+    Doctor(Box<Config>, DoctorOptions),
     /// Run a trace through the eviction policies.
     Simulate(Simulation),
     /// Ask a node something.
@@ -78,8 +93,16 @@ pub enum Action {
     Verify(VerifyOptions),
     /// Do something with the files of a node.
     Tool(Errand),
+    /// Show what nodes know of keys.
+    Insight(Insight),
+    /// Draw what nodes do.
+    Top(Top),
     /// Start a cluster to try things out.
     Dev(Dev),
+    /// Show what a shell completes commands by.
+    Completions(Shell),
+    /// Show the manual, or write it into a directory.
+    Manual(Option<PathBuf>),
     /// Show this help.
     Help(String),
     /// Show the version.
@@ -124,6 +147,10 @@ pub fn parse(
         Invocation::Verify(options) => return Ok(Action::Verify(options)),
         Invocation::Tool(errand) => return Ok(Action::Tool(errand)),
         Invocation::Dev(dev) => return Ok(Action::Dev(dev)),
+        Invocation::Insight(insight) => return Ok(Action::Insight(insight)),
+        Invocation::Top(top) => return Ok(Action::Top(top)),
+        Invocation::Completions(shell) => return Ok(Action::Completions(shell)),
+        Invocation::Manual(directory) => return Ok(Action::Manual(directory)),
         Invocation::Run { task, file, flags } => (task, file, flags),
     };
     let environment: Vec<_> = environment.into_iter().collect();
@@ -145,6 +172,7 @@ pub fn parse(
                 file: sources.file().map(PathBuf::from),
             }
         }
+        Task::Doctor(options) => Action::Doctor(Box::new(loaded.config), options),
         Task::ConfigPrint { json } => Action::ConfigPrint {
             loaded: Box::new(loaded),
             json,
@@ -180,6 +208,10 @@ pub fn run(serve: impl FnOnce(Config, Sources, Option<Keys>) -> ExitCode) -> Exi
             Ok(text) => print(&text),
             Err(error) => failed(&error, EXIT_FAILURE),
         },
+        Ok(Action::Doctor(config, options)) => {
+            let keys = from_variable(std::env::var_os(VARIABLE));
+            doctor::run(&options, &config, keys)
+        }
         Ok(Action::Client(order)) => client::run(&order),
         Ok(Action::Cluster(inquiry)) => cluster::run(&inquiry),
         Ok(Action::Key(order)) => key::run(&order),
@@ -187,6 +219,9 @@ pub fn run(serve: impl FnOnce(Config, Sources, Option<Keys>) -> ExitCode) -> Exi
         Ok(Action::Verify(options)) => verify::run(&options),
         Ok(Action::Tool(errand)) => tools::run(&errand, std::env::var_os(VARIABLE)),
         Ok(Action::Dev(dev)) => dev::run(&dev),
+        Ok(Action::Insight(insight)) => insight::run(&insight),
+        Ok(Action::Top(top)) => top::run(&top),
+        Ok(Action::Manual(directory)) => manual::run(directory.as_deref(), arguments::grammar()),
         Ok(shown) => print(&shown.text()),
         Err(error) => failed(&error, EXIT_USAGE),
     }
@@ -203,6 +238,7 @@ impl Action {
     fn text(&self) -> String {
         match self {
             Self::Serve(..)
+            | Self::Doctor(..)
             | Self::Simulate(_)
             | Self::Client(_)
             | Self::Cluster(_)
@@ -210,7 +246,11 @@ impl Action {
             | Self::Bench(_)
             | Self::Verify(_)
             | Self::Tool(_)
-            | Self::Dev(_) => String::new(),
+            | Self::Dev(_)
+            | Self::Insight(_)
+            | Self::Top(_)
+            | Self::Manual(_) => String::new(),
+            Self::Completions(shell) => completions::script(*shell, arguments::grammar()),
             Self::ConfigCheck { file: Some(file) } => {
                 format!("configuration is valid: {}\n", shown(file))
             }

@@ -9,7 +9,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::handles;
 
 /// Connections that wait to be accepted. The kernel cuts it to `net.core.somaxconn`, 4096 on Linux since 5.4.
-const BACKLOG: i32 = 4096;
+pub(crate) const BACKLOG: i32 = 4096;
 
 /// What the system takes of an answer before any of it is sent; connections have it of the port that they came to. The system would by itself
 /// take megabytes for a client that reads nothing: milliseconds of copying for each, and memory that no limit of ours counts. It is

@@ -29,10 +29,11 @@ fn henge(scheme: &str, address: SocketAddr, line: &str, input: &[u8]) -> Output 
     child.wait_with_output().expect("it ends")
 }
 
+/// A line, its input, what it prints, and what it complains about if it does not succeed.
+type Step<'a> = (&'a str, &'a [u8], &'a [u8], Option<&'a str>);
+
 #[test]
 fn commands_in_a_row() {
-    // A line, its input, what it prints, and what it complains about if it does not succeed.
-    type Step<'a> = (&'a str, &'a [u8], &'a [u8], Option<&'a str>);
     let steps: &[Step] = &[
         ("get k", b"", b"", Some("there is no such key")),
         ("ttl k", b"", b"", Some("there is no such key")),
@@ -76,29 +77,7 @@ fn commands_in_a_row() {
     ];
     for scheme in SCHEMES {
         let node = node(&[]);
-        for (line, input, printed, complaint) in steps {
-            let output = henge(scheme, node.local_addr(), line, input);
-            let said = String::from_utf8_lossy(&output.stderr);
-            match complaint {
-                None => assert_eq!(said, "", "{scheme}: {line}"),
-                Some(complaint) => {
-                    assert!(said.starts_with(&format!("henge: {complaint}")), "{said}");
-                    assert_eq!(said.lines().count(), 1, "{said}");
-                }
-            }
-            let code = match complaint {
-                None => 0,
-                Some(refused) if refused.starts_with("the server refused") => 3,
-                Some(_) => 1,
-            };
-            assert_eq!(output.status.code(), Some(code), "{scheme}: {line}");
-            // A scan has no order.
-            let mut lines: Vec<&[u8]> = output.stdout.split_inclusive(|b| *b == b'\n').collect();
-            if line.starts_with("scan") {
-                lines.sort_unstable();
-            }
-            assert_eq!(lines.concat(), *printed, "{scheme}: {line}");
-        }
+        follow(scheme, node.local_addr(), steps);
         let left = henge(scheme, node.local_addr(), "set t v -ttl 60s", b"");
         assert_eq!(left.status.code(), Some(0));
         let left = henge(scheme, node.local_addr(), "ttl t", b"").stdout;
@@ -107,6 +86,78 @@ fn commands_in_a_row() {
             .parse()
             .expect("seconds");
         assert!(left > 0.0 && left <= 60.0, "{left}");
+    }
+}
+
+/// Runs steps one after the other.
+fn follow(scheme: &str, address: SocketAddr, steps: &[Step]) {
+    for (line, input, printed, complaint) in steps {
+        let output = henge(scheme, address, line, input);
+        let said = String::from_utf8_lossy(&output.stderr);
+        match complaint {
+            None => assert_eq!(said, "", "{scheme}: {line}"),
+            Some(complaint) => {
+                assert!(said.starts_with(&format!("henge: {complaint}")), "{said}");
+                assert_eq!(said.lines().count(), 1, "{said}");
+            }
+        }
+        let code = match complaint {
+            None => 0,
+            Some(refused) if refused.starts_with("the server refused") => 3,
+            Some(_) => 1,
+        };
+        assert_eq!(output.status.code(), Some(code), "{scheme}: {line}");
+        // A scan has no order.
+        let mut lines: Vec<&[u8]> = output.stdout.split_inclusive(|b| *b == b'\n').collect();
+        if line.starts_with("scan") {
+            lines.sort_unstable();
+        }
+        assert_eq!(lines.concat(), *printed, "{scheme}: {line}");
+    }
+}
+
+#[test]
+fn commands_as_json() {
+    let steps: &[Step] = &[
+        (
+            "set k v -json",
+            b"",
+            b"{\"is_stored\":true,\"key\":\"k\"}\n",
+            None,
+        ),
+        (
+            "get k -json",
+            b"",
+            b"{\"key\":\"k\",\"value\":\"v\"}\n",
+            None,
+        ),
+        ("ttl k -json", b"", b"{\"key\":\"k\",\"ttl\":null}\n", None),
+        ("scan -json", b"", b"{\"key\":\"k\"}\n", None),
+        (
+            "set k - -json -xx",
+            b"\x1b\xff",
+            b"{\"is_stored\":true,\"key\":\"k\"}\n",
+            None,
+        ),
+        (
+            "get k -json",
+            b"",
+            b"{\"key\":\"k\",\"value_base64\":\"G/8=\"}\n",
+            None,
+        ),
+        (
+            "del k l -json",
+            b"",
+            b"{\"is_removed\":true,\"key\":\"k\"}\n{\"is_removed\":false,\"key\":\"l\"}\n",
+            Some("there is no such key: l\n"),
+        ),
+        ("get k -json", b"", b"", Some("there is no such key")),
+        ("incr n -json", b"", b"{\"key\":\"n\",\"value\":1}\n", None),
+        ("del n", b"", b"", None),
+    ];
+    for scheme in SCHEMES {
+        let node = node(&[]);
+        follow(scheme, node.local_addr(), steps);
     }
 }
 

@@ -3,6 +3,8 @@
 mod access;
 mod cli_bench;
 mod cli_client;
+mod cli_doctor;
+mod cli_top;
 mod client;
 mod cluster;
 mod cluster_pages;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use clap::{Arg, ArgAction, Command};
+use clap::Command;
 use indicatif::HumanDuration;
 use serde_json::Value;
 
@@ -25,10 +25,7 @@ pub(super) fn command() -> Command {
         .args([
             client::url().help("A node: http://host:port or https://host:port"),
             client::timeout(),
-            Arg::new("json")
-                .long("json")
-                .action(ArgAction::SetTrue)
-                .help("As JSON, for programs: what GET /cluster/losses says"),
+            client::json().help("As JSON, for programs: what GET /cluster/losses says"),
         ])
         .after_help(HELP)
 }

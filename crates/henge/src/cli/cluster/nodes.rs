@@ -1,9 +1,9 @@
 //! `henge cluster add`, `drain`, `remove`, `rebalance` and `set-weight`: changes of which nodes hold how much, by the routes of a node,
 //! and how far the partitions are that move by them. They move whether this waits for them or not; what may be asked for is the node's to say.
 
-use std::cell::Cell;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -13,8 +13,8 @@ use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use serde_json::Value;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::settings::{CHANGE_TIMEOUT, path};
-use super::{About, Inquiry, InquiryError, ask};
+use super::settings::CHANGE_TIMEOUT;
+use super::{About, Inquiry, InquiryError, ask, path_of};
 use crate::cli::client;
 use crate::cli::simulate::grouped;
 
@@ -42,6 +42,7 @@ pub(super) fn commands() -> [Command; 5] {
                     .long("no-wait")
                     .action(ArgAction::SetTrue)
                     .help("Return when it is agreed on, and not when the partitions have moved"),
+                client::json(),
             ])
             .after_help(MOVES_HELP)
     };
@@ -120,15 +121,15 @@ impl NodeChange {
     pub(super) fn request(&self) -> (Method, String, String) {
         let post = |path| (Method::POST, path, String::new());
         match &self.what {
-            What::Add(node) => post(path("/cluster/add/", node)),
-            What::Drain(node) => post(path("/cluster/drain/", node)),
+            What::Add(node) => post(path_of("/cluster/add/", node.as_bytes())),
+            What::Drain(node) => post(path_of("/cluster/drain/", node.as_bytes())),
             What::Remove { node, is_forced } => {
                 let force = if *is_forced { "?force=true" } else { "" };
-                post(path("/cluster/remove/", node) + force)
+                post(path_of("/cluster/remove/", node.as_bytes()) + force)
             }
             What::Rebalance => post("/cluster/rebalance".to_owned()),
             What::Weigh(node, weight) => {
-                let path = path("/cluster/weight/", node);
+                let path = path_of("/cluster/weight/", node.as_bytes());
                 (Method::PUT, path, weight.to_string())
             }
         }
@@ -202,8 +203,8 @@ pub(super) async fn wait(
     let bar = bar();
     let outcome = loop {
         looks.tick().await;
-        let request = About::Status { json: false }.request();
-        let is_sent = Cell::new(false);
+        let request = About::Status.request();
+        let is_sent = AtomicBool::new(false);
         let asked = ask(&inquiry.target, request, &is_sent);
         let asked = tokio::time::timeout(inquiry.timeout, asked).await;
         let page = asked.unwrap_or(Err(InquiryError::TimedOut(inquiry.timeout)));

@@ -1,13 +1,11 @@
 //! `henge cluster settings`, `set` and `unset`: the settings of a whole cluster as a node goes by them, and changes of them, by the
 //! routes of the node. What a setting may be is the node's to say.
 
-use std::fmt::Write as _;
-
-use clap::{Arg, ArgAction, Command};
+use clap::{Arg, Command};
 use http::Method;
 use serde_json::Value;
 
-use super::{columns, printable};
+use super::{columns, path_of, printable};
 use crate::cli::client;
 
 const SETTINGS_HELP: &str = "\
@@ -57,22 +55,17 @@ pub(super) fn commands() -> [Command; 3] {
         Command::new("settings")
             .about("Show the settings that may hold for the whole cluster")
             .args(node())
-            .arg(
-                Arg::new("json")
-                    .long("json")
-                    .action(ArgAction::SetTrue)
-                    .help("As JSON, for programs: what GET /cluster/settings says"),
-            )
+            .arg(client::json().help("As JSON, for programs: what GET /cluster/settings says"))
             .after_help(SETTINGS_HELP),
         Command::new("set")
             .about("Set a setting of the whole cluster")
             .args(changing())
-            .args([name(), value])
+            .args([name(), value, client::json()])
             .after_help(CHANGE_HELP),
         Command::new("unset")
             .about("Leave a setting to each node's configuration again")
             .args(changing())
-            .arg(name())
+            .args([name(), client::json()])
             .after_help(CHANGE_HELP),
     ]
 }
@@ -87,7 +80,7 @@ pub(super) struct Change {
 impl Change {
     /// What a node is asked for it.
     pub(super) fn request(&self) -> (Method, String, String) {
-        let path = path("/cluster/settings/", &self.name);
+        let path = path_of("/cluster/settings/", self.name.as_bytes());
         match &self.value {
             Some(value) => (Method::PUT, path, value.clone()),
             None => (Method::DELETE, path, String::new()),
@@ -109,22 +102,6 @@ impl Change {
             }
         }
     }
-}
-
-/// The path of something of a name, in which nothing means anything in a path.
-pub(in crate::cli) fn path(begin: &str, name: &str) -> String {
-    let mut path = begin.to_owned();
-    for byte in name.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'_' | b'-' => {
-                path.push(byte.into());
-            }
-            _ => {
-                let _ = write!(path, "%{byte:02X}");
-            }
-        }
-    }
-    path
 }
 
 /// The settings for people; none if what came has none.

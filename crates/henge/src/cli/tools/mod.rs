@@ -279,7 +279,7 @@ pub(super) fn understood(word: &str, matches: &ArgMatches) -> Option<Result<Erra
                 directory: path("data-dir"),
             },
             Some(target) => {
-                let target = match over_http(target) {
+                let target = match client::over_http(target) {
                     Ok(target) => target,
                     Err(wrong) => return Some(Err(wrong)),
                 };
@@ -295,7 +295,7 @@ pub(super) fn understood(word: &str, matches: &ArgMatches) -> Option<Result<Erra
             }
         },
         "backup" => {
-            let target = match over_http(matches.get_one("url")?) {
+            let target = match client::over_http(matches.get_one("url")?) {
                 Ok(target) => target,
                 Err(wrong) => return Some(Err(wrong)),
             };
@@ -316,16 +316,6 @@ pub(super) fn understood(word: &str, matches: &ArgMatches) -> Option<Result<Erra
     let key_file = matches.try_get_one::<PathBuf>("key-file");
     let key_file = key_file.ok().flatten().cloned();
     Some(Ok(Errand { tool, key_file }))
-}
-
-/// A node that is asked over HTTP.
-fn over_http(target: &Target) -> Result<Target, String> {
-    if target.scheme.is_http() {
-        return Ok(target.clone());
-    }
-    Err(format!(
-        "flag --url: found {target}, expected http://host:port or https://host:port"
-    ))
 }
 
 /// Why an errand was not done, or what is wrong with what it found.

@@ -12,7 +12,7 @@ use super::judge::{Findings, Loss};
 use super::options::Level;
 use super::tally::{Counts, Longest};
 use crate::cli::bench::{duration, grouped};
-use crate::cli::cluster::columns;
+use crate::cli::table::columns;
 
 /// The quantiles that are shown, and what they are called. The last is the longest latency of all.
 pub(super) const QUANTILES: [(f64, &str); 5] = [
