@@ -13,8 +13,8 @@ use clap_complete::Shell;
 
 use super::simulate::{Simulation, Words};
 use super::{
-    CliError, bench, client, cluster, completions, dev, doctor, insight, key, manual, tools, top,
-    verify,
+    CliError, bench, client, cluster, completions, dev, doctor, insight, key, manual, ping, tools,
+    top, verify,
 };
 use crate::config::{FlagSetting, SETTINGS, Setting, shown};
 
@@ -102,6 +102,7 @@ pub(super) enum Invocation {
     Tool(tools::Errand),
     Dev(dev::Dev),
     Insight(insight::Insight),
+    Ping(ping::Ping),
     Top(top::Top),
     Completions(Shell),
     Manual(Option<PathBuf>),
@@ -163,6 +164,7 @@ fn understood(words: &[&str], own: &ArgMatches) -> Option<Result<Invocation, Cli
         ["cluster", "recover"] => tools::understood("recover", own)?.map(Invocation::Tool),
         ["cluster", word] => cluster::understood(word, own)?.map(Invocation::Cluster),
         ["key", word] => key::understood(word, own)?.map(Invocation::Key),
+        ["ping"] => ping::understood(own)?.map(Invocation::Ping),
         ["hot" | "big" | "why"] => insight::understood(words[0], own)?.map(Invocation::Insight),
         [word] => match client::understood(word, own) {
             Some(order) => Ok(Invocation::Client(order)),
@@ -288,6 +290,7 @@ pub(super) fn grammar() -> Command {
         .subcommands([serve, config, doctor::command()].map(with_flags))
         .subcommand(simulate)
         .subcommands(client::commands())
+        .subcommand(ping::command())
         .subcommands(insight::commands())
         .subcommand(top::command())
         .subcommand(cluster::command())

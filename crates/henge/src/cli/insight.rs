@@ -38,7 +38,7 @@ Exit codes:
 
 const HOT_HELP: &str = "\
 Counts are estimates of the uses that a node has seen, of which older ones count less. With --cluster the counts of all members are
-added up; a request that one member passes to another is seen by both.";
+added up; a request that one member passes to another is counted where its client asked.";
 
 const BIG_HELP: &str = "\
 A node shows what it holds, as a leader or as a replica. With --cluster all members are asked, and a key that several hold is shown

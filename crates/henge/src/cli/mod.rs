@@ -18,6 +18,7 @@ mod insight;
 mod key;
 mod manual;
 mod members;
+mod ping;
 mod plot;
 mod serve;
 mod simulate;
@@ -49,6 +50,7 @@ pub use dev::Dev;
 pub use doctor::DoctorOptions;
 pub use insight::Insight;
 pub use key::KeyOrder;
+pub use ping::Ping;
 pub use serve::serve;
 pub use simulate::{Simulation, SimulationError};
 pub use tools::Errand;
@@ -95,6 +97,8 @@ pub enum Action {
     Tool(Errand),
     /// Show what nodes know of keys.
     Insight(Insight),
+    /// Ask a node whether it lives.
+    Ping(Ping),
     /// Draw what nodes do.
     Top(Top),
     /// Start a cluster to try things out.
@@ -148,6 +152,7 @@ pub fn parse(
         Invocation::Tool(errand) => return Ok(Action::Tool(errand)),
         Invocation::Dev(dev) => return Ok(Action::Dev(dev)),
         Invocation::Insight(insight) => return Ok(Action::Insight(insight)),
+        Invocation::Ping(ping) => return Ok(Action::Ping(ping)),
         Invocation::Top(top) => return Ok(Action::Top(top)),
         Invocation::Completions(shell) => return Ok(Action::Completions(shell)),
         Invocation::Manual(directory) => return Ok(Action::Manual(directory)),
@@ -220,6 +225,7 @@ pub fn run(serve: impl FnOnce(Config, Sources, Option<Keys>) -> ExitCode) -> Exi
         Ok(Action::Tool(errand)) => tools::run(&errand, std::env::var_os(VARIABLE)),
         Ok(Action::Dev(dev)) => dev::run(&dev),
         Ok(Action::Insight(insight)) => insight::run(&insight),
+        Ok(Action::Ping(ping)) => ping::run(&ping),
         Ok(Action::Top(top)) => top::run(&top),
         Ok(Action::Manual(directory)) => manual::run(directory.as_deref(), arguments::grammar()),
         Ok(shown) => print(&shown.text()),
@@ -248,6 +254,7 @@ impl Action {
             | Self::Tool(_)
             | Self::Dev(_)
             | Self::Insight(_)
+            | Self::Ping(_)
             | Self::Top(_)
             | Self::Manual(_) => String::new(),
             Self::Completions(shell) => completions::script(*shell, arguments::grammar()),

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::allocator;
@@ -72,6 +73,7 @@ pub fn serve(config: Config, sources: Sources, keys: Option<Keys>) -> ExitCode {
         }
     }
     banner(&node);
+    tell_supervisor(NotifyState::Ready);
     tracing::info!(address = %node.local_addr(), "ready");
     runtime.block_on(async {
         loop {
@@ -91,6 +93,7 @@ pub fn serve(config: Config, sources: Sources, keys: Option<Keys>) -> ExitCode {
             }
         }
     });
+    tell_supervisor(NotifyState::Stopping);
     let drained = std::thread::spawn(move || node.shutdown());
     runtime.block_on(async {
         // A second signal means now.
@@ -113,6 +116,13 @@ pub fn serve(config: Config, sources: Sources, keys: Option<Keys>) -> ExitCode {
             }
         }
     })
+}
+
+/// Tells systemd how far the node is, where it has started it so that it wants to know (`Type=notify`).
+fn tell_supervisor(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "systemd could not be told how far the node is");
+    }
 }
 
 fn reload(node: &Node) {

@@ -314,3 +314,25 @@ fn a_node_has_only_the_ciphertext_of_what_is_encrypted() {
     }
     fs::remove_dir_all(&folder).expect("it is ours");
 }
+
+#[test]
+fn a_node_is_pinged() {
+    let node = node(&[]);
+    let run = |line: &str| {
+        let output = henge("http", node.local_addr(), line, b"");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.code(), text)
+    };
+    assert_eq!(run("ping"), (Some(0), "ok\n".to_owned()));
+    assert_eq!(run("ping --ready"), (Some(0), "ready\n".to_owned()));
+    let (code, page) = run("ping --json");
+    assert_eq!(code, Some(0));
+    assert!(
+        page.starts_with('{') && page.contains("\"status\":\"ok\""),
+        "{page}"
+    );
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let nobody = listener.local_addr().expect("it has one");
+    drop(listener);
+    assert_eq!(henge("http", nobody, "ping", b"").status.code(), Some(3));
+}

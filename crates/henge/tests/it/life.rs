@@ -2,13 +2,15 @@
 
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use henge::config::{LogLevel, PolicyKind};
 use rustix::process::Signal;
 
-use crate::client::{Client, DATA_VARIABLE, Process, config, data_directory, node};
+use crate::client::{Client, DATA_VARIABLE, DEADLINE, Process, config, data_directory, node};
 use henge::Node;
 
 /// Waits until nobody can connect any more.
@@ -319,4 +321,58 @@ fn who_is_stopped_as_it_begins_ends() {
         let (code, log) = process.wait();
         assert_eq!(code, Some(0), "{log}");
     }
+}
+
+/// As systemd starts it, with `Type=notify`.
+#[test]
+fn a_supervisor_is_told_when_it_is_ready_and_when_it_stops() {
+    let path = std::env::temp_dir().join(format!("henge-notify-{}", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).expect("a place for a socket");
+    socket
+        .set_read_timeout(Some(DEADLINE))
+        .expect("it can be waited for");
+    let mut command = Process::command(&[]);
+    command.env("NOTIFY_SOCKET", &path);
+    let process = Process::start(command);
+    let told = || {
+        let mut buffer = [0; 256];
+        let length = socket.recv(&mut buffer).expect("it says something");
+        String::from_utf8_lossy(&buffer[..length]).trim().to_owned()
+    };
+    assert_eq!(told(), "READY=1");
+    process.signal(Signal::TERM);
+    assert_eq!(told(), "STOPPING=1");
+    assert_eq!(process.wait().0, Some(0));
+    std::fs::remove_file(&path).expect("it is ours");
+}
+
+/// As systemd and Kubernetes show secrets to a program that is not root's: files of root that its group may read.
+#[test]
+fn a_file_that_root_lends_to_the_node_s_group_is_private_enough() {
+    const NOBODY: u32 = 65_534;
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("only root can start a node as somebody else");
+        return;
+    }
+    let path = std::env::temp_dir().join(format!("henge-lent-{}", std::process::id()));
+    fs::write(&path, [b's'; 32]).expect("it can be written");
+    std::os::unix::fs::chown(&path, Some(0), Some(NOBODY)).expect("root may");
+    for (mode, is_taken) in [(0o440, true), (0o640, true), (0o444, false), (0o460, false)] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("root may");
+        let output = Command::new(env!("CARGO_BIN_EXE_henge"))
+            .args(["config", "check", "--set"])
+            .arg(format!("cluster.secret_file={}", path.display()))
+            .env_clear()
+            .uid(NOBODY)
+            .gid(NOBODY)
+            .output();
+        let Ok(output) = output else {
+            eprintln!("the binary is in a folder that nobody else may enter");
+            break;
+        };
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.success(), is_taken, "{mode:o}: {said}");
+    }
+    fs::remove_file(&path).expect("it is ours");
 }
