@@ -552,6 +552,14 @@ const LINES: &[Line] = &[
         bound: 1.0,
         command: HOSTILE,
     },
+    Line {
+        issue: 9,
+        figure: "insight_cpu_over_none",
+        what: "CPU of a request in pipelines of 16 from 50 clients with hot keys, causes of misses and the slow log on, over that with all of it off; the worst of GET and SET, of what is there and of what is evicted",
+        better: Better::Lower,
+        bound: 1.05,
+        command: INSIGHT,
+    },
 ];
 
 const RING: &[&str] = &["xtask", "bench", "ring"];
@@ -566,6 +574,8 @@ const REPLICATION: &[&str] = &["xtask", "bench", "replication"];
 const HOSTILE: &[&str] = &["xtask", "bench", "hostile"];
 /// Needs redis-benchmark and openssl.
 const SECURITY: &[&str] = &["xtask", "bench", "security"];
+/// Needs redis-benchmark.
+const INSIGHT: &[&str] = &["xtask", "bench", "insight"];
 const MOVES: &[&str] = &["xtask", "bench", "moves"];
 /// Needs valgrind.
 const ONE_REPLICA: &[&str] = &["xtask", "bench", "one-replica"];

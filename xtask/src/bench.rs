@@ -10,6 +10,7 @@ mod echo;
 mod failover;
 mod hostile;
 mod http;
+mod insight;
 mod memory;
 mod moves;
 // What the tests cut nodes off from each other with. It uses what it needs of that.
@@ -110,6 +111,12 @@ const BENCHES: &[Bench] = &[
         help: "what TLS and API keys cost a request, by CPU time of the server",
         options: security::OPTIONS,
         run: security::run,
+    },
+    Bench {
+        name: "insight",
+        help: "what hot keys, causes of misses and the slow log cost a request, by CPU time of the server",
+        options: insight::OPTIONS,
+        run: insight::run,
     },
     Bench {
         name: "hostile",

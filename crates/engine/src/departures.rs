@@ -2,6 +2,7 @@
 //! a cache line that forget the oldest first; and of each partition when all of it went at once. It answers why a key is not
 //! there. It is a memory of bounded size and of hashes, so it may not know, and says so; it changes nothing but figures.
 
+use crate::prefetch::Line;
 use crate::shard::Cause;
 
 /// Why a read found nothing.
@@ -418,6 +419,17 @@ impl Departures {
         block.find(|other| is_of(**other, hash)).copied()
     }
 
+    /// Where the fingerprint of a key would be.
+    #[inline]
+    pub(crate) fn line(&self, hash: u64) -> Line {
+        if self.is_on() {
+            Line::of(self.block(hash))
+        } else {
+            Line::NONE
+        }
+    }
+
+    #[inline]
     fn block(&self, hash: u64) -> &[Fingerprint; PLACES] {
         &self.blocks[place_of(hash, self.blocks.len())]
     }

@@ -237,6 +237,10 @@ impl Admin {
         if running.rate_limits != config.rate_limits {
             shared.rates.set(config);
         }
+        if running.insight != config.insight {
+            shared.cache.remember_departures(config.insight.enabled);
+            shared.insight.hot_keys.set(config.insight.enabled);
+        }
         let in_flight = config.limits.max_inflight_bytes.as_usize();
         shared.in_flight.set_limit(in_flight);
         let share = config.limits.max_inflight_bytes_per_address;

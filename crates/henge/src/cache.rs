@@ -249,10 +249,6 @@ impl Cache {
                     tombstone_bytes: 0,
                     allocation_size: config.allocation_size,
                 });
-                if config.remembers_departures {
-                    let all = config.max_size_bytes / DEPARTURES_SHARE;
-                    shard.remember_departures((all / count as u64) as usize);
-                }
                 if config.max_items.is_none() {
                     shard.grant(Room {
                         bytes: 0,
@@ -266,7 +262,7 @@ impl Cache {
                 }
             })
             .collect();
-        Self {
+        let cache = Self {
             shards,
             hasher: KeyHasher::new(config.seed),
             pool,
@@ -275,7 +271,9 @@ impl Cache {
             sweeps: AtomicU64::new(0),
             log: LogState::default(),
             replication: OnceLock::new(),
-        }
+        };
+        cache.remember_departures(config.remembers_departures);
+        cache
     }
 
     /// Where a key lies: what finding it costs before its shard is locked.
@@ -588,6 +586,28 @@ impl Cache {
             shard.footprint(partition, hash, key, now_ms)
         });
         looked.flatten()
+    }
+
+    /// Remembers from now on why keys leave, in a part of the limit, or does not.
+    pub fn remember_departures(&self, remembers: bool) {
+        let all = self.pool.limit().bytes / DEPARTURES_SHARE;
+        let bytes = if remembers {
+            // No cache is too small to remember something.
+            (all as usize / self.shards.len()).max(1)
+        } else {
+            0
+        };
+        for slot in &self.shards {
+            let before = slot.shard.lock().remember_departures(bytes);
+            drop(before);
+        }
+    }
+
+    /// What it had in the life of another process is gone with that.
+    pub(crate) fn lost_its_memory(&self) {
+        for slot in &self.shards {
+            slot.shard.lock().lost_its_memory();
+        }
     }
 
     /// Why a key is not there; none if its partition is another node's to tell of.

@@ -45,7 +45,11 @@ impl Shard {
                 Ahead::Overflow(bucket, line) => {
                     (Hint::Bucket(bucket), [line, Line::NONE, Line::NONE])
                 }
-                Ahead::Nothing => (Hint::Done, [Line::NONE; 3]),
+                // What is counted of a read that finds nothing is why.
+                Ahead::Nothing => {
+                    let why = self.departures.line(hash);
+                    (Hint::Done, [why, Line::NONE, Line::NONE])
+                }
             },
             Hint::Record(record) => (Hint::Done, self.records.ahead(Handle(record))),
             Hint::Done => (Hint::Done, [Line::NONE; 3]),

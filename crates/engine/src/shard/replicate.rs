@@ -379,7 +379,9 @@ impl Shard {
             // Nothing is left of what its own rest on.
             (state.commit, state.horizon) = (0, 0);
             // What left it where it was is remembered there.
-            self.departures.all_left(p, MissCause::Moved, 0);
+            if progress.last.seq() > 0 {
+                self.departures.all_left(p, MissCause::Moved, 0);
+            }
         }
         assert!(
             state.commit <= progress.last.seq(),
@@ -485,7 +487,9 @@ impl Shard {
         self.filling.end(p);
         let state = &self.partitions[p];
         let keys = state.table.len() - state.tombstones;
-        self.departures.all_left(p, MissCause::Lost, keys.into());
+        if keys > 0 {
+            self.departures.all_left(p, MissCause::Lost, keys.into());
+        }
         self.remove_records(p, Replace::All);
         let PartitionState {
             logged,

@@ -6,9 +6,15 @@ use crate::departures::{Absence, Departures, MissCause};
 use henge_wire::Partition;
 
 impl Shard {
-    /// Remembers from now on what leaves, in so many bytes of fingerprints, which are charged.
-    pub fn remember_departures(&mut self, bytes: usize) {
-        self.departures = Departures::new(bytes, self.partitions.len());
+    /// Remembers from now on what leaves, in so many bytes of fingerprints, which are charged; none with none. What was remembered is given
+    /// back, to be dropped where nobody waits.
+    #[must_use = "dropping it frees the memory; do that where nobody waits"]
+    pub fn remember_departures(&mut self, bytes: usize) -> Remembered {
+        let next = match bytes {
+            0 => Departures::none(),
+            _ => Departures::new(bytes, self.partitions.len()),
+        };
+        Remembered(std::mem::replace(&mut self.departures, next))
     }
 
     /// Why a key is not there.
@@ -52,6 +58,13 @@ impl Shard {
         Ok(why)
     }
 
+    /// What it had in the life of another process is gone with that, and nobody knows what it was.
+    pub fn lost_its_memory(&mut self) {
+        for p in 0..self.partitions.len() {
+            self.departures.all_left(p, MissCause::Lost, 0);
+        }
+    }
+
     /// A Get has found nothing.
     #[inline(never)]
     pub(super) fn count_miss(&mut self, p: usize, hash: u64, key: &[u8]) {
@@ -77,6 +90,9 @@ impl Shard {
         (seq, self.partitions[p].last.seq())
     }
 }
+
+/// What a shard has remembered of what left, to be dropped.
+pub struct Remembered(#[expect(dead_code, reason = "it exists to be dropped")] Departures);
 
 /// Why nothing is said of why a key is not there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

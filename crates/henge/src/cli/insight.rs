@@ -41,8 +41,7 @@ Counts are estimates of the uses that a node has seen, of which older ones count
 added up; a request that one member passes to another is counted where its client asked.";
 
 const BIG_HELP: &str = "\
-A node shows what it holds, as a leader or as a replica. With --cluster all members are asked, and a key that several hold is shown
-once, as large as the largest of them.";
+A node shows what is in the partitions that it leads. With --cluster all members are asked.";
 
 const WHY_HELP: &str = "\
 Any node can be asked: the one that leads the key's partition answers. A cause that is not certain is the likeliest one.";

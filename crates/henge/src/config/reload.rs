@@ -99,7 +99,6 @@ mod tests {
                 "audit.file",
                 "audit.max_size_bytes",
                 "audit.keep_files",
-                "insight.enabled",
                 "log.format"
             ]
         );

@@ -313,7 +313,7 @@ settings! {
     /// What explains the node's figures.
     insight: InsightConfig {
         /// Whether the node remembers why keys left, in a 128th of `cache.max_size_bytes`, and which are asked for most.
-        restart enabled: bool = true;
+        reload enabled: bool = true;
     }
 
     /// What the node says about itself.

@@ -27,8 +27,16 @@ const MOST_STEPS: usize = 192;
 const KEY_BYTES: usize = 512;
 /// As many samples a second are enough for a thread, and cost it a few thousandths of its time. While fewer keys are named each is one.
 const SAMPLES_PER_SECOND: u64 = 20_000;
+/// Where that many are taken before a second is over, so much more is asked for than in the one before: half as many are taken from then
+/// on, and again after each few more.
+const SAMPLES_AT_ONCE: u64 = SAMPLES_PER_SECOND * 5 / 4;
+const SAMPLES_MORE: u64 = SAMPLES_PER_SECOND / 5;
 /// Of more than so many keys one is taken as well: what is left out is then too much to tell from others.
 const MOST_EVERY: u64 = 256;
+/// Nothing is counted.
+const OFF: u32 = 0;
+/// Where nothing is counted it is looked after so many keys whether that is still so.
+const LOOK_AGAIN: u32 = 4096;
 /// How often all counts are made less, and to which part: half in a minute.
 const FADE_INTERVAL: Duration = Duration::from_secs(15);
 const FADE_NUMERATOR: u64 = 27;
@@ -37,7 +45,6 @@ const FADE_DENOMINATOR: u64 = 32;
 /// What the threads of a node have counted.
 #[derive(Debug)]
 pub(crate) struct HotKeys {
-    /// None where nothing is to be counted.
     threads: Box<[Arc<Counted>]>,
     begun: Instant,
 }
@@ -45,7 +52,7 @@ pub(crate) struct HotKeys {
 /// What one thread has counted.
 #[derive(Debug)]
 pub(crate) struct Counted {
-    /// One of so many keys is taken.
+    /// One of so many keys is taken; [`OFF`] for none.
     every: AtomicU32,
     /// Locked by its thread for each sample, and by others for as long as it takes to read the list.
     keeper: Mutex<Keeper>,
@@ -65,6 +72,10 @@ struct Keeper {
     total: u64,
     /// The same since the last look.
     taken: u64,
+    /// How many samples that were.
+    samples: u64,
+    /// No key that is listed has less weight.
+    least: u64,
     faded: Instant,
 }
 
@@ -114,9 +125,9 @@ pub(crate) struct Hottest {
 }
 
 impl HotKeys {
-    /// For so many threads; for none if nothing is to be counted.
-    pub(crate) fn new(threads: usize, now: Instant) -> Self {
-        let thread = |seed| Arc::new(Counted::new(seed, now));
+    /// For so many threads, which count or do not.
+    pub(crate) fn new(threads: usize, counts: bool, now: Instant) -> Self {
+        let thread = |seed| Arc::new(Counted::new(seed, counts, now));
         Self {
             threads: (1..=threads as u64).map(thread).collect(),
             begun: now,
@@ -126,7 +137,7 @@ impl HotKeys {
     /// What a thread takes its samples by.
     pub(crate) fn sampler(&self, thread: usize) -> Sampler {
         Sampler {
-            counted: self.threads.get(thread).map(Arc::clone),
+            counted: Arc::clone(&self.threads[thread]),
             left: Cell::new(1),
             random: Cell::new(0x9e37_79b9_7f4a_7c15 ^ thread as u64),
         }
@@ -137,11 +148,27 @@ impl HotKeys {
         for counted in &self.threads {
             let mut keeper = counted.keeper.lock();
             let taken = std::mem::take(&mut keeper.taken);
+            keeper.samples = 0;
             let every = (taken / SAMPLES_PER_SECOND).clamp(1, MOST_EVERY);
-            counted.every.store(every as u32, Ordering::Relaxed);
+            if counted.every.load(Ordering::Relaxed) != OFF {
+                counted.every.store(every as u32, Ordering::Relaxed);
+            }
             if now.saturating_duration_since(keeper.faded) >= FADE_INTERVAL {
                 keeper.faded = now;
                 keeper.fade();
+            }
+        }
+    }
+
+    /// Counts from now on, or forgets what was counted and does not.
+    pub(crate) fn set(&self, counts: bool) {
+        for counted in &self.threads {
+            let is_on = counted.every.load(Ordering::Relaxed) != OFF;
+            if counts && !is_on {
+                counted.every.store(1, Ordering::Relaxed);
+            } else if !counts {
+                counted.every.store(OFF, Ordering::Relaxed);
+                counted.keeper.lock().forget();
             }
         }
     }
@@ -192,7 +219,7 @@ impl HotKeys {
 /// Takes samples of the keys of one thread.
 #[derive(Debug)]
 pub(crate) struct Sampler {
-    counted: Option<Arc<Counted>>,
+    counted: Arc<Counted>,
     /// Keys until the next one that is taken.
     left: Cell<u32>,
     random: Cell<u64>,
@@ -211,11 +238,11 @@ impl Sampler {
 
     #[cold]
     fn take(&self, key: &[u8]) {
-        let Some(counted) = &self.counted else {
-            self.left.set(u32::MAX);
+        let every = self.counted.every.load(Ordering::Relaxed);
+        if every == OFF {
+            self.left.set(LOOK_AGAIN);
             return;
-        };
-        let every = counted.every.load(Ordering::Relaxed).max(1);
+        }
         // From 1 to twice as many, so that what comes in turns is not met at the same place of each.
         let random = next(self.random.get());
         self.random.set(random);
@@ -223,15 +250,17 @@ impl Sampler {
         let left = 1 + (((random >> 32) * span) >> 32) as u32;
         self.left.set(left);
         let kept = &key[..key.len().min(KEY_BYTES)];
-        counted
-            .keeper
-            .lock()
-            .count(kept, key.len() > KEY_BYTES, every);
+        let mut keeper = self.counted.keeper.lock();
+        keeper.count(kept, key.len() > KEY_BYTES, every);
+        if keeper.is_hurried() {
+            let every = every.saturating_mul(2).min(MOST_EVERY as u32);
+            self.counted.every.store(every, Ordering::Relaxed);
+        }
     }
 }
 
 impl Counted {
-    fn new(seed: u64, now: Instant) -> Self {
+    fn new(seed: u64, counts: bool, now: Instant) -> Self {
         let mut chances = Box::new([0; MOST_STEPS]);
         for (steps, chance) in chances.iter_mut().enumerate() {
             // A cast takes what is past the end for the end, which is what a chance of one is.
@@ -240,7 +269,7 @@ impl Counted {
             *chance = of_all;
         }
         Self {
-            every: AtomicU32::new(1),
+            every: AtomicU32::new(if counts { 1 } else { OFF }),
             keeper: Mutex::new(Keeper {
                 rows: [(); ROWS].map(|()| vec![Count::default(); WIDTH].into()),
                 chances,
@@ -250,6 +279,8 @@ impl Counted {
                 listed: Vec::with_capacity(LISTED),
                 total: 0,
                 taken: 0,
+                samples: 0,
+                least: 0,
                 faded: now,
             }),
         }
@@ -260,6 +291,7 @@ impl Keeper {
     fn count(&mut self, key: &[u8], is_cut: bool, weight: u32) {
         self.total += u64::from(weight);
         self.taken += u64::from(weight);
+        self.samples += 1;
         let hash = self.hasher.hash(key);
         let fingerprint = fingerprint(hash);
         let mut estimate = 0;
@@ -299,20 +331,40 @@ impl Keeper {
             self.listed.push(listed());
             return;
         }
+        if weight <= self.least {
+            return;
+        }
         let weights = self.listed.iter().map(|listed| listed.weight);
-        let last = weights.enumerate().min_by_key(|(_, weight)| *weight);
-        if let Some((at, last)) = last
-            && weight > last
-        {
+        let Some((at, last)) = weights.enumerate().min_by_key(|(_, weight)| *weight) else {
+            return;
+        };
+        // They only grow, but where all fade.
+        self.least = last;
+        if weight > last {
             self.hashes[at] = hash;
             self.listed[at] = listed();
         }
+    }
+
+    /// Whether half as many samples are to be taken from here on.
+    fn is_hurried(&self) -> bool {
+        let more = self.samples.checked_sub(SAMPLES_AT_ONCE);
+        more.is_some_and(|more| more % SAMPLES_MORE == 0)
     }
 
     fn weight_of(&self, hash: u64) -> u64 {
         let counts = (0..ROWS).map(|row| self.rows[row][place(hash, row)]);
         let own = counts.filter(|count| count.fingerprint == fingerprint(hash));
         own.map(|count| u64::from(count.weight)).max().unwrap_or(0)
+    }
+
+    fn forget(&mut self) {
+        for count in self.rows.iter_mut().flat_map(|row| row.iter_mut()) {
+            *count = Count::default();
+        }
+        self.hashes.clear();
+        self.listed.clear();
+        (self.total, self.taken, self.samples, self.least) = (0, 0, 0, 0);
     }
 
     fn fade(&mut self) {
@@ -324,6 +376,7 @@ impl Keeper {
             listed.weight = less(listed.weight);
         }
         self.total = less(self.total);
+        self.least = less(self.least);
     }
 }
 
@@ -390,16 +443,16 @@ mod tests {
     fn the_hottest_of_a_million_are_found() {
         let now = Instant::now();
         // As a node is that answers little, and one that leaves most out.
-        for (every, draws) in [(1, 500_000), (16, 6_000_000)] {
-            let hot = HotKeys::new(2, now);
+        for (per_second, draws) in [(10_000, 500_000), (320_000, 8_000_000)] {
+            let hot = HotKeys::new(2, true, now);
             let samplers = [hot.sampler(0), hot.sampler(1)];
-            for counted in &hot.threads {
-                counted.every.store(every, Ordering::Relaxed);
-            }
             let mut zipf = Zipf::new(0.99, 7);
             for n in 0..draws {
                 let key = format!("key{}", zipf.draw());
                 samplers[n % 2].one(key.as_bytes());
+                if n % per_second == 0 {
+                    hot.look(now);
+                }
             }
             let found = hot.hottest(10, now, |_| true);
             let mut ten = numbers(&found);
@@ -420,7 +473,7 @@ mod tests {
     #[test]
     fn what_was_hot_gives_way() {
         let now = Instant::now();
-        let hot = HotKeys::new(1, now);
+        let hot = HotKeys::new(1, true, now);
         let sampler = hot.sampler(0);
         let use_key = |key: &[u8], times: usize| (0..times).for_each(|_| sampler.one(key));
         use_key(b"old", 10_000);
@@ -446,7 +499,7 @@ mod tests {
     #[test]
     fn how_many_are_taken_follows_how_many_there_are() {
         let now = Instant::now();
-        let hot = HotKeys::new(1, now);
+        let hot = HotKeys::new(1, true, now);
         let sampler = hot.sampler(0);
         for (per_second, expected) in [(1_000u32, 1u32), (200_000, 10), (10_000_000, 256), (0, 1)] {
             for n in 0..per_second {
@@ -464,18 +517,20 @@ mod tests {
     #[test]
     fn long_keys_are_cut_and_nothing_is_counted_where_that_is_off() {
         let now = Instant::now();
-        let hot = HotKeys::new(1, now);
+        let hot = HotKeys::new(1, true, now);
         hot.sampler(0).one(&[b'x'; 2000]);
         let found = hot.hottest(1, now, |_| true);
         assert_eq!(
             (found.keys[0].key.len(), found.keys[0].is_cut),
             (KEY_BYTES, true)
         );
-        let off = HotKeys::new(0, now);
-        let sampler = off.sampler(0);
-        for _ in 0..3 {
-            sampler.one(b"k");
-        }
-        assert_eq!(off.hottest(1, now, |_| true).seen, 0);
+        let sampler = hot.sampler(0);
+        let use_key = || (0..2 * LOOK_AGAIN).for_each(|_| sampler.one(b"k"));
+        hot.set(false);
+        use_key();
+        assert_eq!(hot.hottest(1, now, |_| true).seen, 0);
+        hot.set(true);
+        use_key();
+        assert!(hot.hottest(1, now, |_| true).seen > 0);
     }
 }

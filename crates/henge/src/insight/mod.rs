@@ -22,11 +22,11 @@ pub(crate) struct Insight {
 }
 
 impl Insight {
-    /// Of a node with so many data threads, whose keys are counted or not.
+    /// Of a node with so many data threads, whose clients' keys are counted or not.
     pub(crate) fn new(counts: bool, threads: usize) -> Self {
         Self {
             slow_log: SlowLog::default(),
-            hot_keys: HotKeys::new(if counts { threads } else { 0 }, Instant::now()),
+            hot_keys: HotKeys::new(threads, counts, Instant::now()),
             looking: Looking::default(),
         }
     }

@@ -1,7 +1,10 @@
 //! The commands of README.md and docs/http-api.md, pasted one by one, print what the pages say. Each page gets a node of its
 //! own, on a port of its own: that the commands name the default port is the only thing that is changed about them.
+//! docs/first-hour.md is run as it stands, all of it in one shell, with nodes that it starts itself.
 
+use std::ffi::OsString;
 use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -13,6 +16,7 @@ use crate::client::{DEADLINE, Process, skipped};
 
 const README: &str = include_str!("../../../../README.md");
 const HTTP_API: &str = include_str!("../../../../docs/http-api.md");
+const FIRST_HOUR: &str = include_str!("../../../../docs/first-hour.md");
 
 pub(crate) fn is_installed(program: &str) -> bool {
     let output = Command::new(program).arg("--version").output();
@@ -88,6 +92,14 @@ fn matches(expected: &str, found: &str) -> bool {
     rest.ends_with(last)
 }
 
+/// Where programs are found, the `henge` of this build before any other.
+fn path_with_henge() -> OsString {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let own = Path::new(env!("CARGO_BIN_EXE_henge")).parent();
+    let all = own.map(Path::to_path_buf).into_iter();
+    std::env::join_paths(all.chain(std::env::split_paths(&path))).expect("a path of paths")
+}
+
 /// A node whose output is on its way, and a folder to run commands in.
 struct Bench {
     page: &'static str,
@@ -129,13 +141,6 @@ impl Bench {
         let command = command
             .replace("localhost:8080", &here)
             .replace("-p 8080", &port);
-        let binary = Path::new(env!("CARGO_BIN_EXE_henge"));
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let path = binary
-            .parent()
-            .map(Path::to_path_buf)
-            .into_iter()
-            .chain(std::env::split_paths(&path));
         let child = Command::new("bash")
             // On a terminal curl shows no progress; on a pipe it would.
             .args([
@@ -147,7 +152,7 @@ impl Bench {
             .current_dir(&self.folder)
             // No settings, proxies or .curlrc of whoever runs the tests.
             .env_clear()
-            .env("PATH", std::env::join_paths(path).expect("a path of paths"))
+            .env("PATH", path_with_henge())
             .env("HOME", &self.folder)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -260,6 +265,65 @@ fn the_table_of_the_http_api_names_commands_that_succeed() {
     }
     assert!(rows > 5, "they are found");
     bench.check_all(&[]);
+}
+
+/// Three ports in a row that nobody has now.
+fn three_ports() -> u16 {
+    let is_free = |port: u16| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok();
+    // Below those that the system gives away by itself.
+    let first = 20_000 + (std::process::id() % 1000) as u16 * 10;
+    let mut ports = (first..32_000).step_by(3);
+    ports
+        .find(|port| (*port..port + 3).all(is_free))
+        .expect("few ports are in use")
+}
+
+#[test]
+fn the_first_hour_goes_as_it_says() {
+    for program in ["curl", "redis-cli"] {
+        if !is_installed(program) {
+            return skipped(program, "docs/first-hour.md was not walked");
+        }
+    }
+    let folder = std::env::temp_dir().join(format!("henge-first-hour-{}", std::process::id()));
+    fs::create_dir_all(&folder).expect("a directory");
+    let (mut script, mut expected) = (String::new(), Vec::new());
+    for (_, line) in blocks(FIRST_HOUR, "sh").concat() {
+        match line.strip_prefix("# ") {
+            Some(output) => expected.push(output),
+            None => script.extend([line, "\n"]),
+        }
+    }
+    assert!(expected.len() > 20, "they are found");
+    let child = Command::new("bash")
+        .args(["-euo", "pipefail", "-c"])
+        .arg(format!("exec 2>&1\n{script}"))
+        .current_dir(&folder)
+        .env_clear()
+        .env("PATH", path_with_henge())
+        .env("HOME", &folder)
+        .env("PORT", three_ports().to_string())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("bash starts");
+    // Each wait of the walk has a bound; whoever ends it here would leave its nodes behind.
+    let output = child.wait_with_output().expect("its output can be read");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let found: Vec<&str> = printed.lines().collect();
+    let differs = (0..found.len().max(expected.len())).find(|&n| {
+        let pair = expected.get(n).zip(found.get(n));
+        !pair.is_some_and(|(expected, found)| matches(expected, found))
+    });
+    if let Some(n) = differs {
+        panic!(
+            "line {n} of what is printed is {:?}, not {:?}:\n{printed}",
+            found.get(n),
+            expected.get(n)
+        );
+    }
+    assert!(output.status.success(), "{}:\n{printed}", output.status);
+    fs::remove_dir_all(&folder).expect("removed");
 }
 
 /// Cargo is not run inside a test, but what the commands name is there.

@@ -8,7 +8,7 @@ use crate::shard::There;
 const NOW: u64 = 1_800_000_000_000;
 
 fn remembering(mut shard: Shard) -> Shard {
-    shard.remember_departures(64 * 1024);
+    drop(shard.remember_departures(64 * 1024));
     shard.sweep(NOW, 0);
     shard
 }
@@ -177,7 +177,7 @@ fn what_replication_takes_away_is_lost_or_moved() {
 fn what_is_remembered_is_charged_and_within_the_limit() {
     let mut shard = shard(PolicyKind::Lru, 1 << 20, u64::MAX / 2);
     let before = shard.charged_bytes();
-    shard.remember_departures(64 * 1024);
+    drop(shard.remember_departures(64 * 1024));
     let more = shard.charged_bytes() - before;
     assert!((64 * 1024..64 * 1024 + 1024 * 48).contains(&more), "{more}");
     for number in 0..20_000u32 {

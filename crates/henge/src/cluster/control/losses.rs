@@ -30,6 +30,10 @@ impl Control {
         };
         if let Some(why) = persistence.missing().or_else(had_another) {
             self.shared.losses.note_amnesia(&why);
+            // Where it has some of it, it is likelier that a key was never set.
+            if self.shared.cache.items() == 0 {
+                self.shared.cache.lost_its_memory();
+            }
         }
     }
 
