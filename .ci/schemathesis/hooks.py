@@ -16,6 +16,7 @@ GIVEN = {
     "delete": ONE_KEY,
     "ttl": ONE_KEY,
     "exists": ONE_KEY,
+    "why": ONE_KEY,
     "cluster_ring": PERHAPS_A_KEY,
     "set_cluster_setting": PERHAPS_A_CONDITION,
     "unset_cluster_setting": PERHAPS_A_CONDITION,

@@ -51,13 +51,14 @@ export function show(context) {
 
     context.every(HOT_PERIOD_MS, async (signal) => {
         const answer = await context.client.get('/hot', { count: SHOWN }, { signal });
+        const part = answer.sampled_one_in === 1 ? 'each' : `one in ${count(answer.sampled_one_in)}`;
         setText(aboutHot, `${count(answer.seen)} uses seen by ${answer.node} in ${seconds(answer.since_seconds)}, `
-            + `of which one in ${count(answer.sampled_one_in)} was counted. Older uses count less.`);
+            + `of which ${part} was counted. Older uses count less.`);
         hot.update(answer.keys);
     });
     context.every(BIG_PERIOD_MS, async (signal) => {
         const answer = await context.client.get('/big', { count: SHOWN }, { signal });
-        setText(aboutBig, `The biggest of ${count(answer.looked_at)} items that ${answer.node} has looked at.`);
+        setText(aboutBig, `The biggest of ${count(answer.looked_at)} items of the partitions that ${answer.node} leads.`);
         big.update(answer.keys);
     });
     return [element('div', { class: 'halves' },

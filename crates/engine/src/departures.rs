@@ -150,8 +150,8 @@ pub(crate) struct Departures {
     now_s: u32,
     /// The second of the newest mark. What leaves after it is of no earlier one, and what left before it of none so late.
     marked_s: u32,
-    /// Something has left since then.
-    has_left_since: bool,
+    /// What the clock said last.
+    clock_s: u32,
 }
 
 impl Departures {
@@ -165,7 +165,7 @@ impl Departures {
             seqs: Vec::new(),
             now_s: 0,
             marked_s: 0,
-            has_left_since: false,
+            clock_s: 0,
         }
     }
 
@@ -195,7 +195,8 @@ impl Departures {
     /// It is this time now, as far as anybody has said.
     #[inline]
     pub(crate) fn at(&mut self, now_ms: u64) {
-        self.now_s = seconds(now_ms).max(self.marked_s);
+        self.clock_s = seconds(now_ms);
+        self.now_s = self.clock_s.max(self.marked_s);
     }
 
     /// Notes how far the partitions have come, once a second.
@@ -269,7 +270,6 @@ impl Departures {
             | (cause << CAUSE_SHIFT)
             | (age_code(age_s) << AGE_SHIFT)
             | u64::from(at_s);
-        self.has_left_since = true;
         let block = self.block_mut(hash);
         // It takes the place of what was remembered of its key, or of the oldest.
         let place = block.iter().position(|other| is_of(*other, hash));
@@ -312,7 +312,9 @@ impl Departures {
     /// The lifetime of a record was over at this time.
     pub(crate) fn expired(&mut self, p: usize, hash: u64, seqs: (u64, u64), deadline_ms: u64) {
         if self.is_on() {
-            let at_s = seconds(deadline_ms).min(self.now_s);
+            // What was there after a mark left after it.
+            let marked_s = self.marks[p].at_s;
+            let at_s = seconds(deadline_ms).max(marked_s).min(self.now_s);
             self.note(p, hash, EXPIRED, seqs, at_s);
         }
     }
@@ -322,12 +324,10 @@ impl Departures {
         if !self.is_on() {
             return;
         }
-        if self.has_left_since || self.now_s > self.marked_s {
-            // A second ahead, so that what left in this one is before it.
-            self.marked_s = self.now_s.saturating_add(1);
-            self.now_s = self.marked_s;
-            self.has_left_since = false;
-        }
+        // A second ahead, so that what left in this one is before it. Not further, however often: then what left between two is taken for
+        // having left after both.
+        self.marked_s = self.marked_s.max(self.clock_s.saturating_add(1));
+        self.now_s = self.marked_s;
         if let Some(mark) = self.marks.get_mut(p) {
             *mark = Mark {
                 cause,
@@ -381,7 +381,11 @@ impl Departures {
         let block = self.block(hash);
         let since = |at_s: u32| u64::from(now.saturating_sub(at_s));
         let oldest = block.last().copied().filter(|oldest| *oldest != 0);
-        let began = self.moments[0];
+        let began = if self.moment_count > 0 {
+            self.moments[0]
+        } else {
+            now
+        };
         let remembered_s = since(oldest.map_or(began, |oldest| oldest as u32));
         let mark = self.marks[p];
         if let Some(found) = self.find(hash) {

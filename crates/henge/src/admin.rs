@@ -237,10 +237,6 @@ impl Admin {
         if running.rate_limits != config.rate_limits {
             shared.rates.set(config);
         }
-        if running.insight != config.insight {
-            shared.cache.remember_departures(config.insight.enabled);
-            shared.insight.hot_keys.set(config.insight.enabled);
-        }
         let in_flight = config.limits.max_inflight_bytes.as_usize();
         shared.in_flight.set_limit(in_flight);
         let share = config.limits.max_inflight_bytes_per_address;
@@ -253,6 +249,10 @@ impl Admin {
             if let Ok(bytes) = size_of(config.cache.max_size_bytes) {
                 shared.cache.set_limits(bytes, config.cache.max_items);
             }
+        }
+        if running.insight != config.insight {
+            shared.cache.remember_departures(config.insight.enabled);
+            shared.insight.hot_keys.set(config.insight.enabled);
         }
         self.config.store(Arc::new(config.clone()));
         // Still under the lock, so that of two changes at once the same one is the last everywhere.

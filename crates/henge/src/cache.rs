@@ -4,17 +4,20 @@
 use crate::cache::cursor::{Mark, Position};
 use crate::disk::gate::{note_for_replicas, note_journalled, note_unkept};
 use henge_engine::{
-    Absence, Cause, Commit, Footprint, KeyHasher, Lender, PolicyKind, Room, Shard, ShardConfig,
-    ShardStats, Short, Size, There, Turn,
+    Cause, Commit, Footprint, KeyHasher, Lender, PolicyKind, Room, Shard, ShardConfig, ShardStats,
+    Short, Size, Turn,
 };
 use henge_wire::{Command, Outcome, PARTITIONS, Partition, Refusal, Reply, Transaction, Version};
 use parking_lot::{Mutex, MutexGuard};
 use std::fmt;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst,
+};
 
 mod ahead;
 mod cursor;
+mod departures;
 mod durable;
 mod pool;
 mod replicas;
@@ -49,9 +52,6 @@ const LENDING_ROUNDS: usize = 4;
 /// What a shard may keep beyond its use when room is collected, so that it need not draw again at once.
 const IDLE_BYTES: u64 = 512 << 10;
 const IDLE_ITEMS: u64 = 64;
-
-/// This part of the limit remembers what left: with values of half a KiB a fingerprint for every second one.
-const DEPARTURES_SHARE: u64 = 128;
 
 /// What a cache is made from.
 #[derive(Clone, Debug)]
@@ -117,6 +117,8 @@ pub struct Cache {
     /// Tells the cursors of this process from those of another.
     mark: Mark,
     sweeps: AtomicU64,
+    /// The bytes in which each shard remembers what left; 0 where none does.
+    departures: AtomicUsize,
     log: LogState,
     /// How its partitions are replicated; none for a node that has them alone.
     replication: OnceLock<Replication>,
@@ -269,6 +271,7 @@ impl Cache {
             policy: config.policy,
             mark: Mark::of_seed(config.seed),
             sweeps: AtomicU64::new(0),
+            departures: AtomicUsize::new(0),
             log: LogState::default(),
             replication: OnceLock::new(),
         };
@@ -588,37 +591,6 @@ impl Cache {
         looked.flatten()
     }
 
-    /// Remembers from now on why keys leave, in a part of the limit, or does not.
-    pub fn remember_departures(&self, remembers: bool) {
-        let all = self.pool.limit().bytes / DEPARTURES_SHARE;
-        let bytes = if remembers {
-            // No cache is too small to remember something.
-            (all as usize / self.shards.len()).max(1)
-        } else {
-            0
-        };
-        for slot in &self.shards {
-            let before = slot.shard.lock().remember_departures(bytes);
-            drop(before);
-        }
-    }
-
-    /// What it had in the life of another process is gone with that.
-    pub(crate) fn lost_its_memory(&self) {
-        for slot in &self.shards {
-            slot.shard.lock().lost_its_memory();
-        }
-    }
-
-    /// Why a key is not there; none if its partition is another node's to tell of.
-    pub fn why(&self, key: &[u8], now_ms: u64) -> Option<Result<Absence, There>> {
-        let partition = Partition::of(key);
-        let hash = self.hasher.hash(key);
-        self.look_at(partition, now_ms, |shard| {
-            shard.why(partition, hash, key, now_ms)
-        })
-    }
-
     /// The eviction order.
     pub fn policy(&self) -> PolicyKind {
         self.policy
@@ -728,6 +700,7 @@ impl Cache {
                 _ => {}
             }
         }
+        self.remember_departures(self.departures.load(Relaxed) > 0);
         self.pay_debts(Cause::Size);
     }
 

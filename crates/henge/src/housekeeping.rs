@@ -28,13 +28,21 @@ pub(crate) async fn keep_house(metrics: Arc<Metrics>) {
     let shared = &metrics.shared;
     let cache = &shared.cache;
     let mut watched = Instant::now();
+    let mut swept = Instant::now();
     let mut sweeps = 0;
     loop {
-        tokio::time::sleep(shared.live.load().cleanup_interval).await;
+        // What is watched does not wait for sweeps that are rare.
+        let interval = shared.live.load().cleanup_interval;
+        tokio::time::sleep(interval.min(WATCH_INTERVAL)).await;
         if shared.persistence.is_loading() {
             // What expires while the log is replayed may be given another deadline by it.
             continue;
         }
+        if swept.elapsed() < interval {
+            watch(&metrics, &mut watched).await;
+            continue;
+        }
+        swept = Instant::now();
         for shard in 0..cache.shard_count() {
             while cache.sweep(shard, shared.clock.now_ms()) {
                 sweeps += 1;

@@ -6,12 +6,8 @@
 //! use std::io::{Read, Write};
 //! use std::net::TcpStream;
 //!
-//! let mut config = henge::config::Config::default();
-//! config.set("server.listen", "127.0.0.1:0")?;
 //! let data = std::env::temp_dir().join(format!("henge-example-{}", std::process::id()));
-//! config.persistence.dir = henge::config::DirectoryPath::new(&data);
-//! let node = henge::Node::start(config)?;
-//! node.wait_until_ready()?;
+//! let node = henge::Node::builder().persist_in(&data).start()?;
 //!
 //! let mut stream = TcpStream::connect(node.local_addr())?;
 //! stream.write_all(b"PUT /cache/k HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello")?;
@@ -29,6 +25,7 @@ mod admin;
 pub mod allocator;
 mod aside;
 mod audit;
+mod builder;
 pub mod cache;
 mod calendar;
 pub mod cli;
@@ -54,7 +51,13 @@ mod tls;
 mod values;
 
 pub use access::KeyFileError;
+pub use builder::NodeBuilder;
 pub use encryption::{Keys, KeysError};
 pub use net::ListenError;
 pub use node::{Node, StartError};
 pub use tls::TlsError;
+
+/// The example of the page on embedding.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/embedding.md")]
+struct Embedding;

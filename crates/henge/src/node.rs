@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::access::{Access, KeyFileError};
 use crate::admin::{Admin, key_file, size_of};
 use crate::audit::{Action, Audit, AuditFile, Outcome};
+use crate::builder::NodeBuilder;
 use crate::cache::{Cache, CacheConfig, Whose};
 use crate::clock::Clock;
 use crate::cluster::control::{self, Ends, NoteIncarnation, Orders, OwnLoad};
@@ -174,6 +175,21 @@ impl std::error::Error for StartError {
 }
 
 impl Node {
+    /// A node for inside a program, in memory and on the loopback unless it is told otherwise.
+    ///
+    /// ```
+    /// let node = henge::Node::builder()
+    ///     .max_size("64MiB")
+    ///     .set("cache.policy", "s3fifo")
+    ///     .start()?;
+    /// assert!(node.local_addr().ip().is_loopback());
+    /// node.shutdown();
+    /// # Ok::<(), henge::StartError>(())
+    /// ```
+    pub fn builder() -> NodeBuilder {
+        NodeBuilder::new()
+    }
+
     /// Starts a node: opens its port, starts a data thread for each core that the process may use, and returns. While it loads
     /// what it has on its disk requests for data are refused: [`Node::wait_until_ready`] waits for that.
     pub fn start(config: Config) -> Result<Self, StartError> {

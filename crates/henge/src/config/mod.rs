@@ -8,6 +8,8 @@
 mod document;
 mod layers;
 mod literal;
+#[cfg(test)]
+mod page;
 mod peers;
 mod print;
 mod reload;
@@ -59,7 +61,7 @@ impl ConfigError {
         }
     }
 
-    fn of(problems: Vec<String>) -> Result<(), Self> {
+    pub(crate) fn of(problems: Vec<String>) -> Result<(), Self> {
         if problems.is_empty() {
             Ok(())
         } else {

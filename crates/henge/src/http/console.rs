@@ -158,6 +158,9 @@ mod tests {
             let text = text.replace("http://www.w3.org/2000/svg", "");
             for banned in [
                 "https://",
+                "http://",
+                "new Function",
+                "document.write",
                 "innerHTML",
                 "outerHTML",
                 "insertAdjacentHTML",

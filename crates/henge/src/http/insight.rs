@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use super::problem::{Code, Problem};
 use super::query;
+use super::requests::query_key;
 use super::service::{Outcome, Whole, json_response};
-use super::single::key_of;
 use crate::insight::{big, hot, why};
 use crate::net::data_thread::Local;
 
@@ -24,7 +24,10 @@ const MOST_ENTRIES: usize = 100;
 
 /// `GET /why`.
 pub(crate) async fn why(local: Rc<Local>, request: Request<Incoming>) -> Outcome {
-    let key = key_of(&local, request.uri().query())?;
+    // Who asks what became of a key asks for nothing of it.
+    let [key, key_base64] = query::parse(request.uri().query(), ["key", "key_base64"])?;
+    let key = query_key(key, key_base64)?;
+    local.check_scope(&key)?;
     Ok(json_response(why::page(&local, &key).await?))
 }
 

@@ -600,7 +600,7 @@ async fn peek(
 }
 
 /// The key of a query.
-pub(super) fn key_of<'q>(local: &Local, query: Option<&'q str>) -> Result<Cow<'q, [u8]>, Problem> {
+fn key_of<'q>(local: &Local, query: Option<&'q str>) -> Result<Cow<'q, [u8]>, Problem> {
     let [key, key_base64] = query::parse(query, ["key", "key_base64"])?;
     let key = query_key(key, key_base64)?;
     local.name_key(&key)?;

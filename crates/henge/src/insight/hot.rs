@@ -150,9 +150,7 @@ impl HotKeys {
             let taken = std::mem::take(&mut keeper.taken);
             keeper.samples = 0;
             let every = (taken / SAMPLES_PER_SECOND).clamp(1, MOST_EVERY);
-            if counted.every.load(Ordering::Relaxed) != OFF {
-                counted.every.store(every as u32, Ordering::Relaxed);
-            }
+            counted.take_every(every as u32);
             if now.saturating_duration_since(keeper.faded) >= FADE_INTERVAL {
                 keeper.faded = now;
                 keeper.fade();
@@ -205,6 +203,8 @@ impl HotKeys {
             }
         }
         let mut keys: Vec<Hot> = all.into_iter().map(|(_, hot)| hot).collect();
+        // What has faded away.
+        keys.retain(|hot| hot.count > 0);
         keys.sort_by(|one, other| other.count.cmp(&one.count).then(one.key.cmp(&other.key)));
         keys.truncate(count);
         Hottest {
@@ -253,13 +253,22 @@ impl Sampler {
         let mut keeper = self.counted.keeper.lock();
         keeper.count(kept, key.len() > KEY_BYTES, every);
         if keeper.is_hurried() {
-            let every = every.saturating_mul(2).min(MOST_EVERY as u32);
-            self.counted.every.store(every, Ordering::Relaxed);
+            self.counted
+                .take_every(every.saturating_mul(2).min(MOST_EVERY as u32));
         }
     }
 }
 
 impl Counted {
+    /// Takes one key of so many from now on, unless none is to be taken.
+    fn take_every(&self, every: u32) {
+        let next = |now| (now != OFF).then_some(every);
+        // It fails where nothing is counted, which stays so.
+        let _ = self
+            .every
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+    }
+
     fn new(seed: u64, counts: bool, now: Instant) -> Self {
         let mut chances = Box::new([0; MOST_STEPS]);
         for (steps, chance) in chances.iter_mut().enumerate() {

@@ -94,6 +94,7 @@ fn members(known: Known, policy: &str, node: &str, partition: Partition) -> Valu
         "evicted_for": absence.and_then(|a| a.evicted_for).map(henge_engine::Cause::name),
         "left_ago_ms": ms(absence.and_then(|absence| absence.left_ago_s)),
         "age_ms": ms(absence.and_then(|absence| absence.age_s)),
+        "remembered_ms": ms(absence.map(|absence| absence.remembered_s)),
         "is_certain": absence.is_none_or(|absence| absence.is_certain) && known != Known::Off,
         "text": sentence(known, policy),
     })

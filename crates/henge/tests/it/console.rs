@@ -120,3 +120,41 @@ fn who_has_an_api_key_logs_in() {
         &["keys".to_owned(), url, reader],
     );
 }
+
+#[test]
+fn a_browser_is_told_what_the_console_may_do() {
+    let node = start_node(&[]);
+    let mut client = Client::connect(node.local_addr());
+    for (target, media_type) in [
+        ("/console/", "text/html; charset=utf-8"),
+        ("/console/index.html", "text/html; charset=utf-8"),
+        ("/console/main.js", "text/javascript; charset=utf-8"),
+        ("/console/views/ring.js", "text/javascript; charset=utf-8"),
+        ("/console/console.css", "text/css; charset=utf-8"),
+    ] {
+        let answer = client.get(target);
+        assert_eq!(answer.status, 200, "{target}");
+        for (name, expected) in [
+            ("content-type", media_type),
+            (
+                "content-security-policy",
+                "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+            ),
+            ("x-content-type-options", "nosniff"),
+            ("referrer-policy", "no-referrer"),
+        ] {
+            assert_eq!(answer.header(name), Some(expected), "{target}: {name}");
+        }
+        let tag = answer.header("etag").expect("a tag").to_owned();
+        let again = client.request("GET", target, &[("if-none-match", &tag)], b"");
+        assert_eq!(again.status, 304, "{target}");
+    }
+    for target in ["/console/none.js", "/console/../main.js", "/console/views"] {
+        assert_eq!(client.get(target).status, 404, "{target}");
+    }
+    let moved = client.get("/console");
+    assert_eq!(
+        (moved.status, moved.header("location")),
+        (308, Some("/console/"))
+    );
+}

@@ -151,8 +151,9 @@ fn a_broken_log_is_told_of() {
 }
 
 /// Commands that read, each with a key that is not kept, and one that is missing for the same reason.
-const READS: [&str; 24] = [
+const READS: [&str; 25] = [
     "GET @",
+    "HENGE WHY @",
     "MGET old @",
     "STRLEN @",
     "GETRANGE @ 0 -1",

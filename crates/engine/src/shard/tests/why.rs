@@ -133,6 +133,10 @@ fn a_flush_explains_as_many_misses_as_it_took_keys() {
         (absence.cause, absence.is_certain),
         (MissCause::Flushed, false)
     );
+    // What is set since and expires at once has expired.
+    run(&mut shard, NOW, b"k", set(b"v", Expiry::At(NOW + 10)));
+    assert_eq!(missed(&mut shard, NOW + 20, b"k"), MissCause::Expired);
+    assert_eq!(cause(&shard, b"k"), MissCause::Expired);
     // What is set and deleted since was deleted.
     run(&mut shard, NOW, b"k", set(b"v", Expiry::Never));
     run(&mut shard, NOW, b"k", delete());
