@@ -134,8 +134,8 @@ fn of_path(route: &Route) -> Option<Value> {
     } else if route.path.ends_with("{file}") {
         (
             "file",
-            json!({"type": "string", "enum": ["main.js", "console.css", "views/overview.js"]}),
-            "A file that the console's page names",
+            json!({"type": "string", "enum": ["index.html", "main.js", "console.css"]}),
+            "A file that the console's page names; those below `views/` as well",
         )
     } else if route.path.ends_with("{name}") {
         let schema = match route.id {
