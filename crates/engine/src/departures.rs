@@ -360,10 +360,8 @@ impl Departures {
         if !self.is_on() {
             return MissCause::NeverSet;
         }
-        let found = self
-            .find(hash)
-            .filter(|found| self.is_since_mark(p, *found));
-        if let Some(found) = found {
+        let found = self.find(hash);
+        if let Some(found) = found.filter(|found| self.is_since_mark(p, *found)) {
             return cause_of(found).0;
         }
         let mark = &mut self.marks[p];
@@ -371,8 +369,7 @@ impl Departures {
             mark.keys -= 1;
             return mark.cause;
         }
-        self.find(hash)
-            .map_or(MissCause::NeverSet, |found| cause_of(found).0)
+        found.map_or(MissCause::NeverSet, |found| cause_of(found).0)
     }
 
     /// Why a key that has no record is not there.

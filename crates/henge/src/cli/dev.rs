@@ -15,8 +15,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::Child;
-use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 
+use super::stop_signals::StopSignals;
 use super::{EXIT_FAILURE, failed};
 use crate::encryption::random_number;
 
@@ -126,28 +126,6 @@ impl Drop for Data {
                 "henge: {} was not removed: {error}",
                 self.0.display()
             );
-        }
-    }
-}
-
-/// What tells this process to stop: Ctrl-C, a `kill`, or a terminal that is closed.
-struct StopSignals([Signals; 3]);
-
-impl StopSignals {
-    fn new() -> io::Result<Self> {
-        Ok(Self([
-            signal(SignalKind::interrupt())?,
-            signal(SignalKind::terminate())?,
-            signal(SignalKind::hangup())?,
-        ]))
-    }
-
-    async fn next(&mut self) {
-        let [interrupt, terminate, hangup] = &mut self.0;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
         }
     }
 }

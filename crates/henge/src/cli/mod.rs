@@ -22,6 +22,7 @@ mod ping;
 mod plot;
 mod serve;
 mod simulate;
+mod stop_signals;
 mod table;
 mod tls;
 mod tools;

@@ -21,7 +21,6 @@ use henge_client::Target;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::buffer::Buffer;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -29,6 +28,7 @@ use self::poll::{Round, round};
 use self::screen::{Input, Screen};
 use self::state::State;
 use super::colour::{self, Painter, When};
+use super::stop_signals::StopSignals;
 use super::{EXIT_USAGE, api_key, client, duration, failed, members as others, print};
 
 /// The exit code where nothing could be found out, or nothing be drawn.
@@ -171,7 +171,8 @@ impl Top {
 
     /// Draws until it is told to end.
     async fn live(&self) -> io::Result<()> {
-        let mut ends = Ends::new()?;
+        // Ctrl-C is a key here, and a signal only from elsewhere.
+        let mut ends = StopSignals::new()?;
         let painter = self.colour.painter();
         let mut state = State::new(self.target.to_string(), self.is_cluster);
         let scope = |state: &State| Scope {
@@ -240,28 +241,6 @@ async fn ask(top: Top, mut scopes: watch::Receiver<Scope>, heard: mpsc::Sender<(
             changed = scopes.changed() => if changed.is_err() {
                 return;
             }
-        }
-    }
-}
-
-/// What tells this process to end: a `kill`, or a terminal that is closed. Ctrl-C is a key here, and a signal only from elsewhere.
-struct Ends([Signal; 3]);
-
-impl Ends {
-    fn new() -> io::Result<Self> {
-        Ok(Self([
-            signal(SignalKind::interrupt())?,
-            signal(SignalKind::terminate())?,
-            signal(SignalKind::hangup())?,
-        ]))
-    }
-
-    async fn next(&mut self) {
-        let [interrupt, terminate, hangup] = &mut self.0;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
         }
     }
 }

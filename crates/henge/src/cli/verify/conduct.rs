@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use indicatif::ProgressBar;
 use serde_json::Value;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -25,6 +24,7 @@ use super::reported::Reported;
 use super::request::{Asked, Told};
 use super::whole::{self, Pages};
 use crate::cli::bench;
+use crate::cli::stop_signals::StopSignals;
 use crate::encryption::random_number;
 
 /// How often it is looked whether something is so.
@@ -164,28 +164,6 @@ pub(super) fn run(plan: &Plan) -> Result<Outcome, String> {
             () = signals.next() => Err("told to stop twice: nothing was judged to its end".to_owned()),
         }
     })
-}
-
-/// What tells this process to stop: Ctrl-C, a `kill`, or a terminal that is closed.
-struct StopSignals([Signal; 3]);
-
-impl StopSignals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self([
-            signal(SignalKind::interrupt())?,
-            signal(SignalKind::terminate())?,
-            signal(SignalKind::hangup())?,
-        ]))
-    }
-
-    async fn next(&mut self) {
-        let [interrupt, terminate, hangup] = &mut self.0;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-        }
-    }
 }
 
 async fn conduct(plan: &Plan, over: watch::Receiver<bool>) -> Result<Outcome, String> {
