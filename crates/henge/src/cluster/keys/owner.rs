@@ -23,6 +23,7 @@ use crate::cluster::control::Changed;
 use crate::cluster::link::answering::Reply;
 use crate::cluster::replicas::told::{self, Bad};
 use crate::cluster::view::Owner;
+use crate::config::ConsistencyLevel;
 use crate::disk::gate::{Owed, Place, Untold, note_unkept};
 use crate::insight::why;
 use crate::net::data_thread::Local;
@@ -68,10 +69,20 @@ pub(crate) fn answer(local: &Rc<Local>, question: &Bytes, reply: Reply) {
                 }
             });
         }
-        Ok(Question::Why(key)) => match why::here(local, key) {
-            Some(page) => reply.send(&[&page]),
-            None => reply.fail("it does not lead the key's partition"),
-        },
+        Ok(Question::Why(key)) => {
+            let (local, key) = (Rc::clone(local), key.to_vec());
+            tokio::task::spawn_local(async move {
+                // Whether this node leads is the one thing that has to be sure.
+                told::set_level(ConsistencyLevel::Quorum);
+                match kept(&local, async { why::here(&local, &key) }).await {
+                    Ok(Some(page)) => reply.send(&[&page]),
+                    Ok(None) | Err(Untold::Replies(_)) => {
+                        reply.fail("it does not lead the key's partition");
+                    }
+                    Err(Untold::NotKept) => reply.fail("its write-ahead log failed"),
+                }
+            });
+        }
         Ok(Question::Flush) => {
             let local = Rc::clone(local);
             tokio::task::spawn_local(async move {

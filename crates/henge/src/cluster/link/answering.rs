@@ -14,6 +14,7 @@ use super::frames::{Outgoing, ReadError};
 use super::greet::Greeted;
 use super::parking::Parks;
 use super::{BULK_BYTES, FAILED, MAX_ANSWER_BYTES, PARKED, Service, UNTOLD};
+use crate::cluster::replicas::told;
 
 /// Answers that wait to be sent, in bytes, from which on nothing more is read: the other side is slower than this one.
 const MAX_UNSENT_BYTES: usize = 4 << 20;
@@ -164,6 +165,11 @@ pub(crate) async fn answer_all(
                     Some(service) => answers.answer(service, body, reply),
                     None => reply.fail("this node knows no such question"),
                 }
+                // The next one would be told what became of them: that it was not done, perhaps, though it was.
+                assert!(
+                    !told::has_untaken_calls(),
+                    "whoever answers takes what its calls owe"
+                );
             }
             if let Poll::Ready(error) = out.outgoing.poll_send(&mut socket, cx) {
                 return Poll::Ready(Some(ReadError::Io(error)));

@@ -285,6 +285,12 @@ pub(crate) fn has_enough_calls() -> bool {
     CALLS.with_borrow(|calls| calls.made >= ENOUGH_CALLS)
 }
 
+/// Whether this thread has made calls whose ticket nobody has taken yet.
+#[inline]
+pub(crate) fn has_untaken_calls() -> bool {
+    CALLS.with_borrow(|calls| calls.present.is_some())
+}
+
 /// The name of the first call of a ticket.
 fn name(thread: u8, number: u32) -> u64 {
     (u64::from(thread) << 32 | u64::from(number)) << NTH_BITS
