@@ -22,7 +22,7 @@ export function show(context) {
     const untold = element('p', { class: 'quiet', hidden: true }, 'This node does not tell the causes of its misses.');
     const causes = causesTable();
     const evictions = figuresTable('Evictions by what they were for', 'What for');
-    const ages = figuresTable('Evictions by the age of what was evicted', 'Age');
+    const ages = figuresTable('Evictions by the age of what was evicted', 'For what, and its age');
     const agesCard = card('Evictions by age', ages.node);
 
     context.onPoll(() => {
@@ -36,8 +36,10 @@ export function show(context) {
             return { ...cause, amount, share: all > 0 ? amount / all : null, rate: last(lines[at]) };
         }));
         evictions.update(leaves('evictions', metrics.evictions));
-        const byAge = leaves('evictions_by_age.counts', metrics.evictions_by_age?.counts)
-            .map((row) => ({ ...row, name: row.name === 'inf' ? 'older' : `up to ${seconds(Number(row.name))}` }));
+        const byAge = Object.entries(metrics.evictions_by_age ?? {}).flatMap(([cause, of]) =>
+            leaves(`evictions_by_age.${cause}.counts`, of.counts)
+                .filter((row) => row.amount > 0)
+                .map((row) => ({ ...row, name: `${cause}, ${row.name === 'inf' ? 'older' : `up to ${seconds(Number(row.name))}`}` })));
         agesCard.hidden = byAge.length === 0;
         ages.update(byAge);
     });

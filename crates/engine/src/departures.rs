@@ -104,6 +104,7 @@ pub(crate) const BLOCK_BYTES: usize = PLACES * size_of::<u64>();
 /// A fingerprint from its lowest bit on: 32 of the second in which the record left, 6 of its age, 4 of why, and 22 of the hash of its
 /// key. With eight in a block a stranger passes for one once in half a million times. 0 is none, as no cause is.
 type Fingerprint = u64;
+type Block = [Fingerprint; PLACES];
 const AGE_SHIFT: u32 = 32;
 const CAUSE_SHIFT: u32 = 38;
 const TAG_SHIFT: u32 = 42;
@@ -114,6 +115,31 @@ const DELETED: u64 = 2;
 const LOST: u64 = 3;
 /// The first of as many as [`Cause`] has.
 const EVICTED: u64 = 4;
+
+/// Departures that wait to be written down. The line of each is asked for when it comes, and is there by the time that all of these are:
+/// written at once, each would be waited for.
+const WAITING: usize = 16;
+
+/// A record has left, and that is not written down yet.
+#[derive(Clone, Copy, Debug)]
+struct Departed {
+    hash: u64,
+    /// The low bits of its seq, and of that to which its partition had come.
+    seqs: (u32, u32),
+    p: u32,
+    at_s: u32,
+    cause: u64,
+}
+
+impl Departed {
+    const NONE: Self = Self {
+        hash: 0,
+        seqs: (0, 0),
+        p: 0,
+        at_s: 0,
+        cause: 0,
+    };
+}
 
 /// Moments at which is noted how far each partition had come: a record has no time, but its seq lies between two of these. They are
 /// thinned so that they lie further apart the longer ago they are, so that an age is known to about a half of itself.
@@ -140,7 +166,12 @@ impl Mark {
 /// See the head of the file.
 pub(crate) struct Departures {
     /// None, if nothing is to be remembered.
-    blocks: Box<[[Fingerprint; PLACES]]>,
+    blocks: Box<[Block]>,
+    /// The first so many are not written down yet.
+    waiting: [Departed; WAITING],
+    waiting_count: usize,
+    /// How old those were that were evicted, by [`Cause`], but for those that wait.
+    ages: [EvictionAges; Cause::ALL.len()],
     marks: Vec<Mark>,
     /// The moments, the oldest first, in seconds since 1970.
     moments: [u32; MOMENTS],
@@ -159,6 +190,9 @@ impl Departures {
     pub(crate) fn none() -> Self {
         Self {
             blocks: Box::default(),
+            waiting: [Departed::NONE; WAITING],
+            waiting_count: 0,
+            ages: [EvictionAges::default(); Cause::ALL.len()],
             marks: Vec::new(),
             moments: [0; MOMENTS],
             moment_count: 0,
@@ -206,6 +240,7 @@ impl Departures {
             // Or the clock was set back: what follows is of the moment before.
             return;
         }
+        self.write_down();
         if self.moment_count == MOMENTS {
             self.thin();
         }
@@ -248,50 +283,81 @@ impl Departures {
         let before = after.checked_sub(1)?;
         let (oldest, newest) = (since(self.moments[before]), since(self.moments[after]));
         let (from, to) = (behind(seqs[before]), behind(seqs[after]));
-        // In the middle of its own part of the time between the two.
+        // In the middle of its own part of the time between the two, which a clock may have jumped over.
         let (place, parts) = (2 * u64::from(own - to) + 1, 2 * u64::from(from - to).max(1));
-        Some(newest + place * (oldest - newest) / parts)
+        Some(newest + place * (oldest - newest).min(1 << 30) / parts)
     }
 
-    /// A record has left at this second: its seq, and that to which its partition has come. Gives its age in seconds, where that is known.
+    /// A record has left at this second: its seq, and that to which its partition has come.
     #[inline]
-    fn note(
-        &mut self,
-        p: usize,
-        hash: u64,
-        cause: u64,
-        seqs: (u64, u64),
-        at_s: u32,
-    ) -> Option<u64> {
-        let since = u64::from(self.now_s.saturating_sub(at_s));
-        let age_s = self.age_s(p, seqs, u64::from(self.now_s) * 1000);
-        let age_s = age_s.map(|age_s| age_s.saturating_sub(since));
-        let fingerprint = tagged(hash)
-            | (cause << CAUSE_SHIFT)
-            | (age_code(age_s) << AGE_SHIFT)
-            | u64::from(at_s);
-        let block = self.block_mut(hash);
-        // It takes the place of what was remembered of its key, or of the oldest.
-        let place = block.iter().position(|other| is_of(*other, hash));
-        let place = place.unwrap_or(PLACES - 1);
-        block.copy_within(..place, 1);
-        block[0] = fingerprint;
-        age_s
+    fn note(&mut self, p: usize, hash: u64, cause: u64, seqs: (u64, u64), at_s: u32) {
+        if self.waiting_count == WAITING {
+            self.write_down();
+        }
+        self.line(hash).prefetch();
+        self.waiting[self.waiting_count] = Departed {
+            hash,
+            seqs: (seqs.0 as u32, seqs.1 as u32),
+            p: p as u32,
+            at_s,
+            cause,
+        };
+        self.waiting_count += 1;
+    }
+
+    /// How old a record was when it left, in seconds, where that is known. No moment may have been noted since then.
+    fn age_when_left(&self, departed: &Departed) -> Option<u64> {
+        let (seq, last) = departed.seqs;
+        let seqs = (u64::from(seq), u64::from(last));
+        let age_s = self.age_s(departed.p as usize, seqs, u64::from(self.now_s) * 1000);
+        let since = u64::from(self.now_s.saturating_sub(departed.at_s));
+        age_s.map(|age_s| age_s.saturating_sub(since))
+    }
+
+    /// Writes fingerprints of those that wait, in their order.
+    #[inline(never)]
+    fn write_down(&mut self) {
+        let waiting = self.waiting;
+        for departed in &waiting[..std::mem::take(&mut self.waiting_count)] {
+            let age_s = self.age_when_left(departed);
+            note_age(&mut self.ages, departed.cause, age_s);
+            let place = self.place_of(departed.hash);
+            put(&mut self.blocks[place], departed, age_s);
+        }
+    }
+
+    /// The block of a key, as it will be when all that wait are written down.
+    fn block_soon(&self, hash: u64) -> Block {
+        let place = self.place_of(hash);
+        let mut block = self.blocks[place];
+        for departed in &self.waiting[..self.waiting_count] {
+            if self.place_of(departed.hash) == place {
+                put(&mut block, departed, self.age_when_left(departed));
+            }
+        }
+        block
+    }
+
+    /// How old those were that were evicted, by [`Cause`].
+    pub(crate) fn ages(&self) -> [EvictionAges; Cause::ALL.len()] {
+        let mut ages = self.ages;
+        for departed in &self.waiting[..self.waiting_count] {
+            note_age(&mut ages, departed.cause, self.age_when_left(departed));
+        }
+        ages
+    }
+
+    /// Begins with what another has counted, as figures only grow.
+    pub(crate) fn counting_on(mut self, other: &Self) -> Self {
+        self.ages = other.ages();
+        self
     }
 
     /// A record was dropped for room.
-    pub(crate) fn evicted(
-        &mut self,
-        p: usize,
-        hash: u64,
-        cause: Cause,
-        seqs: (u64, u64),
-        ages: &mut EvictionAges,
-    ) {
-        if self.is_on()
-            && let Some(age_s) = self.note(p, hash, EVICTED + cause as u64, seqs, self.now_s)
-        {
-            ages.note(age_s);
+    #[inline]
+    pub(crate) fn evicted(&mut self, p: usize, hash: u64, cause: Cause, seqs: (u64, u64)) {
+        if self.is_on() {
+            self.note(p, hash, EVICTED + cause as u64, seqs, self.now_s);
         }
     }
 
@@ -324,6 +390,7 @@ impl Departures {
         if !self.is_on() {
             return;
         }
+        self.write_down();
         // A second ahead, so that what left in this one is before it. Not further, however often: then what left between two is taken for
         // having left after both.
         self.marked_s = self.marked_s.max(self.clock_s.saturating_add(1));
@@ -339,6 +406,7 @@ impl Departures {
 
     /// Why all of a partition has left is known better now.
     pub(crate) fn explain(&mut self, p: usize, cause: MissCause) {
+        self.write_down();
         let now_s = self.now_s;
         if let Some(mark) = self.marks.get_mut(p) {
             if mark.cause == MissCause::NeverSet {
@@ -350,6 +418,7 @@ impl Departures {
 
     /// A partition's order begins anew.
     pub(crate) fn begin_anew(&mut self, p: usize) {
+        self.write_down();
         if let Some(seqs) = self.seqs.get_mut(p) {
             *seqs = [0; MOMENTS];
         }
@@ -360,7 +429,8 @@ impl Departures {
         if !self.is_on() {
             return MissCause::NeverSet;
         }
-        let found = self.find(hash);
+        self.write_down();
+        let found = find(&self.blocks[self.place_of(hash)], hash);
         if let Some(found) = found.filter(|found| self.is_since_mark(p, *found)) {
             return cause_of(found).0;
         }
@@ -375,7 +445,7 @@ impl Departures {
     /// Why a key that has no record is not there.
     pub(crate) fn why(&self, p: usize, hash: u64, now_ms: u64) -> Absence {
         let now = seconds(now_ms);
-        let block = self.block(hash);
+        let block = self.block_soon(hash);
         let since = |at_s: u32| u64::from(now.saturating_sub(at_s));
         let oldest = block.last().copied().filter(|oldest| *oldest != 0);
         let began = if self.moment_count > 0 {
@@ -385,7 +455,7 @@ impl Departures {
         };
         let remembered_s = since(oldest.map_or(began, |oldest| oldest as u32));
         let mark = self.marks[p];
-        if let Some(found) = self.find(hash) {
+        if let Some(found) = find(&block, hash) {
             let (cause, evicted_for) = cause_of(found);
             let is_newest = self.is_since_mark(p, found);
             if is_newest {
@@ -415,37 +485,38 @@ impl Departures {
         mark.cause == MissCause::NeverSet || found as u32 >= mark.at_s
     }
 
-    fn find(&self, hash: u64) -> Option<Fingerprint> {
-        let mut block = self.block(hash).iter();
-        block.find(|other| is_of(**other, hash)).copied()
-    }
-
     /// Where the fingerprint of a key would be.
     #[inline]
     pub(crate) fn line(&self, hash: u64) -> Line {
         if self.is_on() {
-            Line::of(self.block(hash))
+            Line::of(&self.blocks[self.place_of(hash)])
         } else {
             Line::NONE
         }
     }
 
+    /// The upper half of a hash chooses the block, so that the tag, of the lower, says nothing of it.
     #[inline]
-    fn block(&self, hash: u64) -> &[Fingerprint; PLACES] {
-        &self.blocks[place_of(hash, self.blocks.len())]
-    }
-
-    #[inline]
-    fn block_mut(&mut self, hash: u64) -> &mut [Fingerprint; PLACES] {
-        let place = place_of(hash, self.blocks.len());
-        &mut self.blocks[place]
+    fn place_of(&self, hash: u64) -> usize {
+        (((hash >> 32) * self.blocks.len() as u64) >> 32) as usize
     }
 }
 
-/// The upper half of a hash chooses the block, so that the tag, of the lower, says nothing of it.
+/// Puts the fingerprint of a record first. It takes the place of what was remembered of its key, or of the oldest.
 #[inline]
-fn place_of(hash: u64, blocks: usize) -> usize {
-    (((hash >> 32) * blocks as u64) >> 32) as usize
+fn put(block: &mut Block, departed: &Departed, age_s: Option<u64>) {
+    let hash = departed.hash;
+    let place = block.iter().position(|other| is_of(*other, hash));
+    block.copy_within(..place.unwrap_or(PLACES - 1), 1);
+    block[0] = tagged(hash)
+        | (departed.cause << CAUSE_SHIFT)
+        | (age_code(age_s) << AGE_SHIFT)
+        | u64::from(departed.at_s);
+}
+
+fn find(block: &Block, hash: u64) -> Option<Fingerprint> {
+    let found = block.iter().find(|other| is_of(**other, hash));
+    found.copied()
 }
 
 #[inline]
@@ -471,6 +542,13 @@ fn cause_of(fingerprint: Fingerprint) -> (MissCause, Option<Cause>) {
             let cause = Cause::ALL.get((evicted - EVICTED) as usize);
             (MissCause::Evicted, cause.copied())
         }
+    }
+}
+
+fn note_age(by_cause: &mut [EvictionAges; Cause::ALL.len()], cause: u64, age_s: Option<u64>) {
+    let evicted = cause.checked_sub(EVICTED);
+    if let (Some(cause), Some(age_s)) = (evicted, age_s) {
+        by_cause[cause as usize].note(age_s);
     }
 }
 
@@ -577,11 +655,11 @@ mod tests {
     #[test]
     fn evictions_say_for_what_and_at_what_age() {
         let mut memory = memory(4096);
-        let mut ages = EvictionAges::default();
         memory.at(1_100_000);
         memory.note_moment(|_| 50);
         for cause in Cause::ALL {
-            memory.evicted(PARTITION, hash(1), cause, (25, 50), &mut ages);
+            memory.evicted(PARTITION, hash(1), cause, (25, 50));
+            assert_eq!(memory.ages()[cause as usize].sum_s, 51, "what waits counts");
             let why = memory.why(PARTITION, hash(1), 1_100_000);
             assert_eq!(why.cause, MissCause::Evicted);
             assert_eq!(why.evicted_for, Some(cause));
@@ -593,8 +671,53 @@ mod tests {
             assert_eq!(why.left_ago_s, Some(0));
             assert!(why.is_certain);
         }
-        assert_eq!(ages.counts[2], 3, "{ages:?}");
-        assert_eq!(ages.sum_s, 3 * 51);
+        for ages in memory.ages() {
+            assert_eq!((ages.counts[2], ages.sum_s), (1, 51), "{ages:?}");
+        }
+        memory.evicted(PARTITION, hash(1), Cause::ALL[0], (25, 50));
+        let next = Departures::new(4096, 1).counting_on(&memory);
+        assert_eq!(next.ages()[0].sum_s, 2 * 51);
+    }
+
+    /// However many leave before any is looked at, and whatever happens between.
+    #[test]
+    fn what_waits_is_of_its_own_second_and_mark() {
+        let mut memory = memory(4096);
+        memory.at(1_100_000);
+        memory.note_moment(|_| 50);
+        let count = 2 * WAITING as u64 + 3;
+        for number in 0..count {
+            memory.evicted(PARTITION, hash(number), Cause::ALL[0], (25, 50));
+        }
+        memory.at(1_200_000);
+        memory.note_moment(|_| 60);
+        memory.deleted(PARTITION, hash(0), (60, 60));
+        memory.evicted(PARTITION, hash(1), Cause::ALL[1], (60, 60));
+        memory.all_left(PARTITION, MissCause::Flushed, 0);
+        memory.at(1_300_000);
+        let found = |memory: &Departures, number| {
+            let block = memory.block_soon(hash(number));
+            find(&block, hash(number)).expect("it is remembered")
+        };
+        assert_eq!(memory.ages()[0].counts.iter().sum::<u64>(), count);
+        for number in 2..count {
+            let found = found(&memory, number);
+            assert_eq!(found as u32, 1100, "{number}");
+            assert_eq!(age_of(found), Some(47), "{number}");
+        }
+        assert_eq!(cause_of(found(&memory, 0)).0, MissCause::Deleted);
+        assert_eq!(cause_of(found(&memory, 1)).0, MissCause::Evicted);
+        let why = memory.why(PARTITION, hash(2), 1_300_000);
+        assert_eq!(why.cause, MissCause::Flushed, "it left before the mark");
+    }
+
+    #[test]
+    fn a_clock_that_jumps_by_a_century_is_survived() {
+        let mut memory = memory(4096);
+        memory.at(u64::MAX);
+        memory.note_moment(|_| u64::from(u32::MAX));
+        memory.evicted(PARTITION, hash(1), Cause::ALL[0], (1, u64::from(u32::MAX)));
+        assert_eq!(memory.ages()[0].counts.iter().sum::<u64>(), 1);
     }
 
     #[test]

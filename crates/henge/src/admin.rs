@@ -7,7 +7,6 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::ArcSwap;
 use henge_cluster::secret::Secrets;
 use parking_lot::Mutex;
-use rustls::ServerConfig;
 use tokio::sync::watch;
 
 use crate::access::KeyFileError;
@@ -19,7 +18,7 @@ use crate::http::cors::Cors;
 use crate::memory;
 use crate::metrics::Metrics;
 use crate::shared::{Live, Shared};
-use crate::tls;
+use crate::tls::{self, Certified};
 
 /// See the head of the file.
 #[derive(Debug)]
@@ -99,7 +98,7 @@ impl<T> Said<T> {
 /// What those files say that were read.
 struct Files {
     keys: Said<KeyFile>,
-    certificates: Said<Arc<ServerConfig>>,
+    certificates: Said<Certified>,
     secrets: Said<Secrets>,
 }
 

@@ -89,11 +89,18 @@ struct Counts {
     beyond: AtomicU64,
     /// Lines for which there was no room, or no disk, since that was last written.
     lost: AtomicU64,
+    /// The same since the start.
+    lost_ever: AtomicU64,
     /// The file is to be opened anew.
     is_to_reopen: AtomicBool,
 }
 
 impl Counts {
+    fn lose(&self, lines: u64) {
+        self.lost.fetch_add(lines, Ordering::Relaxed);
+        self.lost_ever.fetch_add(lines, Ordering::Relaxed);
+    }
+
     /// Whether a denied action is to be listed. Before anything is done for it, as who is denied can ask without end.
     fn lists(&self, time_ms: u64) -> bool {
         let latest = time_ms + DENIED_AT_ONCE * DENIED_EVERY_MS;
@@ -193,8 +200,13 @@ impl Audit {
             time_ms,
         };
         if lines.try_send(Told::Entry(entry)).is_err() {
-            self.counts.lost.fetch_add(1, Ordering::Relaxed);
+            self.counts.lose(1);
         }
+    }
+
+    /// Lines for which there was no room, or no disk, since the start.
+    pub(crate) fn lost(&self) -> u64 {
+        self.counts.lost_ever.load(Ordering::Relaxed)
     }
 
     /// Has the file opened anew, which may have been taken away; what comes from here on is in that.
@@ -353,7 +365,7 @@ impl Writer {
         let Err(error) = outcome else {
             return;
         };
-        self.counts.lost.fetch_add(lines, Ordering::Relaxed);
+        self.counts.lose(lines);
         let now = Instant::now();
         let is_told = self
             .complained

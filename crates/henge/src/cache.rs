@@ -28,7 +28,7 @@ pub use ahead::{AHEAD, KeysAhead, LookAhead};
 pub use cursor::{ParseCursorError, ScanCursor};
 pub(crate) use durable::{Generations, Whose};
 use pool::Pool;
-pub(crate) use replicas::{Carry, Identified};
+pub(crate) use replicas::{Carry, Identified, Led};
 use replicas::{Replication, Seat};
 
 /// Up to this many items, or bytes, the eviction order is exact over the whole cache: there is one shard.

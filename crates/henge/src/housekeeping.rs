@@ -78,6 +78,9 @@ async fn watch(metrics: &Arc<Metrics>, watched: &mut Instant) {
     shared.rates.drop_idle(*watched).await;
     shared.insight.hot_keys.look(*watched);
     metrics.pulse.look(metrics, cache.charged_bytes(), *watched);
+    if shared.is_replicated() {
+        shared.replicas.lag.look(cache, *watched);
+    }
     // Where nobody knows how full the machine is there is nothing to compare; the start has said so.
     if let Ok(memory) = memory::machine() {
         relieve(cache, memory.fullest, shared.live.load().memory_trigger);

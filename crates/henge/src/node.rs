@@ -334,7 +334,7 @@ impl Node {
             let (admin, calls) = (Arc::clone(&self.admin), calls.clone());
             let counters = Arc::clone(counters);
             let thread = spawn(&format!("henge-data-{index}"), async move || {
-                counters.watch_this_runtime();
+                counters.watch_this_data_runtime(index);
                 let own = Arc::clone(counters.thread(index));
                 data_thread::serve(admin, own, index, calls, receiver).await
             })?;

@@ -21,7 +21,15 @@ const CERTIFICATES_BYTES_MAX: u64 = 1 << 20;
 
 /// What new connections are spoken to with; none where there is no certificate.
 #[derive(Debug, Default)]
-pub(crate) struct Tls(ArcSwapOption<ServerConfig>);
+pub(crate) struct Tls(ArcSwapOption<Certified>);
+
+/// What connections are spoken to with.
+#[derive(Debug)]
+pub(crate) struct Certified {
+    config: Arc<ServerConfig>,
+    /// When the first of its certificates ends, in seconds since 1970.
+    expires_at_s: u64,
+}
 
 /// Why there is no TLS. Nothing of a key is in it.
 #[derive(Debug)]
@@ -72,29 +80,42 @@ impl std::error::Error for TlsError {
 }
 
 impl Tls {
-    pub(crate) fn new(config: Option<Arc<ServerConfig>>) -> Self {
-        Self(ArcSwapOption::new(config))
+    pub(crate) fn new(certified: Option<Certified>) -> Self {
+        Self(ArcSwapOption::new(certified.map(Arc::new)))
     }
 
     /// Has new connections spoken to with this; those that are open stay as they are.
-    pub(crate) fn set(&self, config: Option<Arc<ServerConfig>>) {
-        self.0.store(config);
+    pub(crate) fn set(&self, certified: Option<Certified>) {
+        self.0.store(certified.map(Arc::new));
     }
 
     /// What a connection that begins now is spoken to with.
     pub(crate) fn config(&self) -> Option<Arc<ServerConfig>> {
-        self.0.load_full()
+        let certified = self.0.load();
+        certified
+            .as_ref()
+            .map(|certified| Arc::clone(&certified.config))
+    }
+
+    /// When the certificate ends that new connections are shown, or another of its chain before it, in seconds since 1970.
+    pub(crate) fn expires_at_s(&self) -> Option<u64> {
+        let certified = self.0.load();
+        certified.as_ref().map(|certified| certified.expires_at_s)
     }
 }
 
 /// What the files that a configuration names say; none where it names no certificate.
-pub(crate) fn read(config: &Config) -> Result<Option<Arc<ServerConfig>>, TlsError> {
+pub(crate) fn read(config: &Config) -> Result<Option<Certified>, TlsError> {
     let tls = &config.tls;
     let (Some(certificate), Some(key)) = (&tls.certificate_file, &tls.key_file) else {
         return Ok(None);
     };
     let (chain_path, key_path) = (certificate.as_path(), key.as_path());
     let chain = certificates(chain_path)?;
+    let expires_at_s = expires_at_s(&chain).map_err(|why| TlsError {
+        path: chain_path.to_owned(),
+        why: Why::Unfit(why),
+    })?;
     let key = private_key(key_path)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let unfit = |path: &Path, why: String| TlsError {
@@ -134,7 +155,23 @@ pub(crate) fn read(config: &Config) -> Result<Option<Arc<ServerConfig>>, TlsErro
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
     }
-    Ok(Some(Arc::new(config)))
+    Ok(Some(Certified {
+        config: Arc::new(config),
+        expires_at_s,
+    }))
+}
+
+/// When the first of these ends.
+fn expires_at_s(chain: &[CertificateDer<'_>]) -> Result<u64, String> {
+    let ends = chain.iter().map(|certificate| {
+        let (_, certificate) = x509_parser::parse_x509_certificate(certificate)
+            .map_err(|error| format!("a certificate in it cannot be read: {error}"))?;
+        let ends_at_s = certificate.validity().not_after.timestamp();
+        // One that ended before 1970 ends none too late.
+        Ok(u64::try_from(ends_at_s).unwrap_or(0))
+    });
+    let first = ends.reduce(|first, other| Ok(first?.min(other?)));
+    first.unwrap_or(Ok(u64::MAX))
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

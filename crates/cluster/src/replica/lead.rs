@@ -463,6 +463,28 @@ impl<T: Types> Replica<T> {
         Some(others.len())
     }
 
+    /// Of one that leads: the base of its term, if it has that.
+    pub fn base(&self) -> Option<u64> {
+        match &self.role {
+            Role::Leading(leading) => leading.base.map(|base| base.seq),
+            _ => None,
+        }
+    }
+
+    /// Of one that leads and has the base of its term: each other replica, with the seq up to which it has that order in its log; none
+    /// before it has said so in this term.
+    pub fn followed(&self) -> impl Iterator<Item = (NodeId, Option<u64>)> {
+        let leading = match &self.role {
+            Role::Leading(leading) if leading.has_base() => Some(leading),
+            _ => None,
+        };
+        let others = leading.into_iter().flat_map(|leading| {
+            let peers = self.others.iter();
+            peers.map(move |&node| (node, leading.peers.get(node)))
+        });
+        others.map(|(node, peer)| (node, peer.and_then(|peer| peer.applied)))
+    }
+
     /// Rule 7, and what follows from it.
     pub(super) fn advance(&mut self, table: &mut dyn Table<T>) {
         let Role::Leading(leading) = &mut self.role else {

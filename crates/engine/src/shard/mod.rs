@@ -114,6 +114,8 @@ pub struct ShardStats {
     pub hole_bytes: u64,
     /// Of the charge, buckets and directories.
     pub table_bytes: u64,
+    /// Of the charge, what remembers why records left.
+    pub departures_bytes: u64,
     /// What the shard was granted.
     pub granted: Room,
     /// Gets that found an item.
@@ -130,8 +132,8 @@ pub struct ShardStats {
     pub expirations: u64,
     /// Items dropped for room, by [`Cause`].
     pub evictions: [u64; 3],
-    /// How old these were, where that is known.
-    pub eviction_ages: EvictionAges,
+    /// How old these were, where that is known, by [`Cause`].
+    pub eviction_ages: [EvictionAges; 3],
     /// Tombstones dropped.
     pub purges: u64,
     /// Segments evacuated.
@@ -147,6 +149,7 @@ impl std::ops::AddAssign for ShardStats {
         self.arena_bytes += other.arena_bytes;
         self.hole_bytes += other.hole_bytes;
         self.table_bytes += other.table_bytes;
+        self.departures_bytes += other.departures_bytes;
         self.granted.bytes += other.granted.bytes;
         self.granted.items = self.granted.items.saturating_add(other.granted.items);
         self.hits += other.hits;
@@ -161,7 +164,9 @@ impl std::ops::AddAssign for ShardStats {
         for (sum, one) in self.evictions.iter_mut().zip(other.evictions) {
             *sum += one;
         }
-        self.eviction_ages += other.eviction_ages;
+        for (sum, one) in self.eviction_ages.iter_mut().zip(other.eviction_ages) {
+            *sum += one;
+        }
         self.purges += other.purges;
         self.evacuations += other.evacuations;
     }
@@ -492,7 +497,9 @@ impl Shard {
             arena_bytes: self.records.arena.segment_bytes() as u64,
             hole_bytes: self.records.arena.hole_bytes() as u64,
             table_bytes: self.buckets.charged_bytes() as u64,
+            departures_bytes: self.departures.charged_bytes() as u64,
             granted: self.granted,
+            eviction_ages: self.departures.ages(),
             ..self.stats
         }
     }

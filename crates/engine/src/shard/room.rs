@@ -160,8 +160,7 @@ impl Shard {
         let seq = self.records.version(victim).seq();
         let (p, hash) = self.remove(victim);
         let seqs = self.seqs(p, seq);
-        let ages = &mut self.stats.eviction_ages;
-        self.departures.evicted(p, hash, cause, seqs, ages);
+        self.departures.evicted(p, hash, cause, seqs);
         self.stats.evictions[cause as usize] += 1;
         true
     }

@@ -14,6 +14,7 @@ impl Shard {
             0 => Departures::none(),
             _ => Departures::new(bytes, self.partitions.len()),
         };
+        let next = next.counting_on(&self.departures);
         Remembered(std::mem::replace(&mut self.departures, next))
     }
 

@@ -17,7 +17,7 @@ use henge_cluster::replica::{
 use henge_cluster::ring::NodeId;
 use henge_cluster::store::{Asked, Look, PartitionTable, Request, Served, Show, Shown};
 use henge_cluster::topology::Incarnation;
-use henge_engine::{Line, Room, Shard, Short, Turn};
+use henge_engine::{Line, Progress, Room, Shard, Short, Turn};
 use henge_wire::{Command, Outcome, PARTITIONS, Partition, Refusal, Reply, Transaction, Version};
 use parking_lot::MutexGuard;
 
@@ -213,6 +213,17 @@ thread_local! {
     static OUTPUTS: RefCell<VecDeque<Output<Served>>> = const { RefCell::new(VecDeque::new()) };
 }
 
+/// A partition that this node leads.
+pub(crate) struct Led<'a> {
+    pub(crate) partition: Partition,
+    pub(crate) generation: u32,
+    /// The seq from which on this term goes.
+    pub(crate) base: u64,
+    pub(crate) progress: Progress,
+    /// Each other replica, with the seq up to which it has said that it has the order of this term.
+    pub(crate) followed: &'a mut dyn Iterator<Item = (NodeId, Option<u64>)>,
+}
+
 impl Cache {
     /// From now on this node's partitions are replicas, of which it is told by [`look`](Self::look): of these generations, where
     /// they were its own. Only the first call counts.
@@ -359,6 +370,27 @@ impl Cache {
         };
         for partition in due {
             self.drive(partition, now_ms, Input::Tick);
+        }
+    }
+
+    /// Looks at each partition of a shard that this node leads and has the base of.
+    pub(crate) fn look_at_led(&self, shard: usize, mut each: impl FnMut(Led<'_>)) {
+        let seat = self.shards[shard].shard.lock();
+        let replicas = seat.replicas.iter().enumerate();
+        for (place, replica) in replicas.filter_map(|(place, own)| Some((place, own.as_ref()?))) {
+            let replica = &replica.replica;
+            let Some(base) = replica.base() else {
+                continue;
+            };
+            let number = place * self.shards.len() + shard;
+            let partition = Partition::new(number as u16).expect("it is one of the shard's");
+            each(Led {
+                partition,
+                generation: replica.state().generation,
+                base,
+                progress: seat.shard.progress(partition),
+                followed: &mut replica.followed(),
+            });
         }
     }
 

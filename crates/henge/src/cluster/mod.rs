@@ -80,6 +80,8 @@ pub(crate) struct Cluster {
     pub(crate) dropped_datagrams: AtomicU64,
     /// The name of the control leader, if there is one.
     leader: ArcSwapOption<String>,
+    /// Who was that last, and how often another became it.
+    leaders: Mutex<(Option<Arc<String>>, u64)>,
     /// By the instances of members.
     loads: Mutex<HashMap<u64, Load>>,
     changed: watch::Sender<()>,
@@ -118,6 +120,7 @@ impl Cluster {
             moved_partitions: AtomicU64::new(0),
             dropped_datagrams: AtomicU64::new(0),
             leader: ArcSwapOption::empty(),
+            leaders: Mutex::default(),
             loads: Mutex::default(),
             changed: watch::Sender::new(()),
             told: Mutex::default(),
@@ -174,7 +177,20 @@ impl Cluster {
 
     /// Another member leads, or none.
     pub(crate) fn set_leader(&self, name: Option<String>) {
-        self.leader.store(name.map(Arc::new));
+        let name = name.map(Arc::new);
+        if name.is_some() {
+            let (last, changes) = &mut *self.leaders.lock();
+            if *last != name {
+                last.clone_from(&name);
+                *changes += 1;
+            }
+        }
+        self.leader.store(name);
+    }
+
+    /// How often another member became the control leader, as this node has seen.
+    pub(crate) fn leader_changes(&self) -> u64 {
+        self.leaders.lock().1
     }
 
     /// The load of a member, if it was heard of.

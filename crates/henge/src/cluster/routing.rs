@@ -20,6 +20,7 @@ use super::link::asking::{Answer, AskError, Came, Link};
 use super::link::links::Links;
 use super::link::{BULK_BYTES, Service};
 use super::view::{Member, View};
+use crate::metrics::counters::ThreadCounters;
 
 /// How long a request waits for other nodes and for replicas, however often it is asked again meanwhile. A node that does not answer
 /// is known to be down before that, and then fails at once, and a lost leader is replaced; the rest is for one that answers slowly.
@@ -183,11 +184,11 @@ struct Present {
 }
 
 impl Routing {
-    pub(crate) fn new(cluster: &Arc<Cluster>) -> Self {
+    pub(crate) fn new(cluster: &Arc<Cluster>, counters: &Arc<ThreadCounters>) -> Self {
         let links = |purpose| {
             let told = Arc::clone(cluster);
             let identity = Arc::clone(&cluster.identity);
-            Links::new(identity, purpose, move |instance| {
+            Links::counted(identity, purpose, Arc::clone(counters), move |instance| {
                 told.was_refused(instance);
             })
         };

@@ -90,7 +90,7 @@ impl Backlog {
         self.bytes() > self.most / FILLING
     }
 
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.rounds.iter().map(|counted| counted.bytes).sum()
     }
 }

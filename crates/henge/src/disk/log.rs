@@ -30,11 +30,11 @@ use henge_engine::persistence::{Position, Storage};
 use parking_lot::Mutex;
 
 use super::backlog::{Backlog, Change};
+use super::figures::Figures;
 use super::files::is_full;
 use super::order::Order;
 use crate::cache::{Cache, Refuses};
 use crate::config::SyncPolicy;
-use crate::metrics::histogram::Histogram;
 use crate::net::inflight::InFlight;
 
 /// How often a round is tried again that found no room on the disk.
@@ -104,27 +104,6 @@ impl fmt::Debug for Log {
             .field("figures", &self.figures)
             .finish_non_exhaustive()
     }
-}
-
-/// What the log's thread counts. It alone writes.
-#[derive(Debug, Default)]
-pub(crate) struct Figures {
-    pub(crate) rounds: AtomicU64,
-    pub(crate) records: AtomicU64,
-    /// Records that the start replayed, as no snapshot has them.
-    pub(crate) replayed: AtomicU64,
-    pub(crate) written_bytes: AtomicU64,
-    /// How long each sync took.
-    pub(crate) syncs: Histogram,
-    pub(crate) segments: AtomicU64,
-    /// The bytes of all segments that are there.
-    pub(crate) log_bytes: AtomicU64,
-    /// Of these, those that no snapshot covers.
-    pub(crate) uncovered_bytes: AtomicU64,
-    /// From where on they count as that.
-    covered: AtomicU64,
-    /// For how long rounds were put off, as the log outran the snapshots.
-    pub(crate) delayed_us: AtomicU64,
 }
 
 /// What wakes a data thread.
@@ -229,6 +208,11 @@ impl Log {
     /// Whether so much waits for it that what can wait should.
     pub(crate) fn is_filling(&self) -> bool {
         self.backlog.lock().is_filling()
+    }
+
+    /// How much waits for it.
+    pub(crate) fn backlog_bytes(&self) -> usize {
+        self.backlog.lock().bytes()
     }
 
     /// Counts what a round is to write as in flight until it is written, and has writes refused if that is too much.
@@ -447,18 +431,6 @@ fn sync_all<S: Storage>(
             return;
         }
         log.wake();
-    }
-}
-
-impl Figures {
-    /// Records in the log, as far as this life knows: what a snapshot has made superfluous is counted from it.
-    pub(crate) fn all_records(&self) -> u64 {
-        self.records.load(Relaxed) + self.replayed.load(Relaxed)
-    }
-
-    fn note_sync(&self, took: Duration) {
-        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        self.syncs.record_beside_others(took);
     }
 }
 

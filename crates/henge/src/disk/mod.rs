@@ -5,6 +5,7 @@
 mod backlog;
 mod bound;
 pub(crate) mod directory;
+pub(crate) mod figures;
 pub(crate) mod files;
 pub(crate) mod gate;
 pub(crate) mod log;

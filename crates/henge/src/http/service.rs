@@ -33,6 +33,7 @@ use crate::cluster::replicas::told::{self, Bad};
 use crate::config::ConsistencyLevel;
 use crate::disk::gate::{self, Owed, Untold};
 use crate::insight::slow::shortened_word;
+use crate::metrics::answers::Series;
 use crate::net::data_thread::Local;
 use crate::net::pace::Pace;
 use crate::rate::RateLimits;
@@ -240,6 +241,12 @@ impl Service {
         self.pace.answered(now);
         let took = now.saturating_duration_since(begun);
         self.local.counters.request(route, response.status(), took);
+        if let (Some(route), Some(level)) = (route, level)
+            && self.local.routing.routes().is_some()
+        {
+            let series = Series::of_route(route, level);
+            self.local.counters.waited(series, took, 1);
+        }
         let micros = took.as_micros() as u64;
         if let (Some(route), Some(target)) = (route, target)
             && self.local.shared.insight.slow_log.is_slow(micros)

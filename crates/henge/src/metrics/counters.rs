@@ -2,13 +2,14 @@
 //! store without a lock prefix, and no two threads write one cache line. Readers sum over the threads.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::StatusCode;
 use parking_lot::Mutex;
 
+use super::answers::{Series, places};
 use super::histogram::{Distribution, Histogram};
 use crate::http::routes::{ROUTES, RouteId};
 use crate::rate::Scope;
@@ -59,6 +60,16 @@ pub(crate) struct ThreadCounters {
     latency: Box<[Histogram]>,
     /// By the number of the command, for the Redis protocol.
     commands: Box<[CommandCounters]>,
+    /// By the place of an [`Series`]; made when there is the first.
+    answers: Box<[OnceLock<Box<Histogram>>]>,
+    /// By the instances of the nodes that it asks; those that are no members any more are forgotten by who reads.
+    links: Mutex<BTreeMap<u64, Arc<LinkCounters>>>,
+    /// How late it came to what was due.
+    pub(crate) delay: Histogram,
+    /// How often it was much too late.
+    pub(crate) stalls: AtomicU64,
+    /// Connections whose client has shown a certificate that is not trusted.
+    pub(crate) refused_certificates: AtomicU64,
     /// Commands of the Redis protocol that were answered, of all kinds.
     pub(crate) answered: AtomicU64,
     /// Commands and requests that other nodes were asked to run, as the keys are there.
@@ -93,6 +104,11 @@ impl ThreadCounters {
                 .iter()
                 .map(|_| CommandCounters::default())
                 .collect(),
+            answers: (0..places()).map(|_| OnceLock::new()).collect(),
+            links: Mutex::default(),
+            delay: Histogram::new(),
+            stalls: AtomicU64::new(0),
+            refused_certificates: AtomicU64::new(0),
             answered: AtomicU64::new(0),
             forwarded: AtomicU64::new(0),
             received_bytes: AtomicU64::new(0),
@@ -113,12 +129,55 @@ impl ThreadCounters {
         &self.commands[usize::from(number)]
     }
 
+    /// Counts answers that waited for as long. Only the thread that owns the counters may call this.
+    #[inline]
+    pub(crate) fn waited(&self, series: Series, took: Duration, count: u64) {
+        let histogram = self.answers[series.place()].get_or_init(Box::default);
+        histogram.record_some(nanos(took), count);
+    }
+
+    /// Counts how late the thread came to what was due, and whether that was too late. Only that thread may call this.
+    pub(crate) fn came_late(&self, late: Duration, stall: Duration) {
+        self.delay.record(nanos(late));
+        add(&self.stalls, u64::from(late > stall));
+    }
+
+    /// What is counted of the node of this instance.
+    pub(crate) fn link(&self, instance: u64) -> Arc<LinkCounters> {
+        Arc::clone(self.links.lock().entry(instance).or_default())
+    }
+
     /// Counts an answered request. Only the thread that owns the counters may call this.
     #[inline]
     pub(crate) fn request(&self, route: Option<RouteId>, status: StatusCode, took: Duration) {
         let route = route.map_or(UNROUTED, |route| route as usize);
         add(&self.requests[route][status_index(status)], 1);
-        self.latency[route].record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        self.latency[route].record(nanos(took));
+    }
+}
+
+#[inline]
+fn nanos(took: Duration) -> u64 {
+    u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// What one data thread counts of what it asks another node.
+#[derive(Debug, Default)]
+pub(crate) struct LinkCounters {
+    /// How long the answers took that came.
+    pub(crate) latency: Histogram,
+    /// Questions that had none.
+    pub(crate) failed: AtomicU64,
+}
+
+impl LinkCounters {
+    /// Counts what became of a question. Only the thread that owns the counters may call this.
+    pub(crate) fn count(&self, is_answered: bool, took: Duration) {
+        if is_answered {
+            self.latency.record(nanos(took));
+        } else {
+            add(&self.failed, 1);
+        }
     }
 }
 
@@ -147,8 +206,7 @@ impl CommandCounters {
     /// Counts a call that ran. Only the thread that owns the counters may call this.
     #[inline]
     pub(crate) fn took(&self, took: Duration) {
-        self.latency
-            .record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+        self.latency.record(nanos(took));
     }
 }
 
@@ -170,6 +228,8 @@ pub(crate) struct Counters {
     pub(crate) acceptor: AcceptorCounters,
     /// Task counts of the runtimes, added as the threads start.
     runtimes: Mutex<Vec<tokio::runtime::Handle>>,
+    /// Those of the data threads, by their numbers, once they have begun.
+    data_runtimes: Vec<OnceLock<tokio::runtime::Handle>>,
 }
 
 impl Counters {
@@ -180,6 +240,7 @@ impl Counters {
                 .collect(),
             acceptor: AcceptorCounters::default(),
             runtimes: Mutex::new(Vec::new()),
+            data_runtimes: (0..threads).map(|_| OnceLock::new()).collect(),
         }
     }
 
@@ -194,6 +255,53 @@ impl Counters {
     /// Lets the tasks of the runtime that the caller runs in be counted.
     pub(crate) fn watch_this_runtime(&self) {
         self.runtimes.lock().push(tokio::runtime::Handle::current());
+    }
+
+    /// The same, of the data thread of this number.
+    pub(crate) fn watch_this_data_runtime(&self, index: usize) {
+        self.watch_this_runtime();
+        // A thread begins once.
+        let _ = self.data_runtimes[index].set(tokio::runtime::Handle::current());
+    }
+
+    /// For how long each data thread has worked.
+    pub(crate) fn busy(&self) -> impl Iterator<Item = Duration> {
+        // Its runtime has one worker.
+        let busy =
+            |runtime: &tokio::runtime::Handle| runtime.metrics().worker_total_busy_duration(0);
+        let runtimes = self.data_runtimes.iter();
+        runtimes.map(move |runtime| runtime.get().map_or(Duration::ZERO, busy))
+    }
+
+    /// How long answers were waited for, of all that any was.
+    pub(crate) fn answers(&self) -> impl Iterator<Item = (Series, Distribution)> {
+        Series::all().filter_map(|series| {
+            let of_threads = self.threads.iter();
+            let histograms = of_threads.filter_map(|thread| thread.answers[series.place()].get());
+            let mut all = Distribution::default();
+            histograms.for_each(|histogram| all.add(histogram));
+            (all.count() > 0).then_some((series, all))
+        })
+    }
+
+    /// What the threads have asked each node that has a name, and how often in vain; others are forgotten.
+    pub(crate) fn links<'a>(
+        &self,
+        name: impl Fn(u64) -> Option<&'a str>,
+    ) -> BTreeMap<&'a str, (Distribution, u64)> {
+        let mut all: BTreeMap<&str, (Distribution, u64)> = BTreeMap::new();
+        for thread in &self.threads {
+            thread.links.lock().retain(|&instance, link| {
+                let Some(name) = name(instance) else {
+                    return false;
+                };
+                let (latency, failed) = all.entry(name).or_default();
+                latency.add(&link.latency);
+                *failed += link.failed.load(Ordering::Relaxed);
+                true
+            });
+        }
+        all
     }
 
     pub(crate) fn live_tasks(&self) -> usize {

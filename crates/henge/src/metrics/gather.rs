@@ -10,8 +10,10 @@ use super::reading::{Figure, Reading};
 use super::table::MetricId as Id;
 use super::{COMMIT, Metrics};
 use crate::cluster::view::{MemberState, Standing};
-use crate::disk::log::{self, Condition};
+use crate::disk::figures::Figures;
+use crate::disk::log::Condition;
 use crate::disk::snapshots::Snapshots;
+use crate::net::handles;
 use crate::rate::Scope;
 use crate::{allocator, memory};
 
@@ -21,10 +23,16 @@ impl Metrics {
         let mut reading = Reading::new();
         self.read_requests(&mut reading);
         self.read_commands(&mut reading);
+        self.read_answers(&mut reading);
         self.read_cache(&mut reading);
+        self.read_memory(&mut reading);
         self.read_disk(&mut reading);
         self.read_network(&mut reading);
+        self.read_security(&mut reading);
         self.read_cluster(&mut reading);
+        self.read_links(&mut reading);
+        self.read_replication(&mut reading);
+        self.read_threads(&mut reading);
         self.read_process(&mut reading);
         reading
     }
@@ -55,6 +63,14 @@ impl Metrics {
         }
         for (code, count) in self.shared.resp.errors() {
             reading.set(Id::ErrorReplies, &[&code], Figure::Count(count));
+        }
+    }
+
+    /// As with commands, of what there was.
+    fn read_answers(&self, reading: &mut Reading) {
+        for (series, durations) in self.counters.answers() {
+            let durations = Figure::Durations(Box::new(durations));
+            reading.set(Id::AnswerDuration, &series.labels(), durations);
         }
     }
 
@@ -89,13 +105,11 @@ impl Metrics {
             reading.set(Id::MissesByCause, &[cause.name()], Figure::Count(count));
         }
         let policy = cache.policy.name();
-        reading.set(
-            Id::EvictionAge,
-            &[policy],
-            Figure::Ages(shards.eviction_ages),
-        );
-        for (cause, count) in Cause::ALL.iter().zip(shards.evictions) {
-            reading.set(Id::Evictions, &[policy, cause.name()], Figure::Count(count));
+        let counted = shards.evictions.iter().zip(shards.eviction_ages);
+        for (cause, (&count, ages)) in Cause::ALL.iter().zip(counted) {
+            let labels = [policy, cause.name()];
+            reading.set(Id::Evictions, &labels, Figure::Count(count));
+            reading.set(Id::EvictionAge, &labels, Figure::Ages(ages));
         }
         let counters = &self.counters;
         let raw = counters.sum(|thread| &thread.compression_in_bytes);
@@ -106,6 +120,41 @@ impl Metrics {
         reading.count(Id::CompressionRefused, refused);
         if let Some(ratio) = super::ratio(compressed, raw) {
             reading.number(Id::CompressionRatio, ratio);
+        }
+    }
+
+    /// What is for what is known by those who hold it; the rest is the difference to what the allocator says. As they are not of one
+    /// moment, it may be none.
+    fn read_memory(&self, reading: &mut Reading) {
+        let Some(figures) = allocator::figures() else {
+            return;
+        };
+        let shards = self.shared.cache.stats().shards;
+        let beside_items = shards.hole_bytes + shards.table_bytes + shards.departures_bytes;
+        let log = self.shared.persistence.log.as_ref();
+        let log = log.map_or(0, |log| log.backlog_bytes() as u64);
+        let queues = self.shared.replicas.streams.queued_bytes();
+        let uses = [
+            ("items", shards.charged_bytes.saturating_sub(beside_items)),
+            ("holes", shards.hole_bytes),
+            ("tables", shards.table_bytes),
+            ("departures", shards.departures_bytes),
+            (
+                "buffers",
+                (self.shared.in_flight.held() as u64).saturating_sub(log),
+            ),
+            ("log", log),
+            ("replication", queues.values().sum::<usize>() as u64),
+        ];
+        let known: u64 = uses.iter().map(|(_, bytes)| bytes).sum();
+        let allocated = figures.allocated_bytes;
+        let slack = figures.resident_bytes.saturating_sub(allocated);
+        let rest = [
+            ("other", allocated.saturating_sub(known)),
+            ("allocator_slack", slack),
+        ];
+        for (use_, bytes) in uses.into_iter().chain(rest) {
+            reading.set(Id::MemoryUse, &[use_], Figure::Count(bytes));
         }
     }
 
@@ -122,7 +171,7 @@ impl Metrics {
         }
     }
 
-    fn read_log(figures: &log::Figures, reading: &mut Reading) {
+    fn read_log(figures: &Figures, reading: &mut Reading) {
         for (metric, figure) in [
             (Id::LogSegments, &figures.segments),
             (Id::LogSize, &figures.log_bytes),
@@ -158,6 +207,8 @@ impl Metrics {
     fn read_network(&self, reading: &mut Reading) {
         let counters = &self.counters;
         reading.count(Id::OpenConnections, counters.open_connections() as u64);
+        let most = self.shared.live.load().max_connections;
+        reading.count(Id::MaxConnections, most as u64);
         let acceptor = &counters.acceptor;
         for (metric, counter) in [
             (Id::AcceptedConnections, &acceptor.accepted),
@@ -175,6 +226,70 @@ impl Metrics {
         }
         let errors = counters.sum(|thread| &thread.protocol_errors);
         reading.count(Id::ProtocolErrors, errors);
+    }
+
+    fn read_security(&self, reading: &mut Reading) {
+        let refused = self.counters.sum(|thread| &thread.refused_certificates);
+        reading.count(Id::RefusedCertificates, refused);
+        if let Some(expires_at_s) = self.shared.tls.expires_at_s() {
+            reading.count(Id::CertificateExpiry, expires_at_s);
+        }
+        reading.count(Id::AuditLost, self.shared.audit.lost());
+    }
+
+    /// What is asked of other members, by their names.
+    fn read_links(&self, reading: &mut Reading) {
+        let view = self.shared.cluster.view.load_full();
+        let name = |instance| {
+            let mut members = view.members.iter();
+            let member = members.find(|member| member.instance == instance);
+            member.map(|member| &*member.name)
+        };
+        for (peer, (latency, failed)) in self.counters.links(name) {
+            let durations = Figure::Durations(Box::new(latency));
+            reading.set(Id::LinkDuration, &[peer], durations);
+            reading.set(Id::LinkFailures, &[peer], Figure::Count(failed));
+        }
+    }
+
+    /// Of a node by itself there is none.
+    fn read_replication(&self, reading: &mut Reading) {
+        let replicas = &self.shared.replicas;
+        for (metric, counter) in [
+            (Id::Fences, &replicas.fences),
+            (Id::Openings, &replicas.openings),
+            (Id::AdoptedTerms, &replicas.adoptions),
+        ] {
+            reading.count(metric, counter.load(Ordering::Relaxed));
+        }
+        reading.count(Id::Commits, replicas.lag.commits());
+        let (behind, queued) = (replicas.lag.behind(), replicas.streams.queued_bytes());
+        let view = self.shared.cluster.view.load_full();
+        for member in view.members.iter().filter(|member| !member.is_me) {
+            let peer = [&*member.name];
+            let behind = behind.get(&member.id).copied().unwrap_or_default();
+            let queued = queued.get(&member.id).copied().unwrap_or_default();
+            for (metric, figure) in [
+                (Id::ReplicaLagEntries, Figure::Count(behind.entries)),
+                (Id::ReplicaLag, Figure::Number(behind.lasts.as_secs_f64())),
+                (Id::ReplicasToFollow, Figure::Count(behind.to_follow)),
+                (Id::ReplicaQueue, Figure::Count(queued as u64)),
+            ] {
+                reading.set(metric, &peer, figure);
+            }
+        }
+    }
+
+    fn read_threads(&self, reading: &mut Reading) {
+        for (index, busy) in self.counters.busy().enumerate() {
+            let counters = self.counters.thread(index);
+            let thread = [&*index.to_string()];
+            let delay = Figure::Durations(Box::new(counters.delay.distribution()));
+            let stalls = Figure::Count(counters.stalls.load(Ordering::Relaxed));
+            reading.set(Id::Busy, &thread, Figure::Number(busy.as_secs_f64()));
+            reading.set(Id::ThreadDelay, &thread, delay);
+            reading.set(Id::Stalls, &thread, stalls);
+        }
     }
 
     fn read_cluster(&self, reading: &mut Reading) {
@@ -197,6 +312,7 @@ impl Metrics {
             (Id::PartitionsToMove, view.placing.moves.left() as u64),
             (Id::ReplicasToAlign, self.alignment(&view).left() as u64),
             (Id::ClusterEvents, cluster.events.count()),
+            (Id::ControlLeaderChanges, cluster.leader_changes()),
             (
                 Id::MovedPartitions,
                 cluster.moved_partitions.load(Ordering::Relaxed),
@@ -225,6 +341,9 @@ impl Metrics {
             ] {
                 reading.set(Id::Cpu, &[mode], Figure::Number(seconds));
             }
+        }
+        if let Some(limit) = handles::limit() {
+            reading.count(Id::OpenFilesLimit, limit);
         }
         if let Some(figures) = allocator::figures() {
             reading.count(Id::Allocated, figures.allocated_bytes);

@@ -36,6 +36,13 @@ impl Histogram {
         add(&self.sum_ns, nanos);
     }
 
+    /// The same for some that took as long.
+    #[inline]
+    pub(crate) fn record_some(&self, nanos: u64, count: u64) {
+        add(&self.buckets[bucket_of(nanos)], count);
+        add(&self.sum_ns, nanos.saturating_mul(count));
+    }
+
     /// The same where several threads may. Dearer: for what is rare.
     pub(crate) fn record_beside_others(&self, nanos: u64) {
         self.buckets[bucket_of(nanos)].fetch_add(1, Ordering::Relaxed);

@@ -1,6 +1,7 @@
 //! What the node knows of itself: counters of one writer each, summed when they are read, and shown as one page, as JSON
 //! with quantiles, and as Prometheus reads it. Nothing here is on the way of a request but the counting itself.
 
+pub(crate) mod answers;
 pub(crate) mod cluster;
 pub(crate) mod counters;
 pub(crate) mod exposition;

@@ -80,6 +80,9 @@ metrics! {
         CommandDuration Histogram Seconds "command_duration" ["command"] "commands.{command}.latency_seconds" "What a command took to run; quick ones in a long pipeline share the time of all";
         ErrorReplies Counter Plain "error_replies" ["code"] "error_replies.{code}" "Errors answered";
     }
+    "What clients waited for, in a cluster" {
+        AnswerDuration Histogram Seconds "answer_duration" ["protocol" "command" "level"] "answers.{protocol}.{command}.{level}" "From when a request was read to when its answer could be told, with all that other nodes and the log took for it, by the level it asked for; nothing of a node by itself, which waits for no other";
+    }
     "The cache" {
         Items Gauge Plain "items" [] "items" "Items that live";
         LimitItems Gauge Plain "limit_items" [] "limit_items" "Items that may be kept, where there is a limit";
@@ -90,7 +93,7 @@ metrics! {
         Deletes Counter Plain "deletes" [] "deletes" "Keys deleted";
         Expirations Counter Plain "expirations" [] "expirations" "Items that expired";
         Evictions Counter Plain "evictions" ["policy" "cause"] "evictions.{cause}" "Items evicted";
-        EvictionAge Histogram Seconds "eviction_age" ["policy"] "evictions_by_age" "How long ago items that were evicted had been written";
+        EvictionAge Histogram Seconds "eviction_age" ["policy" "cause"] "evictions_by_age.{cause}" "How long ago items that were evicted had been written";
         Sweeps Counter Plain "sweeps" [] "sweeps" "Sweeps for expired items";
         Purges Counter Plain "purges" [] "purges" "Tombstones purged";
         CompressionIn Counter Bytes "compression_in" [] "compression.in_bytes" "Values before compression";
@@ -99,6 +102,7 @@ metrics! {
         CompressionRatio Gauge Plain "compression_ratio" [] "compression.ratio" "Compressed bytes by raw bytes, of what was compressed; none before something was";
     }
     "Memory" {
+        MemoryUse Gauge Bytes "memory_use" ["use"] "memory.by_use.{use}" "What the allocator holds in memory, by what it is for";
         Charged Gauge Bytes "charged" [] "memory.charged_bytes" "Memory that the cache is charged";
         Limit Gauge Bytes "limit" [] "memory.limit_bytes" "Memory that the cache may be charged";
         Withheld Gauge Bytes "withheld" [] "memory.withheld_bytes" "Of the limit, withheld because the machine is short of memory";
@@ -137,6 +141,7 @@ metrics! {
     }
     "The network" {
         OpenConnections Gauge Plain "open_connections" [] "connections.open" "Connections that are open";
+        MaxConnections Gauge Plain "max_connections" [] "connections.limit" "Connections that may be open, by limits.max_connections";
         AcceptedConnections Counter Plain "accepted_connections" [] "connections.accepted" "Connections taken";
         RefusedConnections Counter Plain "refused_connections" [] "connections.refused" "Connections turned away at limits.max_connections";
         AcceptErrors Counter Plain "accept_errors" [] "network.accept_errors" "Connections that could not be taken";
@@ -145,6 +150,11 @@ metrics! {
         TimedOut Counter Plain "timed_out_connections" [] "network.timed_out" "Connections closed because the client was too slow";
         RateLimited Counter Plain "rate_limited_requests" ["scope"] "network.rate_limited.{scope}" "Requests and commands that were not served, as rate_limits allow no more";
         ProtocolErrors Counter Plain "protocol_errors" [] "network.protocol_errors" "Connections closed because what came was of no protocol that the node speaks";
+    }
+    "Security" {
+        RefusedCertificates Counter Plain "refused_certificates" [] "security.refused_certificates" "Connections whose client has shown a certificate that is not trusted";
+        CertificateExpiry Gauge Seconds "certificate_expiry_timestamp" [] "security.certificate_expires_at_seconds" "When the certificate of tls.certificate_file ends, or the one of its chain that ends first, since 1970";
+        AuditLost Counter Plain "audit_lost" [] "security.audit_lost" "Lines of the audit log for which there was no room, or no disk";
     }
     "The cluster" {
         ClusterMembers Gauge Plain "cluster_members" ["state"] "cluster.members.{state}" "Members of the cluster by their states";
@@ -161,11 +171,30 @@ metrics! {
         LostEntries Counter Plain "lost_entries" [] "cluster.lost_entries" "Entries that the node had, perhaps acknowledged at ONE, and that did not survive; since its list of losses began";
         UnknownLosses Counter Plain "unknown_losses" [] "cluster.unknown_losses" "Times that the node cannot know what was lost, as with its memory; since its list of losses began";
         Forwarded Counter Plain "forwarded" [] "cluster.forwarded" "Commands that other nodes were asked to run, as they have the keys";
+        LinkDuration Histogram Seconds "link_duration" ["peer"] "cluster.links.{peer}.latency_seconds" "From a question of a data thread to another node to its answer";
+        LinkFailures Counter Plain "link_failures" ["peer"] "cluster.links.{peer}.failed" "Questions of data threads to another node that had no answer";
+        ControlLeaderChanges Counter Plain "control_leader_changes" [] "cluster.control_leader_changes" "Times that another member became control leader, as the node has seen";
+    }
+    "Replication" {
+        Fences Counter Plain "fences" [] "replication.fences" "Terms in which the node has fenced a partition, to lead it";
+        Openings Counter Plain "openings" [] "replication.openings" "Terms in which a partition that the node leads has opened";
+        AdoptedTerms Counter Plain "adopted_terms" [] "replication.adopted_terms" "Times that a replica of the node has adopted a later term";
+        Commits Counter Plain "commits" [] "replication.commits" "Entries that a quorum has come to have, of partitions that the node leads; looked at once a second";
+        ReplicaLagEntries Gauge Plain "replica_lag_entries" ["peer"] "replication.peers.{peer}.lag_entries" "Entries of partitions that the node leads and the peer has not acknowledged; looked at once a second";
+        ReplicaLag Gauge Seconds "replica_lag" ["peer"] "replication.peers.{peer}.lag_seconds" "For how long the peer has lacked something of a partition that the node leads; 0 where it has all that was there a second ago";
+        ReplicasToFollow Gauge Plain "replicas_to_follow" ["peer"] "replication.peers.{peer}.to_follow" "Replicas of the peer that have not aligned yet in the present term of a partition that the node leads";
+        ReplicaQueue Gauge Bytes "replica_queue" ["peer"] "replication.peers.{peer}.queue_bytes" "What replicas here have said to those of the peer and is not sent yet";
+    }
+    "The data threads" {
+        Busy Counter Seconds "busy" ["thread"] "threads.{thread}.busy_seconds" "For how long a data thread has worked; what its rate lacks of 1 is the share in which it waited for something to do";
+        ThreadDelay Histogram Seconds "thread_delay" ["thread"] "threads.{thread}.delay_seconds" "How late a data thread came to what was due, to a millisecond; looked at ten times a second";
+        Stalls Counter Plain "stalls" ["thread"] "threads.{thread}.stalls" "Of these times, those that it was more than 10 ms late";
     }
     "The process" {
         Threads Gauge Plain "threads" [] "process.threads" "Threads";
         DataThreads Gauge Plain "data_threads" [] "process.data_threads" "Threads that serve connections";
         OpenFiles Gauge Plain "open_files" [] "process.open_files" "Open file handles";
+        OpenFilesLimit Gauge Plain "open_files_limit" [] "process.open_files_limit" "File handles that the process may have open, where there is a limit";
         Cpu Counter Seconds "cpu" ["mode"] "process.cpu_{mode}_seconds" "Processor time";
         LiveTasks Gauge Plain "live_tasks" [] "process.live_tasks" "Tasks of the runtimes";
         Uptime Gauge Seconds "uptime" [] "uptime_seconds" "Time since the start";

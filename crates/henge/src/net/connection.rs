@@ -311,6 +311,7 @@ async fn shake_hands(
         if let Poll::Ready(shaken) = shaking.as_mut().poll(cx) {
             return Poll::Ready(shaken.map_err(|error| {
                 if is_of_certificate(&error) {
+                    add(&local.counters.refused_certificates, 1);
                     note_denied(address, "tls", "certificate", local);
                 }
                 error.to_string()

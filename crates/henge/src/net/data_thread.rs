@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{Notify, mpsc};
+use tokio::time::MissedTickBehavior;
 
 use super::acceptor::Accepted;
 use super::addresses::Seat;
@@ -154,6 +155,22 @@ pub(crate) fn runtime() -> io::Result<LocalRuntime> {
         .build_local(LocalOptions::default())
 }
 
+/// How often is looked how late the thread comes to what is due: rarely beside what it does, and often enough to meet what is so
+/// every second.
+const DELAY_LOOKS: Duration = Duration::from_millis(100);
+/// A thread that comes so late to what was due has been held up: by a command on very many keys, or as the system has run something else.
+const STALL: Duration = Duration::from_millis(10);
+
+/// Looks at how late the thread comes to what is due, until it is dropped.
+async fn watch_delay(counters: &ThreadCounters) {
+    let mut ticks = tokio::time::interval(DELAY_LOOKS);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let due = ticks.tick().await;
+        counters.came_late(due.elapsed(), STALL);
+    }
+}
+
 /// Serves what comes over `connections` until that is closed and all are done, or the time-out has passed. Answers
 /// whether all were done.
 pub(crate) async fn serve(
@@ -165,6 +182,7 @@ pub(crate) async fn serve(
 ) -> bool {
     let local = Rc::new(Local {
         shared: Arc::clone(admin.shared()),
+        routing: Routing::new(&admin.shared().cluster, &counters),
         counters,
         control,
         scratch: RefCell::new(Vec::new()),
@@ -176,7 +194,6 @@ pub(crate) async fn serve(
             Arc::clone(&admin.shared().in_flight),
             index,
         ),
-        routing: Routing::new(&admin.shared().cluster),
         allowances: Allowances::default(),
         endings: Endings::default(),
         sampler: admin.shared().insight.hot_keys.sampler(index),
@@ -193,6 +210,8 @@ pub(crate) async fn serve(
     });
     let own = Rc::clone(&local);
     let ender = tokio::task::spawn_local(async move { own.endings.keep().await });
+    let own = Rc::clone(&local);
+    let watcher = tokio::task::spawn_local(async move { watch_delay(&own.counters).await });
     let replicating = replicas::serve(&local.shared.replicas, &local, index);
     let own = Rc::clone(&local);
     let router = tokio::task::spawn_local(async move {
@@ -239,6 +258,7 @@ pub(crate) async fn serve(
     keeper.abort();
     ender.abort();
     router.abort();
+    watcher.abort();
     replicating.iter().for_each(tokio::task::JoinHandle::abort);
     true
 }

@@ -23,6 +23,11 @@ pub(crate) fn raise_limit() -> Option<u64> {
     limit.maximum
 }
 
+/// How many files the process may have open, if there is a limit.
+pub(crate) fn limit() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
+}
+
 /// Whether a node with as many data threads as there are cores can start, for now: tokio panics where it cannot have the
 /// pair of sockets that signals come through, so this must be known before.
 pub(crate) fn enough_to_start() -> io::Result<()> {

@@ -376,6 +376,7 @@ impl Connection<'_> {
         cx: &mut Context<'_>,
     ) -> Result<(), Gone> {
         if owed.is_none() && self.pipeline.forwards.is_empty() {
+            self.pipeline.batch.told(&self.local.counters);
             return self.send(out, cx);
         }
         let written = self.pipeline.take_written(input, owed.as_ref());
@@ -557,6 +558,7 @@ impl Connection<'_> {
         let (entry, is_wanted) = (waiting.entry, waiting.is_wanted);
         let words = std::mem::take(&mut waiting.words);
         let request = std::mem::take(&mut waiting.request);
+        let mut batch = self.pipeline.batch_of(waiting);
         self.pipeline
             .waited(words, entry, waiting.since, reply.as_ref().err());
         self.waiting = None;
@@ -570,10 +572,13 @@ impl Connection<'_> {
         }
         self.pipeline.spend_later(out.len());
         Poll::Ready(match self.owed.take() {
-            None => self.send(&mut out, cx),
+            None => {
+                batch.told(&self.local.counters);
+                self.send(&mut out, cx)
+            }
             Some(owed) => {
                 let manner = self.pipeline.session.manner();
-                let written = Written::one(manner, out.len(), request, is_wanted);
+                let written = Written::one(manner, out.len(), request, is_wanted, batch);
                 self.hold_back(&mut out, Some(owed), written)
             }
         })

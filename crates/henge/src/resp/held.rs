@@ -17,6 +17,7 @@ use super::forward::{Raw, Sent};
 use super::session::Manner;
 use crate::cluster::replicas::told::Bad;
 use crate::disk::gate::{Owed, Place, Untold};
+use crate::metrics::answers::Batch;
 use crate::metrics::counters::add;
 use crate::net::data_thread::Local;
 
@@ -36,17 +37,26 @@ pub(super) struct Written {
     pub(super) requests: Vec<Range<usize>>,
     /// The input, if it is kept.
     pub(super) input: Bytes,
+    /// Clients wait for these.
+    pub(super) batch: Batch,
 }
 
 impl Written {
     /// One that came later; none where it is not wanted.
-    pub(super) fn one(manner: Manner, bytes: usize, request: Bytes, is_wanted: bool) -> Self {
+    pub(super) fn one(
+        manner: Manner,
+        bytes: usize,
+        request: Bytes,
+        is_wanted: bool,
+        batch: Batch,
+    ) -> Self {
         Self {
             manner,
             count: usize::from(is_wanted),
             ends: is_wanted.then_some(bytes).into_iter().collect(),
             requests: std::iter::once(0..request.len()).collect(),
             input: request,
+            batch,
         }
     }
 }
@@ -125,6 +135,7 @@ impl Held {
                 sent.gather(std::mem::take(&mut self.here))
             }
         };
+        self.written.batch.told(&local.counters);
         Poll::Ready(here)
     }
 

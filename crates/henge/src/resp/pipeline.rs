@@ -4,6 +4,7 @@
 mod admission;
 mod limiting;
 mod route;
+mod stop;
 mod timing;
 
 use std::ops::Range;
@@ -20,7 +21,7 @@ use henge_wire::resp::request::{
 };
 use henge_wire::resp::writer::{Output, Writer};
 
-use super::call::{Call, ErrorReply, Flow, Later};
+use super::call::{Call, ErrorReply, Flow};
 use super::forward::{Forwards, MOST_REQUESTS, NOT_HERE, Raw};
 use super::held::{MOST_REQUEST_BYTES, Written};
 use super::key_specs;
@@ -35,12 +36,14 @@ use crate::cluster::routing::Routes;
 use crate::config::ConsistencyLevel;
 use crate::disk::gate::{Owed, journalled_bytes};
 use crate::insight::slow;
+use crate::metrics::answers::Batch;
 use crate::metrics::counters::add;
 use crate::net::data_thread::Local;
 use crate::rate::meter::Meter;
 use crate::shared::{self, Live, Shared};
 use admission::{OF_STRANGERS, without_secrets};
 use route::Routed;
+pub(super) use stop::{Stop, Waiting};
 use timing::Timing;
 
 /// Requests that are decoded, and looked up ahead, together.
@@ -128,41 +131,6 @@ struct Prepared {
     first_key: Option<Location>,
 }
 
-/// Why a pipeline stopped.
-pub(super) enum Stop {
-    /// All whole requests are answered. The next one has at least this many bytes.
-    Input { at_least: usize },
-    /// Replies have to be sent before more are made, or others have their turn.
-    Output,
-    /// A reply comes later.
-    Later(Waiting),
-    /// Clients are paused until this time.
-    Paused { until_ms: u64 },
-    /// The next command waits for the replies of those that were sent to other nodes.
-    Before,
-    /// The connection ends once what was written is sent.
-    Close,
-}
-
-/// A reply that comes later, and what is counted then.
-pub(super) struct Waiting {
-    pub(super) reply: Later,
-    pub(super) entry: Entry,
-    /// The command as it is sent on, where it may have to be asked for again.
-    pub(super) request: Bytes,
-    /// The command's, for the slow log.
-    pub(super) words: Vec<Vec<u8>>,
-    pub(super) since: Instant,
-    pub(super) is_wanted: bool,
-}
-
-impl Waiting {
-    /// Whether nothing is done for it but to wait, because its client asked for that.
-    pub(super) fn is_idle(&self) -> bool {
-        self.entry.spec.is(flag::BLOCKING)
-    }
-}
-
 /// One connection's part in this.
 #[derive(Debug)]
 pub(super) struct Pipeline {
@@ -183,6 +151,8 @@ pub(super) struct Pipeline {
     /// Where each of the replies that the last run wrote ends, and where its request is, in a cluster with others.
     ends: Vec<usize>,
     requests: Vec<Range<usize>>,
+    /// What the last run has for clients to wait for.
+    pub(super) batch: Batch,
     /// What the session's commands promised in the last run.
     level: ConsistencyLevel,
     /// What it may ask for yet.
@@ -203,6 +173,7 @@ impl Pipeline {
             lengths: Vec::new(),
             ends: Vec::new(),
             requests: Vec::new(),
+            batch: Batch::default(),
             level: ConsistencyLevel::Quorum,
         }
     }
@@ -220,6 +191,7 @@ impl Pipeline {
             },
             ends,
             requests: std::mem::take(&mut self.requests),
+            batch: std::mem::take(&mut self.batch),
             input: if is_kept {
                 Bytes::copy_from_slice(input)
             } else {
@@ -272,6 +244,9 @@ impl Pipeline {
         self.ends.clear();
         self.requests.clear();
         self.routes = self.local.routing.routes();
+        if self.routes.is_some() {
+            self.batch = Batch::begin(now);
+        }
         let live = buffers.live.load();
         self.level = self.session.level.unwrap_or(live.default_level);
         told::set_level(self.level);
@@ -616,8 +591,7 @@ impl Pipeline {
                 let is_wanted = self.is_wanted();
                 // So that its time is not that of its neighbours.
                 clock.settle(untimed, &self.local);
-                let is_replicated = self.local.shared.is_replicated();
-                let is_kept = is_replicated && self.may_keep(raw.size_bytes());
+                let is_kept = self.local.shared.is_replicated() && self.may_keep(raw.size_bytes());
                 return Some(Stop::Later(Waiting {
                     reply,
                     entry,
@@ -637,6 +611,7 @@ impl Pipeline {
             out.rewind(mark);
             self.fail(entry, &ErrorReply::REPLY_TOO_LONG, out);
         }
+        self.note_series(entry);
         if self.is_wanted() {
             self.replies += 1;
         } else {

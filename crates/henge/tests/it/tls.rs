@@ -56,9 +56,15 @@ impl Authority {
 
     /// A certificate for these names, and its key, in PEM.
     pub(crate) fn issue(&self, names: &[&str]) -> (String, String) {
+        self.issue_until(names, 4096)
+    }
+
+    /// The same, until a year begins.
+    fn issue_until(&self, names: &[&str], year: i32) -> (String, String) {
         let key = KeyPair::generate().expect("a key");
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        let asked = CertificateParams::new(names).expect("they are names");
+        let mut asked = CertificateParams::new(names).expect("they are names");
+        asked.not_after = rcgen::date_time_ymd(year, 1, 1);
         let signed = asked.signed_by(&key, &self.issuer).expect("it is signed");
         (signed.pem(), key.serialize_pem())
     }
@@ -71,7 +77,12 @@ impl Authority {
 
     /// Gives the node another certificate, of these names.
     pub(crate) fn certify(&self, names: &[&str]) {
-        let (certificate, key) = self.issue(names);
+        self.certify_until(names, 4096);
+    }
+
+    /// The same, until a year begins.
+    fn certify_until(&self, names: &[&str], year: i32) {
+        let (certificate, key) = self.issue_until(names, year);
         fs::write(self.path("chain.pem"), certificate).expect("it is written");
         write_private(Path::new(&self.path("key.pem")), &key);
     }
@@ -278,6 +289,12 @@ fn certificates_change_while_the_node_runs() {
     let (other, _) = authority.issue(&["localhost"]);
     fs::write(authority.path("chain.pem"), other).expect("it is written");
     let mut admin = Client::connect(node.local_addr());
+    let expires_at_s = |admin: &mut Client| {
+        let figures = admin.get("/metrics/json").json();
+        figures["security"]["certificate_expires_at_seconds"].as_u64()
+    };
+    // In 4096, as those do that are issued here.
+    assert_eq!(expires_at_s(&mut admin), Some(67_090_118_400));
     let refused = admin.post("/admin/reload", "");
     assert_eq!(
         refused.code(),
@@ -286,8 +303,9 @@ fn certificates_change_while_the_node_runs() {
         refused.text()
     );
     assert_eq!(certificate_of(&connect().expect("as before")), first);
-    authority.certify(&["localhost"]);
+    authority.certify_until(&["localhost"], 2050);
     assert_eq!(admin.post("/admin/reload", "").status, 200);
+    assert_eq!(expires_at_s(&mut admin), Some(2_524_608_000));
     let after = connect().expect("the handshake is made");
     assert_ne!(certificate_of(&after), first);
     assert_eq!(
@@ -389,6 +407,9 @@ fn clients_are_known_by_their_certificates() {
         .write_all(b"PING\r\n")
         .and_then(|()| stream.read_exact(&mut [0; 7]));
     assert!(asked.is_err(), "it is not served");
+    let own = connect(&["web.example"]).expect("the handshake is made");
+    let figures = Client::over(own).get("/metrics/json").json();
+    assert_eq!(figures["security"]["refused_certificates"], 1);
     assert!(node.shutdown());
     let noted = fs::read_to_string(&log).expect("it is there");
     let last = noted.lines().last().unwrap_or_default();

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use henge_cluster::agreed::Command;
@@ -42,7 +43,7 @@ pub(super) async fn link_to(
     let greeted = greeted?;
     control.meet(&greeted.hello);
     let proved = greeted.standing.clone();
-    let (link, run) = Link::over(greeted);
+    let (link, run) = Link::over(greeted, Arc::default());
     tokio::task::spawn_local(run);
     Ok((link, proved))
 }

@@ -8,6 +8,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use henge_wire::peer::{Head, Kind, MAX_BODY_BYTES, Refusal};
 use super::frames::{Incoming, Outgoing, ReadError};
 use super::greet::Greeted;
 use super::{FAILED, MAX_ANSWER_BYTES, PARKED, Service, UNTOLD};
+use crate::metrics::counters::LinkCounters;
 
 /// Bytes of questions that are not answered, or not even sent, on one connection: as much as a node takes in by default for a
 /// single value, and a peer that is slower than this is of no use to more. One that is longer goes by itself.
@@ -117,6 +119,7 @@ impl WeakLink {
 struct State {
     /// The start of the other side.
     incarnation: u64,
+    counters: Arc<LinkCounters>,
     outgoing: Outgoing,
     asked: RefCell<HashMap<u32, Asked>>,
     next_id: Cell<u32>,
@@ -134,6 +137,7 @@ struct State {
 
 #[derive(Debug)]
 struct Asked {
+    since: Instant,
     deadline: Instant,
     bytes: usize,
     /// The question, where it waits for room.
@@ -147,9 +151,13 @@ struct Asked {
 impl Link {
     /// Over a connection whose sides know each other. Everything happens in the future, which ends with the connection and says
     /// why.
-    pub(crate) fn over(greeted: Greeted) -> (Self, impl Future<Output = Ended> + 'static) {
+    pub(crate) fn over(
+        greeted: Greeted,
+        counters: Arc<LinkCounters>,
+    ) -> (Self, impl Future<Output = Ended> + 'static) {
         let state = Rc::new(State {
             incarnation: greeted.hello.incarnation,
+            counters,
             ..State::default()
         });
         let name = greeted.hello.name.clone();
@@ -198,6 +206,7 @@ impl Link {
         state.asked.borrow_mut().insert(
             id,
             Asked {
+                since: Instant::now(),
                 deadline,
                 bytes,
                 unsent,
@@ -276,6 +285,7 @@ impl State {
         {
             self.give_back(asked);
             asked.is_done = true;
+            self.counters.count(outcome.is_ok(), asked.since.elapsed());
             asked.outcome = Some(outcome);
             if let Some(waker) = asked.waker.take() {
                 waker.wake();

@@ -19,6 +19,7 @@ use super::asking::{AskError, Ended, Link, WeakLink};
 use super::greet::{self, GreetError, Greeted};
 use super::standing::{LAST, Standing};
 use crate::cluster::identity::Identity;
+use crate::metrics::counters::ThreadCounters;
 
 /// The first while: a process that is started anew needs longer.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -34,6 +35,8 @@ pub(crate) struct Links {
     replaced: RefCell<HashMap<u64, Vec<WeakLink>>>,
     /// Is told of a node whose port is closed.
     refused: Box<dyn Fn(u64)>,
+    /// Those of a data thread, which are counted.
+    counters: Option<Arc<ThreadCounters>>,
     random: RandomState,
 }
 
@@ -67,8 +70,22 @@ impl Links {
             peers: RefCell::default(),
             replaced: RefCell::default(),
             refused: Box::new(refused),
+            counters: None,
             random: RandomState::new(),
         })
+    }
+
+    /// The same, whose questions are counted.
+    pub(crate) fn counted(
+        me: Arc<Identity>,
+        purpose: Purpose,
+        counters: Arc<ThreadCounters>,
+        refused: impl Fn(u64) + 'static,
+    ) -> Rc<Self> {
+        let mut links = Self::new(me, purpose, refused);
+        let own = Rc::get_mut(&mut links).expect("nobody has it yet");
+        own.counters = Some(counters);
+        links
     }
 
     /// The connection to a node, if there is one now.
@@ -142,7 +159,9 @@ impl Links {
     /// Has a connection run in a task of its own, until it ends or another takes its place.
     fn keep(self: &Rc<Self>, instance: u64, address: String, tries: u32, greeted: Greeted) -> Link {
         let standing = greeted.standing.clone();
-        let (link, run) = Link::over(greeted);
+        let counters = self.counters.as_ref();
+        let counters = counters.map_or_else(Arc::default, |counters| counters.link(instance));
+        let (link, run) = Link::over(greeted, counters);
         let (own, weak) = (Rc::clone(self), link.weak());
         tokio::task::spawn_local(async move {
             let mut run = pin!(run);

@@ -75,7 +75,7 @@ async fn connection(purpose: Purpose) -> [Greeted; 2] {
 
 async fn link(purpose: Purpose) -> (Link, Greeted) {
     let [asking, answering] = connection(purpose).await;
-    let (link, run) = Link::over(asking);
+    let (link, run) = Link::over(asking, Arc::default());
     spawn_local(run);
     (link, answering)
 }

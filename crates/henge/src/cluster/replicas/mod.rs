@@ -3,6 +3,7 @@
 //! topology come from the control part. What is decided is decided in the machines, which stand in the cache.
 
 mod held;
+pub(crate) mod lag;
 pub(crate) mod pace;
 pub(crate) mod streams;
 pub(crate) mod told;
@@ -11,7 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Instant;
 
 use henge_cluster::agreed::Agreed;
@@ -26,6 +27,7 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use self::held::Held;
+use self::lag::Lag;
 use self::pace::{Pace, Turn};
 use self::streams::{Speakers, Streams, TICK};
 use self::told::{Inboxes, Verdict};
@@ -83,6 +85,12 @@ pub(crate) struct Replicas {
     pub(crate) streams: Streams,
     /// How often replicas here have adopted a term, in this start.
     pub(crate) adoptions: AtomicU64,
+    /// By partitions, the newest term in which this node has fenced it; and in how many it has.
+    fenced: Box<[AtomicU32]>,
+    pub(crate) fences: AtomicU64,
+    /// In how many terms one has opened here.
+    pub(crate) openings: AtomicU64,
+    pub(crate) lag: Lag,
     report: Mutex<Report>,
     /// Is told whenever replicas elsewhere have said something.
     pub(crate) heard: Notify,
@@ -123,6 +131,10 @@ impl Replicas {
             inboxes: Arc::new(Inboxes::new(threads)),
             streams: Streams::default(),
             adoptions: AtomicU64::new(0),
+            fenced: (0..PARTITIONS).map(|_| AtomicU32::new(0)).collect(),
+            fences: AtomicU64::new(0),
+            openings: AtomicU64::new(0),
+            lag: Lag::default(),
             report: Mutex::default(),
             heard: Notify::new(),
             reported: Notify::new(),
@@ -266,6 +278,12 @@ impl Carry for Replicas {
     fn carry(&self, partition: Partition, output: Output<Served>) {
         match output {
             Output::Send(to, incarnation, message) => {
+                if matches!(message.body, Body::Fence { .. }) {
+                    // It goes to several, and again to who has not answered.
+                    let fenced = &self.fenced[usize::from(partition.number())];
+                    let is_first = fenced.fetch_max(message.term, Relaxed) < message.term;
+                    self.fences.fetch_add(is_first.into(), Relaxed);
+                }
                 if let Body::Part { states, end, .. } = &message.body {
                     let bytes = states
                         .iter()
@@ -281,6 +299,8 @@ impl Carry for Replicas {
             Output::Opened(term) => {
                 let at = usize::from(partition.number());
                 let mut report = self.report.lock();
+                let is_first = report.opened[at] != term;
+                self.openings.fetch_add(is_first.into(), Relaxed);
                 report.opened[at] = term;
                 report.aligned[at] = report.aligned[at].max(term);
                 drop(report);

@@ -186,6 +186,16 @@ impl Streams {
         }
     }
 
+    /// What waits to be sent to each node, in bytes.
+    pub(crate) fn queued_bytes(&self) -> BTreeMap<NodeId, usize> {
+        let peers = self.peers.read();
+        let queued = |peer: &Peer| {
+            let streams = peer.streams.iter();
+            streams.map(|stream| stream.outbox.lock().bytes()).sum()
+        };
+        peers.iter().map(|(&id, peer)| (id, queued(peer))).collect()
+    }
+
     /// Probes that were lost are asked again, and machines say again what was not answered.
     pub(crate) fn wake_all(&self) {
         for peer in self.peers.read().values() {

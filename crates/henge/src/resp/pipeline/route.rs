@@ -11,7 +11,9 @@ use henge_wire::{Partition, Slot};
 
 use super::{Pipeline, Stop, Timing, Waiting};
 use crate::cluster::view::Member;
+use crate::config::ConsistencyLevel;
 use crate::insight::slow;
+use crate::metrics::answers::{Batch, Series};
 use crate::metrics::counters::add;
 use crate::resp::again::{Again, is_of_all};
 use crate::resp::call::ErrorReply;
@@ -134,6 +136,43 @@ impl Pipeline {
         }
     }
 
+    /// A command is answered with what else this run answers.
+    #[inline]
+    pub(super) fn note_series(&mut self, entry: Entry) {
+        if self.routes.is_some()
+            && let Some(series) = self.series(entry)
+        {
+            self.batch.add(series);
+        }
+    }
+
+    /// Which answers a command's is one of, if it is a client's about keys.
+    fn series(&self, entry: Entry) -> Option<Series> {
+        let spec = entry.spec;
+        let is_a_clients = !self.session.is_forwarded && spec.keys.first != 0;
+        let is_counted = is_a_clients && !spec.is(flag::BLOCKING);
+        is_counted.then(|| {
+            let is_of_any = self.session.reads_any && !spec.is(flag::WRITE);
+            let level = if is_of_any {
+                ConsistencyLevel::One
+            } else {
+                self.level
+            };
+            Series::of_command(entry.number, level)
+        })
+    }
+
+    /// The same of a command whose reply came later, as a batch of its own.
+    pub(in crate::resp) fn batch_of(&self, waiting: &Waiting) -> Batch {
+        let series = self.series(waiting.entry);
+        let series = series.filter(|_| self.routes.is_some());
+        series.map_or_else(Batch::default, |series| {
+            let mut batch = Batch::begin(waiting.since);
+            batch.add(series);
+            batch
+        })
+    }
+
     /// Has a command run by another node, or by whoever has its keys soon.
     fn send_on(
         &mut self,
@@ -153,6 +192,7 @@ impl Pipeline {
         add(&self.local.counters.forwarded, 1);
         self.forwards
             .push(member, raw, is_write, &self.session, written);
+        self.note_series(entry);
         let client = &self.session.client;
         client.last_command.store(entry.number, Ordering::Relaxed);
         Routed::Done

@@ -5,6 +5,7 @@ mod backup;
 mod clients;
 mod dev;
 mod faults;
+mod figures;
 mod forming;
 mod keys;
 mod links;
