@@ -13,13 +13,14 @@ import * as ring from './views/ring.js';
 import * as keys from './views/keys.js';
 import * as misses from './views/misses.js';
 import * as slow from './views/slow.js';
+import * as within from './views/within.js';
 import * as browser from './views/browser.js';
 import * as events from './views/events.js';
 import * as config from './views/config.js';
 import * as metrics from './views/metrics.js';
 
 // Each view has a title, the letter that follows `g`, the permissions of which one is needed, and show(context).
-const VIEWS = { overview, ring, keys, misses, slow, browser, events, config, metrics };
+const VIEWS = { overview, ring, within, keys, misses, slow, browser, events, config, metrics };
 
 const METRICS_PERIOD_MS = 2000;
 

@@ -65,6 +65,7 @@ files! {
     "views/overview.js" SCRIPT;
     "views/ring.js" SCRIPT;
     "views/slow.js" SCRIPT;
+    "views/within.js" SCRIPT;
 }
 
 /// `GET /console`: the page has relative links, which need the slash.

@@ -84,7 +84,7 @@ fn every_view_of_a_cluster_under_load() {
         run_script(command, "console/drive.js", &words);
         drop(stop);
     });
-    for view in ["overview", "ring", "misses", "dark", "narrow"] {
+    for view in ["overview", "ring", "within", "misses", "dark", "narrow"] {
         let shot = fs::metadata(folder.join(format!("console-{view}.png")));
         assert!(shot.is_ok_and(|shot| shot.len() > 10_000), "{view}");
     }

@@ -8,10 +8,10 @@ const path = require('node:path');
 const { chromium } = require('playwright-core');
 
 const DEADLINE_MS = 30_000;
-const VIEWS = ['overview', 'ring', 'keys', 'misses', 'slow', 'browser', 'events', 'config', 'metrics'];
+const VIEWS = ['overview', 'ring', 'within', 'keys', 'misses', 'slow', 'browser', 'events', 'config', 'metrics'];
 // What each view shows once it has something of the node: a selector that is there then.
 const SHOWN = {
-    overview: '.chart path', ring: 'svg', keys: 'table td', misses: 'table td', slow: 'table',
+    overview: '.chart path', ring: 'svg', within: 'table td', keys: 'table td', misses: 'table td', slow: 'table',
     browser: '.keys li', events: 'table td, li', config: 'table td', metrics: 'table td',
 };
 
@@ -89,7 +89,7 @@ async function cluster(url, folder) {
     for (const view of VIEWS) {
         await go(page, view);
         await polls(page, 1);
-        if (['overview', 'misses', 'metrics'].includes(view)) {
+        if (['overview', 'within', 'misses', 'metrics'].includes(view)) {
             compared += await compareFigures(page, answers);
         }
         await shot(view);
@@ -101,6 +101,13 @@ async function cluster(url, folder) {
     const members = await page.textContent('.view-ring');
     for (const name of ['node1', 'node2', 'node3']) {
         assert(members.includes(name), name);
+    }
+
+    // The others answer, and follow.
+    await go(page, 'within');
+    const peers = await page.textContent('.view-within');
+    for (const part of ['node2', 'node3', 'quorum']) {
+        assert(peers.includes(part), part);
     }
 
     // The load's hottest key is the first.
