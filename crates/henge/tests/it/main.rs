@@ -1,6 +1,7 @@
 //! Tests of a whole node from outside, over its port. One binary, so that it is linked once.
 
 mod access;
+mod book;
 mod cli_bench;
 mod cli_client;
 mod cli_doctor;

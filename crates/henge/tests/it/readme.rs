@@ -24,34 +24,51 @@ pub(crate) fn is_installed(program: &str) -> bool {
 }
 
 /// Stands for anything, on one line.
-const ANYTHING: char = '…';
+pub(crate) const ANYTHING: char = '…';
 
 /// A command of a page, and the lines that it prints.
-struct Example<'a> {
+pub(crate) struct Example<'a> {
     /// Where the command stands.
     line: usize,
-    command: &'a str,
-    expected: Vec<&'a str>,
+    pub(crate) command: &'a str,
+    pub(crate) expected: Vec<&'a str>,
 }
 
-/// The lines of each fenced block of a language, with their numbers.
-fn blocks<'a>(page: &'a str, language: &str) -> Vec<Vec<(usize, &'a str)>> {
-    let opening = format!("```{language}");
+/// A fenced block of a page.
+pub(crate) struct Block<'a> {
+    /// None is named where this is empty.
+    pub(crate) language: &'a str,
+    /// The lines, with their numbers.
+    pub(crate) lines: Vec<(usize, &'a str)>,
+}
+
+pub(crate) fn all_blocks(page: &str) -> Vec<Block<'_>> {
     let mut blocks = Vec::new();
     let mut lines = (1..).zip(page.lines());
-    while lines.any(|(_, line)| line == opening) {
-        blocks.push(
-            lines
-                .by_ref()
-                .take_while(|(_, line)| *line != "```")
-                .collect(),
-        );
+    while let Some(language) = lines.find_map(|(_, line)| line.strip_prefix("```")) {
+        let lines = lines.by_ref().take_while(|(_, line)| *line != "```");
+        blocks.push(Block {
+            language,
+            lines: lines.collect(),
+        });
     }
     blocks
 }
 
+/// The lines of each fenced block of a language, with their numbers.
+fn blocks<'a>(page: &'a str, language: &str) -> Vec<Vec<(usize, &'a str)>> {
+    let blocks = all_blocks(page).into_iter();
+    let those = blocks.filter(|block| block.language == language);
+    those.map(|block| block.lines).collect()
+}
+
+/// Commands stand behind a prompt.
+pub(crate) fn prompted(line: &str) -> Result<&str, &str> {
+    line.strip_prefix("$ ").ok_or(line)
+}
+
 /// The examples in blocks of a language. `sort` says of a line whether it is a command or expected, without its mark.
-fn examples<'a>(
+pub(crate) fn examples<'a>(
     page: &'a str,
     language: &str,
     sort: impl Fn(&'a str) -> Result<&'a str, &'a str>,
@@ -101,7 +118,7 @@ fn path_with_henge() -> OsString {
 }
 
 /// A node whose output is on its way, and a folder to run commands in.
-struct Bench {
+pub(crate) struct Bench {
     page: &'static str,
     node: Process,
     folder: PathBuf,
@@ -110,7 +127,7 @@ struct Bench {
 impl Bench {
     /// None, and a line that says so, where there is no curl: README.md promises that a machine needs none for its tests.
     /// `.ci/run` installs it.
-    fn new(page: &'static str) -> Option<Self> {
+    pub(crate) fn new(page: &'static str) -> Option<Self> {
         if !is_installed("curl") {
             skipped("curl", &format!("the commands of {page} were not run"));
             return None;
@@ -135,7 +152,7 @@ impl Bench {
     }
 
     /// What a shell prints for a command, the streams mingled as on a terminal.
-    fn run(&self, command: &str) -> String {
+    pub(crate) fn run(&self, command: &str) -> String {
         let here = format!("localhost:{}", self.node.address.port());
         let port = format!("-p {}", self.node.address.port());
         let command = command
@@ -191,7 +208,7 @@ impl Bench {
     }
 
     /// Runs examples in their order; those of redis-cli where there is one.
-    fn check_all(self, examples: &[Example<'_>]) {
+    pub(crate) fn check_all(self, examples: &[Example<'_>]) {
         let is_of_redis = |example: &&Example<'_>| example.command.starts_with("redis-cli ");
         let has_redis = is_installed("redis-cli");
         if !has_redis && examples.iter().any(|example| is_of_redis(&example)) {
@@ -210,9 +227,7 @@ impl Bench {
 
 #[test]
 fn the_commands_of_the_readme_print_what_it_says() {
-    let examples = examples(README, "console", |line| {
-        line.strip_prefix("$ ").ok_or(line)
-    });
+    let examples = examples(README, "console", prompted);
     assert!(examples.len() > 10, "they are found");
     let Some(bench) = Bench::new("README.md") else {
         return;

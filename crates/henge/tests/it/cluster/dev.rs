@@ -16,14 +16,14 @@ use crate::resp_reply::Reply;
 const NODES: u16 = 3;
 
 /// A command, with a directory for temporary files of its own.
-struct Dev {
+pub(crate) struct Dev {
     child: Child,
     temporary: PathBuf,
     stdout: BufReader<ChildStdout>,
 }
 
 /// Ports that nobody has, below those that the system draws: another sixteen for each process, and each test.
-fn free_ports(test: u16) -> u16 {
+pub(crate) fn free_ports(test: u16) -> u16 {
     let process = (std::process::id() % 700) as u16 * 32;
     let mut first = 10_000 + process + test * 16;
     let is_free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
@@ -34,7 +34,7 @@ fn free_ports(test: u16) -> u16 {
 }
 
 impl Dev {
-    fn start(port: u16) -> Self {
+    pub(crate) fn start(port: u16) -> Self {
         let name = format!("dev-{}-{port}", std::process::id());
         let temporary = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         fs::create_dir_all(&temporary).expect("a directory");
@@ -58,7 +58,7 @@ impl Dev {
     }
 
     /// What it prints up to a line that ends so.
-    fn lines_to(&mut self, end: &str) -> String {
+    pub(crate) fn lines_to(&mut self, end: &str) -> String {
         let mut text = String::new();
         while !text.trim_end().ends_with(end) {
             let read = self.stdout.read_line(&mut text).expect("it is text");

@@ -3,7 +3,7 @@
 
 mod backup;
 mod clients;
-mod dev;
+pub(crate) mod dev;
 mod faults;
 mod figures;
 mod forming;
