@@ -28,5 +28,5 @@ pub use record::Body;
 pub use segment::SEGMENT_BYTES;
 pub use shard::{
     Cause, Commit, Footprint, Forgotten, Hint, NotNext, RecordView, Recovered, Replace,
-    ReplayError, Replayed, Scan, Shard, ShardConfig, ShardStats, Short, Size, There,
+    ReplayError, Replayed, Scan, Shard, ShardConfig, ShardStats, Short, Size, Unexplained,
 };

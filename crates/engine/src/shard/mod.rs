@@ -20,7 +20,7 @@ pub use ahead::Hint;
 pub use durable::{NotNext, ReplayError, Replayed};
 pub use recover::Recovered;
 pub use replicate::{RecordView, Replace, Scan};
-pub use why::There;
+pub use why::Unexplained;
 
 use crate::arena::Handle;
 use crate::budget::{Room, Turn};

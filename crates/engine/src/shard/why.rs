@@ -25,14 +25,14 @@ impl Shard {
         hash: u64,
         key: &[u8],
         now_ms: u64,
-    ) -> Result<Absence, There> {
+    ) -> Result<Absence, Unexplained> {
         let p = self.local(partition);
         let found = self.find(p, hash, key);
         if found.is_some_and(|at| self.is_live(at, now_ms)) {
-            return Err(There::Alive);
+            return Err(Unexplained::Alive);
         }
         if !self.departures.is_on() {
-            return Err(There::NothingRemembered);
+            return Err(Unexplained::NothingRemembered);
         }
         let mut why = self.departures.why(p, hash, now_ms);
         if let Some(at) = found {
@@ -97,7 +97,7 @@ pub struct Remembered(#[expect(dead_code, reason = "it exists to be dropped")] D
 
 /// Why nothing is said of why a key is not there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum There {
+pub enum Unexplained {
     /// It is there.
     Alive,
     /// It is not, and the shard was not asked to remember what leaves.

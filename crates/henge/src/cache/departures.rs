@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use henge_engine::{Absence, Cause, There};
+use henge_engine::{Absence, Cause, Unexplained};
 use henge_wire::Partition;
 
 use super::{Cache, STEPS, Seat};
@@ -47,7 +47,7 @@ impl Cache {
     }
 
     /// Why a key is not there; none if its partition is another node's to tell of.
-    pub fn why(&self, key: &[u8], now_ms: u64) -> Option<Result<Absence, There>> {
+    pub fn why(&self, key: &[u8], now_ms: u64) -> Option<Result<Absence, Unexplained>> {
         let partition = Partition::of(key);
         let hash = self.hasher.hash(key);
         self.look_at(partition, now_ms, |shard| {

@@ -3,13 +3,12 @@
 
 use std::rc::Rc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::Request;
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 
+use super::json::put_bytes;
 use super::problem::{Code, Problem};
 use super::query;
 use super::requests::query_key;
@@ -48,7 +47,7 @@ pub(crate) fn hot(local: &Local, query: Option<&str>) -> Outcome {
         .map(|hot| {
             let share = hot.count as f64 / found.seen.max(1) as f64;
             let mut page = json!({"count": hot.count, "share": share, "is_cut": hot.is_cut});
-            put_key(&mut page, &hot.key);
+            put_bytes(&mut page, "key", &hot.key);
             page
         })
         .collect();
@@ -71,12 +70,6 @@ pub(crate) async fn big(local: Rc<Local>, request: Request<Incoming>) -> Outcome
             .is_none_or(|confined| confined.covers(key))
     };
     let found = big::biggest(&local, count, shows).await;
-    let found = found.ok_or_else(|| {
-        Problem::new(
-            Code::Overloaded,
-            "all keys are being looked through for another request; one at a time",
-        )
-    })?;
     let now_ms = local.shared.clock.now_ms();
     let keys: Vec<Value> = found
         .keys
@@ -88,7 +81,7 @@ pub(crate) async fn big(local: Rc<Local>, request: Request<Incoming>) -> Outcome
                 "value_bytes": big.value_bytes,
                 "expires_in_ms": left,
             });
-            put_key(&mut page, &big.key);
+            put_bytes(&mut page, "key", &big.key);
             page
         })
         .collect();
@@ -127,13 +120,6 @@ pub(crate) fn slow(local: &Local, query: Option<&str>) -> Outcome {
 
 fn page(page: &Value) -> Whole {
     json_response(Bytes::from(page.to_string()))
-}
-
-fn put_key(page: &mut Value, key: &[u8]) {
-    match std::str::from_utf8(key) {
-        Ok(text) => page["key"] = json!(text),
-        Err(_) => page["key_base64"] = json!(STANDARD.encode(key)),
-    }
 }
 
 /// How many are asked for.

@@ -4,6 +4,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use henge_wire::Version;
+use serde_json::{Value, json};
 
 /// What each byte becomes within a JSON string: itself (0), `\u00xx` (b'u'), or a backslash and this letter.
 static ESCAPES: [u8; 256] = {
@@ -75,6 +76,14 @@ pub(crate) fn write_bytes(out: &mut Vec<u8>, name: &str, bytes: &[u8]) {
     } else {
         out.extend_from_slice(b"_base64\":");
         write_base64(out, bytes);
+    }
+}
+
+/// The same, into a page.
+pub(crate) fn put_bytes(page: &mut Value, name: &str, bytes: &[u8]) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => page[name] = json!(text),
+        Err(_) => page[format!("{name}_base64")] = json!(STANDARD.encode(bytes)),
     }
 }
 

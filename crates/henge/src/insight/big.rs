@@ -1,9 +1,10 @@
-//! Which items are the largest on this node: all of its partitions are looked through in steps, one request at a time, and the
-//! largest kept. It is no use of a key, and what changes meanwhile may be missed.
+//! Which items are the largest on this node: all of its partitions are looked through in steps, for one request after the other in the
+//! order in which they came, and the largest kept. It is no use of a key, and what changes meanwhile may be missed.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::Mutex;
 
 use crate::cache::ScanCursor;
 use crate::net::data_thread::Local;
@@ -13,18 +14,9 @@ pub(crate) const MOST_KEYS: usize = 100;
 /// Items that are looked at before others of the thread have a turn: some 100 us.
 const ITEMS_PER_STEP: usize = 512;
 
-/// Whether somebody is looking.
+/// Held by who is looking. It is fair, so that nobody who asks again and again keeps others out.
 #[derive(Debug, Default)]
-pub(crate) struct Looking(AtomicBool);
-
-/// Of who looks, until it is dropped: its client may have gone.
-struct Look<'a>(&'a Looking);
-
-impl Drop for Look<'_> {
-    fn drop(&mut self) {
-        self.0.0.store(false, Ordering::Release);
-    }
-}
+pub(crate) struct Looking(Mutex<()>);
 
 /// A large item.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -45,17 +37,9 @@ pub(crate) struct Biggest {
     pub(crate) looked_at: u64,
 }
 
-/// The largest items whose keys `shows` lets through, up to so many; none while somebody else looks for them.
-pub(crate) async fn biggest(
-    local: &Local,
-    count: usize,
-    shows: impl Fn(&[u8]) -> bool,
-) -> Option<Biggest> {
-    let looking = &local.shared.insight.looking;
-    if looking.0.swap(true, Ordering::Acquire) {
-        return None;
-    }
-    let _look = Look(looking);
+/// The largest items whose keys `shows` lets through, up to so many.
+pub(crate) async fn biggest(local: &Local, count: usize, shows: impl Fn(&[u8]) -> bool) -> Biggest {
+    let _turn = local.shared.insight.looking.0.lock().await;
     let mut largest: BinaryHeap<Reverse<Big>> = BinaryHeap::with_capacity(count + 1);
     let mut looked_at = 0;
     let mut cursor = ScanCursor::default();
@@ -85,8 +69,8 @@ pub(crate) async fn biggest(
         tokio::task::yield_now().await;
     }
     let keys = largest.into_sorted_vec().into_iter();
-    Some(Biggest {
+    Biggest {
         keys: keys.map(|Reverse(big)| big).collect(),
         looked_at,
-    })
+    }
 }

@@ -2,7 +2,7 @@
 //! the one that knows.
 
 use bytes::Bytes;
-use henge_engine::{Absence, MissCause, There};
+use henge_engine::{Absence, MissCause, Unexplained};
 use henge_wire::Partition;
 use henge_wire::peer::keys::why_question;
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::cluster::keys::Elsewhere;
 use crate::cluster::link::Service;
 use crate::cluster::view::Owner;
-use crate::http::json;
+use crate::http::json::put_bytes;
 use crate::metrics::counters::add;
 use crate::net::data_thread::Local;
 
@@ -53,18 +53,10 @@ pub(crate) async fn page(local: &Local, key: &[u8]) -> Result<Bytes, Elsewhere> 
 pub(crate) fn here(local: &Local, key: &[u8]) -> Option<Bytes> {
     let known = known(local, key)?;
     let policy = local.shared.cache.policy().name();
-    let mut out = vec![b'{'];
-    json::write_bytes(&mut out, "key", key);
-    let rest = members(
-        known,
-        policy,
-        &local.admin.metrics.node_id,
-        Partition::of(key),
-    );
-    // What was written is a member, and what follows is a whole object.
-    out.push(b',');
-    out.extend_from_slice(&rest.to_string().as_bytes()[1..]);
-    Some(out.into())
+    let node = &local.admin.metrics.node_id;
+    let mut page = members(known, policy, node, Partition::of(key));
+    put_bytes(&mut page, "key", key);
+    Some(page.to_string().into())
 }
 
 /// What this node knows of a key; none if its partition is another's.
@@ -73,8 +65,8 @@ pub(crate) fn known(local: &Local, key: &[u8]) -> Option<Known> {
     let known = local.shared.cache.why(key, now_ms)?;
     Some(match known {
         Ok(absence) => Known::Absent(absence),
-        Err(There::Alive) => Known::Alive,
-        Err(There::NothingRemembered) => Known::Off,
+        Err(Unexplained::Alive) => Known::Alive,
+        Err(Unexplained::NothingRemembered) => Known::Off,
     })
 }
 

@@ -13,6 +13,7 @@ use crate::cluster::losses::{Merged, Of};
 use crate::cluster::replicas::Aligned;
 use crate::cluster::replicas::pace::Copies;
 use crate::cluster::view::{Member, SLOTS_EACH, Standing, View};
+use crate::http::json::put_bytes;
 use crate::http::level;
 use crate::memory;
 
@@ -184,8 +185,11 @@ impl Metrics {
             "holder": holder,
             "why": why,
         });
-        bytes(&mut page, "key", Some(key));
-        bytes(&mut page, "hash_tag", tag);
+        put_bytes(&mut page, "key", key);
+        match tag {
+            Some(tag) => put_bytes(&mut page, "hash_tag", tag),
+            None => page["hash_tag"] = Value::Null,
+        }
         page
     }
 
@@ -281,17 +285,4 @@ fn led(view: &View, member: &Member) -> usize {
     let its = runs.iter().filter(|(.., holder)| holder.id == member.id);
     its.map(|(first, last, _)| usize::from(last.number() - first.number()) + 1)
         .sum()
-}
-
-/// Bytes as text, or as base64 under another name where they are none.
-fn bytes(page: &mut Value, name: &str, bytes: Option<&[u8]>) {
-    use base64::Engine as _;
-    match bytes.map(|bytes| std::str::from_utf8(bytes).map_err(|_| bytes)) {
-        None => page[name] = Value::Null,
-        Some(Ok(text)) => page[name] = json!(text),
-        Some(Err(bytes)) => {
-            let text = base64::engine::general_purpose::STANDARD.encode(bytes);
-            page[format!("{name}_base64")] = json!(text);
-        }
-    }
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::departures::{Absence, MissCause};
 use crate::partition::ReplicaState;
-use crate::shard::There;
+use crate::shard::Unexplained;
 
 const NOW: u64 = 1_800_000_000_000;
 
@@ -13,7 +13,7 @@ fn remembering(mut shard: Shard) -> Shard {
     shard
 }
 
-fn why(shard: &Shard, key: &[u8], now_ms: u64) -> Result<Absence, There> {
+fn why(shard: &Shard, key: &[u8], now_ms: u64) -> Result<Absence, Unexplained> {
     let hash = shard.hasher.hash(key);
     shard.why(Partition::of(key), hash, key, now_ms)
 }
@@ -41,8 +41,11 @@ fn missed(shard: &mut Shard, now_ms: u64, key: &[u8]) -> MissCause {
 fn a_key_that_is_there_is_there() {
     let mut shard = shard(PolicyKind::Lru, 1 << 20, 10);
     run(&mut shard, NOW, b"k", set(b"v", Expiry::Never));
-    assert_eq!(why(&shard, b"k", NOW), Err(There::Alive));
-    assert_eq!(why(&shard, b"other", NOW), Err(There::NothingRemembered));
+    assert_eq!(why(&shard, b"k", NOW), Err(Unexplained::Alive));
+    assert_eq!(
+        why(&shard, b"other", NOW),
+        Err(Unexplained::NothingRemembered)
+    );
     run(&mut shard, NOW, b"other", Operation::Get);
     assert_eq!(
         shard.stats().misses_by_cause,
@@ -94,7 +97,7 @@ fn what_was_evicted_says_for_what() {
     assert!(absence.is_certain);
     // What comes back is there, and leaves again for another cause.
     run(&mut shard, NOW, b"a", set(b"v", Expiry::Never));
-    assert_eq!(why(&shard, b"a", NOW), Err(There::Alive));
+    assert_eq!(why(&shard, b"a", NOW), Err(Unexplained::Alive));
     run(&mut shard, NOW, b"a", delete());
     assert_eq!(cause(&shard, b"a"), MissCause::Deleted);
     assert_eq!(cause(&shard, b"never"), MissCause::NeverSet);

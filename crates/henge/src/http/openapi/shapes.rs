@@ -316,17 +316,11 @@ pub(super) fn shape(id: RouteId) -> Shape {
         RouteId::Stats | RouteId::MetricsJson | RouteId::Cluster | RouteId::OpenApi => {
             json_page("Figures")
         }
-        RouteId::Hot | RouteId::Slow => shape(
+        RouteId::Hot | RouteId::Big | RouteId::Slow => shape(
             &["count"],
             None,
             (200, Answered::Json("Figures")),
             &[Code::InvalidLimit],
-        ),
-        RouteId::Big => shape(
-            &["count"],
-            None,
-            (200, Answered::Json("Figures")),
-            &[Code::InvalidLimit, Code::Overloaded],
         ),
         RouteId::Ring | RouteId::Why => {
             shape(KEY_QUERY, None, (200, Answered::Json("Figures")), &[])
