@@ -3,6 +3,8 @@
 //! were counted most. What was counted loses half of its weight each minute. It estimates; it counts nothing exactly.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -178,20 +180,21 @@ impl HotKeys {
         now: Instant,
         shows: impl Fn(&[u8]) -> bool,
     ) -> Hottest {
-        let mut all: Vec<(u64, Hot)> = Vec::new();
+        let mut all: BTreeMap<u64, Hot> = BTreeMap::new();
         let (mut seen, mut sampled_one_in) = (0, 1);
         for counted in &self.threads {
             sampled_one_in = sampled_one_in.max(counted.every.load(Ordering::Relaxed));
             let keeper = counted.keeper.lock();
             seen += keeper.total;
             for (&hash, listed) in keeper.hashes.iter().zip(&keeper.listed) {
-                if !all.iter().any(|(other, _)| *other == hash) && shows(&listed.key) {
-                    let hot = Hot {
+                if let Entry::Vacant(place) = all.entry(hash)
+                    && shows(&listed.key)
+                {
+                    place.insert(Hot {
                         key: listed.key.clone(),
                         is_cut: listed.is_cut,
                         count: 0,
-                    };
-                    all.push((hash, hot));
+                    });
                 }
             }
         }
@@ -202,7 +205,7 @@ impl HotKeys {
                 hot.count += keeper.weight_of(*hash);
             }
         }
-        let mut keys: Vec<Hot> = all.into_iter().map(|(_, hot)| hot).collect();
+        let mut keys: Vec<Hot> = all.into_values().collect();
         // What has faded away.
         keys.retain(|hot| hot.count > 0);
         keys.sort_by(|one, other| other.count.cmp(&one.count).then(one.key.cmp(&other.key)));
