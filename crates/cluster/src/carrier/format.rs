@@ -3,9 +3,10 @@
 //!
 //! ```text
 //! frame     u8 version | u64 start of the receiver | u32 count, messages | u32 count, acks: marks |
-//!           question, of marks that are probes | answer, of marks that are echoes
+//!           question, of marks that are probes | answer, of marks that are echoes | traces, if there are any
 //! question  u8 0 none, 1: u64 number | u32 count, marks
 //! answer    u8 0 none, 1: u64 number | u64 adoptions | u32 count, marks
+//! traces    u32 count, at least 1 | u32 place of an append among the messages, 25 bytes of its context; by their places
 //! mark      u16 partition | u32 term | u64 seq, number or term
 //! message   u16 partition | u32 term | u8 kind | then by the kind
 //!           1 fence: u32 generation | 2 fenced: u64 last, history | 3 refused: u32 adopted
@@ -20,9 +21,12 @@
 //! key       u32 length, bytes
 //! ```
 //!
+//! Traces stand behind all else, so that a frame without any is as it always was, and a place among the messages of the frame is all
+//! that they say of an entry: so they can be told of no other, and neither put it off nor bring it forward.
+//!
 //! All numbers are little-endian. All of it has one form. Acks and probes are messages only where they come alone.
 
-use super::{Echoes, Frame, Mark};
+use super::{Context, Echoes, Frame, Mark};
 use crate::history::{History, KEPT_TERMS};
 use crate::replica::{Body, End, Entry, Key, Message, Record};
 use crate::store::{EncodedEffects, Value, owned, view};
@@ -64,6 +68,7 @@ const MESSAGE_BYTES: usize = 2 + 4 + 1 + 4;
 const STATE_BYTES: usize = 1 + 4;
 const KEY_BYTES: usize = 4;
 const MARK_BYTES: usize = 2 + 4 + 8;
+const TRACE_BYTES: usize = 4 + size_of::<Context>();
 
 /// A message of this table.
 type Said = Message<EncodedEffects, Value>;
@@ -124,6 +129,13 @@ impl Frame<EncodedEffects, Value> {
             put_u64(out, echoes.adoptions);
             put_marks(out, &echoes.marks)?;
         }
+        if !self.contexts.is_empty() {
+            put_count(out, self.contexts.len())?;
+            for (place, context) in &self.contexts {
+                put_u32(out, *place);
+                out.push(context);
+            }
+        }
         if out.len() > MAX_BODY_BYTES {
             return Err(TooLong);
         }
@@ -143,12 +155,14 @@ impl Frame<EncodedEffects, Value> {
         let acks = reader.marks("acks")?;
         let probes = reader.question("question")?;
         let echoes = reader.answer()?;
+        let contexts = reader.traces(&messages)?;
         if reader.at < bytes.len() {
             return Err(reader.no("end"));
         }
         Ok(Self {
             incarnation,
             messages,
+            contexts,
             acks,
             probes,
             echoes,
@@ -396,6 +410,31 @@ impl<'a> Reader<'a> {
             adoptions: self.u64("adoptions")?,
             marks: self.marks(PART)?,
         }))
+    }
+
+    fn traces(
+        &mut self,
+        messages: &[(Partition, Said)],
+    ) -> Result<Vec<(u32, Context)>, FrameError> {
+        const PART: &str = "trace";
+        if self.rest().is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut least = 0;
+        let read = |r: &mut Self| {
+            let is_next = |place: &u32| {
+                let message = messages.get(*place as usize);
+                let is_entry = |(_, said): &(_, Said)| matches!(said.body, Body::Append { .. });
+                *place >= least && message.is_some_and(is_entry)
+            };
+            let place = r.checked(PART, |r| r.u32(PART), is_next)?;
+            least = place + 1;
+            let mut context = Context::default();
+            context.copy_from_slice(r.take(size_of::<Context>(), PART)?);
+            Ok((place, context))
+        };
+        let any = |traces: &Vec<_>| !traces.is_empty();
+        self.checked(PART, |r| r.list(PART, TRACE_BYTES, read), any)
     }
 
     fn history(&mut self) -> Result<History, FrameError> {

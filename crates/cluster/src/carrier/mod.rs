@@ -37,6 +37,10 @@ const KEPT_MESSAGES: usize = 1_024;
 /// So many wait for an answer at the most: some for each connection of a busy node.
 const MOST_WAITERS: usize = 1 << 14;
 
+/// In which trace something was stamped: bytes that mean something to who gives and takes them, and nothing here. They are told beside
+/// the entry, in its frame, and decide nothing.
+pub type Context = [u8; 25];
+
 /// Partition, term, and a seq, a number or a term.
 pub type Mark = (Partition, Epoch, u64);
 
@@ -47,6 +51,8 @@ pub struct Frame<E, V> {
     pub incarnation: Incarnation,
     /// Of each partition in the order in which they are to be taken.
     pub messages: Vec<(Partition, Message<E, V>)>,
+    /// In which traces some of the entries among them were stamped, by their places.
+    pub contexts: Vec<(u32, Context)>,
     /// How far partitions have come.
     pub acks: Vec<Mark>,
     /// A question with its number: does anybody of these follow a later term?
@@ -120,6 +126,32 @@ struct Waiting<T: Types> {
     partition: Partition,
     bytes: usize,
     message: MessageOf<T>,
+    /// That of an entry which is traced; boxed, as hardly any is.
+    context: Option<Box<Context>>,
+}
+
+/// What goes in one frame.
+struct Taken<T: Types> {
+    messages: Vec<(Partition, MessageOf<T>)>,
+    contexts: Vec<(u32, Context)>,
+}
+
+impl<T: Types> Default for Taken<T> {
+    fn default() -> Self {
+        Self {
+            messages: Vec::new(),
+            contexts: Vec::new(),
+        }
+    }
+}
+
+impl<T: Types> Taken<T> {
+    fn push(&mut self, waiting: Waiting<T>) {
+        if let Some(context) = waiting.context {
+            self.contexts.push((self.messages.len() as u32, *context));
+        }
+        self.messages.push((waiting.partition, waiting.message));
+    }
 }
 
 /// What waits of a copy.
@@ -341,12 +373,23 @@ impl<T: Types> Outbox<T> {
     /// to. Of its gap it hears by a `Beat`, and none goes until half of the room is free again: or it would copy while it cannot
     /// follow, and drop out again by the first write. So each copy comes with room for as many bytes at least.
     pub fn put(&mut self, partition: Partition, incarnation: Incarnation, message: MessageOf<T>) {
+        self.put_traced(partition, incarnation, message, None);
+    }
+
+    /// The same, of a trace: what is told of that goes with the `Append`, or is dropped with it.
+    pub fn put_traced(
+        &mut self,
+        partition: Partition,
+        incarnation: Incarnation,
+        message: MessageOf<T>,
+        context: Option<Context>,
+    ) {
         if !self.is_present(incarnation) {
             return;
         }
         let term = message.term;
         match message.body {
-            Body::Append { .. } => self.append(partition, message),
+            Body::Append { .. } => self.append(partition, message, context),
             Body::Part { .. } => self.copy(partition, message),
             Body::Ack { applied } => self.acks.put((partition, term, applied)),
             Body::Probe { number } => self.probes.put((partition, term, number)),
@@ -373,7 +416,7 @@ impl<T: Types> Outbox<T> {
         incarnation == self.incarnation
     }
 
-    fn append(&mut self, partition: Partition, message: MessageOf<T>) {
+    fn append(&mut self, partition: Partition, message: MessageOf<T>, context: Option<Context>) {
         // One that is larger than all the room goes when there is nothing else.
         let is_full = self.append_bytes >= self.most_append_bytes;
         if is_full || self.gaps.contains(&partition) {
@@ -381,7 +424,8 @@ impl<T: Types> Outbox<T> {
             self.dropped += 1;
             return;
         }
-        let waiting = self.waiting(partition, message);
+        let mut waiting = self.waiting(partition, message);
+        waiting.context = context.map(Box::new);
         self.append_bytes += waiting.bytes;
         match self.copies.get_mut(&partition) {
             Some(copy) => copy.appends.push_back(waiting),
@@ -396,6 +440,7 @@ impl<T: Types> Outbox<T> {
             partition,
             bytes,
             message,
+            context: None,
         }
     }
 
@@ -579,7 +624,7 @@ impl<T: Types> Outbox<T> {
     /// What is to go now, if anything: so many bytes of messages at the most, as they are counted here, or one that is larger. The
     /// rest stays for the next call.
     pub fn take(&mut self, now_ms: u64, most_bytes: usize) -> Option<FrameOf<T>> {
-        let messages = self.take_messages(most_bytes);
+        let Taken { messages, contexts } = self.take_messages(most_bytes);
         let echoes = if self.is_answering {
             None
         } else {
@@ -588,6 +633,7 @@ impl<T: Types> Outbox<T> {
         let frame = Frame {
             incarnation: self.incarnation,
             messages,
+            contexts,
             acks: self.acks.take(),
             probes: self.take_probes(now_ms),
             echoes: echoes.map(|mut echoes| Echoes {
@@ -628,16 +674,16 @@ impl<T: Types> Outbox<T> {
         Some((self.questions, marks))
     }
 
-    fn take_messages(&mut self, most_bytes: usize) -> Vec<(Partition, MessageOf<T>)> {
+    fn take_messages(&mut self, most_bytes: usize) -> Taken<T> {
         let mut room = Room {
             bytes: most_bytes,
             is_untouched: true,
         };
-        let mut messages = Vec::new();
-        let mut had_turn = self.has_copy_turn && self.take_copy(&mut room, &mut messages);
+        let mut taken = Taken::default();
+        let mut had_turn = self.has_copy_turn && self.take_copy(&mut room, &mut taken);
         let fitting = self.queue.iter().take_while(|next| room.takes(next.bytes));
         let fitting = fitting.count();
-        messages.reserve(fitting);
+        taken.messages.reserve(fitting);
         for waiting in self.queue.drain(..fitting) {
             self.bytes -= waiting.bytes;
             match Kind::of(&waiting.message.body) {
@@ -646,26 +692,22 @@ impl<T: Types> Outbox<T> {
                     self.places.remove(&(waiting.partition, kind));
                 }
             }
-            messages.push((waiting.partition, waiting.message));
+            taken.push(waiting);
         }
         self.left += fitting as u64;
         if self.queue.is_empty() {
             self.queue.shrink_to(KEPT_MESSAGES);
         }
-        while self.take_copy(&mut room, &mut messages) {
+        while self.take_copy(&mut room, &mut taken) {
             had_turn = true;
         }
         // A copy for which there was no room in this frame has it in the next, and the queue in that after it.
         self.has_copy_turn = !had_turn;
-        messages
+        taken
     }
 
     /// Takes what fits of the copy whose turn it is: its part, and what is behind that. Says whether anything did.
-    fn take_copy(
-        &mut self,
-        room: &mut Room,
-        messages: &mut Vec<(Partition, MessageOf<T>)>,
-    ) -> bool {
+    fn take_copy(&mut self, room: &mut Room, taken: &mut Taken<T>) -> bool {
         let Some(&partition) = self.turns.front() else {
             return false;
         };
@@ -673,10 +715,10 @@ impl<T: Types> Outbox<T> {
         if copy.after > self.left {
             return false;
         }
-        let before = messages.len();
+        let before = taken.messages.len();
         let mut take = |waiting: Waiting<T>| {
             self.bytes -= waiting.bytes;
-            messages.push((partition, waiting.message));
+            taken.push(waiting);
         };
         if let Some(part) = copy.part.take_if(|part| room.takes(part.bytes)) {
             take(part);
@@ -687,7 +729,7 @@ impl<T: Types> Outbox<T> {
                 take(append);
             }
         }
-        let had_turn = messages.len() > before;
+        let had_turn = taken.messages.len() > before;
         if had_turn {
             self.turns.pop_front();
             if copy.appends.is_empty() && copy.part.is_none() {

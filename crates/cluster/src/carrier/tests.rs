@@ -415,6 +415,33 @@ fn who_is_too_slow_has_a_gap_until_it_has_copied() {
     assert_eq!((outbox.bytes(), outbox.append_bytes), (0, 0));
 }
 
+/// What is told of a trace goes in the frame of its entry, and is dropped with it.
+#[test]
+fn a_context_goes_with_its_entry() {
+    let entry_bytes = size_of::<Waiting<Sizes>>() + 10;
+    let mut outbox = outbox(3 * entry_bytes);
+    let context = |nth: u8| Some([nth; 25]);
+    outbox.put(p(1), 1, part(1, 0, 5, Some(6)));
+    // Behind the part, and before it.
+    outbox.put_traced(p(1), 1, append(7, 10), context(1));
+    outbox.put_traced(p(2), 1, append(1, 10), None);
+    outbox.put_traced(p(2), 1, append(2, 10), context(2));
+    // There is no room for it.
+    outbox.put_traced(p(2), 1, append(3, 10), context(3));
+    let mut seen = Vec::new();
+    while let Some(frame) = outbox.take(0, entry_bytes) {
+        for (place, context) in frame.contexts {
+            let (partition, message) = &frame.messages[place as usize];
+            let Body::Append { entry, .. } = &message.body else {
+                panic!("{message:?}");
+            };
+            seen.push((partition.number(), entry.version.seq(), context[0]));
+        }
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, [(1, 7, 1), (2, 2, 2)]);
+}
+
 #[test]
 fn one_entry_goes_however_large_it_is() {
     let mut outbox = outbox(10);

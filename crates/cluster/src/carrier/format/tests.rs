@@ -35,6 +35,7 @@ fn frame(bodies: Vec<Body<EncodedEffects, Value>>) -> Of {
     Frame {
         incarnation: 3,
         messages: messages.collect(),
+        contexts: Vec::new(),
         acks: Vec::new(),
         probes: None,
         echoes: None,
@@ -185,11 +186,28 @@ fn nobody(number: u64, adoptions: u64) -> Echoes {
     }
 }
 
-/// With `UPDATE_GOLDEN=1` in the environment the file is written anew, which is right only with a new number of the format.
+/// The same, of which an entry is traced.
+fn traced() -> Of {
+    let mut frame = example();
+    let mut messages = frame.messages.iter();
+    let place = messages.position(|(_, said)| matches!(said.body, Body::Append { .. }));
+    let place = place.expect("there is an entry") as u32;
+    let context = std::array::from_fn(|nth| nth as u8);
+    frame.contexts = vec![(place, context)];
+    frame
+}
+
 #[test]
-fn the_golden_frame_is_read_for_ever() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/frame-2.bin");
-    let written = flat(&example());
+fn golden_frames_are_read_for_ever() {
+    check_golden("frame-2.bin", &example());
+    check_golden("frame-2-traced.bin", &traced());
+}
+
+/// With `UPDATE_GOLDEN=1` in the environment the file is written anew, which is right only with a new number of the format.
+fn check_golden(name: &str, frame: &Of) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let path = path.join(name);
+    let written = flat(frame);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         fs::write(&path, &written).expect("the folder of golden files can be written to");
     }
@@ -199,7 +217,29 @@ fn the_golden_frame_is_read_for_ever() {
         "{}: the format changed without a new number",
         path.display()
     );
-    assert_eq!(Of::decode(&Bytes::from(kept)), Ok(example()));
+    assert_eq!(Of::decode(&Bytes::from(kept)).as_ref(), Ok(frame));
+}
+
+/// What is told of a trace is told of an entry of the frame, of each once and in their order.
+#[test]
+fn traces_are_of_entries() {
+    let mut frame = traced();
+    let (place, context) = frame.contexts[0];
+    for places in [
+        vec![place - 1],
+        vec![place, place],
+        vec![frame.messages.len() as u32],
+        vec![u32::MAX],
+    ] {
+        frame.contexts = places.iter().map(|&place| (place, context)).collect();
+        let read = Of::decode(&flat(&frame));
+        let is_refused = matches!(read, Err(FrameError::Malformed("trace", _)));
+        assert!(is_refused, "{places:?}: {read:?}");
+    }
+    let mut bytes = flat(&example()).to_vec();
+    bytes.extend(0_u32.to_le_bytes());
+    let read = Of::decode(&bytes.into());
+    assert!(matches!(read, Err(FrameError::Malformed("trace", _))));
 }
 
 #[test]
@@ -389,11 +429,21 @@ fn run(seed: u64) {
         adoptions: random.next(),
         marks,
     });
+    let without_traces = flat(&sent).len();
+    for (place, (_, said)) in sent.messages.iter().enumerate() {
+        if matches!(said.body, Body::Append { .. }) && random.one_in(2) {
+            let context = std::array::from_fn(|_| random.next() as u8);
+            sent.contexts.push((place as u32, context));
+        }
+    }
     let bytes = flat(&sent);
+    let is_traced = !sent.contexts.is_empty();
     assert_eq!(Of::decode(&bytes), Ok(sent));
     for _ in 0..20 {
         let cut = random.place(bytes.len());
-        assert!(Of::decode(&bytes.slice(..cut)).is_err());
+        // There the traces are told behind a frame that is whole without them.
+        let is_whole = cut == without_traces;
+        assert_eq!(Of::decode(&bytes.slice(..cut)).is_ok(), is_whole);
         let mut other = bytes.to_vec();
         other[cut] ^= random.within(1, 255) as u8;
         if let Ok(read) = Of::decode(&other.clone().into()) {
@@ -401,7 +451,8 @@ fn run(seed: u64) {
         }
     }
     let longer = [&bytes[..], &[0]].concat();
-    let wrong = FrameError::Malformed("end", bytes.len());
+    let part = if is_traced { "end" } else { "trace" };
+    let wrong = FrameError::Malformed(part, bytes.len());
     assert_eq!(Of::decode(&longer.into()), Err(wrong));
 }
 
