@@ -249,6 +249,9 @@ impl Admin {
                 shared.cache.set_limits(bytes, config.cache.max_items);
             }
         }
+        if let Some(traces) = &shared.traces {
+            traces.set_ratio(config.tracing.sample_ratio);
+        }
         if running.insight != config.insight {
             shared.cache.remember_departures(config.insight.enabled);
             shared.insight.hot_keys.set(config.insight.enabled);

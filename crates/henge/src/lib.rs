@@ -48,6 +48,7 @@ mod rate;
 mod resp;
 mod shared;
 mod tls;
+mod traces;
 mod values;
 
 pub use access::KeyFileError;

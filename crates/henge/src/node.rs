@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use henge_cluster::forming::Who;
@@ -52,6 +52,7 @@ use crate::net::{acceptor, data_thread, handles, listen};
 use crate::rate::Rates;
 use crate::shared::{Live, Shared};
 use crate::tls::{self, Tls, TlsError};
+use crate::traces::{self, Traces};
 use crate::{allocator, resp};
 
 /// How long a stopped runtime waits for work on its blocking pool: compressing one value takes less.
@@ -72,6 +73,7 @@ pub struct Node {
     leave: Option<Leave>,
     recovery: Option<JoinHandle<()>>,
     audit: Option<JoinHandle<()>>,
+    traces: Option<JoinHandle<Option<()>>>,
 }
 
 /// Ends the node's part in its cluster, in two steps.
@@ -111,6 +113,8 @@ pub enum StartError {
     Data(DataError),
     /// What the node's cluster agreed on cannot be read: one line.
     Cluster(String),
+    /// The environment says something of exporters of OpenTelemetry (`OTEL_EXPORTER_OTLP_…`) that cannot be: one line.
+    Traces(String),
 }
 
 /// Why the data directory cannot be used, or what is in it cannot be loaded: one line. What was acknowledged is still
@@ -151,6 +155,7 @@ impl fmt::Display for StartError {
             }
             Self::Data(error) => error.fmt(f),
             Self::Cluster(line) => f.write_str(line),
+            Self::Traces(line) => write!(f, "traces cannot be exported: {line}"),
             Self::System(error) => match handles::explained(error) {
                 Some(line) => f.write_str(&line),
                 None => write!(f, "the system refused what the node needs: {error}"),
@@ -169,7 +174,7 @@ impl std::error::Error for StartError {
             Self::Tls(error) => Some(error),
             Self::Data(error) => Some(error),
             Self::System(error) | Self::Audit(_, error) => Some(error),
-            Self::Cluster(_) => None,
+            Self::Cluster(_) | Self::Traces(_) => None,
         }
     }
 }
@@ -233,6 +238,8 @@ impl Node {
         let share = config.limits.max_inflight_bytes_per_address;
         in_flight.set_share_limit(share.map(ByteSize::as_usize));
         let (audit, audit_writer) = audit_log(&config, persistence.node_id())?;
+        let (stop, stopped) = acceptor::stop().map_err(StartError::System)?;
+        let (traces, exporter) = traces(&config, &persistence.node_id())?;
         let shared = Arc::new(Shared {
             cache: Arc::clone(&cache),
             clock,
@@ -251,6 +258,7 @@ impl Node {
             cors: ArcSwap::from_pointee(Cors::of(&config)),
             rates: Rates::new(&config, threads),
             insight: Insight::new(config.insight.enabled, threads),
+            traces,
         });
         let node_id = persistence.node_id();
         let metrics = Arc::new(Metrics {
@@ -262,7 +270,6 @@ impl Node {
         });
         let admin = Arc::new(Admin::new(Arc::clone(&metrics), config));
 
-        let (stop, stopped) = acceptor::stop().map_err(StartError::System)?;
         // From here on a failure drops the node, which stops what has been started.
         let mut node = Self {
             admin: Arc::clone(&admin),
@@ -276,6 +283,7 @@ impl Node {
             leave: None,
             recovery: None,
             audit: audit_writer,
+            traces: exporter,
         };
         let (calls, called) = mpsc::channel(CALLS);
         node.start_control(metrics, Arc::clone(&counters), called)?;
@@ -484,6 +492,8 @@ impl Node {
     }
 
     fn stop(&mut self) -> bool {
+        let shutdown_timeout = self.admin.shared().live.load().shutdown_timeout;
+        let deadline = Instant::now() + shutdown_timeout;
         drop(self.stop.take());
         if let Some(leave) = &mut self.leave {
             drop(leave.begin.take());
@@ -509,12 +519,21 @@ impl Node {
         }
         // Nobody writes any more.
         self.admin.shared().persistence.stop();
+        self.end_traces(deadline);
         // The last, as its disk may be another, and hang.
         self.admin.shared().audit.end();
         if let Some(audit) = self.audit.take() {
             drained &= audit.join().is_ok();
         }
         drained
+    }
+
+    /// What is left of the time goes to the spans that wait. There was none where answers have taken all of it.
+    fn end_traces(&mut self, deadline: Instant) {
+        if let (Some(traces), Some(thread)) = (&self.admin.shared().traces, self.traces.take()) {
+            traces.end(deadline);
+            let _ = thread.join();
+        }
     }
 }
 
@@ -574,6 +593,24 @@ fn audit_log(config: &Config, node: String) -> Result<(Audit, Option<JoinHandle<
     let thread = thread::Builder::new().name("audit".to_owned());
     let thread = thread.spawn(move || writer.run());
     Ok((audit, Some(thread.map_err(StartError::System)?)))
+}
+
+/// Where traces go, and the thread that sends them; none where no collector is named.
+#[expect(clippy::type_complexity, reason = "it is both or neither")]
+fn traces(
+    config: &Config,
+    node: &str,
+) -> Result<(Option<Arc<Traces>>, Option<JoinHandle<Option<()>>>), StartError> {
+    let Some(url) = &config.tracing.endpoint else {
+        return Ok((None, None));
+    };
+    let exporter = traces::Exporter::new(url, node).map_err(StartError::Traces)?;
+    let traces = Traces::new(node, config.tracing.sample_ratio);
+    let sent = Arc::clone(&traces);
+    let thread = spawn("henge-traces", async move || {
+        traces::run(sent, exporter).await;
+    })?;
+    Ok((Some(traces), Some(thread)))
 }
 
 /// What the threads share of the node's cluster, as it is before anybody was asked.

@@ -27,6 +27,7 @@ use crate::net::pace::Patience;
 use crate::rate::Rates;
 use crate::resp;
 use crate::tls::Tls;
+use crate::traces::Traces;
 
 /// What requests are measured against.
 #[derive(Clone, Copy, Debug)]
@@ -137,6 +138,8 @@ pub(crate) struct Shared {
     pub(crate) rates: Rates,
     /// What explains its figures.
     pub(crate) insight: Insight,
+    /// Where traces of requests go; none where nobody asked for them.
+    pub(crate) traces: Option<Arc<Traces>>,
 }
 
 /// Without the cache, which is not for showing.

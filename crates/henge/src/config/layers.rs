@@ -502,7 +502,7 @@ mod tests {
             // End of misspelt.
             (
                 "[kafka]\na = 1",
-                "2:1: unknown section \"kafka\", expected one of server, cluster, cache, persistence, security, tls, audit, cors, compression, limits, rate_limits, insight, log",
+                "2:1: unknown section \"kafka\", expected one of server, cluster, cache, persistence, security, tls, audit, cors, compression, limits, rate_limits, insight, tracing, log",
             ),
             (
                 "max_items = 3",

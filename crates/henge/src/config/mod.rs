@@ -5,6 +5,7 @@
 //! all. Nothing here starts, measures or resolves anything: `cache.max_size_bytes = "auto"` and a host's name stay what
 //! they are until the node starts.
 
+mod collector;
 mod document;
 mod layers;
 mod literal;
@@ -23,6 +24,7 @@ use std::fmt;
 /// The types of two settings that are the engine's own.
 pub use henge_engine::{PolicyKind, compress::Algorithm};
 
+pub use collector::CollectorUrl;
 pub(crate) use layers::shown;
 pub use layers::{FlagSetting, Loaded, Origin, Sources};
 pub use literal::Literal;

@@ -99,6 +99,7 @@ mod tests {
                 "audit.file",
                 "audit.max_size_bytes",
                 "audit.keep_files",
+                "tracing.endpoint",
                 "log.format"
             ]
         );

@@ -10,6 +10,7 @@ use std::fmt;
 use henge_engine::PolicyKind;
 use henge_engine::compress::Algorithm;
 
+use super::collector::CollectorUrl;
 use super::literal::{Literal, SettingValue};
 use super::peers::{PeerAddress, Peers};
 use super::suggest;
@@ -314,6 +315,15 @@ settings! {
     insight: InsightConfig {
         /// Whether the node remembers why keys left, in a 128th of `cache.max_size_bytes` and 44 bytes for each partition, and which are asked for most.
         reload enabled: bool = true;
+    }
+
+    /// Traces of requests, which go to a collector of OpenTelemetry.
+    tracing: TracingConfig {
+        /// The URL of a collector that takes OTLP over HTTP, such as `http://127.0.0.1:4318/v1/traces`; "none" for no traces.
+        restart endpoint: Option<CollectorUrl> = None;
+        /// The part of the requests that are traced, of those that do not say themselves by `traceparent` whether they are. At most 1,
+        /// which is all of them and costs as much.
+        reload sample_ratio: f64 = 0.001, within 0.0..=1.0;
     }
 
     /// What the node says about itself.

@@ -16,6 +16,7 @@ use henge_wire::{Partition, Version};
 use super::log::{Log, NotKept};
 use crate::cluster::replicas::told::{self, Bad, Inboxes, Sorted, Ticket, Verdict};
 use crate::net::inflight::{InFlight, UNCOUNTED_BYTES};
+use crate::traces::Waits;
 
 thread_local! {
     static UNKEPT: Cell<bool> = const { Cell::new(false) };
@@ -72,6 +73,8 @@ pub(crate) fn without_gate<R>(
 pub(crate) struct Owed {
     round: u64,
     tickets: Vec<Ticket>,
+    /// Spans of the traces that wait for it.
+    waits: Waits,
 }
 
 impl Owed {
@@ -105,6 +108,7 @@ impl Owed {
         let all = owed.get_or_insert_default();
         all.round = all.round.max(more.round);
         all.tickets.extend(more.tickets);
+        all.waits.add(more.waits);
     }
 }
 
@@ -249,11 +253,13 @@ impl Gate {
             ticket = told::take_ticket();
         }
         if round.is_none() && ticket.is_none() {
+            Waits::none();
             return None;
         }
         Some(Owed {
             round: round.unwrap_or(0),
             tickets: ticket.into_iter().collect(),
+            waits: Waits::begin(),
         })
     }
 
@@ -298,6 +304,17 @@ impl Gate {
 
     /// Waits for what is owed.
     pub(crate) fn poll_owed(
+        &self,
+        owed: &mut Owed,
+        place: &mut Place,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Untold>> {
+        let told = ready!(self.poll_told(owed, place, cx));
+        owed.waits.end(told.is_ok());
+        Poll::Ready(told)
+    }
+
+    fn poll_told(
         &self,
         owed: &mut Owed,
         place: &mut Place,

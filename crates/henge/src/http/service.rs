@@ -37,6 +37,7 @@ use crate::metrics::answers::Series;
 use crate::net::data_thread::Local;
 use crate::net::pace::Pace;
 use crate::rate::RateLimits;
+use crate::traces::{self, Span};
 
 /// A response, whole.
 pub(crate) type Whole = Response<Full<Bytes>>;
@@ -194,12 +195,16 @@ impl Service {
             begun,
             target,
             asked,
+            span,
         } = noted;
         if self.local.shared.audit.is_on() {
             let what = asked.map(|asked| asked.answered());
             self.audit(route, what.as_deref(), &outcome);
         }
         let mut response = outcome.unwrap_or_else(Problem::into_response);
+        if let Some(mut span) = span {
+            describe(&mut span, level, &response);
+        }
         let cors = self.local.shared.cors.load();
         let visitor = self.visitor.borrow();
         let answered = response.body().size_hint().exact().unwrap_or_default();
@@ -264,6 +269,8 @@ pub(crate) struct Noted {
     target: Option<PathAndQuery>,
     /// What it was, if it is to be noted down what came of it.
     asked: Option<Box<Asked>>,
+    /// If it is traced.
+    span: Option<Box<Span>>,
 }
 
 impl Noted {
@@ -273,6 +280,7 @@ impl Noted {
             begun,
             target: None,
             asked: None,
+            span: None,
         }
     }
 }
@@ -295,6 +303,14 @@ impl Service {
             target: target.filter(|_| is_watched).cloned(),
             asked: match lookup {
                 Ok(Lookup::Found(route)) if shared.audit.is_on() => self.asked(route, request),
+                _ => None,
+            },
+            span: match (&self.local.tracer, lookup) {
+                (Some(tracer), Ok(Lookup::Found(route))) if route.place == Place::Data => {
+                    let name = || format!("{} {}", route.verb.name(), route.path);
+                    let span = tracer.begin_http(request.headers(), name);
+                    span.map(|span| with_route(span, route))
+                }
                 _ => None,
             },
         }
@@ -381,6 +397,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         }
         let lookup = self.look_up(&request, &seen, begun);
         let noted = self.note(begun, &lookup, &request);
+        let entered = noted.span.as_ref().map(|span| traces::enter(span.scope()));
         let (route, level, answer) = match lookup {
             Ok(Lookup::Found(route))
                 if route.place == Place::Data && self.local.shared.persistence.is_loading() =>
@@ -437,6 +454,7 @@ impl hyper::service::Service<Request<Incoming>> for Service {
         let route = route.map(|route: &Route| route.id);
         let owed = self.local.gate.take_owed();
         let replicas = told::take_replicas();
+        drop(entered);
         let is_owed = owed.is_some();
         let later = |stage, noted| Answering::Later {
             stage,
@@ -462,6 +480,29 @@ impl hyper::service::Service<Request<Incoming>> for Service {
             }
             Answer::Later(future) => later(Stage::Working(future), noted),
         }
+    }
+}
+
+/// What is known of a request from the beginning, by the conventions of OpenTelemetry for servers of HTTP. Nothing of its target is told
+/// but its route, as there may be a key in it.
+#[cold]
+fn with_route(mut span: Box<Span>, route: &Route) -> Box<Span> {
+    span.note("http.request.method", route.verb.name());
+    span.note("http.route", route.path);
+    span
+}
+
+/// What came of it.
+#[cold]
+fn describe(span: &mut Span, level: Option<ConsistencyLevel>, response: &Whole) {
+    let status = response.status();
+    span.note("http.response.status_code", i64::from(status.as_u16()));
+    if let Some(level) = level {
+        span.note("henge.consistency", level.name());
+    }
+    // What a client does wrong is no failure of the server.
+    if status.is_server_error() {
+        span.fail();
     }
 }
 
@@ -669,8 +710,11 @@ impl Future for Answering {
                         told::set_level(*level);
                     }
                     service.local.confine(confined.as_ref());
+                    let span = noted.as_ref().and_then(|noted| noted.span.as_ref());
+                    let entered = span.map(|span| traces::enter(span.scope()));
                     let polled = future.as_mut().poll(cx);
                     Owed::add(owed, gate.take_owed());
+                    drop(entered);
                     let known = told::take_replicas();
                     *replicas = match (*replicas, known) {
                         (Some(before), Some(now)) => Some(before.min(now)),

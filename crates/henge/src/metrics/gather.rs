@@ -33,6 +33,7 @@ impl Metrics {
         self.read_links(&mut reading);
         self.read_replication(&mut reading);
         self.read_threads(&mut reading);
+        self.read_traces(&mut reading);
         self.read_process(&mut reading);
         reading
     }
@@ -328,6 +329,14 @@ impl Metrics {
         ] {
             reading.count(metric, count);
         }
+    }
+
+    fn read_traces(&self, reading: &mut Reading) {
+        let traces = self.shared.traces.as_ref();
+        let (exported, dropped) =
+            traces.map_or((0, 0), |traces| (traces.exported(), traces.dropped()));
+        reading.count(Id::SpansExported, exported);
+        reading.count(Id::SpansDropped, dropped);
     }
 
     fn read_process(&self, reading: &mut Reading) {

@@ -190,6 +190,10 @@ metrics! {
         ThreadDelay Histogram Seconds "thread_delay" ["thread"] "threads.{thread}.delay_seconds" "How late a data thread came to what was due, to a millisecond; looked at ten times a second";
         Stalls Counter Plain "stalls" ["thread"] "threads.{thread}.stalls" "Of these times, those that it was more than 10 ms late";
     }
+    "Traces" {
+        SpansExported Counter Plain "spans_exported" [] "traces.exported_spans" "Spans of traces that the collector has taken";
+        SpansDropped Counter Plain "spans_dropped" [] "traces.dropped_spans" "Spans that nobody has, for want of room or of a collector";
+    }
     "The process" {
         Threads Gauge Plain "threads" [] "process.threads" "Threads";
         DataThreads Gauge Plain "data_threads" [] "process.data_threads" "Threads that serve connections";

@@ -30,6 +30,7 @@ use crate::metrics::counters::ThreadCounters;
 use crate::rate::Allowances;
 use crate::resp;
 use crate::shared::Shared;
+use crate::traces::Tracer;
 
 /// What the connections of a thread share; one reference each, and no lock.
 #[derive(Debug)]
@@ -56,6 +57,8 @@ pub(crate) struct Local {
     pub(crate) endings: Endings,
     /// Which keys its clients name.
     pub(crate) sampler: Sampler,
+    /// Which of their requests are traced; none where none are.
+    pub(crate) tracer: Option<Tracer>,
     /// Connections over which other nodes tell its replicas something: they end when those nodes do, and nobody waits for that.
     streams: Cell<usize>,
     drain: Notify,
@@ -197,6 +200,7 @@ pub(crate) async fn serve(
         allowances: Allowances::default(),
         endings: Endings::default(),
         sampler: admin.shared().insight.hot_keys.sampler(index),
+        tracer: admin.shared().traces.as_ref().map(Tracer::new),
         admin,
         streams: Cell::new(0),
         drain: Notify::new(),

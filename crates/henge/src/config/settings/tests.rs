@@ -358,6 +358,22 @@ const TEXTS: &[Texts<'_>] = &[
         &["on"],
     ),
     (
+        "tracing.endpoint",
+        &[
+            ("none", "\"none\""),
+            (
+                "http://127.0.0.1:4318",
+                "\"http://127.0.0.1:4318/v1/traces\"",
+            ),
+        ],
+        &["https://127.0.0.1:4318/v1/traces", "127.0.0.1:4318", ""],
+    ),
+    (
+        "tracing.sample_ratio",
+        &[("0", "0.0"), ("1", "1.0"), ("0.25", "0.25")],
+        &["-0.1", "1.1", "NaN", "5%"],
+    ),
+    (
         "log.level",
         &[("Warn", "\"warn\""), ("trace", "\"trace\"")],
         &["warning", "off"],

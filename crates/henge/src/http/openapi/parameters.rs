@@ -7,7 +7,7 @@ use henge_wire::{PARTITIONS, Version};
 use serde_json::{Value, json};
 
 use super::super::lifetime::LONGEST_SECONDS;
-use super::super::routes::{Route, RouteId};
+use super::super::routes::{Place, Route, RouteId};
 use super::shapes::Shape;
 use crate::access::permission::Permission;
 use crate::cluster::settings;
@@ -165,6 +165,13 @@ fn of_headers(route: &Route) -> Vec<(&'static str, Value, &'static str)> {
             "X-Consistency-Level",
             pattern(LEVEL),
             "`ONE`, `QUORUM` or `ALL`",
+        ));
+    }
+    if route.place == Place::Data {
+        headers.push((
+            "traceparent",
+            json!({"type": "string"}),
+            "The trace that it is a part of, as W3C Trace Context has it; what is none is passed over",
         ));
     }
     match route.id {
