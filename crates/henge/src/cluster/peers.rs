@@ -22,6 +22,7 @@ use crate::metrics::counters::add;
 use crate::net::data_thread::{Listens, Local};
 use crate::net::watch::DRAIN_GRACE;
 use crate::resp::{self, Client};
+use crate::traces::{self, Kind, Wrapped};
 
 /// A connection on its way to the control runtime.
 #[derive(Debug)]
@@ -147,7 +148,33 @@ impl Answers for DataAnswers {
                     None => reply.fail("it keeps no answer under this number, or not any more"),
                 }
             }
+            Service::Traced => self.answer_traced(question, reply),
             _ => reply.fail("this is asked over connections for control"),
         }
+    }
+}
+
+impl DataAnswers {
+    /// Answers the question that is in this one, and traces it, if this node does that.
+    fn answer_traced(&self, question: Bytes, reply: Reply) {
+        let wrapped = Wrapped::decode(question);
+        let inner = wrapped.and_then(|wrapped| {
+            let service = Service::of(wrapped.service)?;
+            let is_traced = matches!(service, Service::Resp | Service::Commands);
+            is_traced.then_some((service, wrapped))
+        });
+        let Some((service, wrapped)) = inner else {
+            return reply.fail("no such question is traced");
+        };
+        let Wrapped {
+            context, question, ..
+        } = wrapped;
+        let (Some(tracer), Some(context)) = (&self.local.tracer, context) else {
+            return self.answer(service, question, reply);
+        };
+        let span = tracer.begin_of(&context, "forward", Kind::Server);
+        let scope = span.scope().clone();
+        let _entered = traces::enter(&scope);
+        self.answer(service, question, reply.traced(span));
     }
 }

@@ -21,6 +21,7 @@ use super::link::links::Links;
 use super::link::{BULK_BYTES, Service};
 use super::view::{Member, View};
 use crate::metrics::counters::ThreadCounters;
+use crate::traces::{self, Kind, Span, Wrapped};
 
 /// How long a request waits for other nodes and for replicas, however often it is asked again meanwhile. A node that does not answer
 /// is known to be down before that, and then fails at once, and a lost leader is replaced; the rest is for one that answers slowly.
@@ -61,6 +62,25 @@ pub(crate) struct Asking {
     service: Service,
     deadline: Instant,
     way: Asked,
+    traced: Option<Traced>,
+}
+
+/// Of a question of a traced request.
+#[derive(Debug)]
+struct Traced {
+    span: Box<Span>,
+    /// What stands before the question.
+    head: Vec<u8>,
+}
+
+impl Traced {
+    /// If what this thread works for is traced.
+    fn begin(member: &Member, service: Service) -> Option<Self> {
+        let mut span = traces::child("forward", Kind::Client)?;
+        span.note("henge.peer", member.name.clone());
+        let head = Wrapped::head(span.scope().context(), service as u8);
+        Some(Self { span, head })
+    }
 }
 
 #[derive(Debug)]
@@ -84,14 +104,23 @@ impl Routes {
         body: &[u8],
         deadline: Instant,
     ) -> Asking {
+        let traced = Traced::begin(member, service);
+        let (service, head) = match &traced {
+            Some(traced) => (Service::Traced, &traced.head[..]),
+            None => (service, &[][..]),
+        };
         let way = match self.links.of(body.len()).connected(member.instance) {
-            Some(link) => Asked::Sent(link.ask_until(service, &[body], deadline + ON_ITS_WAY)),
-            None => Asked::Unsent(body.to_vec()),
+            Some(link) => {
+                let asked = link.ask_until(service, &[head, body], deadline + ON_ITS_WAY);
+                Asked::Sent(asked)
+            }
+            None => Asked::Unsent([head, body].concat()),
         };
         Asking {
             service,
             deadline,
             way,
+            traced,
         }
     }
 
@@ -107,15 +136,21 @@ impl Routes {
             service,
             deadline,
             way,
+            mut traced,
         } = asking;
         let outcome = self.answer_once(member, service, deadline, way).await;
-        match (outcome, again) {
+        let outcome = match (outcome, again) {
             (Err(error), Some(body)) if error.link_broke && Instant::now() < deadline => {
-                let way = Asked::Unsent(body.to_vec());
+                let head = traced.as_ref().map(|traced| &traced.head[..]);
+                let way = Asked::Unsent([head.unwrap_or_default(), body].concat());
                 self.answer_once(member, service, deadline, way).await
             }
             (outcome, _) => outcome,
+        };
+        if let (Some(traced), Err(_)) = (&mut traced, &outcome) {
+            traced.span.fail();
         }
+        outcome
     }
 
     async fn answer_once(

@@ -72,7 +72,7 @@ impl Answers for ControlAnswers {
             Service::Losses => {
                 reply.send(&[&questions::encode(&control.shared.losses.found())]);
             }
-            Service::Resp | Service::Commands | Service::Claim => {
+            Service::Resp | Service::Commands | Service::Claim | Service::Traced => {
                 reply.fail("this is asked over connections for data");
             }
         }

@@ -13,6 +13,8 @@ use henge_wire::peer::{Head, Kind, MAX_BODY_BYTES};
 use super::frames::{Outgoing, ReadError};
 use super::greet::Greeted;
 use super::parking::Parks;
+use crate::traces::Span;
+
 use super::{BULK_BYTES, FAILED, MAX_ANSWER_BYTES, PARKED, Service, UNTOLD};
 use crate::cluster::replicas::told;
 
@@ -38,6 +40,8 @@ pub(crate) struct Reply {
     /// Of the question, and of what is kept for the answer.
     bytes: Cell<usize>,
     is_answered: bool,
+    /// Of the question, if its request is traced: it ends with the answer.
+    span: Option<Box<Span>>,
 }
 
 #[derive(Debug, Default)]
@@ -66,9 +70,16 @@ impl Reply {
             id,
             bytes: Cell::new(0),
             is_answered: false,
+            span: None,
         };
         reply.keeps(question.len());
         reply
+    }
+
+    /// It is of a request that is traced.
+    pub(crate) fn traced(mut self, span: Box<Span>) -> Self {
+        self.span = Some(span);
+        self
     }
 
     /// So many bytes more are kept until it is answered.
@@ -98,6 +109,7 @@ impl Reply {
     /// Nothing was done, and why.
     pub(crate) fn fail(mut self, why: &str) {
         self.is_answered = true;
+        self.span.iter_mut().for_each(|span| span.fail());
         self.push(FAILED, &[why.as_bytes()]);
     }
 
@@ -114,6 +126,7 @@ impl Reply {
 impl Drop for Reply {
     fn drop(&mut self) {
         if !self.is_answered {
+            self.span.iter_mut().for_each(|span| span.fail());
             self.push(UNTOLD, &[b"it gave up on the question"]);
         }
         let out = &self.out;

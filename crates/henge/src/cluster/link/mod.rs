@@ -34,6 +34,8 @@ pub(crate) enum Service {
     Report = 9,
     /// What a node has found to be lost.
     Losses = 12,
+    /// One of the others, of a request that is traced: see [`crate::traces::Wrapped`].
+    Traced = 13,
 }
 
 /// The `service` of an answer that says that nothing was done, and why.
@@ -52,7 +54,7 @@ pub(crate) const BULK_BYTES: usize = 256 * 1024;
 pub(crate) const MAX_ANSWER_BYTES: usize = (1 << 30) + (2 << 20);
 
 impl Service {
-    fn of(number: u8) -> Option<Self> {
+    pub(crate) fn of(number: u8) -> Option<Self> {
         [
             Self::Resp,
             Self::Commands,
@@ -64,6 +66,7 @@ impl Service {
             Self::Leave,
             Self::Report,
             Self::Losses,
+            Self::Traced,
         ]
         .into_iter()
         .find(|service| *service as u8 == number)

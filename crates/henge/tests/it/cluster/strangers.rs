@@ -545,3 +545,62 @@ fn a_flood_of_datagrams_changes_nothing() {
         .until("many were dropped", || target.dropped() >= few);
     target.assert_unharmed("a flood was there");
 }
+
+/// What a node tells of a trace may be anything: what is asked with it is answered, or it is said that there is no such question.
+#[test]
+fn what_makes_no_sense_of_a_trace_costs_nothing() {
+    const TRACED: u8 = 13;
+    let (listener, endpoint) = crate::tracing::silent();
+    let ring = Ring::new().set(&format!("tracing.endpoint={endpoint}"));
+    let (secret, path) = secret(&ring, "same");
+    let ring = ring.set(&format!("cluster.secret_file={}", path.display()));
+    let ring = ring.formed(2);
+    // A GET of the Redis protocol, as nodes send it on.
+    let get = b"\x02\0\0\0*2\r\n$3\r\nGET\r\n$1\r\nk\r\n";
+    let wrapped = |context: [u8; 25], length: u16, service: u8, question: &[u8]| {
+        let length = length.to_le_bytes();
+        [&context[..], &length, &[service], question].concat()
+    };
+    // One reply, or that the key is not there.
+    let answered = 1_u32.to_le_bytes();
+    let mut peer = RawPeer::greeted(ring.address(1), &hello(cluster(&ring, 1)), &secret);
+    for (what, question, is_asked) in [
+        ("no trace", wrapped([0; 25], 0, 1, get), true),
+        ("a trace", wrapped([1; 25], 0, 1, get), true),
+        ("none that is recorded", wrapped([2; 25], 0, 1, get), true),
+        (
+            "a state that is none",
+            wrapped([1; 25], 2, b'=', &[&b"=\x01"[..], get].concat()),
+            true,
+        ),
+        (
+            "a state that is too long",
+            wrapped([1; 25], u16::MAX, 1, get),
+            false,
+        ),
+        (
+            "a trace of a trace",
+            wrapped([1; 25], 0, TRACED, get),
+            false,
+        ),
+        ("what nobody knows", wrapped([1; 25], 0, 0xEE, get), false),
+        ("what is for others", wrapped([1; 25], 0, 3, get), false),
+        (
+            "a part of it",
+            wrapped([1; 25], 0, 1, get)[..27].to_vec(),
+            false,
+        ),
+        ("nothing", Vec::new(), false),
+    ] {
+        peer.send(&frame(Kind::Ask, TRACED, &question));
+        let (kind, body) = peer.next().expect("it is answered");
+        assert_eq!(kind, Kind::Answer, "{what}");
+        if is_asked {
+            assert!(body.starts_with(&answered), "{what}: {body:?}");
+        } else {
+            assert_eq!(body, b"no such question is traced", "{what}");
+        }
+        assert!(peer.is_served(), "{what}");
+    }
+    drop(listener);
+}
