@@ -408,6 +408,11 @@ impl Cache {
         leads.then(|| seat.progress(partition).last)
     }
 
+    /// The newest version that a partition has here.
+    pub(crate) fn newest(&self, partition: Partition) -> Version {
+        self.slot(partition).shard.lock().progress(partition).last
+    }
+
     /// Items of the partitions that this node leads and has opened, for a client as in [`Cache::size`], and which these are.
     pub(crate) fn size_of_led(&self) -> (u64, Vec<Partition>) {
         let mut items = 0;

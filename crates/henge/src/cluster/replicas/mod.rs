@@ -16,7 +16,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCs
 use std::time::Instant;
 
 use henge_cluster::agreed::Agreed;
-use henge_cluster::replica::{Body, Level, Output, RequestId, Seen, Types, View, Vouch};
+use henge_cluster::carrier::Context;
+use henge_cluster::replica::{Body, Level, MessageOf, Output, RequestId, Seen, Types, View, Vouch};
 use henge_cluster::ring::NodeId;
 use henge_cluster::store::Served;
 use henge_cluster::topology::{Epoch, Incarnation, Placement, State};
@@ -35,6 +36,7 @@ use crate::cache::{Cache, Carry};
 use crate::cluster::losses::Losses;
 use crate::net::data_thread::Local;
 use crate::shared::Shared;
+use crate::traces;
 
 /// By partitions, a term; 0 for none.
 type Terms = Box<[Epoch]>;
@@ -256,6 +258,7 @@ impl Replicas {
 
 impl Carry for Replicas {
     fn begin(&self, partition: Partition, is_write: bool) -> (RequestId, Level) {
+        traces::note_call(partition, None);
         told::begin_call(partition, is_write)
     }
 
@@ -292,7 +295,9 @@ impl Carry for Replicas {
                 }
                 let said = self.held.pass(partition, (to, incarnation, message));
                 if let Some((to, incarnation, message)) = said {
-                    self.streams.put(partition, to, incarnation, message);
+                    let context = traced(partition, &message);
+                    self.streams
+                        .put(partition, (to, incarnation), message, context);
                 }
             }
             Output::Answer(id, answer) => self.inboxes.put(id, Verdict::of(&answer)),
@@ -320,6 +325,17 @@ impl Carry for Replicas {
             Output::Unsettled(losses) => self.losses.note_unsettled(partition, &losses),
         }
     }
+}
+
+/// In which trace an entry was stamped, if it is one and this thread has stamped it for a trace just now. All that a machine says while a
+/// request runs in it is of that request.
+fn traced(partition: Partition, message: &MessageOf<Served>) -> Option<Context> {
+    let Body::Append { entry, .. } = &message.body else {
+        return None;
+    };
+    let scope = traces::present()?;
+    traces::note_call(partition, Some(entry.version));
+    Some(scope.context().encode())
 }
 
 /// The log has come further: replicas of the thread's shards have waited for that.
@@ -421,7 +437,9 @@ pub(crate) fn serve(
                 let log = own.shared.persistence.log.as_ref();
                 let asks = replicas.held.set(log.is_some_and(|log| log.is_filling()));
                 for (partition, (to, incarnation, message)) in asks {
-                    replicas.streams.put(partition, to, incarnation, message);
+                    replicas
+                        .streams
+                        .put(partition, (to, incarnation), message, None);
                 }
                 replicas.streams.wake_all();
                 replicas.streams.give_up(&replicas.inboxes, now_ms);

@@ -8,17 +8,17 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, Ordering::SeqCst};
-use std::task::{Context, Poll, Waker};
+use std::task::{self, Poll, Waker};
 use std::time::Duration;
 
-use henge_cluster::carrier::{Frame, FrameOf, Outbox};
+use henge_cluster::carrier::{Context, Frame, FrameOf, Outbox};
 use henge_cluster::replica::{Body, Message, MessageOf, Seen, Vouch, Vouching};
 use henge_cluster::ring::NodeId;
 use henge_cluster::store::Served;
 use henge_cluster::topology::Incarnation;
 use henge_engine::persistence::journal::Pieces;
-use henge_wire::Partition;
 use henge_wire::peer::{Head, Kind, Purpose};
+use henge_wire::{Partition, Version};
 use parking_lot::{Mutex, RwLock};
 use rustix::net::sockopt;
 use tokio::io::AsyncWriteExt;
@@ -31,6 +31,7 @@ use crate::cluster::link::greet::{self, GREETING_TIMEOUT, Greeted};
 use crate::cluster::replicas::told::{self, Inboxes};
 use crate::cluster::view::View;
 use crate::net::data_thread::Local;
+use crate::traces::{self, Span};
 
 /// Streams to each other node. Both sides reckon by it which stream a partition is of, so it is as it is for ever.
 const STREAMS: usize = 2;
@@ -82,7 +83,7 @@ impl Stream {
     }
 
     /// The task that is polled now is woken when there is more to send.
-    fn await_more(&self, cx: &Context<'_>) {
+    fn await_more(&self, cx: &task::Context<'_>) {
         *self.sender.lock() = Some(cx.waker().clone());
     }
 
@@ -102,14 +103,16 @@ impl Streams {
     pub(crate) fn put(
         &self,
         partition: Partition,
-        to: NodeId,
-        incarnation: Incarnation,
+        (to, incarnation): (NodeId, Incarnation),
         message: MessageOf<Served>,
+        context: Option<Context>,
     ) {
         let peers = self.peers.read();
         if let Some(peer) = peers.get(&to) {
             let stream = &peer.streams[stream_of(partition)];
-            stream.outbox.lock().put(partition, incarnation, message);
+            let mut outbox = stream.outbox.lock();
+            outbox.put_traced(partition, incarnation, message, context);
+            drop(outbox);
             stream.wake();
         }
     }
@@ -386,7 +389,7 @@ fn push(outgoing: &Outgoing, frame: &FrameOf<Served>, encoded: &mut Pieces) -> R
 fn read_nothing(
     incoming: &mut Incoming,
     socket: &mut TcpStream,
-    cx: &mut Context<'_>,
+    cx: &mut task::Context<'_>,
 ) -> Poll<String> {
     loop {
         match incoming.poll_read(socket, cx) {
@@ -468,6 +471,64 @@ fn key_of(cache: &Cache, (_, message): &(Partition, MessageOf<Served>)) -> Optio
     }
 }
 
+/// What a frame says of traces.
+struct Traced {
+    contexts: std::vec::IntoIter<(u32, Context)>,
+    /// The place of the next message.
+    place: u32,
+}
+
+/// An entry that is being applied, of a trace.
+struct Applied {
+    span: Box<Span>,
+    version: Version,
+}
+
+impl Traced {
+    fn of(contexts: Vec<(u32, Context)>) -> Self {
+        Self {
+            contexts: contexts.into_iter(),
+            place: 0,
+        }
+    }
+
+    /// The next message is about to be heard. A context that makes no sense is as good as none.
+    #[inline]
+    fn begin(
+        &mut self,
+        local: &Local,
+        partition: Partition,
+        message: &MessageOf<Served>,
+    ) -> Option<Applied> {
+        let &(place, context) = self.contexts.as_slice().first()?;
+        let is_this = place == self.place;
+        self.place += 1;
+        if !is_this {
+            return None;
+        }
+        self.contexts.next();
+        let Body::Append { entry, .. } = &message.body else {
+            return None;
+        };
+        let (tracer, parent) = (local.tracer.as_ref()?, traces::Context::decode(&context)?);
+        let mut span = tracer.begin_of(&parent, "apply", traces::Kind::Internal);
+        span.note_call(Some((partition, Some(entry.version))));
+        Some(Applied {
+            span,
+            version: entry.version,
+        })
+    }
+}
+
+impl Applied {
+    /// It was applied, if it was the next in the order.
+    fn end(self, cache: &Cache, partition: Partition) {
+        if cache.newest(partition) != self.version {
+            self.span.discard();
+        }
+    }
+}
+
 fn take(local: &Local, (instance, start): (u64, Incarnation), frame: FrameOf<Served>) {
     let shared = &local.shared;
     let view = shared.cluster.view.load();
@@ -491,6 +552,7 @@ fn take(local: &Local, (instance, start): (u64, Incarnation), frame: FrameOf<Ser
         .filter_map(|said| key_of(cache, said))
         .collect();
     let (mut ahead, mut nth) = (LookAhead::default(), 0);
+    let mut traced = Traced::of(frame.contexts);
     let mut messages = frame.messages.into_iter();
     while let Some((partition, message)) = messages.next() {
         if let Some((later, _)) = messages.as_slice().get(AHEAD_BY) {
@@ -504,7 +566,11 @@ fn take(local: &Local, (instance, start): (u64, Incarnation), frame: FrameOf<Ser
             ahead.before(nth % AHEAD, cache, keys.get(from..).unwrap_or_default());
             nth += 1;
         }
+        let applied = traced.begin(local, partition, &message);
         cache.hear(partition, from, message, now_ms);
+        if let Some(applied) = applied {
+            applied.end(cache, partition);
+        }
     }
     let message = |term, body| Message { term, body };
     for (nth, &(partition, term, applied)) in frame.acks.iter().enumerate() {
@@ -603,7 +669,7 @@ mod tests {
             term: TERM,
             body: Body::Probe { number: 1 },
         };
-        streams.put(partition, NodeId(2), 1, probe);
+        streams.put(partition, (NodeId(2), 1), probe, None);
         let peer = Arc::clone(&streams.peers.read()[&NodeId(2)]);
         let mut outbox = peer.streams[stream_of(partition)].outbox.lock();
         assert!(outbox.take(0, FRAME_BYTES).is_some());
