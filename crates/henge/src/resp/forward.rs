@@ -34,6 +34,7 @@ use crate::cluster::routing::{Asking, Routes};
 use crate::cluster::view::Member;
 use crate::config::ConsistencyLevel;
 use crate::net::inflight::{Hold, InFlight};
+use crate::traces::{self, Span};
 
 /// Bytes before the requests of a question.
 pub(super) const HEAD_BYTES: usize = 4;
@@ -71,6 +72,8 @@ struct Batch {
     head: [u8; HEAD_BYTES],
     /// Each with whether it is a write.
     requests: Bundle<bool, HEAD_BYTES>,
+    /// Of its request, if that is traced; it is the only one then.
+    span: Option<Box<Span>>,
 }
 
 /// What the replies of a pipeline are made of.
@@ -109,7 +112,9 @@ impl Forwards {
     pub(super) fn are_of_another(&self, member: Option<&Member>, session: &Session) -> bool {
         let mut batches = self.batches.iter();
         let batch = batches.find(|batch| batch.is_of(member));
-        batch.is_some_and(|batch| batch.head != begin(session))
+        // One that is traced has a batch to itself, as a question is of one trace.
+        let is_apart = |batch: &Batch| batch.span.is_some() || traces::is_traced();
+        batch.is_some_and(|batch| batch.head != begin(session) || is_apart(batch))
     }
 
     /// Adds a request, after so many bytes of this node's replies.
@@ -130,6 +135,7 @@ impl Forwards {
                 member: member.cloned(),
                 head: begin(session),
                 requests: Bundle::new(),
+                span: None,
             });
             self.batches.len() - 1
         });
@@ -137,6 +143,13 @@ impl Forwards {
         requests.push(is_write, |body| request.append_to(body));
         self.parts.push(Part::Here(written));
         self.parts.push(Part::There(place, is_wanted));
+    }
+
+    /// The request that was added last is traced.
+    pub(super) fn trace(&mut self, span: Box<Span>) {
+        if let Some(Part::There(batch, _)) = self.parts.last() {
+            self.batches[*batch].span = Some(span);
+        }
     }
 
     /// Asks.
@@ -162,6 +175,8 @@ impl Forwards {
             .batches
             .into_iter()
             .map(|mut batch| {
+                let span = batch.span.as_ref();
+                let _entered = span.map(|span| traces::enter(span.scope()));
                 let asking = has_room.then(|| batch.ask(routes));
                 (batch, asking)
             })
@@ -169,14 +184,22 @@ impl Forwards {
         let routes = Rc::clone(routes);
         let replies = Box::pin(async move {
             let mut replies = Vec::with_capacity(asked.len());
-            for (batch, asking) in asked {
-                replies.push(match asking {
+            for (mut batch, asking) in asked {
+                let span = batch.span.take();
+                let came = match asking {
                     Some(asking) => {
-                        let again = again.as_ref();
-                        batch.replies(asking, &routes, &mut held, again).await
+                        let scope = span.as_ref().map(|span| span.scope().clone());
+                        let came = batch.replies(asking, &routes, &mut held, again.as_ref());
+                        traces::within(scope, came).await
                     }
                     None => batch.refused(&ErrorReply::IN_FLIGHT),
-                });
+                };
+                if let Some(mut span) = span
+                    && came.iter().any(|reply| reply.starts_with(b"-"))
+                {
+                    span.fail();
+                }
+                replies.push(came);
             }
             replies
         });

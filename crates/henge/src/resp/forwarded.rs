@@ -21,6 +21,7 @@ use crate::cluster::link::answering::Reply;
 use crate::cluster::replicas::told::{self, Bad};
 use crate::disk::gate::{Owed, Place, Untold};
 use crate::net::data_thread::Local;
+use crate::traces;
 
 /// What the thread's output buffer keeps of its memory.
 const KEPT_OUTPUT_BYTES: usize = 256 * 1024;
@@ -57,10 +58,11 @@ pub(crate) fn answer(local: &Rc<Local>, client: &Arc<Client>, question: &Bytes, 
             let pieces = take_output(local);
             reply.keeps(pieces.iter().map(Bytes::len).sum());
             let local = Rc::clone(local);
-            tokio::task::spawn_local(async move {
+            let answer = async move {
                 let (lengths, pieces) = finish(&local, ran, pieces, None).await;
                 send(&head(&lengths), &pieces, reply);
-            });
+            };
+            tokio::task::spawn_local(traces::within(traces::present(), answer));
         }
     }
 }

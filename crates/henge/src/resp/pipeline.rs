@@ -6,6 +6,7 @@ mod limiting;
 mod route;
 mod stop;
 mod timing;
+mod traced;
 
 use std::ops::Range;
 use std::rc::Rc;
@@ -514,10 +515,10 @@ impl Pipeline {
         step
     }
 
-    /// Runs one command.
+    /// Runs one command, whether it is traced or not.
     #[expect(clippy::too_many_arguments, reason = "it is the inside of two loops")]
     #[inline]
-    fn run_one(
+    fn run_untraced(
         &mut self,
         words: Arguments<'_>,
         raw: Raw<'_>,

@@ -10,6 +10,7 @@ use crate::access::caller::Caller;
 use crate::access::entry::DEFAULT_USER;
 use crate::audit::{Action, Outcome};
 use crate::config::ConsistencyLevel;
+use crate::traces::Context;
 
 /// Which replies a client wants, by `CLIENT REPLY`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -22,6 +23,15 @@ pub(crate) enum Replies {
     SkipNext,
     /// Not that of this command.
     Skip,
+}
+
+/// Which trace the next command of a connection is in.
+#[derive(Debug)]
+pub(crate) enum NextTrace {
+    /// The one that its client has told by `HENGE TRACEPARENT`, which may be none that is recorded.
+    Told(Context),
+    /// One of its own: it was to be traced, and could not run yet.
+    Chosen,
 }
 
 /// See the head of the file.
@@ -41,6 +51,8 @@ pub(crate) struct Session {
     pub(crate) no_touch: bool,
     /// It has asked for the map of the cluster: it can go elsewhere itself, and asks each node for its own.
     pub(crate) knows_map: bool,
+    /// None where that is left to this node.
+    pub(crate) next_trace: Option<Box<NextTrace>>,
     /// What it has written to, among several nodes.
     pub(super) writes: Writes,
     /// It stands for another node, which has sent here what its clients want of this one.
@@ -78,6 +90,7 @@ impl Session {
             replies: Replies::default(),
             no_touch: false,
             knows_map: false,
+            next_trace: None,
             writes: Writes::default(),
             is_forwarded: false,
             caller,

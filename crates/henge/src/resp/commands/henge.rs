@@ -11,8 +11,10 @@ use crate::insight::why::{self, Known};
 use crate::resp::acknowledged::acknowledged_here;
 use crate::resp::call::{Call, ErrorReply, Flow};
 use crate::resp::help;
+use crate::resp::session::NextTrace;
 use crate::resp::sizes;
 use crate::resp::table::{Group, Keys, Permission, Run, Spec, flag};
+use crate::traces::Context;
 
 pub(in crate::resp) const COMMANDS: &[Spec] = &[Spec {
     name: "henge",
@@ -41,6 +43,19 @@ const FAMILY: &[Spec] = &[
         complexity: "O(1)",
         summary: "Chooses the level of consistency of the connection's commands, or gives it",
         run: Run::Handler(level),
+    },
+    Spec {
+        name: "henge|traceparent",
+        syntax: "traceparent",
+        arity: 3,
+        flags: flag::LOADING | flag::STALE | flag::FAST,
+        keys: Keys::NONE,
+        permission: Permission::Connection,
+        group: Group::Connection,
+        since: "0.1.0",
+        complexity: "O(1)",
+        summary: "Says which trace the connection's next command is in, as the header of HTTP does",
+        run: Run::Handler(traceparent),
     },
     Spec {
         name: "henge|version",
@@ -119,6 +134,18 @@ fn level(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
         }
         _ => return Err(ErrorReply::wrong_arity(call.spec.name)),
     }
+    Ok(Flow::Done)
+}
+
+/// Where nothing is traced it is taken all the same, so that a client need not know.
+fn traceparent(call: &mut Call<'_>) -> Result<Flow, ErrorReply> {
+    let context = Context::parse(call.word(2)).ok_or(ErrorReply::fixed(
+        "ERR that is no traceparent, which has the form 00-TRACE-PARENT-FLAGS of W3C Trace Context",
+    ))?;
+    if call.local.tracer.is_some() {
+        call.session.next_trace = Some(Box::new(NextTrace::Told(context)));
+    }
+    call.out.ok();
     Ok(Flow::Done)
 }
 
