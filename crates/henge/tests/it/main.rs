@@ -36,4 +36,5 @@ mod side_by_side;
 mod tls;
 mod tls_client;
 mod tools;
+mod tracing;
 mod verify;
