@@ -2,8 +2,9 @@
 //! a time-out. A collector that is away, slow or hostile costs a line in the log once in a while, and the spans.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -15,8 +16,10 @@ use hyper_util::rt::TokioIo;
 use opentelemetry::KeyValue;
 use opentelemetry_http::{HttpClient, HttpError, ResponseBodyTooLarge};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SpanExporter as _;
+use prost::Message;
 use tokio::net::TcpStream;
 
 use super::Traces;
@@ -33,7 +36,11 @@ const TOLD_EVERY: Duration = Duration::from_mins(1);
 
 /// What sends spans.
 #[derive(Debug)]
-pub(crate) struct Exporter(SpanExporter);
+pub(crate) struct Exporter {
+    exporter: SpanExporter,
+    /// Spans that the collector has said it has not taken, of the batch that is out.
+    rejected: Arc<AtomicUsize>,
+}
 
 impl Exporter {
     /// To this collector, of a node of this name.
@@ -42,9 +49,11 @@ impl Exporter {
     /// The environment says something of exporters (`OTEL_EXPORTER_OTLP_…`) that cannot be.
     pub(crate) fn new(url: &CollectorUrl, node: &str) -> Result<Self, String> {
         let (host, port) = url.host_and_port();
+        let rejected = Arc::<AtomicUsize>::default();
         let client = Client {
             host: host.to_owned(),
             port,
+            rejected: Arc::clone(&rejected),
         };
         let built = SpanExporter::builder()
             .with_http()
@@ -62,7 +71,7 @@ impl Exporter {
             ])
             .build();
         exporter.set_resource(&resource);
-        Ok(Self(exporter))
+        Ok(Self { exporter, rejected })
     }
 }
 
@@ -73,11 +82,15 @@ pub(crate) async fn run(traces: Arc<Traces>, exporter: Exporter) {
     while let Some(batch) = queue.next().await {
         let count = batch.len();
         let taken = tokio::select! {
-            taken = exporter.0.export(batch) => taken.map_err(|error| error.to_string()),
+            taken = exporter.exporter.export(batch) => taken.map_err(|error| error.to_string()),
             () = queue.is_over() => Err("the node ends".to_owned()),
         };
         match taken {
-            Ok(()) => queue.note_exported(count),
+            Ok(()) => {
+                let rejected = exporter.rejected.swap(0, Ordering::Relaxed).min(count);
+                queue.note_exported(count - rejected);
+                queue.note_dropped(rejected);
+            }
             Err(error) => {
                 queue.note_dropped(count);
                 if told.is_none_or(|told| told.elapsed() >= TOLD_EVERY) {
@@ -96,6 +109,7 @@ pub(crate) async fn run(traces: Arc<Traces>, exporter: Exporter) {
 struct Client {
     host: String,
     port: u16,
+    rejected: Arc<AtomicUsize>,
 }
 
 impl HttpClient for Client {
@@ -129,17 +143,27 @@ impl Client {
                 }
                 error
             })?;
-            Ok(Response::from_parts(head, body.to_bytes()))
+            let body = body.to_bytes();
+            if head.status.is_success() {
+                let rejected = rejected(&body);
+                self.rejected.store(rejected, Ordering::Relaxed);
+            }
+            Ok(Response::from_parts(head, body))
         };
+        let mut answer = pin!(answer);
         tokio::select! {
-            answer = answer => answer,
-            // It ends by itself only where there is no answer.
-            ended = connection => match ended {
-                Ok(()) => Err("the connection was closed before an answer came".into()),
-                Err(error) => Err(error.into()),
-            },
+            answer = &mut answer => answer,
+            // Closed by the other side: the answer may have come before that, and says itself if it has not.
+            _ = connection => answer.await,
         }
     }
+}
+
+/// How many spans a collector has not taken, by its answer. What is no answer of OTLP says nothing of that.
+fn rejected(answer: &[u8]) -> usize {
+    let answer = ExportTraceServiceResponse::decode(answer).unwrap_or_default();
+    let partial = answer.partial_success.unwrap_or_default();
+    usize::try_from(partial.rejected_spans).unwrap_or(0)
 }
 
 /// The request as it is sent to a server, and not to a proxy.

@@ -13,6 +13,8 @@ const MOST_SPANS: usize = 2_048;
 const BATCH: usize = 512;
 /// For so long the first of a batch waits for others.
 const DELAY: Duration = Duration::from_secs(1);
+/// For so long a node that ends sends what waits: enough for a collector that answers, and no more for one that does not.
+const LONGEST_END: Duration = Duration::from_secs(2);
 
 /// See the head of the file.
 #[derive(Debug)]
@@ -95,8 +97,9 @@ impl Queue {
         }
     }
 
-    /// No more comes: what waits is sent until this moment.
+    /// No more comes: what waits is sent until this moment, and not for long.
     pub(super) fn end(&self, deadline: Instant) {
+        let deadline = deadline.min(Instant::now() + LONGEST_END);
         self.end.send_replace(Some(deadline));
     }
 

@@ -5,7 +5,7 @@ mod collector;
 use std::time::Instant;
 
 pub(crate) use self::collector::silent;
-use self::collector::{Collector, Seen};
+use self::collector::{Collector, Seen, hostile};
 use crate::client::{Client, DEADLINE, Response, node};
 use crate::cluster::Ring;
 use crate::side_by_side::Connection;
@@ -315,4 +315,53 @@ fn a_silent_collector_costs_spans_and_nothing_else() {
     }
     assert_eq!(figure(&mut client, "exported_spans"), 0);
     node.shutdown();
+}
+
+/// Whatever a collector answers costs spans at the most.
+#[test]
+fn a_collector_may_answer_anything() {
+    // Two members of a message: the first is the only one that counts, and says that one span was not taken.
+    const PARTLY: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n\x0a\x04\x08\x01\x12\x00";
+    const ALL: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 14\r\n\r\n\x0a\x0c\x08\xff\xff\xff\xff\xff\xff\xff\xff\x7f\x12\x00";
+    let long: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 9999999999\r\n\r\n";
+    let later: &[u8] = b"HTTP/1.1 503 No\r\nretry-after: 999999999\r\ncontent-length: 0\r\n\r\n";
+    let elsewhere: &[u8] =
+        b"HTTP/1.1 307 No\r\nlocation: http://[::1]:1/\r\ncontent-length: 0\r\n\r\n";
+    let refused: &[u8] = b"HTTP/1.1 400 No\r\ncontent-length: 0\r\n\r\n";
+    for (answer, rest, takes) in [
+        (&b""[..], &b""[..], 0),
+        (b"SSH-2.0-OpenSSH_9.9\r\n", b"", 0),
+        (
+            b"HTTP/1.1 200 OK\r\nx: ",
+            b"xxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+            0,
+        ),
+        (long, b"xxxxxxxxxxxxxxxxxxxxxxxxxxxx", 0),
+        (later, b"", 0),
+        (elsewhere, b"", 0),
+        (refused, b"", 0),
+        (PARTLY, b"", 1),
+        (ALL, b"", 0),
+    ] {
+        let node = node(&[
+            ("tracing.endpoint", &hostile(answer, rest)),
+            ("tracing.sample_ratio", "1"),
+            ("persistence.enabled", "false"),
+        ]);
+        let mut client = Client::connect(node.local_addr());
+        let replies = {
+            let mut resp = Connection::open(node.local_addr(), 2);
+            ask_all(&mut resp, &[&["SET", KEY, VALUE], &["ECHO", "e"]])
+        };
+        assert_eq!(replies, b"+OK\r\n$1\r\ne\r\n");
+        let deadline = Instant::now() + DEADLINE;
+        let dropped = 2 - takes;
+        while figure(&mut client, "dropped_spans") < dropped {
+            let what = answer.escape_ascii();
+            assert!(Instant::now() < deadline, "nothing is dropped: {what}");
+        }
+        assert_eq!(figure(&mut client, "exported_spans"), takes);
+        assert_eq!(figure(&mut client, "dropped_spans"), dropped);
+        node.shutdown();
+    }
 }

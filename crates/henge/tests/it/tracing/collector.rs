@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -127,30 +127,31 @@ pub(crate) fn silent() -> (TcpListener, String) {
     (listener, format!("http://{address}"))
 }
 
+/// One that says this to each request, and goes on with these bytes for as long as they are taken. Gives its URL.
+pub(super) fn hostile(answer: &'static [u8], rest: &'static [u8]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.set_read_timeout(Some(DEADLINE));
+            // What is not read is a reset, and no answer.
+            let _ = request(&mut BufReader::new(&stream));
+            let mut said = stream.write_all(answer);
+            while said.is_ok() && !rest.is_empty() {
+                said = stream.write_all(rest);
+            }
+        }
+    });
+    format!("http://{address}")
+}
+
 fn serve(stream: &TcpStream, all: &(Mutex<Came>, Condvar)) -> std::io::Result<()> {
     stream.set_read_timeout(Some(DEADLINE))?;
     let mut reader = BufReader::new(stream);
-    loop {
-        let mut head = Vec::new();
-        let mut length = 0;
-        loop {
-            let mut line = String::new();
-            if reader.read_line(&mut line)? == 0 {
-                return Ok(());
-            }
-            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-                length = value.trim().parse().expect("a number");
-            }
-            if line == "\r\n" {
-                break;
-            }
-            head.push(line.to_ascii_lowercase());
-        }
+    while let Some((head, body)) = request(&mut reader)? {
         assert!(head[0].starts_with("post /v1/traces "), "{head:?}");
         let is_typed = head.contains(&"content-type: application/x-protobuf\r\n".to_owned());
         assert!(is_typed, "{head:?}");
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body)?;
         let request = ExportTraceServiceRequest::decode(&body[..]).expect("it is of OTLP");
         let mut came = all.0.lock().expect("nobody has panicked");
         came.bytes.extend_from_slice(&body);
@@ -161,6 +162,30 @@ fn serve(stream: &TcpStream, all: &(Mutex<Came>, Condvar)) -> std::io::Result<()
             "HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n";
         (&*stream).write_all(answer.as_bytes())?;
     }
+    Ok(())
+}
+
+/// The lines of the next request's head, in small letters, and its body; none at the end of the connection.
+fn request(reader: &mut impl BufRead) -> std::io::Result<Option<(Vec<String>, Vec<u8>)>> {
+    let mut head = Vec::new();
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line)? == 0 {
+            return Ok(None);
+        }
+        if line == "\r\n" {
+            break;
+        }
+        line.make_ascii_lowercase();
+        if let Some(value) = line.strip_prefix("content-length:") {
+            length = value.trim().parse().expect("a number");
+        }
+        head.push(line);
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body)?;
+    Ok(Some((head, body)))
 }
 
 fn seen(request: ExportTraceServiceRequest) -> Vec<Seen> {
