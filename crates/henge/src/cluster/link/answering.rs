@@ -13,10 +13,9 @@ use henge_wire::peer::{Head, Kind, MAX_BODY_BYTES};
 use super::frames::{Outgoing, ReadError};
 use super::greet::Greeted;
 use super::parking::Parks;
-use crate::traces::Span;
-
 use super::{BULK_BYTES, FAILED, MAX_ANSWER_BYTES, PARKED, Service, UNTOLD};
 use crate::cluster::replicas::told;
+use crate::traces::Span;
 
 /// Answers that wait to be sent, in bytes, from which on nothing more is read: the other side is slower than this one.
 const MAX_UNSENT_BYTES: usize = 4 << 20;
