@@ -1,4 +1,5 @@
-//! `bench insight`: what it costs that a node can explain its figures: hot keys, why keys left, the slow log. GET of what is there and of what
+//! `bench insight`: what it costs that a node can explain its figures: hot keys, why keys left, the slow log, and traces as many as there are
+//! by default, for a collector that takes all. GET of what is there and of what
 //! was evicted, SET, and SET that evicts, in pipelines of 16 over 50 connections, in CPU time of the server for a request: with all of
 //! it on, and with all of it off. One node does both in turns, as two that do the same differ by as much as is looked for. It needs
 //! `redis-benchmark`.
@@ -9,9 +10,10 @@ use super::security::benchmark;
 use super::server::{HENGE_OPTION, Server, henge_binary};
 use super::{Arguments, Result, median, print_figure};
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::path::Path;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::thread;
 
 pub(super) const OPTIONS: &[(&str, &str)] = &[
     ("rounds", "turns of each (16)"),
@@ -46,9 +48,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
 fn measure(binary: &Path, folder: &Path, rounds: usize, requests: u64) -> Result<()> {
     let cpus = Cpus::find()?;
     pin_to(cpus.server)?;
-    let config = folder.join("henge.toml");
-    write(&config, true)?;
-    let path = config.display().to_string();
+    let settings = Settings {
+        path: folder.join("henge.toml"),
+        collector: collector()?,
+    };
+    settings.write(true)?;
+    let path = settings.path.display().to_string();
     let flags = ["--config", &path, "--max-size", "128MiB"].map(str::to_owned);
     let server = Server::henge(binary, &flags)?;
     pin_to(cpus.load)?;
@@ -61,7 +66,7 @@ fn measure(binary: &Path, folder: &Path, rounds: usize, requests: u64) -> Result
             // On comes first as often as off. The first turn after a change is not counted: how many keys are taken follows how many there are.
             for place in 0..2 {
                 let is_on = (place + round) % 2 == 0;
-                set(&server, &config, is_on)?;
+                set(&server, &settings, is_on)?;
                 benchmark(&server, kind, 2 * requests, keys, &[])?;
                 let cost = benchmark(&server, kind, requests, keys, &[])?;
                 let word = if is_on { "on" } else { "off" };
@@ -81,16 +86,58 @@ fn measure(binary: &Path, folder: &Path, rounds: usize, requests: u64) -> Result
     Ok(())
 }
 
-fn write(config: &Path, is_on: bool) -> Result<()> {
-    Ok(fs::write(
-        config,
-        format!("[insight]\nenabled = {is_on}\n"),
-    )?)
+/// What a node is set to.
+struct Settings {
+    path: PathBuf,
+    collector: SocketAddr,
+}
+
+impl Settings {
+    fn write(&self, is_on: bool) -> Result<()> {
+        let ratio = if is_on { "" } else { "sample_ratio = 0.0\n" };
+        let collector = self.collector;
+        let text = format!(
+            "[insight]\nenabled = {is_on}\n[tracing]\nendpoint = \"http://{collector}\"\n{ratio}"
+        );
+        Ok(fs::write(&self.path, text)?)
+    }
+}
+
+/// Takes whatever is sent, until the program ends.
+fn collector() -> Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            // One that breaks is the node's to tell of, which counts what was not taken.
+            let _ = take(stream);
+        }
+    });
+    Ok(address)
+}
+
+/// Takes the requests of a connection.
+fn take(stream: TcpStream) -> std::io::Result<()> {
+    let mut answers = stream.try_clone()?;
+    let mut requests = BufReader::new(stream);
+    let (mut line, mut length) = (String::new(), 0);
+    while requests.read_line(&mut line)? > 0 {
+        let lower = line.trim().to_ascii_lowercase();
+        if let Some(value) = lower.strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap_or(0);
+        }
+        if lower.is_empty() {
+            std::io::copy(&mut requests.by_ref().take(length), &mut std::io::sink())?;
+            answers.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")?;
+        }
+        line.clear();
+    }
+    Ok(())
 }
 
 /// Turns all of it on or off.
-fn set(server: &Server, config: &Path, is_on: bool) -> Result<()> {
-    write(config, is_on)?;
+fn set(server: &Server, settings: &Settings, is_on: bool) -> Result<()> {
+    settings.write(is_on)?;
     let request = b"POST /admin/reload HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
