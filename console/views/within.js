@@ -28,30 +28,30 @@ export function show(context) {
     const answers = figures('How long clients wait', 'Nobody has asked for a key, or the node is by itself: then it waits for no other, and All figures has the latency of each command.', [
         words('Asked', (row) => `${row.command} (${row.protocol})`),
         words('Level', (row) => row.level),
-        figure('Answers', (row) => row.path('count'), count),
-        figure('p50', (row) => row.path('p50'), seconds),
-        figure('p99', (row) => row.path('p99'), seconds),
-        figure('p99.9', (row) => row.path('p999'), seconds),
+        figure('Answers', (row) => [...row.series, 'count'], count),
+        figure('p50', (row) => [...row.series, 'p50'], seconds),
+        figure('p99', (row) => [...row.series, 'p99'], seconds),
+        figure('p99.9', (row) => [...row.series, 'p999'], seconds),
     ]);
     const peers = figures('Other nodes, as this one has them', 'There are no others.', [
         words('Node', (row) => row.key),
-        figure('Questions answered', (row) => `cluster.links.${row.key}.latency_seconds.count`, count),
-        figure('p99', (row) => `cluster.links.${row.key}.latency_seconds.p99`, seconds),
-        figure('Not answered', (row) => `cluster.links.${row.key}.failed`, count),
-        figure('Entries behind', (row) => `replication.peers.${row.key}.lag_entries`, count),
-        figure('Behind for', (row) => `replication.peers.${row.key}.lag_seconds`, seconds),
-        figure('Replicas to align', (row) => `replication.peers.${row.key}.to_follow`, count),
-        figure('Queued', (row) => `replication.peers.${row.key}.queue_bytes`, bytes),
+        figure('Questions answered', (row) => ['cluster', 'links', row.key, 'latency_seconds', 'count'], count),
+        figure('p99', (row) => ['cluster', 'links', row.key, 'latency_seconds', 'p99'], seconds),
+        figure('Not answered', (row) => ['cluster', 'links', row.key, 'failed'], count),
+        figure('Entries behind', (row) => ['replication', 'peers', row.key, 'lag_entries'], count),
+        figure('Behind for', (row) => ['replication', 'peers', row.key, 'lag_seconds'], seconds),
+        figure('Replicas to align', (row) => ['replication', 'peers', row.key, 'to_follow'], count),
+        figure('Queued', (row) => ['replication', 'peers', row.key, 'queue_bytes'], bytes),
     ]);
     const threads = figures('Data threads', 'The node tells of none.', [
         words('Thread', (row) => row.key),
         { label: 'Busy', isNumber: true, text: (row) => percent(row.busy), value: (row) => row.busy },
-        figure('Late, p99', (row) => `threads.${row.key}.delay_seconds.p99`, seconds),
-        figure('Stalls', (row) => `threads.${row.key}.stalls`, count),
+        figure('Late, p99', (row) => ['threads', row.key, 'delay_seconds', 'p99'], seconds),
+        figure('Stalls', (row) => ['threads', row.key, 'stalls'], count),
     ]);
     const memory = figures('Memory', 'The node does not tell.', [
         words('For what', (row) => USES[row.key] ?? row.key),
-        figure('Bytes', (row) => `memory.by_use.${row.key}`, bytes),
+        figure('Bytes', (row) => ['memory', 'by_use', row.key], bytes),
     ]);
     const totals = ['commits', 'openings', 'fences', 'adopted_terms'].map((name) => [
         context.figure(`replication.${name}`, count), ` ${name.replace('_', ' ')}`,
@@ -60,7 +60,7 @@ export function show(context) {
 
     context.onPoll(() => {
         const { metrics } = history.latest;
-        const found = (path) => path.split('.').reduce((at, part) => at?.[part], metrics);
+        const found = (path) => path.reduce((at, part) => at?.[part], metrics);
         const rows = (keys) => keys.map((key) => ({ key, found }));
         answers.update(answerRows(metrics.answers ?? {}).map((row) => ({ ...row, found })));
         peers.update(rows(Object.keys(metrics.replication?.peers ?? {})));
@@ -83,7 +83,7 @@ function answerRows(answers) {
     return Object.entries(answers).flatMap(([protocol, commands]) =>
         Object.entries(commands).flatMap(([command, levels]) => Object.keys(levels).map((level) => ({
             protocol, command, level, key: `${protocol} ${command} ${level}`,
-            path: (figure) => `answers.${protocol}.${command}.${level}.${figure}`,
+            series: ['answers', protocol, command, level],
         }))));
 }
 
@@ -95,12 +95,13 @@ function words(label, text) {
     return { label, isHeader: true, text };
 }
 
-// `found(path)` of a row has the figure that is at a place of /metrics/json.
+// `found(path)` of a row has the figure that is at a place of /metrics/json; its members are not joined, as the name of a node may
+// have dots.
 function figure(label, path, format) {
     const value = (row) => row.found(path(row)) ?? null;
     return {
         label, isNumber: true, value, text: (row) => format(value(row)),
         node: () => element('span', { class: 'figure' }),
-        mark: (cell, row) => showFigure(cell.firstElementChild, path(row), value(row), format),
+        mark: (cell, row) => showFigure(cell.firstElementChild, path(row).join('.'), value(row), format),
     };
 }

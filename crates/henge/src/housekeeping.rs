@@ -79,7 +79,7 @@ async fn watch(metrics: &Arc<Metrics>, watched: &mut Instant) {
     shared.insight.hot_keys.look(*watched);
     metrics.pulse.look(metrics, cache.charged_bytes(), *watched);
     if shared.is_replicated() {
-        shared.replicas.lag.look(cache, *watched);
+        shared.replicas.lag.look(cache, *watched).await;
     }
     // Where nobody knows how full the machine is there is nothing to compare; the start has said so.
     if let Ok(memory) = memory::machine() {

@@ -27,8 +27,8 @@ pub(crate) struct Tls(ArcSwapOption<Certified>);
 #[derive(Debug)]
 pub(crate) struct Certified {
     config: Arc<ServerConfig>,
-    /// When the first of its certificates ends, in seconds since 1970.
-    expires_at_s: u64,
+    /// When the first of its certificates ends, in seconds since 1970; none where one of them cannot be read.
+    expires_at_s: Option<u64>,
 }
 
 /// Why there is no TLS. Nothing of a key is in it.
@@ -100,7 +100,7 @@ impl Tls {
     /// When the certificate ends that new connections are shown, or another of its chain before it, in seconds since 1970.
     pub(crate) fn expires_at_s(&self) -> Option<u64> {
         let certified = self.0.load();
-        certified.as_ref().map(|certified| certified.expires_at_s)
+        certified.as_ref()?.expires_at_s
     }
 }
 
@@ -112,10 +112,7 @@ pub(crate) fn read(config: &Config) -> Result<Option<Certified>, TlsError> {
     };
     let (chain_path, key_path) = (certificate.as_path(), key.as_path());
     let chain = certificates(chain_path)?;
-    let expires_at_s = expires_at_s(&chain).map_err(|why| TlsError {
-        path: chain_path.to_owned(),
-        why: Why::Unfit(why),
-    })?;
+    let expires_at_s = expires_at_s(&chain);
     let key = private_key(key_path)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let unfit = |path: &Path, why: String| TlsError {
@@ -161,17 +158,15 @@ pub(crate) fn read(config: &Config) -> Result<Option<Certified>, TlsError> {
     }))
 }
 
-/// When the first of these ends.
-fn expires_at_s(chain: &[CertificateDer<'_>]) -> Result<u64, String> {
+/// When the first of these ends. What a client may take and this cannot read has no end that is known.
+fn expires_at_s(chain: &[CertificateDer<'_>]) -> Option<u64> {
     let ends = chain.iter().map(|certificate| {
-        let (_, certificate) = x509_parser::parse_x509_certificate(certificate)
-            .map_err(|error| format!("a certificate in it cannot be read: {error}"))?;
+        let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
         let ends_at_s = certificate.validity().not_after.timestamp();
         // One that ended before 1970 ends none too late.
-        Ok(u64::try_from(ends_at_s).unwrap_or(0))
+        Some(u64::try_from(ends_at_s).unwrap_or(0))
     });
-    let first = ends.reduce(|first, other| Ok(first?.min(other?)));
-    first.unwrap_or(Ok(u64::MAX))
+    ends.collect::<Option<Vec<u64>>>()?.into_iter().min()
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

@@ -20,6 +20,7 @@ use henge_cluster::topology::Incarnation;
 use henge_engine::{Line, Progress, Room, Shard, Short, Turn};
 use henge_wire::{Command, Outcome, PARTITIONS, Partition, Refusal, Reply, Transaction, Version};
 use parking_lot::MutexGuard;
+use smallvec::SmallVec;
 
 use super::{Cache, LENDING_ROUNDS, Location};
 
@@ -213,15 +214,15 @@ thread_local! {
     static OUTPUTS: RefCell<VecDeque<Output<Served>>> = const { RefCell::new(VecDeque::new()) };
 }
 
-/// A partition that this node leads.
-pub(crate) struct Led<'a> {
+/// A partition that this node leads, of which it has the base.
+pub(crate) struct Led {
     pub(crate) partition: Partition,
     pub(crate) generation: u32,
     /// The seq from which on this term goes.
     pub(crate) base: u64,
     pub(crate) progress: Progress,
     /// Each other replica, with the seq up to which it has said that it has the order of this term.
-    pub(crate) followed: &'a mut dyn Iterator<Item = (NodeId, Option<u64>)>,
+    pub(crate) followed: SmallVec<[(NodeId, Option<u64>); 4]>,
 }
 
 impl Cache {
@@ -373,25 +374,24 @@ impl Cache {
         }
     }
 
-    /// Looks at each partition of a shard that this node leads and has the base of.
-    pub(crate) fn look_at_led(&self, shard: usize, mut each: impl FnMut(Led<'_>)) {
+    /// The partitions of a shard that this node leads.
+    pub(crate) fn led(&self, shard: usize) -> Vec<Led> {
         let seat = self.shards[shard].shard.lock();
         let replicas = seat.replicas.iter().enumerate();
-        for (place, replica) in replicas.filter_map(|(place, own)| Some((place, own.as_ref()?))) {
-            let replica = &replica.replica;
-            let Some(base) = replica.base() else {
-                continue;
-            };
+        let led = replicas.filter_map(|(place, own)| {
+            let replica = &own.as_ref()?.replica;
+            let base = replica.base()?;
             let number = place * self.shards.len() + shard;
             let partition = Partition::new(number as u16).expect("it is one of the shard's");
-            each(Led {
+            Some(Led {
                 partition,
                 generation: replica.state().generation,
                 base,
                 progress: seat.shard.progress(partition),
-                followed: &mut replica.followed(),
-            });
-        }
+                followed: replica.followed().collect(),
+            })
+        });
+        led.collect()
     }
 
     /// Whether requests for a partition wait for other nodes, or for this one to lead it.

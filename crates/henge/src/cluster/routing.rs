@@ -202,7 +202,12 @@ async fn link(links: &Rc<Links>, member: &Member, deadline: Instant) -> Result<L
     }
     let made = links.to(member.instance, &member.address);
     let made = tokio::time::timeout_at(deadline.into(), made).await;
-    made.unwrap_or_else(|_| Err(AskError::unsent("no connection to it was made in time")))
+    let made =
+        made.unwrap_or_else(|_| Err(AskError::unsent("no connection to it was made in time")));
+    if made.is_err() {
+        links.note_no_link(member.instance);
+    }
+    made
 }
 
 /// See the head of the file.
@@ -223,9 +228,14 @@ impl Routing {
         let links = |purpose| {
             let told = Arc::clone(cluster);
             let identity = Arc::clone(&cluster.identity);
-            Links::counted(identity, purpose, Arc::clone(counters), move |instance| {
-                told.was_refused(instance);
-            })
+            Links::new(
+                identity,
+                purpose,
+                Some(Arc::clone(counters)),
+                move |instance| {
+                    told.was_refused(instance);
+                },
+            )
         };
         let links = Lanes {
             small: links(Purpose::Data),

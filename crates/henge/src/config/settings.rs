@@ -323,7 +323,7 @@ settings! {
         restart endpoint: Option<CollectorUrl> = None;
         /// The part of the requests that are traced, of those that do not say themselves by `traceparent` whether they are. At most 1,
         /// which is all of them and costs as much.
-        reload sample_ratio: f64 = 0.001, within 0.0..=1.0;
+        reload sample_ratio: f64 = 0.0001, within 0.0..=1.0;
     }
 
     /// What the node says about itself.

@@ -310,7 +310,7 @@ impl Gate {
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Untold>> {
         let told = ready!(self.poll_told(owed, place, cx));
-        owed.waits.end(told.is_ok());
+        owed.waits.end(told.as_ref().err());
         Poll::Ready(told)
     }
 

@@ -60,7 +60,7 @@ pub(crate) struct ThreadCounters {
     latency: Box<[Histogram]>,
     /// By the number of the command, for the Redis protocol.
     commands: Box<[CommandCounters]>,
-    /// By the place of an [`Series`]; made when there is the first.
+    /// By the place of a [`Series`]; made when there is the first.
     answers: Box<[OnceLock<Box<Histogram>>]>,
     /// By the instances of the nodes that it asks; those that are no members any more are forgotten by who reads.
     links: Mutex<BTreeMap<u64, Arc<LinkCounters>>>,
@@ -293,7 +293,8 @@ impl Counters {
         for thread in &self.threads {
             thread.links.lock().retain(|&instance, link| {
                 let Some(name) = name(instance) else {
-                    return false;
+                    // A link may know of a member before this view does.
+                    return Arc::strong_count(link) > 1;
                 };
                 let (latency, failed) = all.entry(name).or_default();
                 latency.add(&link.latency);
@@ -430,6 +431,22 @@ mod tests {
 
     /// What handlers answer beside problems.
     const SUCCESSES: [u16; 4] = [200, 201, 204, 304];
+
+    /// A view that does not know of a member yet takes nothing from a link that does.
+    #[test]
+    fn counters_of_a_link_last_as_long_as_it() {
+        let counters = Counters::new(1);
+        let link = counters.thread(0).link(7);
+        link.count(true, Duration::from_millis(1));
+        assert!(counters.links(|_| None).is_empty());
+        link.count(false, Duration::ZERO);
+        let named = counters.links(|instance| (instance == 7).then_some("n2"));
+        let (latency, failed) = &named["n2"];
+        assert_eq!((latency.count(), *failed), (1, 1));
+        drop(link);
+        assert!(counters.links(|_| None).is_empty());
+        assert!(counters.links(|_| Some("n2")).is_empty(), "it is forgotten");
+    }
 
     #[test]
     fn each_status_is_one_that_is_answered() {

@@ -1,7 +1,9 @@
 //! What each metric is read from. Figures are gathered when somebody asks, and by who asks: nothing here is on the way of a request.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
+use henge_cluster::ring::NodeId;
 use henge_engine::{Cause, MissCause};
 
 use super::cluster::held;
@@ -9,6 +11,7 @@ use super::persistence::{get, progress, seconds};
 use super::reading::{Figure, Reading};
 use super::table::MetricId as Id;
 use super::{COMMIT, Metrics};
+use crate::cache::CacheStats;
 use crate::cluster::view::{MemberState, Standing};
 use crate::disk::figures::Figures;
 use crate::disk::log::Condition;
@@ -24,14 +27,16 @@ impl Metrics {
         self.read_requests(&mut reading);
         self.read_commands(&mut reading);
         self.read_answers(&mut reading);
-        self.read_cache(&mut reading);
-        self.read_memory(&mut reading);
+        let cache = self.shared.cache.stats();
+        let queued = self.shared.replicas.streams.queued_bytes();
+        self.read_cache(&cache, &mut reading);
+        self.read_memory(&cache, queued.values().sum(), &mut reading);
         self.read_disk(&mut reading);
         self.read_network(&mut reading);
         self.read_security(&mut reading);
         self.read_cluster(&mut reading);
         self.read_links(&mut reading);
-        self.read_replication(&mut reading);
+        self.read_replication(&queued, &mut reading);
         self.read_threads(&mut reading);
         self.read_traces(&mut reading);
         self.read_process(&mut reading);
@@ -75,8 +80,7 @@ impl Metrics {
         }
     }
 
-    fn read_cache(&self, reading: &mut Reading) {
-        let cache = self.shared.cache.stats();
+    fn read_cache(&self, cache: &CacheStats, reading: &mut Reading) {
         let shards = &cache.shards;
         for (metric, count) in [
             (Id::Items, shards.items),
@@ -126,15 +130,14 @@ impl Metrics {
 
     /// What is for what is known by those who hold it; the rest is the difference to what the allocator says. As they are not of one
     /// moment, it may be none.
-    fn read_memory(&self, reading: &mut Reading) {
+    fn read_memory(&self, cache: &CacheStats, queued_bytes: usize, reading: &mut Reading) {
         let Some(figures) = allocator::figures() else {
             return;
         };
-        let shards = self.shared.cache.stats().shards;
+        let shards = &cache.shards;
         let beside_items = shards.hole_bytes + shards.table_bytes + shards.departures_bytes;
         let log = self.shared.persistence.log.as_ref();
         let log = log.map_or(0, |log| log.backlog_bytes() as u64);
-        let queues = self.shared.replicas.streams.queued_bytes();
         let uses = [
             ("items", shards.charged_bytes.saturating_sub(beside_items)),
             ("holes", shards.hole_bytes),
@@ -145,7 +148,7 @@ impl Metrics {
                 (self.shared.in_flight.held() as u64).saturating_sub(log),
             ),
             ("log", log),
-            ("replication", queues.values().sum::<usize>() as u64),
+            ("replication", queued_bytes as u64),
         ];
         let known: u64 = uses.iter().map(|(_, bytes)| bytes).sum();
         let allocated = figures.allocated_bytes;
@@ -254,7 +257,7 @@ impl Metrics {
     }
 
     /// Of a node by itself there is none.
-    fn read_replication(&self, reading: &mut Reading) {
+    fn read_replication(&self, queued: &BTreeMap<NodeId, usize>, reading: &mut Reading) {
         let replicas = &self.shared.replicas;
         for (metric, counter) in [
             (Id::Fences, &replicas.fences),
@@ -264,7 +267,7 @@ impl Metrics {
             reading.count(metric, counter.load(Ordering::Relaxed));
         }
         reading.count(Id::Commits, replicas.lag.commits());
-        let (behind, queued) = (replicas.lag.behind(), replicas.streams.queued_bytes());
+        let behind = replicas.lag.behind();
         let view = self.shared.cluster.view.load_full();
         for member in view.members.iter().filter(|member| !member.is_me) {
             let peer = [&*member.name];
@@ -272,7 +275,7 @@ impl Metrics {
             let queued = queued.get(&member.id).copied().unwrap_or_default();
             for (metric, figure) in [
                 (Id::ReplicaLagEntries, Figure::Count(behind.entries)),
-                (Id::ReplicaLag, Figure::Number(behind.lasts.as_secs_f64())),
+                (Id::ReplicaLag, Figure::Number(behind.lag.as_secs_f64())),
                 (Id::ReplicasToFollow, Figure::Count(behind.to_follow)),
                 (Id::ReplicaQueue, Figure::Count(queued as u64)),
             ] {

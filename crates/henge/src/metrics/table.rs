@@ -81,7 +81,7 @@ metrics! {
         ErrorReplies Counter Plain "error_replies" ["code"] "error_replies.{code}" "Errors answered";
     }
     "What clients waited for, in a cluster" {
-        AnswerDuration Histogram Seconds "answer_duration" ["protocol" "command" "level"] "answers.{protocol}.{command}.{level}" "From when a request was read to when its answer could be told, with all that other nodes and the log took for it, by the level it asked for; nothing of a node by itself, which waits for no other";
+        AnswerDuration Histogram Seconds "answer_duration" ["protocol" "command" "level"] "answers.{protocol}.{command}.{level}" "From when a request about keys was read (over HTTP its head) to when its answer could be told, with all that other nodes and the log took for it, by the level it asked for; nothing of a node by itself, which waits for no other";
     }
     "The cache" {
         Items Gauge Plain "items" [] "items" "Items that live";
@@ -102,7 +102,7 @@ metrics! {
         CompressionRatio Gauge Plain "compression_ratio" [] "compression.ratio" "Compressed bytes by raw bytes, of what was compressed; none before something was";
     }
     "Memory" {
-        MemoryUse Gauge Bytes "memory_use" ["use"] "memory.by_use.{use}" "What the allocator holds in memory, by what it is for";
+        MemoryUse Gauge Bytes "memory_use" ["use"] "memory.by_use.{use}" "What the allocator holds in memory, by what it is for; a large value that is on its way to clients or replicas counts as both";
         Charged Gauge Bytes "charged" [] "memory.charged_bytes" "Memory that the cache is charged";
         Limit Gauge Bytes "limit" [] "memory.limit_bytes" "Memory that the cache may be charged";
         Withheld Gauge Bytes "withheld" [] "memory.withheld_bytes" "Of the limit, withheld because the machine is short of memory";
@@ -172,8 +172,8 @@ metrics! {
         UnknownLosses Counter Plain "unknown_losses" [] "cluster.unknown_losses" "Times that the node cannot know what was lost, as with its memory; since its list of losses began";
         Forwarded Counter Plain "forwarded" [] "cluster.forwarded" "Commands that other nodes were asked to run, as they have the keys";
         LinkDuration Histogram Seconds "link_duration" ["peer"] "cluster.links.{peer}.latency_seconds" "From a question of a data thread to another node to its answer";
-        LinkFailures Counter Plain "link_failures" ["peer"] "cluster.links.{peer}.failed" "Questions of data threads to another node that had no answer";
-        ControlLeaderChanges Counter Plain "control_leader_changes" [] "cluster.control_leader_changes" "Times that another member became control leader, as the node has seen";
+        LinkFailures Counter Plain "link_failures" ["peer"] "cluster.links.{peer}.failed" "Questions of data threads to another node that had no answer in time, or for which there was no connection";
+        ControlLeaderChanges Counter Plain "control_leader_changes" [] "cluster.control_leader_changes" "Times that a member became control leader that was not the one before, as the node has seen";
     }
     "Replication" {
         Fences Counter Plain "fences" [] "replication.fences" "Terms in which the node has fenced a partition, to lead it";
@@ -181,7 +181,7 @@ metrics! {
         AdoptedTerms Counter Plain "adopted_terms" [] "replication.adopted_terms" "Times that a replica of the node has adopted a later term";
         Commits Counter Plain "commits" [] "replication.commits" "Entries that a quorum has come to have, of partitions that the node leads; looked at once a second";
         ReplicaLagEntries Gauge Plain "replica_lag_entries" ["peer"] "replication.peers.{peer}.lag_entries" "Entries of partitions that the node leads and the peer has not acknowledged; looked at once a second";
-        ReplicaLag Gauge Seconds "replica_lag" ["peer"] "replication.peers.{peer}.lag_seconds" "For how long the peer has lacked something of a partition that the node leads; 0 where it has all that was there a second ago";
+        ReplicaLag Gauge Seconds "replica_lag" ["peer"] "replication.peers.{peer}.lag_seconds" "How old the oldest entry is that the peer lacks of a partition that the node leads, or for how long it has not aligned; to a second";
         ReplicasToFollow Gauge Plain "replicas_to_follow" ["peer"] "replication.peers.{peer}.to_follow" "Replicas of the peer that have not aligned yet in the present term of a partition that the node leads";
         ReplicaQueue Gauge Bytes "replica_queue" ["peer"] "replication.peers.{peer}.queue_bytes" "What replicas here have said to those of the peer and is not sent yet";
     }

@@ -97,6 +97,7 @@ pub(crate) async fn serve(
         pace: Rc::clone(&pace),
         local,
         pending: first,
+        read_at: Instant::now(),
         needed: 1,
         unsent: VecDeque::new(),
         unsent_bytes: 0,
@@ -171,6 +172,8 @@ struct Connection<'a> {
     /// Requests that are not answered: the beginning of one, or whole ones that wait for a reply, for the client to take
     /// replies, or for the end of a pause.
     pending: Vec<u8>,
+    /// When the first request that is whole in there was.
+    read_at: Instant,
     /// How many bytes must be in `pending` before it is worth a look.
     needed: usize,
     /// Replies that the client has not taken.
@@ -269,6 +272,9 @@ impl Connection<'_> {
     /// bound; behind more than that nobody sees its end.
     fn is_gone(&mut self, cx: &mut Context<'_>) -> bool {
         while self.pending.len() < INPUT_STEP_BYTES {
+            if self.pending.is_empty() {
+                self.read_at = Instant::now();
+            }
             self.pending.reserve(KEPT_INPUT_BYTES);
             match pin!(self.socket.read_buf(&mut self.pending)).poll(cx) {
                 Poll::Ready(Ok(read)) if read > 0 => self.received(read),
@@ -301,7 +307,8 @@ impl Connection<'_> {
         self.received(input.len());
         let now = Instant::now();
         out.set_budget(self.local.shared.in_flight.left());
-        let (done, stop) = self.pipeline.run(input, now, buffers, out);
+        self.read_at = now;
+        let (done, stop) = self.pipeline.run(input, (now, now), buffers, out);
         let owed = self.local.gate.take_owed();
         if done < input.len() && !matches!(stop, Stop::Close) {
             self.pending.extend_from_slice(&input[done..]);
@@ -326,7 +333,8 @@ impl Connection<'_> {
         match ready!(pin!(self.socket.read_buf(&mut self.pending)).poll(cx)) {
             Ok(read) if read > 0 => {
                 self.received(read);
-                self.pace.partial(self.pending.len(), Instant::now());
+                self.read_at = Instant::now();
+                self.pace.partial(self.pending.len(), self.read_at);
                 self.client()
                     .pending_bytes
                     .store(self.pending.len() as u64, Ordering::Relaxed);
@@ -346,7 +354,9 @@ impl Connection<'_> {
         let now = Instant::now();
         out.set_budget(self.local.shared.in_flight.left());
         let pending = std::mem::take(&mut self.pending);
-        let (done, stop) = self.pipeline.run(&pending, now, buffers, out);
+        let (done, stop) = self
+            .pipeline
+            .run(&pending, (self.read_at, now), buffers, out);
         let owed = self.local.gate.take_owed();
         let outcome = self.dispatch(out, owed, &pending[..done], cx);
         self.pending = pending;

@@ -123,7 +123,8 @@ fn run(
     let mut pipeline = Pipeline::new(session, Rc::clone(local));
     let Scratch { out, buffers, .. } = scratch;
     out.set_budget(local.shared.in_flight.left().min(MOST_REPLY_BYTES));
-    let (done, stop) = pipeline.run(requests, Instant::now(), buffers, out);
+    let now = Instant::now();
+    let (done, stop) = pipeline.run(requests, (now, now), buffers, out);
     let owed = local.gate.take_owed();
     let waiting = match stop {
         Stop::Input { .. } if done < requests.len() && pipeline.lengths.is_empty() => {

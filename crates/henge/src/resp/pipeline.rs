@@ -152,8 +152,9 @@ pub(super) struct Pipeline {
     /// Where each of the replies that the last run wrote ends, and where its request is, in a cluster with others.
     ends: Vec<usize>,
     requests: Vec<Range<usize>>,
-    /// What the last run has for clients to wait for.
+    /// What the last run has for clients to wait for, and since when they do.
     pub(super) batch: Batch,
+    read_at: Instant,
     /// What the session's commands promised in the last run.
     level: ConsistencyLevel,
     /// What it may ask for yet.
@@ -175,6 +176,7 @@ impl Pipeline {
             ends: Vec::new(),
             requests: Vec::new(),
             batch: Batch::default(),
+            read_at: Instant::now(),
             level: ConsistencyLevel::Quorum,
         }
     }
@@ -232,11 +234,11 @@ impl Pipeline {
         }
     }
 
-    /// Answers the requests in `input`. Says how many of its bytes are done with.
+    /// Answers the requests in `input`, the first of which was there at `read_at`. Says how many of its bytes are done with.
     pub(super) fn run(
         &mut self,
         input: &[u8],
-        now: Instant,
+        (read_at, now): (Instant, Instant),
         buffers: &mut Buffers,
         out: &mut Output,
     ) -> (usize, Stop) {
@@ -246,7 +248,8 @@ impl Pipeline {
         self.requests.clear();
         self.routes = self.local.routing.routes();
         if self.routes.is_some() {
-            self.batch = Batch::begin(now);
+            self.read_at = read_at;
+            self.batch = Batch::begin(read_at);
         }
         let live = buffers.live.load();
         self.level = self.session.level.unwrap_or(live.default_level);

@@ -20,6 +20,9 @@ use std::time::Instant;
 use henge_wire::{Partition, Version};
 use opentelemetry::InstrumentationScope;
 
+use crate::cluster::replicas::told::{self, Bad};
+use crate::disk::gate::Untold;
+
 pub(crate) use context::{Context, Wrapped};
 pub(crate) use export::{Exporter, run};
 use queue::Queue;
@@ -86,13 +89,29 @@ impl Scope {
 thread_local! {
     static PRESENT: RefCell<Option<Scope>> = const { RefCell::new(None) };
     /// Traced commands of the Redis protocol that ran in this turn, and whose replies are not told yet.
-    static RAN: RefCell<Vec<(Box<Span>, Option<Call>)>> = const { RefCell::new(Vec::new()) };
-    /// The last call that was made for the present trace.
-    static CALL: Cell<Option<Call>> = const { Cell::new(None) };
+    static RAN: RefCell<Vec<Ran>> = const { RefCell::new(Vec::new()) };
+    /// What was called for the present trace.
+    static CALLED: Cell<Called> = const { Cell::new(Called::Nothing) };
 }
 
-/// A call of a replica: of which partition, and what it has stamped, if it has.
-type Call = (Partition, Option<Version>);
+/// A command that has run.
+struct Ran {
+    span: Box<Span>,
+    called: Called,
+    /// Which reply of its batch it has.
+    reply: u32,
+}
+
+/// Which replicas were called.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) enum Called {
+    #[default]
+    Nothing,
+    /// That of this partition, and what it has stamped, if it has.
+    One(Partition, Option<Version>),
+    /// Those of several partitions, which have no one version.
+    Several,
+}
 
 /// Whether this thread works for a trace now.
 pub(crate) fn is_traced() -> bool {
@@ -121,7 +140,7 @@ impl Drop for Entered {
 pub(crate) fn enter(scope: &Scope) -> Entered {
     let before = PRESENT.replace(Some(scope.clone()));
     if before.is_none() {
-        CALL.set(None);
+        CALLED.set(Called::Nothing);
     }
     Entered { before }
 }
@@ -148,18 +167,29 @@ pub(crate) fn child(name: &'static str, kind: Kind) -> Option<Box<Span>> {
 /// A replica of this partition is called, for the present trace if there is one; or that has come to this version.
 pub(crate) fn note_call(partition: Partition, stamped: Option<Version>) {
     if is_traced() {
-        CALL.set(Some((partition, stamped)));
+        CALLED.set(match CALLED.get() {
+            Called::One(other, _) if other != partition => Called::Several,
+            Called::Several => Called::Several,
+            Called::Nothing | Called::One(..) => Called::One(partition, stamped),
+        });
     }
 }
 
 /// A traced command has run: its reply is told when what it owes is there.
 pub(crate) fn note_ran(span: Box<Span>) {
-    RAN.with_borrow_mut(|ran| ran.push((span, CALL.take())));
+    let (called, reply) = (CALLED.take(), told::reply());
+    RAN.with_borrow_mut(|ran| {
+        ran.push(Ran {
+            span,
+            called,
+            reply,
+        });
+    });
 }
 
-/// Spans that end when replies may be told.
+/// Spans that end when replies may be told: each with the reply of its batch that it is about, or about all.
 #[derive(Default, Debug)]
-pub(crate) struct Waits(Vec<Span>);
+pub(crate) struct Waits(Vec<(Option<u32>, Span)>);
 
 impl Waits {
     /// Nothing is waited for by what has run.
@@ -175,16 +205,21 @@ impl Waits {
     pub(crate) fn begin() -> Self {
         let mut waits = Vec::new();
         if let Some(mut wait) = child("wait", Kind::Internal) {
-            wait.note_call(CALL.take());
-            waits.push(*wait);
+            wait.note_call(CALLED.take());
+            waits.push((None, *wait));
         }
-        for (span, call) in RAN.take() {
+        for Ran {
+            span,
+            called,
+            reply,
+        } in RAN.take()
+        {
             let parent = Some((span.scope().context(), false));
             let traces = &span.scope().traces;
             let mut wait = Span::begin(traces, parent, "wait".into(), Kind::Internal);
-            wait.note_call(call);
+            wait.note_call(called);
             // In the order in which they end.
-            waits.extend([*wait, *span]);
+            waits.extend([(Some(reply), *wait), (Some(reply), *span)]);
         }
         Self(waits)
     }
@@ -194,13 +229,23 @@ impl Waits {
         self.0.extend(more.0);
     }
 
-    /// It may be told, or may not.
-    pub(crate) fn end(&mut self, is_told: bool) {
-        for mut span in self.0.drain(..) {
-            if !is_told {
+    /// All may be told, or not: of what was not done nothing has failed, as it is asked for again.
+    pub(crate) fn end(&mut self, untold: Option<&Untold>) {
+        for (reply, mut span) in self.0.drain(..) {
+            if untold.is_some_and(|untold| has_failed(untold, reply)) {
                 span.fail();
             }
         }
+    }
+}
+
+/// Whether a reply of a batch, or any, is one of which nobody knows what becomes.
+fn has_failed(untold: &Untold, reply: Option<u32>) -> bool {
+    match untold {
+        Untold::NotKept => true,
+        Untold::Replies(replies) => replies
+            .iter()
+            .any(|&(number, bad)| bad != Bad::NotDone && reply.is_none_or(|reply| reply == number)),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Spans that wait to be exported, bounded: what has no room is dropped and counted. Whoever puts one there waits for nobody.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ const LONGEST_END: Duration = Duration::from_secs(2);
 /// See the head of the file.
 #[derive(Debug)]
 pub(super) struct Queue {
-    waiting: Mutex<Vec<SpanData>>,
+    waiting: Mutex<VecDeque<SpanData>>,
     /// Is told of the first that waits, and of a batch.
     more: Notify,
     /// Until when what waits is sent, once no more comes.
@@ -31,7 +32,8 @@ pub(super) struct Queue {
 impl Default for Queue {
     fn default() -> Self {
         Self {
-            waiting: Mutex::default(),
+            // Who puts one there does not wait for it to grow.
+            waiting: Mutex::new(VecDeque::with_capacity(MOST_SPANS)),
             more: Notify::new(),
             end: watch::Sender::new(None),
             exported: AtomicU64::new(0),
@@ -49,7 +51,7 @@ impl Queue {
             self.note_dropped(1);
             return;
         }
-        waiting.push(span);
+        waiting.push_back(span);
         let count = waiting.len();
         drop(waiting);
         if count == 1 || count == BATCH {

@@ -8,7 +8,7 @@ use opentelemetry::trace::{SpanContext, SpanKind, Status, TraceFlags, TraceState
 use opentelemetry::{Key, KeyValue, SpanId, Value};
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator, SpanData, SpanEvents, SpanLinks};
 
-use super::{Call, Context, Scope, Traces};
+use super::{Called, Context, Scope, Traces};
 
 pub(crate) use opentelemetry::trace::SpanKind as Kind;
 
@@ -70,8 +70,8 @@ impl Span {
     }
 
     /// What a replica was asked for in it.
-    pub(crate) fn note_call(&mut self, call: Option<Call>) {
-        if let Some((partition, stamped)) = call {
+    pub(crate) fn note_call(&mut self, called: Called) {
+        if let Called::One(partition, stamped) = called {
             self.note("henge.partition", i64::from(partition.number()));
             if let Some(version) = stamped {
                 self.note("henge.version", version.to_string());

@@ -132,3 +132,37 @@ fn a_thread_works_for_a_trace_while_it_is_entered() {
     }
     assert!(!is_traced());
 }
+
+/// Of a batch only those have failed of which nobody knows what becomes; what was not done is asked for again.
+#[test]
+fn a_reply_that_may_not_be_told_fails_no_other() {
+    let replies = Untold::Replies(vec![(1, Bad::NotDone), (2, Bad::Unknown)]);
+    for (untold, reply, expected) in [
+        (&replies, Some(0), false),
+        (&replies, Some(1), false),
+        (&replies, Some(2), true),
+        (&replies, None, true),
+        (&Untold::Replies(vec![(1, Bad::NotDone)]), None, false),
+        (&Untold::NotKept, Some(0), true),
+    ] {
+        assert_eq!(has_failed(untold, reply), expected, "{untold:?} {reply:?}");
+    }
+}
+
+/// A span of several partitions says nothing of one.
+#[test]
+fn calls_of_several_partitions_are_of_none() {
+    let traces = Traces::new("n1", 1.0);
+    let span = Span::begin(&traces, None, "SET".into(), Kind::Server);
+    let _entered = enter(span.scope());
+    let [one, other] = [1, 2].map(|number| Partition::new(number).expect("it is one"));
+    let version = Some(Version::new(3, 4));
+    note_call(one, None);
+    note_call(one, version);
+    assert!(
+        matches!(CALLED.get(), Called::One(partition, stamped) if partition == one && stamped == version)
+    );
+    note_call(other, None);
+    note_call(one, None);
+    assert!(matches!(CALLED.get(), Called::Several));
+}

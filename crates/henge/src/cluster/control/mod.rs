@@ -176,6 +176,7 @@ pub(crate) async fn run(
     let links = Links::new(
         Arc::clone(&cluster.identity),
         Purpose::Control,
+        None,
         move |instance| told.was_refused(instance),
     );
     let (voice, questions) = Voice::new();

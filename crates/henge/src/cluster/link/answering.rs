@@ -180,7 +180,8 @@ pub(crate) async fn answer_all(
                 // The next one would be told what became of them: that it was not done, perhaps, though it was.
                 assert!(
                     !told::has_untaken_calls(),
-                    "whoever answers takes what its calls owe"
+                    "a question of service {} was answered, and nobody took what its calls owe",
+                    head.service
                 );
             }
             if let Poll::Ready(error) = out.outgoing.poll_send(&mut socket, cx) {

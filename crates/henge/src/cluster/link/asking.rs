@@ -279,13 +279,14 @@ impl State {
         }
     }
 
-    fn answered(&self, id: u32, outcome: Result<Came, AskError>) {
+    /// A question has its outcome: what the other side has said, if that is so, which may be that it did not do it.
+    fn end_question(&self, id: u32, outcome: Result<Came, AskError>, is_answered: bool) {
         if let Some(asked) = self.asked.borrow_mut().get_mut(&id)
             && !asked.is_done
         {
             self.give_back(asked);
             asked.is_done = true;
-            self.counters.count(outcome.is_ok(), asked.since.elapsed());
+            self.counters.count(is_answered, asked.since.elapsed());
             asked.outcome = Some(outcome);
             if let Some(waker) = asked.waker.take() {
                 waker.wake();
@@ -315,7 +316,7 @@ impl State {
                 link_broke: end.link_broke,
                 text: Rc::clone(text),
             };
-            self.answered(id, Err(error));
+            self.end_question(id, Err(error), false);
         }
     }
 
@@ -340,7 +341,7 @@ impl State {
             } else {
                 AskError::lost("it has not answered in time")
             };
-            self.answered(id, Err(error));
+            self.end_question(id, Err(error), false);
         }
         waits
     }
@@ -498,7 +499,7 @@ fn take_in(incoming: &mut Incoming, state: &State) -> Result<(), ReadError> {
             _ => Ok(Came::Whole(body)),
         };
         state.has_answered.set(true);
-        state.answered(head.id, outcome);
+        state.end_question(head.id, outcome, true);
     }
     Ok(())
 }

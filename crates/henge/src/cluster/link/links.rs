@@ -59,9 +59,11 @@ enum Peer {
 }
 
 impl Links {
+    /// Those of a data thread come with its counters.
     pub(crate) fn new(
         me: Arc<Identity>,
         purpose: Purpose,
+        counters: Option<Arc<ThreadCounters>>,
         refused: impl Fn(u64) + 'static,
     ) -> Rc<Self> {
         Rc::new(Self {
@@ -70,22 +72,16 @@ impl Links {
             peers: RefCell::default(),
             replaced: RefCell::default(),
             refused: Box::new(refused),
-            counters: None,
+            counters,
             random: RandomState::new(),
         })
     }
 
-    /// The same, whose questions are counted.
-    pub(crate) fn counted(
-        me: Arc<Identity>,
-        purpose: Purpose,
-        counters: Arc<ThreadCounters>,
-        refused: impl Fn(u64) + 'static,
-    ) -> Rc<Self> {
-        let mut links = Self::new(me, purpose, refused);
-        let own = Rc::get_mut(&mut links).expect("nobody has it yet");
-        own.counters = Some(counters);
-        links
+    /// There was no connection for a question.
+    pub(crate) fn note_no_link(&self, instance: u64) {
+        if let Some(counters) = &self.counters {
+            counters.link(instance).count(false, Duration::ZERO);
+        }
     }
 
     /// The connection to a node, if there is one now.

@@ -362,7 +362,7 @@ fn who_waits_for_a_connection_is_told_what_becomes_of_it() {
             instance: INSTANCE,
         };
         let me = Arc::new(Identity::new(who, 1, address, None, None));
-        let links = Links::new(me, Purpose::Control, |_| {});
+        let links = Links::new(me, Purpose::Control, None, |_| {});
         let own = Rc::clone(&links);
         let waits = spawn_local(async move { own.to(2, &address.to_string()).await.is_err() });
         let (socket, _) = listener.accept().await.expect("it comes");
@@ -391,7 +391,7 @@ fn one_whose_place_another_takes_ends_with_its_node() {
                 Arc::new(node)
             };
             let [me, other] = [node("a", 1), node("b", 2)];
-            let links = Links::new(Arc::clone(&me), Purpose::Data, |_| {});
+            let links = Links::new(Arc::clone(&me), Purpose::Data, None, |_| {});
             let greeted = async || {
                 let (mut socket, _) = listener.accept().await.expect("it comes");
                 let mut first = [0; PREFACE.len()];

@@ -512,7 +512,7 @@ impl Traced {
         };
         let (tracer, parent) = (local.tracer.as_ref()?, traces::Context::decode(&context)?);
         let mut span = tracer.begin_of(&parent, "apply", traces::Kind::Internal);
-        span.note_call(Some((partition, Some(entry.version))));
+        span.note_call(traces::Called::One(partition, Some(entry.version)));
         Some(Applied {
             span,
             version: entry.version,
@@ -523,7 +523,7 @@ impl Traced {
 impl Applied {
     /// It was applied, if it was the next in the order.
     fn end(self, cache: &Cache, partition: Partition) {
-        if cache.newest(partition) != self.version {
+        if cache.newest(partition) < self.version {
             self.span.discard();
         }
     }

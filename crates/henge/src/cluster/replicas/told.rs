@@ -233,6 +233,11 @@ pub(crate) fn set_reply(number: usize) {
     REPLY.set(number as u32);
 }
 
+/// The same number.
+pub(crate) fn reply() -> u32 {
+    REPLY.get()
+}
+
 /// So many replicas are known to have what was shown in this turn; 0 where that is not known.
 pub(crate) fn note_replicas(replicas: u8) {
     let fewest = REPLICAS.get().map_or(replicas, |known| known.min(replicas));

@@ -87,6 +87,8 @@ impl Pipeline {
             return step;
         };
         for prepared in &buffers.batch[refused] {
+            // What was said of its trace is of no other command.
+            self.session.next_trace = None;
             let before = (self.replies, self.forwards.count());
             self.refuse_for_rate(prepared.entry, exceeded, out);
             if self.routes.is_some() {

@@ -167,7 +167,7 @@ impl Pipeline {
         let series = self.series(waiting.entry);
         let series = series.filter(|_| self.routes.is_some());
         series.map_or_else(Batch::default, |series| {
-            let mut batch = Batch::begin(waiting.since);
+            let mut batch = Batch::begin(self.read_at);
             batch.add(series);
             batch
         })
