@@ -357,10 +357,44 @@ impl Departures {
         ages
     }
 
-    /// Begins with what another has counted, as figures only grow.
-    pub(crate) fn counting_on(mut self, other: &Self) -> Self {
-        self.ages = other.ages();
-        self
+    /// Goes on from what another has remembered of the same partitions, as far as there is room here.
+    pub(crate) fn going_on(self, mut other: Self) -> (Self, Self) {
+        other.write_down();
+        let mut own = Self {
+            // Figures only grow.
+            ages: other.ages,
+            now_s: other.now_s,
+            marked_s: other.marked_s,
+            clock_s: other.clock_s,
+            ..self
+        };
+        if own.is_on() && other.is_on() {
+            own.moments = other.moments;
+            own.moment_count = other.moment_count;
+            own.marks.clone_from(&other.marks);
+            own.seqs.clone_from(&other.seqs);
+            own.take_blocks(&other.blocks);
+        }
+        (own, other)
+    }
+
+    /// Takes over fingerprints. Of a block nobody knows which of the blocks in its place each one is of, where these are more: then
+    /// each has all of them, and those that are found nowhere go as the oldest do.
+    fn take_blocks(&mut self, others: &[Block]) {
+        let (own, old) = (self.blocks.len(), others.len());
+        for (nth, block) in self.blocks.iter_mut().enumerate() {
+            let from = nth * old / own;
+            let to = ((nth + 1) * old).div_ceil(own);
+            let mut found: Vec<Fingerprint> = others[from..to].iter().flatten().copied().collect();
+            found.retain(|fingerprint| *fingerprint != 0);
+            if to - from > 1 {
+                // The newest first, as a block has them.
+                found.sort_by_key(|fingerprint| std::cmp::Reverse(*fingerprint as u32));
+            }
+            for (place, fingerprint) in block.iter_mut().zip(found) {
+                *place = fingerprint;
+            }
+        }
     }
 
     /// A record was dropped for room.
@@ -682,8 +716,47 @@ mod tests {
             assert_eq!((ages.counts[2], ages.sum_s), (1, 51), "{ages:?}");
         }
         memory.evicted(PARTITION, hash(1), Cause::ALL[0], (25, 50));
-        let next = Departures::new(4096, 1).counting_on(&memory);
+        let (next, _) = Departures::new(4096, 1).going_on(memory);
         assert_eq!(next.ages()[0].sum_s, 2 * 51);
+    }
+
+    /// Another limit is no reason to forget why keys left, nor when.
+    #[test]
+    fn another_size_goes_on_from_what_was_remembered() {
+        for blocks in [1, 7, 64, 100, 1000] {
+            let mut before = memory(64 * BLOCK_BYTES);
+            before.at(1_100_000);
+            before.note_moment(|_| 50);
+            before.all_left(PARTITION, MissCause::Flushed, 3);
+            before.at(1_200_000);
+            for number in 0..100 {
+                before.evicted(PARTITION, hash(number), Cause::ALL[0], (50, 60));
+            }
+            before.deleted(PARTITION, hash(99), (60, 60));
+            let (mut after, _) = Departures::new(blocks * BLOCK_BYTES, 1).going_on(before);
+            let cause = |memory: &Departures, n| memory.why(PARTITION, hash(n), 1_200_000).cause;
+            let known = (0..100).filter(|&n| cause(&after, n) != MissCause::Flushed);
+            let least = if blocks < 64 { blocks * PLACES / 2 } else { 90 };
+            assert!(known.count() >= least.min(90), "{blocks}");
+            if blocks >= 64 {
+                assert_eq!(cause(&after, 99), MissCause::Deleted, "{blocks}");
+            }
+            assert_eq!(cause(&after, 5000), MissCause::Flushed, "{blocks}");
+            after.evicted(PARTITION, hash(1), Cause::ALL[1], (60, 60));
+            let why = after.why(PARTITION, hash(1), 1_200_000);
+            assert_eq!(
+                (why.left_ago_s, why.evicted_for),
+                (Some(0), Some(Cause::ALL[1]))
+            );
+            assert!(why.age_s.is_some(), "{blocks}");
+        }
+        // What is switched off keeps its figures.
+        let mut before = memory(4096);
+        before.at(1_100_000);
+        before.note_moment(|_| 50);
+        before.evicted(PARTITION, hash(1), Cause::ALL[0], (25, 50));
+        let (off, _) = Departures::none().going_on(before);
+        assert!(!off.is_on() && off.ages()[0].counts.iter().sum::<u64>() == 1);
     }
 
     /// However many leave before any is looked at, and whatever happens between.

@@ -129,7 +129,8 @@ impl Shard {
             return false;
         }
         for _ in 0..steps {
-            if self.stats.items <= items || !self.evict(cause) {
+            // Whatever is short, it is items here.
+            if self.stats.items <= items || !self.evict(Cause::Items) {
                 return true;
             }
         }

@@ -6,16 +6,18 @@ use crate::departures::{Absence, Departures, MissCause};
 use henge_wire::Partition;
 
 impl Shard {
-    /// Remembers from now on what leaves, in so many bytes of fingerprints, which are charged; none with none. What was remembered is given
-    /// back, to be dropped where nobody waits.
+    /// Remembers from now on what leaves, in so many bytes of fingerprints, which are charged; none with none. What was remembered goes on
+    /// as far as there is room for it; its memory is given back, to be dropped where nobody waits.
     #[must_use = "dropping it frees the memory; do that where nobody waits"]
     pub fn remember_departures(&mut self, bytes: usize) -> Remembered {
         let next = match bytes {
             0 => Departures::none(),
             _ => Departures::new(bytes, self.partitions.len()),
         };
-        let next = next.counting_on(&self.departures);
-        Remembered(std::mem::replace(&mut self.departures, next))
+        let before = std::mem::replace(&mut self.departures, Departures::none());
+        let (next, before) = next.going_on(before);
+        self.departures = next;
+        Remembered(before)
     }
 
     /// Why a key is not there.

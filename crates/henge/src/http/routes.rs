@@ -85,6 +85,24 @@ macro_rules! routes {
     };
 }
 
+impl RouteId {
+    /// Whether its requests are about the keys that they name, and wait for nothing else.
+    pub(crate) fn is_about_keys(self) -> bool {
+        let is_beside = matches!(
+            self,
+            Self::Keys
+                | Self::KeysPost
+                | Self::Why
+                | Self::Hot
+                | Self::Big
+                | Self::Slow
+                | Self::Flush
+                | Self::Restore
+        );
+        ROUTES[self as usize].place == Place::Data && !is_beside
+    }
+}
+
 routes! {
     Get          Get    "/get"            "get"           Read    Data    "The item of a key";
     Set          Post   "/set"            "set"           Write   Data    "Stores a value under a key";

@@ -247,7 +247,7 @@ impl Service {
         let took = now.saturating_duration_since(begun);
         self.local.counters.request(route, response.status(), took);
         if let (Some(route), Some(level)) = (route, level)
-            && is_about_keys(route)
+            && route.is_about_keys()
             && self.local.routing.routes().is_some()
         {
             let series = Series::of_route(route, level);
@@ -261,21 +261,6 @@ impl Service {
         }
         response
     }
-}
-
-/// Whether a request waits for the keys that it names, and for nothing else.
-fn is_about_keys(route: RouteId) -> bool {
-    !matches!(
-        route,
-        RouteId::Keys
-            | RouteId::KeysPost
-            | RouteId::Why
-            | RouteId::Hot
-            | RouteId::Big
-            | RouteId::Slow
-            | RouteId::Flush
-            | RouteId::Restore
-    )
 }
 
 /// What is to be told of a request when it is answered.

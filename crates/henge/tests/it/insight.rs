@@ -430,3 +430,34 @@ fn a_node_says_what_it_is_set_to_and_who_asks() {
         assert!(check["why"].as_str().is_some_and(|why| !why.is_empty()));
     }
 }
+
+/// What a lower limit has evicted is told with its own cause and time, and what was remembered before is not forgotten by it.
+#[test]
+fn a_limit_that_changes_is_no_reason_to_forget() {
+    let node = node(&[("cache.max_items", "100")]);
+    let mut client = Client::connect(node.local_addr());
+    let mut resp = Connection::open(node.local_addr(), 2);
+    for key in 0..50 {
+        let key = format!("k{key}");
+        assert_eq!(resp.call(&["SET", &key, "v"]), b"+OK\r\n");
+    }
+    assert_eq!(resp.call(&["SET", "gone", "v"]), b"+OK\r\n");
+    assert_eq!(resp.call(&["DEL", "gone"]), b":1\r\n");
+    for (setting, value) in [
+        ("cache.max_size_bytes", "256MiB"),
+        ("cache.max_items", "10"),
+    ] {
+        assert_eq!(resp.call(&["CONFIG", "SET", setting, value]), b"+OK\r\n");
+    }
+    let page = why(&mut client, "gone");
+    assert_eq!(page["cause"], "deleted", "{page}");
+    let page = why(&mut client, "k0");
+    assert_eq!(page["evicted_for"], "items", "{page}");
+    assert!(page["left_ago_ms"].as_u64() < Some(600_000), "{page}");
+    let figures = client.get("/metrics/json").json();
+    assert_eq!(
+        figures["evictions"]["items"], 40,
+        "{}",
+        figures["evictions"]
+    );
+}

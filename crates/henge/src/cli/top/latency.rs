@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::figures::whole;
-use crate::http::routes::{Place, ROUTES};
+use crate::http::routes::ROUTES;
 
 /// The metrics that are read: of requests over HTTP, and of commands of the Redis protocol.
 const NAMES: [&str; 2] = [
@@ -92,7 +92,7 @@ fn bucket(series: &str) -> Option<(u64, u64)> {
             "le" => bound = Some(whole(value.parse::<f64>().ok()? * 1e9)),
             "route" => {
                 let route = ROUTES.iter().find(|route| route.name == value)?;
-                if route.place != Place::Data {
+                if !route.id.is_about_keys() {
                     return None;
                 }
             }
