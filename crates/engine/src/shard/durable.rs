@@ -213,6 +213,12 @@ impl Shard {
         self.durable.is_unkept
     }
 
+    /// A call begins that is none of the shard's own, and may come to several or none: what these write counts for it alone.
+    #[inline]
+    pub fn begin_journalling(&mut self) {
+        self.durable.journalled_bytes = 0;
+    }
+
     /// The bytes that the last call wrote to the journal.
     #[inline]
     pub fn journalled_bytes(&self) -> usize {

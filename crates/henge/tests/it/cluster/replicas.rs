@@ -483,3 +483,28 @@ fn a_pipeline_of_scans_is_answered() {
     assert_eq!(replies.iter().filter(is_reply).count(), SCANS);
     set_all(&ring, &[1], "v");
 }
+
+/// All that it copies would fit into what may wait for the log twenty times over: each byte of it is to be counted once.
+#[test]
+fn who_comes_back_to_much_is_not_behind_its_log() {
+    let ring = Ring::new().set("cluster.replication_factor=3");
+    let mut ring = ring.set("compression.algorithm=none").formed(3);
+    (1..=3).for_each(|n| all_are_up(&ring, n, 3));
+    ring.kill(2);
+    let value = "v".repeat(64 << 10);
+    for key in 0..300 {
+        ring.until("each is set", || {
+            let target = format!("/cache/large{key}");
+            let stored = ring.http(1).request("PUT", &target, &[], value.as_bytes());
+            stored.status == 204
+        });
+    }
+    start_again(&mut ring, 2);
+    for n in 1..=3 {
+        assert!(
+            !ring.log(n).contains("the log is behind"),
+            "{}",
+            ring.log(n)
+        );
+    }
+}
