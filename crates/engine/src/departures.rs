@@ -382,16 +382,18 @@ impl Departures {
     /// each has all of them, and those that are found nowhere go as the oldest do.
     fn take_blocks(&mut self, others: &[Block]) {
         let (own, old) = (self.blocks.len(), others.len());
+        let mut found: Vec<Fingerprint> = Vec::new();
         for (nth, block) in self.blocks.iter_mut().enumerate() {
             let from = nth * old / own;
             let to = ((nth + 1) * old).div_ceil(own);
-            let mut found: Vec<Fingerprint> = others[from..to].iter().flatten().copied().collect();
-            found.retain(|fingerprint| *fingerprint != 0);
+            let all = others[from..to].iter().flatten();
+            found.clear();
+            found.extend(all.filter(|fingerprint| **fingerprint != 0));
             if to - from > 1 {
                 // The newest first, as a block has them.
                 found.sort_by_key(|fingerprint| std::cmp::Reverse(*fingerprint as u32));
             }
-            for (place, fingerprint) in block.iter_mut().zip(found) {
+            for (place, &fingerprint) in block.iter_mut().zip(&found) {
                 *place = fingerprint;
             }
         }

@@ -1,8 +1,7 @@
-//! `bench insight`: what it costs that a node can explain its figures: hot keys, why keys left, the slow log, and traces as many as there are
-//! by default, for a collector that takes all. GET of what is there and of what
-//! was evicted, SET, and SET that evicts, in pipelines of 16 over 50 connections, in CPU time of the server for a request: with all of
-//! it on, and with all of it off. One node does both in turns, as two that do the same differ by as much as is looked for. It needs
-//! `redis-benchmark`.
+//! `bench insight`: what it costs that a node can explain its figures: hot keys, why keys left, the slow log, and traces, as many as there
+//! are by default, for a collector that takes all. GET of what is there and of what was evicted, SET, and SET that evicts, in pipelines of
+//! 16 over 50 connections, in CPU time of the server for a request: with all of it on, and with all of it off. One node does both in turns,
+//! as two that do the same differ by as much as is looked for. It needs `redis-benchmark`.
 
 use super::client::Connection;
 use super::proc::{Cpus, pin_to, pin_to_any};

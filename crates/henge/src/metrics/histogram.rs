@@ -32,8 +32,7 @@ impl Histogram {
     /// Counts a duration. Only the thread that owns the histogram may call this.
     #[inline]
     pub(crate) fn record(&self, nanos: u64) {
-        add(&self.buckets[bucket_of(nanos)], 1);
-        add(&self.sum_ns, nanos);
+        self.record_some(nanos, 1);
     }
 
     /// The same for some that took as long.
