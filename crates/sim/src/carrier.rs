@@ -16,7 +16,12 @@ pub struct Carrier<S: Store> {
     /// How often replicas of the node have adopted a term.
     adoptions: u64,
     waiting: BTreeMap<RequestId, (Vouched<S>, Vouching)>,
+    /// Since when the way to others is cut.
+    cut_ms: BTreeMap<NodeId, u64>,
 }
+
+/// A way that is cut for so long is one to nowhere: what real nodes take for that is longer, as all in their networks is.
+const AWAY_AFTER_MS: u64 = 100;
 
 /// Of a partition what was seen.
 pub type Vouched<S> = (Partition, Seen<<<S as Store>::Kind as Types>::Reply>);
@@ -30,6 +35,7 @@ impl<S: Store> Carrier<S> {
             most_frame_bytes,
             adoptions: 0,
             waiting: BTreeMap::new(),
+            cut_ms: BTreeMap::new(),
         }
     }
 
@@ -145,9 +151,22 @@ impl<S: Store> Carrier<S> {
         done
     }
 
-    /// What is to go now.
-    pub fn flush(&mut self, now_ms: u64, mut each: impl FnMut(NodeId, FrameOf<S::Kind>)) {
+    /// What is to go now, where some ways may be cut.
+    pub fn flush(
+        &mut self,
+        now_ms: u64,
+        is_cut: impl Fn(NodeId) -> bool,
+        mut each: impl FnMut(NodeId, FrameOf<S::Kind>),
+    ) {
         for (&to, outbox) in &mut self.outboxes {
+            if is_cut(to) {
+                let since_ms = *self.cut_ms.entry(to).or_insert(now_ms);
+                if now_ms - since_ms >= AWAY_AFTER_MS {
+                    while outbox.disconnected() {}
+                }
+            } else if self.cut_ms.remove(&to).is_some() {
+                outbox.reconnected();
+            }
             while let Some(frame) = outbox.take(now_ms, self.most_frame_bytes) {
                 each(to, frame);
             }

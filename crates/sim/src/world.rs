@@ -622,7 +622,8 @@ impl<S: Store> World<S> {
         node.is_flushing = false;
         let (id, incarnation) = (node.id, node.incarnation);
         let mut frames = Vec::new();
-        node.carrier.flush(self.now_ms, |to, frame| {
+        let is_cut = |to: NodeId| self.network.is_cut(n, to.0 as usize);
+        node.carrier.flush(self.now_ms, is_cut, |to, frame| {
             frames.push((to.0 as usize, frame.incarnation, S::carry(frame)));
         });
         for (to, its, frame) in frames {

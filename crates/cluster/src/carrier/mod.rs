@@ -19,7 +19,7 @@
 //!
 //! **What it may hold.** A copy has one part under way, as a source sends the next when that has come. Of all that is said again
 //! while it was not answered only one of a kind waits for each partition. That leaves what is stamped, which has a bound: see
-//! [`Outbox::put`].
+//! [`Outbox::put`]. For a node that is away neither waits: see [`Outbox::disconnected`].
 
 mod format;
 
@@ -34,6 +34,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 const PROBE_LOST_AFTER_MS: u64 = 60;
 /// An empty queue keeps room for so many messages, some hundred kilobytes: as many as come between two frames of a busy stream.
 const KEPT_MESSAGES: usize = 1_024;
+/// So many messages are dropped while an outbox is locked, and a replica may be too: some tens of microseconds.
+const FORGOTTEN_AT_ONCE: usize = 256;
 /// So many wait for an answer at the most: some for each connection of a busy node.
 const MOST_WAITERS: usize = 1 << 14;
 
@@ -237,6 +239,8 @@ pub struct Outbox<T: Types> {
     /// Partitions of which an `Append` was dropped: those behind it are of no use.
     gaps: BTreeSet<Partition>,
     dropped: u64,
+    /// While the node is away, how many of the queue, from its first on, are not looked at since: see [`disconnected`](Self::disconnected).
+    away: Option<usize>,
     acks: Marks,
     probes: Marks,
     question: Option<Question>,
@@ -349,6 +353,7 @@ impl<T: Types> Outbox<T> {
             most_append_bytes,
             gaps: BTreeSet::new(),
             dropped: 0,
+            away: None,
             acks: Marks::default(),
             probes: Marks::default(),
             question: None,
@@ -390,6 +395,10 @@ impl<T: Types> Outbox<T> {
         let term = message.term;
         match message.body {
             Body::Append { .. } => self.append(partition, message, context),
+            // Its end was to close the gap; and its source says it again.
+            Body::Part { .. } if self.away.is_some() => {
+                self.gaps.insert(partition);
+            }
             Body::Part { .. } => self.copy(partition, message),
             Body::Ack { applied } => self.acks.put((partition, term, applied)),
             Body::Probe { number } => self.probes.put((partition, term, number)),
@@ -409,6 +418,7 @@ impl<T: Types> Outbox<T> {
                 incarnation,
                 questions: self.questions,
                 dropped: self.dropped,
+                away: self.away.map(|_| 0),
                 given_up: std::mem::take(&mut self.given_up),
                 ..Self::new(self.most_append_bytes)
             };
@@ -419,7 +429,7 @@ impl<T: Types> Outbox<T> {
     fn append(&mut self, partition: Partition, message: MessageOf<T>, context: Option<Context>) {
         // One that is larger than all the room goes when there is nothing else.
         let is_full = self.append_bytes >= self.most_append_bytes;
-        if is_full || self.gaps.contains(&partition) {
+        if is_full || self.away.is_some() || self.gaps.contains(&partition) {
             self.gaps.insert(partition);
             self.dropped += 1;
             return;
@@ -609,9 +619,66 @@ impl<T: Types> Outbox<T> {
         }
     }
 
-    /// What was taken may be lost, as the connection is another one. A question is asked again; all else is for the replicas to say
+    /// The node cannot be reached, and not for a moment only: until it is again nothing is kept for it that is of any size. What was
+    /// stamped and waits is dropped, as if it had been lost, and so is what comes, and copies with it. What is said again anyway still
+    /// waits, once of each kind: by that somebody tries to reach it.
+    ///
+    /// Drops some of what waits, and says whether there is more: who puts something there waits for no more than that.
+    pub fn disconnected(&mut self) -> bool {
+        let unsorted = self.away.unwrap_or_else(|| {
+            self.gaps.extend(self.copies.keys());
+            self.turns.clear();
+            self.queue.len()
+        });
+        let mut steps = FORGOTTEN_AT_ONCE;
+        let sorted = unsorted.min(steps);
+        for _ in 0..sorted {
+            self.sort_out_one();
+        }
+        self.away = Some(unsorted - sorted);
+        steps -= sorted;
+        while steps > 0
+            && let Some(mut copy) = self.copies.first_entry()
+        {
+            steps -= 1;
+            if let Some(append) = copy.get_mut().appends.pop_front() {
+                self.dropped += 1;
+                self.append_bytes -= append.bytes;
+                self.bytes -= append.bytes;
+            } else {
+                let part = copy.remove().part;
+                self.bytes -= part.map_or(0, |part| part.bytes);
+            }
+        }
+        let is_done = self.away == Some(0) && self.copies.is_empty();
+        if is_done {
+            self.queue.shrink_to(KEPT_MESSAGES);
+        }
+        !is_done
+    }
+
+    /// The first of the queue is dropped if it was stamped, and else comes to its end. No copy counts by it any more.
+    fn sort_out_one(&mut self) {
+        let Some(waiting) = self.queue.pop_front() else {
+            return;
+        };
+        self.left += 1;
+        if let Some(kind) = Kind::of(&waiting.message.body) {
+            let place = self.left + self.queue.len() as u64;
+            self.places.insert((waiting.partition, kind), place);
+            self.queue.push_back(waiting);
+        } else {
+            self.gaps.insert(waiting.partition);
+            self.dropped += 1;
+            self.append_bytes -= waiting.bytes;
+            self.bytes -= waiting.bytes;
+        }
+    }
+
+    /// It is reached again. What was taken may be lost, as the connection is another one. A question is asked again; all else is for the replicas to say
     /// again, and what was stamped they find out.
     pub fn reconnected(&mut self) {
+        self.away = None;
         if let Some(mut question) = self.question.take() {
             for mark in question.marks.into_iter().chain(question.unnamed) {
                 self.probes.put(mark);

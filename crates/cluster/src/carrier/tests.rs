@@ -415,6 +415,42 @@ fn who_is_too_slow_has_a_gap_until_it_has_copied() {
     assert_eq!((outbox.bytes(), outbox.append_bytes), (0, 0));
 }
 
+#[test]
+fn nothing_of_size_waits_for_who_is_away() {
+    let mut outbox = outbox(1 << 20);
+    outbox.put(p(3), 1, open());
+    outbox.put(p(1), 1, append(1, 100_000));
+    outbox.put(p(1), 1, beat(1));
+    outbox.put(p(2), 1, part(1, 1, 100_000, Some(4)));
+    outbox.put(p(2), 1, append(5, 100_000));
+    assert!(!outbox.disconnected(), "it was little");
+    outbox.put(p(1), 1, append(2, 100_000));
+    outbox.put(p(4), 1, append(1, 100_000));
+    outbox.put(p(5), 1, part(1, 0, 100_000, None));
+    assert_eq!(outbox.dropped(), 4);
+    let small = bytes::<Sizes>(&open()) + bytes::<Sizes>(&beat(1));
+    assert_eq!(outbox.bytes(), small);
+    assert!(!outbox.disconnected(), "it is so already");
+    // What there is once of a kind is found in its place still.
+    outbox.put(p(3), 1, open());
+    outbox.put(p(1), 1, beat(2));
+    outbox.reconnected();
+    // Each has a gap until it has copied.
+    for of in [1, 2, 4] {
+        outbox.put(p(of), 1, append(6, 100));
+    }
+    outbox.put(p(1), 1, part(1, 0, 10, Some(6)));
+    outbox.put(p(1), 1, append(7, 100));
+    let expected = [
+        (p(3), open()),
+        (p(1), beat(1)),
+        (p(1), part(1, 0, 10, Some(6))),
+        (p(1), append(7, 100)),
+    ];
+    assert_eq!(messages(&mut outbox), expected);
+    assert_eq!((outbox.bytes(), outbox.append_bytes), (0, 0));
+}
+
 /// What is told of a trace goes in the frame of its entry, and is dropped with it.
 #[test]
 fn a_context_goes_with_its_entry() {
@@ -523,7 +559,9 @@ fn run(seed: u64) {
     for step in 0..2_000 {
         let of = p(random.below(partitions) as u16);
         let size = |random: &mut Random| random.below(3_000) as usize;
-        match random.below(12) {
+        match random.below(13) {
+            12 if random.one_in(10) => while outbox.disconnected() {},
+            12 => outbox.reconnected(),
             0..=5 => {
                 let seq = seqs.entry(of).or_insert(0);
                 *seq += 1;
@@ -555,6 +593,7 @@ fn run(seed: u64) {
         let acks = partitions as usize * size_of::<Mark>();
         assert!(outbox.bytes() <= outbox.append_bytes + parts + beats + acks);
     }
+    outbox.reconnected();
     while !outbox.is_empty() {
         take(&mut outbox, &mut random, &mut came);
     }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, Ordering::SeqCst};
 use std::task::{self, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use henge_cluster::carrier::{Context, Frame, FrameOf, Outbox};
 use henge_cluster::replica::{Body, Message, MessageOf, Seen, Vouch, Vouching};
@@ -19,7 +19,7 @@ use henge_cluster::topology::Incarnation;
 use henge_engine::persistence::journal::Pieces;
 use henge_wire::peer::{Head, Kind, Purpose};
 use henge_wire::{Partition, Version};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use rustix::net::sockopt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -47,6 +47,9 @@ const MOST_UNSENT_BYTES: usize = 1 << 20;
 const MOST_FRAME_BYTES: usize = (1 << 30) + (2 << 20);
 /// How long after a connection could not be had the next is tried.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Who could not be connected to for so long is away: what waits for it would not be of use for much longer either, and is memory beside
+/// `cache.max_size_bytes`. A node that has just begun listens within this, and a network that stumbles is over it.
+const AWAY_AFTER: Duration = Duration::from_secs(1);
 /// How often machines are told that time has passed: some round trips, and little beside a failover.
 pub(crate) const TICK: Duration = Duration::from_millis(25);
 
@@ -259,6 +262,7 @@ impl Speakers {
 async fn speak(peer: &Peer, numbers: &[usize], local: &Local) {
     let streams: Vec<&Stream> = numbers.iter().map(|&n| &peer.streams[n]).collect();
     let is_gone = || peer.is_gone.load(Ordering::Relaxed);
+    let mut tried_since: Option<Instant> = None;
     while !is_gone() {
         // Nobody is connected to for nothing.
         poll_fn(|cx| {
@@ -274,9 +278,11 @@ async fn speak(peer: &Peer, numbers: &[usize], local: &Local) {
         })
         .await;
         let me = &local.shared.cluster.identity;
+        let since = *tried_since.get_or_insert_with(Instant::now);
         let connected = greet::connect(&peer.address, Some(peer.instance), Purpose::Stream, me);
         match connected.await {
             Ok(greeted) => {
+                tried_since = None;
                 for stream in &streams {
                     stream.outbox.lock().reconnected();
                 }
@@ -285,12 +291,30 @@ async fn speak(peer: &Peer, numbers: &[usize], local: &Local) {
             }
             Err(error) => {
                 tracing::debug!(peer = peer.address, %error, "no stream for replicas");
+                if since.elapsed() >= AWAY_AFTER {
+                    for stream in &streams {
+                        forget(stream).await;
+                    }
+                }
                 if matches!(error, greet::GreetError::Refused(_)) {
                     local.shared.cluster.was_refused(peer.instance);
                 }
                 let _ = tokio::time::timeout(PAUSE, peer.gone.notified()).await;
             }
         }
+    }
+}
+
+/// Drops what waits for a node that is away, and lets others run in between.
+async fn forget(stream: &Stream) {
+    let step = || {
+        let mut outbox = stream.outbox.lock();
+        let has_more = outbox.disconnected();
+        MutexGuard::unlock_fair(outbox);
+        has_more
+    };
+    while step() {
+        tokio::task::yield_now().await;
     }
 }
 

@@ -8,7 +8,8 @@ use super::partitions::agreed_leader;
 use crate::observe::ONLY_IN_A_CLUSTER;
 
 fn ring() -> Ring {
-    let ring = Ring::new().set("cluster.replication_factor=3").formed(3);
+    let ring = Ring::new().set("cluster.replication_factor=3");
+    let ring = ring.set("compression.algorithm=none").formed(3);
     (1..=3).for_each(|n| all_are_up(&ring, n, 3));
     ring
 }
@@ -135,6 +136,20 @@ fn links_and_replicas_are_counted_by_peer() {
         let lacks = behind(&ring, "lag_entries") > 0.0 || behind(&ring, "to_follow") > 0.0;
         lacks && behind(&ring, "lag_seconds") >= 1.0
     });
+    let value = "v".repeat(100_000);
+    for key in 0..80 {
+        ring.until("it is set", || {
+            let target = format!("/cache/large{key}");
+            let stored = ring.http(1).request("PUT", &target, &[], value.as_bytes());
+            stored.status == 204
+        });
+    }
+    for n in (1..=3).filter(|&n| n != lost) {
+        ring.until("nothing of size waits for who is away", || {
+            let peer = format!("/replication/peers/node{lost}/queue_bytes");
+            count(&figures(&ring, n), &peer) < 1_000_000
+        });
+    }
     ring.start(lost, &ring.others(lost, 3));
     ring.wait_until_ready([lost]);
     ring.until("it has caught up", || {
