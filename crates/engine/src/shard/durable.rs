@@ -213,10 +213,10 @@ impl Shard {
         self.durable.is_unkept
     }
 
-    /// A call begins that is none of the shard's own, and may come to several or none: what these write counts for it alone.
+    /// A call begins that is none of the shard's own, and may come to several or none: what these write and show counts for it alone.
     #[inline]
-    pub fn begin_journalling(&mut self) {
-        self.durable.journalled_bytes = 0;
+    pub fn begin_call(&mut self) {
+        self.durable.begin_call();
     }
 
     /// The bytes that the last call wrote to the journal.

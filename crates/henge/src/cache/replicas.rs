@@ -509,8 +509,8 @@ impl Cache {
             journalled,
             ..
         } = seat;
-        // Most of what a machine is told has nothing written: what was before would be counted with each.
-        shard.begin_journalling();
+        // Most of what a machine is told has nothing written: what was before would be counted, and asked of the log, with each.
+        shard.begin_call();
         let now_ms = turn.now_ms;
         let own = match &input {
             Input::Request(id, ..) => Some(*id),

@@ -302,6 +302,13 @@ impl Gate {
         }
     }
 
+    /// There are replicas from now on, which are to hear of each round, whoever has asked for it.
+    pub(crate) fn begin_to_hear(&self) {
+        if let Some(keeper) = &*self.keeper.borrow() {
+            keeper.wake_by_ref();
+        }
+    }
+
     /// Waits for what is owed.
     pub(crate) fn poll_owed(
         &self,

@@ -416,6 +416,7 @@ pub(crate) fn serve(
                 return;
             }
         }
+        own.gate.begin_to_hear();
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         for number in 0.. {
