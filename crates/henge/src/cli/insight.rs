@@ -15,9 +15,9 @@ use base64::engine::general_purpose::STANDARD;
 use clap::builder::ValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use henge_client::Target;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::asking::{InquiryError, page, path_of};
+use super::asking::{InquiryError, page, page_for};
 use super::members::{self, Heard};
 use super::{api_key, client, failed, print};
 
@@ -154,7 +154,7 @@ impl Insight {
         let missing = |what: &str| InquiryError::NoPage(format!("it has no {what}"));
         let (path, count, is_cluster) = match &self.about {
             About::Why { key } => {
-                let page = page(&self.target, &path_of_key(key), self.timeout).await?;
+                let page = page_for(&self.target, "/why", &named(key), self.timeout).await?;
                 let text = why::text(&page).ok_or_else(|| missing("key"))?;
                 return Ok((self.shown(text, &page), true));
             }
@@ -203,10 +203,11 @@ impl Insight {
     }
 }
 
-fn path_of_key(key: &[u8]) -> String {
+/// A body that names a key: in a path there is no room for the longest ones.
+fn named(key: &[u8]) -> Value {
     match std::str::from_utf8(key) {
-        Ok(_) => path_of("/why?key=", key),
-        Err(_) => path_of("/why?key_base64=", STANDARD.encode(key).as_bytes()),
+        Ok(text) => json!({"key": text}),
+        Err(_) => json!({"key_base64": STANDARD.encode(key)}),
     }
 }
 
@@ -273,9 +274,9 @@ mod tests {
 
     #[test]
     fn keys_are_bytes() {
-        assert_eq!(path_of_key(b"a/b &c"), "/why?key=a%2Fb%20%26c");
-        assert_eq!(path_of_key("ö".as_bytes()), "/why?key=%C3%B6");
-        assert_eq!(path_of_key(b"\xff\x00"), "/why?key_base64=%2FwA%3D");
+        assert_eq!(named(b"a/b &c"), json!({"key": "a/b &c"}));
+        assert_eq!(named("ö".as_bytes()), json!({"key": "ö"}));
+        assert_eq!(named(b"\xff\x00"), json!({"key_base64": "/wA="}));
     }
 
     async fn found(

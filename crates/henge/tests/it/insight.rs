@@ -2,10 +2,11 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::Command;
 use std::thread;
 use std::time::Instant;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::client::{Client, DEADLINE, node};
 use crate::cluster::Ring;
@@ -105,6 +106,10 @@ fn each_cause_on_a_node_by_itself() {
     let mut rude = |target: &str| client.get(target).status;
     assert_eq!(rude("/why"), 400);
     assert_eq!(rude("/why?key=a&key_base64=YQ=="), 400);
+    let mut rude = |body: &str| client.post("/why", body).status;
+    assert_eq!(rude("{}"), 400);
+    assert_eq!(rude(r#"{"key":"a","key_base64":"YQ=="}"#), 400);
+    assert_eq!(rude(r#"{"key":"a"}"#), 200);
 }
 
 #[test]
@@ -167,6 +172,50 @@ fn any_node_knows_why_and_who_took_over_says_what_it_cannot_know() {
         (&"moved".into(), &"node1".into())
     );
     assert_eq!(page["is_certain"], false);
+    ring.kill(2);
+}
+
+/// No request line has room for the longest keys, wherever they are.
+#[test]
+fn the_longest_key_is_asked_about_in_a_body() {
+    let mut ring = Ring::new().formed(2);
+    let place = key_of(&ring, "node2");
+    let long = format!("{{{place}}}");
+    let long = format!("{long}{}", "x".repeat(65_536 - long.len()));
+    let url = format!("http://{}", ring.address(1));
+    // The leader of its partition may be about to open.
+    why(&mut ring.http(1), &place);
+    for key in [long.as_str(), "gone\u{1}"] {
+        let body = json!({"key": key, "value": "v"}).to_string();
+        ring.until("it is written", || {
+            ring.http(1).post("/set", &body).status == 200
+        });
+        let body = json!({"key": key}).to_string();
+        assert_eq!(ring.http(1).post("/delete", &body).status, 200);
+        let answer = ring.http(1).post("/why", &body);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let page = answer.json();
+        assert_eq!(
+            (&page["cause"], &page["key"]),
+            (&"deleted".into(), &key.into())
+        );
+        let said = Command::new(env!("CARGO_BIN_EXE_henge"))
+            .args(["why", "--json", "--url", &url, key])
+            .env_clear()
+            .output()
+            .expect("the binary of this build runs");
+        assert!(said.status.success(), "{said:?}");
+        let said: Value = serde_json::from_slice(&said.stdout).expect("JSON");
+        assert_eq!(
+            (&said["cause"], &said["node"]),
+            (&"deleted".into(), &page["node"])
+        );
+        if key == long {
+            assert_eq!(page["node"], "node2");
+        }
+    }
+    let body = json!({"key": format!("{long}x")}).to_string();
+    assert_eq!(ring.http(1).post("/why", &body).status, 400);
     ring.kill(2);
 }
 
