@@ -140,7 +140,7 @@ fn count(query: Option<&str>, most: usize) -> Result<usize, Problem> {
         return Ok(DEFAULT_COUNT);
     };
     let text = query::text("count", &count)?;
-    let count = text.parse().ok().filter(|count| (1..=most).contains(count));
+    let count = query::whole(text).filter(|count| (1..=most).contains(count));
     count.ok_or_else(|| {
         let detail = format!("count is {text}; expected a whole number from 1 to {most}");
         Problem::new(Code::InvalidLimit, detail)

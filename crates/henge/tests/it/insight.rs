@@ -316,6 +316,12 @@ fn the_hottest_keys_of_a_million_are_found() {
     for (target, status) in [
         ("/hot?count=0", 400),
         ("/hot?count=101", 400),
+        ("/hot?count=%2B1", 400),
+        ("/hot?count=+1", 400),
+        ("/keys?limit=%2B1", 400),
+        ("/admin/backup?partition=%2B1", 400),
+        ("/admin/backup?partition=1&place=%2B1", 400),
+        ("/cluster/events?after=%2B1", 400),
         ("/hot?n=1", 400),
     ] {
         assert_eq!(client.get(target).status, status, "{target}");
