@@ -29,16 +29,23 @@ const EXIT_FAILED: u8 = 3;
 /// The most keys that a node lists.
 const MOST_KEYS: u16 = 100;
 
-const EXIT_CODES: &str = "\
+/// Of those that may ask all members.
+const LISTING_EXIT_CODES: &str = "\
 Exit codes:
   0  shown
   1  shown, and with --cluster some members did not answer
   2  the command line cannot be understood
   3  it failed: no connection, an error, or no answer";
 
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  shown
+  2  the command line cannot be understood
+  3  it failed: no connection, an error, or no answer";
+
 const HOT_HELP: &str = "\
 Counts are estimates of the uses that a node has seen, of which older ones count less. With --cluster the counts of all members are
-added up; a request that one member passes to another is counted where its client asked.";
+added up; a request that one member passes to another is counted where its client asked. A node whose insight.enabled is false counts none.";
 
 const BIG_HELP: &str = "\
 A node shows what is in the partitions that it leads. With --cluster all members are asked.";
@@ -64,7 +71,7 @@ enum About {
 
 /// The grammar.
 pub(super) fn commands() -> [Command; 3] {
-    let command = |name: &'static str, about: &'static str, help: &str| {
+    let command = |name: &'static str, about: &'static str, (help, exit_codes): (&str, &str)| {
         Command::new(name)
             .about(about)
             .args([
@@ -72,7 +79,7 @@ pub(super) fn commands() -> [Command; 3] {
                 client::timeout(),
                 client::json(),
             ])
-            .after_help(format!("{help}\n\n{}\n\n{EXIT_CODES}", api_key::HELP))
+            .after_help(format!("{help}\n\n{}\n\n{exit_codes}", api_key::HELP))
     };
     let listing = || {
         [
@@ -89,9 +96,19 @@ pub(super) fn commands() -> [Command; 3] {
         ]
     };
     [
-        command("hot", "Show which keys are used most", HOT_HELP).args(listing()),
-        command("big", "Show which keys are largest", BIG_HELP).args(listing()),
-        command("why", "Say why a key is not there", WHY_HELP).arg(
+        command(
+            "hot",
+            "Show which keys are used most",
+            (HOT_HELP, LISTING_EXIT_CODES),
+        )
+        .args(listing()),
+        command(
+            "big",
+            "Show which keys are largest",
+            (BIG_HELP, LISTING_EXIT_CODES),
+        )
+        .args(listing()),
+        command("why", "Say why a key is not there", (WHY_HELP, EXIT_CODES)).arg(
             Arg::new("key")
                 .value_name("KEY")
                 .required(true)
@@ -269,6 +286,17 @@ mod tests {
             "why k --cluster",
         ] {
             assert!(asked(line).is_err(), "{line}");
+        }
+    }
+
+    /// `why` asks one node, so its help is silent of what comes of asking all.
+    #[test]
+    fn help_is_of_what_a_command_takes() {
+        for mut command in commands() {
+            let takes = |name: &str| command.get_arguments().any(|arg| arg.get_id() == name);
+            let is_of_all = takes("cluster");
+            let help = command.render_long_help().to_string();
+            assert_eq!(help.contains("--cluster"), is_of_all, "{help}");
         }
     }
 

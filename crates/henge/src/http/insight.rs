@@ -67,6 +67,7 @@ pub(crate) fn hot(local: &Local, query: Option<&str>) -> Outcome {
         "seen": found.seen,
         "sampled_one_in": found.sampled_one_in,
         "since_seconds": found.since.as_secs_f64(),
+        "is_counting": found.is_counting,
         "keys": keys,
     })))
 }

@@ -121,6 +121,15 @@ fn nothing_is_remembered_where_that_is_off() {
     assert_eq!(page["cause"], Value::Null);
     assert_eq!(page["is_certain"], false);
     assert_eq!(misses(&mut client, "never_set"), 0);
+    let page = client.get("/hot").json();
+    assert_eq!(
+        (&page["is_counting"], &page["seen"]),
+        (&false.into(), &0.into())
+    );
+    let mut resp = Connection::open(node.local_addr(), 2);
+    let set = ["CONFIG", "SET", "insight.enabled", "true"];
+    assert_eq!(resp.call(&set), b"+OK\r\n");
+    assert_eq!(client.get("/hot").json()["is_counting"], true);
 }
 
 /// A key of a partition that a node leads, and has a replica of where others are to have one.
