@@ -6,10 +6,12 @@ use std::process::Command;
 use std::thread;
 use std::time::Instant;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::client::{Client, DEADLINE, node};
 use crate::cluster::Ring;
+use crate::durability::Data;
 use crate::side_by_side::Connection;
 
 /// Keys of the load.
@@ -62,10 +64,12 @@ fn each_cause_on_a_node_by_itself() {
         is_missed_as(client, resp, key, cause)
     };
     let page = is_missed(&mut client, &mut resp, "stranger", "never_set");
-    assert_eq!(page["is_certain"], true, "{page}");
+    assert_eq!(page["is_certain"], false, "{page}");
+    assert!(page["remembered_ms"].is_u64(), "{page}");
     resp.call(&["SET", "gone", "v"]);
     resp.call(&["DEL", "gone"]);
-    is_missed(&mut client, &mut resp, "gone", "deleted");
+    let page = is_missed(&mut client, &mut resp, "gone", "deleted");
+    assert_eq!(page["is_certain"], true, "{page}");
     resp.call(&["SET", "short", "v", "PX", "1"]);
     let deadline = Instant::now() + DEADLINE;
     while resp.call(&["EXISTS", "short"]) != b":0\r\n" {
@@ -132,6 +136,45 @@ fn nothing_is_remembered_where_that_is_off() {
     assert_eq!(client.get("/hot").json()["is_counting"], true);
 }
 
+/// A node that comes back knows what it had on its disk. What had left it before it knows from its log, and not when that was; of what the
+/// log has no more nobody is told that it was never there.
+#[test]
+fn nothing_is_certain_of_an_earlier_life() {
+    let data = Data::new();
+    for key in ["before-the-snapshot", "in-the-log"] {
+        let process = data.start(&[]);
+        let mut client = Client::connect(process.address);
+        // It may be loading still.
+        assert_eq!(why(&mut client, key)["cause"], "never_set");
+        let target = format!("/cache/{key}");
+        assert_eq!(client.request("PUT", &target, &[], b"v").status, 204);
+        assert_eq!(client.request("DELETE", &target, &[], b"").status, 204);
+        let page = why(&mut client, key);
+        let found = (&page["cause"], &page["is_certain"]);
+        assert_eq!(found, (&"deleted".into(), &true.into()));
+        assert!(page["left_ago_ms"].is_u64(), "{page}");
+        if key == "before-the-snapshot" {
+            let made = client.request("POST", "/admin/snapshot", &[], b"");
+            assert_eq!(made.status, 200, "{}", made.text());
+        }
+        process.signal(Signal::TERM);
+        assert_eq!(process.wait().0, Some(0));
+    }
+    let process = data.start(&[]);
+    let mut client = Client::connect(process.address);
+    for key in ["before-the-snapshot", "stranger"] {
+        let page = why(&mut client, key);
+        let found = (&page["cause"], &page["is_certain"]);
+        assert_eq!(found, (&"never_set".into(), &false.into()), "{page}");
+        let text = page["text"].as_str().expect("a text");
+        assert!(text.contains("before the node's start"), "{text}");
+    }
+    let page = why(&mut client, "in-the-log");
+    let found = (&page["cause"], &page["left_ago_ms"]);
+    assert_eq!(found, (&"deleted".into(), &Value::Null), "{page}");
+    assert_eq!(page["text"], "A client deleted it some time ago.");
+}
+
 /// A key of a partition that a node leads, and has a replica of where others are to have one.
 fn key_of(ring: &Ring, leader: &str) -> String {
     let place = |key: &str| ring.http(1).get(&format!("/cluster/ring?key={key}")).json();
@@ -147,7 +190,7 @@ fn any_node_knows_why_and_who_took_over_says_what_it_cannot_know() {
     let page = why(&mut ring.http(1), &key);
     assert_eq!(
         (&page["cause"], &page["is_certain"]),
-        (&"never_set".into(), &true.into())
+        (&"never_set".into(), &false.into())
     );
     let set = |ring: &Ring, n| {
         let body = format!(r#"{{"key":"{key}","value":"v"}}"#);

@@ -118,7 +118,7 @@ async function cluster(url, folder) {
     await go(page, 'misses');
     await page.fill('#why_key', 'never-set');
     await page.keyboard.press('Enter');
-    await page.waitForFunction(() => document.querySelector('.answer')?.textContent.includes('not set'));
+    await page.waitForFunction(() => document.querySelector('.answer')?.textContent.includes('never set'));
 
     // A key is set, seen by another node, changed, and deleted.
     await go(page, 'browser');
