@@ -109,6 +109,11 @@ export function facts(lines) {
         [element('dt', {}, name), element('dd', {}, value)]));
 }
 
+/// The name of a node in a table, which may have 64 letters, or a text as long: as much as leaves the other columns their room.
+export function cut(text) {
+    return element('span', { class: 'cut', title: text }, text);
+}
+
 /// A box with a heading.
 export function card(title, ...children) {
     return element('section', { class: 'card' }, element('h2', {}, title), ...children);

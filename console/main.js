@@ -105,7 +105,9 @@ async function pollMetrics(signal) {
     ]);
     history.take(Date.now(), figures, text === null ? null : latencyBuckets(text));
     trouble('figures', null);
-    setText(document.getElementById('node'), figures.node_id ?? '');
+    const node = document.getElementById('node');
+    setText(node, figures.node_id ?? '');
+    node.title = figures.node_id ?? '';
     setTitle();
     shown?.polled.forEach((listener) => listener());
     main.dataset.polled = String(Number(main.dataset.polled) + 1);

@@ -1,7 +1,7 @@
 // The members of the cluster as a table, for the overview and the ring. States stand in words. It changes nothing:
 // members are added, drained and removed with `henge cluster`.
 
-import { element, shape } from './dom.js';
+import { cut, element, shape } from './dom.js';
 import { bytes, count, rate } from './format.js';
 import { paint } from './ring.js';
 import { dataTable } from './table.js';
@@ -99,8 +99,8 @@ function swatches(onPick) {
 // link.
 function consoleLink({ member }) {
     if (member.is_me || !/^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):\d{1,5}$/.test(member.address ?? '')) {
-        return member.name;
+        return cut(member.name);
     }
     const href = `${location.protocol}//${member.address}/console/`;
-    return element('a', { href, rel: 'noreferrer', title: `The console of ${member.name}` }, member.name);
+    return element('a', { class: 'cut', href, rel: 'noreferrer', title: `The console of ${member.name}` }, member.name);
 }

@@ -1,7 +1,7 @@
 // What has happened in the cluster, as this node has seen it: the node keeps the last 512 events, and so does this
 // page.
 
-import { card, element } from '../dom.js';
+import { card, cut, element } from '../dom.js';
 import { count, time } from '../format.js';
 import { dataTable } from '../table.js';
 
@@ -27,7 +27,7 @@ export function show(context) {
             },
             { label: 'When', isWhole: true, text: (row) => time(row.time_ms), value: (row) => row.time_ms },
             { label: 'What', text: kind, node: (row) => element('span', { class: 'tag' }, kind(row)) },
-            { label: 'Member', text: (row) => row.member ?? '–' },
+            { label: 'Member', text: member, node: (row) => cut(member(row)) },
             { label: 'Epoch', isNumber: true, text: (row) => count(row.epoch), value: (row) => row.epoch },
             { label: 'In words', isProse: true, text: (row) => row.text },
         ],
@@ -43,6 +43,10 @@ export function show(context) {
         }
     });
     return [card('As this node has seen them', table.node)];
+}
+
+function member(row) {
+    return row.member ?? '–';
 }
 
 function kind(row) {

@@ -52,7 +52,9 @@ export function show(context) {
     context.every(HOT_PERIOD_MS, async (signal) => {
         const answer = await context.client.get('/hot', { count: SHOWN }, { signal });
         const part = answer.sampled_one_in === 1 ? 'each' : `one in ${count(answer.sampled_one_in)}`;
-        setText(aboutHot, `${count(answer.seen)} uses seen by ${answer.node} in ${seconds(answer.since_seconds)}, `
+        setText(aboutHot, answer.is_counting === false
+            ? `${answer.node} counts no keys: its insight.enabled is false, and true has it count.`
+            : `${count(answer.seen)} uses seen by ${answer.node} in ${seconds(answer.since_seconds)}, `
             + `of which ${part} was counted. Older uses count less.`);
         hot.update(answer.keys);
     });

@@ -1,7 +1,7 @@
 // Every figure of /metrics/json, whatever it is called: a figure that the node gains is found here without a line of
 // code.
 
-import { card, element, showFigure } from '../dom.js';
+import { card, cut, element, showFigure } from '../dom.js';
 import { byName, compact } from '../format.js';
 import { dataTable } from '../table.js';
 
@@ -21,10 +21,14 @@ export function show(context) {
             { label: 'Figure', isHeader: true, text: (row) => row.path, node: (row) => element('code', {}, row.path) },
             {
                 label: 'Exactly', isNumber: true, text: (row) => String(row.value), value: (row) => row.value,
-                node: () => element('span', { class: 'figure' }),
+                node: ({ value }) => (typeof value === 'string'
+                    ? element('span', { class: 'figure cut', title: value }) : element('span', { class: 'figure' })),
                 mark: (cell, row) => showFigure(cell.firstElementChild, row.path, row.value, String),
             },
-            { label: 'Read as', isNumber: true, text: (row) => byName(row.path, row.value), value: (row) => row.value },
+            {
+                label: 'Read as', isNumber: true, text: readAs, value: (row) => row.value,
+                node: (row) => (typeof row.value === 'string' ? cut(readAs(row)) : readAs(row)),
+            },
             { label: 'Change a second', isNumber: true, text: (row) => change(row.change), value: (row) => row.change },
         ],
     });
@@ -42,6 +46,10 @@ export function show(context) {
         };
     });
     return [card('As of the last poll', table.node)];
+}
+
+function readAs({ path, value }) {
+    return byName(path, value);
 }
 
 function change(value) {

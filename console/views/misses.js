@@ -107,7 +107,7 @@ function whyForm(context) {
     async function ask(query) {
         answer.replaceChildren();
         try {
-            answer.replaceChildren(...explanation(await context.client.get('/why', query, { signal: context.signal })));
+            answer.replaceChildren(...explanation(await context.client.post('/why', JSON.stringify(query), { signal: context.signal })));
         } catch (error) {
             if (!context.signal.aborted) {
                 answer.replaceChildren(context.refusal(error));

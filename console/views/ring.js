@@ -1,6 +1,6 @@
 // The ring: who leads which partitions, how far those are that move, and where a key lives. It moves nothing itself.
 
-import { card, element, facts, setText, strange } from '../dom.js';
+import { card, cut, element, facts, setText, strange } from '../dom.js';
 import { bytes, bytesRate, count, percent, plural } from '../format.js';
 import { memberRows, membersTable, stateText } from '../members.js';
 import { leaders, ringPicture } from '../ring.js';
@@ -110,10 +110,14 @@ function runsTable() {
                 text: (run) => (run.first === run.last ? String(run.first) : `${run.first}–${run.last}`),
             },
             { label: 'Slots', isWhole: true, text: (run) => run.slots, value: (run) => run.first },
-            { label: 'Leader', text: (run) => run.member?.name ?? 'nobody' },
+            { label: 'Leader', text: leaderName, node: (run) => cut(leaderName(run)) },
             { label: 'State', text: (run) => (run.member ? stateText(run.member) : '–') },
         ],
     });
+}
+
+function leaderName(run) {
+    return run.member?.name ?? 'nobody';
 }
 
 function progressLines({ moves, copies }) {

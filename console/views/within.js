@@ -1,7 +1,7 @@
 // What a node is busy with: how long clients wait by what they asked, how other nodes answer it and follow it, how its
 // threads and its memory are used. All of it is from the polls of /metrics/json.
 
-import { card, element, showFigure } from '../dom.js';
+import { card, cut, element, showFigure } from '../dom.js';
 import { bytes, count, percent, rate, seconds } from '../format.js';
 import { last } from '../history.js';
 import { dataTable } from '../table.js';
@@ -34,7 +34,7 @@ export function show(context) {
         figure('p99.9', (row) => [...row.series, 'p999'], seconds),
     ]);
     const peers = figures('Other nodes, as this one has them', 'There are no others.', [
-        words('Node', (row) => row.key),
+        { ...words('Node', (row) => row.key), node: (row) => cut(row.key) },
         figure('Questions answered', (row) => ['cluster', 'links', row.key, 'latency_seconds', 'count'], count),
         figure('p99', (row) => ['cluster', 'links', row.key, 'latency_seconds', 'p99'], seconds),
         figure('Not answered', (row) => ['cluster', 'links', row.key, 'failed'], count),

@@ -61,7 +61,8 @@ pub struct Absence {
     pub left_ago_s: Option<u64>,
     /// How old it was then, counted from its last write, in seconds; known to a half of itself, or not at all.
     pub age_s: Option<u64>,
-    /// No other cause fits what is remembered.
+    /// No other cause fits. Never so of [`MissCause::NeverSet`]: before what is remembered there may have been anything, in an earlier
+    /// life of the node too.
     pub is_certain: bool,
     /// For so many seconds all that left with this fingerprint's place is remembered.
     pub remembered_s: u64,
@@ -183,6 +184,8 @@ pub(crate) struct Departures {
     marked_s: u32,
     /// What the clock said last.
     clock_s: u32,
+    /// What left up to this second did so while the log was read: nobody knows when that was, unless its lifetime says so.
+    read_s: u32,
 }
 
 impl Departures {
@@ -200,6 +203,7 @@ impl Departures {
             now_s: 0,
             marked_s: 0,
             clock_s: 0,
+            read_s: 0,
         }
     }
 
@@ -366,6 +370,7 @@ impl Departures {
             now_s: other.now_s,
             marked_s: other.marked_s,
             clock_s: other.clock_s,
+            read_s: other.read_s,
             ..self
         };
         if own.is_on() && other.is_on() {
@@ -449,6 +454,14 @@ impl Departures {
         }
     }
 
+    /// All of the log was read. What left by it did so at some time in an earlier life.
+    pub(crate) fn has_read_the_log(&mut self) {
+        self.read_s = self.now_s;
+        // As with a mark: what leaves from here on is of a later second.
+        self.marked_s = self.now_s.saturating_add(1);
+        self.now_s = self.marked_s;
+    }
+
     /// Why all of a partition has left is known better now.
     pub(crate) fn explain(&mut self, p: usize, cause: MissCause) {
         let now_s = self.now_s;
@@ -502,10 +515,12 @@ impl Departures {
             let (cause, evicted_for) = cause_of(found);
             let is_newest = self.is_since_mark(p, found);
             if is_newest {
+                let at_s = found as u32;
+                let is_when_known = cause == MissCause::Expired || at_s > self.read_s;
                 return Absence {
                     cause,
                     evicted_for,
-                    left_ago_s: Some(since(found as u32)),
+                    left_ago_s: is_when_known.then(|| since(at_s)),
                     age_s: age_of(found),
                     is_certain: true,
                     remembered_s,
@@ -518,7 +533,7 @@ impl Departures {
             evicted_for: None,
             left_ago_s: has_mark.then(|| since(mark.at_s)),
             age_s: None,
-            is_certain: !has_mark && oldest.is_none(),
+            is_certain: false,
             remembered_s,
         }
     }
@@ -687,7 +702,10 @@ mod tests {
         }
         let stranger = memory.why(PARTITION, hash(count + 1), NOW_MS);
         assert_eq!(stranger.cause, MissCause::NeverSet);
-        assert!(!stranger.is_certain, "others may have taken its place");
+        assert!(
+            !stranger.is_certain,
+            "it may have left before what is remembered"
+        );
         // The last cause of a key counts, and takes no second place.
         memory.deleted(PARTITION, hash(count - 1), (0, count));
         assert_eq!(cause(&memory, count - 1), MissCause::Deleted);
@@ -793,6 +811,27 @@ mod tests {
         assert_eq!(why.cause, MissCause::Flushed, "it left before the mark");
     }
 
+    /// What the log says of deletes it says without their time.
+    #[test]
+    fn when_something_left_in_an_earlier_life_is_not_known() {
+        let mut memory = memory(4096);
+        memory.at(1_100_000);
+        memory.deleted(PARTITION, hash(1), (1, 1));
+        memory.expired(PARTITION, hash(2), (2, 2), 1_000_000);
+        memory.has_read_the_log();
+        memory.deleted(PARTITION, hash(3), (3, 3));
+        let (memory, _) = Departures::new(8192, 1).going_on(memory);
+        for (number, cause, left_ago_s) in [
+            (1, MissCause::Deleted, None),
+            (2, MissCause::Expired, Some(200)),
+            (3, MissCause::Deleted, Some(99)),
+        ] {
+            let why = memory.why(PARTITION, hash(number), 1_200_000);
+            assert_eq!((why.cause, why.left_ago_s), (cause, left_ago_s));
+            assert!(why.is_certain);
+        }
+    }
+
     #[test]
     fn a_clock_that_jumps_by_a_century_is_survived() {
         let mut memory = memory(4096);
@@ -805,10 +844,11 @@ mod tests {
     #[test]
     fn what_went_at_once_explains_as_many_misses() {
         let mut memory = memory(4096);
-        let certain = memory.why(PARTITION, hash(1), NOW_MS);
+        let stranger = memory.why(PARTITION, hash(1), NOW_MS);
         assert_eq!(
-            (certain.cause, certain.is_certain),
-            (MissCause::NeverSet, true)
+            (stranger.cause, stranger.is_certain),
+            (MissCause::NeverSet, false),
+            "nobody knows what was before the memory began"
         );
         memory.expired(PARTITION, hash(1), (0, 0), NOW_MS);
         memory.at(1_005_000);

@@ -75,7 +75,30 @@ pub(super) async fn page(
     path: &str,
     timeout: Duration,
 ) -> Result<Value, InquiryError> {
-    let request = (Method::GET, path.to_owned(), String::new());
+    page_of(
+        (Method::GET, path.to_owned(), String::new()),
+        target,
+        timeout,
+    )
+    .await
+}
+
+/// The same of a question that is in the body.
+pub(super) async fn page_for(
+    target: &Target,
+    path: &str,
+    question: &Value,
+    timeout: Duration,
+) -> Result<Value, InquiryError> {
+    let request = (Method::POST, path.to_owned(), question.to_string());
+    page_of(request, target, timeout).await
+}
+
+async fn page_of(
+    request: (Method, String, String),
+    target: &Target,
+    timeout: Duration,
+) -> Result<Value, InquiryError> {
     let is_sent = AtomicBool::new(false);
     let asked = tokio::time::timeout(timeout, ask(target, request, &is_sent)).await;
     let page = asked.unwrap_or(Err(InquiryError::TimedOut(timeout)))?;

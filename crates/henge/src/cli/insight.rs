@@ -15,9 +15,9 @@ use base64::engine::general_purpose::STANDARD;
 use clap::builder::ValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use henge_client::Target;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::asking::{InquiryError, page, path_of};
+use super::asking::{InquiryError, page, page_for};
 use super::members::{self, Heard};
 use super::{api_key, client, failed, print};
 
@@ -29,16 +29,23 @@ const EXIT_FAILED: u8 = 3;
 /// The most keys that a node lists.
 const MOST_KEYS: u16 = 100;
 
-const EXIT_CODES: &str = "\
+/// Of those that may ask all members.
+const LISTING_EXIT_CODES: &str = "\
 Exit codes:
   0  shown
   1  shown, and with --cluster some members did not answer
   2  the command line cannot be understood
   3  it failed: no connection, an error, or no answer";
 
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  shown
+  2  the command line cannot be understood
+  3  it failed: no connection, an error, or no answer";
+
 const HOT_HELP: &str = "\
 Counts are estimates of the uses that a node has seen, of which older ones count less. With --cluster the counts of all members are
-added up; a request that one member passes to another is counted where its client asked.";
+added up; a request that one member passes to another is counted where its client asked. A node whose insight.enabled is false counts none.";
 
 const BIG_HELP: &str = "\
 A node shows what is in the partitions that it leads. With --cluster all members are asked.";
@@ -64,7 +71,7 @@ enum About {
 
 /// The grammar.
 pub(super) fn commands() -> [Command; 3] {
-    let command = |name: &'static str, about: &'static str, help: &str| {
+    let command = |name: &'static str, about: &'static str, (help, exit_codes): (&str, &str)| {
         Command::new(name)
             .about(about)
             .args([
@@ -72,7 +79,7 @@ pub(super) fn commands() -> [Command; 3] {
                 client::timeout(),
                 client::json(),
             ])
-            .after_help(format!("{help}\n\n{}\n\n{EXIT_CODES}", api_key::HELP))
+            .after_help(format!("{help}\n\n{}\n\n{exit_codes}", api_key::HELP))
     };
     let listing = || {
         [
@@ -89,9 +96,19 @@ pub(super) fn commands() -> [Command; 3] {
         ]
     };
     [
-        command("hot", "Show which keys are used most", HOT_HELP).args(listing()),
-        command("big", "Show which keys are largest", BIG_HELP).args(listing()),
-        command("why", "Say why a key is not there", WHY_HELP).arg(
+        command(
+            "hot",
+            "Show which keys are used most",
+            (HOT_HELP, LISTING_EXIT_CODES),
+        )
+        .args(listing()),
+        command(
+            "big",
+            "Show which keys are largest",
+            (BIG_HELP, LISTING_EXIT_CODES),
+        )
+        .args(listing()),
+        command("why", "Say why a key is not there", (WHY_HELP, EXIT_CODES)).arg(
             Arg::new("key")
                 .value_name("KEY")
                 .required(true)
@@ -154,7 +171,7 @@ impl Insight {
         let missing = |what: &str| InquiryError::NoPage(format!("it has no {what}"));
         let (path, count, is_cluster) = match &self.about {
             About::Why { key } => {
-                let page = page(&self.target, &path_of_key(key), self.timeout).await?;
+                let page = page_for(&self.target, "/why", &named(key), self.timeout).await?;
                 let text = why::text(&page).ok_or_else(|| missing("key"))?;
                 return Ok((self.shown(text, &page), true));
             }
@@ -203,10 +220,11 @@ impl Insight {
     }
 }
 
-fn path_of_key(key: &[u8]) -> String {
+/// A body that names a key: in a path there is no room for the longest ones.
+fn named(key: &[u8]) -> Value {
     match std::str::from_utf8(key) {
-        Ok(_) => path_of("/why?key=", key),
-        Err(_) => path_of("/why?key_base64=", STANDARD.encode(key).as_bytes()),
+        Ok(text) => json!({"key": text}),
+        Err(_) => json!({"key_base64": STANDARD.encode(key)}),
     }
 }
 
@@ -271,11 +289,22 @@ mod tests {
         }
     }
 
+    /// `why` asks one node, so its help is silent of what comes of asking all.
+    #[test]
+    fn help_is_of_what_a_command_takes() {
+        for mut command in commands() {
+            let takes = |name: &str| command.get_arguments().any(|arg| arg.get_id() == name);
+            let is_of_all = takes("cluster");
+            let help = command.render_long_help().to_string();
+            assert_eq!(help.contains("--cluster"), is_of_all, "{help}");
+        }
+    }
+
     #[test]
     fn keys_are_bytes() {
-        assert_eq!(path_of_key(b"a/b &c"), "/why?key=a%2Fb%20%26c");
-        assert_eq!(path_of_key("ö".as_bytes()), "/why?key=%C3%B6");
-        assert_eq!(path_of_key(b"\xff\x00"), "/why?key_base64=%2FwA%3D");
+        assert_eq!(named(b"a/b &c"), json!({"key": "a/b &c"}));
+        assert_eq!(named("ö".as_bytes()), json!({"key": "ö"}));
+        assert_eq!(named(b"\xff\x00"), json!({"key_base64": "/wA="}));
     }
 
     async fn found(

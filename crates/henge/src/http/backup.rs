@@ -151,7 +151,7 @@ fn wanted(shared: &Shared, query: Option<&str>) -> Result<Wanted, Problem> {
         ))
     })?;
     let partition = query::text("partition", &partition)?;
-    let number = partition.parse().ok().and_then(Partition::new);
+    let number = query::whole(partition).and_then(Partition::new);
     let partition = number.ok_or_else(|| {
         invalid(format!(
             "partition: found {partition:?}, expected 0 to {}",
@@ -167,7 +167,7 @@ fn wanted(shared: &Shared, query: Option<&str>) -> Result<Wanted, Problem> {
         });
     };
     let place = query::text("place", &place)?;
-    let place = place.parse().map_err(|_| {
+    let place = query::whole(place).ok_or_else(|| {
         invalid(format!(
             "place: found {place:?}, expected what X-Henge-Next-Place said"
         ))

@@ -186,7 +186,7 @@ async fn events(State(control): Controlled, uri: Uri) -> Response {
             return Ok(0);
         };
         let text = query::text("after", &after)?;
-        text.parse().map_err(|_| {
+        query::whole(text).ok_or_else(|| {
             let detail = format!("after: found {text:?}, expected the number of an event");
             Problem::new(Code::InvalidQuery, detail)
         })

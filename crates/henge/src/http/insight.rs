@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 use super::json::put_bytes;
 use super::problem::{Code, Problem};
 use super::query;
-use super::requests::query_key;
+use super::requests::{KeyRequest, query_key};
 use super::service::{Outcome, Whole, json_response};
+use super::single::parsed_body;
 use crate::insight::{big, hot, why};
 use crate::net::data_thread::Local;
 
@@ -23,11 +24,21 @@ const MOST_ENTRIES: usize = 100;
 
 /// `GET /why`.
 pub(crate) async fn why(local: Rc<Local>, request: Request<Incoming>) -> Outcome {
-    // Who asks what became of a key asks for nothing of it.
     let [key, key_base64] = query::parse(request.uri().query(), ["key", "key_base64"])?;
     let key = query_key(key, key_base64)?;
-    local.check_scope(&key)?;
-    Ok(json_response(why::page(&local, &key).await?))
+    why_of(&local, &key).await
+}
+
+/// `POST /why`.
+pub(crate) async fn why_post(local: Rc<Local>, body: Incoming) -> Outcome {
+    let request: KeyRequest = parsed_body(&local, body).await?;
+    why_of(&local, &request.into_key()?).await
+}
+
+/// Who asks what became of a key asks for nothing of it, so it does not count among those that are asked for.
+async fn why_of(local: &Local, key: &[u8]) -> Outcome {
+    local.check_scope(key)?;
+    Ok(json_response(why::page(local, key).await?))
 }
 
 /// `GET /hot`. Who is confined to some keys is shown those.
@@ -56,6 +67,7 @@ pub(crate) fn hot(local: &Local, query: Option<&str>) -> Outcome {
         "seen": found.seen,
         "sampled_one_in": found.sampled_one_in,
         "since_seconds": found.since.as_secs_f64(),
+        "is_counting": found.is_counting,
         "keys": keys,
     })))
 }
@@ -129,7 +141,7 @@ fn count(query: Option<&str>, most: usize) -> Result<usize, Problem> {
         return Ok(DEFAULT_COUNT);
     };
     let text = query::text("count", &count)?;
-    let count = text.parse().ok().filter(|count| (1..=most).contains(count));
+    let count = query::whole(text).filter(|count| (1..=most).contains(count));
     count.ok_or_else(|| {
         let detail = format!("count is {text}; expected a whole number from 1 to {most}");
         Problem::new(Code::InvalidLimit, detail)

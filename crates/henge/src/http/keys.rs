@@ -36,7 +36,7 @@ pub(crate) async fn get(local: Rc<Local>, request: Request<Incoming>) -> Outcome
         None => None,
         Some(limit) => {
             let text = query::text("limit", &limit)?;
-            let limit = text.parse().map_err(|_| invalid_limit(text))?;
+            let limit = query::whole(text).ok_or_else(|| invalid_limit(text))?;
             Some(limit)
         }
     };

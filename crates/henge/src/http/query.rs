@@ -2,6 +2,7 @@
 //! comes twice, is refused: a misspelt one would otherwise be ignored without a word.
 
 use std::borrow::Cow;
+use std::str::FromStr;
 
 use super::problem::{Code, Problem};
 
@@ -39,6 +40,12 @@ fn invalid(detail: String) -> Problem {
 /// A parameter that is text.
 pub(crate) fn text<'a>(name: &str, value: &'a [u8]) -> Result<&'a str, Problem> {
     std::str::from_utf8(value).map_err(|_| invalid(format!("{name} is not UTF-8")))
+}
+
+/// A whole number from 0 up, in digits only: Rust would take `+1` too, and a `+` that nobody has escaped is a space in a query.
+pub(crate) fn whole<T: FromStr>(text: &str) -> Option<T> {
+    let is_digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    is_digits.then(|| text.parse().ok()).flatten()
 }
 
 /// A parameter that says yes or no; not given is no.
@@ -130,6 +137,29 @@ mod tests {
             ("key=%+1", "the % at byte 0 is"),
         ] {
             assert_eq!(show(query), expected, "{query}");
+        }
+    }
+
+    #[test]
+    fn whole_numbers_are_digits() {
+        for (text, expected) in [
+            ("0", Some(0)),
+            ("007", Some(7)),
+            ("255", Some(255)),
+            ("256", None),
+            ("", None),
+            ("+1", None),
+            ("-1", None),
+            ("-0", None),
+            (" 1", None),
+            ("1 ", None),
+            ("1.0", None),
+            ("1e1", None),
+            ("0x1", None),
+            ("1_0", None),
+            ("١", None),
+        ] {
+            assert_eq!(whole::<u8>(text), expected, "{text:?}");
         }
     }
 

@@ -93,6 +93,7 @@ impl RouteId {
             Self::Keys
                 | Self::KeysPost
                 | Self::Why
+                | Self::WhyPost
                 | Self::Hot
                 | Self::Big
                 | Self::Slow
@@ -126,6 +127,7 @@ routes! {
     Keys         Get    "/keys"           "keys"          Read    Data    "A page of a scan over the keys";
     KeysPost     Post   "/keys"           "keys_post"     Read    Data    "A page of a scan over the keys, asked for in the body";
     Why          Get    "/why"            "why"           Read    Data    "Why a key is not there";
+    WhyPost      Post   "/why"            "why_post"      Read    Data    "Why a key given in the body is not there";
     Hot          Get    "/hot"            "hot"           Read    Data    "The keys that are asked for most, of this node";
     Big          Get    "/big"            "big"           Read    Data    "The largest items of this node";
     Slow         Get    "/slow"           "slow"          Admin   Data    "The last requests and commands that were slow";

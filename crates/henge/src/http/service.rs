@@ -616,6 +616,7 @@ fn answer(local: &Rc<Local>, route: RouteId, request: Request<Incoming>, now_ms:
         RouteId::Mset => Answer::later(batch::mset(local, request.into_body())),
         RouteId::Mdelete => Answer::later(batch::mdelete(local, request.into_body())),
         RouteId::Why => Answer::later(insight::why(local, request)),
+        RouteId::WhyPost => Answer::later(insight::why_post(local, request.into_body())),
         RouteId::Hot => Answer::Now(insight::hot(&local, request.uri().query())),
         RouteId::Big => Answer::later(insight::big(local, request)),
         RouteId::Slow => Answer::Now(insight::slow(&local, request.uri().query())),

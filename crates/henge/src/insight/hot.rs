@@ -124,6 +124,8 @@ pub(crate) struct Hottest {
     /// One of so many was looked at, on the busiest thread.
     pub(crate) sampled_one_in: u32,
     pub(crate) since: Duration,
+    /// Whether they are counted at all.
+    pub(crate) is_counting: bool,
 }
 
 impl HotKeys {
@@ -181,9 +183,11 @@ impl HotKeys {
         shows: impl Fn(&[u8]) -> bool,
     ) -> Hottest {
         let mut all: BTreeMap<u64, Hot> = BTreeMap::new();
-        let (mut seen, mut sampled_one_in) = (0, 1);
+        let (mut seen, mut sampled_one_in, mut is_counting) = (0, 1, false);
         for counted in &self.threads {
-            sampled_one_in = sampled_one_in.max(counted.every.load(Ordering::Relaxed));
+            let every = counted.every.load(Ordering::Relaxed);
+            sampled_one_in = sampled_one_in.max(every);
+            is_counting |= every != OFF;
             let keeper = counted.keeper.lock();
             seen += keeper.total;
             for (&hash, listed) in keeper.hashes.iter().zip(&keeper.listed) {
@@ -215,6 +219,7 @@ impl HotKeys {
             seen,
             sampled_one_in,
             since: now.saturating_duration_since(self.begun),
+            is_counting,
         }
     }
 }

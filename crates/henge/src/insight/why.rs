@@ -119,11 +119,8 @@ pub(crate) fn sentence(known: Known, policy: &str) -> String {
     });
     let reach = span(remembered_s);
     match cause {
-        MissCause::NeverSet if is_certain => {
-            format!("It was not set here in the {reach} that are remembered.")
-        }
         MissCause::NeverSet => format!(
-            "It was never set here, or it left more than {reach} ago, which is as far as is remembered."
+            "It was never set here, or it left more than {reach} ago: nothing older is remembered, and nothing of before the node's start."
         ),
         MissCause::Expired => format!("It expired {ago}{age}."),
         MissCause::Evicted => {
@@ -177,8 +174,6 @@ mod tests {
 
     #[test]
     fn each_cause_is_told_in_a_sentence() {
-        let mut uncertain = absence(MissCause::NeverSet);
-        uncertain.is_certain = false;
         for (known, expected) in [
             (Known::Alive, "It is there."),
             (
@@ -187,11 +182,7 @@ mod tests {
             ),
             (
                 Known::Absent(absence(MissCause::NeverSet)),
-                "It was not set here in the 2 h that are remembered.",
-            ),
-            (
-                Known::Absent(uncertain),
-                "It was never set here, or it left more than 2 h ago, which is as far as is remembered.",
+                "It was never set here, or it left more than 2 h ago: nothing older is remembered, and nothing of before the node's start.",
             ),
             (
                 Known::Absent(absence(MissCause::Evicted)),

@@ -256,7 +256,7 @@ pub(crate) fn stand(standing: &Standing, page: &mut Value) {
     }
 }
 
-/// Partitions that this node has.
+/// Partitions that this node leads.
 pub(super) fn held(view: &View) -> usize {
     if view.is_alone {
         return usize::from(PARTITIONS);

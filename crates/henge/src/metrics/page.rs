@@ -12,9 +12,10 @@ What a node shows of itself: `GET /metrics` for Prometheus and what reads its fo
 made of the table of metrics; to write it anew: `UPDATE_DOCS=1 cargo test -p henge --lib docs_page`.
 
 A counter only grows while the node lives; a gauge goes up and down. A histogram has `_bucket`, `_sum` and `_count` for Prometheus; JSON has `p50`,
-`p95`, `p99`, `p999`, `sum` and `count` of it, in seconds. What holds or does not is 1 or 0 for Prometheus, and true or false in JSON. `/metrics` is
+`p95`, `p99`, `p999`, `sum` and `count` of it, in seconds. `henge_eviction_age_seconds` is the one without quantiles, as its bounds lie too far apart: JSON has
+`counts` of it, by how many are up to each bound and not up to the one before, beside `sum` and `count`. What holds or does not is 1 or 0 for Prometheus, and true or false in JSON. `/metrics` is
 OpenMetrics 1.0 where `Accept` names that, as Prometheus does, and else the text format 0.0.4. The labels of a series are few: routes, commands that were called, and words
-of this page.
+of this page. In JSON what has figures by labels is always there, as an object without members before the first of them.
 ";
 
 fn page() -> String {

@@ -63,8 +63,14 @@ impl Reading {
             .map(|(metric, samples)| (metric, &samples[..]))
     }
 
-    /// Puts all figures where the table says that JSON has them.
+    /// Puts all figures where the table says that JSON has them. What has figures by labels is there before the first of them comes, as an
+    /// object without members, so that who reads it needs no case for that.
     pub(crate) fn show(&self, page: &mut Map<String, Value>) {
+        let before_labels =
+            |metric: &'static Metric| metric.json.split_once('{')?.0.rsplit_once('.');
+        for (members, _) in METRICS.iter().filter_map(before_labels) {
+            members.split('.').fold(&mut *page, object_in);
+        }
         for (metric, samples) in self.families() {
             for sample in samples {
                 put(page, &path(metric, sample), shown(metric, sample));
@@ -91,16 +97,21 @@ fn put(page: &mut Map<String, Value>, path: &[String], value: Value) {
     };
     let mut at = page;
     for member in before {
-        let next = at.entry(member.clone()).or_insert(Value::Null);
-        if !next.is_object() {
-            *next = json!({});
-        }
-        let Value::Object(next) = next else {
-            unreachable!("it was made one");
-        };
-        at = next;
+        at = object_in(at, member);
     }
     at.insert(last.clone(), value);
+}
+
+/// A member that is an object, or is made one.
+fn object_in<'a>(page: &'a mut Map<String, Value>, member: &str) -> &'a mut Map<String, Value> {
+    let member = page.entry(member).or_insert(Value::Null);
+    if !member.is_object() {
+        *member = json!({});
+    }
+    let Value::Object(object) = member else {
+        unreachable!("it was made one");
+    };
+    object
 }
 
 fn shown(metric: &Metric, sample: &Sample) -> Value {
@@ -162,12 +173,25 @@ mod tests {
         page.insert("hits".to_owned(), json!(1));
         page.insert("routes".to_owned(), json!({"get": {"class": "read"}}));
         reading.show(&mut page);
+        let none = json!({});
         let expected = json!({
             "hits": 3,
             "persistence": {"is_loading": false},
             "process": {"cpu_user_seconds": 1.5},
             "routes": {"get": {"class": "read", "by_status": {"200": 2}}},
             "build": {"version": "1.0", "commit": "abc"},
+            // There is no figure of these yet.
+            "answers": none,
+            "cluster": {"links": none, "members": none},
+            "commands": none,
+            "error_replies": none,
+            "evictions": none,
+            "evictions_by_age": none,
+            "memory": {"by_use": none},
+            "misses_by_cause": none,
+            "network": {"rate_limited": none},
+            "replication": {"peers": none},
+            "threads": none,
         });
         assert_eq!(Value::Object(page), expected);
     }

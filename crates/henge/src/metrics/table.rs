@@ -10,7 +10,7 @@ pub(crate) enum Kind {
     Gauge,
     /// It holds or does not: 1 or 0 for Prometheus.
     Flag,
-    /// Durations, of which JSON has quantiles.
+    /// Durations, of which JSON has quantiles; or ages by bounds, of which it has how many each bound has.
     Histogram,
     /// Texts, as labels of a 1.
     Info,
@@ -160,7 +160,7 @@ metrics! {
         ClusterMembers Gauge Plain "cluster_members" ["state"] "cluster.members.{state}" "Members of the cluster by their states";
         InCluster Flag Plain "in_cluster" [] "cluster.in_cluster" "Whether the node is in its cluster, and serves";
         ControlLeader Flag Plain "control_leader" [] "cluster.is_control_leader" "Whether the node is the control leader";
-        Partitions Gauge Plain "partitions" [] "cluster.partitions" "Partitions that the node has";
+        Partitions Gauge Plain "partitions" [] "cluster.partitions" "Partitions that the node leads, so that it answers for their keys; not those of which it is a replica only";
         Epoch Gauge Plain "epoch" [] "cluster.epoch" "The epoch of the topology that the node knows";
         PartitionsToMove Gauge Plain "partitions_to_move" [] "cluster.partitions_to_move" "Partitions of the cluster that are not where they should be yet, as the node knows";
         ReplicasToAlign Gauge Plain "replicas_to_align" [] "cluster.replicas_to_align" "Replicas of the node that lack something of what their leaders have";

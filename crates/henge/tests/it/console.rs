@@ -82,6 +82,10 @@ fn every_view_of_a_cluster_under_load() {
         command.env("OTHER", url(2));
         let words = ["cluster".to_owned(), url(1), folder.display().to_string()];
         run_script(command, "console/drive.js", &words);
+        let mut command = node().expect("it was there a moment ago");
+        command.env("OTHER", url(2));
+        let words = ["wide".to_owned(), url(1), folder.display().to_string()];
+        run_script(command, "console/drive.js", &words);
         drop(stop);
     });
     for view in ["overview", "ring", "within", "misses", "dark", "narrow"] {

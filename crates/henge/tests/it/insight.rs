@@ -2,13 +2,16 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::Command;
 use std::thread;
 use std::time::Instant;
 
-use serde_json::Value;
+use rustix::process::Signal;
+use serde_json::{Value, json};
 
 use crate::client::{Client, DEADLINE, node};
 use crate::cluster::Ring;
+use crate::durability::Data;
 use crate::side_by_side::Connection;
 
 /// Keys of the load.
@@ -61,10 +64,12 @@ fn each_cause_on_a_node_by_itself() {
         is_missed_as(client, resp, key, cause)
     };
     let page = is_missed(&mut client, &mut resp, "stranger", "never_set");
-    assert_eq!(page["is_certain"], true, "{page}");
+    assert_eq!(page["is_certain"], false, "{page}");
+    assert!(page["remembered_ms"].is_u64(), "{page}");
     resp.call(&["SET", "gone", "v"]);
     resp.call(&["DEL", "gone"]);
-    is_missed(&mut client, &mut resp, "gone", "deleted");
+    let page = is_missed(&mut client, &mut resp, "gone", "deleted");
+    assert_eq!(page["is_certain"], true, "{page}");
     resp.call(&["SET", "short", "v", "PX", "1"]);
     let deadline = Instant::now() + DEADLINE;
     while resp.call(&["EXISTS", "short"]) != b":0\r\n" {
@@ -105,6 +110,10 @@ fn each_cause_on_a_node_by_itself() {
     let mut rude = |target: &str| client.get(target).status;
     assert_eq!(rude("/why"), 400);
     assert_eq!(rude("/why?key=a&key_base64=YQ=="), 400);
+    let mut rude = |body: &str| client.post("/why", body).status;
+    assert_eq!(rude("{}"), 400);
+    assert_eq!(rude(r#"{"key":"a","key_base64":"YQ=="}"#), 400);
+    assert_eq!(rude(r#"{"key":"a"}"#), 200);
 }
 
 #[test]
@@ -116,6 +125,54 @@ fn nothing_is_remembered_where_that_is_off() {
     assert_eq!(page["cause"], Value::Null);
     assert_eq!(page["is_certain"], false);
     assert_eq!(misses(&mut client, "never_set"), 0);
+    let page = client.get("/hot").json();
+    assert_eq!(
+        (&page["is_counting"], &page["seen"]),
+        (&false.into(), &0.into())
+    );
+    let mut resp = Connection::open(node.local_addr(), 2);
+    let set = ["CONFIG", "SET", "insight.enabled", "true"];
+    assert_eq!(resp.call(&set), b"+OK\r\n");
+    assert_eq!(client.get("/hot").json()["is_counting"], true);
+}
+
+/// A node that comes back knows what it had on its disk. What had left it before it knows from its log, and not when that was; of what the
+/// log has no more nobody is told that it was never there.
+#[test]
+fn nothing_is_certain_of_an_earlier_life() {
+    let data = Data::new();
+    for key in ["before-the-snapshot", "in-the-log"] {
+        let process = data.start(&[]);
+        let mut client = Client::connect(process.address);
+        // It may be loading still.
+        assert_eq!(why(&mut client, key)["cause"], "never_set");
+        let target = format!("/cache/{key}");
+        assert_eq!(client.request("PUT", &target, &[], b"v").status, 204);
+        assert_eq!(client.request("DELETE", &target, &[], b"").status, 204);
+        let page = why(&mut client, key);
+        let found = (&page["cause"], &page["is_certain"]);
+        assert_eq!(found, (&"deleted".into(), &true.into()));
+        assert!(page["left_ago_ms"].is_u64(), "{page}");
+        if key == "before-the-snapshot" {
+            let made = client.request("POST", "/admin/snapshot", &[], b"");
+            assert_eq!(made.status, 200, "{}", made.text());
+        }
+        process.signal(Signal::TERM);
+        assert_eq!(process.wait().0, Some(0));
+    }
+    let process = data.start(&[]);
+    let mut client = Client::connect(process.address);
+    for key in ["before-the-snapshot", "stranger"] {
+        let page = why(&mut client, key);
+        let found = (&page["cause"], &page["is_certain"]);
+        assert_eq!(found, (&"never_set".into(), &false.into()), "{page}");
+        let text = page["text"].as_str().expect("a text");
+        assert!(text.contains("before the node's start"), "{text}");
+    }
+    let page = why(&mut client, "in-the-log");
+    let found = (&page["cause"], &page["left_ago_ms"]);
+    assert_eq!(found, (&"deleted".into(), &Value::Null), "{page}");
+    assert_eq!(page["text"], "A client deleted it some time ago.");
 }
 
 /// A key of a partition that a node leads, and has a replica of where others are to have one.
@@ -133,7 +190,7 @@ fn any_node_knows_why_and_who_took_over_says_what_it_cannot_know() {
     let page = why(&mut ring.http(1), &key);
     assert_eq!(
         (&page["cause"], &page["is_certain"]),
-        (&"never_set".into(), &true.into())
+        (&"never_set".into(), &false.into())
     );
     let set = |ring: &Ring, n| {
         let body = format!(r#"{{"key":"{key}","value":"v"}}"#);
@@ -167,6 +224,50 @@ fn any_node_knows_why_and_who_took_over_says_what_it_cannot_know() {
         (&"moved".into(), &"node1".into())
     );
     assert_eq!(page["is_certain"], false);
+    ring.kill(2);
+}
+
+/// No request line has room for the longest keys, wherever they are.
+#[test]
+fn the_longest_key_is_asked_about_in_a_body() {
+    let mut ring = Ring::new().formed(2);
+    let place = key_of(&ring, "node2");
+    let long = format!("{{{place}}}");
+    let long = format!("{long}{}", "x".repeat(65_536 - long.len()));
+    let url = format!("http://{}", ring.address(1));
+    // The leader of its partition may be about to open.
+    why(&mut ring.http(1), &place);
+    for key in [long.as_str(), "gone\u{1}"] {
+        let body = json!({"key": key, "value": "v"}).to_string();
+        ring.until("it is written", || {
+            ring.http(1).post("/set", &body).status == 200
+        });
+        let body = json!({"key": key}).to_string();
+        assert_eq!(ring.http(1).post("/delete", &body).status, 200);
+        let answer = ring.http(1).post("/why", &body);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let page = answer.json();
+        assert_eq!(
+            (&page["cause"], &page["key"]),
+            (&"deleted".into(), &key.into())
+        );
+        let said = Command::new(env!("CARGO_BIN_EXE_henge"))
+            .args(["why", "--json", "--url", &url, key])
+            .env_clear()
+            .output()
+            .expect("the binary of this build runs");
+        assert!(said.status.success(), "{said:?}");
+        let said: Value = serde_json::from_slice(&said.stdout).expect("JSON");
+        assert_eq!(
+            (&said["cause"], &said["node"]),
+            (&"deleted".into(), &page["node"])
+        );
+        if key == long {
+            assert_eq!(page["node"], "node2");
+        }
+    }
+    let body = json!({"key": format!("{long}x")}).to_string();
+    assert_eq!(ring.http(1).post("/why", &body).status, 400);
     ring.kill(2);
 }
 
@@ -267,6 +368,12 @@ fn the_hottest_keys_of_a_million_are_found() {
     for (target, status) in [
         ("/hot?count=0", 400),
         ("/hot?count=101", 400),
+        ("/hot?count=%2B1", 400),
+        ("/hot?count=+1", 400),
+        ("/keys?limit=%2B1", 400),
+        ("/admin/backup?partition=%2B1", 400),
+        ("/admin/backup?partition=1&place=%2B1", 400),
+        ("/cluster/events?after=%2B1", 400),
         ("/hot?n=1", 400),
     ] {
         assert_eq!(client.get(target).status, status, "{target}");

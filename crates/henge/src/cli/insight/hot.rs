@@ -19,6 +19,8 @@ pub(in crate::cli) struct Hot {
     /// Of how many uses one was looked at, at the most.
     sampled_one_in: u64,
     nodes: Vec<String>,
+    /// Those of them that count nothing.
+    idle: Vec<String>,
     keys: Vec<Counted>,
 }
 
@@ -37,6 +39,7 @@ pub(in crate::cli) fn of(pages: &[(String, Value)], most: usize) -> Option<Hot> 
         since_seconds: f64::INFINITY,
         sampled_one_in: 1,
         nodes: Vec::new(),
+        idle: Vec::new(),
         keys: Vec::new(),
     };
     for (name, page) in pages {
@@ -52,6 +55,10 @@ pub(in crate::cli) fn of(pages: &[(String, Value)], most: usize) -> Option<Hot> 
         let one_in = page["sampled_one_in"].as_u64().unwrap_or(1);
         hot.sampled_one_in = hot.sampled_one_in.max(one_in);
         hot.nodes.push(name.clone());
+        // A node of an older version does not say; it counts mostly.
+        if page["is_counting"] == false {
+            hot.idle.push(name.clone());
+        }
     }
     let keys = counts.into_iter();
     hot.keys = keys
@@ -72,8 +79,30 @@ impl Hot {
         keys.map(move |counted| (&counted.key, counted.count, counted.count as f64 / all))
     }
 
+    /// Who counts nothing, and what to do about it; none if all count.
+    pub(in crate::cli) fn idle(&self) -> Option<String> {
+        let (count, counts) = match self.idle.len() {
+            0 => return None,
+            1 => ("counts", "it"),
+            _ => ("count", "them"),
+        };
+        let names = names(&self.idle);
+        Some(format!(
+            "{names} {count} no keys: insight.enabled is false there, and true has {counts} count"
+        ))
+    }
+
+    /// Whether nobody counts anything, so that no key is listed because none was counted.
+    pub(in crate::cli) fn is_idle(&self) -> bool {
+        !self.nodes.is_empty() && self.idle.len() == self.nodes.len()
+    }
+
     /// For people.
     pub(super) fn table(&self) -> String {
+        let idle = self.idle().map_or_else(String::new, |idle| idle + "\n");
+        if self.is_idle() {
+            return idle;
+        }
         let mut rows = vec![["KEY", "COUNT", "SHARE", "SEEN BY"].map(str::to_owned)];
         for ((key, count, share), counted) in self.keys().zip(&self.keys) {
             rows.push([
@@ -103,7 +132,7 @@ impl Hot {
             names(&self.nodes),
             self.since_seconds,
         );
-        text
+        text + &idle
     }
 
     /// For programs: what several nodes say together.
@@ -117,6 +146,7 @@ impl Hot {
             });
         json!({
             "nodes": self.nodes,
+            "not_counting": self.idle,
             "seen": self.seen,
             "sampled_one_in": self.sampled_one_in,
             "since_seconds": self.since_seconds,
@@ -187,5 +217,28 @@ of 400 uses that n1, n2 saw in the last 61 s, of which one in 16 was looked at; 
         let expected = json!({"key": "b", "count": 90, "share": 0.225, "nodes": ["n1", "n2"]});
         assert_eq!((&said["keys"][0], &said["seen"]), (&expected, &json!(400)));
         assert_eq!(of(&[("n".to_owned(), json!({"keys": [{}]}))], 3), None);
+    }
+
+    /// An empty table would say that no key is used.
+    #[test]
+    fn who_counts_nothing_says_so() {
+        let mut pages = [page("n1", 0, &[]), page("n2", 100, &[("a", 50)])];
+        pages[0].1["is_counting"] = json!(false);
+        pages[1].1["is_counting"] = json!(true);
+        let off = "n1 counts no keys: insight.enabled is false there, and true has it count\n";
+        let hot = of(&pages[..1], 3).expect("it is one");
+        assert_eq!((hot.table().as_str(), hot.is_idle()), (off, true));
+        let hot = of(&pages, 3).expect("they are");
+        assert!(!hot.is_idle());
+        let table = hot.table();
+        assert!(
+            table.contains("\na       50") && table.ends_with(off),
+            "{table}"
+        );
+        assert_eq!(hot.json(&[])["not_counting"], json!(["n1"]));
+        pages[1].1["is_counting"] = json!(false);
+        let table = of(&pages, 3).expect("they are").table();
+        let off = "n1, n2 count no keys: insight.enabled is false there, and true has them count\n";
+        assert_eq!(table, off);
     }
 }

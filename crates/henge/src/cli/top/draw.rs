@@ -66,7 +66,8 @@ impl Ink {
 pub(super) fn height(state: &State, width: u16) -> u16 {
     let rows = u16::try_from(members::count(state)).unwrap_or(u16::MAX);
     let bands = if width < NARROW { 2 } else { 1 };
-    let head = u16::try_from(head(state, Ink(Painter::default())).len()).unwrap_or(u16::MAX);
+    let head = head(state, Ink(Painter::default()), width).len();
+    let head = u16::try_from(head).unwrap_or(u16::MAX);
     let lists = if width < NARROW { 3 } else { 1 };
     // Why there is no list may take some lines.
     let longest = [misses(state), hot(state), slow(state)];
@@ -83,7 +84,7 @@ pub(super) fn height(state: &State, width: u16) -> u16 {
 /// Draws a frame.
 pub(super) fn frame(state: &State, painter: Painter, frame: &mut Frame) {
     let (ink, area) = (Ink(painter), frame.area());
-    let head = head(state, ink);
+    let head = head(state, ink, area.width);
     let is_narrow = area.width < NARROW;
     let rows = u16::try_from(members::count(state)).unwrap_or(u16::MAX);
     let lines = u16::try_from(head.len()).unwrap_or(u16::MAX);
@@ -112,8 +113,8 @@ pub(super) fn frame(state: &State, painter: Painter, frame: &mut Frame) {
     }
 }
 
-/// What is above: the node, its cluster, whether they are ready, and who does not answer.
-fn head(state: &State, ink: Ink) -> Vec<Line<'static>> {
+/// What is above: the node, its cluster, who is down, whether the others are ready, and who does not answer.
+fn head(state: &State, ink: Ink, width: u16) -> Vec<Line<'static>> {
     let status = state.status.as_ref();
     let word = |name: &str| {
         status
@@ -155,7 +156,11 @@ fn head(state: &State, ink: Ink) -> Vec<Line<'static>> {
         _ => vec![Span::raw("its cluster is not known yet")],
     };
     second.extend(moving(state));
-    let mut lines = vec![Line::from(first), Line::from(second), ready(state, ink)];
+    let mut lines = vec![
+        Line::from(first),
+        Line::from(second),
+        readiness(state, ink, width),
+    ];
     if let Some((why, since)) = &state.silence {
         let passed = state.now.saturating_sub(*since).as_secs();
         let line = format!(
@@ -187,9 +192,15 @@ fn moving(state: &State) -> Option<Span<'static>> {
     (all > 0).then(|| Span::raw(format!("  {done} of {all} partitions have moved")))
 }
 
-/// Who is ready, and by which checks.
-fn ready(state: &State, ink: Ink) -> Line<'static> {
+/// Who is down, and of those that are asked who is ready, and by which checks. Who is down comes first: the line is cut at its end, and
+/// the table of members has its rows cut where there are many.
+fn readiness(state: &State, ink: Ink, width: u16) -> Line<'static> {
     let mut spans = Vec::new();
+    let down = members::down(state);
+    if !down.is_empty() {
+        spans.push(ink.span(fitting(&down, "down: ", width.into()), Tone::Bad));
+        spans.push(Span::raw("  "));
+    }
     for (name, node) in &state.nodes {
         let (Some(pages), None) = (&node.pages, &node.silence) else {
             continue;
@@ -220,6 +231,17 @@ fn ready(state: &State, ink: Ink) -> Line<'static> {
         spans.push(Span::raw("  "));
     }
     Line::from(spans)
+}
+
+/// Names behind a word, as many as so many columns have room for, and how many more there are. One is there in any case.
+fn fitting(names: &[String], word: &str, columns: usize) -> String {
+    let line = |shown: usize| match names.len() - shown {
+        0 => format!("{word}{}", names.join(", ")),
+        more => format!("{word}{} and {more} more", names[..shown].join(", ")),
+    };
+    let mut lines = (1..=names.len()).rev().map(line);
+    let fits = lines.find(|line| Span::raw(line.as_str()).width() <= columns);
+    fits.unwrap_or_else(|| line(1))
 }
 
 fn draw_charts(state: &State, ink: Ink, is_narrow: bool, area: Rect, frame: &mut Frame) {

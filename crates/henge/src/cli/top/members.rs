@@ -69,6 +69,20 @@ pub(super) fn count(state: &State) -> usize {
     all(state).len()
 }
 
+/// The names of those that the cluster takes for lost, in their order.
+pub(super) fn down(state: &State) -> Vec<String> {
+    let status = state.status.as_ref();
+    let members = status.and_then(|status| status["members"].as_array());
+    let mut down: Vec<String> = members
+        .into_iter()
+        .flatten()
+        .filter(|said| said["state"] == "down")
+        .map(|said| said["name"].as_str().map_or("?".to_owned(), printable))
+        .collect();
+    down.sort();
+    down
+}
+
 fn all(state: &State) -> Vec<Member<'_>> {
     let status = state.status.as_ref();
     let members = status.and_then(|status| status["members"].as_array());

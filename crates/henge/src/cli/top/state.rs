@@ -229,7 +229,12 @@ impl State {
         if heard.is_empty() {
             return Err(why);
         }
-        hot::of(&heard, MOST_ROWS).ok_or_else(|| "what came is no list of keys".to_owned())
+        let hot = hot::of(&heard, MOST_ROWS);
+        let hot = hot.ok_or_else(|| "what came is no list of keys".to_owned())?;
+        match hot.idle() {
+            Some(idle) if hot.is_idle() => Err(idle),
+            _ => Ok(hot),
+        }
     }
 
     /// The last slow requests with the nodes that have them, the newest first; or why nobody says.

@@ -96,6 +96,43 @@ fn a_frame_of_a_cluster() {
     assert_eq!(text, include_str!("recorded/cluster.txt"), "{text}");
 }
 
+/// In a small cluster all who are down are named, and in a large one those that there is room for.
+#[test]
+fn who_is_down_is_named() {
+    let third_line = |down: usize, is_cluster: bool, width: u16| {
+        let mut state = State::new("http://127.0.0.1:19180".to_owned(), is_cluster);
+        let mut round = round(&[("node1", 1_000)]);
+        if let Ok(status) = &mut round.status {
+            let members = status["members"].as_array_mut().expect("members");
+            let mut other = members.pop().expect("it has some");
+            other["state"] = json!("down");
+            members.truncate(1);
+            for number in (0..down).rev() {
+                other["name"] = json!(format!("lost{number}"));
+                members.push(other.clone());
+            }
+        }
+        state.take(round, seconds(1));
+        let text = text_of(&state, width).expect("it is drawn");
+        text.lines().nth(2).expect("a line").trim_end().to_owned()
+    };
+    for is_cluster in [true, false] {
+        let line = third_line(2, is_cluster, 100);
+        assert!(
+            line.starts_with("down: lost0, lost1  node1 ready"),
+            "{line}"
+        );
+    }
+    assert_eq!(third_line(5, true, 26), "down: lost0 and 4 more  no");
+    assert_eq!(third_line(5, true, 30), "down: lost0, lost1 and 3 more");
+    assert_eq!(
+        third_line(5, true, 39),
+        "down: lost0, lost1, lost2, lost3, lost4"
+    );
+    assert_eq!(third_line(2, true, 10), "down: lost");
+    assert_eq!(third_line(0, true, 30), "node1 ready");
+}
+
 #[test]
 fn a_frame_before_anything_is_heard_and_after() {
     let mut state = State::new("http://h:1".to_owned(), false);

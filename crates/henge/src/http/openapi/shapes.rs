@@ -325,6 +325,12 @@ pub(super) fn shape(id: RouteId) -> Shape {
         RouteId::Ring | RouteId::Why => {
             shape(KEY_QUERY, None, (200, Answered::Json("Figures")), &[])
         }
+        RouteId::WhyPost => shape(
+            &[],
+            Some(Taken::Json("KeyRequest")),
+            (200, Answered::Json("Figures")),
+            &[],
+        ),
         RouteId::Losses | RouteId::Whoami | RouteId::Config => json_page("Figures"),
         RouteId::ApiKeys => json_page("ApiKeys"),
         RouteId::Events => shape(&["after"], None, (200, Answered::Json("Figures")), &[]),

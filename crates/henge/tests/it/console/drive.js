@@ -1,6 +1,6 @@
 // Drives the console in a real Chromium: `drive.js cluster URL FOLDER` through every view of a cluster under load, with
-// screenshots, and `drive.js keys URL KEY` on a node that asks for API keys. It says "ok" at its end; anything that is not as it
-// should be ends it with an error.
+// screenshots, `drive.js wide URL FOLDER` through them with wide ids of nodes, and `drive.js keys URL KEY` on a node that asks
+// for API keys. It says "ok" at its end; anything that is not as it should be ends it with an error.
 'use strict';
 
 const assert = require('node:assert');
@@ -118,7 +118,7 @@ async function cluster(url, folder) {
     await go(page, 'misses');
     await page.fill('#why_key', 'never-set');
     await page.keyboard.press('Enter');
-    await page.waitForFunction(() => document.querySelector('.answer')?.textContent.includes('not set'));
+    await page.waitForFunction(() => document.querySelector('.answer')?.textContent.includes('never set'));
 
     // A key is set, seen by another node, changed, and deleted.
     await go(page, 'browser');
@@ -162,6 +162,43 @@ async function cluster(url, folder) {
     await browser.close();
 }
 
+// Of a cluster whose first two nodes have ids as wide as there are: they are cut, whole as titles, and push nothing aside.
+async function wide(url, folder) {
+    const { browser, page, problems } = await open(url);
+    const ids = ['node1', 'node2'].map((name) => `${name}.${'wide-'.repeat(11)}ids`);
+    assert.deepEqual(ids.map((id) => id.length), [64, 64]);
+    await page.route(/\/(cluster\/(status|events)|metrics\/json|hot|big|slow)(\?|$)/, async (route) => {
+        const response = await route.fetch();
+        const text = await response.text();
+        await route.fulfill({ response, body: text.replaceAll(/\bnode([12])\b/g, (name, nth) => ids[nth - 1]) });
+    });
+    await page.goto(`${url}/console/`);
+    for (const [width, height, most] of [[1280, 860, 170], [360, 740, 145]]) {
+        await page.setViewportSize({ width, height });
+        for (const view of VIEWS) {
+            await page.evaluate((name) => { location.hash = `#/${name}`; }, view);
+            await page.waitForSelector(`.view-${view}`);
+            await page.waitForSelector(SHOWN[view], { state: 'attached' });
+            if (['overview', 'ring', 'within', 'events', 'metrics'].includes(view)) {
+                const [me, other] = ids.map((id) => `.cut[title*="${id}"]`);
+                await page.waitForSelector(view === 'metrics' ? me : other, { state: 'attached' });
+            }
+            const found = await page.evaluate(() => ({
+                page: document.documentElement.scrollWidth,
+                cells: [...document.querySelectorAll('.cut')].filter((cell) => cell.textContent.includes('wide-'))
+                    .map((cell) => [cell.clientWidth, cell.scrollWidth, cell.title.includes(cell.textContent)]),
+            }));
+            assert(found.page <= width, `${view} is ${found.page} wide`);
+            for (const [shown, whole, isTitle] of found.cells) {
+                assert(shown <= most && whole > shown && isTitle, `${view}: ${shown} of ${whole}, ${isTitle}`);
+            }
+            await page.screenshot({ path: path.join(folder, `wide-${view}-${width}.png`) });
+        }
+    }
+    assert.deepEqual(problems, []);
+    await browser.close();
+}
+
 async function keys(url, key) {
     const { browser, page, problems } = await open(url);
     await page.goto(`${url}/console/`);
@@ -191,7 +228,7 @@ async function keys(url, key) {
 }
 
 const [what, url, last] = process.argv.slice(2);
-({ cluster, keys })[what](url, last).then(() => console.log('ok'), (error) => {
+({ cluster, wide, keys })[what](url, last).then(() => console.log('ok'), (error) => {
     console.error(error);
     process.exit(1);
 });
