@@ -3,6 +3,7 @@
 //! A file says what a value is (`3` is an integer, `"3"` is a text); the environment and the command line do not, so
 //! theirs is a kind of its own. Nothing here knows which settings exist or where a value stood.
 
+use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
 use crate::access::hash::without_keys;
@@ -64,14 +65,27 @@ impl Literal {
     }
 }
 
-/// Text from a user, quoted for a one-line message: escaped, without API keys, and cut when long.
+/// Text from a user, quoted for a one-line message: escaped, without API keys and the users of URLs, and cut when long.
 pub(crate) fn quoted(text: &str) -> String {
     let text = &*without_keys(text);
+    let text = &*without_user(text);
     if text.chars().count() <= FOUND_CHARS_MAX {
         return format!("{text:?}");
     }
     let start: String = text.chars().take(FOUND_CHARS_MAX).collect();
     format!("{start:?}…")
+}
+
+/// A text without what is before the host of a URL, which may be a password.
+fn without_user(text: &str) -> Cow<'_, str> {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Cow::Borrowed(text);
+    };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    match rest[..end].rfind('@') {
+        None => Cow::Borrowed(text),
+        Some(at) => Cow::Owned(format!("{scheme}://(hidden){}", &rest[at..])),
+    }
 }
 
 /// A type that a setting can have.
@@ -191,6 +205,18 @@ impl<T: SettingValue> SettingValue for Option<T> {
 mod tests {
     use super::*;
     use crate::access::hash::NewKey;
+
+    #[test]
+    fn no_user_of_a_url_is_quoted() {
+        for (text, expected) in [
+            ("http://user:word@host/v1", "\"http://(hidden)@host/v1\""),
+            ("https://a@b@host", "\"https://(hidden)@host\""),
+            ("http://host/p@th", "\"http://host/p@th\""),
+            ("a@b", "\"a@b\""),
+        ] {
+            assert_eq!(quoted(text), expected);
+        }
+    }
 
     #[test]
     fn no_key_is_quoted() {

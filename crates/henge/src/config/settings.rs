@@ -235,7 +235,7 @@ settings! {
         /// The methods that they may use.
         reload methods: Tokens = Tokens::new("GET, HEAD, POST, PUT, DELETE");
         /// The headers that they may send.
-        reload headers: Tokens = Tokens::new("authorization, content-type, if-match, if-none-match, x-api-key, x-consistency-level, x-ttl");
+        reload headers: Tokens = Tokens::new("authorization, content-type, if-match, if-none-match, traceparent, tracestate, x-api-key, x-consistency-level, x-ttl");
         /// Whether a browser may send what it has of its visitor, such as a client certificate. Only with listed origins.
         reload credentials: bool = false;
         /// How long a browser may remember what it was told of this. A day at most, beyond which browsers go by their own.

@@ -1,24 +1,28 @@
 //! Sends spans to a collector, on a thread that nobody waits for: one batch at a time, each over a connection of its own, which has
 //! a time-out. A collector that is away, slow or hostile costs a line in the log once in a while, and the spans.
 
+use std::error::Error;
 use std::future::Future;
+use std::iter;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{HOST, HeaderValue};
+use http::header::{HOST, HeaderName, HeaderValue};
 use http::{Request, Response, Uri};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use opentelemetry::KeyValue;
 use opentelemetry_http::{HttpClient, HttpError, ResponseBodyTooLarge};
+use opentelemetry_otlp::{OTEL_EXPORTER_OTLP_HEADERS, OTEL_EXPORTER_OTLP_TRACES_HEADERS};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SpanExporter as _;
+use parking_lot::Mutex;
 use prost::Message;
 use tokio::net::TcpStream;
 
@@ -31,6 +35,11 @@ const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 const TRY_TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest answer of a collector. It says which spans it has not taken, in a sentence.
 const ANSWER_BYTES: usize = 64 * 1024;
+/// Where the SDK takes headers from.
+const HEADER_VARIABLES: [&str; 2] = [
+    OTEL_EXPORTER_OTLP_TRACES_HEADERS,
+    OTEL_EXPORTER_OTLP_HEADERS,
+];
 /// How often it is told that a collector takes nothing.
 const TOLD_EVERY: Duration = Duration::from_mins(1);
 
@@ -38,8 +47,17 @@ const TOLD_EVERY: Duration = Duration::from_mins(1);
 #[derive(Debug)]
 pub(crate) struct Exporter {
     exporter: SpanExporter,
-    /// Spans that the collector has said it has not taken, of the batch that is out.
-    rejected: Arc<AtomicUsize>,
+    url: CollectorUrl,
+    said: Arc<Said>,
+}
+
+/// What came of the batch that is out, as the SDK tells that by its kind alone.
+#[derive(Default, Debug)]
+struct Said {
+    /// Spans that the collector has said it has not taken.
+    rejected: AtomicUsize,
+    /// Why the last try has failed.
+    failure: Mutex<Option<String>>,
 }
 
 impl Exporter {
@@ -48,12 +66,17 @@ impl Exporter {
     /// # Errors
     /// The environment says something of exporters (`OTEL_EXPORTER_OTLP_…`) that cannot be.
     pub(crate) fn new(url: &CollectorUrl, node: &str) -> Result<Self, String> {
+        for variable in HEADER_VARIABLES {
+            let given = std::env::var_os(variable).unwrap_or_default();
+            check_headers(&given.to_string_lossy())
+                .map_err(|what| format!("{variable}: {what}"))?;
+        }
         let (host, port) = url.host_and_port();
-        let rejected = Arc::<AtomicUsize>::default();
+        let said = Arc::<Said>::default();
         let client = Client {
             host: host.to_owned(),
             port,
-            rejected: Arc::clone(&rejected),
+            said: Arc::clone(&said),
         };
         let built = SpanExporter::builder()
             .with_http()
@@ -71,23 +94,51 @@ impl Exporter {
             ])
             .build();
         exporter.set_resource(&resource);
-        Ok(Self { exporter, rejected })
+        Ok(Self {
+            exporter,
+            url: url.clone(),
+            said,
+        })
     }
+}
+
+/// Whether these are headers as the variables have them. The SDK passes over one that is none, and a token that was mistyped is then
+/// missing for good. What is wrong is told without a value, which may be a secret.
+fn check_headers(given: &str) -> Result<(), String> {
+    for (place, header) in (1..).zip(given.split_terminator(',')) {
+        let (name, value) = header.split_once('=').unwrap_or_default();
+        let has_name = HeaderName::try_from(name.trim()).is_ok();
+        let value = value.trim();
+        if !has_name || value.is_empty() || HeaderValue::from_str(value).is_err() {
+            return Err(format!(
+                "number {place} of its headers is none; expected name=value, and a comma before the next"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Sends what comes, until no more does.
 pub(crate) async fn run(traces: Arc<Traces>, exporter: Exporter) {
-    let queue = &traces.queue;
+    let (queue, url, said) = (&traces.queue, exporter.url.to_string(), &exporter.said);
     let mut told: Option<Instant> = None;
+    let (mut has_failed, mut unsent) = (false, 0);
     while let Some(batch) = queue.next().await {
         let count = batch.len();
+        *said.failure.lock() = None;
         let taken = tokio::select! {
+            biased;
             taken = exporter.exporter.export(batch) => taken.map_err(|error| error.to_string()),
-            () = queue.is_over() => Err("the node ends".to_owned()),
+            // A collector that has not taken the batch before is waited for no longer.
+            () = queue.is_over(has_failed) => {
+                unsent = count;
+                break;
+            }
         };
+        has_failed = taken.is_err();
         match taken {
             Ok(()) => {
-                let rejected = exporter.rejected.swap(0, Ordering::Relaxed).min(count);
+                let rejected = said.rejected.swap(0, Ordering::Relaxed).min(count);
                 queue.note_exported(count - rejected);
                 queue.note_dropped(rejected);
             }
@@ -95,13 +146,24 @@ pub(crate) async fn run(traces: Arc<Traces>, exporter: Exporter) {
                 queue.note_dropped(count);
                 if told.is_none_or(|told| told.elapsed() >= TOLD_EVERY) {
                     told = Some(Instant::now());
+                    let error = said.failure.lock().take().unwrap_or(error);
                     let dropped = queue.dropped();
-                    tracing::warn!(error, dropped, "traces were not taken by tracing.endpoint");
+                    tracing::warn!(url, error, dropped, "the collector of traces takes none");
                 }
             }
         }
     }
-    queue.give_up();
+    queue.note_dropped(unsent);
+    unsent += queue.give_up();
+    if unsent > 0 {
+        let dropped = queue.dropped();
+        tracing::warn!(
+            url,
+            unsent,
+            dropped,
+            "the node ended before the collector had all traces"
+        );
+    }
 }
 
 /// HTTP to the collector.
@@ -109,7 +171,7 @@ pub(crate) async fn run(traces: Arc<Traces>, exporter: Exporter) {
 struct Client {
     host: String,
     port: u16,
-    rejected: Arc<AtomicUsize>,
+    said: Arc<Said>,
 }
 
 impl HttpClient for Client {
@@ -122,8 +184,17 @@ impl HttpClient for Client {
         Self: 'b,
     {
         Box::pin(async move {
-            let answered = tokio::time::timeout(TRY_TIMEOUT, self.send(request));
-            answered.await?
+            let answered = tokio::time::timeout(TRY_TIMEOUT, self.send(request)).await;
+            let failure = match &answered {
+                Err(_) => Some(format!("no answer within {} s", TRY_TIMEOUT.as_secs())),
+                Ok(Err(error)) => Some(with_sources(&**error)),
+                Ok(Ok(answer)) => {
+                    let status = answer.status();
+                    (!status.is_success()).then(|| format!("it answers {status}"))
+                }
+            };
+            *self.said.failure.lock() = failure;
+            answered?
         })
     }
 }
@@ -146,7 +217,7 @@ impl Client {
             let body = body.to_bytes();
             if head.status.is_success() {
                 let rejected = rejected(&body);
-                self.rejected.store(rejected, Ordering::Relaxed);
+                self.said.rejected.store(rejected, Ordering::Relaxed);
             }
             Ok(Response::from_parts(head, body))
         };
@@ -157,6 +228,13 @@ impl Client {
             _ = connection => answer.await,
         }
     }
+}
+
+/// An error and what is behind it, in one line.
+fn with_sources(error: &(dyn Error + 'static)) -> String {
+    let sources = iter::successors(Some(error), |error| (**error).source());
+    let all: Vec<String> = sources.map(ToString::to_string).collect();
+    all.join(": ")
 }
 
 /// How many spans a collector has not taken, by its answer. What is no answer of OTLP says nothing of that.
@@ -176,4 +254,37 @@ fn relative(request: Request<Bytes>) -> Result<Request<Full<Bytes>>, HttpError> 
     let path = head.uri.path_and_query().cloned();
     head.uri = path.map_or_else(|| Uri::from_static("/"), Uri::from);
     Ok(Request::from_parts(head, Full::new(body)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_are_names_and_values() {
+        for (given, wrong) in [
+            ("", None),
+            ("api-key=abc", None),
+            ("api-key=a=b, authorization=Basic%20x,", None),
+            ("api-key", Some(1)),
+            ("api-key=abc,=x", Some(2)),
+            ("api-key=", Some(1)),
+            ("a=1,,b=2", Some(2)),
+            ("api key=abc", Some(1)),
+            ("a=1;b:2,secret word", Some(2)),
+            ("a=1\n", None),
+            ("a=1\nb", Some(1)),
+        ] {
+            let checked = check_headers(given);
+            let expected = wrong.map(|place| format!("number {place} of its headers is none"));
+            match (&checked, &expected) {
+                (Ok(()), None) => {}
+                (Err(found), Some(expected)) => {
+                    assert!(found.starts_with(expected), "{given:?}: {found}");
+                    assert!(!found.contains("secret"), "{found}");
+                }
+                _ => panic!("{given:?}: {checked:?}"),
+            }
+        }
+    }
 }

@@ -89,12 +89,12 @@ impl Queue {
         (!batch.is_empty()).then_some(batch)
     }
 
-    /// Resolves when nothing is to be sent any more.
-    pub(super) async fn is_over(&self) {
+    /// Resolves when nothing is to be sent any more, which is at once, when no more comes, for who would `rush`.
+    pub(super) async fn is_over(&self, rush: bool) {
         let mut end = self.end.subscribe();
         let deadline = end.wait_for(Option::is_some).await.ok();
         let deadline = deadline.and_then(|deadline| *deadline);
-        if let Some(deadline) = deadline {
+        if let Some(deadline) = deadline.filter(|_| !rush) {
             tokio::time::sleep_until(deadline.into()).await;
         }
     }
@@ -105,10 +105,11 @@ impl Queue {
         self.end.send_replace(Some(deadline));
     }
 
-    /// What waits is not sent.
-    pub(super) fn give_up(&self) {
+    /// What waits is not sent. Says how much that was.
+    pub(super) fn give_up(&self) -> usize {
         let waiting = std::mem::take(&mut *self.waiting.lock());
         self.note_dropped(waiting.len());
+        waiting.len()
     }
 
     pub(super) fn note_exported(&self, spans: usize) {

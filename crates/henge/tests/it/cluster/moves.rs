@@ -579,6 +579,14 @@ fn the_last_node_cannot_be_drained() {
 fn nobody_is_cut_off_by_who_comes_back() {
     let mut ring = ring(3);
     (1..=3).for_each(|n| all_are_up(&ring, n, 3));
+    let handed_over = |ring: &Ring| {
+        ring.until("nobody is to hand anything over", || {
+            let left = |n| ring.status(n)["moves"]["partitions_to_hand_over"].as_u64();
+            (1..=3).all(|n| left(n) == Some(0))
+        });
+    };
+    // Who was up first leads more until then.
+    handed_over(&ring);
     let leads = |ring: &Ring, key: &str| {
         let path = format!("/cluster/ring?key={key}");
         ring.http(2).get(&path).json()["holder"]["name"] == "node1"
@@ -608,8 +616,7 @@ fn nobody_is_cut_off_by_who_comes_back() {
             ring.ask(1, &format!("GET {key}")) == Reply::Text("v".to_owned())
         });
     }
-    let left = |n| ring.status(n)["moves"]["partitions_to_hand_over"].as_u64();
-    ring.until("all know that", || (1..=3).all(|n| left(n) == Some(0)));
+    handed_over(&ring);
     ends.store(true, Ordering::Relaxed);
     for client in clients {
         assert_eq!(client.join().expect("it is answered"), []);
