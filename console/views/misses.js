@@ -104,12 +104,18 @@ function whyForm(context) {
         disabled: !context.may('read'),
     });
     const answer = element('div', { 'aria-live': 'polite' });
+    let newest = 0;
     async function ask(query) {
+        const question = ++newest;
+        const isOver = () => question !== newest || context.signal.aborted;
         answer.replaceChildren();
         try {
-            answer.replaceChildren(...explanation(await context.client.post('/why', JSON.stringify(query), { signal: context.signal })));
+            const why = await context.client.post('/why', JSON.stringify(query), { signal: context.signal });
+            if (!isOver()) {
+                answer.replaceChildren(...explanation(why));
+            }
         } catch (error) {
-            if (!context.signal.aborted) {
+            if (!isOver()) {
                 answer.replaceChildren(context.refusal(error));
             }
         }
@@ -141,11 +147,12 @@ function explanation(why) {
     return [element('p', { class: 'answer' }, strange(why.text ?? '', 1000)), facts([
         ['Key', strange(keyText(why))],
         ['Is there', why.is_there ? 'yes' : 'no'],
-        ['Cause', why.cause === null ? 'none, as it is there' : causeName(why.cause)],
+        ['Cause', why.is_there ? 'none, as it is there' : why.cause === null ? 'not counted: insight.enabled is false' : causeName(why.cause)],
         ['Certain', why.is_certain ? 'yes' : 'no: it is the likeliest cause, and not the only one'],
         ...evicted,
-        ...(why.is_there ? [] : [['It left', why.left_ago_ms === null ? 'unknown' : `${ago(why.left_ago_ms)} ago`]]),
+        ...(why.is_there || why.cause === 'never_set' ? [] : [['It left', why.left_ago_ms === null ? 'unknown' : `${ago(why.left_ago_ms)} ago`]]),
         ['Its age', ago(why.age_ms)],
+        ['Remembered for', ago(why.remembered_ms)],
         ['Asked', `${why.node}, of the partition ${why.partition}`],
     ])];
 }

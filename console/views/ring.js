@@ -155,15 +155,21 @@ function progress(label, done, total, more) {
 function keyLookup(context, picture) {
     const field = element('input', { id: 'ring_key', type: 'search', autocomplete: 'off', spellcheck: 'false' });
     const answer = element('div', { 'aria-live': 'polite' });
+    let newest = 0;
     async function ask(query) {
+        const question = ++newest;
+        const isOver = () => question !== newest || context.signal.aborted;
         answer.replaceChildren();
         picture.mark(null);
         try {
             const found = await context.client.get('/cluster/ring', query, { signal: context.signal });
+            if (isOver()) {
+                return;
+            }
             picture.mark(found.partition);
             answer.replaceChildren(...whereItLives(found));
         } catch (error) {
-            if (!context.signal.aborted) {
+            if (!isOver()) {
                 answer.replaceChildren(context.refusal(error));
             }
         }

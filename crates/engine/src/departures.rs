@@ -184,8 +184,6 @@ pub(crate) struct Departures {
     marked_s: u32,
     /// What the clock said last.
     clock_s: u32,
-    /// What left up to this second did so while the log was read: nobody knows when that was, unless its lifetime says so.
-    read_s: u32,
 }
 
 impl Departures {
@@ -203,7 +201,6 @@ impl Departures {
             now_s: 0,
             marked_s: 0,
             clock_s: 0,
-            read_s: 0,
         }
     }
 
@@ -370,7 +367,6 @@ impl Departures {
             now_s: other.now_s,
             marked_s: other.marked_s,
             clock_s: other.clock_s,
-            read_s: other.read_s,
             ..self
         };
         if own.is_on() && other.is_on() {
@@ -454,12 +450,13 @@ impl Departures {
         }
     }
 
-    /// All of the log was read. What left by it did so at some time in an earlier life.
-    pub(crate) fn has_read_the_log(&mut self) {
-        self.read_s = self.now_s;
-        // As with a mark: what leaves from here on is of a later second.
-        self.marked_s = self.now_s.saturating_add(1);
-        self.now_s = self.marked_s;
+    /// All of the log was read. What left by that did so in an earlier life, of which the log has neither the times nor all: who knew a
+    /// part of it would take that for the cause. So nothing of it is remembered.
+    pub(crate) fn begin_life(&mut self) {
+        self.waiting_count = 0;
+        self.blocks.fill([0; PLACES]);
+        self.marks.fill(Mark::NONE);
+        self.moment_count = 0;
     }
 
     /// Why all of a partition has left is known better now.
@@ -509,18 +506,17 @@ impl Departures {
         } else {
             now
         };
-        let remembered_s = since(oldest.map_or(began, |oldest| oldest as u32));
+        // What has expired is older where its lifetime was over before this one began.
+        let remembered_s = since(oldest.map_or(began, |oldest| began.max(oldest as u32)));
         let mark = self.marks[p];
         if let Some(found) = find(&block, hash) {
             let (cause, evicted_for) = cause_of(found);
             let is_newest = self.is_since_mark(p, found);
             if is_newest {
-                let at_s = found as u32;
-                let is_when_known = cause == MissCause::Expired || at_s > self.read_s;
                 return Absence {
                     cause,
                     evicted_for,
-                    left_ago_s: is_when_known.then(|| since(at_s)),
+                    left_ago_s: Some(since(found as u32)),
                     age_s: age_of(found),
                     is_certain: true,
                     remembered_s,
@@ -811,24 +807,21 @@ mod tests {
         assert_eq!(why.cause, MissCause::Flushed, "it left before the mark");
     }
 
-    /// What the log says of deletes it says without their time.
     #[test]
-    fn when_something_left_in_an_earlier_life_is_not_known() {
+    fn nothing_of_an_earlier_life_is_remembered() {
         let mut memory = memory(4096);
         memory.at(1_100_000);
+        memory.note_moment(|_| 5);
         memory.deleted(PARTITION, hash(1), (1, 1));
-        memory.expired(PARTITION, hash(2), (2, 2), 1_000_000);
-        memory.has_read_the_log();
-        memory.deleted(PARTITION, hash(3), (3, 3));
-        let (memory, _) = Departures::new(8192, 1).going_on(memory);
-        for (number, cause, left_ago_s) in [
-            (1, MissCause::Deleted, None),
-            (2, MissCause::Expired, Some(200)),
-            (3, MissCause::Deleted, Some(99)),
-        ] {
-            let why = memory.why(PARTITION, hash(number), 1_200_000);
-            assert_eq!((why.cause, why.left_ago_s), (cause, left_ago_s));
-            assert!(why.is_certain);
+        memory.all_left(usize::from(PARTITION), MissCause::Lost, 7);
+        memory.begin_life();
+        memory.at(1_200_000);
+        memory.note_moment(|_| 5);
+        memory.deleted(PARTITION, hash(3), (6, 6));
+        for (number, cause) in [(1, MissCause::NeverSet), (3, MissCause::Deleted)] {
+            let why = memory.why(PARTITION, hash(number), 1_300_000);
+            assert_eq!((why.cause, why.remembered_s), (cause, 100));
+            assert_eq!(memory.count(PARTITION, hash(number)), cause);
         }
     }
 

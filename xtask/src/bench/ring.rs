@@ -119,8 +119,12 @@ fn kill(binary: &Path, rounds: usize) -> Result<()> {
         }
         let mut leaders = Vec::new();
         for at in addresses {
-            let status = wait_until(at, "knows a leader", |status| {
-                status["standing"] == "member" && status["leader"].is_string()
+            // While they form, two vote for a moment, and either of these is missed.
+            let status = wait_until(at, "has all members up", |status| {
+                let up = |member: &Value| member["state"] == "up";
+                let members = status["members"].as_array();
+                status["leader"].is_string()
+                    && members.is_some_and(|all| all.len() == 3 && all.iter().all(up))
             })?;
             leaders.push(status["leader"].as_str().unwrap_or_default().to_owned());
         }

@@ -418,7 +418,6 @@ impl<T: Types> Outbox<T> {
                 incarnation,
                 questions: self.questions,
                 dropped: self.dropped,
-                away: self.away.map(|_| 0),
                 given_up: std::mem::take(&mut self.given_up),
                 ..Self::new(self.most_append_bytes)
             };

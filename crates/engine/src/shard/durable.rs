@@ -547,7 +547,7 @@ impl Shard {
     /// All of the snapshot and of the log was replayed. What a missing part of the log may have changed is forgotten. Says how
     /// many partitions that was. Of replicas those have lost their memory.
     pub fn finish_recovery(&mut self) -> usize {
-        self.departures.has_read_the_log();
+        self.departures.begin_life();
         let suspects = std::mem::take(&mut self.durable.suspects);
         let forgotten = suspects.len();
         for p in suspects {

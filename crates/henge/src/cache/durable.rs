@@ -37,7 +37,10 @@ impl Cache {
     /// From now on all shards write what they apply to their journals.
     pub(crate) fn start_journals(&self) {
         for slot in &self.shards {
-            slot.shard.lock().start_journal();
+            let mut seat = slot.shard.lock();
+            seat.start_journal();
+            // It may begin with what the recovery has found to be lost.
+            slot.is_journalled.store(seat.has_journal(), SeqCst);
         }
     }
 

@@ -74,7 +74,7 @@ pub fn serve(config: Config, sources: Sources, keys: Option<Keys>) -> ExitCode {
     }
     banner(&node);
     tell_supervisor(NotifyState::Ready);
-    tracing::info!(address = %node.local_addr(), "ready");
+    tracing::info!(address = %node.local_addr(), "listening");
     runtime.block_on(async {
         loop {
             let signal = tokio::select! {

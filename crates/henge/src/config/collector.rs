@@ -32,6 +32,13 @@ impl CollectorUrl {
         (bare.unwrap_or(host), self.0.port_u16().unwrap_or(PORT))
     }
 
+    /// As a log may have it: without its query, where a token may be.
+    pub(crate) fn for_a_log(&self) -> String {
+        let all = self.0.to_string();
+        all.split_once('?')
+            .map_or_else(|| all.clone(), |(bare, _)| bare.to_owned())
+    }
+
     fn parse(text: &str) -> Option<Self> {
         if text.len() > MOST_BYTES || text.contains('#') {
             return None;

@@ -76,16 +76,19 @@ pub(crate) fn quoted(text: &str) -> String {
     format!("{start:?}…")
 }
 
-/// A text without what is before the host of a URL, which may be a password.
+/// A text without what is before the host of a URL, which may be a password, however little of a URL the rest is.
 fn without_user(text: &str) -> Cow<'_, str> {
-    let Some((scheme, rest)) = text.split_once("://") else {
+    let Some((user, host)) = text.rsplit_once('@') else {
         return Cow::Borrowed(text);
     };
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    match rest[..end].rfind('@') {
-        None => Cow::Borrowed(text),
-        Some(at) => Cow::Owned(format!("{scheme}://(hidden){}", &rest[at..])),
+    let (scheme, user) = match user.split_once("://") {
+        Some((scheme, user)) => (format!("{scheme}://"), user),
+        None => (String::new(), user),
+    };
+    if scheme.is_empty() && !user.contains(':') {
+        return Cow::Borrowed(text);
     }
+    Cow::Owned(format!("{scheme}(hidden)@{host}"))
 }
 
 /// A type that a setting can have.
@@ -211,7 +214,9 @@ mod tests {
         for (text, expected) in [
             ("http://user:word@host/v1", "\"http://(hidden)@host/v1\""),
             ("https://a@b@host", "\"https://(hidden)@host\""),
-            ("http://host/p@th", "\"http://host/p@th\""),
+            ("user:word@host:4318", "\"(hidden)@host:4318\""),
+            ("http://user:wo/rd@host", "\"http://(hidden)@host\""),
+            ("a://x,http://u:p@h", "\"a://(hidden)@h\""),
             ("a@b", "\"a@b\""),
         ] {
             assert_eq!(quoted(text), expected);

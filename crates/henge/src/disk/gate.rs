@@ -294,16 +294,23 @@ impl Gate {
             && let Some(log) = &self.log
         {
             log.note_waiting(self.thread, round);
-            if !self.is_asked.replace(true)
-                && let Some(keeper) = &*self.keeper.borrow()
-            {
-                keeper.wake_by_ref();
-            }
+            self.ask_soon();
         }
     }
 
     /// There are replicas from now on, which are to hear of each round, whoever has asked for it.
     pub(crate) fn begin_to_hear(&self) {
+        self.wake_keeper();
+    }
+
+    /// Has the log asked once for all that has run in this turn.
+    fn ask_soon(&self) {
+        if !self.is_asked.replace(true) {
+            self.wake_keeper();
+        }
+    }
+
+    fn wake_keeper(&self) {
         if let Some(keeper) = &*self.keeper.borrow() {
             keeper.wake_by_ref();
         }
@@ -384,11 +391,7 @@ impl Gate {
             }
         }
         drop(crowd);
-        if !self.is_asked.replace(true)
-            && let Some(keeper) = &*self.keeper.borrow()
-        {
-            keeper.wake_by_ref();
-        }
+        self.ask_soon();
         Poll::Pending
     }
 

@@ -10,7 +10,7 @@ pub(crate) enum Kind {
     Gauge,
     /// It holds or does not: 1 or 0 for Prometheus.
     Flag,
-    /// Durations, of which JSON has quantiles; or ages by bounds, of which it has how many each bound has.
+    /// Durations, of which JSON has quantiles; or ages, of which it has a count by bounds.
     Histogram,
     /// Texts, as labels of a 1.
     Info,

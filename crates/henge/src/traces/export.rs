@@ -1,6 +1,7 @@
 //! Sends spans to a collector, on a thread that nobody waits for: one batch at a time, each over a connection of its own, which has
 //! a time-out. A collector that is away, slow or hostile costs a line in the log once in a while, and the spans.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::future::Future;
 use std::iter;
@@ -28,6 +29,7 @@ use tokio::net::TcpStream;
 
 use super::Traces;
 use crate::config::CollectorUrl;
+use crate::http::query::path_decoded;
 
 /// How long a batch may take, however often it is tried: spans that come meanwhile have room for longer than that where few are taken.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -35,7 +37,7 @@ const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 const TRY_TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest answer of a collector. It says which spans it has not taken, in a sentence.
 const ANSWER_BYTES: usize = 64 * 1024;
-/// Where the SDK takes headers from.
+/// Where the SDK takes headers from: the first that is there.
 const HEADER_VARIABLES: [&str; 2] = [
     OTEL_EXPORTER_OTLP_TRACES_HEADERS,
     OTEL_EXPORTER_OTLP_HEADERS,
@@ -66,10 +68,12 @@ impl Exporter {
     /// # Errors
     /// The environment says something of exporters (`OTEL_EXPORTER_OTLP_…`) that cannot be.
     pub(crate) fn new(url: &CollectorUrl, node: &str) -> Result<Self, String> {
-        for variable in HEADER_VARIABLES {
-            let given = std::env::var_os(variable).unwrap_or_default();
-            check_headers(&given.to_string_lossy())
-                .map_err(|what| format!("{variable}: {what}"))?;
+        let given = HEADER_VARIABLES.into_iter();
+        let mut given = given.filter_map(|name| Some((name, std::env::var_os(name)?)));
+        if let Some((variable, headers)) = given.next() {
+            let headers = headers.to_str().ok_or("is not UTF-8".to_owned());
+            let checked = headers.and_then(check_headers);
+            checked.map_err(|what| format!("{variable}: {what}"))?;
         }
         let (host, port) = url.host_and_port();
         let said = Arc::<Said>::default();
@@ -108,8 +112,10 @@ fn check_headers(given: &str) -> Result<(), String> {
     for (place, header) in (1..).zip(given.split_terminator(',')) {
         let (name, value) = header.split_once('=').unwrap_or_default();
         let has_name = HeaderName::try_from(name.trim()).is_ok();
+        // What is no escape stands for itself.
         let value = value.trim();
-        if !has_name || value.is_empty() || HeaderValue::from_str(value).is_err() {
+        let sent = path_decoded(value).unwrap_or(Cow::Borrowed(value.as_bytes()));
+        if !has_name || sent.is_empty() || HeaderValue::from_bytes(&sent).is_err() {
             return Err(format!(
                 "number {place} of its headers is none; expected name=value, and a comma before the next"
             ));
@@ -120,7 +126,7 @@ fn check_headers(given: &str) -> Result<(), String> {
 
 /// Sends what comes, until no more does.
 pub(crate) async fn run(traces: Arc<Traces>, exporter: Exporter) {
-    let (queue, url, said) = (&traces.queue, exporter.url.to_string(), &exporter.said);
+    let (queue, url, said) = (&traces.queue, exporter.url.for_a_log(), &exporter.said);
     let mut told: Option<Instant> = None;
     let (mut has_failed, mut unsent) = (false, 0);
     while let Some(batch) = queue.next().await {
@@ -129,7 +135,7 @@ pub(crate) async fn run(traces: Arc<Traces>, exporter: Exporter) {
         let taken = tokio::select! {
             biased;
             taken = exporter.exporter.export(batch) => taken.map_err(|error| error.to_string()),
-            // A collector that has not taken the batch before is waited for no longer.
+            // For long only where the collector has taken the batch before.
             () = queue.is_over(has_failed) => {
                 unsent = count;
                 break;
@@ -274,6 +280,8 @@ mod tests {
             ("a=1;b:2,secret word", Some(2)),
             ("a=1\n", None),
             ("a=1\nb", Some(1)),
+            ("api-key=abc%0A", Some(1)),
+            ("api-key=50%", None),
         ] {
             let checked = check_headers(given);
             let expected = wrong.map(|place| format!("number {place} of its headers is none"));

@@ -14,6 +14,8 @@ const MOST_SPANS: usize = 2_048;
 const BATCH: usize = 512;
 /// For so long the first of a batch waits for others.
 const DELAY: Duration = Duration::from_secs(1);
+/// For so long it tries where the batch before was not taken: enough for one that is back.
+const LAST_TRY: Duration = Duration::from_millis(300);
 /// For so long a node that ends sends what waits: enough for a collector that answers, and no more for one that does not.
 const LONGEST_END: Duration = Duration::from_secs(2);
 
@@ -89,12 +91,15 @@ impl Queue {
         (!batch.is_empty()).then_some(batch)
     }
 
-    /// Resolves when nothing is to be sent any more, which is at once, when no more comes, for who would `rush`.
-    pub(super) async fn is_over(&self, rush: bool) {
+    /// Resolves when nothing is to be sent any more: soon after no more comes, where a collector is likely to be away.
+    pub(super) async fn is_over(&self, is_away: bool) {
         let mut end = self.end.subscribe();
         let deadline = end.wait_for(Option::is_some).await.ok();
         let deadline = deadline.and_then(|deadline| *deadline);
-        if let Some(deadline) = deadline.filter(|_| !rush) {
+        if let Some(mut deadline) = deadline {
+            if is_away {
+                deadline = deadline.min(Instant::now() + LAST_TRY);
+            }
             tokio::time::sleep_until(deadline.into()).await;
         }
     }

@@ -162,17 +162,27 @@ fn nothing_is_certain_of_an_earlier_life() {
     }
     let process = data.start(&[]);
     let mut client = Client::connect(process.address);
-    for key in ["before-the-snapshot", "stranger"] {
+    for key in ["before-the-snapshot", "in-the-log", "stranger"] {
         let page = why(&mut client, key);
         let found = (&page["cause"], &page["is_certain"]);
         assert_eq!(found, (&"never_set".into(), &false.into()), "{page}");
         let text = page["text"].as_str().expect("a text");
         assert!(text.contains("before the node's start"), "{text}");
     }
-    let page = why(&mut client, "in-the-log");
-    let found = (&page["cause"], &page["left_ago_ms"]);
-    assert_eq!(found, (&"deleted".into(), &Value::Null), "{page}");
-    assert_eq!(page["text"], "A client deleted it some time ago.");
+    // What was flushed is not lost, and not deleted either.
+    let cycle = ["PUT", "DELETE", "PUT"].map(|method| {
+        let answer = client.request(method, "/cache/flushed", &[], b"v");
+        answer.status
+    });
+    assert_eq!(cycle, [204; 3]);
+    assert_eq!(client.post("/flush", "").status / 100, 2);
+    process.signal(Signal::TERM);
+    assert_eq!(process.wait().0, Some(0));
+    let process = data.start(&[]);
+    let mut client = Client::connect(process.address);
+    let page = why(&mut client, "flushed");
+    let found = (&page["cause"], &page["is_certain"]);
+    assert_eq!(found, (&"never_set".into(), &false.into()), "{page}");
 }
 
 /// A key of a partition that a node leads, and has a replica of where others are to have one.

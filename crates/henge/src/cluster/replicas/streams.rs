@@ -271,10 +271,11 @@ async fn speak(peer: &Peer, numbers: &[usize], local: &Local) {
                 stream.outbox.lock().is_empty()
             };
             if is_gone() || !streams.iter().all(is_empty) {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
+                return Poll::Ready(());
             }
+            // Nothing was tried meanwhile.
+            tried_since = None;
+            Poll::Pending
         })
         .await;
         let me = &local.shared.cluster.identity;
