@@ -19,7 +19,7 @@ mod lifetime;
 mod nodes;
 mod openapi;
 mod pages;
-mod query;
+pub(crate) mod query;
 mod raw;
 mod requests;
 mod restore;
