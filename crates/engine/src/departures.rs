@@ -813,7 +813,7 @@ mod tests {
         memory.at(1_100_000);
         memory.note_moment(|_| 5);
         memory.deleted(PARTITION, hash(1), (1, 1));
-        memory.all_left(usize::from(PARTITION), MissCause::Lost, 7);
+        memory.all_left(PARTITION, MissCause::Lost, 7);
         memory.begin_life();
         memory.at(1_200_000);
         memory.note_moment(|_| 5);

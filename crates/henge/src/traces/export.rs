@@ -48,7 +48,7 @@ const TOLD_EVERY: Duration = Duration::from_mins(1);
 /// What sends spans.
 #[derive(Debug)]
 pub(crate) struct Exporter {
-    exporter: SpanExporter,
+    sdk: SpanExporter,
     url: CollectorUrl,
     said: Arc<Said>,
 }
@@ -89,7 +89,7 @@ impl Exporter {
             .with_timeout(EXPORT_TIMEOUT)
             .with_http_client(client)
             .build();
-        let mut exporter = built.map_err(|error| error.to_string())?;
+        let mut sdk = built.map_err(|error| error.to_string())?;
         let resource = Resource::builder_empty()
             .with_service_name("henge")
             .with_attributes([
@@ -97,9 +97,9 @@ impl Exporter {
                 KeyValue::new("service.instance.id", node.to_owned()),
             ])
             .build();
-        exporter.set_resource(&resource);
+        sdk.set_resource(&resource);
         Ok(Self {
-            exporter,
+            sdk,
             url: url.clone(),
             said,
         })
@@ -134,7 +134,7 @@ pub(crate) async fn run(traces: Arc<Traces>, exporter: Exporter) {
         *said.failure.lock() = None;
         let taken = tokio::select! {
             biased;
-            taken = exporter.exporter.export(batch) => taken.map_err(|error| error.to_string()),
+            taken = exporter.sdk.export(batch) => taken.map_err(|error| error.to_string()),
             // For long only where the collector has taken the batch before.
             () = queue.is_over(has_failed) => {
                 unsent = count;
