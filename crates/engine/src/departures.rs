@@ -454,7 +454,8 @@ impl Departures {
     /// part of it would take that for the cause. So nothing of it is remembered.
     pub(crate) fn begin_life(&mut self) {
         self.waiting_count = 0;
-        self.blocks.fill([0; PLACES]);
+        // Anew and not overwritten, so that what is not used still takes no memory.
+        self.blocks = vec![[0; PLACES]; self.blocks.len()].into();
         self.marks.fill(Mark::NONE);
         self.moment_count = 0;
     }

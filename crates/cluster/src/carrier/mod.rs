@@ -674,8 +674,8 @@ impl<T: Types> Outbox<T> {
         }
     }
 
-    /// It is reached again. What was taken may be lost, as the connection is another one. A question is asked again; all else is for the replicas to say
-    /// again, and what was stamped they find out.
+    /// It is reached again. What was taken may be lost, as the connection is another one. A question is asked again; all else is for the
+    /// replicas to say again, and what was stamped they find out.
     pub fn reconnected(&mut self) {
         self.away = None;
         if let Some(mut question) = self.question.take() {

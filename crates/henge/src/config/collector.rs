@@ -34,9 +34,9 @@ impl CollectorUrl {
 
     /// As a log may have it: without its query, where a token may be.
     pub(crate) fn for_a_log(&self) -> String {
-        let all = self.0.to_string();
-        all.split_once('?')
-            .map_or_else(|| all.clone(), |(bare, _)| bare.to_owned())
+        let mut shown = self.0.to_string();
+        shown.truncate(shown.find('?').unwrap_or(shown.len()));
+        shown
     }
 
     fn parse(text: &str) -> Option<Self> {
