@@ -32,6 +32,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+pub(crate) use self::moves::all_is_settled;
 use self::network::Network;
 use crate::client::{Client, DATA_VARIABLE, DEADLINE, data_directory};
 use crate::durability::Resp;

@@ -210,7 +210,7 @@ pub(super) fn all_are_up(ring: &Ring, n: usize, count: usize) {
 
 /// Waits until the epoch goes on by itself no more: each node has all that it is a replica of, nothing is on its way, and all have come as
 /// far.
-pub(super) fn all_is_settled(ring: &Ring, count: usize) {
+pub(crate) fn all_is_settled(ring: &Ring, count: usize) {
     let of = |n| {
         let status = ring.status(n);
         let (moves, copies) = (&status["moves"], &status["copies"]);
