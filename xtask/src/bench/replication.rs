@@ -19,6 +19,7 @@ mod load;
 
 use self::load::{Ask, Turn};
 use super::proc::{Cpus, cpu_seconds, pin_to, pin_to_any, unpin};
+use super::random::Random;
 use super::ring::{address, page};
 use super::server::{HENGE_OPTION, Server, henge_binary};
 use super::three::{NODES, Three};
@@ -284,7 +285,7 @@ impl Bench {
     }
 }
 
-/// Nodes, and the numbers of the keys that each leads.
+/// Nodes, and the numbers of the keys that each leads, in no order.
 fn led(nodes: &[SocketAddr]) -> Result<Vec<(SocketAddr, Rc<[usize]>)>> {
     let ring = page(nodes[0], "/cluster/ring")?;
     let runs = ring["runs"].as_array().ok_or("a node has no ring")?;
@@ -302,7 +303,12 @@ fn led(nodes: &[SocketAddr]) -> Result<Vec<(SocketAddr, Rc<[usize]>)>> {
                 .any(|&(first, last)| (first..=last).contains(&slot))
         };
         let numbers = (0..slots.len()).filter(|&number| is_own(slots[number].into()));
-        (*at, numbers.collect())
+        let mut numbers: Vec<usize> = numbers.collect();
+        let mut random = Random::new(u64::from(at.port()));
+        for last in (1..numbers.len()).rev() {
+            numbers.swap(last, random.below(last + 1));
+        }
+        (*at, numbers.into())
     };
     let led: Vec<(SocketAddr, Rc<[usize]>)> = nodes.iter().map(led).collect();
     match led.iter().find(|(_, own)| own.is_empty()) {

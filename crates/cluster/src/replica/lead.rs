@@ -392,9 +392,8 @@ impl<T: Types> Replica<T> {
         let Role::Leading(leading) = &mut self.role else {
             return;
         };
-        let Placement { term, heir, .. } = *self.view.placement;
         // A term that is not open yet is no reason to stay: it may never be.
-        if heir.is_none() || leading.term != term {
+        if self.placed.ends != Some(leading.term) {
             if matches!(leading.rest, Rest::Told(_)) {
                 // It takes things in again, and whoever is the heir then waits for them.
                 self.ready.push_back(Output::Rested(0));
@@ -417,7 +416,7 @@ impl<T: Types> Replica<T> {
             let is_done = commit == last.seq() && !self.waiting.has_stamped();
             if is_done || ticks >= REST_TICKS {
                 leading.rest = Rest::Told(0);
-                self.ready.push_back(Output::Rested(term));
+                self.ready.push_back(Output::Rested(leading.term));
             }
         }
     }
@@ -440,9 +439,8 @@ impl<T: Types> Replica<T> {
 
     /// See [`is_alone`](Self::is_alone).
     pub(super) fn serves_alone(&self) -> bool {
-        let Placement { old, change, .. } = &*self.view.placement;
         let is_open = matches!(&self.role, Role::Leading(leading) if leading.is_open);
-        is_open && *old == [self.me] && change.is_none() && self.sources.is_empty()
+        is_open && self.placed.is_only && self.sources.is_empty()
     }
 
     /// How many replicas beside this one are known to have what was stamped up to this version, and to keep it; none where it does not
@@ -523,7 +521,7 @@ impl<T: Types> Replica<T> {
         // may have a table that commits at once: of that it shows what is kept.
         let known = leading.is_open.then(|| {
             let commit = table.progress().commit;
-            if placement.is_quorum(|node| node == me) {
+            if self.placed.is_quorum {
                 commit.min(own.unwrap_or(0))
             } else {
                 commit
@@ -607,13 +605,13 @@ impl<T: Types> Replica<T> {
         let wants_effects =
             is_copied || matches!(&self.role, Role::Leading(leading) if has_peers(leading));
         let ran = table.execute(now_ms, request, wants_effects);
-        let (me, commit) = (self.me, table.progress().commit);
+        let commit = table.progress().commit;
         let answers_at_once = self.has_bug(16);
         let is_vouched = level == Level::Quorum && self.is_vouched_for();
         let Role::Leading(leading) = &mut self.role else {
             unreachable!("it is open");
         };
-        let is_alone = self.view.placement.is_quorum(|node| node == me);
+        let is_alone = self.placed.is_quorum;
         let wait = match ran {
             Ran::NoRoom => {
                 self.ready.push_back(Output::Answer(id, Answer::NoRoom));

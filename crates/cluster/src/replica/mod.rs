@@ -20,6 +20,7 @@ mod follow;
 mod lead;
 mod losses;
 mod message;
+mod placed;
 mod source;
 mod table;
 mod vouch;
@@ -28,7 +29,7 @@ pub use answers::{Answer, Level, RequestId};
 pub use losses::{Fate, Loss};
 pub use message::{Body, CopyId, End, Message};
 pub use table::{Entry, Key, NoRoom, Progress, Ran, Record, Replace, Table, Types, Wiped};
-pub use vouch::{Seen, Vouch, Vouching};
+pub use vouch::{Seen, Vouch, Voucher, Vouching};
 
 use crate::few::Few;
 use crate::history::History;
@@ -38,6 +39,7 @@ use answers::Waiting;
 use follow::Following;
 use lead::Leading;
 use losses::Losses;
+use placed::Placed;
 use smallvec::SmallVec;
 use source::Source;
 use std::collections::{BTreeMap, VecDeque};
@@ -168,9 +170,10 @@ pub struct Replica<T: Types> {
     me: NodeId,
     incarnation: Incarnation,
     view: View,
-    /// Of the view: the present starts, and all that are named but this one.
+    /// Of the view: the present starts, all that are named but this one, and this one's place.
     starts: Few<NodeId, Incarnation>,
     others: Nodes,
+    placed: Placed,
     state: State,
     written: u64,
     kept: Written,
@@ -230,6 +233,7 @@ impl<T: Types> Replica<T> {
             view: View::default(),
             starts: Few::default(),
             others: Nodes::default(),
+            placed: Placed::default(),
             state,
             written: 0,
             kept: Written {
@@ -408,6 +412,7 @@ impl<T: Types> Replica<T> {
         let starts = self.view.incarnations.iter();
         self.starts = starts.map(|(&node, &start)| (node, start)).collect();
         self.others = lead::others(&self.view.placement, self.me);
+        self.placed = Placed::of(&self.view, self.me);
         if let Some(why) = self.judge_reset() {
             table.explain_wipe(why);
         }

@@ -7,11 +7,14 @@ use super::answers::{Level, RequestId, Wait};
 use super::table::Types;
 use super::{Answer, Output, Replica, Role};
 use crate::ring::NodeId;
-use crate::topology::{Epoch, Incarnation, Placement};
+use crate::topology::{Epoch, Incarnation};
 use smallvec::SmallVec;
 
 /// As many as are kept in place: the other voters of five replicas.
-const IN_PLACE: usize = 4;
+pub(super) const IN_PLACE: usize = 4;
+
+/// Another node, in this start of it.
+pub type Voucher = (NodeId, Incarnation);
 
 /// What a read has seen. It is committed.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -35,7 +38,7 @@ pub struct Vouch<R> {
     pub seen: Seen<R>,
     /// The other voters, in these starts of them, in the order in which they are to be asked: as many as are needed, and others only
     /// where some of those cannot be. Each node begins with the one after it, so that all are asked as often.
-    pub others: SmallVec<[(NodeId, Incarnation); IN_PLACE]>,
+    pub others: SmallVec<[Voucher; IN_PLACE]>,
     /// So many of them are enough.
     pub needed: usize,
 }
@@ -71,42 +74,24 @@ impl Vouching {
 }
 
 impl<T: Types> Replica<T> {
-    /// Whether the carrier is to find out who follows this leader. While replicas change quorums are of two lists, and there it asks
-    /// itself.
+    /// Whether the carrier is to find out who follows this leader.
     pub(super) fn is_vouched_for(&self) -> bool {
-        let Placement {
-            old,
-            voters,
-            change,
-            ..
-        } = &*self.view.placement;
-        let counts = old.contains(&self.me) && voters.contains(&self.me);
-        self.carrier.has_vouching && change.is_none() && counts && old.len() > 1
+        self.carrier.has_vouching && self.placed.vouchers_needed > 0
     }
 
     pub(super) fn ask_for_vouches(&mut self, id: RequestId, seq: u64, reply: T::Reply) {
         let Role::Leading(leading) = &self.role else {
             unreachable!("it has answered");
         };
-        let term = leading.term;
-        let Placement { old, voters, .. } = &*self.view.placement;
-        let me = self.me;
-        let others = self
-            .starts
-            .iter()
-            .filter(|(node, _)| *node != me && old.contains(node) && voters.contains(node));
-        let mut others: SmallVec<[_; IN_PLACE]> =
-            others.map(|(node, start)| (node, *start)).collect();
-        others.sort_unstable_by_key(|(node, _)| (*node < me, *node));
         let vouch = Vouch {
             seen: Seen {
                 id,
                 reply,
                 seq,
-                term,
+                term: leading.term,
             },
-            others,
-            needed: old.len() / 2,
+            others: self.placed.vouchers.clone(),
+            needed: self.placed.vouchers_needed,
         };
         self.ready.push_back(Output::Vouch(vouch));
     }

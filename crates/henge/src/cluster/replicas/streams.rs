@@ -34,7 +34,7 @@ use crate::net::data_thread::Local;
 use crate::traces::{self, Span};
 
 /// Streams to each other node. Both sides reckon by it which stream a partition is of, so it is as it is for ever.
-const STREAMS: usize = 2;
+pub(super) const STREAMS: usize = 2;
 /// What was stamped and waits for one node in one stream: some tenth of a second of a fast network. Who is slower copies.
 const MOST_APPEND_BYTES: usize = 32 << 20;
 /// Bytes of messages in a frame: what a reader works on before it looks at another connection.
@@ -134,15 +134,18 @@ impl Streams {
             let stream = &peers.get(&node)?.streams[number];
             let mut outbox = stream.outbox.lock();
             let question = outbox.wait(incarnation, partition, seen.term, waiter)?;
-            drop(outbox);
-            stream.wake();
             Some((node, question))
         });
-        let Some(vouching) = Vouching::by(needed, asked.take(needed)) else {
-            return Some(seen);
+        let (is_new, unvouched) = match Vouching::by(needed, asked.take(needed)) {
+            Some(vouching) => (told::wait(partition, &seen, number, vouching), None),
+            None => (true, Some(seen)),
         };
-        told::wait(partition, seen, number, vouching);
-        None
+        if is_new {
+            for peer in others.iter().filter_map(|(node, _)| peers.get(node)) {
+                peer.streams[number].wake();
+            }
+        }
+        unvouched
     }
 
     /// Who waits for a node that does not answer is told so.

@@ -15,6 +15,7 @@ use henge_cluster::ring::NodeId;
 use henge_wire::{Partition, Version};
 use parking_lot::Mutex;
 
+use super::streams::STREAMS;
 use crate::cluster::routing::REQUEST_TIMEOUT;
 use crate::config::ConsistencyLevel;
 
@@ -24,6 +25,8 @@ const NTH_BITS: u32 = 24;
 const MOST_CALLS: usize = 1 << NTH_BITS;
 /// From so many on a pipeline is answered as far as it is: each is kept until it is told.
 const ENOUGH_CALLS: usize = 4 * 1024;
+/// A ticket has room for so many calls at once: those of a usual pipeline.
+const ROOM_CALLS: usize = 16;
 
 /// What a machine says of a call in the end.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -58,9 +61,10 @@ thread_local! {
 struct Calls {
     /// The number of the thread among those that have an inbox, from 1 on; 0 for one that has none.
     thread: u8,
-    tickets: HashMap<u32, Open>,
-    /// The ticket of the calls that are made now; none before the first.
-    present: Option<u32>,
+    /// The ticket of the calls that are made now; none before the first. It is at hand, as each call asks for it.
+    present: Option<(u32, Open)>,
+    /// Those that were taken.
+    taken: HashMap<u32, Open>,
     /// So many were made since a ticket was taken.
     made: usize,
     newest: u32,
@@ -71,26 +75,35 @@ struct Calls {
 }
 
 impl Calls {
-    /// Another ticket.
-    fn begin(&mut self) -> u32 {
-        self.newest = self.newest.wrapping_add(1);
-        let open = Open {
-            calls: Vec::new(),
-            awaited: Vec::new(),
-            left: 0,
-            verdict: Verdict::Told,
-            deadline: Instant::now() + REQUEST_TIMEOUT,
-            waker: None,
-            is_expired: false,
-        };
-        self.tickets.insert(self.newest, open);
-        self.present = Some(self.newest);
-        self.newest
+    /// The present ticket, another one if there is none.
+    fn present(&mut self) -> &mut (u32, Open) {
+        self.present.get_or_insert_with(|| {
+            self.newest = self.newest.wrapping_add(1);
+            let open = Open {
+                calls: Vec::with_capacity(ROOM_CALLS),
+                awaited: Vec::new(),
+                left: 0,
+                verdict: Verdict::Told,
+                deadline: Instant::now() + REQUEST_TIMEOUT,
+                waker: None,
+                is_expired: false,
+            };
+            (self.newest, open)
+        })
+    }
+
+    /// The ticket of a name, if it is there yet.
+    fn open(&mut self, name: u64) -> Option<&mut Open> {
+        let number = ticket_of(name);
+        match &mut self.present {
+            Some((present, open)) if *present == number => Some(open),
+            _ => self.taken.get_mut(&number),
+        }
     }
 
     /// Nobody waits for a ticket any more.
     fn abandon(&mut self, number: u32) {
-        if let Some(open) = self.tickets.remove(&number)
+        if let Some(open) = self.taken.remove(&number)
             && open.left > 0
             && !open.is_expired
         {
@@ -102,7 +115,7 @@ impl Calls {
 /// A ticket.
 struct Open {
     calls: Vec<Call>,
-    /// Those of them for which others are to vouch.
+    /// Who is to vouch for some of them.
     awaited: Vec<Awaited>,
     left: usize,
     /// The worst of all.
@@ -122,12 +135,11 @@ struct Call {
     verdict: Option<Verdict>,
 }
 
-/// What a read has seen, and who is to vouch for it, in which of the streams to each of them.
+/// What reads have seen, and who is to vouch for all of it, in which of the streams to each of them.
 struct Awaited {
-    partition: Partition,
-    seen: Seen<()>,
     stream: usize,
     vouching: Vouching,
+    reads: Vec<(Partition, Seen<()>)>,
 }
 
 impl Open {
@@ -158,13 +170,13 @@ impl Open {
                 nth += 1;
                 continue;
             };
-            let Awaited {
-                partition, seen, ..
-            } = self.awaited.swap_remove(nth);
+            let Awaited { reads, .. } = self.awaited.swap_remove(nth);
             if is_vouched {
-                self.told(seen.id, Verdict::Told);
+                for (_, seen) in reads {
+                    self.told(seen.id, Verdict::Told);
+                }
             } else {
-                unvouched.push((partition, seen));
+                unvouched.extend(reads);
             }
         }
     }
@@ -253,14 +265,12 @@ pub(crate) fn take_replicas() -> Option<u8> {
 pub(crate) fn begin_call(partition: Partition, is_write: bool) -> (RequestId, Level) {
     let level = LEVEL.get();
     let id = CALLS.with_borrow_mut(|calls| {
-        if calls.thread == 0 {
+        let thread = calls.thread;
+        if thread == 0 {
             return 0;
         }
-        let number = calls.present.unwrap_or_else(|| calls.begin());
-        let ticket = name(calls.thread, number);
-        let Some(open) = calls.tickets.get_mut(&number) else {
-            return 0;
-        };
+        let (number, open) = calls.present();
+        let ticket = name(thread, *number);
         if open.calls.len() == MOST_CALLS {
             // Nobody can be told of it, so nobody is told of the others either.
             let untold = if is_write {
@@ -279,8 +289,9 @@ pub(crate) fn begin_call(partition: Partition, is_write: bool) -> (RequestId, Le
             verdict: None,
         });
         open.left += 1;
+        let nth = open.calls.len() as u64 - 1;
         calls.made += 1;
-        ticket | (open.calls.len() - 1) as u64
+        ticket | nth
     });
     (id, level)
 }
@@ -314,7 +325,7 @@ fn thread_of(name: u64) -> usize {
 /// What a call of this thread has written at ALL is in the order up to this version.
 pub(super) fn note_stamped(id: RequestId, version: Version) {
     CALLS.with_borrow_mut(|calls| {
-        let open = calls.tickets.get_mut(&ticket_of(id));
+        let open = calls.open(id);
         if let Some(call) = open.and_then(|open| open.calls.get_mut((id & NTH) as usize)) {
             call.stamped = Some(version);
         }
@@ -329,18 +340,38 @@ pub(super) fn waiter(id: RequestId, stream: usize) -> u64 {
     id & !NTH | stream as u64
 }
 
-/// A call of this thread waits until others vouch for what it has seen.
-pub(super) fn wait(partition: Partition, seen: Seen<()>, stream: usize, vouching: Vouching) {
+/// A call of this thread waits until others vouch for what it has seen. Says whether these are questions for which none of its ticket
+/// has waited yet: then they are to be asked.
+pub(super) fn wait(
+    partition: Partition,
+    seen: &Seen<()>,
+    stream: usize,
+    vouching: Vouching,
+) -> bool {
     CALLS.with_borrow_mut(|calls| {
-        if let Some(open) = calls.tickets.get_mut(&ticket_of(seen.id)) {
-            open.awaited.push(Awaited {
-                partition,
-                seen,
-                stream,
-                vouching,
-            });
+        let Some(open) = calls.open(seen.id) else {
+            return true;
+        };
+        let read = (partition, seen.clone());
+        // Most of a batch were asked for in the same questions as those before them.
+        let mut newest = open.awaited.iter_mut().rev().take(STREAMS);
+        match newest.find(|other| other.stream == stream && other.vouching == vouching) {
+            Some(other) => {
+                other.reads.push(read);
+                false
+            }
+            None => {
+                let mut reads = Vec::with_capacity(ROOM_CALLS);
+                reads.push(read);
+                open.awaited.push(Awaited {
+                    stream,
+                    vouching,
+                    reads,
+                });
+                true
+            }
         }
-    });
+    })
 }
 
 /// Reads of this thread for which too few vouch: their machines are to find out.
@@ -363,7 +394,9 @@ impl Drop for Ticket {
 pub(crate) fn take_ticket() -> Option<Ticket> {
     CALLS.with_borrow_mut(|calls| {
         calls.made = 0;
-        calls.present.take().map(Ticket)
+        let (number, open) = calls.present.take()?;
+        calls.taken.insert(number, open);
+        Some(Ticket(number))
     })
 }
 
@@ -371,7 +404,7 @@ impl Ticket {
     /// What became of all calls, the worst of it; none before all have their verdicts, and then who waits is woken.
     pub(crate) fn verdict(&self, waker: &Waker) -> Option<Verdict> {
         CALLS.with_borrow_mut(|calls| {
-            let open = calls.tickets.get_mut(&self.0)?;
+            let open = calls.taken.get_mut(&self.0)?;
             if open.left == 0 {
                 return Some(open.verdict);
             }
@@ -382,13 +415,13 @@ impl Ticket {
 
     /// Until when its calls are waited for; none where they are no more.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        CALLS.with_borrow(|calls| calls.tickets.get(&self.0).map(|open| open.deadline))
+        CALLS.with_borrow(|calls| calls.taken.get(&self.0).map(|open| open.deadline))
     }
 
     /// Its calls are of a request that was asked before: they are not waited for longer than until this moment.
     pub(crate) fn end_by(&self, deadline: Instant) {
         CALLS.with_borrow_mut(|calls| {
-            if let Some(open) = calls.tickets.get_mut(&self.0) {
+            if let Some(open) = calls.taken.get_mut(&self.0) {
                 open.deadline = open.deadline.min(deadline);
             }
         });
@@ -398,7 +431,7 @@ impl Ticket {
     /// know what it has stamped.
     pub(crate) fn unknown(&self, reply: u32) -> Option<Vec<(Partition, Version)>> {
         CALLS.with_borrow(|calls| {
-            let calls = &calls.tickets.get(&self.0)?.calls;
+            let calls = &calls.taken.get(&self.0)?.calls;
             let unknown = calls.iter().filter(|call| {
                 let is_told = call.verdict == Some(Verdict::Told);
                 call.reply == reply && call.is_write && !is_told
@@ -412,7 +445,7 @@ impl Ticket {
     /// Adds what became of its calls to what did of their replies.
     pub(crate) fn sort(&self, sorted: &mut Sorted) {
         CALLS.with_borrow(|calls| {
-            let Some(open) = calls.tickets.get(&self.0) else {
+            let Some(open) = calls.taken.get(&self.0) else {
                 return;
             };
             open.calls.iter().for_each(|call| sorted.add(call));
@@ -582,17 +615,19 @@ impl Inboxes {
         }
         let mut woken = Vec::new();
         CALLS.with_borrow_mut(|calls| {
+            let mut unvouched = std::mem::take(&mut calls.unvouched);
             for came in came.drain(..) {
                 let (Came::Verdict(name, _) | Came::Heard(Heard { waiter: name, .. })) = came;
-                let Some(open) = calls.tickets.get_mut(&ticket_of(name)) else {
+                let Some(open) = calls.open(name) else {
                     continue;
                 };
                 match came {
                     Came::Verdict(id, verdict) => open.told(id, verdict),
-                    Came::Heard(heard) => open.heard(&heard, &mut calls.unvouched),
+                    Came::Heard(heard) => open.heard(&heard, &mut unvouched),
                 }
                 woken.extend(open.woken());
             }
+            calls.unvouched = unvouched;
         });
         woken.into_iter().for_each(Waker::wake);
         let mut inbox = self.of_threads[index].came.lock();
@@ -609,13 +644,18 @@ pub(crate) fn expired() -> Vec<(Partition, RequestId)> {
     let mut woken = Vec::new();
     let expired = CALLS.with_borrow_mut(|calls| {
         let mut expired = std::mem::take(&mut calls.abandoned);
-        for (&number, open) in &mut calls.tickets {
+        let present = calls.present.iter_mut();
+        let present = present.map(|(number, open)| (&*number, open));
+        for (&number, open) in present.chain(&mut calls.taken) {
             if open.is_expired || open.deadline > now || open.left == 0 {
                 continue;
             }
             open.is_expired = true;
-            for awaited in std::mem::take(&mut open.awaited) {
-                open.told(awaited.seen.id, Verdict::NotDone);
+            for (_, seen) in std::mem::take(&mut open.awaited)
+                .into_iter()
+                .flat_map(|awaited| awaited.reads)
+            {
+                open.told(seen.id, Verdict::NotDone);
             }
             expired.extend(open.waiting(calls.thread, number));
             woken.extend(open.woken());
@@ -681,10 +721,15 @@ mod tests {
                 term: 3,
             };
             let vouching = Vouching::by(1, [(node, question)]).expect("one is enough");
-            wait(partition(), seen, stream, vouching);
-            id
+            (id, wait(partition(), &seen, stream, vouching))
         };
-        let ids = [wait(0, 1), wait(0, 2), wait(1, 1)];
+        let waits = [wait(0, 1), wait(0, 1), wait(0, 2), wait(1, 1)];
+        let ids = waits.map(|(id, _)| id);
+        // What is asked already is not asked again.
+        assert_eq!(
+            waits.map(|(_, is_asked)| is_asked),
+            [true, false, true, true]
+        );
         let ticket = take_ticket().expect("there were calls");
         let inboxes = Inboxes::new(1);
         let verdict = || ticket.verdict(Waker::noop());
@@ -698,9 +743,9 @@ mod tests {
         hear(0, 2, false);
         let unvouched = take_unvouched();
         assert_eq!(unvouched.len(), 1);
-        assert_eq!(unvouched[0].1.id, ids[1]);
+        assert_eq!(unvouched[0].1.id, ids[2]);
         // Its machine says what becomes of it.
-        inboxes.put(ids[1], Verdict::Told);
+        inboxes.put(ids[2], Verdict::Told);
         inboxes.collect(0);
         assert_eq!(verdict(), Some(Verdict::Told));
     }
