@@ -355,22 +355,19 @@ pub(super) fn wait(
         let read = (partition, seen.clone());
         // Most of a batch were asked for in the same questions as those before them.
         let mut newest = open.awaited.iter_mut().rev().take(STREAMS);
-        match newest.find(|other| other.stream == stream && other.vouching == vouching) {
-            Some(other) => {
-                other.reads.push(read);
-                false
-            }
-            None => {
-                let mut reads = Vec::with_capacity(ROOM_CALLS);
-                reads.push(read);
-                open.awaited.push(Awaited {
-                    stream,
-                    vouching,
-                    reads,
-                });
-                true
-            }
+        let is_same = |other: &&mut Awaited| (other.stream, &other.vouching) == (stream, &vouching);
+        if let Some(same) = newest.find(is_same) {
+            same.reads.push(read);
+            return false;
         }
+        let mut reads = Vec::with_capacity(ROOM_CALLS);
+        reads.push(read);
+        open.awaited.push(Awaited {
+            stream,
+            vouching,
+            reads,
+        });
+        true
     })
 }
 
