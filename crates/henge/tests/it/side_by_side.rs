@@ -201,8 +201,13 @@ impl Connection {
             request.extend_from_slice(word);
             request.extend_from_slice(b"\r\n");
         }
+        self.send_bytes(&request);
+    }
+
+    /// Sends these, whatever they are.
+    pub(crate) fn send_bytes(&mut self, request: &[u8]) {
         // A server that closed already says so when it is read from.
-        let _ = self.stream.get_mut().write_all(&request);
+        let _ = self.stream.get_mut().write_all(request);
     }
 
     /// Reads one reply, as it came; nothing at the end of the connection.

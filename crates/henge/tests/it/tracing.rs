@@ -173,6 +173,54 @@ fn a_traceparent_decides() {
     assert_secret(&collector);
 }
 
+/// It has no span, and what was said of its trace is of no other command.
+#[test]
+fn a_command_that_a_rate_limit_refuses_is_not_traced() {
+    let collector = Collector::start();
+    let node = node(&[
+        ("tracing.endpoint", &collector.endpoint()),
+        ("tracing.sample_ratio", "0"),
+        ("rate_limits.address_requests_per_second", "1"),
+        ("rate_limits.burst_ms", "3000"),
+    ]);
+    let mut resp = Connection::open(node.local_addr(), 2);
+    let deadline = Instant::now() + DEADLINE;
+    let until = |what: &str, is_so: &mut dyn FnMut() -> bool| {
+        while !is_so() {
+            assert!(Instant::now() < deadline, "it is never so: {what}");
+        }
+    };
+    let traced: &[&[&str]] = &[
+        &["HENGE", "TRACEPARENT", &traceparent(2, "01")],
+        &["STRLEN", KEY],
+    ];
+    assert_eq!(ask_all(&mut resp, traced), b"+OK\r\n:0\r\n");
+    for is_inline in [false, true] {
+        let mut ask = |words: &[&str]| {
+            if is_inline {
+                resp.send_bytes(format!("{}\r\n", words.join(" ")).as_bytes());
+            } else {
+                resp.send(words);
+            }
+            resp.reply()
+        };
+        // A token is there for the first of the two, and none for the second.
+        until("the second is refused alone", &mut || {
+            let told = ask(&["HENGE", "TRACEPARENT", &traceparent(1, "01")]);
+            let set = ask(&["SET", KEY, VALUE]);
+            told == b"+OK\r\n" && set.starts_with(b"-ERR rate limit exceeded")
+        });
+        until("another is served", &mut || {
+            ask(&["APPEND", KEY, VALUE]).starts_with(b":")
+        });
+    }
+    assert!(node.shutdown());
+    let spans = collector.spans();
+    let names: Vec<&str> = spans.iter().map(|span| &*span.name).collect();
+    assert!(names.contains(&"STRLEN"), "{names:?}");
+    assert!(!names.contains(&"APPEND"), "{names:?}");
+}
+
 /// A write that is traced, and what it came to on the nodes, once all of that was told. It may have been tried in vain before, as a
 /// partition may be about to have another leader: what is looked at is the time that it was applied.
 #[derive(Clone, Debug)]

@@ -87,8 +87,6 @@ impl Pipeline {
             return step;
         };
         for prepared in &buffers.batch[refused] {
-            // What was said of its trace is of no other command.
-            self.session.next_trace = None;
             let before = (self.replies, self.forwards.count());
             self.refuse_for_rate(prepared.entry, exceeded, out);
             if self.routes.is_some() {
@@ -132,6 +130,8 @@ impl Pipeline {
             &self.local.counters.rate_limited[exceeded.scope as usize],
             1,
         );
+        // What was said of its trace is of no other command.
+        self.session.next_trace = None;
         let error = ErrorReply::rate_limit_exceeded(exceeded.wait_ms());
         // It never stops a pipeline.
         let _ = self.reject(entry, &error, out);
