@@ -43,7 +43,8 @@ fn swap_bytes(meminfo: &str) -> Option<u64> {
     kib.checked_mul(1024)
 }
 
-/// Who listens on a port; none where nobody does, or it is not known, as of processes of other users.
+/// Who listens on a port; none where nobody does, or it is not known, as of processes of other users. Of several who have the socket, as
+/// the workers of a server have or whoever was forked a moment ago, it is the oldest.
 pub(super) fn owner_of(port: u16) -> Option<Owner> {
     let sockets: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
@@ -55,8 +56,8 @@ pub(super) fn owner_of(port: u16) -> Option<Owner> {
         return None;
     }
     let processes = fs::read_dir("/proc").ok()?.flatten();
-    let mut numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    numbers.find_map(|process: u32| {
+    let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let owners = numbers.filter_map(|process: u32| {
         let folder = Path::new("/proc").join(process.to_string());
         let mut handles = fs::read_dir(folder.join("fd")).ok()?.flatten();
         handles.find(|handle| {
@@ -64,11 +65,24 @@ pub(super) fn owner_of(port: u16) -> Option<Owner> {
             target.is_ok_and(|target| sockets.iter().any(|socket| target.as_os_str() == &**socket))
         })?;
         let name = fs::read_to_string(folder.join("comm")).ok()?;
-        Some(Owner {
+        let started = started(&fs::read_to_string(folder.join("stat")).ok()?)?;
+        let owner = Owner {
             name: name.trim().to_owned(),
             process,
-        })
-    })
+        };
+        Some((started, owner))
+    });
+    let oldest = owners.min_by_key(|(started, owner)| (*started, owner.process));
+    oldest.map(|(_, owner)| owner)
+}
+
+/// When a process began, in ticks since the system did, of its `stat` as proc(5) has it.
+fn started(stat: &str) -> Option<u64> {
+    // The first two fields are a number, and a name in which anything may be.
+    const FIELDS_BETWEEN: usize = 19;
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_ascii_whitespace();
+    fields.nth(FIELDS_BETWEEN)?.parse().ok()
 }
 
 /// The inodes of sockets that listen on a port, of a table as proc(5) has it.
@@ -88,6 +102,8 @@ fn listeners(table: &str, port: u16) -> Vec<u64> {
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
+    use std::os::fd::OwnedFd;
+    use std::process::Command;
 
     use super::*;
 
@@ -114,7 +130,29 @@ mod tests {
         let port = listener.local_addr().expect("it has one").port();
         let owner = owner_of(port).expect("it is this process");
         assert_eq!(owner.process, std::process::id());
+        // A younger one has it as well, and then alone.
+        let shared = listener.try_clone().expect("a handle");
+        let mut sleep = Command::new("sleep");
+        sleep.arg("60").stdin(OwnedFd::from(shared));
+        let mut child = sleep.spawn().expect("it is everywhere");
+        // It would keep it too.
+        drop(sleep);
+        let both = owner_of(port);
         drop(listener);
-        assert_eq!(owner_of(port), None);
+        let alone = owner_of(port);
+        child.kill().expect("it runs");
+        child.wait().expect("it ended");
+        assert_eq!(both, Some(owner));
+        assert_eq!(alone.map(|owner| owner.process), Some(child.id()));
+        // Nobody can have this one.
+        assert_eq!(owner_of(0), None);
+    }
+
+    #[test]
+    fn the_name_of_a_process_may_be_anything() {
+        let fields: Vec<String> = (3..=52).map(|field| field.to_string()).collect();
+        let stat = format!("7 (a) S 1 (b)) {}", fields.join(" "));
+        assert_eq!(started(&stat), Some(22));
+        assert_eq!(started("7 (a) S 1"), None);
     }
 }
