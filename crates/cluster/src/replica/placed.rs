@@ -18,7 +18,7 @@ pub(super) struct Placed {
     pub(super) ends: Option<Epoch>,
     /// So many others have to vouch for what a read has seen; 0 where nobody can.
     pub(super) vouchers_needed: usize,
-    /// Of these, in the order in which they are to be asked.
+    /// The others that can, in the order in which they are to be asked.
     pub(super) vouchers: SmallVec<[Voucher; super::vouch::IN_PLACE]>,
 }
 
