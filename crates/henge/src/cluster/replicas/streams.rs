@@ -21,6 +21,7 @@ use henge_wire::peer::{Head, Kind, Purpose};
 use henge_wire::{Partition, Version};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use rustix::net::sockopt;
+use smallvec::SmallVec;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -136,12 +137,14 @@ impl Streams {
             let question = outbox.wait(incarnation, partition, seen.term, waiter)?;
             Some((node, question))
         });
-        let (is_new, unvouched) = match Vouching::by(needed, asked.take(needed)) {
+        // In place for five replicas, as those that may be asked are.
+        let asked: SmallVec<[_; 4]> = asked.take(needed).collect();
+        let (is_new, unvouched) = match Vouching::by(needed, asked.iter().copied()) {
             Some(vouching) => (told::wait(partition, &seen, number, vouching), None),
             None => (true, Some(seen)),
         };
         if is_new {
-            for peer in others.iter().filter_map(|(node, _)| peers.get(node)) {
+            for peer in asked.iter().filter_map(|(node, _)| peers.get(node)) {
                 peer.streams[number].wake();
             }
         }
